@@ -1,0 +1,367 @@
+//! Ceilings and the ledger of a run: reserve before a call, settle after it, carve an allotment for a child.
+//!
+//! Every change is an entry, so a resumed run counts on from where it was. Money is integer micro-USD.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// One thing that is counted against a ceiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meter {
+    /// Visits to states. Of this run only, never shared.
+    Steps,
+    /// Child machines and launches started.
+    Launches,
+    /// Attempts at model calls.
+    ModelCalls,
+    /// Tool calls.
+    ToolCalls,
+    /// Tokens in and out.
+    Tokens,
+    /// Cost in micro-USD.
+    CostMicros,
+}
+
+impl Meter {
+    /// Every meter.
+    pub const ALL: [Self; 6] =
+        [Self::Steps, Self::Launches, Self::ModelCalls, Self::ToolCalls, Self::Tokens, Self::CostMicros];
+
+    /// The name in configuration and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Steps => "steps",
+            Self::Launches => "launches",
+            Self::ModelCalls => "model_calls",
+            Self::ToolCalls => "tool_calls",
+            Self::Tokens => "tokens",
+            Self::CostMicros => "cost_micros",
+        }
+    }
+}
+
+/// A number for each meter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Amounts {
+    /// See [`Meter::Steps`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub steps: u64,
+    /// See [`Meter::Launches`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub launches: u64,
+    /// See [`Meter::ModelCalls`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub model_calls: u64,
+    /// See [`Meter::ToolCalls`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tool_calls: u64,
+    /// See [`Meter::Tokens`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tokens: u64,
+    /// See [`Meter::CostMicros`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cost_micros: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Amounts {
+    /// Nothing.
+    pub const ZERO: Self = Self { steps: 0, launches: 0, model_calls: 0, tool_calls: 0, tokens: 0, cost_micros: 0 };
+
+    /// One meter's number.
+    #[must_use]
+    pub fn get(&self, meter: Meter) -> u64 {
+        match meter {
+            Meter::Steps => self.steps,
+            Meter::Launches => self.launches,
+            Meter::ModelCalls => self.model_calls,
+            Meter::ToolCalls => self.tool_calls,
+            Meter::Tokens => self.tokens,
+            Meter::CostMicros => self.cost_micros,
+        }
+    }
+
+    fn slot(&mut self, meter: Meter) -> &mut u64 {
+        match meter {
+            Meter::Steps => &mut self.steps,
+            Meter::Launches => &mut self.launches,
+            Meter::ModelCalls => &mut self.model_calls,
+            Meter::ToolCalls => &mut self.tool_calls,
+            Meter::Tokens => &mut self.tokens,
+            Meter::CostMicros => &mut self.cost_micros,
+        }
+    }
+
+    /// Sets one meter's number.
+    #[must_use]
+    pub fn with(mut self, meter: Meter, amount: u64) -> Self {
+        *self.slot(meter) = amount;
+        self
+    }
+
+    /// Adds; saturates.
+    pub fn add(&mut self, other: &Self) {
+        for meter in Meter::ALL {
+            *self.slot(meter) = self.get(meter).saturating_add(other.get(meter));
+        }
+    }
+
+    /// Takes away; stops at zero.
+    pub fn subtract(&mut self, other: &Self) {
+        for meter in Meter::ALL {
+            *self.slot(meter) = self.get(meter).saturating_sub(other.get(meter));
+        }
+    }
+
+    /// Whether every number is zero.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+}
+
+/// Upper bounds; `None` is no bound. `depth` and `deadline` bound place and time rather than an amount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ceilings {
+    /// Steps of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Children and launches, of the run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches: Option<u64>,
+    /// Model calls, of the run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_calls: Option<u64>,
+    /// Tool calls, of the run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<u64>,
+    /// Tokens, of the run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Micro-USD, of the run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
+    /// Nesting of children below this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
+    /// Wall clock from the start, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_ms: Option<u64>,
+}
+
+impl Ceilings {
+    /// The bound of one meter.
+    #[must_use]
+    pub fn get(&self, meter: Meter) -> Option<u64> {
+        match meter {
+            Meter::Steps => self.steps,
+            Meter::Launches => self.launches,
+            Meter::ModelCalls => self.model_calls,
+            Meter::ToolCalls => self.tool_calls,
+            Meter::Tokens => self.tokens,
+            Meter::CostMicros => self.cost_micros,
+        }
+    }
+
+    /// Sets the bound of one meter.
+    pub fn set(&mut self, meter: Meter, bound: Option<u64>) {
+        match meter {
+            Meter::Steps => self.steps = bound,
+            Meter::Launches => self.launches = bound,
+            Meter::ModelCalls => self.model_calls = bound,
+            Meter::ToolCalls => self.tool_calls = bound,
+            Meter::Tokens => self.tokens = bound,
+            Meter::CostMicros => self.cost_micros = bound,
+        }
+    }
+
+    /// The lower of both bounds, for each.
+    #[must_use]
+    pub fn tighter(&self, other: &Self) -> Self {
+        fn low<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (one, None) | (None, one) => one,
+            }
+        }
+        Self {
+            steps: low(self.steps, other.steps),
+            launches: low(self.launches, other.launches),
+            model_calls: low(self.model_calls, other.model_calls),
+            tool_calls: low(self.tool_calls, other.tool_calls),
+            tokens: low(self.tokens, other.tokens),
+            cost_micros: low(self.cost_micros, other.cost_micros),
+            depth: low(self.depth, other.depth),
+            wall_ms: low(self.wall_ms, other.wall_ms),
+        }
+    }
+}
+
+/// What a run may use and has used. For every meter with a ceiling,
+/// `settled + reserved + granted` never exceeds it but by a declared overrun of a call that had been reserved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// The bounds: the caller's, or the allotment carved by the parent.
+    pub ceilings: Ceilings,
+    /// Used by this run and by its finished children.
+    pub settled: Amounts,
+    /// Held for calls that are out.
+    pub reserved: Amounts,
+    /// Held by children that have not ended.
+    pub granted: Amounts,
+    /// The part of `settled` by which calls used more than they had reserved.
+    pub overrun: Amounts,
+    /// The part of `settled` that was charged at the reservation because the true use is unknown.
+    pub estimated: Amounts,
+    /// When the run must have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+}
+
+/// A ceiling that a reservation would pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Which.
+    pub meter: Meter,
+    /// Its bound.
+    pub ceiling: u64,
+    /// What is left.
+    pub left: u64,
+    /// What was asked for.
+    pub wanted: u64,
+}
+
+impl Ledger {
+    /// What is left of a meter; `None` when it has no ceiling.
+    #[must_use]
+    pub fn left(&self, meter: Meter) -> Option<u64> {
+        self.ceilings.get(meter).map(|ceiling| {
+            ceiling
+                .saturating_sub(self.settled.get(meter))
+                .saturating_sub(self.reserved.get(meter))
+                .saturating_sub(self.granted.get(meter))
+        })
+    }
+
+    /// Whether `wanted` may be reserved.
+    ///
+    /// # Errors
+    /// The first meter whose ceiling would be passed.
+    pub fn check(&self, wanted: &Amounts) -> Result<(), Exceeded> {
+        for meter in Meter::ALL {
+            let want = wanted.get(meter);
+            if let (Some(left), Some(ceiling)) = (self.left(meter), self.ceilings.get(meter))
+                && want > left
+            {
+                return Err(Exceeded { meter, ceiling, left, wanted: want });
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds `amounts` for a call.
+    pub fn reserve(&mut self, amounts: &Amounts) {
+        self.reserved.add(amounts);
+    }
+
+    /// Ends a reservation: releases `reserved` and counts `used`. What is used beyond it is an overrun and counts.
+    pub fn settle(&mut self, reserved: &Amounts, used: &Amounts, estimated: bool) {
+        self.reserved.subtract(reserved);
+        self.settled.add(used);
+        let mut over = *used;
+        over.subtract(reserved);
+        self.overrun.add(&over);
+        if estimated {
+            self.estimated.add(used);
+        }
+    }
+
+    /// Counts something that needs no reservation.
+    pub fn charge(&mut self, amounts: &Amounts) {
+        self.settled.add(amounts);
+    }
+
+    /// Holds an allotment for a child.
+    pub fn grant(&mut self, allotment: &Amounts) {
+        self.granted.add(allotment);
+    }
+
+    /// Takes back an allotment and counts what the child used.
+    pub fn reclaim(&mut self, allotment: &Amounts, used: &Amounts) {
+        self.granted.subtract(allotment);
+        self.settled.add(used);
+    }
+
+    /// What one of `children` children that start together may be given: an equal share of what is left, one share
+    /// staying with this run. Meters without a ceiling give none, and the child has none either.
+    #[must_use]
+    pub fn carve(&self, children: u64) -> (Ceilings, Amounts) {
+        let mut ceilings = Ceilings::default();
+        let mut granted = Amounts::ZERO;
+        for meter in Meter::ALL {
+            if meter == Meter::Steps {
+                continue;
+            }
+            if let Some(left) = self.left(meter) {
+                let share = left / children.saturating_add(1);
+                let share = if share == 0 && left >= children { 1 } else { share };
+                ceilings.set(meter, Some(share));
+                granted = granted.with(meter, share);
+            }
+        }
+        (ceilings, granted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(calls: u64) -> Ledger {
+        Ledger { ceilings: Ceilings { model_calls: Some(calls), ..Ceilings::default() }, ..Ledger::default() }
+    }
+
+    #[test]
+    fn a_reservation_beyond_the_ceiling_is_refused() {
+        let mut ledger = ledger(2);
+        let one = Amounts::ZERO.with(Meter::ModelCalls, 1);
+        ledger.check(&one).expect("first");
+        ledger.reserve(&one);
+        ledger.reserve(&one);
+        let refused = ledger.check(&one).expect_err("third");
+        assert_eq!((refused.meter, refused.left), (Meter::ModelCalls, 0));
+        ledger.settle(&one, &Amounts::ZERO, false);
+        ledger.check(&one).expect("released");
+    }
+
+    #[test]
+    fn an_overrun_counts() {
+        let mut ledger =
+            Ledger { ceilings: Ceilings { tokens: Some(100), ..Ceilings::default() }, ..Ledger::default() };
+        let reserved = Amounts::ZERO.with(Meter::Tokens, 60);
+        ledger.reserve(&reserved);
+        ledger.settle(&reserved, &Amounts::ZERO.with(Meter::Tokens, 90), false);
+        assert_eq!(ledger.overrun.tokens, 30);
+        assert_eq!(ledger.left(Meter::Tokens), Some(10));
+    }
+
+    #[test]
+    fn shares_of_children_never_add_up_to_more_than_is_left() {
+        for left in [0, 1, 2, 3, 7, 100] {
+            for children in [1, 2, 3, 10] {
+                let ledger = ledger(left);
+                let (_, granted) = ledger.carve(children);
+                assert!(granted.model_calls * children <= left, "{left} among {children}");
+            }
+        }
+    }
+}

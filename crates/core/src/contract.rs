@@ -1,0 +1,117 @@
+//! What a tool, action or hook promises: whether it changes the world, and whether a repeat is harmless.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Name;
+use crate::value::Value;
+
+/// What an effect does to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Changes nothing; may be repeated.
+    Read,
+    /// Changes something that can be lived with or undone.
+    Write,
+    /// Changes something that cannot be undone.
+    Danger,
+}
+
+/// Why a repeat of an effect is harmless, if it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Idempotency {
+    /// It is not: a repeat acts twice.
+    None,
+    /// The other side drops a repeat that carries the same key.
+    Key,
+    /// The same arguments have the same result however often they are applied.
+    Natural,
+}
+
+/// What to do when a call may or may not have happened and must not be repeated blindly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// Ask a `read` tool, which gets `{effect_id, tool, arguments}` and answers `{"happened": bool, "result"?: any}`.
+    Verify {
+        /// The name of the read tool.
+        tool: Name,
+    },
+    /// Wait for a person's decision.
+    Ask,
+    /// Fail the call with `tool.outcome_unknown`.
+    Fail,
+}
+
+/// The contract of a tool, an action or a hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contract {
+    /// The name by which machines and models call it.
+    pub name: Name,
+    /// What it does, as a model reads it.
+    pub description: Name,
+    /// JSON Schema of the arguments; null accepts any.
+    pub input_schema: Value,
+    /// JSON Schema of the result; null accepts any.
+    pub output_schema: Value,
+    /// What it does to the world.
+    pub class: Class,
+    /// Whether a repeat is harmless.
+    pub idempotency: Idempotency,
+    /// What to do when the outcome is unknown.
+    pub on_unknown: OnUnknown,
+    /// Time for one attempt in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes of the result.
+    pub output_bytes_max: u64,
+}
+
+/// Time for one attempt of a tool, action or hook without a contract, in milliseconds.
+pub const TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Bytes of a result without a contract.
+pub const OUTPUT_BYTES_DEFAULT: u64 = 1024 * 1024;
+
+impl Contract {
+    /// The contract of a tool that declares none: a write that must not be repeated, and asks when in doubt.
+    #[must_use]
+    pub fn undeclared(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            description: "".into(),
+            input_schema: Value::Null,
+            output_schema: Value::Null,
+            class: Class::Write,
+            idempotency: Idempotency::None,
+            on_unknown: OnUnknown::Ask,
+            timeout_ms: TIMEOUT_MS_DEFAULT,
+            output_bytes_max: OUTPUT_BYTES_DEFAULT,
+        }
+    }
+
+    /// The contract of a hook: a write that the other side recognises by its key, called at least once.
+    #[must_use]
+    pub fn hook(name: &str) -> Self {
+        Self {
+            class: Class::Write,
+            idempotency: Idempotency::Key,
+            on_unknown: OnUnknown::Fail,
+            ..Self::undeclared(name)
+        }
+    }
+
+    /// Whether a call whose outcome is unknown may simply be sent again, with the same key.
+    #[must_use]
+    pub fn may_repeat(&self) -> bool {
+        may_repeat(self.class, self.idempotency)
+    }
+}
+
+/// Whether an effect of this class and idempotency may be sent again when its outcome is unknown.
+#[must_use]
+pub fn may_repeat(class: Class, idempotency: Idempotency) -> bool {
+    match (class, idempotency) {
+        (Class::Read, _) | (Class::Write | Class::Danger, Idempotency::Key | Idempotency::Natural) => true,
+        (Class::Write | Class::Danger, Idempotency::None) => false,
+    }
+}

@@ -1,0 +1,283 @@
+//! What a run asks of the world. Everything here is committed with the entries that asked for it, before it is done.
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Amounts, Ceilings};
+use crate::contract::{Class, Idempotency};
+use crate::failure::Failure;
+use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::input::Input;
+use crate::machine::HookKind;
+use crate::time::Timestamp;
+use crate::transcript::Reply;
+use crate::value::Value;
+
+/// One effect of a decision, in the order decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Perform the open call of this id; its details are in [`crate::run::Run::calls`].
+    Call(EffectId),
+    /// Stop performing the call, if it is still out; its result no longer counts.
+    Abandon(EffectId),
+    /// Create a child run or a launch. The row is written with the decision, so the child exists exactly once.
+    Start(Box<ChildStart>),
+    /// Deliver an input to another run's inbox, once.
+    Tell {
+        /// The run.
+        to: RunId,
+        /// Makes a second delivery harmless.
+        id: Name,
+        /// The input.
+        input: Box<Input>,
+    },
+    /// A signal is waited for.
+    OpenWait(EffectId),
+    /// It is no longer.
+    CloseWait(EffectId),
+    /// A timer runs.
+    SetTimer(EffectId),
+    /// It no longer does.
+    CancelTimer(EffectId),
+}
+
+/// A run to be created with the decision of its parent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChildStart {
+    /// Derived id.
+    pub id: RunId,
+    /// Key of the machine in the program.
+    pub machine: Name,
+    /// Its input.
+    pub input: Value,
+    /// Its bounds.
+    pub ceilings: Ceilings,
+    /// What the parent holds for it; zero for a launch.
+    pub allotment: Amounts,
+    /// Whether the parent waits for it.
+    pub awaited: bool,
+    /// Nesting: 1 for a child of a caller's run.
+    pub depth: u32,
+    /// When it must have ended, if its parent must.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+}
+
+/// A call out of the process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Ask a model. The request is rebuilt from the run, byte for byte, by [`crate::request`].
+    Model {
+        /// The agent.
+        agent: Name,
+        /// Which sample of the state asks.
+        sample: u32,
+    },
+    /// Call a tool.
+    Tool {
+        /// The tool.
+        tool: Name,
+        /// The model's id of the call.
+        call_id: Name,
+        /// Arguments.
+        arguments: Value,
+        /// The hook that provides it; none for a tool of the catalog.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hook: Option<Name>,
+    },
+    /// Call a hook. The body is rebuilt from the run by [`crate::request`].
+    Hook {
+        /// The hook.
+        hook: Name,
+        /// The event.
+        event: HookKind,
+    },
+    /// Perform an action of the catalog.
+    Action {
+        /// The action.
+        action: Name,
+    },
+    /// Ask a read tool whether another call happened.
+    Verify {
+        /// The read tool.
+        tool: Name,
+        /// The call in doubt.
+        about: EffectId,
+    },
+}
+
+impl Call {
+    /// The kind as a word: `model`, `tool`, `hook`, `action`, `verify`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Model { .. } => "model",
+            Self::Tool { .. } => "tool",
+            Self::Hook { .. } => "hook",
+            Self::Action { .. } => "action",
+            Self::Verify { .. } => "verify",
+        }
+    }
+
+    /// Whom it calls: agent, tool, hook or action.
+    #[must_use]
+    pub fn target(&self) -> &Name {
+        match self {
+            Self::Model { agent, .. } => agent,
+            Self::Tool { tool, .. } | Self::Verify { tool, .. } => tool,
+            Self::Hook { hook, .. } => hook,
+            Self::Action { action } => action,
+        }
+    }
+}
+
+/// A call that has been committed and has not been settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenCall {
+    /// What is called.
+    pub call: Call,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// What it does to the world.
+    pub class: Class,
+    /// Whether a repeat is harmless.
+    pub idempotency: Idempotency,
+    /// Hash of the canonical arguments or request.
+    pub arguments: Digest,
+    /// Held in the ledger for this attempt.
+    pub reserved: Amounts,
+    /// Time for one attempt in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes of the answer.
+    pub output_bytes_max: u64,
+    /// When the attempt was committed.
+    pub at: Timestamp,
+    /// The timer after which the next attempt starts; none while an attempt is out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<EffectId>,
+    /// In doubt: waiting for [`Call::Verify`] or for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
+}
+
+impl OpenCall {
+    /// Whether an attempt of this call is out, or about to go out.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.backoff.is_none() && self.doubt.is_none()
+    }
+}
+
+/// How a doubt about a call is being resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// By a read tool.
+    Verifying(EffectId),
+    /// By a person: the wait that carries the question.
+    Asking(EffectId),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A model answered.
+    Replied(Box<Reply>),
+    /// A tool, hook or action answered; null for an empty answer.
+    Returned(Value),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// What an attempt cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spent {
+    /// Nothing: it was refused, or never left.
+    Nothing,
+    /// So many tokens and micro-USD.
+    Known {
+        /// Tokens in and out.
+        tokens: u64,
+        /// Cost.
+        cost_micros: u64,
+    },
+    /// Not known: charged at the reservation.
+    Unknown,
+}
+
+/// A signal that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenWait {
+    /// The channel.
+    pub channel: Name,
+    /// What it is for.
+    pub kind: WaitKind,
+    /// When it gives up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Timestamp>,
+}
+
+/// What a wait is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitKind {
+    /// `wait_for` of a state.
+    Signal,
+    /// A person says whether a call happened: signal data `{"happened": bool, "result"?: any}`.
+    Outcome {
+        /// The call in doubt.
+        effect: EffectId,
+    },
+    /// A person approves what is shown; the shape for later, with the hash of what was shown.
+    Approval {
+        /// The call to be approved.
+        effect: EffectId,
+        /// Hash of tool, arguments and plan as shown.
+        shown: Digest,
+    },
+}
+
+impl WaitKind {
+    /// The kind as a word: `signal`, `outcome`, `approval`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Outcome { .. } => "outcome",
+            Self::Approval { .. } => "approval",
+        }
+    }
+}
+
+/// A timer that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenTimer {
+    /// When it fires.
+    pub due: Timestamp,
+    /// What then.
+    pub purpose: TimerPurpose,
+}
+
+/// What happens when a timer fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerPurpose {
+    /// The run is out of time.
+    RunDeadline,
+    /// The state is out of time.
+    StateTimeout,
+    /// A wait gives up.
+    WaitTimeout {
+        /// The wait.
+        wait: EffectId,
+    },
+    /// The children are out of time.
+    JoinTimeout,
+    /// A call is tried again.
+    Backoff {
+        /// The call.
+        call: EffectId,
+    },
+}

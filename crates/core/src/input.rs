@@ -1,0 +1,194 @@
+//! Everything that can happen to a run, and the facts that come with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Amounts, Ceilings};
+use crate::effect::{Outcome, Spent};
+use crate::failure::Failure;
+use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::policy::{Question, Verdict};
+use crate::run::Start;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// One thing that happened. Closed: whoever reads this enum knows every way a run can change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// The run begins.
+    Started(Box<Start>),
+    /// An attempt at a call ended.
+    Settled {
+        /// The call.
+        effect: EffectId,
+        /// The attempt.
+        attempt: u32,
+        /// How it ended.
+        outcome: Outcome,
+        /// What it cost.
+        spent: Spent,
+    },
+    /// The process that held the run died while this call was open.
+    Lost {
+        /// The call.
+        effect: EffectId,
+        /// Whether it may have left the process. Known not to when the process died before it was sent.
+        sent: Sent,
+    },
+    /// A signal arrived for an open wait.
+    Signalled {
+        /// The wait.
+        wait: EffectId,
+        /// The signal.
+        signal: Name,
+        /// Its data.
+        data: Value,
+    },
+    /// A timer fired.
+    TimerFired {
+        /// The timer.
+        timer: EffectId,
+    },
+    /// A child ended.
+    ChildEnded {
+        /// The child.
+        child: RunId,
+        /// How.
+        ending: Ending,
+        /// What it and everything below it used.
+        used: Amounts,
+    },
+    /// Someone wants the run to stop.
+    Cancel {
+        /// Why.
+        reason: Name,
+    },
+    /// Someone wants the run to hold.
+    Pause {
+        /// Why.
+        reason: Name,
+    },
+    /// The hold ends.
+    Unpause,
+    /// Someone wants a failed run to try its last state again.
+    Retry,
+    /// A person answered an approval.
+    Approved {
+        /// The wait that carries it.
+        wait: EffectId,
+        /// Whether to go on.
+        approve: bool,
+        /// Who.
+        by: Name,
+        /// Why.
+        reason: Name,
+    },
+    /// The ceilings changed.
+    BudgetRaised {
+        /// The new ones, replacing those named.
+        ceilings: Ceilings,
+        /// Who.
+        by: Name,
+    },
+    /// The run goes on under another bundle.
+    Migrated {
+        /// The bundle.
+        bundle: Digest,
+        /// Key of the machine in it.
+        machine: Name,
+    },
+}
+
+impl Input {
+    /// The kind as a word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Started(_) => "started",
+            Self::Settled { .. } => "settled",
+            Self::Lost { .. } => "lost",
+            Self::Signalled { .. } => "signalled",
+            Self::TimerFired { .. } => "timer_fired",
+            Self::ChildEnded { .. } => "child_ended",
+            Self::Cancel { .. } => "cancel",
+            Self::Pause { .. } => "pause",
+            Self::Unpause => "unpause",
+            Self::Retry => "retry",
+            Self::Approved { .. } => "approved",
+            Self::BudgetRaised { .. } => "budget_raised",
+            Self::Migrated { .. } => "migrated",
+        }
+    }
+}
+
+/// Whether a lost call may have left its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sent {
+    /// It did not.
+    No,
+    /// It may have.
+    Maybe,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// With an output.
+    Completed {
+        /// The output.
+        output: Value,
+    },
+    /// With a failure.
+    Failed {
+        /// The failure.
+        failure: Failure,
+        /// The state it happened in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state: Option<Name>,
+    },
+    /// By request.
+    Cancelled {
+        /// Why.
+        reason: Name,
+    },
+}
+
+/// Everything from outside the run that a decision uses, as values. What is used is journaled.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The store's time as last seen plus a monotonic clock, never below the run's last entry.
+    pub now: Timestamp,
+    /// For jitter. Journaled where used, as the time it led to.
+    pub seed: u64,
+    /// Prices of the machine's agents, for reservations: agent name to quote.
+    pub quotes: Arc<BTreeMap<Name, Quote>>,
+    /// Answers to the questions of [`crate::plan`].
+    pub verdicts: Vec<Verdict>,
+    /// Whether questions without an answer are allowed: true where no policy is configured.
+    pub allow_unasked: bool,
+}
+
+/// The price of an agent's model, from the price book. Micro-USD per million tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// Input tokens.
+    pub input: u64,
+    /// Output tokens.
+    pub output: u64,
+    /// Version of the price book.
+    pub version: Name,
+}
+
+/// What must be known before an input can be decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Questions for the policy.
+    pub questions: Vec<Question>,
+    /// Agents whose prices are needed.
+    pub quotes: Vec<Name>,
+}

@@ -1,0 +1,458 @@
+//! The entries of a journal: what happened in a run, in the past tense, as results and never as expressions.
+//!
+//! One decision is one [`Record`]: stored as one row, never changed. Old versions are upgraded when read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Amounts, Ceilings, Meter};
+use crate::effect::{ChildStart, Doubt, OpenCall, OpenTimer, OpenWait, Outcome};
+use crate::failure::Failure;
+use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::input::Ending;
+use crate::machine::HookKind;
+use crate::policy::Verdict;
+use crate::run::{Exec, Hold, Join, OfferedTool, Stage, Start};
+use crate::time::Timestamp;
+use crate::transcript::{Message, ToolRequest};
+use crate::value::Value;
+
+/// Version of the entry format that this build writes.
+pub const FORMAT: u32 = 1;
+
+/// What one decision recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of the format.
+    #[serde(rename = "v")]
+    pub format: u32,
+    /// The run's version after it: 1 for the first.
+    pub version: u64,
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// Why stored bytes are no record.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer build.
+    #[error("the record has format {found}, this build reads up to {FORMAT}")]
+    Newer {
+        /// The format found.
+        found: u32,
+    },
+    /// Not a record at all.
+    #[error("the record cannot be read")]
+    Malformed(#[source] serde_json::Error),
+}
+
+impl Record {
+    /// The stored form.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Every type inside is plain data with text keys, for which serialisation cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// Bytes that are no record, or one of a newer build.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        #[derive(Deserialize)]
+        struct Probe {
+            v: u32,
+        }
+        match serde_json::from_slice::<Self>(bytes) {
+            Ok(record) if record.format <= FORMAT => Ok(record),
+            Ok(record) => Err(DecodeError::Newer { found: record.format }),
+            Err(error) => match serde_json::from_slice::<Probe>(bytes) {
+                Ok(probe) if probe.v > FORMAT => Err(DecodeError::Newer { found: probe.v }),
+                _ => Err(DecodeError::Malformed(error)),
+            },
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A decision was taken. Opens every record and carries the facts it used.
+    Decided {
+        /// The time it was taken at.
+        at: Timestamp,
+        /// The kind of its input.
+        input: Name,
+        /// Policy answers used.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        verdicts: Vec<Verdict>,
+    },
+    /// The run began.
+    RunStarted(Box<Start>),
+    /// Top-level keys of the context changed.
+    ContextChanged {
+        /// New values.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        set: Vec<(Name, Value)>,
+        /// Keys that are gone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        removed: Vec<Name>,
+    },
+    /// A state was entered; counts as a step.
+    StateEntered {
+        /// The state.
+        state: Name,
+    },
+    /// The run moved on within its state, or between states.
+    StageReached {
+        /// Where it is now.
+        stage: Stage,
+    },
+    /// Hooks of an event are called from here, one after another.
+    HooksStarted {
+        /// The event.
+        event: HookKind,
+        /// What the event carries beside the context: target state, failure text, output, tool.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        detail: Value,
+    },
+    /// One hook has been dealt with.
+    HookPassed {
+        /// What the event carries from here on.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        detail: Value,
+    },
+    /// All hooks of the event have been dealt with.
+    HooksEnded,
+    /// What the state produced so far.
+    OutputProduced {
+        /// The value.
+        output: Value,
+    },
+    /// A call is about to leave.
+    CallIntended {
+        /// Its id.
+        effect: EffectId,
+        /// The call.
+        call: Box<OpenCall>,
+    },
+    /// A call is about to leave again.
+    AttemptStarted {
+        /// Its id.
+        effect: EffectId,
+        /// Number of the attempt.
+        attempt: u32,
+        /// Held in the ledger for it.
+        reserved: Amounts,
+    },
+    /// An attempt failed and another one will follow.
+    AttemptFailed {
+        /// The call.
+        effect: EffectId,
+        /// The attempt.
+        attempt: u32,
+        /// Why.
+        failure: Failure,
+        /// What it used.
+        used: Amounts,
+        /// Whether `used` is the reservation because the true use is unknown.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        estimated: bool,
+        /// The timer after which it is tried again; none when it is tried at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backoff: Option<EffectId>,
+    },
+    /// The process that held a call died, and it is not known whether the call happened.
+    DoubtRaised {
+        /// The call.
+        effect: EffectId,
+        /// How the doubt is being resolved.
+        doubt: Doubt,
+    },
+    /// A call ended.
+    CallSettled {
+        /// The call.
+        effect: EffectId,
+        /// The attempt.
+        attempt: u32,
+        /// How.
+        outcome: Outcome,
+        /// What it used.
+        used: Amounts,
+        /// Whether `used` is the reservation because the true use is unknown.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        estimated: bool,
+    },
+    /// A call no longer matters. What it used is charged at its reservation if it may have left.
+    CallAbandoned {
+        /// The call.
+        effect: EffectId,
+        /// What it used.
+        used: Amounts,
+        /// Whether `used` is the reservation.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        estimated: bool,
+    },
+    /// A result came for a call that no longer mattered.
+    ResultIgnored {
+        /// The call.
+        effect: EffectId,
+        /// The attempt.
+        attempt: u32,
+    },
+    /// A signal is waited for.
+    WaitOpened {
+        /// Its id.
+        effect: EffectId,
+        /// The wait.
+        wait: OpenWait,
+    },
+    /// A wait ended.
+    WaitClosed {
+        /// The wait.
+        effect: EffectId,
+        /// The signal that ended it; none when it timed out or no longer matters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<Name>,
+    },
+    /// A timer runs.
+    TimerSet {
+        /// Its id.
+        effect: EffectId,
+        /// The timer.
+        timer: OpenTimer,
+    },
+    /// A timer ended.
+    TimerEnded {
+        /// The timer.
+        effect: EffectId,
+        /// Whether it fired, rather than being cancelled.
+        fired: bool,
+    },
+    /// The state waits for children from here.
+    JoinStarted {
+        /// What it waits for.
+        join: Join,
+    },
+    /// A child or launch was started.
+    ChildStarted {
+        /// The child.
+        child: Box<ChildStart>,
+        /// Its place in the join; none for a launch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<u32>,
+    },
+    /// A child ended.
+    ChildSettled {
+        /// The child.
+        child: RunId,
+        /// How.
+        ending: Ending,
+        /// What it and everything below it used.
+        used: Amounts,
+    },
+    /// A child was asked to stop.
+    ChildCancelled {
+        /// The child.
+        child: RunId,
+        /// Why.
+        reason: Name,
+    },
+    /// The state no longer waits for children.
+    JoinEnded,
+    /// An agent is asked from here.
+    AgentStarted {
+        /// Its prompt and samples.
+        exec: Box<Exec>,
+    },
+    /// Which tools the model may call.
+    ToolsListed {
+        /// The tools.
+        tools: Vec<OfferedTool>,
+    },
+    /// Messages were added to a sample's conversation.
+    MessagesAdded {
+        /// The sample.
+        sample: u32,
+        /// The messages.
+        messages: Vec<Message>,
+        /// Whether this is the one repair of an answer that did not fit.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repair: bool,
+    },
+    /// A sample has its result.
+    SampleDone {
+        /// The sample.
+        sample: u32,
+        /// What it produced.
+        output: Value,
+    },
+    /// A sample failed for good.
+    SampleFailed {
+        /// The sample.
+        sample: u32,
+        /// Why.
+        failure: Failure,
+    },
+    /// One more sample is wanted.
+    SampleAdded,
+    /// The model answered in a tool loop.
+    TurnTaken {
+        /// What it said.
+        message: Message,
+        /// Tools to call, in order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pending: Vec<ToolRequest>,
+        /// What the turn cost in micro-USD.
+        cost_micros: u64,
+    },
+    /// The hooks have seen the tool calls of the turn.
+    ToolCallsSeen,
+    /// A tool call of the turn has its answer.
+    ToolAnswered {
+        /// Its place in the turn.
+        index: u32,
+        /// The answer.
+        content: Name,
+        /// Whether the tool failed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
+        /// Whether the tool was really called.
+        counted: bool,
+    },
+    /// The tool loop ends for this reason.
+    LoopStopped {
+        /// `complete`, `max_turns`, `max_tool_calls`, `cost_limit`, `timeout`, `aborted`, `transition`.
+        reason: Name,
+        /// The state to go to, for `transition`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Name>,
+    },
+    /// The agent has been asked; its result is the state's output.
+    AgentEnded,
+    /// A transition was chosen.
+    TransitionTaken {
+        /// From this state.
+        from: Name,
+        /// To this state.
+        to: Name,
+        /// Which of the state's transitions, from 0; none when a hook or an error led there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u32>,
+    },
+    /// The state failed.
+    FailureRaised {
+        /// Why.
+        failure: Failure,
+    },
+    /// A failure was handled by going to another state.
+    FailureRouted {
+        /// From this state.
+        from: Name,
+        /// To this state.
+        to: Name,
+        /// The name in `on_error` that matched, or `hook`.
+        by: Name,
+    },
+    /// The run holds until someone lets it go.
+    HoldPlaced {
+        /// Why.
+        hold: Hold,
+    },
+    /// It goes on.
+    HoldLifted,
+    /// A stop was asked for.
+    CancelRequested {
+        /// Why.
+        reason: Name,
+    },
+    /// A ceiling is nearly reached.
+    CeilingNear {
+        /// Which.
+        meter: Meter,
+        /// Used or held.
+        used: u64,
+        /// The bound.
+        ceiling: u64,
+    },
+    /// The ceilings changed.
+    CeilingsChanged {
+        /// The new ones.
+        ceilings: Ceilings,
+        /// Who changed them.
+        by: Name,
+    },
+    /// The ending is decided; children that still run are being stopped.
+    EndingDecided {
+        /// The ending.
+        ending: Ending,
+    },
+    /// The run is over.
+    RunEnded,
+    /// A failed run tries its last state again.
+    RunReopened,
+    /// The run goes on under another bundle.
+    Migrated {
+        /// The bundle.
+        bundle: Digest,
+        /// Key of the machine in it.
+        machine: Name,
+    },
+}
+
+impl Entry {
+    /// The kind as a word, as in the stored form.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Decided { .. } => "decided",
+            Self::RunStarted(_) => "run_started",
+            Self::ContextChanged { .. } => "context_changed",
+            Self::StateEntered { .. } => "state_entered",
+            Self::StageReached { .. } => "stage_reached",
+            Self::HooksStarted { .. } => "hooks_started",
+            Self::HookPassed { .. } => "hook_passed",
+            Self::HooksEnded => "hooks_ended",
+            Self::OutputProduced { .. } => "output_produced",
+            Self::CallIntended { .. } => "call_intended",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptFailed { .. } => "attempt_failed",
+            Self::DoubtRaised { .. } => "doubt_raised",
+            Self::CallSettled { .. } => "call_settled",
+            Self::CallAbandoned { .. } => "call_abandoned",
+            Self::ResultIgnored { .. } => "result_ignored",
+            Self::WaitOpened { .. } => "wait_opened",
+            Self::WaitClosed { .. } => "wait_closed",
+            Self::TimerSet { .. } => "timer_set",
+            Self::TimerEnded { .. } => "timer_ended",
+            Self::JoinStarted { .. } => "join_started",
+            Self::ChildStarted { .. } => "child_started",
+            Self::ChildSettled { .. } => "child_settled",
+            Self::ChildCancelled { .. } => "child_cancelled",
+            Self::JoinEnded => "join_ended",
+            Self::AgentStarted { .. } => "agent_started",
+            Self::ToolsListed { .. } => "tools_listed",
+            Self::MessagesAdded { .. } => "messages_added",
+            Self::SampleDone { .. } => "sample_done",
+            Self::SampleFailed { .. } => "sample_failed",
+            Self::SampleAdded => "sample_added",
+            Self::TurnTaken { .. } => "turn_taken",
+            Self::ToolCallsSeen => "tool_calls_seen",
+            Self::ToolAnswered { .. } => "tool_answered",
+            Self::LoopStopped { .. } => "loop_stopped",
+            Self::AgentEnded => "agent_ended",
+            Self::TransitionTaken { .. } => "transition_taken",
+            Self::FailureRaised { .. } => "failure_raised",
+            Self::FailureRouted { .. } => "failure_routed",
+            Self::HoldPlaced { .. } => "hold_placed",
+            Self::HoldLifted => "hold_lifted",
+            Self::CancelRequested { .. } => "cancel_requested",
+            Self::CeilingNear { .. } => "ceiling_near",
+            Self::CeilingsChanged { .. } => "ceilings_changed",
+            Self::EndingDecided { .. } => "ending_decided",
+            Self::RunEnded => "run_ended",
+            Self::RunReopened => "run_reopened",
+            Self::Migrated { .. } => "migrated",
+        }
+    }
+}

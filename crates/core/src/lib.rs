@@ -1,0 +1,38 @@
+//! The heart of Windlass: decides what happens next in a run.
+//!
+//! A run is a pure state machine over a journal:
+//!
+//! ```text
+//! plan(machine, run, input)            -> Needs      what must be known first: policy answers, prices
+//! decide(machine, run, input, facts)   -> Decision   entries to record and effects to ask for
+//! apply(run, entry)                                  replay folds this over the journal; it evaluates nothing
+//! ```
+//!
+//! A decision is committed whole, in one transaction, before any of its effects is performed. An effect's result is
+//! the next input. So a run can be stopped at any instant and continued by folding what was committed.
+//!
+//! This crate has no I/O, no async, no clock, no randomness and no logging, and no map without an order.
+
+pub mod limits;
+pub mod ids;
+pub mod time;
+pub mod value;
+pub mod failure;
+pub mod contract;
+pub mod machine;
+pub mod eval;
+pub mod transcript;
+pub mod policy;
+pub mod budget;
+pub mod effect;
+pub mod input;
+pub mod audit;
+pub mod journal;
+pub mod run;
+pub mod snapshot;
+pub mod request;
+mod apply;
+mod decide;
+
+pub use apply::apply;
+pub use decide::{Decision, Rejected, decide, plan};

@@ -1,0 +1,40 @@
+//! Every bound of the engine, with its unit and the reason for it.
+//!
+//! Owns numbers only. Configurable ceilings of a run are in [`crate::budget`].
+
+/// Bytes of one value (a context, an input, an output), counted as JSON text. Larger inputs are refused.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Nesting of a value. Deeper text is refused before it can exhaust a stack.
+pub const VALUE_DEPTH_MAX: usize = 100;
+/// Bytes above which a value inside an entry moves to the blob store.
+pub const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one machine document.
+pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Steps of one run when neither the machine nor the caller says otherwise.
+pub const STEPS_DEFAULT: u64 = 1_000;
+/// Nesting of child machines and launches when the machine does not say otherwise.
+pub const DEPTH_DEFAULT: u32 = 16;
+/// Children that one state may start.
+pub const FAN_OUT_MAX: usize = 10_000;
+/// Samples that one parallel or voting state may take.
+pub const SAMPLES_MAX: u32 = 100;
+/// Model turns of one tool loop when the state does not say otherwise.
+pub const TURNS_DEFAULT: u64 = 200;
+/// Tool calls that one model reply may ask for. The rest is answered with an error.
+pub const CALLS_PER_TURN_MAX: usize = 128;
+/// Synchronous moves of one decision; more means that a machine spins without asking for anything.
+pub const MOVES_PER_DECISION_MAX: u32 = 512;
+/// Output tokens asked of a model when the profile names no maximum.
+pub const OUTPUT_TOKENS_DEFAULT: u64 = 8_192;
+/// Bytes per token assumed when bounding the input of a model call: at worst a token is one byte.
+pub const BYTES_PER_TOKEN_MIN: u64 = 1;
+/// Bytes of a failure's message; the rest is cut with a mark.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
+/// Length of a run id given by a caller, in bytes.
+pub const RUN_ID_BYTES_MAX: usize = 200;
+/// Length of a signal channel, in bytes.
+pub const CHANNEL_BYTES_MAX: usize = 512;
+/// Entries after the last snapshot above which a new snapshot is taken.
+pub const SNAPSHOT_ENTRIES_MAX: u64 = 200;
+/// Share of a ceiling, in percent, at which a warning is recorded.
+pub const WARN_PERCENT: u64 = 80;

@@ -1,0 +1,434 @@
+//! A validated machine: what documents mean, with every name resolved. Built by `spec`, never changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::budget::Ceilings;
+use crate::contract::Contract;
+use crate::ids::{Digest, Name};
+use crate::value::Value;
+
+/// A machine and everything it can start, compiled from one source bundle.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Hash of the bundle this was compiled from.
+    pub bundle: Digest,
+    /// The machine that a caller's run starts with.
+    pub entry: Name,
+    /// Every machine by its key: the path within the bundle, and `#name` for each inline step down.
+    pub machines: BTreeMap<Name, Arc<Machine>>,
+    /// Contracts of the tools and actions known when the bundle was made.
+    pub tools: BTreeMap<Name, Arc<Contract>>,
+}
+
+/// One machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Key in the [`Program`].
+    pub key: Name,
+    /// The document's name for it.
+    pub name: Name,
+    /// The document's `spec_version`.
+    pub spec_version: Name,
+    /// Hash of the bundle, recorded by every run.
+    pub bundle: Digest,
+    /// The language of its conditions.
+    pub engine: Engine,
+    /// Initial context, in document order.
+    pub context: Vec<(Name, Template)>,
+    /// States in document order.
+    pub states: IndexMap<Name, State>,
+    /// The state that a run enters first.
+    pub initial: Name,
+    /// Agents by name.
+    pub agents: BTreeMap<Name, Arc<Agent>>,
+    /// Child machines: name used here to key in the [`Program`].
+    pub machines: BTreeMap<Name, Name>,
+    /// Contracts that tool loops and actions of this machine may use.
+    pub tools: BTreeMap<Name, Arc<Contract>>,
+    /// Catalog tools offered to every tool loop of this machine, beside the ones its agents declare.
+    pub offered_tools: Vec<Name>,
+    /// Hooks called at the start and the end of a run.
+    pub lifecycle: Vec<Hook>,
+    /// Ceilings that the document sets; a caller may lower them further.
+    pub ceilings: Ceilings,
+    /// JSON Schema of the output, when declared.
+    pub output_schema: Option<Value>,
+}
+
+/// The language of conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Engine {
+    /// The format's own small language.
+    Simple,
+    /// Common Expression Language.
+    Cel,
+}
+
+/// A condition, already known to parse.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Condition {
+    /// Its language.
+    pub engine: Engine,
+    /// Its text.
+    pub source: Name,
+}
+
+/// Which rules a template text is rendered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// Values of a machine: a text that is exactly one expression keeps its type; lists and maps print as JSON.
+    Machine,
+    /// Prompts of an agent: always text.
+    Prompt,
+}
+
+/// A value with parts to be filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Template {
+    /// Taken as it is.
+    Literal(Value),
+    /// A bare path such as `context.user.name`: the value there, or null.
+    Path(Vec<Name>),
+    /// Text with expressions, known to parse.
+    Text {
+        /// The rules.
+        dialect: Dialect,
+        /// The text.
+        source: Name,
+    },
+    /// A list of templates.
+    List(Vec<Template>),
+    /// A mapping of templates, in document order.
+    Map(Vec<(Name, Template)>),
+}
+
+impl Template {
+    /// An empty mapping.
+    #[must_use]
+    pub fn empty_map() -> Self {
+        Self::Map(Vec::new())
+    }
+}
+
+/// One state.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Its name.
+    pub name: Name,
+    /// Whether a run ends here.
+    pub is_final: bool,
+    /// Wait for a signal; then nothing else of the body is done.
+    pub wait: Option<Wait>,
+    /// Action to perform.
+    pub action: Option<Name>,
+    /// Machines to start without waiting.
+    pub launch: Option<Launch>,
+    /// Child machines to run and wait for.
+    pub call: Option<Call>,
+    /// Agent to call.
+    pub agent: Option<AgentCall>,
+    /// Output mapping of a final state.
+    pub output: Option<Template>,
+    /// What the state's result changes in the context, in document order.
+    pub output_to_context: Vec<(Name, Template)>,
+    /// Hooks of this state.
+    pub hooks: Vec<Hook>,
+    /// Where failures lead.
+    pub on_error: OnError,
+    /// Ways out, first true one taken.
+    pub transitions: Vec<Transition>,
+    /// Time for one visit, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Whether this state waits for something by a `wait_for` whose `timeout` sends it on: the state to go to.
+    pub on_timeout: Option<Name>,
+}
+
+/// A hook by name. Where it is implemented is configuration, looked up when it is called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hook {
+    /// The name in documents and configuration.
+    pub name: Name,
+    /// The document's arguments for it.
+    pub args: Value,
+    /// The events it takes part in. Built-in observers take part in none.
+    pub events: Vec<HookKind>,
+}
+
+/// The kinds of hook events, as named on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookKind {
+    /// A run starts.
+    MachineStart,
+    /// A run is about to complete.
+    MachineEnd,
+    /// A state is entered.
+    StateEnter,
+    /// A state has done its work.
+    StateExit,
+    /// A transition is about to be taken.
+    Transition,
+    /// A state failed and no `on_error` applies.
+    Error,
+    /// An action is performed.
+    Action,
+    /// A model asked for tools.
+    ToolCalls,
+    /// A tool is called that nothing else implements.
+    ToolCall,
+    /// A tool answered.
+    ToolResult,
+    /// Which tools the hook provides.
+    ToolsList,
+}
+
+impl HookKind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::MachineStart,
+        Self::MachineEnd,
+        Self::StateEnter,
+        Self::StateExit,
+        Self::Transition,
+        Self::Error,
+        Self::Action,
+        Self::ToolCalls,
+        Self::ToolCall,
+        Self::ToolResult,
+        Self::ToolsList,
+    ];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MachineStart => "machine_start",
+            Self::MachineEnd => "machine_end",
+            Self::StateEnter => "state_enter",
+            Self::StateExit => "state_exit",
+            Self::Transition => "transition",
+            Self::Error => "error",
+            Self::Action => "action",
+            Self::ToolCalls => "tool_calls",
+            Self::ToolCall => "tool_call",
+            Self::ToolResult => "tool_result",
+            Self::ToolsList => "tools_list",
+        }
+    }
+}
+
+/// `wait_for`.
+#[derive(Clone, Debug)]
+pub struct Wait {
+    /// The channel.
+    pub channel: Template,
+    /// Time to wait, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// `launch`.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// Names in [`Machine::machines`]; repeats start several.
+    pub machines: Vec<Name>,
+    /// Input of each.
+    pub input: Template,
+}
+
+/// `machine` and `foreach`.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// What is started.
+    pub targets: Targets,
+    /// When the state goes on.
+    pub mode: Mode,
+    /// Time to wait for the children, in milliseconds. Honoured for lists and `foreach`.
+    pub timeout_ms: Option<u64>,
+}
+
+/// The children of a state.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    /// One child; its output is the result and its failure the state's.
+    One {
+        /// Name in [`Machine::machines`].
+        machine: Name,
+        /// Its input.
+        input: Template,
+    },
+    /// Several children; the result maps names to outputs.
+    Many(Vec<(Name, Template)>),
+    /// One child for each item of a list.
+    Foreach {
+        /// Name in [`Machine::machines`].
+        machine: Name,
+        /// Must give a list.
+        items: Template,
+        /// The item's name in templates.
+        binding: Name,
+        /// Input of each child, with the item in scope.
+        input: Template,
+        /// Key of each child's result, with the item in scope; without one the result is a list.
+        key: Option<Template>,
+    },
+}
+
+/// When a state with several children goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// When all have ended; failures are part of the result.
+    Settled,
+    /// At the first success by journal order; the others are cancelled.
+    Any,
+}
+
+/// The agent of a state and how it is called.
+#[derive(Clone, Debug)]
+pub struct AgentCall {
+    /// Name in [`Machine::agents`].
+    pub agent: Name,
+    /// Its input.
+    pub input: Template,
+    /// How often and how it is asked.
+    pub execution: Execution,
+    /// Whether the model may call tools in a loop.
+    pub tool_loop: Option<ToolLoop>,
+}
+
+/// How an agent is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Execution {
+    /// Once.
+    Once,
+    /// Again after transient failures.
+    Retry {
+        /// Pauses in milliseconds; attempts are one more than pauses.
+        backoffs_ms: Vec<u64>,
+        /// Share of a pause by which it varies, 0 to 1.
+        jitter: f64,
+    },
+    /// Several times at once, all successes are the result.
+    Parallel {
+        /// Number of samples.
+        samples: u32,
+    },
+    /// Again and again until one answer leads.
+    Voting {
+        /// Votes by which the winner leads, or which it has.
+        margin: u32,
+        /// Samples at most.
+        candidates: u32,
+    },
+}
+
+/// Bounds of a tool loop. Templates give numbers; zero and null mean no bound.
+#[derive(Clone, Debug)]
+pub struct ToolLoop {
+    /// Tool calls.
+    pub max_tool_calls: Template,
+    /// Model turns.
+    pub max_turns: Template,
+    /// Dollars.
+    pub max_cost: Template,
+    /// Seconds for one tool call.
+    pub tool_timeout: Template,
+    /// Seconds for the loop.
+    pub total_timeout: Template,
+    /// Only these tools, if not empty.
+    pub allowed_tools: Vec<Name>,
+    /// Never these tools.
+    pub denied_tools: Vec<Name>,
+}
+
+/// Where the failures of a state lead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnError {
+    /// Pairs of name and state; see [`crate::failure::Failure::names`].
+    pub by_name: Vec<(Name, Name)>,
+    /// For every other failure.
+    pub default: Option<Name>,
+}
+
+/// One way out of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Must hold; absent means always.
+    pub condition: Option<Condition>,
+    /// The next state.
+    pub to: Name,
+}
+
+/// A model with instructions.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Name in the machine.
+    pub name: Name,
+    /// Hash of the agent's resolved definition.
+    pub hash: Digest,
+    /// Which model, and how.
+    pub model: ModelSettings,
+    /// System prompt.
+    pub system: Template,
+    /// User prompt.
+    pub user: Template,
+    /// Appended to the user prompt after a blank line when it renders to something.
+    pub instruction_suffix: Template,
+    /// Appended to the last message of what is sent, never stored.
+    pub post_history: Template,
+    /// JSON Schema that the answer must fit.
+    pub output_schema: Option<Value>,
+    /// Tools the document declares: `{name, description, parameters}`.
+    pub tools: Vec<ToolDefinition>,
+    /// How a voting state reads and checks a candidate.
+    pub voting: VotingRules,
+}
+
+/// Which model is called, and with what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSettings {
+    /// The provider's name: `openai`, `anthropic`, `scripted`, or one from configuration.
+    pub provider: Name,
+    /// The model's name, as the provider knows it.
+    pub model: Name,
+    /// Address, when the document names one.
+    pub base_url: Option<Name>,
+    /// Reference to a key, when the document named one. The key itself is never here.
+    pub key: Option<Name>,
+    /// Output tokens at most.
+    pub max_tokens: u64,
+    /// Whether to ask for a stream.
+    pub stream: bool,
+    /// `temperature`, `top_p`, `seed` and every further key, passed to the provider.
+    pub params: Value,
+    /// Time for one attempt in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// A tool as a model sees it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ToolDefinition {
+    /// Its name.
+    pub name: Name,
+    /// What it does.
+    pub description: Name,
+    /// JSON Schema of its arguments.
+    pub parameters: Value,
+}
+
+/// How a voting state reads and checks a candidate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VotingRules {
+    /// Fields read from the text: name, regular expression (group 1), type `str`, `int` or `json`.
+    pub parsing: Vec<(Name, Name, Name)>,
+    /// JSON Schema that a candidate must fit.
+    pub validation: Option<Value>,
+    /// Answers longer than this many tokens (four characters each) do not count.
+    pub max_tokens: Option<u64>,
+    /// Overrides the state's margin.
+    pub margin: Option<u32>,
+    /// Overrides the state's number of candidates.
+    pub candidates: Option<u32>,
+}

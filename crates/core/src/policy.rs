@@ -1,0 +1,66 @@
+//! Policy decisions as values: questions that a decision needs answered, and the verdicts it records.
+//!
+//! Rules are evaluated behind a port; a missing answer counts as denied.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, Name};
+
+/// What a run wants to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Question {
+    /// Call the model of an agent.
+    CallModel {
+        /// The agent.
+        agent: Name,
+        /// The model.
+        model: Name,
+    },
+    /// Call a tool.
+    CallTool {
+        /// The tool.
+        tool: Name,
+        /// Hash of the canonical arguments.
+        arguments: Digest,
+    },
+    /// Start a child machine or a launch.
+    StartMachine {
+        /// Key of the machine.
+        machine: Name,
+    },
+    /// Take a transition.
+    TakeTransition {
+        /// From this state.
+        from: Name,
+        /// To this state.
+        to: Name,
+    },
+}
+
+/// What the rules say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Go on.
+    Allow,
+    /// A person decides.
+    Ask,
+    /// Do not.
+    Deny,
+}
+
+/// An answer with its reason, journaled with the decision that used it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What was asked.
+    pub question: Question,
+    /// What the rules say.
+    pub answer: Answer,
+    /// The rule that decided.
+    pub rule: Name,
+    /// Why, for people.
+    pub reason: Name,
+    /// Version of the rule set.
+    pub version: Name,
+}

@@ -1,0 +1,596 @@
+//! The state of one run: everything needed to go on, and nothing that cannot be rebuilt by folding its journal.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::audit;
+use crate::budget::{Amounts, Ceilings, Ledger};
+use crate::effect::{ChildStart, OpenCall, OpenTimer, OpenWait, Outcome};
+use crate::failure::Failure;
+use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::input::Ending;
+use crate::machine::HookKind;
+use crate::time::Timestamp;
+use crate::transcript::{Message, Reply, ToolRequest};
+use crate::value::Value;
+
+/// How a run begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Its id.
+    pub id: RunId,
+    /// Hash of the bundle it is pinned to.
+    pub bundle: Digest,
+    /// Key of its machine in the program.
+    pub machine: Name,
+    /// Name of its machine.
+    pub machine_name: Name,
+    /// Its input.
+    pub input: Value,
+    /// Who started it, when that was a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The first ancestor; itself for a caller's run.
+    pub root: RunId,
+    /// Nesting: 0 for a caller's run.
+    pub depth: u32,
+    /// Whose it is.
+    pub scope: TenantScope,
+    /// Its bounds.
+    pub ceilings: Ceilings,
+    /// When it must have ended, when a parent sets that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Where it continues from, for a fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// The run that started this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// The run.
+    pub run: RunId,
+    /// Whether it waits for the result.
+    pub awaited: bool,
+}
+
+/// Whose run it is. A caller without tenants is the tenant `default`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantScope {
+    /// The tenant.
+    pub tenant: Name,
+    /// The user, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Name>,
+}
+
+impl Default for TenantScope {
+    fn default() -> Self {
+        Self { tenant: "default".into(), user: None }
+    }
+}
+
+/// The point of another run at which a fork begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The other run.
+    pub run: RunId,
+    /// Its step.
+    pub step: u64,
+    /// The state to enter.
+    pub state: Name,
+    /// The context to enter it with.
+    pub context: Value,
+}
+
+/// The lifecycle of a run as one word. The last three are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Ready to be worked on, held by no worker.
+    Queued,
+    /// Being worked on: a call is out, or a decision is due.
+    Running,
+    /// Parked: waiting for a signal, a time, a child or a person.
+    Waiting,
+    /// Held by request.
+    Paused,
+    /// Held until a person decides.
+    Attention,
+    /// Held because it took workers down.
+    Quarantined,
+    /// Ended with an output.
+    Completed,
+    /// Ended with a failure.
+    Failed,
+    /// Ended by request.
+    Cancelled,
+}
+
+impl Status {
+    /// Every status.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Running,
+        Self::Waiting,
+        Self::Paused,
+        Self::Attention,
+        Self::Quarantined,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Attention => "attention",
+            Self::Quarantined => "quarantined",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// Whether the run is over.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// Why a run holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Hold {
+    /// Someone asked.
+    Paused {
+        /// Why.
+        reason: Name,
+    },
+    /// A person must decide.
+    Attention {
+        /// Why.
+        reason: Name,
+    },
+    /// It took workers down.
+    Quarantined {
+        /// Why.
+        reason: Name,
+    },
+}
+
+/// Where a run is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Before the first state: hooks for the start.
+    #[default]
+    Starting,
+    /// In a state, before its body: hooks for entering.
+    Entering,
+    /// In a state's body.
+    Working(Part),
+    /// After the body: hooks for leaving.
+    Exiting,
+    /// A transition is to be chosen.
+    Choosing,
+    /// A transition was chosen: hooks for it.
+    Moving {
+        /// The target.
+        to: Name,
+        /// Which transition.
+        index: u32,
+    },
+    /// The state failed and `on_error` has no answer: hooks for errors.
+    Failing,
+    /// The result is known: hooks for the end.
+    Ending,
+    /// The ending is decided: waiting for children that are being stopped.
+    Draining,
+    /// Over.
+    Ended,
+}
+
+/// A part of a state's body, in the order they are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// `wait_for`.
+    Wait,
+    /// `action`.
+    Action,
+    /// `launch`.
+    Launch,
+    /// `machine`, `foreach`.
+    Call,
+    /// `agent`.
+    Agent,
+    /// `output_to_context` and the output of a final state.
+    Output,
+}
+
+/// Hooks of one event, called one after another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookChain {
+    /// The event.
+    pub event: HookKind,
+    /// What it carries beside the context.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub detail: Value,
+    /// Hooks dealt with so far.
+    pub passed: u32,
+    /// The call that is out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<EffectId>,
+    /// Its answer, not yet dealt with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Outcome>,
+}
+
+/// Children that a state waits for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Join {
+    /// The shape of the result.
+    pub shape: JoinShape,
+    /// Whether the first success is enough.
+    pub any: bool,
+    /// A place for each child: its ending once it has one.
+    pub slots: Vec<Option<Ending>>,
+    /// Children without an ending.
+    pub open: u32,
+    /// The first success, when that is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<u32>,
+    /// Whether time ran out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+}
+
+/// The shape of a join's result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinShape {
+    /// The child's output.
+    One,
+    /// A mapping with these keys, slot by slot.
+    Keys(Vec<Name>),
+    /// A list.
+    List,
+}
+
+/// An agent that is being asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The agent.
+    pub agent: Name,
+    /// System and user messages, shared by all samples.
+    pub prompt: Vec<Message>,
+    /// Text added to the last message of what is sent; empty for none.
+    #[serde(default)]
+    pub post_history: Name,
+    /// The answers wanted.
+    pub samples: Vec<Sample>,
+    /// Tool loop, of a state that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<LoopState>,
+    /// When the agent was started.
+    pub at: Timestamp,
+}
+
+/// One answer of an agent, wanted or had.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Messages after the prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tail: Vec<Message>,
+    /// Whether an answer that did not fit has been sent back once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repaired: bool,
+    /// How far it is.
+    pub state: SampleState,
+}
+
+/// How far a sample is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SampleState {
+    /// A call is to be made.
+    #[default]
+    Wanted,
+    /// A call is out.
+    Calling(EffectId),
+    /// The model answered; not yet dealt with.
+    Answered(Box<Reply>),
+    /// The call failed; not yet dealt with.
+    Broken(Failure),
+    /// It has its result.
+    Done(Value),
+    /// It failed for good.
+    Failed(Failure),
+}
+
+/// A tool loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoopState {
+    /// Bounds, rendered.
+    pub bounds: LoopBounds,
+    /// Tools the model may call; none until they have been listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Vec<OfferedTool>>,
+    /// Model turns taken.
+    pub turns: u64,
+    /// Tools called.
+    pub calls: u64,
+    /// Cost of the turns in micro-USD.
+    pub cost_micros: u64,
+    /// What the model said last.
+    #[serde(default)]
+    pub content: Name,
+    /// Tool calls of this turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<PendingTool>,
+    /// Whether the hooks have seen them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seen: bool,
+    /// Why the loop ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Name>,
+    /// Where it leads, when a transition ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Name>,
+}
+
+/// Bounds of a tool loop; zero is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoopBounds {
+    /// Tool calls.
+    pub tool_calls: u64,
+    /// Model turns.
+    pub turns: u64,
+    /// Micro-USD.
+    pub cost_micros: u64,
+    /// Milliseconds for one tool call.
+    pub tool_timeout_ms: u64,
+    /// Milliseconds for the loop.
+    pub total_timeout_ms: u64,
+}
+
+/// A tool that the model may call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfferedTool {
+    /// What the model sees.
+    pub definition: crate::machine::ToolDefinition,
+    /// The hook that provides it; none for a tool of the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Name>,
+}
+
+/// A tool call of the current turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingTool {
+    /// What the model asked for.
+    pub request: ToolRequest,
+    /// How far it is.
+    pub state: PendingState,
+}
+
+/// How far a tool call of the current turn is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PendingState {
+    /// To be called.
+    #[default]
+    Wanted,
+    /// Out.
+    Calling(EffectId),
+    /// The tool answered; not yet dealt with.
+    Settled(Outcome),
+    /// Its answer is in the conversation; the hooks are to see it.
+    Answered,
+    /// Dealt with.
+    Done,
+}
+
+/// A child that has not ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenChild {
+    /// Its place in the join; none once the join is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// What is held for it.
+    pub allotment: Amounts,
+    /// Whether it was asked to stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
+}
+
+/// The state of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// How it began.
+    pub start: Start,
+    /// Decisions so far.
+    pub version: u64,
+    /// The time of the last one.
+    pub now: Timestamp,
+    /// The time of the first one.
+    pub started_at: Timestamp,
+    /// Its data; a mapping, without the metadata that templates see as `context.machine`.
+    pub context: Value,
+    /// Steps so far; the number of the current one.
+    pub step: u64,
+    /// The current state; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Name>,
+    /// Where it is.
+    pub stage: Stage,
+    /// What the current state produced so far.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// Children started in this step.
+    pub ordinal: u32,
+    /// Hooks being called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<HookChain>,
+    /// Children being waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// Agent being asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Box<Exec>>,
+    /// Failure being handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// Effects named so far.
+    pub effects: u64,
+    /// Calls that are not settled.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub calls: BTreeMap<EffectId, OpenCall>,
+    /// Open waits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits: BTreeMap<EffectId, OpenWait>,
+    /// Running timers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timers: BTreeMap<EffectId, OpenTimer>,
+    /// Children that have not ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub children: BTreeMap<RunId, OpenChild>,
+    /// What it may use and has used.
+    pub ledger: Ledger,
+    /// Ceilings about which a warning was recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warned: Vec<crate::budget::Meter>,
+    /// Successful model calls of this run.
+    pub api_calls: u64,
+    /// Why it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// A stop that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<Name>,
+    /// How it ends, once that is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
+    /// End of its audit chain.
+    pub audit: audit::Chain,
+}
+
+/// Names every effect and child start of a run; see [`Run::apply`](crate::apply).
+impl Run {
+    /// The state before the first entry. Folding a journal starts here.
+    #[must_use]
+    pub fn blank(start: Start) -> Self {
+        Self {
+            start,
+            version: 0,
+            now: Timestamp::default(),
+            started_at: Timestamp::default(),
+            context: Value::empty_map(),
+            step: 0,
+            state: None,
+            stage: Stage::Starting,
+            output: Value::Null,
+            ordinal: 0,
+            hooks: None,
+            join: None,
+            exec: None,
+            failure: None,
+            effects: 0,
+            calls: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            children: BTreeMap::new(),
+            ledger: Ledger::default(),
+            warned: Vec::new(),
+            api_calls: 0,
+            hold: None,
+            cancel: None,
+            ending: None,
+            audit: audit::Chain::default(),
+        }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &RunId {
+        &self.start.id
+    }
+
+    /// Whether any call is out or about to go out.
+    #[must_use]
+    pub fn has_calls_out(&self) -> bool {
+        self.calls.values().any(OpenCall::is_out)
+    }
+
+    /// Its status, derived: never stored apart from what it is derived from.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        if self.stage == Stage::Ended {
+            return match &self.ending {
+                Some(Ending::Completed { .. }) => Status::Completed,
+                Some(Ending::Cancelled { .. }) => Status::Cancelled,
+                Some(Ending::Failed { .. }) | None => Status::Failed,
+            };
+        }
+        match &self.hold {
+            Some(Hold::Quarantined { .. }) => return Status::Quarantined,
+            Some(_) | None if self.has_calls_out() => return Status::Running,
+            Some(Hold::Paused { .. }) => return Status::Paused,
+            Some(Hold::Attention { .. }) => return Status::Attention,
+            None => {}
+        }
+        if self.waits.values().any(|wait| !matches!(wait.kind, crate::effect::WaitKind::Signal)) {
+            return Status::Attention;
+        }
+        if self.waits.is_empty() && self.timers.is_empty() && self.children.is_empty() {
+            Status::Running
+        } else {
+            Status::Waiting
+        }
+    }
+
+    /// The earliest timer, when one runs.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        self.timers.values().map(|timer| timer.due).min()
+    }
+
+    /// What this run and its finished children used.
+    #[must_use]
+    pub fn used(&self) -> &Amounts {
+        &self.ledger.settled
+    }
+
+    /// The start of a child, as the child's own first input.
+    #[must_use]
+    pub fn child_start(&self, child: &ChildStart, machine_name: Name) -> Start {
+        Start {
+            id: child.id.clone(),
+            bundle: self.start.bundle,
+            machine: child.machine.clone(),
+            machine_name,
+            input: child.input.clone(),
+            parent: Some(Parent { run: self.id().clone(), awaited: child.awaited }),
+            root: self.start.root.clone(),
+            depth: child.depth,
+            scope: self.start.scope.clone(),
+            ceilings: child.ceilings,
+            deadline: child.deadline,
+            origin: None,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Models as a port.
+
+use windlass_core::effect::Spent;
+use windlass_core::failure::Failure;
+use windlass_core::input::Quote;
+use windlass_core::machine::ModelSettings;
+use windlass_core::request::ModelRequest;
+use windlass_core::transcript::Reply;
+
+use crate::BoxFuture;
+
+/// How one attempt at a model call ended, and what it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelResult {
+    /// The answer, or why there is none.
+    pub outcome: Result<Reply, Failure>,
+    /// What was used. [`Spent::Unknown`] when the request may have been served and nobody said what it cost.
+    pub spent: Spent,
+}
+
+/// Calls models. Never retries on its own: retries belong to the engine, which journals them.
+pub trait Model: Send + Sync + std::fmt::Debug {
+    /// Makes one attempt. Ends by itself within the request's timeout; dropping the future cancels the attempt.
+    fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult>;
+
+    /// The price of a model, when the price book has one.
+    fn quote(&self, settings: &ModelSettings) -> Option<Quote>;
+}

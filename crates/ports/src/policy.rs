@@ -1,0 +1,27 @@
+//! Policy as a port.
+
+use windlass_core::policy::{Question, Verdict};
+use windlass_core::run::TenantScope;
+
+/// Answers questions from a snapshot in memory: a check never waits.
+pub trait Policy: Send + Sync + std::fmt::Debug {
+    /// One verdict for each question.
+    fn answer(&self, scope: &TenantScope, questions: &[Question]) -> Vec<Verdict>;
+
+    /// Whether questions that were not asked are allowed: true only where no policy is configured.
+    fn allow_unasked(&self) -> bool;
+}
+
+/// No policy: everything is allowed and nothing is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAll;
+
+impl Policy for AllowAll {
+    fn answer(&self, _: &TenantScope, _: &[Question]) -> Vec<Verdict> {
+        Vec::new()
+    }
+
+    fn allow_unasked(&self) -> bool {
+        true
+    }
+}

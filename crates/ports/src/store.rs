@@ -1,0 +1,499 @@
+//! The store as a port: where runs live, and the one way to change them.
+//!
+//! Everything that a decision changes is one [`Commit`], written whole or not at all, and only when the run is still
+//! as it was when it was loaded. Whoever does not hold a run may only add to its inbox.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use windlass_core::audit;
+use windlass_core::effect::WaitKind;
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
+use windlass_core::input::{Input, Sent};
+use windlass_core::run::{Start, Status};
+use windlass_core::time::Timestamp;
+use windlass_core::value::Value;
+
+use crate::BoxFuture;
+
+/// What can go wrong. A run is untouched by any of these.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached or cannot be written now. Whether a write happened is not known.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored is not what was written.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The store was written by a newer build.
+    #[error("the store has schema {found}, this build knows up to {known}")]
+    NewerSchema {
+        /// The version found.
+        found: u32,
+        /// The newest version this build knows.
+        known: u32,
+    },
+    /// The request makes no sense to the store.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// A process that holds runs. Unique for the life of the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(pub Name);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names one commit, so that one whose outcome is unknown can be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OpId(pub u128);
+
+/// The exclusive right to decide for a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The run.
+    pub run: RunId,
+    /// Grows with every claim; a write with an older one changes nothing.
+    pub epoch: u64,
+    /// Who held it before, when it was taken over from a dead process rather than from the queue.
+    pub taken_from: Option<WorkerId>,
+}
+
+/// Which runs a worker wants.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Who claims.
+    pub worker: WorkerId,
+    /// How many at most.
+    pub limit: usize,
+    /// Only this caller's run and everything below it.
+    pub within: Option<RunId>,
+    /// Runs whose time has come by now are claimable.
+    pub now: Timestamp,
+}
+
+/// A run to be created.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// How it begins.
+    pub start: Start,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The answer to creating a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// It is new.
+    New,
+    /// A run of that id exists already.
+    Exists(Box<Head>),
+}
+
+/// A stored run at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its id.
+    pub id: RunId,
+    /// Its lifecycle word. A run in the queue reads `queued` whatever it waited for before.
+    pub status: Status,
+    /// Name of its machine.
+    pub machine: Name,
+    /// Its current state.
+    pub state: Option<Name>,
+    /// Its steps.
+    pub step: u64,
+    /// Decisions so far.
+    pub version: u64,
+    /// Fencing epoch.
+    pub epoch: u64,
+    /// Who holds it.
+    pub owner: Option<WorkerId>,
+    /// Who started it.
+    pub parent: Option<RunId>,
+    /// First ancestor.
+    pub root: RunId,
+    /// Nesting.
+    pub depth: u32,
+    /// Its tenant.
+    pub tenant: Name,
+    /// Bundle it is pinned to.
+    pub bundle: Digest,
+    /// Hash of its input.
+    pub input: Digest,
+    /// Earliest timer.
+    pub wake_at: Option<Timestamp>,
+    /// Tokens used, finished children included.
+    pub tokens: u64,
+    /// Micro-USD used, finished children included.
+    pub cost_micros: u64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A run as stored: fold `records` over `snapshot`, or over the blank run of `start`.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// At a glance.
+    pub head: Head,
+    /// How it begins.
+    pub start: Start,
+    /// The latest snapshot: bytes of [`windlass_core::snapshot`].
+    pub snapshot: Option<Vec<u8>>,
+    /// Records after the snapshot, oldest first.
+    pub records: Vec<JournalRow>,
+}
+
+/// One row of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRow {
+    /// The run's version after it.
+    pub version: u64,
+    /// Bytes of a [`windlass_core::journal::Record`], large values moved out.
+    pub bytes: Vec<u8>,
+    /// Blobs that the bytes refer to.
+    pub blobs: Vec<Digest>,
+}
+
+/// What becomes of the lease with a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The worker goes on.
+    Hold,
+    /// The run waits. The lease is kept after all when the inbox has something.
+    Park {
+        /// Earliest timer.
+        wake_at: Option<Timestamp>,
+    },
+    /// The run goes back to the queue.
+    HandBack,
+    /// The run is over.
+    End,
+}
+
+/// What the hot row says after a commit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadUpdate {
+    /// Lifecycle word.
+    pub status: Status,
+    /// Current state.
+    pub state: Option<Name>,
+    /// Steps.
+    pub step: u64,
+    /// Tokens used.
+    pub tokens: u64,
+    /// Micro-USD used.
+    pub cost_micros: u64,
+    /// The bundle, which a migration changes.
+    pub bundle: Digest,
+}
+
+/// A wait as a row, found by channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaitRow {
+    /// The wait.
+    pub effect: EffectId,
+    /// Its channel.
+    pub channel: Name,
+    /// What it is for.
+    pub kind: WaitKind,
+    /// When it gives up.
+    pub due: Option<Timestamp>,
+}
+
+/// An input for another run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The run.
+    pub to: RunId,
+    /// Makes a second delivery harmless.
+    pub id: Name,
+    /// The input.
+    pub input: Input,
+}
+
+/// Everything one decision changes.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Names this commit.
+    pub op: OpId,
+    /// The lease it is made under.
+    pub lease: Lease,
+    /// Who holds the lease.
+    pub worker: WorkerId,
+    /// The version it was decided on; the row must still have it.
+    pub expected: u64,
+    /// The new hot row.
+    pub head: HeadUpdate,
+    /// The journal row, for version `expected + 1`.
+    pub record: JournalRow,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// A snapshot of the run after this commit, when one is due.
+    pub snapshot: Option<Vec<u8>>,
+    /// Blobs that are new, by hash.
+    pub blobs: Vec<(Digest, Vec<u8>)>,
+    /// Audit rows, in order.
+    pub audit: Vec<audit::Row>,
+    /// Waits that opened. A buffered signal on the channel of a signal wait goes to this run's inbox at once.
+    pub waits_opened: Vec<WaitRow>,
+    /// Waits that closed.
+    pub waits_closed: Vec<EffectId>,
+    /// Runs to create.
+    pub children: Vec<NewRun>,
+    /// Inputs for other runs. One for a run that has ended, or does not exist, is dropped.
+    pub messages: Vec<Message>,
+    /// Rows of this run's inbox that the decision used.
+    pub taken: Vec<u64>,
+    /// What becomes of the lease.
+    pub keep: Keep,
+}
+
+/// The answer to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It is durable.
+    Applied {
+        /// Whether the worker still holds the run.
+        held: bool,
+        /// Whether the run's inbox has something.
+        inbox: bool,
+    },
+    /// The lease or the version is not the current one: nothing was written.
+    Stale,
+}
+
+/// Something in a run's inbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboxItem {
+    /// Place in the inbox; grows.
+    pub number: u64,
+    /// The input's id.
+    pub id: Name,
+    /// The input.
+    pub input: Input,
+}
+
+/// The answer to a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is in the inbox.
+    Accepted,
+    /// It already was.
+    Duplicate,
+    /// No such run.
+    NotFound,
+    /// The run is over.
+    Finished,
+}
+
+/// A message to whoever waits on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// Makes a second sending harmless.
+    pub id: Name,
+    /// The channel.
+    pub channel: Name,
+    /// Only this run.
+    pub run: Option<RunId>,
+    /// The data.
+    pub data: Value,
+    /// When it was sent.
+    pub at: Timestamp,
+}
+
+/// The answer to a signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signalled {
+    /// It went to every run that waited on the channel.
+    Delivered(Vec<RunId>),
+    /// Nobody waits; the next run to wait on the channel gets it.
+    Buffered,
+    /// A signal of this id was sent before.
+    Duplicate,
+    /// No such run.
+    NotFound,
+    /// The run is over.
+    Finished,
+}
+
+/// Which runs to list. Newest first.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Only these statuses; all when empty.
+    pub statuses: Vec<Status>,
+    /// Only runs of this machine.
+    pub machine: Option<Name>,
+    /// Only children of this run.
+    pub parent: Option<RunId>,
+    /// Only this caller's run and everything below it.
+    pub root: Option<RunId>,
+    /// Only runs that no run started.
+    pub roots_only: bool,
+    /// After this cursor.
+    pub cursor: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The runs.
+    pub heads: Vec<Head>,
+    /// Where the next page starts; none on the last.
+    pub next: Option<String>,
+}
+
+/// Which finished runs to remove, with everything below them. Runs are removed by whole trees.
+#[derive(Clone, Debug, Default)]
+pub struct Retention {
+    /// Ended before this.
+    pub ended_before: Option<Timestamp>,
+    /// Keep this many of each machine, newest first.
+    pub keep_per_machine: Option<u64>,
+    /// Only runs of this machine.
+    pub machine: Option<Name>,
+    /// Report, and remove nothing.
+    pub dry_run: bool,
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Runs.
+    pub runs: u64,
+    /// Journal rows.
+    pub records: u64,
+    /// Blobs that nothing refers to any more.
+    pub blobs: u64,
+    /// Bytes of all these, before compression by the file system.
+    pub bytes: u64,
+}
+
+/// Something wrong in a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The run concerned.
+    pub run: Option<RunId>,
+    /// The rule broken: `liveness`, `lease_and_queue`, `journal_gap`, `orphan`, `integrity`, `audit`, `blob`.
+    pub rule: Name,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Numbers about a store and what it did in this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Version of the schema.
+    pub schema: u32,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Runs by status word.
+    pub runs: Vec<(String, u64)>,
+    /// Commits made by this process.
+    pub commits: u64,
+    /// SQL statements run by this process for those commits.
+    pub statements: u64,
+    /// Transactions made by this process for those commits.
+    pub transactions: u64,
+    /// Commits refused as stale.
+    pub stale: u64,
+    /// Workers alive.
+    pub workers: u64,
+}
+
+/// A durable store of runs.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Registers this process as a worker that lives until the handle is dropped or the process dies.
+    fn join(&self) -> BoxFuture<'_, Result<WorkerId, StoreError>>;
+
+    /// Stores a bundle under its hash.
+    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// A blob or a bundle by its hash.
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// Creates a run in the queue, once.
+    fn create(&self, run: NewRun) -> BoxFuture<'_, Result<Created, StoreError>>;
+
+    /// Takes runs that are in the queue, whose time has come, or whose owner is dead.
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
+
+    /// Takes one run from whoever holds it, alive or not. The other's writes change nothing from then on.
+    fn take_over(&self, run: RunId, worker: WorkerId) -> BoxFuture<'_, Result<Option<Lease>, StoreError>>;
+
+    /// A run as stored.
+    fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
+
+    /// Writes a decision, whole or not at all. On [`StoreError::Unavailable`] the outcome is unknown until
+    /// [`Store::was_committed`] tells.
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>>;
+
+    /// Whether the commit of this id is durable.
+    fn was_committed(&self, run: RunId, op: OpId) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Gives a run back to the queue, or parks it, without a decision.
+    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// A run's inbox, oldest first.
+    fn inbox(&self, run: RunId) -> BoxFuture<'_, Result<Vec<InboxItem>, StoreError>>;
+
+    /// Adds to a run's inbox, and puts the run in the queue when nobody holds it.
+    fn deliver(&self, message: Message) -> BoxFuture<'_, Result<Delivered, StoreError>>;
+
+    /// Sends a signal.
+    fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<Signalled, StoreError>>;
+
+    /// When the next parked run is due, within a tree or at all.
+    fn next_due(&self, within: Option<RunId>) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
+
+    /// Resolves when another process, or another part of this one, may have put something in the queue or in an
+    /// inbox. A hint: it may come for nothing.
+    fn changed(&self) -> BoxFuture<'_, ()>;
+
+    /// Notes, in a way that survives the death of this process, that a call is about to leave it. Cheap, not durable
+    /// against power loss: [`Store::was_sent`] answers [`Sent::Maybe`] whenever it cannot be sure.
+    ///
+    /// # Errors
+    /// The note cannot be made; the call must not leave.
+    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError>;
+
+    /// The call is settled and durable; its mark may be reused.
+    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32);
+
+    /// Whether a call of a dead worker may have left its process.
+    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent;
+
+    /// Rows of a journal after a version, oldest first.
+    fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>>;
+
+    /// Audit rows of a run, oldest first.
+    fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>>;
+
+    /// Open waits of a run and, with `tree`, of everything below it.
+    fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>>;
+
+    /// Lists runs.
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>>;
+
+    /// Removes finished runs.
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>>;
+
+    /// Checks everything that can be checked without a machine.
+    fn fsck(&self) -> BoxFuture<'_, Result<Vec<Finding>, StoreError>>;
+
+    /// Numbers.
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>>;
+
+    /// Copies the store to a new file while it is in use.
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>>;
+}

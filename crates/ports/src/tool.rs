@@ -1,0 +1,89 @@
+//! Tools, actions and hooks as ports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windlass_core::contract::Contract;
+use windlass_core::failure::Failure;
+use windlass_core::ids::{Name, RunId};
+use windlass_core::machine::HookKind;
+use windlass_core::value::Value;
+
+use crate::BoxFuture;
+
+/// One call of a tool or an action.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Invocation {
+    /// The tool or action.
+    pub name: Name,
+    /// Its arguments. For an action: `{"action", "state", "machine", "run_id", "context"}`.
+    pub arguments: Value,
+    /// The effect's key: the same for every attempt, so that the other side can drop a repeat.
+    pub idempotency_key: String,
+    /// The run that calls.
+    pub run: RunId,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// Time for this attempt in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes of the answer.
+    pub output_bytes_max: u64,
+}
+
+/// A tool or an action.
+///
+/// An action answers `{"context"?: mapping, "output"?: any}`; any other value is its output.
+pub trait Tool: Send + Sync + std::fmt::Debug {
+    /// What it promises.
+    fn contract(&self) -> &Contract;
+
+    /// Makes one attempt. A failure says by [`windlass_core::failure::Retry::Unknown`] that the call may have
+    /// happened. Ends within the invocation's timeout; dropping the future ends everything it started.
+    fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>>;
+}
+
+/// One event sent to a hook.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HookEvent {
+    /// The hook's name.
+    pub hook: Name,
+    /// The event.
+    pub kind: HookKind,
+    /// The body: `{"event", "run_id", "machine", "state", ...}`.
+    pub body: Value,
+    /// The effect's key.
+    pub idempotency_key: String,
+    /// Time for this attempt in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes of the answer.
+    pub output_bytes_max: u64,
+}
+
+/// A hook.
+pub trait Hook: Send + Sync + std::fmt::Debug {
+    /// The events it takes part in.
+    fn events(&self) -> &[HookKind];
+
+    /// Whether event bodies carry `context.machine`.
+    fn include_machine(&self) -> bool;
+
+    /// Sends one event. Null for an empty answer, which changes nothing.
+    fn call(&self, event: HookEvent) -> BoxFuture<'_, Result<Value, Failure>>;
+}
+
+/// The tools, actions and hooks that are configured.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Tools and actions by name.
+    pub tools: BTreeMap<Name, Arc<dyn Tool>>,
+    /// Hooks by name; `*` catches names that have none.
+    pub hooks: BTreeMap<Name, Arc<dyn Hook>>,
+}
+
+impl Catalog {
+    /// The implementation of a hook name.
+    #[must_use]
+    pub fn hook(&self, name: &str) -> Option<&Arc<dyn Hook>> {
+        self.hooks.get(name).or_else(|| self.hooks.get("*"))
+    }
+}

@@ -1,0 +1,1 @@
+//! The engine for templates, conditions and schemas: implements [`windlass_core::eval::Evaluator`].

@@ -1,0 +1,5 @@
+//! Documents to machines: parsing, validation, lowering, with diagnostics that point at lines.
+//!
+//! Never prints, never opens a file by itself: files come through [`source::Files`].
+
+pub mod eval;
