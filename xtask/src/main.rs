@@ -1,1 +1,58 @@
-fn main() {}
+//! Development tasks: `cargo xtask ci`, `tidy`, `docs`, `setup`.
+//!
+//! Everything that continuous integration checks is here, so that it runs the same on every host. Knows the files of
+//! the repository, but no type of the product.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool that talks to its user")]
+
+mod ci;
+mod docs;
+mod process;
+mod setup;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  ci      everything that must hold before a change lands: format, tidy, lints, build, tests, doc tests,
+          generated pages, examples, and the FlatMachine conformance kit when FLATMACHINE_KIT names its folder
+  tidy    rules about the source tree that no compiler checks
+  docs    writes the generated pages of docs/ again; `docs --check` only compares
+  setup   installs the tools that ci needs and that are missing";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = root();
+    let result = match words.as_slice() {
+        ["ci"] => ci::run(&root),
+        ["tidy"] => tidy::run(&root),
+        ["docs"] => docs::write(&root),
+        ["docs", "--check"] => docs::check(&root),
+        ["setup"] => setup::run(),
+        [] | ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprintln!("unknown command `{}`\n\n{USAGE}", words.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}

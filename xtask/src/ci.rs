@@ -1,0 +1,231 @@
+//! Everything that must hold before a change lands, in one list: each step is timed, the first failure stops.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{docs, process, tidy};
+
+/// Names the folder of the FlatMachine conformance kit.
+const KIT_VARIABLE: &str = "FLATMACHINE_KIT";
+
+/// What a step found out by counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+/// How a step ended.
+enum Ended {
+    /// It holds.
+    Passed(Count),
+    /// It does not apply on this host, for this reason.
+    NotHere(&'static str),
+    /// It does not hold.
+    Failed(Count, anyhow::Error),
+}
+
+struct Step {
+    name: &'static str,
+    run: fn(&Path) -> Ended,
+}
+
+/// The steps, cheapest first. Build before tests: tests and examples run the binary.
+const STEPS: &[Step] = &[
+    Step { name: "fmt", run: |root| cargo(root, &["fmt", "--all", "--check"]) },
+    Step { name: "tidy", run: |root| plain(tidy::run(root)) },
+    Step {
+        name: "clippy",
+        run: |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Step { name: "build", run: |root| cargo(root, &["build", "--workspace", "--all-targets"]) },
+    Step { name: "tests", run: tests },
+    Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
+    Step { name: "docs", run: |root| plain(docs::check(root)) },
+    Step { name: "examples", run: |root| plain(examples(root)) },
+    Step { name: "conformance", run: conformance },
+];
+
+/// Runs every step. The last line says how many tests passed and failed.
+///
+/// # Errors
+/// A step failed; the ones after it were not run.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let mut total = Count::default();
+    let mut summary = Vec::new();
+    let mut failure = None;
+    let start = Instant::now();
+    for (index, step) in STEPS.iter().enumerate() {
+        println!("==> {} ({} of {})", step.name, index + 1, STEPS.len());
+        let began = Instant::now();
+        let ended = (step.run)(root);
+        let (word, count) = match &ended {
+            Ended::Passed(count) => ("ok".to_owned(), *count),
+            Ended::NotHere(reason) => (format!("not run: {reason}"), Count::default()),
+            Ended::Failed(count, _) => ("FAILED".to_owned(), *count),
+        };
+        total.passed += count.passed;
+        total.failed += count.failed;
+        summary.push(format!("{:<12} {:>7}  {word}", step.name, seconds(began.elapsed())));
+        if let Ended::Failed(_, error) = ended {
+            failure = Some((step.name, error));
+            break;
+        }
+    }
+    println!("\n{}\n{:<12} {:>7}", summary.join("\n"), "all", seconds(start.elapsed()));
+    let Some((name, error)) = failure else {
+        println!("{} passed, {} failed", total.passed, total.failed);
+        return Ok(());
+    };
+    println!("`{name}` failed: {error:#}");
+    println!("{} passed, {} failed", total.passed, total.failed.max(1));
+    bail!("`{name}` failed")
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+fn plain(result: Result<()>) -> Ended {
+    match result {
+        Ok(()) => Ended::Passed(Count::default()),
+        Err(error) => Ended::Failed(Count::default(), error),
+    }
+}
+
+fn cargo(root: &Path, args: &[&str]) -> Ended {
+    plain(process::run(process::cargo(root, args)))
+}
+
+/// Unit and integration tests of every crate.
+fn tests(root: &Path) -> Ended {
+    let command = process::cargo(root, &["nextest", "run", "--workspace", "--all-targets"]);
+    match process::run_watched(command) {
+        Ok((lines, true)) => match lines.iter().rev().find_map(|line| nextest_count(line)) {
+            Some(count) => Ended::Passed(count),
+            None => Ended::Failed(Count::default(), anyhow::anyhow!("nextest ended without a summary")),
+        },
+        Ok((lines, false)) => {
+            let count = lines.iter().rev().find_map(|line| nextest_count(line)).unwrap_or_default();
+            Ended::Failed(count, anyhow::anyhow!("tests failed; run one with `cargo nextest run NAME`"))
+        }
+        Err(error) => Ended::Failed(Count::default(), error.context("hint: `cargo xtask setup` installs nextest")),
+    }
+}
+
+/// Reads `Summary [ 1.5s] 12 tests run: 11 passed (1 slow), 1 failed, 0 skipped`.
+fn nextest_count(line: &str) -> Option<Count> {
+    let (_, counts) = line.trim_start().strip_prefix("Summary [")?.split_once("run:")?;
+    let number = |word: &str| counts.split(',').find_map(|part| numbered(part, word)).unwrap_or(0);
+    Some(Count { passed: number("passed"), failed: number("failed") + number("timed out") + number("exec failed") })
+}
+
+/// The number before `word` in a text such as ` 3 passed (1 slow)`.
+fn numbered(text: &str, word: &str) -> Option<u64> {
+    let (number, rest) = text.trim().split_once(' ')?;
+    rest.starts_with(word).then(|| number.parse().ok())?
+}
+
+/// Every example is valid under the strict rules, and passes its own tests.
+fn examples(root: &Path) -> Result<()> {
+    let windlass = process::windlass()?;
+    let folders = folders(&root.join("examples"))?;
+    if folders.is_empty() {
+        bail!("`examples/` holds no example");
+    }
+    for folder in folders {
+        let shown = folder.strip_prefix(root).unwrap_or(&folder).display().to_string();
+        println!("{shown}");
+        for words in [vec!["validate", "--strict", &format!("{shown}/machine.yml")], vec!["test", &shown]] {
+            let mut command = Command::new(&windlass);
+            command.current_dir(root).args(&words).stdin(Stdio::null());
+            process::output(command)?;
+        }
+    }
+    Ok(())
+}
+
+fn folders(of: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(of).with_context(|| format!("cannot read `{}`", of.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The FlatMachine conformance kit, where it is present: every case passes and none is skipped.
+fn conformance(root: &Path) -> Ended {
+    let kit = match std::env::var_os(KIT_VARIABLE).map(PathBuf::from) {
+        None => return Ended::NotHere("FLATMACHINE_KIT names no folder"),
+        Some(kit) if kit.is_dir() => kit,
+        Some(kit) => {
+            let error = anyhow::anyhow!("{KIT_VARIABLE} names `{}`, which is no folder", kit.display());
+            return Ended::Failed(Count::default(), error);
+        }
+    };
+    match run_kit(root, &kit) {
+        Ok((lines, succeeded)) => judge_kit(&lines, succeeded),
+        Err(error) => Ended::Failed(Count::default(), error),
+    }
+}
+
+fn run_kit(root: &Path, kit: &Path) -> Result<(Vec<String>, bool)> {
+    let scratch = docs::Scratch::new("windlass-conformance")?;
+    let mut command = Command::new("python3");
+    command
+        .current_dir(root)
+        .env("WINDLASS", process::windlass()?)
+        .arg(kit.join("conformance.py"))
+        .arg("--report")
+        .arg(scratch.path.join("report.json"))
+        .stdin(Stdio::null());
+    process::run_watched(command)
+}
+
+fn judge_kit(lines: &[String], succeeded: bool) -> Ended {
+    let Some((count, skipped)) = lines.iter().rev().find_map(|line| kit_count(line)) else {
+        return Ended::Failed(Count::default(), anyhow::anyhow!("the kit ended without a summary"));
+    };
+    if succeeded && count.failed == 0 && skipped == 0 && count.passed > 0 {
+        return Ended::Passed(count);
+    }
+    let error = anyhow::anyhow!("{} cases failed and {skipped} were skipped", count.failed);
+    Ended::Failed(count, error)
+}
+
+/// Reads `124 passed, 0 failed, 0 skipped`: counts, and the skipped ones.
+fn kit_count(line: &str) -> Option<(Count, u64)> {
+    let number = |word: &str| line.split(',').find_map(|part| numbered(part, word));
+    Some((Count { passed: number("passed")?, failed: number("failed")? }, number("skipped")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_are_read() {
+        let line = "     Summary [   1.503s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 4 skipped";
+        assert_eq!(nextest_count(line), Some(Count { passed: 9, failed: 3 }));
+        assert_eq!(nextest_count("        PASS [   0.003s] crate tests::summary"), None);
+        assert_eq!(kit_count("124 passed, 0 failed, 0 skipped"), Some((Count { passed: 124, failed: 0 }, 0)));
+        assert_eq!(kit_count("case x failed"), None);
+    }
+
+    #[test]
+    fn a_skipped_case_is_no_pass() {
+        let lines = |text: &str| vec![text.to_owned()];
+        assert!(matches!(judge_kit(&lines("3 passed, 0 failed, 0 skipped"), true), Ended::Passed(_)));
+        assert!(matches!(judge_kit(&lines("3 passed, 0 failed, 1 skipped"), true), Ended::Failed(..)));
+        assert!(matches!(judge_kit(&lines("0 passed, 0 failed, 0 skipped"), true), Ended::Failed(..)));
+        assert!(matches!(judge_kit(&lines("Traceback"), false), Ended::Failed(..)));
+    }
+}
