@@ -10,6 +10,10 @@ pub const VALUE_DEPTH_MAX: usize = 100;
 pub const INLINE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of one machine document.
 pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Values of one machine document, every YAML alias counted in full: an alias bomb is refused before it is expanded.
+pub const DOCUMENT_VALUES_MAX: usize = 1_000_000;
+/// Documents that one machine may refer to, itself included.
+pub const DOCUMENT_FILES_MAX: usize = 1_000;
 /// Steps of one run when neither the machine nor the caller says otherwise.
 pub const STEPS_DEFAULT: u64 = 1_000;
 /// Nesting of child machines and launches when the machine does not say otherwise.
@@ -26,6 +30,8 @@ pub const CALLS_PER_TURN_MAX: usize = 128;
 pub const MOVES_PER_DECISION_MAX: u32 = 512;
 /// Output tokens asked of a model when the profile names no maximum.
 pub const OUTPUT_TOKENS_DEFAULT: u64 = 8_192;
+/// Time for one attempt at a model call, in milliseconds, when the profile names none.
+pub const MODEL_TIMEOUT_MS_DEFAULT: u64 = 600_000;
 /// Bytes per token assumed when bounding the input of a model call: at worst a token is one byte.
 pub const BYTES_PER_TOKEN_MIN: u64 = 1;
 /// Bytes of a failure's message; the rest is cut with a mark.
