@@ -1,10 +1,419 @@
 //! How entries change a run. Total: every entry that a decision made applies, and nothing is evaluated.
 
+use std::sync::Arc;
+
 use crate::audit;
+use crate::budget::{Amounts, Ledger, Meter};
+use crate::effect::{Call, ChildStart, OpenCall, Outcome};
+use crate::ids::{EffectId, Name, RunId};
+use crate::input::Ending;
 use crate::journal::Entry;
-use crate::run::Run;
+use crate::machine::HookKind;
+use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
+use crate::transcript::{Message, ToolRequest};
+use crate::value::Value;
 
 /// Applies one entry. Gives back the audit row that belongs to it, if one does.
-pub fn apply(_run: &mut Run, _entry: &Entry) -> Option<audit::Row> {
+#[expect(clippy::too_many_lines, reason = "one arm for each entry, so that the compiler lists what is missing")]
+pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
+    match entry {
+        Entry::Decided { at, .. } => {
+            run.version += 1;
+            run.now = run.now.max(*at);
+        }
+        Entry::RunStarted(start) => started(run, start),
+        Entry::ContextChanged { set, removed } => change_context(run, set, removed),
+        Entry::StateEntered { state } => entered(run, state),
+        Entry::StageReached { stage } => run.stage = stage.clone(),
+        Entry::HooksStarted { event, detail } => {
+            run.hooks = Some(HookChain { event: *event, detail: detail.clone(), passed: 0, call: None, answer: None });
+        }
+        Entry::HookPassed { detail } => {
+            if let Some(chain) = &mut run.hooks {
+                chain.passed += 1;
+                chain.detail = detail.clone();
+                chain.call = None;
+                chain.answer = None;
+            }
+        }
+        Entry::HooksEnded => run.hooks = None,
+        Entry::OutputProduced { output } => run.output = output.clone(),
+        Entry::CallIntended { effect, call } => return Some(intended(run, *effect, call)),
+        Entry::AttemptStarted { effect, attempt, reserved } => return attempted(run, *effect, *attempt, reserved),
+        Entry::AttemptFailed { effect, failure, used, estimated, backoff, .. } => {
+            return attempt_failed(run, *effect, failure.code.as_str(), used, *estimated, *backoff);
+        }
+        Entry::DoubtRaised { effect, doubt } => {
+            if let Some(call) = run.calls.get_mut(effect) {
+                call.doubt = Some(doubt.clone());
+            }
+        }
+        Entry::CallSettled { effect, outcome, used, estimated, .. } => {
+            return settled(run, *effect, outcome, used, *estimated);
+        }
+        Entry::CallAbandoned { effect, used, estimated } => return abandoned(run, *effect, used, *estimated),
+        Entry::WaitOpened { effect, wait } => {
+            named(run, *effect);
+            run.waits.insert(*effect, wait.clone());
+        }
+        Entry::WaitClosed { effect, .. } => {
+            run.waits.remove(effect);
+        }
+        Entry::TimerSet { effect, timer } => {
+            named(run, *effect);
+            run.timers.insert(*effect, *timer);
+        }
+        Entry::TimerEnded { effect, .. } => {
+            run.timers.remove(effect);
+        }
+        Entry::JoinStarted { join } => run.join = Some(join.clone()),
+        Entry::ChildStarted { child, slot } => child_started(run, child, *slot),
+        Entry::ChildSettled { child, ending, used } => child_settled(run, child, ending, used),
+        Entry::ChildCancelled { child, .. } => {
+            if let Some(open) = run.children.get_mut(child) {
+                open.cancelled = true;
+            }
+        }
+        Entry::JoinEnded => {
+            run.join = None;
+            for child in run.children.values_mut() {
+                child.slot = None;
+            }
+        }
+        Entry::AgentStarted { exec } => run.exec = Some(exec.clone()),
+        Entry::ToolsListed { tools } => with_loop(run, |state, _| state.offered = Some(tools.clone())),
+        Entry::MessagesAdded { sample, messages, repair } => messages_added(run, *sample, messages, *repair),
+        Entry::SampleDone { sample, output } => set_sample(run, *sample, SampleState::Done(output.clone())),
+        Entry::SampleFailed { sample, failure } => set_sample(run, *sample, SampleState::Failed(failure.clone())),
+        Entry::SampleAdded => {
+            if let Some(exec) = &mut run.exec {
+                exec.samples.push(Sample::default());
+            }
+        }
+        Entry::TurnTaken { message, pending, cost_micros } => turn_taken(run, message, pending, *cost_micros),
+        Entry::ToolCallsSeen { skip } => with_loop(run, |state, _| {
+            state.seen = true;
+            state.skip.clone_from(skip);
+        }),
+        Entry::ToolAnswered { index, content, is_error, counted } => {
+            tool_answered(run, *index, content, *is_error, *counted);
+        }
+        Entry::ToolPassed { index, steering } => with_loop(run, |state, _| {
+            state.steering.extend(steering.iter().cloned());
+            if let Some(pending) = state.pending.get_mut(*index as usize) {
+                pending.state = PendingState::Done;
+            }
+        }),
+        Entry::LoopStopped { reason, to } => {
+            run.jump.clone_from(to);
+            with_loop(run, |state, _| state.stop = Some(reason.clone()));
+        }
+        Entry::AgentEnded => run.exec = None,
+        Entry::TransitionTaken { .. } => {}
+        Entry::FailureRaised { failure } => {
+            run.failure = Some(failure.clone());
+            run.hooks = None;
+            run.join = None;
+            run.exec = None;
+            run.jump = None;
+        }
+        Entry::FailureRouted { .. } => run.failure = None,
+        Entry::HoldPlaced { hold } => run.hold = Some(hold.clone()),
+        Entry::HoldLifted => run.hold = None,
+        Entry::CancelRequested { reason } => run.cancel = Some(reason.clone()),
+        Entry::CeilingNear { meter, .. } => run.warned.push(*meter),
+        Entry::CeilingsChanged { ceilings, .. } => change_ceilings(&mut run.ledger, ceilings),
+        Entry::EndingDecided { ending } => {
+            run.ending = Some(ending.clone());
+            run.stage = Stage::Draining;
+            run.hooks = None;
+            run.join = None;
+            run.exec = None;
+            run.jump = None;
+        }
+        Entry::RunEnded => run.stage = Stage::Ended,
+        Entry::RunReopened => {
+            run.ending = None;
+            run.failure = None;
+            run.cancel = None;
+            run.stage = Stage::Starting;
+        }
+        Entry::Migrated { bundle, machine } => {
+            run.start.bundle = *bundle;
+            run.start.machine = machine.clone();
+        }
+    }
     None
+}
+
+fn started(run: &mut Run, start: &Start) {
+    run.start = start.clone();
+    run.started_at = run.now;
+    let own = start.ceilings.wall_ms.map(|ms| run.now.plus_ms(ms));
+    let deadline = match (own, start.deadline) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    };
+    run.ledger = Ledger { ceilings: start.ceilings, deadline, ..Ledger::default() };
+    if let Some(origin) = &start.origin {
+        run.context = origin.context.clone();
+        run.step = origin.step.saturating_sub(1);
+    }
+}
+
+fn change_context(run: &mut Run, set: &[(Name, Value)], removed: &[Name]) {
+    if let Value::Map(map) = &mut run.context {
+        let map = Arc::make_mut(map);
+        for key in removed {
+            map.shift_remove(key);
+        }
+        for (key, value) in set {
+            map.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+fn entered(run: &mut Run, state: &Name) {
+    run.step += 1;
+    run.ledger.charge(&Amounts::ZERO.with(Meter::Steps, 1));
+    run.state = Some(state.clone());
+    run.stage = Stage::Entering;
+    run.output = Value::Null;
+    run.ordinal = 0;
+    run.hooks = None;
+    run.join = None;
+    run.exec = None;
+    run.jump = None;
+    run.failure = None;
+}
+
+fn named(run: &mut Run, effect: EffectId) {
+    run.effects = run.effects.max(effect.0);
+}
+
+fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> audit::Row {
+    named(run, effect);
+    run.ledger.reserve(&call.reserved);
+    match &call.call {
+        Call::Model { sample, .. } => set_sample(run, *sample, SampleState::Calling(effect)),
+        Call::Tool { call_id, .. } => with_loop(run, |state, _| {
+            if let Some(pending) = wanted(state, call_id) {
+                pending.state = PendingState::Calling(effect);
+            }
+        }),
+        Call::Hook { .. } | Call::Action { .. } => {
+            if let Some(chain) = &mut run.hooks {
+                chain.call = Some(effect);
+            }
+        }
+        Call::Verify { .. } => {}
+    }
+    run.calls.insert(effect, call.clone());
+    row(run, effect, call, "intended", None)
+}
+
+fn wanted<'a>(state: &'a mut LoopState, call_id: &Name) -> Option<&'a mut PendingTool> {
+    state.pending.iter_mut().find(|p| p.request.id == *call_id && p.state == PendingState::Wanted)
+}
+
+fn attempted(run: &mut Run, effect: EffectId, attempt: u32, reserved: &Amounts) -> Option<audit::Row> {
+    run.ledger.reserve(reserved);
+    let now = run.now;
+    let call = run.calls.get_mut(&effect)?;
+    call.attempt = attempt;
+    call.reserved = *reserved;
+    call.backoff = None;
+    call.doubt = None;
+    call.at = now;
+    let call = call.clone();
+    Some(row(run, effect, &call, "intended", None))
+}
+
+fn attempt_failed(
+    run: &mut Run,
+    effect: EffectId,
+    code: &str,
+    used: &Amounts,
+    estimated: bool,
+    backoff: Option<EffectId>,
+) -> Option<audit::Row> {
+    let call = run.calls.get_mut(&effect)?;
+    let reserved = std::mem::take(&mut call.reserved);
+    call.backoff = backoff;
+    let call = call.clone();
+    run.ledger.settle(&reserved, used, estimated);
+    Some(row(run, effect, &call, "failed", Some(code.into())))
+}
+
+fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, estimated: bool) -> Option<audit::Row> {
+    let call = run.calls.remove(&effect)?;
+    run.ledger.settle(&call.reserved, used, estimated);
+    match &call.call {
+        Call::Model { sample, .. } => {
+            let state = match outcome {
+                Outcome::Replied(reply) => {
+                    run.api_calls += 1;
+                    SampleState::Answered(reply.clone())
+                }
+                Outcome::Failed(failure) => SampleState::Broken(failure.clone()),
+                Outcome::Returned(_) => SampleState::Wanted,
+            };
+            set_sample(run, *sample, state);
+        }
+        Call::Tool { .. } => with_loop(run, |state, _| {
+            if let Some(pending) = state.pending.iter_mut().find(|p| p.state == PendingState::Calling(effect)) {
+                pending.state = PendingState::Settled(outcome.clone());
+            }
+        }),
+        Call::Hook { .. } | Call::Action { .. } => {
+            if let Some(chain) = run.hooks.as_mut().filter(|chain| chain.call == Some(effect)) {
+                chain.call = None;
+                chain.answer = Some(outcome.clone());
+            }
+        }
+        Call::Verify { .. } => {}
+    }
+    let (stage, result) = match outcome {
+        Outcome::Replied(reply) => ("settled", Some(reply_hash(reply))),
+        Outcome::Returned(value) => ("settled", Some(value.digest().to_string().into())),
+        Outcome::Failed(failure) => ("failed", Some(failure.code.as_str().into())),
+    };
+    Some(row(run, effect, &call, stage, result))
+}
+
+fn reply_hash(reply: &crate::transcript::Reply) -> Name {
+    let mut parts = vec![Value::Str(reply.content.clone())];
+    for call in &reply.tool_calls {
+        parts.extend([Value::Str(call.id.clone()), Value::Str(call.name.clone()), call.arguments.clone()]);
+    }
+    Value::list(parts).digest().to_string().into()
+}
+
+fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -> Option<audit::Row> {
+    let call = run.calls.remove(&effect)?;
+    run.ledger.settle(&call.reserved, used, estimated);
+    Some(row(run, effect, &call, "abandoned", None))
+}
+
+fn child_started(run: &mut Run, child: &ChildStart, slot: Option<u32>) {
+    run.ordinal += 1;
+    run.ledger.charge(&Amounts::ZERO.with(Meter::Launches, 1));
+    run.ledger.grant(&child.allotment);
+    run.children.insert(
+        child.id.clone(),
+        OpenChild { slot, awaited: child.awaited, allotment: child.allotment, cancelled: false },
+    );
+}
+
+fn child_settled(run: &mut Run, child: &RunId, ending: &Ending, used: &Amounts) {
+    let Some(open) = run.children.remove(child) else { return };
+    run.ledger.reclaim(&open.allotment, used);
+    let (Some(slot), Some(join)) = (open.slot, &mut run.join) else { return };
+    if let Some(place @ None) = join.slots.get_mut(slot as usize) {
+        *place = Some(ending.clone());
+        join.open = join.open.saturating_sub(1);
+        if join.any && join.winner.is_none() && matches!(ending, Ending::Completed { .. }) {
+            join.winner = Some(slot);
+        }
+    }
+}
+
+fn set_sample(run: &mut Run, index: u32, state: SampleState) {
+    if let Some(sample) = run.exec.as_mut().and_then(|exec| exec.samples.get_mut(index as usize)) {
+        sample.state = state;
+    }
+}
+
+fn with_loop(run: &mut Run, change: impl FnOnce(&mut LoopState, &mut Vec<Message>)) {
+    if let Some(exec) = &mut run.exec
+        && let Some(state) = &mut exec.tools
+        && let Some(sample) = exec.samples.first_mut()
+    {
+        change(state, &mut sample.tail);
+    }
+}
+
+fn messages_added(run: &mut Run, index: u32, messages: &[Message], repair: bool) {
+    let Some(exec) = &mut run.exec else { return };
+    if let Some(state) = &mut exec.tools {
+        state.steering.clear();
+    }
+    if let Some(sample) = exec.samples.get_mut(index as usize) {
+        sample.tail.extend(messages.iter().cloned());
+        if repair {
+            sample.repaired = true;
+            sample.state = SampleState::Wanted;
+        }
+    }
+}
+
+fn turn_taken(run: &mut Run, message: &Message, pending: &[ToolRequest], cost_micros: u64) {
+    with_loop(run, |state, tail| {
+        tail.push(message.clone());
+        if let Message::Assistant { content, .. } = message {
+            state.content = content.clone();
+        }
+        state.turns += 1;
+        state.cost_micros = state.cost_micros.saturating_add(cost_micros);
+        state.pending = pending
+            .iter()
+            .map(|request| PendingTool { request: request.clone(), state: PendingState::Wanted })
+            .collect();
+        state.seen = false;
+        state.skip.clear();
+    });
+    set_sample(run, 0, SampleState::Wanted);
+}
+
+fn tool_answered(run: &mut Run, index: u32, content: &Name, is_error: bool, counted: bool) {
+    with_loop(run, |state, tail| {
+        if let Some(pending) = state.pending.get_mut(index as usize) {
+            pending.state = if counted { PendingState::Answered } else { PendingState::Done };
+            tail.push(Message::Tool { call_id: pending.request.id.clone(), content: content.clone(), is_error });
+            state.calls += u64::from(counted);
+        }
+    });
+}
+
+fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings) {
+    for meter in Meter::ALL {
+        if let Some(bound) = new.get(meter) {
+            ledger.ceilings.set(meter, Some(bound));
+        }
+    }
+    if new.depth.is_some() {
+        ledger.ceilings.depth = new.depth;
+    }
+}
+
+/// The next audit row, with the chain moved on.
+fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Option<Name>) -> audit::Row {
+    let row = audit::Row {
+        number: run.audit.rows + 1,
+        effect,
+        attempt: call.attempt,
+        stage: stage.into(),
+        kind: call.call.kind().into(),
+        target: call.call.target().clone(),
+        class: class_word(call.class).into(),
+        arguments: call.arguments,
+        result,
+        at: run.now,
+        previous: run.audit.head,
+    };
+    run.audit = audit::Chain { rows: row.number, head: row.hash() };
+    row
+}
+
+fn class_word(class: crate::contract::Class) -> &'static str {
+    match class {
+        crate::contract::Class::Read => "read",
+        crate::contract::Class::Write => "write",
+        crate::contract::Class::Danger => "danger",
+    }
+}
+
+/// Whether hooks of this event come from the machine rather than from its current state.
+pub(crate) fn is_lifecycle(event: HookKind) -> bool {
+    matches!(event, HookKind::MachineStart | HookKind::MachineEnd)
 }

@@ -1,12 +1,35 @@
 //! Decisions: one handler for each input, then the run is driven as far as it goes without the world.
+//!
+//! Everything a decision changes goes through [`Turn::emit`], which applies the entry at once, so the run after a
+//! decision is by construction what folding its entries gives.
 
+mod agent;
+mod call;
+mod failing;
+mod hooks;
+mod join;
+mod scope;
+mod step;
+mod tool_loop;
+mod voting;
+
+pub(crate) use scope::with_metadata;
+
+use crate::apply::apply;
 use crate::audit;
-use crate::effect::Effect;
-use crate::eval::Evaluator;
-use crate::input::{Facts, Input, Needs};
+use crate::budget::{Exceeded, Meter};
+use crate::effect::{Effect, OpenTimer, TimerPurpose};
+use crate::eval::{Evaluator, Scope};
+use crate::failure::{Code, Failure};
+use crate::ids::{EffectId, Name, RunId};
+use crate::input::{Ending, Facts, Input, Needs, Sent};
 use crate::journal::Entry;
-use crate::machine::Machine;
-use crate::run::Run;
+use crate::limits;
+use crate::machine::{Machine, State};
+use crate::policy::{Answer, Question};
+use crate::run::{Hold, Part, Run, Stage, Start};
+use crate::time::Timestamp;
+use crate::value::{Map, Value};
 
 /// What a decision asks to be recorded and done.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,10 +56,24 @@ pub enum Rejected {
     NotNow(String),
 }
 
-/// What must be known before `input` can be decided.
+/// What must be known before `input` can be decided: questions for the policy, and the agents whose prices matter.
 #[must_use]
-pub fn plan(_machine: &Machine, _run: &Run, _input: &Input) -> Needs {
-    Needs::default()
+pub fn plan(machine: &Machine, _run: &Run, input: &Input) -> Needs {
+    let mut questions: Vec<Question> = machine
+        .agents
+        .values()
+        .map(|agent| Question::CallModel { agent: agent.name.clone(), model: agent.model.model.clone() })
+        .chain(machine.machines.values().map(|key| Question::StartMachine { machine: key.clone() }))
+        .collect();
+    for state in machine.states.values() {
+        questions.extend(
+            state.transitions.iter().map(|to| Question::TakeTransition { from: state.name.clone(), to: to.to.clone() }),
+        );
+    }
+    if let Input::Settled { outcome: crate::effect::Outcome::Replied(reply), .. } = input {
+        questions.extend(reply.tool_calls.iter().map(tool_loop::question));
+    }
+    Needs { questions, quotes: machine.agents.keys().cloned().collect() }
 }
 
 /// Decides what follows from `input`. On `Ok` the run has been advanced by the decision's entries, exactly as
@@ -45,11 +82,332 @@ pub fn plan(_machine: &Machine, _run: &Run, _input: &Input) -> Needs {
 /// # Errors
 /// The input does not apply to the run as it is.
 pub fn decide(
-    _machine: &Machine,
-    _evaluator: &dyn Evaluator,
-    _run: &mut Run,
-    _input: Input,
-    _facts: &Facts,
+    machine: &Machine,
+    evaluator: &dyn Evaluator,
+    run: &mut Run,
+    input: Input,
+    facts: &Facts,
 ) -> Result<Decision, Rejected> {
-    Ok(Decision::default())
+    admit(machine, run, &input)?;
+    let stage = run.stage.clone();
+    let mut turn = Turn { machine, evaluator, facts, run, decision: Decision::default(), moves: 0, stage, scope: None };
+    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), verdicts: facts.verdicts.clone() });
+    turn.take(input);
+    turn.drive();
+    turn.settle_stage();
+    turn.warn();
+    Ok(turn.decision)
+}
+
+/// Refuses inputs that do not apply, before anything is recorded.
+fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
+    let open = |is_open: bool, what: String| if is_open { Ok(()) } else { Err(Rejected::NotOpen(what)) };
+    if run.stage == Stage::Ended && !matches!(input, Input::Retry) {
+        return Err(Rejected::Ended);
+    }
+    let not_now = |text: &str| Err(Rejected::NotNow(text.into()));
+    match input {
+        Input::Started(_) if run.version > 0 => not_now("the run has started already"),
+        Input::Settled { effect, attempt, .. } => open(
+            run.calls.get(effect).is_some_and(|call| call.attempt == *attempt && call.is_out()),
+            format!("attempt {attempt} of call {effect}"),
+        ),
+        Input::Lost { effect, .. } => {
+            open(run.calls.get(effect).is_some_and(crate::effect::OpenCall::is_out), format!("call {effect}"))
+        }
+        Input::Signalled { wait, .. } | Input::Approved { wait, .. } => {
+            open(run.waits.contains_key(wait), format!("wait {wait}"))
+        }
+        Input::TimerFired { timer } => open(run.timers.contains_key(timer), format!("timer {timer}")),
+        Input::ChildEnded { child, .. } => open(run.children.contains_key(child), format!("child {child}")),
+        Input::Cancel { .. } if run.ending.is_some() => not_now("the run is ending already"),
+        Input::Pause { .. } if run.hold.is_some() => not_now("the run is held already"),
+        Input::Pause { .. } if run.ending.is_some() => not_now("the run is ending already"),
+        Input::Unpause if run.hold.is_none() => not_now("the run is not held"),
+        Input::Retry => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
+            (_, false, _) => not_now("only a run that has failed can be tried again"),
+            (_, true, Some(parent)) if parent.awaited => {
+                not_now("the parent of this run has been told of its failure; try the parent again instead")
+            }
+            (Some(Ending::Failed { .. }), true, _) => Ok(()),
+            (_, true, _) => not_now("only a run that has failed can be tried again"),
+        },
+        Input::Migrated { .. } if run.state.as_ref().is_some_and(|state| !machine.states.contains_key(state)) => {
+            not_now("the new machine does not have the state that the run is in")
+        }
+        Input::Started(_)
+        | Input::Cancel { .. }
+        | Input::Pause { .. }
+        | Input::Unpause
+        | Input::BudgetRaised { .. }
+        | Input::Migrated { .. } => Ok(()),
+    }
+}
+
+/// One decision being made.
+struct Turn<'a> {
+    machine: &'a Machine,
+    evaluator: &'a dyn Evaluator,
+    facts: &'a Facts,
+    run: &'a mut Run,
+    decision: Decision,
+    /// Moves so far; bounded.
+    moves: u32,
+    /// Where the run is; recorded when the decision rests.
+    stage: Stage,
+    /// `context` and `input` as templates see them, while nothing they are made of has changed.
+    scope: Option<Scope>,
+}
+
+/// Whether the run can be driven on.
+enum Flow {
+    Go,
+    Rest,
+}
+
+impl<'a> Turn<'a> {
+    fn emit(&mut self, entry: Entry) {
+        if matches!(
+            entry,
+            Entry::ContextChanged { .. }
+                | Entry::StateEntered { .. }
+                | Entry::CallSettled { .. }
+                | Entry::RunStarted(_)
+        ) {
+            self.scope = None;
+        }
+        if let Some(row) = apply(self.run, &entry) {
+            self.decision.audit.push(row);
+        }
+        self.decision.entries.push(entry);
+    }
+
+    fn ask(&mut self, effect: Effect) {
+        self.decision.effects.push(effect);
+    }
+
+    fn next_effect(&self) -> EffectId {
+        EffectId(self.run.effects + 1)
+    }
+
+    fn goto(&mut self, stage: Stage) {
+        self.stage = stage;
+    }
+
+    /// The current state, when the run is in one.
+    fn state(&self) -> Option<&'a State> {
+        self.run.state.as_ref().and_then(|name| self.machine.states.get(name))
+    }
+
+    fn settle_stage(&mut self) {
+        if self.run.stage != self.stage {
+            self.emit(Entry::StageReached { stage: self.stage.clone() });
+        }
+    }
+
+    fn set_timer(&mut self, due: Timestamp, purpose: TimerPurpose) -> EffectId {
+        let effect = self.next_effect();
+        self.emit(Entry::TimerSet { effect, timer: OpenTimer { due, purpose } });
+        self.ask(Effect::SetTimer(effect));
+        effect
+    }
+
+    fn cancel_timers(&mut self, which: impl Fn(TimerPurpose) -> bool) {
+        let ended: Vec<_> =
+            self.run.timers.iter().filter(|(_, timer)| which(timer.purpose)).map(|(id, _)| *id).collect();
+        for effect in ended {
+            self.emit(Entry::TimerEnded { effect, fired: false });
+            self.ask(Effect::CancelTimer(effect));
+        }
+    }
+
+    fn close_wait(&mut self, effect: EffectId, signal: Option<Name>) {
+        self.emit(Entry::WaitClosed { effect, signal });
+        self.ask(Effect::CloseWait(effect));
+        self.cancel_timers(|purpose| purpose == TimerPurpose::WaitTimeout { wait: effect });
+    }
+
+    /// Replaces or adds top-level keys of the context.
+    fn set_context(&mut self, set: Vec<(Name, Value)>) {
+        if !set.is_empty() {
+            self.emit(Entry::ContextChanged { set, removed: Vec::new() });
+        }
+    }
+
+    /// Makes `new` the context, recording only what differs.
+    fn replace_context(&mut self, new: &Map) {
+        let Value::Map(old) = self.run.context.clone() else { return };
+        let set: Vec<_> = new
+            .iter()
+            .filter(|(key, value)| &***key != "machine" && old.get(*key) != Some(*value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let removed: Vec<_> = old.keys().filter(|key| !new.contains_key(*key)).cloned().collect();
+        if !(set.is_empty() && removed.is_empty()) {
+            self.emit(Entry::ContextChanged { set, removed });
+        }
+    }
+
+    /// Whether the policy allows it.
+    fn permitted(&self, question: &Question) -> Result<(), Failure> {
+        match self.facts.verdicts.iter().find(|verdict| verdict.question == *question) {
+            Some(verdict) => match verdict.answer {
+                Answer::Allow => Ok(()),
+                Answer::Ask => Err(Failure::new(
+                    Code::PolicyDenied,
+                    format!("rule `{}` asks for an approval, and nobody is configured to give one", verdict.rule),
+                )),
+                Answer::Deny => {
+                    Err(Failure::new(Code::PolicyDenied, format!("rule `{}`: {}", verdict.rule, verdict.reason)))
+                }
+            },
+            None if self.facts.allow_unasked => Ok(()),
+            None => Err(Failure::new(Code::PolicyDenied, "no rule was asked, so it is denied")),
+        }
+    }
+
+    /// Records each ceiling of which most is used, once.
+    fn warn(&mut self) {
+        for meter in Meter::ALL {
+            let Some(ceiling) = self.run.ledger.ceilings.get(meter) else { continue };
+            let used = ceiling - self.run.ledger.left(meter).unwrap_or(0).min(ceiling);
+            if used > 0
+                && used.saturating_mul(100) >= ceiling.saturating_mul(limits::WARN_PERCENT)
+                && !self.run.warned.contains(&meter)
+            {
+                self.emit(Entry::CeilingNear { meter, used, ceiling });
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Started(start) => self.start(*start),
+            Input::Settled { effect, outcome, spent, .. } => self.on_settled(effect, outcome, spent),
+            Input::Lost { effect, sent } => self.on_lost(effect, sent == Sent::Maybe),
+            Input::Signalled { wait, signal, data } => self.on_signal(wait, signal, data),
+            Input::TimerFired { timer } => self.on_timer(timer),
+            Input::ChildEnded { child, ending, used } => self.emit(Entry::ChildSettled { child, ending, used }),
+            Input::Cancel { reason } => {
+                self.emit(Entry::CancelRequested { reason: reason.clone() });
+                self.end(Ending::Cancelled { reason });
+            }
+            Input::Pause { reason } => self.emit(Entry::HoldPlaced { hold: Hold::Paused { reason } }),
+            Input::Unpause => self.emit(Entry::HoldLifted),
+            Input::Retry => self.reopen(),
+            Input::Approved { wait, approve, by, reason } => self.on_approval(wait, approve, &by, &reason),
+            Input::BudgetRaised { ceilings, by } => self.emit(Entry::CeilingsChanged { ceilings, by }),
+            Input::Migrated { bundle, machine } => self.emit(Entry::Migrated { bundle, machine }),
+        }
+    }
+
+    fn start(&mut self, mut start: Start) {
+        start.ceilings = start.ceilings.tighter(&self.machine.ceilings);
+        start.ceilings.steps.get_or_insert(limits::STEPS_DEFAULT);
+        start.ceilings.depth.get_or_insert(limits::DEPTH_DEFAULT);
+        let resumes = start.origin.is_some();
+        self.emit(Entry::RunStarted(Box::new(start)));
+        if let Some(due) = self.run.ledger.deadline {
+            self.set_timer(due, TimerPurpose::RunDeadline);
+        }
+        if resumes {
+            return;
+        }
+        let scope = Scope::new().with("input", self.run.start.input.clone());
+        let mut set = Vec::with_capacity(self.machine.context.len());
+        for (key, template) in &self.machine.context {
+            match crate::eval::fill(template, &scope, self.evaluator) {
+                Ok(value) => set.push((key.clone(), value)),
+                Err(failure) => return self.raise(failure),
+            }
+        }
+        self.set_context(set);
+    }
+
+    fn reopen(&mut self) {
+        let state = self.run.state.clone();
+        self.emit(Entry::RunReopened);
+        self.goto(Stage::Starting);
+        if let Some(state) = state {
+            self.enter(&state);
+        }
+    }
+
+    fn on_timer(&mut self, timer: EffectId) {
+        let Some(open) = self.run.timers.get(&timer).copied() else { return };
+        self.emit(Entry::TimerEnded { effect: timer, fired: true });
+        match open.purpose {
+            TimerPurpose::RunDeadline => {
+                let failure = Failure::new(Code::RunTimeout, "the run is out of time");
+                self.end(Ending::Failed { failure, state: self.run.state.clone() });
+            }
+            TimerPurpose::StateTimeout => {
+                self.raise(Failure::new(Code::RunTimeout, "the state is out of time"));
+            }
+            TimerPurpose::WaitTimeout { wait } => {
+                let channel = self.run.waits.get(&wait).map(|open| open.channel.clone()).unwrap_or_default();
+                self.close_wait(wait, None);
+                self.raise(Failure::new(Code::RunTimeout, format!("no signal came on `{channel}` in time")));
+            }
+            TimerPurpose::JoinTimeout => {
+                self.raise(Failure::new(Code::RunTimeout, "the children are out of time"));
+            }
+            TimerPurpose::Backoff { call } => self.attempt_again(call),
+            TimerPurpose::Continue => {}
+        }
+    }
+
+    fn on_signal(&mut self, wait: EffectId, signal: Name, data: Value) {
+        let Some(open) = self.run.waits.get(&wait).cloned() else { return };
+        self.close_wait(wait, Some(signal));
+        match open.kind {
+            crate::effect::WaitKind::Signal => {
+                let output = if data.as_map().is_some() { data } else { Value::object([("value", data)]) };
+                self.emit(Entry::OutputProduced { output });
+                self.goto(Stage::Working(Part::Output));
+            }
+            crate::effect::WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
+            crate::effect::WaitKind::Approval { effect, .. } => {
+                let approve = data.get("approve").is_some_and(Value::is_truthy);
+                self.approval_given(effect, approve, "a signal");
+            }
+        }
+    }
+
+    fn on_approval(&mut self, wait: EffectId, approve: bool, by: &Name, reason: &Name) {
+        let kind = self.run.waits.get(&wait).map(|open| open.kind.clone());
+        self.close_wait(wait, None);
+        if let Some(crate::effect::WaitKind::Approval { effect, .. }) = kind {
+            self.approval_given(effect, approve, &format!("{by}: {reason}"));
+        }
+    }
+}
+
+/// The failure for a ceiling that would be passed.
+fn exceeded(over: Exceeded) -> Failure {
+    Failure::new(
+        Code::BudgetExceeded,
+        format!(
+            "the ceiling of {} {} is reached: {} left, {} wanted",
+            over.ceiling,
+            over.meter.as_str(),
+            over.left,
+            over.wanted
+        ),
+    )
+    .detail(Value::object([
+        ("meter", Value::str(over.meter.as_str())),
+        ("ceiling", Value::count(over.ceiling)),
+        ("left", Value::count(over.left)),
+        ("wanted", Value::count(over.wanted)),
+    ]))
+}
+
+/// The message that tells a parent how its child ended.
+fn farewell(run: &Run, ending: Ending) -> Option<(RunId, Name, Input)> {
+    let parent = run.start.parent.as_ref()?;
+    let mut used = run.ledger.settled;
+    used.add(&run.ledger.granted);
+    let id: Name = format!("ended:{}", run.id()).into();
+    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used }))
 }

@@ -275,6 +275,8 @@ pub enum TimerPurpose {
     },
     /// The children are out of time.
     JoinTimeout,
+    /// A long chain of moves goes on in a decision of its own.
+    Continue,
     /// A call is tried again.
     Backoff {
         /// The call.

@@ -116,8 +116,8 @@ codes! {
     RunTooLarge = "run.too_large",
     /// The machine's output does not fit its declared schema.
     RunBadOutput = "run.bad_output",
-    /// The machine moves between states without asking for anything.
-    RunSpinning = "run.spinning",
+    /// Two items of a `foreach` have the same key.
+    RunDuplicateKey = "run.duplicate_key",
     /// A ceiling of steps, calls, tokens, cost, launches or depth is reached.
     BudgetExceeded = "budget.exceeded",
     /// A policy rule forbids the call.
@@ -291,7 +291,9 @@ fn conventional(code: Code) -> &'static [&'static str] {
         Code::ProviderRefused => &["ContentPolicyViolationError"],
         Code::ProviderLength | Code::ProviderTruncated | Code::ProviderMalformed => &["APIError"],
         Code::ProviderBadOutput => &["OutputValidationError", "ValueError"],
-        Code::ToolBadArguments | Code::RunNotAList | Code::RunTooLarge | Code::RunBadOutput => &["ValueError"],
+        Code::ToolBadArguments | Code::RunNotAList | Code::RunDuplicateKey | Code::RunTooLarge | Code::RunBadOutput => {
+            &["ValueError"]
+        }
         Code::ToolDenied | Code::PolicyDenied | Code::ApprovalRejected => &["PermissionError"],
         Code::ToolUnknown | Code::RunUnknownState => &["KeyError"],
         Code::HookUnreachable | Code::ToolUnreachable => &["ConnectionError"],
@@ -312,7 +314,6 @@ fn conventional(code: Code) -> &'static [&'static str] {
         | Code::RunDeadEnd
         | Code::RunAllFailed
         | Code::RunChildFailed
-        | Code::RunSpinning
         | Code::StoreConflict
         | Code::StoreUnavailable
         | Code::StoreCorrupt

@@ -193,13 +193,6 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         estimated: bool,
     },
-    /// A result came for a call that no longer mattered.
-    ResultIgnored {
-        /// The call.
-        effect: EffectId,
-        /// The attempt.
-        attempt: u32,
-    },
     /// A signal is waited for.
     WaitOpened {
         /// Its id.
@@ -307,7 +300,11 @@ pub enum Entry {
         cost_micros: u64,
     },
     /// The hooks have seen the tool calls of the turn.
-    ToolCallsSeen,
+    ToolCallsSeen {
+        /// Calls that the hooks want skipped, by id or tool name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skip: Vec<Name>,
+    },
     /// A tool call of the turn has its answer.
     ToolAnswered {
         /// Its place in the turn.
@@ -319,6 +316,14 @@ pub enum Entry {
         is_error: bool,
         /// Whether the tool was really called.
         counted: bool,
+    },
+    /// A tool call of the turn has been dealt with.
+    ToolPassed {
+        /// Its place in the turn.
+        index: u32,
+        /// Messages that the hooks want said after the turn.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        steering: Vec<Message>,
     },
     /// The tool loop ends for this reason.
     LoopStopped {
@@ -420,7 +425,6 @@ impl Entry {
             Self::DoubtRaised { .. } => "doubt_raised",
             Self::CallSettled { .. } => "call_settled",
             Self::CallAbandoned { .. } => "call_abandoned",
-            Self::ResultIgnored { .. } => "result_ignored",
             Self::WaitOpened { .. } => "wait_opened",
             Self::WaitClosed { .. } => "wait_closed",
             Self::TimerSet { .. } => "timer_set",
@@ -437,8 +441,9 @@ impl Entry {
             Self::SampleFailed { .. } => "sample_failed",
             Self::SampleAdded => "sample_added",
             Self::TurnTaken { .. } => "turn_taken",
-            Self::ToolCallsSeen => "tool_calls_seen",
+            Self::ToolCallsSeen { .. } => "tool_calls_seen",
             Self::ToolAnswered { .. } => "tool_answered",
+            Self::ToolPassed { .. } => "tool_passed",
             Self::LoopStopped { .. } => "loop_stopped",
             Self::AgentEnded => "agent_ended",
             Self::TransitionTaken { .. } => "transition_taken",

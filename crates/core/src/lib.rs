@@ -31,6 +31,8 @@ pub mod journal;
 pub mod run;
 pub mod snapshot;
 pub mod request;
+pub mod retry;
+mod output;
 mod apply;
 mod decide;
 

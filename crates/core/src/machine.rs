@@ -142,8 +142,6 @@ pub struct State {
     pub transitions: Vec<Transition>,
     /// Time for one visit, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// Whether this state waits for something by a `wait_for` whose `timeout` sends it on: the state to go to.
-    pub on_timeout: Option<Name>,
 }
 
 /// A hook by name. Where it is implemented is configuration, looked up when it is called.

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Name;
-use crate::machine::ToolDefinition;
+use crate::decide::with_metadata;
+use crate::effect::Call;
+use crate::ids::{Digest, EffectId, Name};
+use crate::machine::{Agent, HookKind, Machine, ToolDefinition};
+use crate::run::{Exec, Run};
 use crate::transcript::Message;
-use crate::value::Value;
+use crate::value::{Map, Value};
 
 /// A request to a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,31 +43,192 @@ pub struct ModelRequest {
 
 /// The request of an open model call. None when `effect` is no open model call of this run.
 #[must_use]
-pub fn model_request(
-    _machine: &crate::machine::Machine,
-    _run: &crate::run::Run,
-    _effect: crate::ids::EffectId,
+pub fn model_request(machine: &Machine, run: &Run, effect: EffectId) -> Option<ModelRequest> {
+    let Call::Model { agent, sample } = &run.calls.get(&effect)?.call else { return None };
+    build_model_request(machine, run, effect, agent, *sample)
+}
+
+fn build_model_request(
+    machine: &Machine,
+    run: &Run,
+    effect: EffectId,
+    agent: &Name,
+    sample: u32,
 ) -> Option<ModelRequest> {
-    None
+    let agent = machine.agents.get(agent)?;
+    let exec = run.exec.as_ref()?;
+    let tools = tools_shown(agent, exec);
+    Some(ModelRequest {
+        agent: agent.name.clone(),
+        provider: agent.model.provider.clone(),
+        model: agent.model.model.clone(),
+        base_url: agent.model.base_url.clone(),
+        key: agent.model.key.clone(),
+        messages: conversation(exec, sample)?,
+        output_schema: if tools.is_empty() { agent.output_schema.clone() } else { None },
+        tools,
+        max_tokens: agent.model.max_tokens,
+        params: agent.model.params.clone(),
+        stream: agent.model.stream,
+        timeout_ms: agent.model.timeout_ms,
+        idempotency_key: effect.key(run.id()),
+    })
 }
 
-/// The body of an open hook call, or of a tool call that a hook provides.
-#[must_use]
-pub fn hook_body(
-    _machine: &crate::machine::Machine,
-    _run: &crate::run::Run,
-    _effect: crate::ids::EffectId,
-    _include_machine: bool,
-) -> Option<Value> {
-    None
+/// The tools that a call shows to the model. The forced last turn of a tool loop shows none.
+fn tools_shown(agent: &Agent, exec: &Exec) -> Vec<ToolDefinition> {
+    match &exec.tools {
+        None => agent.tools.clone(),
+        Some(state) if state.stop.is_some() => Vec::new(),
+        Some(state) => state.offered.iter().flatten().map(|tool| tool.definition.clone()).collect(),
+    }
 }
 
-/// The arguments of an open tool, action or verify call.
+fn conversation(exec: &Exec, sample: u32) -> Option<Vec<Message>> {
+    let tail = &exec.samples.get(sample as usize)?.tail;
+    let mut messages: Vec<Message> = exec.prompt.iter().chain(tail).cloned().collect();
+    if exec.post_history.is_empty() {
+        return Some(messages);
+    }
+    let joined = |text: &Name| -> Name { format!("{text}\n\nSystem:\n\n{}", exec.post_history).into() };
+    match messages.last_mut() {
+        Some(Message::User { content } | Message::Tool { content, .. }) => *content = joined(content),
+        Some(Message::System { .. } | Message::Assistant { .. }) | None => {
+            messages.push(Message::User { content: exec.post_history.clone() });
+        }
+    }
+    Some(messages)
+}
+
+/// Bytes of everything a call sends to the model: the bound of its input tokens.
 #[must_use]
-pub fn arguments(
-    _machine: &crate::machine::Machine,
-    _run: &crate::run::Run,
-    _effect: crate::ids::EffectId,
+pub fn input_bytes(run: &Run, agent: &Agent, sample: u32) -> u64 {
+    let Some(exec) = &run.exec else { return 0 };
+    let text: usize = conversation(exec, sample)
+        .unwrap_or_default()
+        .iter()
+        .map(|message| match message {
+            Message::System { content } | Message::User { content } | Message::Tool { content, .. } => content.len(),
+            Message::Assistant { content, tool_calls, .. } => {
+                let calls = tool_calls.iter().map(|call| call.name.len() + call.arguments.size_bytes() + 16);
+                content.len() + calls.sum::<usize>()
+            }
+        })
+        .map(|bytes| bytes + 8)
+        .sum();
+    let tools: usize = tools_shown(agent, exec)
+        .iter()
+        .map(|tool| tool.name.len() + tool.description.len() + tool.parameters.size_bytes() + 32)
+        .sum();
+    let schema = agent.output_schema.as_ref().map_or(0, Value::size_bytes);
+    (text + tools + schema) as u64
+}
+
+/// The body of an open hook call, or of a tool call that a hook provides. None when `effect` is neither.
+#[must_use]
+pub fn hook_body(machine: &Machine, run: &Run, effect: EffectId, include_machine: bool) -> Option<Value> {
+    build_hook_body(machine, run, effect, &run.calls.get(&effect)?.call, include_machine)
+}
+
+fn build_hook_body(
+    machine: &Machine,
+    run: &Run,
+    effect: EffectId,
+    call: &Call,
+    include_machine: bool,
 ) -> Option<Value> {
-    None
+    let mut body = Map::new();
+    let mut put = |key: &str, value: Value| {
+        body.insert(key.into(), value);
+    };
+    let event = match call {
+        Call::Hook { event, .. } => *event,
+        Call::Tool { hook: Some(_), .. } => HookKind::ToolCall,
+        Call::Tool { .. } | Call::Model { .. } | Call::Action { .. } | Call::Verify { .. } => return None,
+    };
+    put("event", Value::str(event.as_str()));
+    put("run_id", Value::str(run.id().as_str()));
+    put("machine", Value::Str(run.start.machine_name.clone()));
+    put("effect_id", Value::str(effect.key(run.id())));
+    let state = run.state.clone().map_or(Value::Null, Value::Str);
+    let detail = run.hooks.as_ref().map_or(Value::Null, |chain| chain.detail.clone());
+    match event {
+        HookKind::MachineStart | HookKind::StateEnter | HookKind::ToolsList => {}
+        HookKind::MachineEnd | HookKind::StateExit => put("output", detail),
+        HookKind::Transition => {
+            put("from", state.clone());
+            put("to", detail);
+        }
+        HookKind::Error => {
+            if let Some(failure) = &run.failure {
+                put("error", Value::Str(failure.message.clone()));
+                put("error_type", Value::Str(failure.display_type()));
+            }
+        }
+        HookKind::Action => {
+            let action = run.state.as_ref().and_then(|name| machine.states.get(name)).and_then(|s| s.action.clone());
+            put("action", action.map_or(Value::Null, Value::Str));
+        }
+        HookKind::ToolCalls => put("tool_calls", detail),
+        HookKind::ToolResult => put("tool_result", detail),
+        HookKind::ToolCall => {
+            if let Call::Tool { tool, arguments, .. } = call {
+                put("name", Value::Str(tool.clone()));
+                put("arguments", arguments.clone());
+            }
+        }
+    }
+    put("state", state);
+    if !matches!(event, HookKind::ToolCall | HookKind::ToolsList) {
+        let context = if include_machine { with_metadata(run, &machine.spec_version) } else { run.context.clone() };
+        put("context", context);
+    }
+    Some(Value::map(body))
+}
+
+/// The arguments of an open tool, action or verify call. None for the other kinds.
+#[must_use]
+pub fn arguments(machine: &Machine, run: &Run, effect: EffectId) -> Option<Value> {
+    build_arguments(machine, run, &run.calls.get(&effect)?.call)
+}
+
+fn build_arguments(machine: &Machine, run: &Run, call: &Call) -> Option<Value> {
+    match call {
+        Call::Tool { arguments, .. } => Some(arguments.clone()),
+        Call::Action { action } => Some(Value::object([
+            ("action", Value::Str(action.clone())),
+            ("state", run.state.clone().map_or(Value::Null, Value::Str)),
+            ("machine", Value::Str(machine.name.clone())),
+            ("run_id", Value::str(run.id().as_str())),
+            ("context", run.context.clone()),
+        ])),
+        Call::Verify { about, .. } => {
+            let doubted = &run.calls.get(about)?.call;
+            Some(Value::object([
+                ("effect_id", Value::str(about.key(run.id()))),
+                ("tool", Value::Str(doubted.target().clone())),
+                ("arguments", build_arguments(machine, run, doubted).unwrap_or_default()),
+            ]))
+        }
+        Call::Model { .. } | Call::Hook { .. } => None,
+    }
+}
+
+/// The hash of what an open call sends, recorded when it is intended.
+#[must_use]
+pub fn open_digest(machine: &Machine, run: &Run, effect: EffectId) -> Option<Digest> {
+    run.calls.get(&effect).map(|open| digest(machine, run, effect, &open.call))
+}
+
+/// The hash of what `call` sends. Hook bodies are hashed without the metadata that configuration may add.
+pub(crate) fn digest(machine: &Machine, run: &Run, effect: EffectId, call: &Call) -> Digest {
+    match call {
+        Call::Model { agent, sample } => build_model_request(machine, run, effect, agent, *sample)
+            .and_then(|request| serde_json::to_vec(&request).ok())
+            .map_or(Digest::ZERO, |bytes| Digest::of(&bytes)),
+        Call::Hook { .. } => build_hook_body(machine, run, effect, call, false).unwrap_or_default().digest(),
+        Call::Tool { .. } | Call::Action { .. } | Call::Verify { .. } => {
+            build_arguments(machine, run, call).unwrap_or_default().digest()
+        }
+    }
 }

@@ -346,12 +346,15 @@ pub struct LoopState {
     /// Whether the hooks have seen them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub seen: bool,
+    /// Calls of this turn that the hooks want skipped, by id or tool name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skip: Vec<Name>,
+    /// Messages to be said after this turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steering: Vec<Message>,
     /// Why the loop ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Name>,
-    /// Where it leads, when a transition ended it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<Name>,
 }
 
 /// Bounds of a tool loop; zero is no bound.
@@ -411,6 +414,8 @@ pub struct OpenChild {
     /// Its place in the join; none once the join is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<u32>,
+    /// Whether the run waits for it, rather than having launched it.
+    pub awaited: bool,
     /// What is held for it.
     pub allotment: Amounts,
     /// Whether it was asked to stop.
@@ -452,6 +457,9 @@ pub struct Run {
     /// Agent being asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Box<Exec>>,
+    /// The state to go to next, when a tool loop chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jump: Option<Name>,
     /// Failure being handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -489,7 +497,6 @@ pub struct Run {
     pub audit: audit::Chain,
 }
 
-/// Names every effect and child start of a run; see [`Run::apply`](crate::apply).
 impl Run {
     /// The state before the first entry. Folding a journal starts here.
     #[must_use]
@@ -508,6 +515,7 @@ impl Run {
             hooks: None,
             join: None,
             exec: None,
+            jump: None,
             failure: None,
             effects: 0,
             calls: BTreeMap::new(),
@@ -556,11 +564,17 @@ impl Run {
         if self.waits.values().any(|wait| !matches!(wait.kind, crate::effect::WaitKind::Signal)) {
             return Status::Attention;
         }
-        if self.waits.is_empty() && self.timers.is_empty() && self.children.is_empty() {
+        if self.waits.is_empty() && self.timers.is_empty() && !self.awaits_children() {
             Status::Running
         } else {
             Status::Waiting
         }
+    }
+
+    /// Whether a child that it waits for has not ended.
+    #[must_use]
+    pub fn awaits_children(&self) -> bool {
+        self.children.values().any(|child| child.awaited)
     }
 
     /// The earliest timer, when one runs.

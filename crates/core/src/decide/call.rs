@@ -1,0 +1,269 @@
+//! Calls: intended, settled, tried again, lost with their process, and in doubt.
+
+use super::{Turn, exceeded};
+use crate::budget::{Amounts, Meter};
+use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
+use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Spent, TimerPurpose, WaitKind};
+use crate::failure::{Code, Failure, Retry};
+use crate::ids::{Digest, EffectId};
+use crate::journal::Entry;
+use crate::machine::{Agent, Execution};
+use crate::request;
+use crate::retry::pause_ms;
+use crate::value::Value;
+
+impl Turn<'_> {
+    /// Commits to a call and asks for it.
+    pub(super) fn intend(&mut self, call: Call, contract: &Contract, timeout_ms: u64) -> Result<(), Failure> {
+        let reserved = match &call {
+            Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
+            Call::Model { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
+        };
+        self.intend_reserved(call, contract, timeout_ms, reserved)
+    }
+
+    /// Commits to a model call, holding its worst case.
+    pub(super) fn intend_model(&mut self, agent: &Agent, sample: u32) -> Result<(), Failure> {
+        self.permitted(&crate::policy::Question::CallModel {
+            agent: agent.name.clone(),
+            model: agent.model.model.clone(),
+        })?;
+        let reserved = self.worst_case(agent, sample);
+        let contract = Contract {
+            class: Class::Read,
+            idempotency: Idempotency::None,
+            output_bytes_max: crate::limits::VALUE_BYTES_MAX as u64,
+            ..Contract::undeclared(&agent.name)
+        };
+        let call = Call::Model { agent: agent.name.clone(), sample };
+        self.intend_reserved(call, &contract, agent.model.timeout_ms, reserved)
+    }
+
+    fn intend_reserved(
+        &mut self,
+        call: Call,
+        contract: &Contract,
+        timeout_ms: u64,
+        reserved: Amounts,
+    ) -> Result<(), Failure> {
+        self.run.ledger.check(&reserved).map_err(exceeded)?;
+        let effect = self.next_effect();
+        let mut open = OpenCall {
+            call,
+            attempt: 1,
+            class: contract.class,
+            idempotency: contract.idempotency,
+            arguments: Digest::ZERO,
+            reserved,
+            timeout_ms,
+            output_bytes_max: contract.output_bytes_max,
+            at: self.facts.now,
+            backoff: None,
+            doubt: None,
+        };
+        open.arguments = request::digest(self.machine, self.run, effect, &open.call);
+        self.emit(Entry::CallIntended { effect, call: Box::new(open) });
+        self.ask(Effect::Call(effect));
+        Ok(())
+    }
+
+    /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
+    fn worst_case(&self, agent: &Agent, sample: u32) -> Amounts {
+        let input = request::input_bytes(self.run, agent, sample) / crate::limits::BYTES_PER_TOKEN_MIN;
+        let output = agent.model.max_tokens;
+        let cost = self.facts.quotes.get(&agent.name).map_or(0, |quote| {
+            let part = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
+            let micros = (part(input, quote.input) + part(output, quote.output)).div_ceil(1_000_000);
+            u64::try_from(micros).unwrap_or(u64::MAX)
+        });
+        Amounts::ZERO
+            .with(Meter::ModelCalls, 1)
+            .with(Meter::Tokens, input.saturating_add(output))
+            .with(Meter::CostMicros, cost)
+    }
+
+    pub(super) fn on_settled(&mut self, effect: EffectId, outcome: Outcome, spent: Spent) {
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        let (used, estimated) = charge(&open, spent);
+        if let Outcome::Failed(failure) = &outcome {
+            if let Call::Model { agent, .. } = &open.call
+                && let Some(pause) = pause_ms(self.execution_of(agent), open.attempt, failure, self.facts.seed)
+            {
+                let failure = failure.clone();
+                return self.back_off(effect, &open, failure, used, estimated, pause);
+            }
+            if failure.retry == Retry::Unknown && !may_repeat(open.class, open.idempotency) {
+                return self.doubt(effect, &open);
+            }
+        }
+        let attempt = open.attempt;
+        match &open.call {
+            Call::Verify { about, .. } => {
+                let about = *about;
+                let answer = match &outcome {
+                    Outcome::Returned(value) => value.clone(),
+                    Outcome::Replied(_) | Outcome::Failed(_) => Value::Null,
+                };
+                self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
+                self.resolve_doubt(about, &answer);
+            }
+            Call::Model { .. } | Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } => {
+                self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
+            }
+        }
+    }
+
+    fn execution_of(&self, agent: &str) -> &Execution {
+        self.state()
+            .and_then(|state| state.agent.as_ref())
+            .filter(|call| &*call.agent == agent)
+            .map_or(&Execution::Once, |call| &call.execution)
+    }
+
+    fn back_off(
+        &mut self,
+        effect: EffectId,
+        open: &OpenCall,
+        failure: Failure,
+        used: Amounts,
+        estimated: bool,
+        pause: u64,
+    ) {
+        let timer = self.set_timer(self.facts.now.plus_ms(pause), TimerPurpose::Backoff { call: effect });
+        let attempt = open.attempt;
+        self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated, backoff: Some(timer) });
+    }
+
+    /// The pause is over, or the process that made the last attempt is gone: one more attempt, or the ceiling.
+    pub(super) fn attempt_again(&mut self, effect: EffectId) {
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        let reserved = match &open.call {
+            Call::Model { agent, sample } => match self.machine.agents.get(agent) {
+                Some(agent) => self.worst_case(agent, *sample),
+                None => Amounts::ZERO,
+            },
+            Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
+            Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
+        };
+        if let Err(over) = self.run.ledger.check(&reserved) {
+            let outcome = Outcome::Failed(exceeded(over));
+            let attempt = open.attempt;
+            return self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
+        }
+        self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved });
+        self.ask(Effect::Call(effect));
+    }
+
+    /// The process that held this call is gone.
+    pub(super) fn on_lost(&mut self, effect: EffectId, maybe_sent: bool) {
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        if !maybe_sent {
+            return self.ask(Effect::Call(effect));
+        }
+        let is_model = matches!(open.call, Call::Model { .. });
+        if !is_model && !may_repeat(open.class, open.idempotency) {
+            return self.doubt(effect, &open);
+        }
+        // Nobody will ever say what a lost model attempt cost, so it is charged in full. A tool that may repeat is
+        // the same call made once more.
+        let used = if is_model { open.reserved } else { Amounts::ZERO };
+        let failure = Failure::new(Code::StoreConflict, "the process that made this attempt ended before its result");
+        let attempt = open.attempt;
+        self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: is_model, backoff: None });
+        self.attempt_again(effect);
+    }
+
+    /// A call that must not be repeated may or may not have happened.
+    fn doubt(&mut self, effect: EffectId, open: &OpenCall) {
+        let contract = self.contract_of(&open.call);
+        match &contract.on_unknown {
+            OnUnknown::Fail => self.settle_unknown(effect, "its contract says to fail"),
+            OnUnknown::Verify { tool } => {
+                let Some(reader) = self.machine.tools.get(tool).filter(|reader| reader.class == Class::Read).cloned()
+                else {
+                    return self.ask_person(effect, open);
+                };
+                let verify = self.next_effect();
+                self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Verifying(verify) });
+                let call = Call::Verify { tool: tool.clone(), about: effect };
+                if self.intend(call, &reader, reader.timeout_ms).is_err() {
+                    self.ask_person(effect, open);
+                }
+            }
+            OnUnknown::Ask => self.ask_person(effect, open),
+        }
+    }
+
+    fn ask_person(&mut self, effect: EffectId, _open: &OpenCall) {
+        let wait = self.next_effect();
+        let channel = format!("outcome/{}", effect.key(self.run.id())).into();
+        let open = OpenWait { channel, kind: WaitKind::Outcome { effect }, due: None };
+        self.emit(Entry::WaitOpened { effect: wait, wait: open });
+        self.ask(Effect::OpenWait(wait));
+        self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Asking(wait) });
+    }
+
+    fn contract_of(&self, call: &Call) -> Contract {
+        match call {
+            Call::Tool { tool: name, hook: None, .. } | Call::Action { action: name } => self.machine.tools.get(name),
+            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => None,
+        }
+        .map_or_else(|| Contract::undeclared(call.target()), |contract| Contract::clone(contract))
+    }
+
+    /// Someone says whether the call happened: `{"happened": bool, "result"?: any}`.
+    pub(super) fn resolve_doubt(&mut self, effect: EffectId, answer: &Value) {
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        match answer.get("happened") {
+            Some(Value::Bool(true)) => {
+                let result = answer.get("result").cloned().unwrap_or_default();
+                let used = open.reserved;
+                let outcome = Outcome::Returned(result);
+                self.emit(Entry::CallSettled { effect, attempt: open.attempt, outcome, used, estimated: false });
+            }
+            Some(Value::Bool(false)) => {
+                let attempt = open.attempt;
+                let failure = Failure::new(Code::ToolOutcomeUnknown, "the call turned out not to have happened");
+                let used = Amounts::ZERO;
+                self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: false, backoff: None });
+                self.attempt_again(effect);
+            }
+            Some(_) | None if matches!(open.doubt, Some(Doubt::Verifying(_))) => self.ask_person(effect, &open),
+            Some(_) | None => self.settle_unknown(effect, "the answer does not say whether it `happened`"),
+        }
+    }
+
+    fn settle_unknown(&mut self, effect: EffectId, why: &str) {
+        let Some(open) = self.run.calls.get(&effect) else { return };
+        let (attempt, used) = (open.attempt, open.reserved);
+        let message = format!("`{}` may or may not have been called: {why}", open.call.target());
+        let outcome = Outcome::Failed(Failure::new(Code::ToolOutcomeUnknown, message));
+        self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: false });
+    }
+
+    /// A person answered for a call that waited for it.
+    pub(super) fn approval_given(&mut self, effect: EffectId, approve: bool, by: &str) {
+        if approve {
+            return self.attempt_again(effect);
+        }
+        let Some(open) = self.run.calls.get(&effect) else { return };
+        let attempt = open.attempt;
+        let outcome = Outcome::Failed(Failure::new(Code::ApprovalRejected, format!("refused by {by}")));
+        self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
+    }
+}
+
+/// What an attempt is charged, and whether that is an estimate.
+fn charge(open: &OpenCall, spent: Spent) -> (Amounts, bool) {
+    match (&open.call, spent) {
+        (Call::Model { .. }, Spent::Known { tokens, cost_micros }) => {
+            let used = Amounts::ZERO.with(Meter::ModelCalls, 1).with(Meter::Tokens, tokens);
+            (used.with(Meter::CostMicros, cost_micros), false)
+        }
+        (Call::Model { .. }, Spent::Nothing) => (Amounts::ZERO.with(Meter::ModelCalls, 1), false),
+        (Call::Model { .. }, Spent::Unknown) => (open.reserved, true),
+        (Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. }, _) => {
+            (open.reserved, false)
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Failures and endings: what is open is closed first, so nothing outlives the state that asked for it.
+
+use super::{Flow, Turn};
+use crate::budget::Amounts;
+use crate::effect::{Effect, TimerPurpose};
+use crate::failure::Failure;
+use crate::ids::Name;
+use crate::input::{Ending, Input};
+use crate::journal::Entry;
+use crate::machine::HookKind;
+use crate::run::Stage;
+use crate::value::Value;
+
+impl Turn<'_> {
+    /// The current state has failed.
+    pub(super) fn raise(&mut self, failure: Failure) {
+        if self.run.ending.is_some() {
+            return;
+        }
+        let in_failure = self.run.failure.is_some();
+        self.close_all(false);
+        self.cancel_children("the state that waited for it failed", false);
+        self.emit(Entry::FailureRaised { failure: failure.clone() });
+        let (Some(state), false) = (self.state(), in_failure) else {
+            return self.end(Ending::Failed { failure, state: self.run.state.clone() });
+        };
+        self.set_context(vec![
+            ("last_error".into(), Value::Str(failure.message.clone())),
+            ("last_error_type".into(), Value::Str(failure.display_type())),
+        ]);
+        let matched = failure
+            .names()
+            .into_iter()
+            .find_map(|name| state.on_error.by_name.iter().find(|(key, _)| *key == name))
+            .map(|(key, to)| (key.clone(), to.clone()));
+        match matched.or_else(|| state.on_error.default.clone().map(|to| ("default".into(), to))) {
+            Some((by, to)) => self.route(by, to),
+            None => self.goto(Stage::Failing),
+        }
+    }
+
+    fn route(&mut self, by: Name, to: Name) {
+        let from = self.run.state.clone().unwrap_or_default();
+        self.emit(Entry::FailureRouted { from, to: to.clone(), by });
+        self.enter(&to);
+    }
+
+    /// The error hooks have the last word.
+    pub(super) fn recover(&mut self) -> Result<Flow, Failure> {
+        let Some(failure) = self.run.failure.clone() else { return Ok(Flow::Rest) };
+        let Some(answer) = self.hooks(HookKind::Error, || Value::Null)? else { return Ok(Flow::Rest) };
+        match answer {
+            Value::Str(to) => self.route("hook".into(), to),
+            _ => self.end(Ending::Failed { failure, state: self.run.state.clone() }),
+        }
+        Ok(Flow::Go)
+    }
+
+    /// The ending is decided.
+    pub(super) fn end(&mut self, ending: Ending) {
+        if self.run.ending.is_some() {
+            return;
+        }
+        let asked = matches!(ending, Ending::Cancelled { .. });
+        self.close_all(true);
+        self.cancel_children("its parent has ended", asked);
+        self.emit(Entry::EndingDecided { ending });
+        self.goto(Stage::Draining);
+    }
+
+    /// Abandons calls and closes waits and timers; the run's own deadline only when the run is over.
+    fn close_all(&mut self, over: bool) {
+        let calls: Vec<_> = self.run.calls.iter().map(|(id, call)| (*id, call.is_out(), call.reserved)).collect();
+        for (effect, out, reserved) in calls {
+            // A call that is out may be served and billed although nobody listens any more.
+            let used = if out { reserved } else { Amounts::ZERO };
+            self.emit(Entry::CallAbandoned { effect, used, estimated: out && !used.is_zero() });
+            self.ask(Effect::Abandon(effect));
+        }
+        let waits: Vec<_> = self.run.waits.keys().copied().collect();
+        for wait in waits {
+            self.close_wait(wait, None);
+        }
+        self.cancel_timers(|purpose| over || purpose != TimerPurpose::RunDeadline);
+    }
+
+    /// Asks children to stop: those that are waited for, and with `all` also the launched ones.
+    pub(super) fn cancel_children(&mut self, reason: &str, all: bool) {
+        let open: Vec<_> = self
+            .run
+            .children
+            .iter()
+            .filter(|(_, child)| !child.cancelled && (all || child.awaited))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for child in open {
+            let reason: Name = reason.into();
+            self.emit(Entry::ChildCancelled { child: child.clone(), reason: reason.clone() });
+            let input = Box::new(Input::Cancel { reason });
+            self.ask(Effect::Tell { to: child, id: "cancel".into(), input });
+        }
+    }
+}

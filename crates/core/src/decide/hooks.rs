@@ -1,0 +1,182 @@
+//! Hooks of an event, called one after another, each seeing what the ones before changed.
+
+use super::Turn;
+use crate::apply::is_lifecycle;
+use crate::contract::Contract;
+use crate::effect::{Call, Outcome};
+use crate::failure::{Code, Failure};
+use crate::ids::Name;
+use crate::journal::Entry;
+use crate::machine::{Hook, HookKind};
+use crate::value::Value;
+
+impl Turn<'_> {
+    /// Calls the hooks of `event`. Gives what the event carries after the last of them, or none while one is out.
+    pub(super) fn hooks(&mut self, event: HookKind, detail: impl FnOnce() -> Value) -> Result<Option<Value>, Failure> {
+        let participants = self.participants(event);
+        if self.run.hooks.is_none() {
+            if participants.is_empty() {
+                return Ok(Some(detail()));
+            }
+            self.emit(Entry::HooksStarted { event, detail: detail() });
+        }
+        loop {
+            let Some(chain) = &self.run.hooks else { return Ok(None) };
+            let (passed, answer, carried) = (chain.passed as usize, chain.answer.clone(), chain.detail.clone());
+            if let Some(outcome) = answer {
+                let carried = self.absorb(event, outcome, carried)?;
+                if passed + 1 >= participants.len() {
+                    self.emit(Entry::HooksEnded);
+                    return Ok(Some(carried));
+                }
+                self.emit(Entry::HookPassed { detail: carried });
+                continue;
+            }
+            if chain.call.is_some() {
+                return Ok(None);
+            }
+            match participants.get(passed) {
+                Some(call) => {
+                    let call = call.clone();
+                    let contract = self.hook_contract(&call);
+                    self.intend(call, &contract, contract.timeout_ms)?;
+                    return Ok(None);
+                }
+                None => {
+                    self.emit(Entry::HooksEnded);
+                    return Ok(Some(carried));
+                }
+            }
+        }
+    }
+
+    fn hook_contract(&self, call: &Call) -> Contract {
+        match call {
+            Call::Action { action } => {
+                self.machine.tools.get(action).map_or_else(|| Contract::undeclared(action), |c| Contract::clone(c))
+            }
+            Call::Hook { .. } | Call::Model { .. } | Call::Tool { .. } | Call::Verify { .. } => {
+                Contract::hook(call.target())
+            }
+        }
+    }
+
+    /// The hooks of the machine or of the current state.
+    pub(super) fn declared_hooks(&self, event: HookKind) -> &[Hook] {
+        if is_lifecycle(event) {
+            return &self.machine.lifecycle;
+        }
+        self.state().map_or(&[], |state| &state.hooks)
+    }
+
+    fn participants(&self, event: HookKind) -> Vec<Call> {
+        let calls: Vec<_> = self
+            .declared_hooks(event)
+            .iter()
+            .filter(|hook| hook.events.contains(&event))
+            .map(|hook| Call::Hook { hook: hook.name.clone(), event })
+            .collect();
+        if event == HookKind::Action && calls.is_empty() {
+            return self
+                .state()
+                .and_then(|state| state.action.clone())
+                .map(|action| Call::Action { action })
+                .into_iter()
+                .collect();
+        }
+        calls
+    }
+
+    /// What an answer changes; gives what the event carries from here on.
+    fn absorb(&mut self, event: HookKind, outcome: Outcome, carried: Value) -> Result<Value, Failure> {
+        let answer = match outcome {
+            Outcome::Returned(value) => value,
+            // A hook that fails while handling an error must not hide that error.
+            Outcome::Failed(_) if event == HookKind::Error => return Ok(carried),
+            Outcome::Failed(failure) => return Err(failure),
+            Outcome::Replied(_) => Value::Null,
+        };
+        if answer.is_null() {
+            return Ok(carried);
+        }
+        let is_reply = is_structured(&answer);
+        if !is_reply && event == HookKind::Action {
+            self.emit(Entry::OutputProduced { output: answer });
+            return Ok(carried);
+        }
+        if answer.as_map().is_none() {
+            return Err(Failure::new(
+                Code::HookBadAnswer,
+                format!("a hook answers a mapping, not {}", answer.type_name()),
+            ));
+        }
+        if let Some(context) = answer.get("context").filter(|c| !c.is_null()) {
+            match context {
+                Value::Map(map) => self.replace_context(&map.clone()),
+                other => {
+                    let message = format!("`context` in a hook's answer is a mapping, not {}", other.type_name());
+                    return Err(Failure::new(Code::HookBadAnswer, message));
+                }
+            }
+        }
+        self.absorb_event(event, &answer, carried)
+    }
+
+    fn absorb_event(&mut self, event: HookKind, answer: &Value, carried: Value) -> Result<Value, Failure> {
+        let part = |key: &str| answer.get(key).filter(|v| !v.is_null()).cloned();
+        match event {
+            HookKind::Action => {
+                if let Some(output) = part("output") {
+                    self.emit(Entry::OutputProduced { output });
+                }
+                Ok(carried)
+            }
+            HookKind::StateExit | HookKind::MachineEnd => Ok(part("output").unwrap_or(carried)),
+            HookKind::Transition => self.target(part("to_state"), carried),
+            HookKind::Error => match part("recovery_state") {
+                Some(Value::Str(state)) if self.machine.states.contains_key(&state) => Ok(Value::Str(state)),
+                _ => Ok(carried),
+            },
+            HookKind::ToolsList => {
+                let mut tools = carried.as_list().unwrap_or_default().to_vec();
+                let hook = self.run.hooks.as_ref().map_or(0, |chain| chain.passed as usize);
+                let name = self.declared_hooks(event).iter().filter(|h| h.events.contains(&event)).nth(hook);
+                let name = name.map(|h| h.name.clone()).unwrap_or_default();
+                for tool in answer.get("tools").and_then(Value::as_list).unwrap_or_default() {
+                    tools.push(Value::object([("hook", Value::Str(name.clone())), ("tool", tool.clone())]));
+                }
+                Ok(Value::list(tools))
+            }
+            HookKind::MachineStart
+            | HookKind::StateEnter
+            | HookKind::ToolCalls
+            | HookKind::ToolCall
+            | HookKind::ToolResult => Ok(carried),
+        }
+    }
+
+    fn target(&self, asked: Option<Value>, carried: Value) -> Result<Value, Failure> {
+        match asked {
+            None => Ok(carried),
+            Some(Value::Str(state)) if self.machine.states.contains_key(&state) => Ok(Value::Str(state)),
+            Some(other) => Err(Failure::new(
+                Code::RunUnknownState,
+                format!("a hook sent the run to {other}, which is no state of this machine"),
+            )),
+        }
+    }
+
+    /// Takes a key out of the context, where hooks leave instructions for the tool loop.
+    pub(super) fn take_from_context(&mut self, key: &str) -> Option<Value> {
+        let value = self.run.context.get(key).cloned()?;
+        self.emit(Entry::ContextChanged { set: Vec::new(), removed: vec![Name::from(key)] });
+        Some(value)
+    }
+}
+
+/// Whether an action's answer is `{context?, output?}` rather than an output itself.
+fn is_structured(answer: &Value) -> bool {
+    answer.as_map().is_some_and(|map| {
+        !map.is_empty() && map.keys().all(|key| matches!(&**key, "context" | "output" | "to_state" | "error"))
+    })
+}

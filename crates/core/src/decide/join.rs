@@ -1,0 +1,207 @@
+//! Children and launches: started with ids derived from their place, awaited, cancelled.
+
+use super::{Flow, Turn, exceeded};
+use crate::budget::{Amounts, Ceilings, Meter};
+use crate::effect::{ChildStart, Effect, TimerPurpose};
+use crate::failure::{Code, Failure};
+use crate::ids::Name;
+use crate::input::Ending;
+use crate::journal::Entry;
+use crate::limits;
+use crate::machine::{Call, Launch, Mode, Targets};
+use crate::policy::Question;
+use crate::run::{Join, JoinShape};
+use crate::value::{Map, Value};
+
+/// A child to be started: its name in the machine and its input.
+type Wanted = (Name, Value);
+
+impl Turn<'_> {
+    /// Starts the machines of `launch`. They go on by themselves.
+    pub(super) fn launch(&mut self, launch: &Launch) -> Result<(), Failure> {
+        let input = self.fill(&launch.input)?;
+        let wanted = launch.machines.iter().map(|name| (name.clone(), input.clone())).collect();
+        self.start_children(wanted, false)
+    }
+
+    /// Starts the children of a state, or looks whether they are done.
+    pub(super) fn join(&mut self, call: &Call) -> Result<Flow, Failure> {
+        let Some(join) = self.run.join.take() else { return self.open_join(call) };
+        let done = join.open == 0 || join.winner.is_some();
+        let result = done.then(|| join_result(&join));
+        self.run.join = Some(join);
+        let Some(result) = result else { return Ok(Flow::Rest) };
+        let output = result?;
+        self.cancel_children("another child was first", false);
+        self.cancel_timers(|purpose| purpose == TimerPurpose::JoinTimeout);
+        self.emit(Entry::JoinEnded);
+        if self.run.output.is_null() {
+            self.emit(Entry::OutputProduced { output });
+        }
+        Ok(Flow::Go)
+    }
+
+    fn open_join(&mut self, call: &Call) -> Result<Flow, Failure> {
+        let (shape, wanted) = self.targets(&call.targets)?;
+        let any = call.mode == Mode::Any;
+        if wanted.is_empty() {
+            if any {
+                return Err(Failure::new(Code::RunAllFailed, "`mode: any` over an empty list has no first success"));
+            }
+            let empty = if matches!(shape, JoinShape::Keys(_)) { Value::empty_map() } else { Value::list(Vec::new()) };
+            self.emit(Entry::OutputProduced { output: empty });
+            return Ok(Flow::Go);
+        }
+        let open = wanted.len() as u32;
+        let slots = vec![None; wanted.len()];
+        self.emit(Entry::JoinStarted { join: Join { shape, any, slots, open, winner: None, timed_out: false } });
+        self.start_children(wanted, true)?;
+        if let Some(ms) = call.timeout_ms {
+            self.set_timer(self.facts.now.plus_ms(ms), TimerPurpose::JoinTimeout);
+        }
+        Ok(Flow::Rest)
+    }
+
+    fn targets(&mut self, targets: &Targets) -> Result<(JoinShape, Vec<Wanted>), Failure> {
+        match targets {
+            Targets::One { machine, input } => Ok((JoinShape::One, vec![(machine.clone(), self.fill(input)?)])),
+            Targets::Many(children) => {
+                let keys = children.iter().map(|(name, _)| name.clone()).collect();
+                let wanted = children
+                    .iter()
+                    .map(|(name, input)| Ok((name.clone(), self.fill(input)?)))
+                    .collect::<Result<_, Failure>>()?;
+                Ok((JoinShape::Keys(keys), wanted))
+            }
+            Targets::Foreach { machine, items, binding, input, key } => {
+                let value = self.fill(items)?;
+                let Some(list) = value.as_list() else {
+                    let message = format!("`foreach` needs a list, not {}", value.type_name());
+                    return Err(Failure::new(Code::RunNotAList, message));
+                };
+                let mut keys = Vec::new();
+                let mut wanted = Vec::with_capacity(list.len().min(limits::FAN_OUT_MAX));
+                for item in list.iter().take(limits::FAN_OUT_MAX + 1) {
+                    let scope = self.scope().with(binding.clone(), item.clone());
+                    wanted.push((machine.clone(), crate::eval::fill(input, &scope, self.evaluator)?));
+                    if let Some(key) = key {
+                        keys.push(key_text(&crate::eval::fill(key, &scope, self.evaluator)?));
+                    }
+                }
+                let shape = if key.is_some() { JoinShape::Keys(distinct(keys)?) } else { JoinShape::List };
+                Ok((shape, wanted))
+            }
+        }
+    }
+
+    fn start_children(&mut self, wanted: Vec<Wanted>, awaited: bool) -> Result<(), Failure> {
+        if wanted.len() > limits::FAN_OUT_MAX {
+            let message = format!("a state starts at most {} children", limits::FAN_OUT_MAX);
+            return Err(Failure::new(Code::RunTooLarge, message));
+        }
+        let ceilings = self.run.ledger.ceilings;
+        let depth_left = ceilings.depth.unwrap_or(limits::DEPTH_DEFAULT);
+        if depth_left == 0 {
+            let message = format!("the ceiling of depth is reached: this run is {} deep", self.run.start.depth);
+            return Err(Failure::new(Code::BudgetExceeded, message));
+        }
+        let count = wanted.len() as u64;
+        self.run.ledger.check(&Amounts::ZERO.with(Meter::Launches, count)).map_err(exceeded)?;
+        for (name, _) in &wanted {
+            let key = self.machine.machines.get(name).cloned().unwrap_or_default();
+            self.permitted(&Question::StartMachine { machine: key })?;
+        }
+        let (allowance, allotment) = self.run.ledger.carve(count);
+        let bounds = Ceilings { depth: Some(depth_left - 1), ..allowance };
+        for (slot, (name, input)) in wanted.into_iter().enumerate() {
+            let child = ChildStart {
+                id: self.run.id().child(self.run.step, self.run.ordinal),
+                machine: self.machine.machines.get(&name).cloned().unwrap_or_default(),
+                input,
+                ceilings: bounds,
+                allotment,
+                awaited,
+                depth: self.run.start.depth + 1,
+                deadline: self.run.ledger.deadline,
+            };
+            let slot = awaited.then_some(slot as u32);
+            self.emit(Entry::ChildStarted { child: Box::new(child.clone()), slot });
+            self.ask(Effect::Start(Box::new(child)));
+        }
+        Ok(())
+    }
+}
+
+fn key_text(value: &Value) -> Name {
+    match value {
+        Value::Str(text) => text.clone(),
+        other => other.to_json().into(),
+    }
+}
+
+fn distinct(keys: Vec<Name>) -> Result<Vec<Name>, Failure> {
+    let mut sorted: Vec<_> = keys.iter().collect();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => {
+            Err(Failure::new(Code::RunDuplicateKey, format!("two items of `foreach` have the key `{}`", pair[0])))
+        }
+        None => Ok(keys),
+    }
+}
+
+/// The result of a join that is done.
+fn join_result(join: &Join) -> Result<Value, Failure> {
+    if let Some(winner) = join.winner {
+        let value = slot_value(join.slots.get(winner as usize).and_then(Option::as_ref));
+        return Ok(match &join.shape {
+            JoinShape::One => value,
+            JoinShape::Keys(keys) => {
+                let key = keys.get(winner as usize).cloned().unwrap_or_default();
+                Value::map([(key, value)].into_iter().collect())
+            }
+            JoinShape::List => Value::list(vec![value]),
+        });
+    }
+    if join.any {
+        return Err(all_failed(join));
+    }
+    match &join.shape {
+        JoinShape::One => match join.slots.first().and_then(Option::as_ref) {
+            Some(Ending::Completed { output }) => Ok(output.clone()),
+            Some(Ending::Failed { failure, .. }) => Err(failure.clone()),
+            Some(Ending::Cancelled { reason }) => {
+                Err(Failure::new(Code::RunChildFailed, format!("the child was cancelled: {reason}")))
+            }
+            None => Err(Failure::new(Code::InternalInvariant, "a join without an ending is done")),
+        },
+        JoinShape::Keys(keys) => {
+            let entries = keys.iter().cloned().zip(join.slots.iter().map(|slot| slot_value(slot.as_ref())));
+            Ok(Value::map(entries.collect::<Map>()))
+        }
+        JoinShape::List => Ok(Value::list(join.slots.iter().map(|slot| slot_value(slot.as_ref())).collect())),
+    }
+}
+
+/// A child's place in a settled result.
+fn slot_value(ending: Option<&Ending>) -> Value {
+    let failed =
+        |message: Name, kind: Name| Value::object([("_error", Value::Str(message)), ("_error_type", Value::Str(kind))]);
+    match ending {
+        Some(Ending::Completed { output }) => output.clone(),
+        Some(Ending::Failed { failure, .. }) => failed(failure.message.clone(), failure.display_type()),
+        Some(Ending::Cancelled { reason }) => failed(reason.clone(), "CancelledError".into()),
+        None => Value::Null,
+    }
+}
+
+fn all_failed(join: &Join) -> Failure {
+    let reasons: Vec<_> = join.slots.iter().map(|slot| slot_value(slot.as_ref())).collect();
+    let first = match join.slots.iter().flatten().next() {
+        Some(Ending::Failed { failure, .. }) => failure.message.to_string(),
+        Some(Ending::Cancelled { reason }) => reason.to_string(),
+        Some(Ending::Completed { .. }) | None => String::new(),
+    };
+    Failure::new(Code::RunAllFailed, format!("all {} children failed; the first: {first}", join.slots.len()))
+        .detail(Value::object([("failures", Value::list(reasons))]))
+}

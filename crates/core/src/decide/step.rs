@@ -1,0 +1,264 @@
+//! Driving a run through its states: stages, parts of a body, transitions, the end.
+
+use super::{Flow, Turn, exceeded};
+use crate::budget::{Amounts, Meter};
+use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
+use crate::failure::{Code, Failure};
+use crate::ids::Name;
+use crate::input::Ending;
+use crate::journal::Entry;
+use crate::limits;
+use crate::machine::{HookKind, State};
+use crate::policy::Question;
+use crate::run::{Part, Stage};
+use crate::value::Value;
+
+impl<'a> Turn<'a> {
+    /// Moves on until the world is needed.
+    pub(super) fn drive(&mut self) {
+        while self.run.hold.is_none() || self.run.ending.is_some() {
+            self.moves += 1;
+            if self.moves > limits::MOVES_PER_DECISION_MAX {
+                // A machine may visit many states without asking for anything. Its ceiling of steps bounds that;
+                // this bounds one decision, and the timer carries on in the next.
+                self.set_timer(self.facts.now, TimerPurpose::Continue);
+                return;
+            }
+            match self.advance() {
+                Ok(Flow::Go) => {}
+                Ok(Flow::Rest) => return,
+                Err(failure) => self.raise(failure),
+            }
+        }
+    }
+
+    fn advance(&mut self) -> Result<Flow, Failure> {
+        match self.stage.clone() {
+            Stage::Starting => {
+                if self.hooks(HookKind::MachineStart, || Value::Null)?.is_none() {
+                    return Ok(Flow::Rest);
+                }
+                let first = match &self.run.start.origin {
+                    Some(origin) if self.run.state.is_none() => origin.state.clone(),
+                    _ => self.machine.initial.clone(),
+                };
+                self.enter(&first);
+                Ok(Flow::Go)
+            }
+            Stage::Entering => {
+                if self.hooks(HookKind::StateEnter, || Value::Null)?.is_none() {
+                    return Ok(Flow::Rest);
+                }
+                self.goto(Stage::Working(Part::Wait));
+                Ok(Flow::Go)
+            }
+            Stage::Working(part) => self.work(part),
+            Stage::Exiting => self.exit(),
+            Stage::Choosing => self.choose(),
+            Stage::Moving { to, index } => self.pass(to, index),
+            Stage::Failing => self.recover(),
+            Stage::Ending => self.conclude(),
+            Stage::Draining => Ok(self.drain()),
+            Stage::Ended => Ok(Flow::Rest),
+        }
+    }
+
+    /// Enters a state, or ends the run when its ceiling of steps is reached.
+    pub(super) fn enter(&mut self, name: &Name) {
+        if let Err(over) = self.run.ledger.check(&Amounts::ZERO.with(Meter::Steps, 1)) {
+            let state = self.run.state.clone();
+            return self.end(Ending::Failed { failure: exceeded(over), state });
+        }
+        let Some(state) = self.machine.states.get(name) else {
+            let failure = Failure::new(Code::RunUnknownState, format!("`{name}` is no state of this machine"));
+            return self.end(Ending::Failed { failure, state: self.run.state.clone() });
+        };
+        self.cancel_timers(|purpose| purpose == TimerPurpose::StateTimeout);
+        self.emit(Entry::StateEntered { state: name.clone() });
+        self.goto(Stage::Entering);
+        if let Some(ms) = state.timeout_ms {
+            self.set_timer(self.facts.now.plus_ms(ms), TimerPurpose::StateTimeout);
+        }
+    }
+
+    fn work(&mut self, part: Part) -> Result<Flow, Failure> {
+        let Some(state) = self.state() else {
+            return Err(Failure::new(Code::InternalInvariant, "the run works in no state"));
+        };
+        let next = match part {
+            Part::Wait => match &state.wait {
+                Some(_) => return self.await_signal(state),
+                None => Part::Action,
+            },
+            Part::Action => {
+                if state.action.is_some() && self.hooks(HookKind::Action, || Value::Null)?.is_none() {
+                    return Ok(Flow::Rest);
+                }
+                Part::Launch
+            }
+            Part::Launch => {
+                if let Some(launch) = &state.launch {
+                    self.launch(launch)?;
+                }
+                Part::Call
+            }
+            Part::Call => {
+                if let Some(call) = &state.call
+                    && let Flow::Rest = self.join(call)?
+                {
+                    return Ok(Flow::Rest);
+                }
+                Part::Agent
+            }
+            Part::Agent => {
+                if let Some(call) = &state.agent
+                    && let Flow::Rest = self.ask_agent(state, call)?
+                {
+                    return Ok(Flow::Rest);
+                }
+                Part::Output
+            }
+            Part::Output => {
+                self.map_output(state)?;
+                self.goto(Stage::Exiting);
+                return Ok(Flow::Go);
+            }
+        };
+        self.goto(Stage::Working(next));
+        Ok(Flow::Go)
+    }
+
+    fn await_signal(&mut self, state: &'a State) -> Result<Flow, Failure> {
+        let Some(wait) = &state.wait else { return Ok(Flow::Go) };
+        if self.run.waits.values().any(|open| open.kind == WaitKind::Signal) {
+            return Ok(Flow::Rest);
+        }
+        let channel = match self.fill(&wait.channel)? {
+            Value::Str(text) => text,
+            Value::Null => "".into(),
+            other => other.to_json().into(),
+        };
+        if channel.is_empty() || channel.len() > limits::CHANNEL_BYTES_MAX {
+            let message =
+                format!("a channel has 1 to {} bytes, this one has {}", limits::CHANNEL_BYTES_MAX, channel.len());
+            return Err(Failure::new(Code::TemplateType, message));
+        }
+        let effect = self.next_effect();
+        let due = wait.timeout_ms.map(|ms| self.facts.now.plus_ms(ms));
+        self.emit(Entry::WaitOpened { effect, wait: OpenWait { channel, kind: WaitKind::Signal, due } });
+        self.ask(Effect::OpenWait(effect));
+        if let Some(due) = due {
+            self.set_timer(due, TimerPurpose::WaitTimeout { wait: effect });
+        }
+        Ok(Flow::Rest)
+    }
+
+    /// `output_to_context`, then the output of a final state.
+    fn map_output(&mut self, state: &'a State) -> Result<(), Failure> {
+        // An action that answered no output produced nothing to map.
+        let only_action = state.action.is_some() && state.call.is_none() && state.agent.is_none();
+        if !(only_action && self.run.output.is_null()) {
+            for (key, template) in &state.output_to_context {
+                let scope = self.scope_with_output();
+                let value = crate::eval::fill(template, &scope, self.evaluator)?;
+                self.set_context(vec![(key.clone(), value)]);
+            }
+        }
+        if state.is_final
+            && let Some(template) = &state.output
+        {
+            let scope = self.scope_with_output();
+            let output = crate::eval::fill(template, &scope, self.evaluator)?;
+            self.emit(Entry::OutputProduced { output });
+        }
+        Ok(())
+    }
+
+    fn exit(&mut self) -> Result<Flow, Failure> {
+        let output = self.run.output.clone();
+        let Some(carried) = self.hooks(HookKind::StateExit, || output)? else { return Ok(Flow::Rest) };
+        if carried != self.run.output {
+            self.emit(Entry::OutputProduced { output: carried });
+        }
+        let is_final = self.state().is_some_and(|state| state.is_final);
+        self.goto(if is_final { Stage::Ending } else { Stage::Choosing });
+        Ok(Flow::Go)
+    }
+
+    fn choose(&mut self) -> Result<Flow, Failure> {
+        let Some(state) = self.state() else {
+            return Err(Failure::new(Code::InternalInvariant, "the run chooses in no state"));
+        };
+        if let Some(to) = self.run.jump.clone() {
+            let index = state.transitions.iter().position(|t| t.to == to).unwrap_or_default();
+            self.goto(Stage::Moving { to, index: index as u32 });
+            return Ok(Flow::Go);
+        }
+        let scope = self.scope_with_output();
+        for (index, transition) in state.transitions.iter().enumerate() {
+            let holds = match &transition.condition {
+                Some(condition) => self.evaluator.holds(condition, &scope)?,
+                None => true,
+            };
+            if holds {
+                self.permitted(&Question::TakeTransition { from: state.name.clone(), to: transition.to.clone() })?;
+                self.goto(Stage::Moving { to: transition.to.clone(), index: index as u32 });
+                return Ok(Flow::Go);
+            }
+        }
+        Err(Failure::new(Code::RunDeadEnd, format!("no transition of state `{}` applies", state.name)))
+    }
+
+    fn pass(&mut self, to: Name, index: u32) -> Result<Flow, Failure> {
+        let Some(from) = self.run.state.clone() else {
+            return Err(Failure::new(Code::InternalInvariant, "the run moves from no state"));
+        };
+        let Some(target) = self.hooks(HookKind::Transition, || Value::Str(to.clone()))? else {
+            return Ok(Flow::Rest);
+        };
+        let target = match target {
+            Value::Str(name) => name,
+            _ => to.clone(),
+        };
+        let index = (target == to).then_some(index);
+        self.emit(Entry::TransitionTaken { from, to: target.clone(), index });
+        self.enter(&target);
+        Ok(Flow::Go)
+    }
+
+    /// The output is known: bounded, checked against its schema, and offered to the hooks.
+    fn conclude(&mut self) -> Result<Flow, Failure> {
+        let output = if self.run.output.is_null() && self.state().is_some_and(|s| s.output.is_none()) {
+            Value::empty_map()
+        } else {
+            self.run.output.clone()
+        };
+        let Some(output) = self.hooks(HookKind::MachineEnd, || output)? else { return Ok(Flow::Rest) };
+        if output.size_bytes() > limits::VALUE_BYTES_MAX || output.depth() > limits::VALUE_DEPTH_MAX {
+            return Err(Failure::new(Code::RunTooLarge, "the output is larger or deeper than a run may give"));
+        }
+        let output = match &self.machine.output_schema {
+            None => output,
+            Some(schema) => self.evaluator.fit(schema, &output).map_err(|problems| {
+                Failure::new(Code::RunBadOutput, format!("the output does not fit its schema: {}", problems.join("; ")))
+            })?,
+        };
+        self.end(Ending::Completed { output });
+        Ok(Flow::Go)
+    }
+
+    /// Once no awaited child is left, the run is over and its parent is told.
+    fn drain(&mut self) -> Flow {
+        if self.run.awaits_children() {
+            return Flow::Rest;
+        }
+        self.emit(Entry::RunEnded);
+        self.goto(Stage::Ended);
+        if let Some(ending) = self.run.ending.clone()
+            && let Some((to, id, input)) = super::farewell(self.run, ending)
+        {
+            self.ask(Effect::Tell { to, id, input: Box::new(input) });
+        }
+        Flow::Rest
+    }
+}
