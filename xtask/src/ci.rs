@@ -7,10 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{docs, process, tidy};
-
-/// Names the folder of the FlatMachine conformance kit.
-const KIT_VARIABLE: &str = "FLATMACHINE_KIT";
+use crate::{conformance, docs, process, tidy};
 
 /// What a step found out by counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,50 +158,24 @@ fn folders(of: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The FlatMachine conformance kit, where it is present: every case passes and none is skipped.
+/// The FlatMachine conformance kit, where it is present: every case passes, none is skipped, and the report in the
+/// documentation is current.
 fn conformance(root: &Path) -> Ended {
-    let kit = match std::env::var_os(KIT_VARIABLE).map(PathBuf::from) {
-        None => return Ended::NotHere("FLATMACHINE_KIT names no folder"),
-        Some(kit) if kit.is_dir() => kit,
-        Some(kit) => {
-            let error = anyhow::anyhow!("{KIT_VARIABLE} names `{}`, which is no folder", kit.display());
-            return Ended::Failed(Count::default(), error);
-        }
+    let kit = match conformance::kit() {
+        Ok(Some(kit)) => kit,
+        Ok(None) => return Ended::NotHere("FLATMACHINE_KIT names no folder"),
+        Err(error) => return Ended::Failed(Count::default(), error),
     };
-    match run_kit(root, &kit) {
-        Ok((lines, succeeded)) => judge_kit(&lines, succeeded),
+    match conformance::run(root, &kit) {
+        Ok(report) => {
+            let count = Count { passed: report.count("passed"), failed: report.count("failed") };
+            match report.judge().and_then(|()| conformance::compare(root, &report)) {
+                Ok(()) => Ended::Passed(count),
+                Err(error) => Ended::Failed(count, error),
+            }
+        }
         Err(error) => Ended::Failed(Count::default(), error),
     }
-}
-
-fn run_kit(root: &Path, kit: &Path) -> Result<(Vec<String>, bool)> {
-    let scratch = docs::Scratch::new("windlass-conformance")?;
-    let mut command = Command::new("python3");
-    command
-        .current_dir(root)
-        .env("WINDLASS", process::windlass()?)
-        .arg(kit.join("conformance.py"))
-        .arg("--report")
-        .arg(scratch.path.join("report.json"))
-        .stdin(Stdio::null());
-    process::run_watched(command)
-}
-
-fn judge_kit(lines: &[String], succeeded: bool) -> Ended {
-    let Some((count, skipped)) = lines.iter().rev().find_map(|line| kit_count(line)) else {
-        return Ended::Failed(Count::default(), anyhow::anyhow!("the kit ended without a summary"));
-    };
-    if succeeded && count.failed == 0 && skipped == 0 && count.passed > 0 {
-        return Ended::Passed(count);
-    }
-    let error = anyhow::anyhow!("{} cases failed and {skipped} were skipped", count.failed);
-    Ended::Failed(count, error)
-}
-
-/// Reads `124 passed, 0 failed, 0 skipped`: counts, and the skipped ones.
-fn kit_count(line: &str) -> Option<(Count, u64)> {
-    let number = |word: &str| line.split(',').find_map(|part| numbered(part, word));
-    Some((Count { passed: number("passed")?, failed: number("failed")? }, number("skipped")?))
 }
 
 #[cfg(test)]
@@ -216,16 +187,5 @@ mod tests {
         let line = "     Summary [   1.503s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 4 skipped";
         assert_eq!(nextest_count(line), Some(Count { passed: 9, failed: 3 }));
         assert_eq!(nextest_count("        PASS [   0.003s] crate tests::summary"), None);
-        assert_eq!(kit_count("124 passed, 0 failed, 0 skipped"), Some((Count { passed: 124, failed: 0 }, 0)));
-        assert_eq!(kit_count("case x failed"), None);
-    }
-
-    #[test]
-    fn a_skipped_case_is_no_pass() {
-        let lines = |text: &str| vec![text.to_owned()];
-        assert!(matches!(judge_kit(&lines("3 passed, 0 failed, 0 skipped"), true), Ended::Passed(_)));
-        assert!(matches!(judge_kit(&lines("3 passed, 0 failed, 1 skipped"), true), Ended::Failed(..)));
-        assert!(matches!(judge_kit(&lines("0 passed, 0 failed, 0 skipped"), true), Ended::Failed(..)));
-        assert!(matches!(judge_kit(&lines("Traceback"), false), Ended::Failed(..)));
     }
 }

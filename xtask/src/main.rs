@@ -1,4 +1,4 @@
-//! Development tasks: `cargo xtask ci`, `tidy`, `docs`, `setup`.
+//! Development tasks: `cargo xtask ci`, `tidy`, `docs`, `conformance`, `setup`.
 //!
 //! Everything that continuous integration checks is here, so that it runs the same on every host. Knows the files of
 //! the repository, but no type of the product.
@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool that talks to its user")]
 
 mod ci;
+mod conformance;
 mod docs;
 mod process;
 mod setup;
@@ -21,6 +22,8 @@ usage: cargo xtask <command>
           generated pages, examples, and the FlatMachine conformance kit when FLATMACHINE_KIT names its folder
   tidy    rules about the source tree that no compiler checks
   docs    writes the generated pages of docs/ again; `docs --check` only compares
+  conformance
+          runs the FlatMachine conformance kit and writes its report into docs/compatibility.md
   setup   installs the tools that ci needs and that are missing";
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["docs"] => docs::write(&root),
         ["docs", "--check"] => docs::check(&root),
+        ["conformance"] => conformance::write(&root),
         ["setup"] => setup::run(),
         [] | ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
