@@ -104,7 +104,7 @@ const PLACES: &[Place] = &[
         advice: "ports and documents know no async runtime",
     },
     Place {
-        words: &["println", "print", "eprintln", "eprint", "dbg"],
+        words: &["println!", "print!", "eprintln!", "eprint!", "dbg!"],
         applies: |path| is_product(path) && path != "crates/cli/src/output.rs",
         advice: "only `crates/cli/src/output.rs` prints",
     },
@@ -238,6 +238,7 @@ mod tests {
             ("crates/core/src/a.rs", "// an Instant is not known here\nfn instant() {}"),
             ("crates/core/src/a.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n    use std::collections::HashMap;\n}\n"),
             ("crates/cli/src/output.rs", "println!(\"x\");"),
+            ("crates/spec/src/a.rs", "print(\"x\"); pretty_print!(x);"),
             ("crates/cli/src/config.rs", "let key = std::env::var(\"KEY\");"),
             ("crates/stores/src/sqlite.rs", "let sql = \"SELECT 1\";"),
             ("crates/runtime/src/a.rs", "let text = \"please SELECT one\";"),
