@@ -310,9 +310,12 @@ impl<'a> Turn<'a> {
         if let Some(due) = self.run.ledger.deadline {
             self.set_timer(due, TimerPurpose::RunDeadline);
         }
-        if resumes {
-            return;
+        if !resumes {
+            self.initial_context();
         }
+    }
+
+    fn initial_context(&mut self) {
         let scope = Scope::new().with("input", self.run.start.input.clone());
         let mut set = Vec::with_capacity(self.machine.context.len());
         for (key, template) in &self.machine.context {
@@ -328,8 +331,9 @@ impl<'a> Turn<'a> {
         let state = self.run.state.clone();
         self.emit(Entry::RunReopened);
         self.goto(Stage::Starting);
-        if let Some(state) = state {
-            self.enter(&state);
+        match state {
+            Some(state) => self.enter(&state),
+            None => self.initial_context(),
         }
     }
 

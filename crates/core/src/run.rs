@@ -577,9 +577,12 @@ impl Run {
         self.children.values().any(|child| child.awaited)
     }
 
-    /// The earliest timer, when one runs.
+    /// When the earliest timer is due. None while the run is held: its timers fire once it goes on.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
+        if self.hold.is_some() && self.ending.is_none() {
+            return None;
+        }
         self.timers.values().map(|timer| timer.due).min()
     }
 

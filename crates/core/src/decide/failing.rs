@@ -72,10 +72,15 @@ impl Turn<'_> {
     fn close_all(&mut self, over: bool) {
         let calls: Vec<_> = self.run.calls.iter().map(|(id, call)| (*id, call.is_out(), call.reserved)).collect();
         for (effect, out, reserved) in calls {
+            let asked = self.decision.effects.len();
+            self.decision.effects.retain(|other| *other != Effect::Call(effect));
+            let unsent = self.decision.effects.len() < asked;
             // A call that is out may be served and billed although nobody listens any more.
-            let used = if out { reserved } else { Amounts::ZERO };
-            self.emit(Entry::CallAbandoned { effect, used, estimated: out && !used.is_zero() });
-            self.ask(Effect::Abandon(effect));
+            let used = if out && !unsent { reserved } else { Amounts::ZERO };
+            self.emit(Entry::CallAbandoned { effect, used, estimated: !used.is_zero() });
+            if !unsent {
+                self.ask(Effect::Abandon(effect));
+            }
         }
         let waits: Vec<_> = self.run.waits.keys().copied().collect();
         for wait in waits {
