@@ -1,0 +1,231 @@
+//! The wire format of Anthropic messages. Pure mapping.
+
+mod stream;
+
+use windlass_core::machine::ToolDefinition;
+use windlass_core::request::ModelRequest;
+use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
+use windlass_core::value::{Map, Value};
+
+use crate::errors::{Fault, ProviderError};
+use crate::schema;
+use crate::wire::{self, Answer, Assemble, StructuredOutput, Wire, count, text};
+
+/// The version of the API that this mapping speaks.
+const VERSION: &str = "2023-06-01";
+
+/// Body keys that parameters must not set.
+const RESERVED: &[&str] = &["model", "messages", "system", "tools", "stream", "max_tokens"];
+
+/// Models without structured outputs, by the start of their name.
+const WITHOUT_SCHEMA: &[&str] = &[
+    "claude-2", "claude-3", "claude-instant", "claude-opus-4-0", "claude-opus-4-2", "claude-sonnet-4-0", "claude-sonnet-4-2",
+];
+
+/// Anthropic messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Anthropic;
+
+impl Wire for Anthropic {
+    fn path(&self) -> &'static str {
+        "messages"
+    }
+
+    fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
+        let key = key.map(|key| ("x-api-key", key.to_owned()));
+        key.into_iter().chain([("anthropic-version", VERSION.to_owned())]).collect()
+    }
+
+    fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
+        wire::check(&request.messages)?;
+        let model = wire::model_name(request);
+        let mut body = Map::new();
+        body.insert("model".into(), Value::str(model));
+        body.insert("max_tokens".into(), Value::count(request.max_tokens));
+        let system: Vec<&str> = request.messages.iter().filter_map(instructions).collect();
+        if !system.is_empty() {
+            body.insert("system".into(), Value::str(system.join("\n\n")));
+        }
+        body.insert("messages".into(), messages(&request.messages, &request.provider));
+        if !request.tools.is_empty() {
+            body.insert("tools".into(), Value::list(request.tools.iter().map(tool).collect()));
+        }
+        if request.stream {
+            body.insert("stream".into(), Value::Bool(true));
+        }
+        wire::add_params(&mut body, &request.params, RESERVED)?;
+        if let Some(stop) = body.shift_remove("stop") {
+            let list = if stop.as_list().is_some() { stop } else { Value::list(vec![stop]) };
+            body.insert("stop_sequences".into(), list);
+        }
+        let takes_schema = structured == StructuredOutput::Schema && !WITHOUT_SCHEMA.iter().any(|s| model.starts_with(s));
+        let schema = request.output_schema.as_ref().filter(|_| takes_schema).and_then(schema::for_anthropic);
+        if let Some(schema) = schema {
+            let mut config = body.get("output_config").and_then(Value::as_map).cloned().unwrap_or_default();
+            let format = Value::object([("type", Value::str("json_schema")), ("schema", schema)]);
+            config.entry("format".into()).or_insert(format);
+            body.insert("output_config".into(), Value::map(config));
+        }
+        Ok(Value::map(body))
+    }
+
+    fn answer(&self, body: &Value) -> Result<Answer, Fault> {
+        if body.get("error").is_some_and(Value::is_truthy) {
+            return Err(Fault::Refused(Box::new(ProviderError::from_value(None, body))));
+        }
+        let Some(blocks) = body.get("content").and_then(Value::as_list) else {
+            return Err(Fault::Malformed("it has no `content`".to_owned()));
+        };
+        let Some(reason) = text(body, "stop_reason") else {
+            return Err(Fault::Truncated("it has no stop reason".to_owned()));
+        };
+        let mut parts = Parts::default();
+        for block in blocks {
+            parts.block(block, None);
+        }
+        Ok(parts.answer(reason, usage(body.get("usage")), text(body, "id"), text(body, "model")))
+    }
+
+    fn stream(&self) -> Box<dyn Assemble> {
+        Box::new(stream::Assembler::default())
+    }
+}
+
+/// What the content blocks of an answer add up to.
+#[derive(Debug, Default)]
+struct Parts {
+    content: String,
+    has_content: bool,
+    tool_calls: Vec<ToolRequest>,
+    attached: Vec<Value>,
+}
+
+impl Parts {
+    /// Adds a block; `input` is the streamed text of a tool call's arguments.
+    fn block(&mut self, block: &Value, input: Option<&str>) {
+        match text(block, "type") {
+            Some("text") => {
+                self.has_content = true;
+                self.content.push_str(text(block, "text").unwrap_or_default());
+            }
+            Some("tool_use") => {
+                let arguments = match (input.filter(|text| !text.is_empty()), block.get("input")) {
+                    (Some(text), _) => wire::arguments(text),
+                    (None, Some(map @ Value::Map(_))) => map.clone(),
+                    (None, None | Some(Value::Null)) => Value::empty_map(),
+                    (None, Some(other)) => Value::str(other.to_json()),
+                };
+                let part = |key: &str| text(block, key).unwrap_or_default().into();
+                self.tool_calls.push(ToolRequest { id: part("id"), name: part("name"), arguments });
+            }
+            _ => self.attached.push(block.clone()),
+        }
+    }
+
+    fn answer(self, reason: &str, usage: Usage, id: Option<&str>, model: Option<&str>) -> Answer {
+        let finish = match reason {
+            "max_tokens" | "model_context_window_exceeded" => Finish::Length,
+            "refusal" => Finish::ContentFilter,
+            _ if !self.tool_calls.is_empty() => Finish::ToolUse,
+            _ => Finish::Stop,
+        };
+        Answer {
+            content: self.content,
+            has_content: self.has_content,
+            tool_calls: self.tool_calls,
+            finish,
+            finish_word: Some(reason.into()),
+            usage,
+            attachments: if self.attached.is_empty() { Value::Null } else { Value::list(self.attached) },
+            id: id.map(Into::into),
+            model: model.map(Into::into),
+        }
+    }
+}
+
+fn instructions(message: &Message) -> Option<&str> {
+    match message {
+        Message::System { content } => Some(&**content).filter(|text| !text.is_empty()),
+        Message::User { .. } | Message::Assistant { .. } | Message::Tool { .. } => None,
+    }
+}
+
+/// Turns of two roles in alternation: what follows in the same role joins the turn before it.
+fn messages(messages: &[Message], provider: &str) -> Value {
+    let mut turns: Vec<(&str, Vec<Value>)> = Vec::new();
+    for message in messages {
+        let (role, blocks) = match message {
+            Message::System { .. } => continue,
+            Message::User { content } => ("user", vec![said(content)]),
+            Message::Assistant { content, tool_calls, attachments } => {
+                let attached = attachments.get(provider).and_then(Value::as_list).unwrap_or_default();
+                let text = Some(said(content)).filter(|_| !content.is_empty());
+                ("assistant", attached.iter().cloned().chain(text).chain(tool_calls.iter().map(call)).collect())
+            }
+            Message::Tool { call_id, content, is_error } => ("user", vec![result(call_id, content, *is_error)]),
+        };
+        match turns.last_mut() {
+            _ if blocks.is_empty() => {}
+            Some((last, all)) if *last == role => all.extend(blocks),
+            _ => turns.push((role, blocks)),
+        }
+    }
+    let turn = |(role, blocks): (&str, Vec<Value>)| {
+        Value::object([("role", Value::str(role)), ("content", Value::list(blocks))])
+    };
+    Value::list(turns.into_iter().map(turn).collect())
+}
+
+fn said(content: &str) -> Value {
+    Value::object([("type", Value::str("text")), ("text", Value::str(content))])
+}
+
+fn call(call: &ToolRequest) -> Value {
+    // An input must be a mapping here; text that was none goes back under a name.
+    let input = match &call.arguments {
+        map @ Value::Map(_) => map.clone(),
+        other => Value::object([("invalid_arguments", other.clone())]),
+    };
+    Value::object([
+        ("type", Value::str("tool_use")),
+        ("id", call.id.clone().into()),
+        ("name", call.name.clone().into()),
+        ("input", input),
+    ])
+}
+
+fn result(id: &str, content: &str, is_error: bool) -> Value {
+    let mut map = Map::new();
+    map.insert("type".into(), "tool_result".into());
+    map.insert("tool_use_id".into(), id.into());
+    map.insert("content".into(), content.into());
+    if is_error {
+        map.insert("is_error".into(), Value::Bool(true));
+    }
+    Value::map(map)
+}
+
+fn tool(tool: &ToolDefinition) -> Value {
+    let mut map = Map::new();
+    map.insert("name".into(), tool.name.clone().into());
+    if !tool.description.is_empty() {
+        map.insert("description".into(), tool.description.clone().into());
+    }
+    let schema = if tool.parameters.is_null() { Value::object([("type", "object".into())]) } else { tool.parameters.clone() };
+    map.insert("input_schema".into(), schema);
+    Value::map(map)
+}
+
+fn usage(value: Option<&Value>) -> Usage {
+    let Some(value) = value else { return Usage::default() };
+    Usage {
+        input: count(value.get("input_tokens")),
+        cache_read: count(value.get("cache_read_input_tokens")),
+        cache_write: count(value.get("cache_creation_input_tokens")),
+        output: count(value.get("output_tokens")),
+        reasoning: count(value.get("output_tokens_details").and_then(|d| d.get("thinking_tokens"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

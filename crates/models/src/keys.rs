@@ -1,0 +1,152 @@
+//! Where keys come from, and how they are kept out of everything that is shown or stored.
+//!
+//! Reads no environment and no file: the caller hands everything in.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+use windlass_core::failure::Failure;
+use windlass_core::value::{Map, Value};
+
+/// Keys shorter than this are not looked for in texts: they would match by accident.
+const REDACT_BYTES_MIN: usize = 8;
+
+/// What stands in a text for a key.
+const REDACTED: &str = "[redacted]";
+
+/// Every key this process knows. `Debug` shows names only.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    secrets: BTreeMap<String, SecretString>,
+    providers: BTreeMap<String, SecretString>,
+    environment: BTreeMap<String, SecretString>,
+}
+
+impl Keys {
+    /// Adds a secret that documents refer to by `reference`.
+    #[must_use]
+    pub fn secret(mut self, reference: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.secrets.insert(reference.into(), value.into());
+        self
+    }
+
+    /// Adds the key of a provider, as configured.
+    #[must_use]
+    pub fn provider(mut self, provider: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.providers.insert(provider.into(), value.into());
+        self
+    }
+
+    /// Adds the value of an environment variable that the caller read; [`variable`] names the one of a provider.
+    #[must_use]
+    pub fn environment(mut self, variable: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.environment.insert(variable.into(), value.into());
+        self
+    }
+
+    /// These keys, and those of another set that have no name here.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let add = |to: &mut BTreeMap<String, SecretString>, from: BTreeMap<String, SecretString>| {
+            from.into_iter().for_each(|(name, value)| {
+                to.entry(name).or_insert(value);
+            });
+        };
+        add(&mut self.secrets, other.secrets);
+        add(&mut self.providers, other.providers);
+        add(&mut self.environment, other.environment);
+        self
+    }
+
+    /// The key for a call: what the document refers to, else what is configured for the provider, else what the
+    /// environment says for it. Empty values count as absent.
+    #[must_use]
+    pub fn resolve(&self, reference: Option<&str>, provider: &str) -> Option<&SecretString> {
+        let referred = reference.and_then(|name| self.secrets.get(name).or_else(|| self.environment.get(name)));
+        [referred, self.providers.get(provider), self.environment.get(&variable(provider))]
+            .into_iter()
+            .flatten()
+            .find(|key| !key.expose_secret().trim().is_empty())
+    }
+
+    /// The text without any known key.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> Option<String> {
+        let values = self.secrets.values().chain(self.providers.values()).chain(self.environment.values());
+        let mut out: Option<String> = None;
+        for value in values.map(|v| v.expose_secret().trim()).filter(|v| v.len() >= REDACT_BYTES_MIN) {
+            let current = out.as_deref().unwrap_or(text);
+            if current.contains(value) {
+                out = Some(current.replace(value, REDACTED));
+            }
+        }
+        out
+    }
+
+    /// The failure without any known key in its message, its type or its detail.
+    #[must_use]
+    pub fn redact_failure(&self, mut failure: Failure) -> Failure {
+        if let Some(message) = self.redact(&failure.message) {
+            failure.message = message.into();
+        }
+        failure.error_type = failure.error_type.map(|t| self.redact(&t).map_or(t, Into::into));
+        failure.detail = self.redact_value(&failure.detail);
+        failure
+    }
+
+    fn redact_value(&self, value: &Value) -> Value {
+        match value {
+            Value::Str(text) => self.redact(text).map_or_else(|| value.clone(), Value::str),
+            Value::List(items) => Value::list(items.iter().map(|item| self.redact_value(item)).collect()),
+            Value::Map(map) => {
+                Value::map(map.iter().map(|(k, v)| (k.clone(), self.redact_value(v))).collect::<Map>())
+            }
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => value.clone(),
+        }
+    }
+}
+
+/// The environment variable that conventionally holds a provider's key: `OPENAI_API_KEY` for `openai`.
+#[must_use]
+pub fn variable(provider: &str) -> String {
+    let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    format!("{}_API_KEY", provider.chars().map(upper).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::failure::Code;
+
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::default()
+            .secret("doc", "sk-document-1")
+            .secret("empty", "  ")
+            .provider("openai", "sk-configured-2")
+            .environment("OPENAI_API_KEY", "sk-environment-3")
+            .environment("MY_PROXY_API_KEY", "sk-environment-4")
+    }
+
+    #[test]
+    fn document_then_configuration_then_environment() {
+        let keys = keys();
+        let find = |reference, provider| keys.resolve(reference, provider).map(|k| k.expose_secret().to_owned());
+        assert_eq!(find(Some("doc"), "openai").as_deref(), Some("sk-document-1"));
+        assert_eq!(find(Some("MY_PROXY_API_KEY"), "openai").as_deref(), Some("sk-environment-4"));
+        assert_eq!(find(Some("gone"), "openai").as_deref(), Some("sk-configured-2"));
+        assert_eq!(find(Some("empty"), "openai").as_deref(), Some("sk-configured-2"));
+        assert_eq!(find(None, "my-proxy").as_deref(), Some("sk-environment-4"));
+        assert_eq!(find(None, "other"), None);
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        let keys = keys();
+        assert!(!format!("{keys:?}").contains("sk-"));
+        let failure = Failure::new(Code::ProviderAuth, "bad key sk-environment-3!")
+            .detail(Value::object([("code", Value::list(vec!["sk-document-1".into(), Value::Int(1)]))]));
+        let shown = format!("{:?}", keys.redact_failure(failure));
+        assert!(!shown.contains("sk-") && shown.contains(REDACTED), "{shown}");
+    }
+}

@@ -1,0 +1,380 @@
+//! The providers this build knows, how a request finds its own, and what every answer gets on its way back: cost,
+//! provider data, and no key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use windlass_core::effect::Spent;
+use windlass_core::ids::Name;
+use windlass_core::input::Quote;
+use windlass_core::machine::ModelSettings;
+use windlass_core::request::ModelRequest;
+use windlass_core::transcript::{Reply, Usage};
+use windlass_core::value::Value;
+use windlass_ports::BoxFuture;
+use windlass_ports::model::{Model, ModelResult};
+
+use crate::anthropic::Anthropic;
+use crate::errors::Fault;
+use crate::keys::{Keys, variable};
+use crate::openai::OpenAi;
+use crate::prices::{PriceBook, Rates};
+use crate::scripted::{Live, Scripts};
+use crate::sender::{self, Bounds, Outgoing, Sender};
+use crate::wire::{Answer, StructuredOutput, Wire, distinct_ids, model_name};
+
+/// Version under which prices of a script are journaled.
+const SCRIPT_PRICES: &str = "script";
+
+/// What a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Answers from a script.
+    Scripted,
+    /// OpenAI chat completions, which most servers speak.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// Anthropic messages.
+    Anthropic,
+}
+
+/// A provider that is known by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Provider {
+    /// Its name in documents.
+    pub name: &'static str,
+    /// What it speaks.
+    pub kind: Kind,
+    /// Its address.
+    pub base_url: Option<&'static str>,
+    /// How it takes output schemas at that address.
+    pub structured_output: StructuredOutput,
+    /// Whether it answers nobody without a key at that address.
+    pub needs_key: bool,
+}
+
+const fn compatible(name: &'static str, base_url: &'static str) -> Provider {
+    let (kind, structured_output) = (Kind::OpenAi, StructuredOutput::Object);
+    Provider { name, kind, base_url: Some(base_url), structured_output, needs_key: true }
+}
+
+/// Every provider that is known by name. Any other name is an OpenAI-compatible server, once it has an address.
+pub const ALL: &[Provider] = &[
+    Provider {
+        name: "scripted",
+        kind: Kind::Scripted,
+        base_url: None,
+        structured_output: StructuredOutput::Off,
+        needs_key: false,
+    },
+    Provider {
+        name: "openai",
+        kind: Kind::OpenAi,
+        base_url: Some("https://api.openai.com/v1"),
+        structured_output: StructuredOutput::Schema,
+        needs_key: true,
+    },
+    Provider {
+        name: "anthropic",
+        kind: Kind::Anthropic,
+        base_url: Some("https://api.anthropic.com/v1"),
+        structured_output: StructuredOutput::Schema,
+        needs_key: true,
+    },
+    compatible("cerebras", "https://api.cerebras.ai/v1"),
+    compatible("deepseek", "https://api.deepseek.com/v1"),
+    compatible("groq", "https://api.groq.com/openai/v1"),
+    compatible("mistral", "https://api.mistral.ai/v1"),
+    compatible("openrouter", "https://openrouter.ai/api/v1"),
+    compatible("together", "https://api.together.xyz/v1"),
+    compatible("xai", "https://api.x.ai/v1"),
+    Provider { needs_key: false, ..compatible("ollama", "http://localhost:11434/v1") },
+];
+
+/// The environment variables that hold keys of the known providers, for a caller that reads the environment.
+pub fn key_variables() -> impl Iterator<Item = String> {
+    ALL.iter().filter(|p| p.needs_key).map(|p| variable(p.name))
+}
+
+/// What is configured about a provider.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderSettings {
+    /// What it speaks; OpenAI chat completions for a name that is not known.
+    pub kind: Option<Kind>,
+    /// Its address, up to `/v1`. An address in a document goes before it.
+    pub base_url: Option<String>,
+    /// Its key.
+    pub api_key: Option<SecretString>,
+    /// How it takes output schemas.
+    pub structured_output: Option<StructuredOutput>,
+    /// Headers sent with every request.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Builds [`Models`].
+#[derive(Debug)]
+pub struct Builder {
+    providers: BTreeMap<String, ProviderSettings>,
+    keys: Keys,
+    prices: PriceBook,
+    scripts: Scripts,
+    script_everything: bool,
+    bounds: Bounds,
+}
+
+impl Builder {
+    /// Configures a provider; its key is used after the keys that documents name.
+    #[must_use]
+    pub fn provider(mut self, name: impl Into<String>, settings: ProviderSettings) -> Self {
+        let name = name.into();
+        if let Some(key) = &settings.api_key {
+            self.keys = self.keys.provider(name.clone(), key.clone());
+        }
+        self.providers.insert(name, settings);
+        self
+    }
+
+    /// Adds keys: secrets that documents name, and values of environment variables.
+    #[must_use]
+    pub fn keys(mut self, keys: Keys) -> Self {
+        self.keys = keys.and(self.keys);
+        self
+    }
+
+    /// Sets the prices; the built-in book without this.
+    #[must_use]
+    pub fn prices(mut self, prices: PriceBook) -> Self {
+        self.prices = prices;
+        self
+    }
+
+    /// Sets the scripts of the scripted provider.
+    #[must_use]
+    pub fn scripts(mut self, scripts: Scripts) -> Self {
+        self.scripts = scripts;
+        self
+    }
+
+    /// Answers requests to every provider from the scripts: nothing leaves the process.
+    #[must_use]
+    pub fn script_everything(mut self, yes: bool) -> Self {
+        self.script_everything = yes;
+        self
+    }
+
+    /// Sets the bounds of exchanges.
+    #[must_use]
+    pub fn bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
+    /// The models.
+    #[must_use]
+    pub fn build(self) -> Models {
+        let Self { providers, keys, prices, scripts, script_everything, bounds } = self;
+        Models { providers, keys, prices, scripts, script_everything, sender: Sender::new(bounds) }
+    }
+}
+
+/// Every model that can be called.
+#[derive(Debug)]
+pub struct Models {
+    providers: BTreeMap<String, ProviderSettings>,
+    keys: Keys,
+    prices: PriceBook,
+    scripts: Scripts,
+    script_everything: bool,
+    sender: Sender,
+}
+
+/// Where a request goes.
+enum Route {
+    Script(Arc<Live>),
+    Wire(Box<Target>),
+}
+
+struct Target {
+    wire: &'static dyn Wire,
+    outgoing: Outgoing,
+}
+
+impl Models {
+    /// Starts with the built-in prices, no key and no script.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            providers: BTreeMap::new(),
+            keys: Keys::default(),
+            prices: PriceBook::builtin(),
+            scripts: Scripts::default(),
+            script_everything: false,
+            bounds: Bounds::default(),
+        }
+    }
+
+    fn is_scripted(&self, provider: &str) -> bool {
+        self.script_everything || self.kind(provider) == Some(Kind::Scripted)
+    }
+
+    fn kind(&self, provider: &str) -> Option<Kind> {
+        let known = || ALL.iter().find(|p| p.name == provider).map(|p| p.kind);
+        match self.providers.get(provider) {
+            Some(settings) => settings.kind.or_else(known).or(Some(Kind::OpenAi)),
+            None => known(),
+        }
+    }
+
+    fn route(&self, request: &ModelRequest) -> Result<Route, Fault> {
+        let provider = &*request.provider;
+        if self.is_scripted(provider) {
+            return self.scripts.find(&request.model, &request.params).map(Route::Script);
+        }
+        let settings = self.providers.get(provider);
+        let known = ALL.iter().find(|p| p.name == provider);
+        let address = request.base_url.as_deref().or(settings.and_then(|s| s.base_url.as_deref()));
+        let address = address.or(known.and_then(|p| p.base_url)).ok_or_else(|| unknown(provider))?;
+        let at_home = known.filter(|p| p.base_url == Some(address.trim_end_matches('/')));
+        let wire: &'static dyn Wire = match self.kind(provider) {
+            Some(Kind::Anthropic) => &Anthropic,
+            Some(Kind::OpenAi) | None => &OpenAi,
+            Some(Kind::Scripted) => return Err(unknown(provider)),
+        };
+        let key = self.keys.resolve(request.key.as_deref(), provider);
+        if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
+            let variable = variable(provider);
+            let text = format!("no key for `{provider}`; set `{variable}`, or `api_key` in the provider's configuration");
+            return Err(Fault::NoKey(text));
+        }
+        let structured = settings.and_then(|s| s.structured_output);
+        let structured = structured.unwrap_or_else(|| match wire_default(self.kind(provider)) {
+            Some(always) => always,
+            None => at_home.map(|p| p.structured_output).unwrap_or_default(),
+        });
+        let mut headers = reqwest::header::HeaderMap::new();
+        let fixed = wire.headers(key.map(|k| k.expose_secret().trim()));
+        let fixed = fixed.iter().map(|(name, value)| (*name, value.as_str()));
+        let configured = settings.into_iter().flat_map(|s| &s.headers).map(|(n, v)| (n.as_str(), v.as_str()));
+        for (name, value) in [("content-type", "application/json")].into_iter().chain(fixed).chain(configured) {
+            let (name, value) = sender::header(name, value)?;
+            headers.insert(name, value);
+        }
+        let outgoing = Outgoing {
+            url: sender::address(address, wire.path())?,
+            headers,
+            body: wire.body(request, structured)?.to_json(),
+            timeout_ms: request.timeout_ms,
+        };
+        Ok(Route::Wire(Box::new(Target { wire, outgoing })))
+    }
+
+    async fn perform(&self, request: ModelRequest) -> ModelResult {
+        let (result, cost, heads, rates) = match self.route(&request) {
+            Err(fault) => (Err(fault), None, Value::Null, None),
+            Ok(Route::Script(live)) => {
+                let played = live.play(&request).await;
+                let rates = live.rates(&request.model).map(|rates| (rates, SCRIPT_PRICES.into()));
+                (played.result, played.cost_micros, Value::Null, rates)
+            }
+            Ok(Route::Wire(target)) => match self.sender.exchange(target.outgoing, target.wire).await {
+                Ok((answer, heads)) => (Ok(answer), None, heads, None),
+                Err(fault) => (Err(fault), None, Value::Null, None),
+            },
+        };
+        match result {
+            Ok(answer) => {
+                let rates = rates.or_else(|| self.prices.find(&request.provider, model_name(&request)));
+                settled(&request, answer, &heads, cost, rates)
+            }
+            Err(fault) => {
+                let (failure, spent) = fault.failure();
+                ModelResult { outcome: Err(self.keys.redact_failure(failure)), spent }
+            }
+        }
+    }
+}
+
+/// Anthropic's format says by itself which models take a schema.
+fn wire_default(kind: Option<Kind>) -> Option<StructuredOutput> {
+    (kind == Some(Kind::Anthropic)).then_some(StructuredOutput::Schema)
+}
+
+fn unknown(provider: &str) -> Fault {
+    let names: Vec<&str> = ALL.iter().map(|p| p.name).collect();
+    let names = names.join("`, `");
+    Fault::Unknown(format!(
+        "the provider `{provider}` is not known; known are `{names}`; give any other OpenAI-compatible server a `base_url`"
+    ))
+}
+
+fn settled(
+    request: &ModelRequest,
+    mut answer: Answer,
+    heads: &Value,
+    cost: Option<u64>,
+    rates: Option<(Rates, Name)>,
+) -> ModelResult {
+    distinct_ids(&mut answer.tool_calls, &format!("call_{}", request.messages.len()));
+    let priced = rates.and_then(|(rates, version)| Some((rates.cost_micros(&answer.usage)?, version)));
+    let (cost_micros, prices) = match (cost, priced) {
+        (Some(cost), _) => (Some(cost), Some(SCRIPT_PRICES.into())),
+        (None, Some((cost, version))) => (Some(cost), Some(version)),
+        (None, None) => (None, None),
+    };
+    let attachments = match answer.attachments {
+        Value::Null => Value::Null,
+        parts => Value::object([(request.provider.clone(), parts)]),
+    };
+    let word = |text: Option<Name>| text.map_or(Value::Null, Value::Str);
+    let provider_data = Value::object([
+        ("request_id", heads.get("request_id").cloned().unwrap_or_default()),
+        ("response_id", word(answer.id)),
+        ("model", word(answer.model)),
+        ("finish_reason", word(answer.finish_word)),
+        ("rate_limits", heads.get("rate_limits").cloned().unwrap_or_default()),
+    ]);
+    let spent = spent(&answer.usage, cost_micros);
+    let reply = Reply {
+        content: answer.content.into(),
+        has_content: answer.has_content,
+        tool_calls: answer.tool_calls,
+        finish: answer.finish,
+        usage: answer.usage,
+        cost_micros,
+        prices,
+        attachments,
+        provider_data,
+    };
+    ModelResult { outcome: Ok(reply), spent }
+}
+
+/// Known only when both sides of the usage are; a model without a price costs nothing that anybody knows of.
+fn spent(usage: &Usage, cost_micros: Option<u64>) -> Spent {
+    match (usage.input, usage.output, usage.total()) {
+        (Some(_), Some(_), Some(tokens)) => Spent::Known { tokens, cost_micros: cost_micros.unwrap_or(0) },
+        _ => Spent::Unknown,
+    }
+}
+
+impl Model for Models {
+    fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
+        Box::pin(self.perform(request))
+    }
+
+    fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
+        if self.is_scripted(&settings.provider) {
+            let live = self.scripts.find(&settings.model, &settings.params).ok();
+            let rates = live.and_then(|live| live.rates(&settings.model));
+            if let Some(rates) = rates {
+                return Some(rates.quote(SCRIPT_PRICES.into()));
+            }
+        }
+        let model = settings.model.strip_prefix(&*settings.provider).and_then(|rest| rest.strip_prefix('/'));
+        let (rates, version) = self.prices.find(&settings.provider, model.unwrap_or(&settings.model))?;
+        Some(rates.quote(version))
+    }
+}

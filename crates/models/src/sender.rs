@@ -1,0 +1,269 @@
+//! The one place that talks to providers: one request out, one bounded answer in, no retries, no proxy, no redirect.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use windlass_core::value::{Map, Value};
+
+use crate::errors::{Fault, ProviderError};
+use crate::sse;
+use crate::wire::{Answer, Wire};
+
+/// Bytes of an error body that are read.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// Bounds of one exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Milliseconds to connect.
+    pub connect_timeout_ms: u64,
+    /// Milliseconds that a stream may stand still.
+    pub idle_timeout_ms: u64,
+    /// Bytes of an answer.
+    pub answer_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { connect_timeout_ms: 10_000, idle_timeout_ms: 60_000, answer_bytes_max: 16 * 1024 * 1024 }
+    }
+}
+
+/// A request as it leaves.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) url: reqwest::Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+    pub(crate) timeout_ms: u64,
+}
+
+/// Sends requests over one pool of connections, which is made with the first.
+#[derive(Debug, Default)]
+pub(crate) struct Sender {
+    bounds: Bounds,
+    client: OnceLock<Result<reqwest::Client, String>>,
+}
+
+impl Sender {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, client: OnceLock::new() }
+    }
+
+    /// One exchange: the answer, and what the headers say about it.
+    pub(crate) async fn exchange(&self, outgoing: Outgoing, wire: &dyn Wire) -> Result<(Answer, Value), Fault> {
+        let after_ms = outgoing.timeout_ms;
+        let sent = Arc::new(AtomicBool::new(false));
+        let work = self.attempt(outgoing, wire, &sent);
+        match tokio::time::timeout(Duration::from_millis(after_ms), work).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::TimedOut { after_ms, sent: sent.load(Ordering::Acquire) }),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        outgoing: Outgoing,
+        wire: &dyn Wire,
+        sent: &Arc<AtomicBool>,
+    ) -> Result<(Answer, Value), Fault> {
+        let body = Watched { bytes: Some(outgoing.body.into()), sent: Arc::clone(sent) };
+        let request = self.client()?.post(outgoing.url).headers(outgoing.headers).body(reqwest::Body::wrap(body));
+        let mut response = request.send().await.map_err(|error| {
+            let why = chain(error.without_url());
+            if sent.load(Ordering::Acquire) { Fault::Lost(why) } else { Fault::Unreachable(why) }
+        })?;
+        let headers = response.headers().clone();
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let status = response.status();
+        if !status.is_success() {
+            let bytes = self.error_body(&mut response).await;
+            let error = ProviderError::from_body(Some(status.as_u16()), &String::from_utf8_lossy(&bytes));
+            return Err(Fault::Refused(Box::new(error.with_headers(header, jiff::Timestamp::now()))));
+        }
+        let streamed = header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
+        let answer = if streamed {
+            self.streamed(&mut response, wire).await?
+        } else {
+            let bytes = self.whole(&mut response).await?;
+            wire.answer(&parsed(&bytes)?)?
+        };
+        Ok((answer, said_by(header, &headers)))
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, Fault> {
+        let made = self.client.get_or_init(|| {
+            // Fails only when the process has chosen a provider before, which is as good.
+            let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+            reqwest::Client::builder()
+                .no_proxy()
+                .retry(reqwest::retry::never())
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_millis(self.bounds.connect_timeout_ms))
+                .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
+                .build()
+                .map_err(chain)
+        });
+        made.as_ref().map_err(|why| Fault::Unreachable(why.clone()))
+    }
+
+    /// The start of an error body; what cannot be read is left out, since the status says enough.
+    async fn error_body(&self, response: &mut reqwest::Response) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < ERROR_BYTES_MAX {
+            match tokio::time::timeout(Duration::from_millis(self.bounds.idle_timeout_ms), response.chunk()).await {
+                Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk[..chunk.len().min(ERROR_BYTES_MAX - bytes.len())]),
+                Ok(Ok(None) | Err(_)) | Err(_) => break,
+            }
+        }
+        bytes
+    }
+
+    async fn whole(&self, response: &mut reqwest::Response) -> Result<Vec<u8>, Fault> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| Fault::Truncated(chain(error.without_url())))? {
+            if bytes.len() + chunk.len() > self.bounds.answer_bytes_max {
+                return Err(Fault::TooLarge(self.bounds.answer_bytes_max));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    async fn streamed(&self, response: &mut reqwest::Response, wire: &dyn Wire) -> Result<Answer, Fault> {
+        let idle_ms = self.bounds.idle_timeout_ms;
+        let (mut decoder, mut assembler, mut total) = (sse::Decoder::default(), wire.stream(), 0_usize);
+        loop {
+            let next = tokio::time::timeout(Duration::from_millis(idle_ms), response.chunk()).await;
+            let chunk = match next {
+                Err(_) => return Err(Fault::Stalled { idle_ms }),
+                Ok(Err(error)) => return Err(Fault::Truncated(chain(error.without_url()))),
+                Ok(Ok(None)) => return Err(Fault::Truncated("the stream has no end marker".to_owned())),
+                Ok(Ok(Some(chunk))) => chunk,
+            };
+            total = total.saturating_add(chunk.len());
+            if total > self.bounds.answer_bytes_max {
+                return Err(Fault::TooLarge(self.bounds.answer_bytes_max));
+            }
+            for event in decoder.push(&chunk)? {
+                if assembler.event(&event)? {
+                    return assembler.finish();
+                }
+            }
+        }
+    }
+}
+
+/// Reads a whole answer as JSON; text that ends too early is a truncated answer.
+pub(crate) fn parsed(bytes: &[u8]) -> Result<Value, Fault> {
+    let text = std::str::from_utf8(bytes).map_err(|e| Fault::Malformed(format!("it is not UTF-8: {e}")))?;
+    Value::from_json(text).map_err(|error| {
+        if error.is_eof() {
+            Fault::Truncated(format!("the JSON ends too early: {error}"))
+        } else {
+            let start = &text[..text.floor_char_boundary(120)];
+            Fault::Malformed(format!("it is not JSON: {error}; it starts with `{}`", start.escape_debug()))
+        }
+    })
+}
+
+/// The base address with a path appended to its own; a query stays.
+pub(crate) fn address(base: &str, path: &str) -> Result<reqwest::Url, Fault> {
+    let bad = |why: String| Fault::BadAddress(format!("`base_url` is no address: {why}"));
+    let mut url = reqwest::Url::parse(base.trim()).map_err(|e| bad(e.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad(format!("it starts with `{}`, not with `http` or `https`", url.scheme())));
+    }
+    url.path_segments_mut().map_err(|()| bad("it has no path".to_owned()))?.pop_if_empty().extend(path.split('/'));
+    Ok(url)
+}
+
+/// A header that is never shown.
+pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Fault> {
+    let bad = || Fault::NoKey(format!("the header `{name}` or the key in it has characters that no header may have"));
+    let mut out = HeaderValue::from_str(value).map_err(|_| bad())?;
+    out.set_sensitive(true);
+    Ok((HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?, out))
+}
+
+/// Request id and rate-limit windows, null where the provider says nothing.
+fn said_by<'a>(header: impl Fn(&str) -> Option<&'a str>, headers: &HeaderMap) -> Value {
+    let id = header("x-request-id").or_else(|| header("request-id")).map_or(Value::Null, Value::str);
+    let mut limits = Map::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        let known = ["x-ratelimit-", "anthropic-ratelimit-"].iter().find_map(|start| name.strip_prefix(start));
+        if let (Some(name), Ok(value)) = (known, value.to_str()) {
+            limits.insert(name.into(), Value::str(value));
+        }
+    }
+    limits.sort_unstable_keys();
+    let limits = if limits.is_empty() { Value::Null } else { Value::map(limits) };
+    Value::object([("request_id", id), ("rate_limits", limits)])
+}
+
+/// An error with all its causes on one line.
+fn chain(error: reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A body of one piece that notes when it is asked for, which is when a connection stands and is written to.
+struct Watched {
+    bytes: Option<Bytes>,
+    sent: Arc<AtomicBool>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.sent.store(true, Ordering::Release);
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_joined() {
+        let join = |base: &str| address(base, "chat/completions").map(|url| url.to_string());
+        assert_eq!(join("http://h:1/v1").as_deref(), Ok("http://h:1/v1/chat/completions"));
+        assert_eq!(join(" http://h:1/v1/ ").as_deref(), Ok("http://h:1/v1/chat/completions"));
+        assert_eq!(join("https://h").as_deref(), Ok("https://h/chat/completions"));
+        assert_eq!(join("https://h/a?api-version=2").as_deref(), Ok("https://h/a/chat/completions?api-version=2"));
+        for bad in ["", "h/v1", "file:///etc/passwd", "mailto:x@y"] {
+            assert!(matches!(join(bad), Err(Fault::BadAddress(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn json_that_ends_early_is_truncated_and_other_text_is_malformed() {
+        assert!(matches!(parsed(b"{\"a\":"), Err(Fault::Truncated(_))));
+        assert!(matches!(parsed(b""), Err(Fault::Truncated(_))));
+        assert!(matches!(parsed(b"<html>"), Err(Fault::Malformed(_))));
+        assert!(matches!(parsed(b"\"\xff\""), Err(Fault::Malformed(_))));
+    }
+}

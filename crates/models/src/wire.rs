@@ -1,0 +1,224 @@
+//! What the mappings of all providers share: the answer they read, the request they write, and checks on both.
+//!
+//! Pure: [`crate::sender`] does the I/O.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use windlass_core::ids::Name;
+use windlass_core::request::ModelRequest;
+use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
+use windlass_core::value::{Map, Value};
+
+use crate::errors::Fault;
+use crate::sse::Event;
+
+/// Keys of a model profile that are settings of the client, not of the request: retries and times are the engine's.
+const CLIENT_KEYS: &[&str] = &["max_retries", "timeout", "timeout_seconds", "script"];
+
+/// How a provider is asked for an answer that fits a schema.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StructuredOutput {
+    /// The schema is sent, where the provider can take it.
+    Schema,
+    /// Only that JSON is wanted is sent, and nothing beside tools, which many servers refuse together with it.
+    #[default]
+    Object,
+    /// Nothing is sent.
+    Off,
+}
+
+/// A provider's answer, before prices.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// Text; empty when there was none.
+    pub(crate) content: String,
+    /// Whether there was a text at all.
+    pub(crate) has_content: bool,
+    /// Tools asked for.
+    pub(crate) tool_calls: Vec<ToolRequest>,
+    /// Why it stopped.
+    pub(crate) finish: Finish,
+    /// The same in the provider's word.
+    pub(crate) finish_word: Option<Name>,
+    /// Tokens.
+    pub(crate) usage: Usage,
+    /// Parts to be sent back to this provider only.
+    pub(crate) attachments: Value,
+    /// The provider's id of the answer.
+    pub(crate) id: Option<Name>,
+    /// The model that answered.
+    pub(crate) model: Option<Name>,
+}
+
+/// One wire format.
+pub(crate) trait Wire: Send + Sync + fmt::Debug {
+    /// Appended to the base address.
+    fn path(&self) -> &'static str;
+
+    /// Headers that carry the key, and fixed ones: name to value.
+    fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)>;
+
+    /// The body of a request.
+    fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault>;
+
+    /// Reads a whole answer.
+    fn answer(&self, body: &Value) -> Result<Answer, Fault>;
+
+    /// Reads a streamed answer.
+    fn stream(&self) -> Box<dyn Assemble>;
+}
+
+/// Puts a streamed answer together.
+pub(crate) trait Assemble: Send {
+    /// Takes the next event. True when the stream said that it is over.
+    fn event(&mut self, event: &Event) -> Result<bool, Fault>;
+
+    /// The answer, once the stream said that it is over.
+    fn finish(self: Box<Self>) -> Result<Answer, Fault>;
+}
+
+/// The model's name on the wire: without its provider's name in front.
+pub(crate) fn model_name(request: &ModelRequest) -> &str {
+    let model = &*request.model;
+    model.strip_prefix(&*request.provider).and_then(|rest| rest.strip_prefix('/')).unwrap_or(model)
+}
+
+/// Adds every parameter of the profile to the body.
+pub(crate) fn add_params(body: &mut Map, params: &Value, reserved: &[&str]) -> Result<(), Fault> {
+    let Some(params) = params.as_map() else { return Ok(()) };
+    for (key, value) in params {
+        if CLIENT_KEYS.contains(&&**key) || value.is_null() {
+            continue;
+        }
+        if reserved.contains(&&**key) {
+            let text = format!("the model parameter `{key}` is written by the engine and cannot be set");
+            return Err(Fault::Unsayable(text));
+        }
+        body.insert(key.clone(), value.clone());
+    }
+    match params.get("n").map(Value::as_int) {
+        None | Some(Some(1)) => Ok(()),
+        Some(_) => Err(Fault::Unsayable("the model parameter `n` must be 1: use `parallel` for samples".to_owned())),
+    }
+}
+
+/// Proves that every tool call of the conversation is answered before the next turn, and nothing else is.
+pub(crate) fn check(messages: &[Message]) -> Result<(), Fault> {
+    let mut open: BTreeSet<&str> = BTreeSet::new();
+    for message in messages {
+        if let Message::Tool { call_id, .. } = message {
+            if !open.remove(&**call_id) {
+                return Err(Fault::Unsayable(format!("the tool message for `{call_id}` answers no open tool call")));
+            }
+            continue;
+        }
+        if let Some(id) = open.first() {
+            return Err(Fault::Unsayable(format!("the tool call `{id}` is not answered before the next message")));
+        }
+        if let Message::Assistant { tool_calls, .. } = message {
+            open = tool_calls.iter().map(|call| &*call.id).collect();
+        }
+    }
+    match open.first() {
+        Some(id) => Err(Fault::Unsayable(format!("the tool call `{id}` is not answered"))),
+        None => Ok(()),
+    }
+}
+
+/// A tool call's arguments: a mapping when the text is one, `{}` for no text, else the text as it is.
+pub(crate) fn arguments(text: &str) -> Value {
+    if text.trim().is_empty() {
+        return Value::empty_map();
+    }
+    match Value::from_json(text) {
+        Ok(value @ Value::Map(_)) => value,
+        Ok(_) | Err(_) => Value::str(text),
+    }
+}
+
+/// Gives every tool call an id of its own, since answers find their call by it. Some servers send none, some repeat.
+pub(crate) fn distinct_ids(calls: &mut [ToolRequest], prefix: &str) {
+    let mut seen: BTreeSet<Name> = BTreeSet::new();
+    for (index, call) in calls.iter_mut().enumerate() {
+        if call.id.is_empty() {
+            call.id = format!("{prefix}_{index}").into();
+        }
+        let first = call.id.clone();
+        let mut copy = 2;
+        while !seen.insert(call.id.clone()) {
+            call.id = format!("{first}_{copy}").into();
+            copy += 1;
+        }
+    }
+}
+
+/// A count of tokens; none for anything that is no whole number from zero.
+pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
+    value.and_then(Value::as_int).and_then(|n| u64::try_from(n).ok())
+}
+
+/// A text at `key`, unless it is absent, null or no text.
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
+    value.get(key).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(id: &str) -> ToolRequest {
+        ToolRequest { id: id.into(), name: "t".into(), arguments: Value::empty_map() }
+    }
+
+    fn asks(ids: &[&str]) -> Message {
+        let tool_calls = ids.iter().map(|id| call(id)).collect();
+        Message::Assistant { content: "".into(), tool_calls, attachments: Value::Null }
+    }
+
+    fn answers(id: &str) -> Message {
+        Message::Tool { call_id: id.into(), content: "".into(), is_error: false }
+    }
+
+    fn user() -> Message {
+        Message::User { content: "u".into() }
+    }
+
+    #[test]
+    fn every_tool_call_is_answered_once_before_the_next_turn() {
+        assert_eq!(check(&[user(), asks(&["a", "b"]), answers("b"), answers("a"), user()]), Ok(()));
+        assert!(check(&[asks(&["a"]), user()]).is_err());
+        assert!(check(&[asks(&["a"])]).is_err());
+        assert!(check(&[answers("a")]).is_err());
+        assert!(check(&[asks(&["a"]), answers("a"), answers("a")]).is_err());
+    }
+
+    #[test]
+    fn arguments_are_a_mapping_or_the_text() {
+        assert_eq!(arguments(r#"{"a":1}"#), Value::object([("a", Value::Int(1))]));
+        assert_eq!(arguments(" "), Value::empty_map());
+        for text in ["{\"a\":", "[1]", "null", "\"x\"", "{} {}"] {
+            assert_eq!(arguments(text), Value::str(text));
+        }
+    }
+
+    #[test]
+    fn ids_become_distinct() {
+        let mut calls = vec![call("x"), call("x"), call(""), call("x_2"), call("x")];
+        distinct_ids(&mut calls, "call_4");
+        let ids: Vec<&str> = calls.iter().map(|c| &*c.id).collect();
+        assert_eq!(ids, ["x", "x_2", "call_4_2", "x_2_2", "x_3"]);
+    }
+
+    #[test]
+    fn reserved_parameters_are_refused_and_client_settings_stay_here() {
+        let params = Value::from_json(r#"{"seed":5,"max_retries":0,"logit_bias":{"1":-1},"top_k":null}"#).expect("JSON");
+        let mut body = Map::new();
+        assert_eq!(add_params(&mut body, &params, &["messages"]), Ok(()));
+        assert_eq!(Value::map(body).to_json(), r#"{"seed":5,"logit_bias":{"1":-1}}"#);
+        let bad = |text: &str| add_params(&mut Map::new(), &Value::from_json(text).expect("JSON"), &["messages"]).is_err();
+        assert!(bad(r#"{"messages":[]}"#) && bad(r#"{"n":2}"#));
+        assert!(!bad(r#"{"n":1}"#));
+    }
+}
