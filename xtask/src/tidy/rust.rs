@@ -104,6 +104,11 @@ const PLACES: &[Place] = &[
         advice: "ports and documents know no async runtime",
     },
     Place {
+        words: &["tokio"],
+        applies: |path| path.starts_with("crates/runtime/src/") && !path.starts_with("crates/runtime/src/shell"),
+        advice: "only `runtime/src/shell/` knows the async runtime; the rest gets time and results as arguments",
+    },
+    Place {
         words: &["println!", "print!", "eprintln!", "eprint!", "dbg!"],
         applies: |path| is_product(path) && path != "crates/cli/src/output.rs",
         advice: "only `crates/cli/src/output.rs` prints",
@@ -222,6 +227,7 @@ mod tests {
             ("crates/core/src/a.rs", "async fn a() {}"),
             ("crates/ports/src/a.rs", "use tokio::sync::Mutex;"),
             ("crates/runtime/src/a.rs", "println!(\"x\");"),
+            ("crates/runtime/src/lease.rs", "tokio::spawn(x);"),
             ("crates/cli/src/main.rs", "eprintln!(\"x\");"),
             ("crates/models/src/a.rs", "let key = std::env::var(\"KEY\");"),
             ("crates/runtime/src/a.rs", "let sql = \"SELECT 1\";"),
@@ -238,6 +244,7 @@ mod tests {
             ("crates/core/src/a.rs", "// an Instant is not known here\nfn instant() {}"),
             ("crates/core/src/a.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n    use std::collections::HashMap;\n}\n"),
             ("crates/cli/src/output.rs", "println!(\"x\");"),
+            ("crates/runtime/src/shell/worker.rs", "tokio::spawn(x);"),
             ("crates/spec/src/a.rs", "print(\"x\"); pretty_print!(x);"),
             ("crates/cli/src/config.rs", "let key = std::env::var(\"KEY\");"),
             ("crates/stores/src/sqlite.rs", "let sql = \"SELECT 1\";"),
