@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Tools, actions and hooks: over HTTP, as commands, and as functions of the embedding program.
+//!
+//! Every tool declares a contract. Nothing here retries, journals or decides: an attempt is made, bounded in time and
+//! bytes, and its failure says whether the call may have happened.
+
+pub mod config;
+pub mod build;
+pub mod kind;
+pub mod function;
+pub mod http;
+pub mod command;
+pub mod webhook;
+pub mod command_hook;
+pub mod observer;
+mod answer;
+mod address;
+mod headers;
+mod client;
+mod process;
+mod role;
+
+pub use build::{Surroundings, build_catalog};
+pub use config::{CatalogConfig, ConfigError};
+pub use function::{FnHook, FnTool};
+pub use kind::{ALL, Kind};

@@ -1,0 +1,259 @@
+//! Builds the catalog from the configuration and reports every mistake at once.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
+use windlass_core::limits::VALUE_BYTES_MAX;
+use windlass_ports::tool::{Catalog, Hook, Tool};
+
+use crate::client::Clients;
+use crate::config::{CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
+use crate::kind::{ALL, Kind, Make};
+use crate::observer::Observer;
+use crate::role::Role;
+
+/// Time for one attempt at most, in milliseconds: a day.
+pub const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// Length of a tool's name that providers take, in bytes.
+const TOOL_NAME_BYTES_MAX: usize = 64;
+
+/// What the configuration is read against. The caller owns the environment and the secrets.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// The folder of the configuration file; relative paths start here.
+    pub folder: &'a Path,
+    /// An environment variable of this process, by name.
+    pub environment: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The secret behind a reference `env:NAME` or `file:PATH`.
+    pub secret: &'a dyn Fn(&str) -> Option<SecretString>,
+    /// Whether a tool or action without a class and an idempotency is refused.
+    pub require_contracts: bool,
+}
+
+impl fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("folder", &self.folder)
+            .field("require_contracts", &self.require_contracts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds every configured tool, action and hook, and the built-in observers.
+///
+/// # Errors
+/// Every unknown type, misplaced key, missing key, wrong value and missing secret.
+pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) -> Result<Catalog, ConfigError> {
+    let clients = Arc::new(Clients::default());
+    let mut problems = Vec::new();
+    let mut catalog = Catalog::default();
+    for name in [crate::observer::LOGGING.name, crate::observer::METRICS.name] {
+        catalog.hooks.insert(name.into(), Arc::new(Observer));
+    }
+    for (name, table) in &config.hooks {
+        let mut site = Site::new("hooks", name, surroundings, &clients, &mut problems);
+        if let Some(hook) = hook(&mut site, table) {
+            catalog.hooks.insert(name.as_str().into(), hook);
+        }
+    }
+    for (group, tables, role) in [("tools", &config.tools, Role::Tool), ("actions", &config.actions, Role::Hook)] {
+        for (name, table) in tables {
+            let mut site = Site::new(group, name, surroundings, &clients, &mut problems);
+            if role == Role::Hook && config.tools.contains_key(name) {
+                site.wrong(
+                    "",
+                    format!("`{name}` is the name of a tool too"),
+                    Some("actions and tools share their names"),
+                );
+            }
+            if let Some(tool) = tool(&mut site, table, role) {
+                catalog.tools.insert(name.as_str().into(), tool);
+            }
+        }
+    }
+    check_verifiers(config, &mut problems);
+    if problems.is_empty() { Ok(catalog) } else { Err(ConfigError { problems }) }
+}
+
+fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
+    let kind = site.kind(&table.kind, true)?;
+    site.bounds(table.timeout_ms, table.output_bytes_max);
+    site.keys(kind, &table.special());
+    match kind.make {
+        Make::Hook(make) => make(site, table),
+        Make::Tool(_) => None,
+    }
+}
+
+fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn Tool>> {
+    let kind = site.kind(&table.kind, false)?;
+    site.tool_name();
+    site.bounds(table.timeout_ms, table.output_bytes_max);
+    site.keys(kind, &table.special());
+    if site.surroundings.require_contracts {
+        for (key, is_given) in [("class", table.class.is_some()), ("idempotency", table.idempotency.is_some())] {
+            if !is_given {
+                let hint = "say what it does to the world and whether a repeat is harmless";
+                site.wrong(key, "this configuration takes no tool without a contract", Some(hint));
+            }
+        }
+    }
+    for (key, schema) in [("input_schema", &table.input_schema), ("output_schema", &table.output_schema)] {
+        if schema.as_ref().is_some_and(|schema| !schema.is_object()) {
+            site.wrong(key, "a JSON Schema is a table", None);
+        }
+    }
+    let contract = contract(site.name, table);
+    match kind.make {
+        Make::Tool(make) => make(site, table, contract, role),
+        Make::Hook(_) => None,
+    }
+}
+
+fn contract(name: &str, table: &ToolConfig) -> Contract {
+    let base = Contract::undeclared(name);
+    Contract {
+        description: table.description.as_deref().unwrap_or_default().into(),
+        input_schema: table.input_schema.clone().map(Into::into).unwrap_or_default(),
+        output_schema: table.output_schema.clone().map(Into::into).unwrap_or_default(),
+        class: table.class.unwrap_or(Class::Write),
+        idempotency: table.idempotency.unwrap_or(Idempotency::None),
+        on_unknown: table.on_unknown.as_ref().map_or(OnUnknown::Ask, |rule| rule.lower()),
+        timeout_ms: table.timeout_ms.unwrap_or(base.timeout_ms),
+        output_bytes_max: table.output_bytes_max.unwrap_or(base.output_bytes_max),
+        ..base
+    }
+}
+
+/// A tool that settles doubts must exist and must change nothing itself.
+fn check_verifiers(config: &CatalogConfig, problems: &mut Vec<Problem>) {
+    for (group, tables) in [("tools", &config.tools), ("actions", &config.actions)] {
+        for (name, table) in tables {
+            let Some(crate::config::OnUnknownConfig::Verify(verifier)) = &table.on_unknown else { continue };
+            let message = match config.tools.get(verifier) {
+                None => format!("there is no tool `{verifier}`"),
+                Some(other) if other.class != Some(Class::Read) => {
+                    format!("the tool `{verifier}` is not of class `read`, so it cannot say whether a call happened")
+                }
+                Some(_) => continue,
+            };
+            problems.push(Problem { key: format!("{group}.{name}.on_unknown"), message, hint: None });
+        }
+    }
+}
+
+/// One table while it is read.
+#[derive(Debug)]
+pub(crate) struct Site<'a> {
+    group: &'static str,
+    /// Name of the table.
+    pub(crate) name: &'a str,
+    surroundings: &'a Surroundings<'a>,
+    clients: &'a Arc<Clients>,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Site<'a> {
+    fn new(
+        group: &'static str,
+        name: &'a str,
+        surroundings: &'a Surroundings<'a>,
+        clients: &'a Arc<Clients>,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        Self { group, name, surroundings, clients, problems }
+    }
+
+    /// Notes a mistake.
+    pub(crate) fn wrong(&mut self, key: &str, message: impl Into<String>, hint: Option<&str>) {
+        let dot = if key.is_empty() { "" } else { "." };
+        let key = format!("{}.{}{dot}{key}", self.group, self.name);
+        self.problems.push(Problem { key, message: message.into(), hint: hint.map(str::to_owned) });
+    }
+
+    /// A key that must be given.
+    pub(crate) fn need<'v, T: ?Sized>(&mut self, key: &str, value: Option<&'v T>) -> Option<&'v T> {
+        if value.is_none() {
+            self.wrong(key, format!("`{key}` is missing"), None);
+        }
+        value
+    }
+
+    /// The folder that relative paths start from.
+    pub(crate) fn folder(&self) -> &'a Path {
+        self.surroundings.folder
+    }
+
+    /// A variable of this process' environment.
+    pub(crate) fn environment(&self, name: &str) -> Option<OsString> {
+        (self.surroundings.environment)(name)
+    }
+
+    /// The clients for HTTP.
+    pub(crate) fn clients(&self) -> Arc<Clients> {
+        self.clients.clone()
+    }
+
+    /// The secret of a reference.
+    pub(crate) fn secret(&mut self, key: &str, reference: &SecretRef) -> Option<SecretString> {
+        let secret = (self.surroundings.secret)(reference.as_str());
+        if secret.is_none() {
+            self.wrong(key, format!("the secret `{}` is not there", reference.as_str()), None);
+        }
+        secret
+    }
+
+    fn kind(&mut self, word: &str, hook: bool) -> Option<&'static Kind> {
+        let fitting = || ALL.iter().filter(|kind| kind.is_hook() == hook);
+        let found = fitting().find(|kind| kind.name == word);
+        if found.is_none() {
+            let known: Vec<_> = fitting().map(|kind| format!("`{}`", kind.name)).collect();
+            let hint = format!("known types are {}", known.join(", "));
+            self.wrong("type", format!("the type `{word}` is not known here"), Some(&hint));
+        }
+        found
+    }
+
+    fn keys(&mut self, kind: &Kind, given: &[&'static str]) {
+        for key in given.iter().filter(|key| !kind.keys.contains(*key)) {
+            self.wrong(key, format!("the type `{}` has no key `{key}`", kind.name), None);
+        }
+    }
+
+    fn bounds(&mut self, timeout_ms: Option<u64>, output_bytes_max: Option<u64>) {
+        if timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS_MAX).contains(&ms)) {
+            self.wrong("timeout_ms", format!("must be from 1 to {TIMEOUT_MS_MAX}"), None);
+        }
+        if output_bytes_max.is_some_and(|bytes| !(1..=VALUE_BYTES_MAX as u64).contains(&bytes)) {
+            self.wrong("output_bytes_max", format!("must be from 1 to {VALUE_BYTES_MAX}"), None);
+        }
+    }
+
+    fn tool_name(&mut self) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if self.name.is_empty() || self.name.len() > TOOL_NAME_BYTES_MAX || !self.name.chars().all(fits) {
+            let message =
+                format!("a tool's name has 1 to {TOOL_NAME_BYTES_MAX} letters, digits, `_` and `-`, as providers ask");
+            self.wrong("", message, None);
+        }
+    }
+}
+
+/// Bounds that a table sets, or the defaults.
+pub(crate) fn hook_bounds(table: &HookConfig) -> (u64, u64) {
+    let base = Contract::hook("");
+    (table.timeout_ms.unwrap_or(base.timeout_ms), table.output_bytes_max.unwrap_or(base.output_bytes_max))
+}
+
+/// The events that a table names, each once, or all.
+pub(crate) fn hook_events(table: &HookConfig) -> Vec<windlass_core::machine::HookKind> {
+    let all = windlass_core::machine::HookKind::ALL;
+    match &table.events {
+        Some(named) => all.into_iter().filter(|kind| named.contains(kind)).collect(),
+        None => all.to_vec(),
+    }
+}

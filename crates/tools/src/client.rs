@@ -1,0 +1,268 @@
+//! One HTTP exchange: bounded time and bytes, no proxy from the environment, no redirect to another host.
+//!
+//! Owns sending and reading. What a status means is decided here once for all callers; bodies are theirs.
+
+use std::error::Error as _;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use windlass_core::failure::{Failure, Retry};
+
+use crate::answer;
+use crate::role::Caller;
+
+/// Time for a connection to be made, in milliseconds; the call's own time bounds it too.
+const CONNECT_MS_MAX: u64 = 10_000;
+/// Redirects followed within one host.
+const REDIRECTS_MAX: usize = 5;
+/// Bytes of an error's body that are read.
+const ERROR_BYTES_MAX: u64 = 16 * 1024;
+
+/// The clients of one catalog, made when first used.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    pooled: OnceLock<Result<Client, String>>,
+    fresh: OnceLock<Result<Client, String>>,
+}
+
+impl Clients {
+    /// A client. Calls that may not be repeated get a connection of their own, so that a connection which the other
+    /// side was about to close cannot put them in doubt.
+    fn client(&self, repeatable: bool) -> Result<&Client, String> {
+        let slot = if repeatable { &self.pooled } else { &self.fresh };
+        slot.get_or_init(|| make(repeatable)).as_ref().map_err(Clone::clone)
+    }
+}
+
+fn make(pooled: bool) -> Result<Client, String> {
+    // Fails when one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .no_proxy()
+        .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_millis(CONNECT_MS_MAX))
+        .pool_max_idle_per_host(if pooled { usize::MAX } else { 0 })
+        .build()
+        .map_err(|error| chain(&error))
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    /// Method.
+    pub(crate) method: Method,
+    /// Address.
+    pub(crate) url: Url,
+    /// Headers.
+    pub(crate) headers: HeaderMap,
+    /// Body.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// A complete answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Status.
+    pub(crate) status: StatusCode,
+    /// Headers.
+    pub(crate) headers: HeaderMap,
+    /// Body; of an error only its beginning.
+    pub(crate) body: Vec<u8>,
+}
+
+enum Trouble {
+    NotSent(String),
+    Broken(String),
+    TooLarge,
+    Elsewhere(String),
+}
+
+/// Sends a message and reads the answer, whatever its status.
+///
+/// # Errors
+/// Not sent, no answer in time, an answer cut off or too large, a redirect to another host.
+pub(crate) async fn exchange(
+    clients: &Clients,
+    caller: &Caller,
+    message: Message,
+    timeout_ms: u64,
+    bytes_max: u64,
+) -> Result<Answer, Failure> {
+    let client = clients.client(caller.repeatable).map_err(|why| caller.unreachable(why).retry(Retry::Never))?;
+    let work = follow(client, message, bytes_max);
+    let result = match tokio::time::timeout(Duration::from_millis(timeout_ms), work).await {
+        Ok(result) => result,
+        Err(_) => return Err(caller.timed_out(timeout_ms)),
+    };
+    result.map_err(|trouble| match trouble {
+        Trouble::NotSent(why) => caller.unreachable(why),
+        Trouble::Broken(why) => {
+            caller.failed(format!("the connection to `{}` broke: {why}", caller.name)).retry(caller.in_doubt())
+        }
+        Trouble::TooLarge => caller.too_large(bytes_max),
+        Trouble::Elsewhere(why) => caller.failed(format!("`{}` {why}", caller.name)),
+    })
+}
+
+async fn follow(client: &Client, mut message: Message, bytes_max: u64) -> Result<Answer, Trouble> {
+    for _ in 0..=REDIRECTS_MAX {
+        let mut request = client.request(message.method.clone(), message.url.clone()).headers(message.headers.clone());
+        if let Some(body) = &message.body {
+            request = request.body(body.clone());
+        }
+        let response = request.send().await.map_err(|error| sort(&error))?;
+        match next(&message, &response)? {
+            Some(url) => message.url = url,
+            None => return read(response, bytes_max).await,
+        }
+    }
+    Err(Trouble::Elsewhere(format!("redirected more than {REDIRECTS_MAX} times")))
+}
+
+/// Where a redirect leads, if this is one. One that would change what is asked of whom is refused.
+fn next(message: &Message, response: &Response) -> Result<Option<Url>, Trouble> {
+    let status = response.status();
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let Some(place) = response.headers().get(LOCATION).and_then(|v| v.to_str().ok()) else { return Ok(None) };
+    let url = message.url.join(place).map_err(|_| Trouble::Elsewhere("redirected to an invalid address".into()))?;
+    if url.origin() != message.url.origin() {
+        let host = answer::printable(url.host_str().unwrap_or("nowhere"));
+        return Err(Trouble::Elsewhere(format!("redirected to another host, `{host}`, which is refused")));
+    }
+    if message.method.is_safe() || matches!(status.as_u16(), 307 | 308) {
+        return Ok(Some(url));
+    }
+    Err(Trouble::Elsewhere(format!("answered {} with {status}, which would change the request", message.method)))
+}
+
+async fn read(response: Response, bytes_max: u64) -> Result<Answer, Trouble> {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let success = status.is_success();
+    let most = if success { bytes_max } else { bytes_max.min(ERROR_BYTES_MAX) };
+    if success && response.content_length().is_some_and(|length| length > most) {
+        return Err(Trouble::TooLarge);
+    }
+    let mut body = Vec::new();
+    let mut chunks = response.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        match chunk {
+            Ok(chunk) => body.extend_from_slice(&chunk),
+            // The status of an error says enough.
+            Err(_) if !success => break,
+            Err(error) => return Err(Trouble::Broken(chain(&error))),
+        }
+        if body.len() as u64 > most {
+            if success {
+                return Err(Trouble::TooLarge);
+            }
+            body.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+            break;
+        }
+    }
+    Ok(Answer { status, headers, body })
+}
+
+fn sort(error: &reqwest::Error) -> Trouble {
+    if error.is_connect() || error.is_builder() {
+        Trouble::NotSent(chain(error))
+    } else {
+        Trouble::Broken(chain(error))
+    }
+}
+
+/// The causes of an error in one line, without the address, whose query may hold what nobody should read.
+fn chain(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        causes.push(answer::printable(&next.to_string()));
+        cause = next.source();
+    }
+    if causes.is_empty() { "the request could not be made".to_owned() } else { causes.join(": ") }
+}
+
+impl Answer {
+    /// Whether the body is declared to be JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        let kind = self.headers.get(reqwest::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json") || kind.to_ascii_lowercase().ends_with("+json")
+    }
+
+    /// The failure that a status other than 2xx means.
+    pub(crate) fn failure(&self, caller: &Caller) -> Failure {
+        let named = answer::json_of(&self.body).ok().as_ref().and_then(answer::named_error);
+        let failure = match named {
+            Some(named) => answer::failure_of(caller, named),
+            None if self.body.is_empty() => caller.failed(format!("`{}` answered {}", caller.name, self.status)),
+            None => caller.failed(format!("`{}` answered {}: {}", caller.name, self.status, answer::quote(&self.body))),
+        };
+        failure.status(self.status.as_u16().into()).retry(self.retry(caller))
+    }
+
+    /// Whether to try again. A server that says it did nothing (408, 425, 429, 503) may be asked again by anyone; other
+    /// faults of a server may come after the deed, so only a call that may be repeated is, and for one that may not a
+    /// gateway's word (502, 504) leaves the outcome unknown.
+    fn retry(&self, caller: &Caller) -> Retry {
+        let again = retry_after_ms(&self.headers).map_or(Retry::Backoff, Retry::After);
+        match self.status.as_u16() {
+            408 | 425 | 429 | 503 => again,
+            501 | 505 => Retry::Never,
+            500..=599 if caller.repeatable => again,
+            502 | 504 => Retry::Unknown,
+            _ => Retry::Never,
+        }
+    }
+}
+
+/// `Retry-After` in milliseconds: a number of seconds, or a date, which is compared with the server's own clock.
+fn retry_after_ms(headers: &HeaderMap) -> Option<u64> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let after = text(RETRY_AFTER)?;
+    if let Ok(seconds) = after.parse::<u64>() {
+        return Some(seconds.saturating_mul(1_000));
+    }
+    let time = |text| jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(text).ok();
+    let wait = time(after)?.duration_since(time(text(DATE)?)?);
+    Some(u64::try_from(wait.as_millis()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        assert_eq!(retry_after_ms(&headers(&[("retry-after", "7")])), Some(7_000));
+        let date = [("retry-after", "Wed, 21 Oct 2026 07:28:30 GMT"), ("date", "Wed, 21 Oct 2026 07:28:00 GMT")];
+        assert_eq!(retry_after_ms(&headers(&date)), Some(30_000));
+        assert_eq!(retry_after_ms(&headers(&date[..1])), None);
+        assert_eq!(retry_after_ms(&headers(&[("retry-after", "soon")])), None);
+        assert_eq!(retry_after_ms(&headers(&[])), None);
+    }
+
+    #[test]
+    fn a_status_says_whether_to_try_again() {
+        let caller = |repeatable| Caller { name: "t".into(), role: crate::role::Role::Tool, repeatable, read: false };
+        let retry = |status: u16, repeatable| {
+            let status = StatusCode::from_u16(status).unwrap();
+            Answer { status, headers: HeaderMap::new(), body: Vec::new() }.failure(&caller(repeatable)).retry
+        };
+        for status in [408, 429, 503] {
+            assert_eq!(retry(status, false), Retry::Backoff);
+        }
+        assert_eq!((retry(500, true), retry(500, false)), (Retry::Backoff, Retry::Never));
+        assert_eq!((retry(502, true), retry(502, false)), (Retry::Backoff, Retry::Unknown));
+        assert_eq!((retry(501, true), retry(404, true)), (Retry::Never, Retry::Never));
+    }
+}

@@ -1,0 +1,298 @@
+//! The tables `[hooks.NAME]`, `[tools.NAME]` and `[actions.NAME]` of the configuration, as read.
+//!
+//! Owns shapes and their documentation; what they mean together is checked in [`crate::build`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use windlass_core::contract::{Class, Idempotency, OnUnknown};
+use windlass_core::machine::HookKind;
+
+/// Everything that machines can call beside models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CatalogConfig {
+    /// Hooks by the name that documents use. `"*"` takes every name that has no table of its own.
+    pub hooks: BTreeMap<String, HookConfig>,
+    /// Tools by the name that models use.
+    pub tools: BTreeMap<String, ToolConfig>,
+    /// Actions by the name that states use. An action without a table goes to the hooks of its state.
+    pub actions: BTreeMap<String, ToolConfig>,
+}
+
+/// One hook.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HookConfig {
+    /// `webhook` (HTTP), `command` (a process for each event), `logging` or `metrics` (built-in observers).
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The events sent to it. Default: all.
+    #[schemars(with = "Option<Vec<String>>")]
+    pub events: Option<Vec<HookKind>>,
+    /// Whether `context` carries the run's metadata under `machine`. Default: false.
+    pub include_machine: Option<bool>,
+    /// Time for one attempt in milliseconds. Default: 30000.
+    pub timeout_ms: Option<u64>,
+    /// Bytes of an answer. Default: 1048576.
+    pub output_bytes_max: Option<u64>,
+    /// `webhook`: the address that events are posted to.
+    pub url: Option<String>,
+    /// `webhook`: the same as `url`, as older documents spell it.
+    pub endpoint: Option<String>,
+    /// `webhook`: key sent as `Authorization: Bearer`, named as `env:NAME` or `file:PATH`.
+    pub api_key: Option<SecretRef>,
+    /// `webhook`: further headers.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// `webhook`: further headers with secret values, each named as `env:NAME` or `file:PATH`.
+    pub secret_headers: Option<BTreeMap<String, SecretRef>>,
+    /// `command`: program and arguments; no shell reads them.
+    pub command: Option<Vec<String>>,
+    /// `command`: working directory, relative to the configuration file. Default: its folder.
+    pub dir: Option<String>,
+    /// `command`: environment variables passed on. Default: `PATH`, `HOME`, `LANG`, `LC_ALL`, `TZ`, `TMPDIR`.
+    pub pass_env: Option<Vec<String>>,
+    /// `command`: environment variables set.
+    pub env: Option<BTreeMap<String, String>>,
+    /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
+    pub secret_env: Option<BTreeMap<String, SecretRef>>,
+}
+
+/// One tool or action.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolConfig {
+    /// `http` or `command`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it does, as a model reads it.
+    pub description: Option<String>,
+    /// What it does to the world: `read`, `write` or `danger`. Default: `write`.
+    #[schemars(with = "Option<String>")]
+    pub class: Option<Class>,
+    /// Why a repeat is harmless: `none`, `key` (a repeat with the same key is dropped by the other side) or `natural`
+    /// (the same arguments always have the same effect). Default: `none`.
+    #[schemars(with = "Option<String>")]
+    pub idempotency: Option<Idempotency>,
+    /// What to do when a call may or may not have happened and must not be repeated: `ask` a person, `fail`, or
+    /// `{ verify = "TOOL" }`, a tool of class `read`. Default: `ask`.
+    pub on_unknown: Option<OnUnknownConfig>,
+    /// Time for one attempt in milliseconds. Default: 30000.
+    pub timeout_ms: Option<u64>,
+    /// Bytes of a result. Default: 1048576.
+    pub output_bytes_max: Option<u64>,
+    /// JSON Schema of the arguments. Default: any.
+    pub input_schema: Option<serde_json::Value>,
+    /// JSON Schema of the result. Default: any.
+    pub output_schema: Option<serde_json::Value>,
+    /// `http`: the method. Default: `GET` for class `read`, else `POST`.
+    pub method: Option<String>,
+    /// `http`: the address; `{name}` in its path or query is replaced by that argument, percent-encoded.
+    pub url: Option<String>,
+    /// `http`: where arguments go that the address does not use: `query` or `body`. Default: `query` for `GET`, `HEAD` and
+    /// `DELETE`, else `body`.
+    pub arguments: Option<ArgumentPlace>,
+    /// `http`: key sent as `Authorization: Bearer`, named as `env:NAME` or `file:PATH`.
+    pub api_key: Option<SecretRef>,
+    /// `http`: further headers.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// `http`: further headers with secret values, each named as `env:NAME` or `file:PATH`.
+    pub secret_headers: Option<BTreeMap<String, SecretRef>>,
+    /// `command`: program and arguments; no shell reads them.
+    pub command: Option<Vec<String>>,
+    /// `command`: working directory, relative to the configuration file. Default: its folder.
+    pub dir: Option<String>,
+    /// `command`: environment variables passed on. Default: `PATH`, `HOME`, `LANG`, `LC_ALL`, `TZ`, `TMPDIR`.
+    pub pass_env: Option<Vec<String>>,
+    /// `command`: environment variables set.
+    pub env: Option<BTreeMap<String, String>>,
+    /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
+    pub secret_env: Option<BTreeMap<String, SecretRef>>,
+}
+
+/// What to do about a call whose outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknownConfig {
+    /// Wait for a person's decision.
+    Ask,
+    /// Fail the call with `tool.outcome_unknown`.
+    Fail,
+    /// Ask this tool of class `read`.
+    Verify(String),
+}
+
+impl OnUnknownConfig {
+    pub(crate) fn lower(&self) -> OnUnknown {
+        match self {
+            Self::Ask => OnUnknown::Ask,
+            Self::Fail => OnUnknown::Fail,
+            Self::Verify(tool) => OnUnknown::Verify { tool: tool.as_str().into() },
+        }
+    }
+}
+
+/// Where an HTTP tool puts arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ArgumentPlace {
+    /// Query parameters.
+    Query,
+    /// A JSON body.
+    Body,
+}
+
+/// The name of a secret: `env:NAME` or `file:PATH`. A secret itself is refused, so that none is ever in a file, a message
+/// or a store.
+#[derive(Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SecretRef(String);
+
+impl SecretRef {
+    /// Reads a reference.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (scheme, name) = text.split_once(':')?;
+        (matches!(scheme, "env" | "file") && !name.trim().is_empty()).then(|| Self(text.to_owned()))
+    }
+
+    /// The reference as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretRef({})", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom("a secret is named as `env:NAME` or `file:PATH`, never written here")
+        })
+    }
+}
+
+/// One mistake in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, such as `tools.refund.url`.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// The way out, where there is one.
+    pub hint: Option<String>,
+}
+
+/// Every mistake that was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    /// In the order of the keys; at least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "`{}`: {}", problem.key, problem.message)?;
+            if let Some(hint) = &problem.hint {
+                write!(f, " (hint: {hint})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HookConfig {
+    /// The keys that belong to some types only and are given.
+    pub(crate) fn special(&self) -> Vec<&'static str> {
+        let Self {
+            kind: _,
+            events,
+            include_machine,
+            timeout_ms,
+            output_bytes_max,
+            url,
+            endpoint,
+            api_key,
+            headers,
+            secret_headers,
+            command,
+            dir,
+            pass_env,
+            env,
+            secret_env,
+        } = self;
+        given(&[
+            ("events", events.is_some()),
+            ("include_machine", include_machine.is_some()),
+            ("timeout_ms", timeout_ms.is_some()),
+            ("output_bytes_max", output_bytes_max.is_some()),
+            ("url", url.is_some()),
+            ("endpoint", endpoint.is_some()),
+            ("api_key", api_key.is_some()),
+            ("headers", headers.is_some()),
+            ("secret_headers", secret_headers.is_some()),
+            ("command", command.is_some()),
+            ("dir", dir.is_some()),
+            ("pass_env", pass_env.is_some()),
+            ("env", env.is_some()),
+            ("secret_env", secret_env.is_some()),
+        ])
+    }
+}
+
+impl ToolConfig {
+    /// The keys that belong to some types only and are given.
+    pub(crate) fn special(&self) -> Vec<&'static str> {
+        let Self {
+            kind: _,
+            description: _,
+            class: _,
+            idempotency: _,
+            on_unknown: _,
+            timeout_ms: _,
+            output_bytes_max: _,
+            input_schema: _,
+            output_schema: _,
+            method,
+            url,
+            arguments,
+            api_key,
+            headers,
+            secret_headers,
+            command,
+            dir,
+            pass_env,
+            env,
+            secret_env,
+        } = self;
+        given(&[
+            ("method", method.is_some()),
+            ("url", url.is_some()),
+            ("arguments", arguments.is_some()),
+            ("api_key", api_key.is_some()),
+            ("headers", headers.is_some()),
+            ("secret_headers", secret_headers.is_some()),
+            ("command", command.is_some()),
+            ("dir", dir.is_some()),
+            ("pass_env", pass_env.is_some()),
+            ("env", env.is_some()),
+            ("secret_env", secret_env.is_some()),
+        ])
+    }
+}
+
+fn given(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
+    keys.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| *key).collect()
+}

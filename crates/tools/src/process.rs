@@ -1,0 +1,222 @@
+//! One child process: a cleared environment, its own process group, bounded time and output.
+//!
+//! Owns starting, feeding, reading and killing. What a result means is decided by the callers.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
+
+/// Bytes of standard error that a failure carries: the last ones.
+const STDERR_BYTES_MAX: usize = 2 * 1024;
+/// Time between SIGTERM and SIGKILL, taken from the end of the call's own time.
+const GRACE_MS_MAX: u64 = 1_000;
+
+/// A program with everything that is the same for each of its calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// Program and arguments, passed as they are: no shell reads them.
+    pub(crate) argv: Vec<String>,
+    /// Working directory.
+    pub(crate) dir: PathBuf,
+    /// The whole environment, but for what is set with each call.
+    pub(crate) env: Vec<(String, EnvValue)>,
+}
+
+/// The value of an environment variable.
+#[derive(Clone, Debug)]
+pub(crate) enum EnvValue {
+    /// Passed on or written in the configuration.
+    Plain(OsString),
+    /// Never shown.
+    Secret(SecretString),
+}
+
+/// A process that ended by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// How.
+    pub(crate) status: ExitStatus,
+    /// What it wrote.
+    pub(crate) stdout: Vec<u8>,
+    /// The last of its messages, without control characters and secrets.
+    pub(crate) stderr: String,
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// It could not be started.
+    NotStarted(io::Error),
+    /// It ran out of time and was killed.
+    TimedOut,
+    /// It wrote more than allowed and was killed.
+    TooLarge,
+    /// Its pipes broke.
+    Broken(io::Error),
+}
+
+impl Program {
+    /// Runs the program once: `stdin` is written and closed, and every process of its group is gone when this
+    /// returns or is dropped. Processes that left the group by `setsid` are beyond reach.
+    pub(crate) async fn run(
+        &self,
+        call_env: &[(&str, &str)],
+        stdin: Vec<u8>,
+        timeout_ms: u64,
+        output_bytes_max: u64,
+    ) -> Result<Ended, Trouble> {
+        let mut child = self.start(call_env).map_err(Trouble::NotStarted)?;
+        let group = Group::of(&child);
+        let (input, output, messages) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let work = async {
+            tokio::try_join!(
+                exit(&mut child, &group),
+                read_bounded(output, output_bytes_max),
+                read_tail(messages),
+                feed(input, stdin),
+            )
+        };
+        tokio::pin!(work);
+        let grace_ms = (timeout_ms / 10).min(GRACE_MS_MAX);
+        let soft = Duration::from_millis(timeout_ms.saturating_sub(grace_ms));
+        let result = match timeout(soft, &mut work).await {
+            Ok(result) => result,
+            Err(_) => {
+                group.signal(Signal::SIGTERM);
+                // Whatever it says from here on is no longer wanted; only its end is.
+                let _ = timeout(Duration::from_millis(grace_ms), &mut work).await;
+                return Err(Trouble::TimedOut);
+            }
+        };
+        let (status, stdout, stderr, ()) = result?;
+        Ok(Ended { status, stdout, stderr: self.shown(&stderr) })
+    }
+
+    fn start(&self, call_env: &[(&str, &str)]) -> io::Result<Child> {
+        let (program, args) = self.argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut command = Command::new(program);
+        command.args(args).current_dir(&self.dir).env_clear();
+        for (name, value) in &self.env {
+            match value {
+                EnvValue::Plain(text) => command.env(name, text),
+                EnvValue::Secret(secret) => command.env(name, secret.expose_secret()),
+            };
+        }
+        command
+            .envs(call_env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    /// Text as it may be shown: no secret of this program, no control characters.
+    fn shown(&self, bytes: &[u8]) -> String {
+        let mut text = String::from_utf8_lossy(bytes).into_owned();
+        for (_, value) in &self.env {
+            if let EnvValue::Secret(secret) = value
+                && !secret.expose_secret().is_empty()
+            {
+                text = text.replace(secret.expose_secret(), "***");
+            }
+        }
+        crate::answer::printable(text.trim())
+    }
+}
+
+/// The process group of a child; what is left of it is killed on drop.
+#[derive(Debug)]
+struct Group {
+    leader: Option<Pid>,
+    gone: AtomicBool,
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Self { leader, gone: AtomicBool::new(false) }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(leader) = self.leader
+            && !self.gone.load(Ordering::Relaxed)
+        {
+            // An error means that no process of the group is left.
+            let _ = killpg(leader, signal);
+        }
+    }
+
+    /// Kills what is left. Called right after the leader was reaped, before its number can come round again.
+    fn finish(&self) {
+        self.signal(Signal::SIGKILL);
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+async fn exit(child: &mut Child, group: &Group) -> Result<ExitStatus, Trouble> {
+    let status = child.wait().await.map_err(Trouble::Broken)?;
+    group.finish();
+    Ok(status)
+}
+
+async fn feed(pipe: Option<ChildStdin>, bytes: Vec<u8>) -> Result<(), Trouble> {
+    let Some(mut pipe) = pipe else { return Ok(()) };
+    match pipe.write_all(&bytes).await {
+        // A program need not read its input.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Trouble::Broken(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn read_bounded(pipe: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Result<Vec<u8>, Trouble> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).await.map_err(Trouble::Broken)?;
+    }
+    if bytes.len() as u64 > bytes_max { Err(Trouble::TooLarge) } else { Ok(bytes) }
+}
+
+async fn read_tail(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Trouble> {
+    let mut tail = Vec::new();
+    let Some(mut pipe) = pipe else { return Ok(tail) };
+    let mut chunk = [0u8; 4 * 1024];
+    loop {
+        let read = pipe.read(&mut chunk).await.map_err(Trouble::Broken)?;
+        if read == 0 {
+            return Ok(tail);
+        }
+        tail.extend_from_slice(&chunk[..read]);
+        let excess = tail.len().saturating_sub(STDERR_BYTES_MAX);
+        tail.drain(..excess);
+    }
+}
+
+impl Ended {
+    /// The exit code, or the negative number of the signal that ended it.
+    pub(crate) fn code(&self) -> i64 {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => code.into(),
+            (None, Some(signal)) => -i64::from(signal),
+            (None, None) => -1,
+        }
+    }
+}

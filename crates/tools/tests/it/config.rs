@@ -1,0 +1,158 @@
+//! The configuration: what is built from it, and what is refused, all at once.
+
+use std::path::Path;
+
+use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
+use windlass_core::value::Value;
+use windlass_tools::{ALL, CatalogConfig};
+
+use crate::{build, catalog, catalog_in, json, tool};
+
+fn problems(toml: &str, require_contracts: bool) -> Vec<String> {
+    let error = build(Path::new("/"), toml, require_contracts).expect_err("a refusal");
+    error.problems.into_iter().map(|p| format!("{}: {}", p.key, p.message)).collect()
+}
+
+#[test]
+fn a_contract_is_read_from_the_table() {
+    let catalog = catalog(
+        r"
+[tools.refund]
+type = 'command'
+command = ['/bin/true']
+description = 'Refunds a payment.'
+class = 'danger'
+idempotency = 'key'
+on_unknown = { verify = 'find_refund' }
+timeout_ms = 5000
+output_bytes_max = 4096
+input_schema = { type = 'object', required = ['amount'] }
+
+[tools.find_refund]
+type = 'http'
+class = 'read'
+url = 'http://h/refunds'
+
+[tools.bare]
+type = 'command'
+command = ['/bin/true']
+",
+    );
+    assert_eq!(
+        *tool(&catalog, "refund").contract(),
+        Contract {
+            name: "refund".into(),
+            description: "Refunds a payment.".into(),
+            input_schema: json(r#"{"type":"object","required":["amount"]}"#),
+            output_schema: Value::Null,
+            class: Class::Danger,
+            idempotency: Idempotency::Key,
+            on_unknown: OnUnknown::Verify { tool: "find_refund".into() },
+            timeout_ms: 5_000,
+            output_bytes_max: 4_096,
+        }
+    );
+    assert_eq!(*tool(&catalog, "bare").contract(), Contract::undeclared("bare"));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let toml = r"
+[hooks.a]
+type = 'webhok'
+[hooks.b]
+type = 'webhook'
+command = ['x']
+[hooks.c]
+type = 'webhook'
+url = 'ftp://h/'
+[hooks.d]
+type = 'webhook'
+url = 'http://user:pw@h/'
+headers = { 'Idempotency-Key' = 'x' }
+[hooks.e]
+type = 'logging'
+url = 'http://h/'
+[tools.f]
+type = 'http'
+url = 'http://h/{x'
+method = 'get'
+[tools.g]
+type = 'command'
+command = []
+[tools.h]
+type = 'command'
+command = ['x']
+secret_env = { K = 'env:ABSENT', 'A=B' = 'env:KEY' }
+env = { WINDLASS_RUN_ID = 'x' }
+[tools.'i j']
+type = 'command'
+command = ['x']
+timeout_ms = 0
+[tools.k]
+type = 'command'
+command = ['x']
+on_unknown = { verify = 'h' }
+input_schema = 'x'
+[actions.h]
+type = 'webhook'
+";
+    assert_eq!(
+        problems(toml, false),
+        [
+            "hooks.a.type: the type `webhok` is not known here",
+            "hooks.b.command: the type `webhook` has no key `command`",
+            "hooks.b.url: `url` is missing",
+            "hooks.c.url: the scheme is `ftp`, not `http` or `https`",
+            "hooks.d.headers.Idempotency-Key: the header `idempotency-key` is set by the engine",
+            "hooks.d.url: an address must not hold credentials",
+            "hooks.e.url: the type `logging` has no key `url`",
+            "tools.f.method: `get` is no method",
+            "tools.f.url: the address is no template: a brace has no partner",
+            "tools.g.command: names no program",
+            "tools.h.env: `WINDLASS_RUN_ID` is set by the engine",
+            "tools.h.secret_env: `A=B` is no name of an environment variable",
+            "tools.h.secret_env.K: the secret `env:ABSENT` is not there",
+            "tools.i j: a tool's name has 1 to 64 letters, digits, `_` and `-`, as providers ask",
+            "tools.i j.timeout_ms: must be from 1 to 86400000",
+            "tools.k.input_schema: a JSON Schema is a table",
+            "actions.h: `h` is the name of a tool too",
+            "actions.h.type: the type `webhook` is not known here",
+            "tools.k.on_unknown: the tool `h` is not of class `read`, so it cannot say whether a call happened",
+        ]
+    );
+}
+
+#[test]
+fn a_strict_configuration_takes_no_tool_without_a_contract() {
+    let toml = "[tools.t]\ntype = 'command'\ncommand = ['x']\nclass = 'write'";
+    assert!(catalog_in(Path::new("/"), toml).is_ok());
+    assert_eq!(problems(toml, true), ["tools.t.idempotency: this configuration takes no tool without a contract"]);
+}
+
+#[test]
+fn unknown_keys_and_written_secrets_are_refused_when_read() {
+    let error = |toml: &str| toml::from_str::<CatalogConfig>(toml).expect_err("a refusal").to_string();
+    assert!(error("[tools.t]\ntype = 'command'\ncomand = ['x']").contains("unknown field `comand`"));
+    assert!(error("[tools.t]\ntype = 'command'\nclass = 'reed'").contains("unknown variant `reed`"));
+    let text = error("[hooks.h]\ntype = 'webhook'\nurl = 'http://h/'\napi_key = 'plain-text'");
+    assert!(text.contains("never written here"), "{text}");
+}
+
+#[test]
+fn the_list_of_kinds_is_complete_and_documented() {
+    let names: Vec<_> = ALL.iter().map(|kind| (kind.name, kind.is_hook())).collect();
+    let expected = [
+        ("http", false),
+        ("command", false),
+        ("webhook", true),
+        ("command", true),
+        ("logging", true),
+        ("metrics", true),
+    ];
+    assert_eq!(names, expected);
+    let schema = serde_json::to_string(&schemars::schema_for!(CatalogConfig)).expect("a schema");
+    for key in ALL.iter().flat_map(|kind| kind.keys) {
+        assert!(schema.contains(&format!("\"{key}\"")), "`{key}` is no key of a table");
+    }
+}
