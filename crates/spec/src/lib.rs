@@ -3,3 +3,10 @@
 //! Never prints, never opens a file by itself: files come through [`source::Files`].
 
 pub mod eval;
+pub mod source;
+pub mod diagnostics;
+pub mod features;
+mod yaml;
+mod check;
+mod syntax;
+mod documents;

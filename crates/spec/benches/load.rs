@@ -1,0 +1,5 @@
+//! How long documents take to load.
+
+fn main() {
+    divan::main();
+}

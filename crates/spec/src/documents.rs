@@ -1,0 +1,220 @@
+//! The documents of one load: reads each once, keeps its text for the bundle, and takes keys out of it.
+//!
+//! Owns file access and secrets. Knows nothing of what documents mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use windlass_core::ids::{Digest, Name};
+use windlass_core::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_FILES_MAX};
+
+use crate::diagnostics::{Advice, Rule, Sink, Span, suggest};
+use crate::source::{FileError, Files, folder_of, resolve};
+use crate::yaml::{self, Data, Node};
+
+/// Begins the reference that stands for a key that was written into a document.
+const INLINE: &str = "inline:";
+/// Begins the reference to an environment variable.
+const ENVIRONMENT: &str = "env:";
+/// Bytes from which a key is long enough to look for elsewhere in its file.
+const KEY_BYTES_MIN: usize = 12;
+
+/// Reads documents by path.
+pub(crate) struct Documents<'a> {
+    files: &'a dyn Files,
+    pub(crate) sink: Sink,
+    read: BTreeMap<String, Document>,
+    keys: BTreeMap<u32, BTreeMap<Span, String>>,
+    refuse_inline_keys: bool,
+}
+
+struct Document {
+    file: u32,
+    text: Arc<str>,
+    root: Option<Arc<Node>>,
+}
+
+/// What a load gives besides the machine: stored texts, and the keys taken out of them.
+pub(crate) struct Stored {
+    pub(crate) texts: BTreeMap<String, String>,
+    pub(crate) secrets: BTreeMap<String, SecretString>,
+}
+
+impl<'a> Documents<'a> {
+    pub(crate) fn new(files: &'a dyn Files, refuse_inline_keys: bool) -> Self {
+        Self { files, sink: Sink::default(), read: BTreeMap::new(), keys: BTreeMap::new(), refuse_inline_keys }
+    }
+
+    /// The path that a reference in a document means; a reference that leaves the tree is reported.
+    pub(crate) fn path(&mut self, folder: &str, reference: &str, span: Span) -> Option<String> {
+        match resolve(folder, reference) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                let advice = "write a path relative to the machine's folder, with `/` between its parts";
+                self.sink.error(Rule::BadPath, span, format!("`{reference}` cannot be used: {error}"), advice);
+                None
+            }
+        }
+    }
+
+    /// The document at `path`, referred to from `span`. Problems are reported once.
+    pub(crate) fn document(&mut self, path: &str, span: Span) -> Option<Arc<Node>> {
+        match self.load(path) {
+            Ok(root) => root,
+            Err(FileError::Missing) => {
+                let folder = folder_of(self.sink.path(span.file)).to_owned();
+                let known: Vec<String> = self.read.keys().cloned().collect();
+                let advice: Advice = match suggest(path, known.iter().map(String::as_str)) {
+                    Some(near) if near.starts_with("did") => near.into(),
+                    _ if folder.is_empty() => "paths are relative to the machine document's folder".into(),
+                    _ => "paths in an agent document are relative to the machine document's folder".into(),
+                };
+                self.sink.error(Rule::FileMissing, span, format!("the file `{path}` does not exist"), advice);
+                None
+            }
+            Err(FileError::TooLarge(bytes)) => {
+                let message = format!("the file `{path}` has more than {bytes} bytes");
+                self.sink.error(Rule::TooLarge, span, message, "move large data out of the document");
+                None
+            }
+            Err(FileError::Other(why)) => {
+                self.sink.error(Rule::FileUnreadable, span, format!("the file `{path}` cannot be read: {why}"), ());
+                None
+            }
+        }
+    }
+
+    /// The document at `path` if there is one.
+    pub(crate) fn optional(&mut self, path: &str) -> Option<Arc<Node>> {
+        match self.load(path) {
+            Ok(root) => root,
+            Err(_) => None,
+        }
+    }
+
+    fn load(&mut self, path: &str) -> Result<Option<Arc<Node>>, FileError> {
+        if let Some(document) = self.read.get(path) {
+            return Ok(document.root.clone());
+        }
+        if self.read.len() >= DOCUMENT_FILES_MAX {
+            return Err(FileError::Other(format!("a machine refers to more than {DOCUMENT_FILES_MAX} documents")));
+        }
+        let bytes = self.files.read(path, DOCUMENT_BYTES_MAX)?;
+        let (text, valid): (Arc<str>, bool) = match String::from_utf8(bytes) {
+            Ok(text) => (text.strip_prefix('\u{feff}').unwrap_or(&text).into(), true),
+            Err(error) => (String::from_utf8_lossy(error.as_bytes()).into(), false),
+        };
+        let file = self.sink.add_file(path, text.clone());
+        let root = if valid {
+            yaml::parse(file, &text, &mut self.sink)
+        } else {
+            self.not_utf8(file, &text);
+            None
+        };
+        self.read.insert(path.to_owned(), Document { file, text, root: root.clone() });
+        Ok(root)
+    }
+
+    fn not_utf8(&mut self, file: u32, text: &str) {
+        let before = text.split(char::REPLACEMENT_CHARACTER).next().unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let span = Span {
+            file,
+            line: number(line),
+            column: number(column),
+            end_line: number(line),
+            end_column: number(column + 1),
+        };
+        self.sink.error(Rule::NotUtf8, span, "the document is not UTF-8", "save it as UTF-8");
+    }
+
+    /// The reference for what a document gives as a key: itself when it is a reference, else the key is taken out.
+    pub(crate) fn key(&mut self, node: &Node) -> Option<Name> {
+        let text = node.as_str()?;
+        let variable = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        if let Some(name) = variable {
+            return Some(format!("{ENVIRONMENT}{name}").into());
+        }
+        if text.starts_with(ENVIRONMENT) || text.starts_with(INLINE) {
+            return Some(text.clone());
+        }
+        if self.refuse_inline_keys {
+            let advice = "write `env:NAME` and set that environment variable";
+            self.sink.error(Rule::InlineKey, node.span, "a key is written into the document", advice);
+        }
+        self.keys.entry(node.span.file).or_default().insert(node.span, text.to_string());
+        Some(reference(text).into())
+    }
+
+    /// Takes out every value of a mapping that may hold keys.
+    pub(crate) fn keys_of(&mut self, node: &Node) {
+        for entry in node.as_map().unwrap_or_default() {
+            if let Data::Str { .. } = entry.value.data {
+                self.key(&entry.value);
+            }
+        }
+    }
+
+    /// The texts as they are stored: every key replaced by its reference.
+    pub(crate) fn store(&mut self) -> Stored {
+        let (mut texts, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        let keys = std::mem::take(&mut self.keys);
+        for (path, document) in &self.read {
+            let mut text = document.text.to_string();
+            if let Some(found) = keys.get(&document.file) {
+                for (span, secret) in found.iter().rev() {
+                    let stored = replaced(&text, *span, &reference(secret));
+                    match stored {
+                        Some(stored) => text = stored,
+                        None => {
+                            let advice = "write the key in one line, or as `env:NAME`";
+                            self.sink.error(Rule::InlineKey, *span, "the key cannot be taken out", advice);
+                        }
+                    }
+                    secrets.insert(reference(secret), SecretString::from(secret.clone()));
+                }
+                leftovers(&text, found, &mut self.sink);
+            }
+            texts.insert(path.clone(), text);
+        }
+        Stored { texts, secrets }
+    }
+}
+
+/// Reports keys that are still somewhere in the text, in a comment perhaps.
+fn leftovers(text: &str, found: &BTreeMap<Span, String>, sink: &mut Sink) {
+    let distinct: BTreeSet<&String> = found.values().filter(|s| s.len() >= KEY_BYTES_MIN).collect();
+    for secret in distinct {
+        if text.contains(secret.as_str())
+            && let Some((span, _)) = found.iter().find(|(_, s)| *s == secret)
+        {
+            let message = "this key stands elsewhere in the document too, where it would be stored";
+            sink.error(Rule::InlineKey, *span, message, "remove the other place, or write `env:NAME` here");
+        }
+    }
+}
+
+fn reference(secret: &str) -> String {
+    format!("{INLINE}{}", Digest::of(secret.as_bytes()).short())
+}
+
+/// The text with the part at `span` replaced by quoted text. None when the part is not within one line.
+fn replaced(text: &str, span: Span, by: &str) -> Option<String> {
+    if span.line != span.end_line || span.end_column <= span.column {
+        return None;
+    }
+    let line_start = match span.line {
+        0 | 1 => 0,
+        line => text.match_indices('\n').nth(line as usize - 2)?.0 + 1,
+    };
+    let column = |column: u32| -> Option<usize> {
+        let line = &text[line_start..];
+        let chars = column.checked_sub(1)? as usize;
+        Some(line_start + line.char_indices().nth(chars).map_or(line.len(), |(i, _)| i))
+    };
+    let (start, end) = (column(span.column)?, column(span.end_column)?);
+    Some(format!("{}\"{by}\"{}", text.get(..start)?, text.get(end..)?))
+}

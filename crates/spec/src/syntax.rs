@@ -1,0 +1,35 @@
+//! What the loader asks of the template and condition engine: does this text parse, is it a bare path.
+
+use windlass_core::ids::Name;
+use windlass_core::machine::{Dialect, Engine};
+
+/// The parts of a bare path such as `context.user.name`.
+pub(crate) fn bare_path(text: &str) -> Option<Vec<Name>> {
+    let mut parts = text.trim().split('.');
+    let root = parts.next()?;
+    if !matches!(root, "output" | "context" | "input") {
+        return None;
+    }
+    let mut path: Vec<Name> = vec![root.into()];
+    for part in parts {
+        if part.is_empty()
+            || part.starts_with(|c: char| c.is_ascii_digit())
+            || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
+            return None;
+        }
+        path.push(part.into());
+    }
+    Some(path)
+}
+
+/// Whether a template parses; if not, why.
+pub(crate) fn template(_dialect: Dialect, text: &str) -> Result<(), String> {
+    let environment = minijinja::Environment::new();
+    environment.template_from_str(text).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Whether a condition parses; if not, why.
+pub(crate) fn condition(_engine: Engine, _text: &str) -> Result<(), String> {
+    Ok(())
+}
