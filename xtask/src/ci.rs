@@ -44,6 +44,7 @@ const STEPS: &[Step] = &[
     Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
     Step { name: "docs", run: |root| plain(docs::check(root)) },
     Step { name: "examples", run: |root| plain(examples(root)) },
+    Step { name: "readme", run: |root| plain(readme(root)) },
     Step { name: "conformance", run: conformance },
 ];
 
@@ -146,6 +147,31 @@ fn examples(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the README tells a reader to type first works as told: no key, no network, one JSON document on stdout.
+fn readme(root: &Path) -> Result<()> {
+    let text = fs::read_to_string(root.join("README.md")).context("cannot read `README.md`")?;
+    let words = first_command(&text).context("`README.md` has no line that starts with `cargo run --quiet --`")?;
+    let scratch = docs::Scratch::new("windlass-readme")?;
+    let mut command = Command::new(process::windlass()?);
+    command
+        .current_dir(root)
+        .args(&words)
+        .arg("--store")
+        .arg(format!("sqlite:{}", scratch.path.join("windlass.db").display()))
+        .stdin(Stdio::null());
+    let stdout = process::output(command)?;
+    serde_json::from_slice::<serde_json::Value>(&stdout)
+        .context("stdout of the README's command is not one JSON document")?;
+    println!("windlass {}", words.join(" "));
+    Ok(())
+}
+
+/// The arguments of the first `cargo run` in a page.
+fn first_command(text: &str) -> Option<Vec<&str>> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("cargo run --quiet -- "))?;
+    Some(line.split_whitespace().collect())
+}
+
 fn folders(of: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(of).with_context(|| format!("cannot read `{}`", of.display()))? {
@@ -186,6 +212,7 @@ mod tests {
     fn summaries_are_read() {
         let line = "     Summary [   1.503s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 4 skipped";
         assert_eq!(nextest_count(line), Some(Count { passed: 9, failed: 3 }));
+        assert_eq!(first_command("x\n\n    cargo run --quiet -- run a.yml\n"), Some(vec!["run", "a.yml"]));
         assert_eq!(nextest_count("        PASS [   0.003s] crate tests::summary"), None);
     }
 }
