@@ -241,7 +241,12 @@ pub(crate) fn words(node: &Node, sink: &mut Sink) {
         Data::Str { text, plain: true } => {
             if boolean_word(text).is_some() {
                 let message = format!("`{text}` is text here; YAML 1.1 reads it as a boolean");
-                sink.warn(Rule::Ambiguous, node.span, message, format!("write \"{text}\" in quotes, or `true`/`false`"));
+                sink.warn(
+                    Rule::Ambiguous,
+                    node.span,
+                    message,
+                    format!("write \"{text}\" in quotes, or `true`/`false`"),
+                );
             } else if text.contains('_') && is_number(&text.replace('_', "")) {
                 let message = format!("`{text}` is text here; YAML 1.1 reads it as a number");
                 sink.warn(Rule::Ambiguous, node.span, message, "write the number without `_`, or the text in quotes");

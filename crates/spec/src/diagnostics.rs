@@ -151,6 +151,17 @@ pub(crate) struct Span {
     pub(crate) end_column: u32,
 }
 
+impl Span {
+    /// The first line of what is marked, when it goes over several.
+    pub(crate) fn line_only(self) -> Self {
+        if self.line == self.end_line {
+            self
+        } else {
+            Self { end_line: self.line, end_column: self.column + 1, ..self }
+        }
+    }
+}
+
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
@@ -277,9 +288,7 @@ impl Sink {
             Severity::Warning => &mut self.warnings,
         };
         *count += 1;
-        if *count > DIAGNOSTICS_MAX
-            || !self.seen.insert((span.file, span.line, span.column, code, message.clone()))
-        {
+        if *count > DIAGNOSTICS_MAX || !self.seen.insert((span.file, span.line, span.column, code, message.clone())) {
             return;
         }
         let (path, text) =
@@ -318,9 +327,7 @@ impl Sink {
                 diagnostic.severity = Severity::Error;
             }
         }
-        found.sort_by_key(|d| {
-            (self.files.iter().position(|(path, _)| *path == d.file), d.line, d.column, d.code)
-        });
+        found.sort_by_key(|d| (self.files.iter().position(|(path, _)| *path == d.file), d.line, d.column, d.code));
         found
     }
 }
@@ -364,9 +371,8 @@ pub(crate) fn suggest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
     match near {
         Some((_, name)) => Some(format!("did you mean `{name}`?")),
         None if known.is_empty() || known.len() > 20 => None,
-        None => Some(format!(
-            "known here: {}",
-            known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        )),
+        None => {
+            Some(format!("known here: {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")))
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::yaml::{self, Data, Node};
 
 /// Begins the reference that stands for a key that was written into a document.
 const INLINE: &str = "inline:";
-/// Begins the reference to an environment variable.
+/// Begins what documents write for a key in an environment variable.
 const ENVIRONMENT: &str = "env:";
 /// Bytes from which a key is long enough to look for elsewhere in its file.
 const KEY_BYTES_MIN: usize = 12;
@@ -131,14 +131,15 @@ impl<'a> Documents<'a> {
         self.sink.error(Rule::NotUtf8, span, "the document is not UTF-8", "save it as UTF-8");
     }
 
-    /// The reference for what a document gives as a key: itself when it is a reference, else the key is taken out.
+    /// The reference for what a document gives as a key: the variable's name for `env:NAME` and `${NAME}`; a key
+    /// itself is taken out and stands as `inline:` with a part of its hash.
     pub(crate) fn key(&mut self, node: &Node) -> Option<Name> {
         let text = node.as_str()?;
-        let variable = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-        if let Some(name) = variable {
-            return Some(format!("{ENVIRONMENT}{name}").into());
+        let braced = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        if let Some(variable) = braced.or_else(|| text.strip_prefix(ENVIRONMENT)) {
+            return Some(variable.into());
         }
-        if text.starts_with(ENVIRONMENT) || text.starts_with(INLINE) {
+        if text.starts_with(INLINE) {
             return Some(text.clone());
         }
         if self.refuse_inline_keys {

@@ -7,12 +7,12 @@ mod agent;
 mod machine;
 mod runtime;
 
+pub(crate) use agent::PROFILE_KINDS;
 pub use agent::{
     AGENT, AGENT_DATA, CLAUDE_CODE, CODEX_CLI, INLINE_PROFILES, LEGACY_AGENT, LEGACY_MODEL, LLM_PROFILE, MCP,
     MCP_SERVER, MODEL, OAUTH, OUTPUT_FIELD, PI_AGENT, PROFILES, PROFILES_DATA, PROMPT, PROMPT_DATA, SMOLAGENTS, TOOL,
     TOOL_FILTER, TOOL_FUNCTION,
 };
-pub(crate) use agent::PROFILE_KINDS;
 pub use machine::{
     AGENT_REF, EXECUTION, HOOK_REF, MACHINE, MACHINE_DATA, MACHINE_INPUT, MACHINE_REF, MACHINE_RUNTIME, PERSISTENCE,
     SETTINGS, STATE, TOOL_LOOP, TRANSITION,
@@ -99,6 +99,8 @@ pub enum Claim {
     Has(&'static str),
     /// It does not have the key.
     HasNot(&'static str),
+    /// It has one of the keys.
+    HasEither(&'static str, &'static str),
     /// The key has the value.
     Is(&'static str, &'static str),
 }
@@ -116,6 +118,7 @@ impl Section {
             Claim::Any => true,
             Claim::Has(key) => node.entry(key).is_some(),
             Claim::HasNot(key) => node.entry(key).is_none(),
+            Claim::HasEither(one, other) => node.entry(one).is_some() || node.entry(other).is_some(),
             Claim::Is(key, value) => node.text(key).is_some_and(|text| **text == *value),
         }
     }

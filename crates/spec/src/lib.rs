@@ -6,7 +6,11 @@ pub mod eval;
 pub mod source;
 pub mod diagnostics;
 pub mod features;
+pub mod compile;
 mod yaml;
 mod check;
 mod syntax;
 mod documents;
+mod lower;
+
+pub use compile::{LoadOptions, Loaded, compile, load};

@@ -33,3 +33,13 @@ pub(crate) fn template(_dialect: Dialect, text: &str) -> Result<(), String> {
 pub(crate) fn condition(_engine: Engine, _text: &str) -> Result<(), String> {
     Ok(())
 }
+
+/// Whether a value is a JSON Schema; if not, why.
+pub(crate) fn schema(schema: &windlass_core::value::Value) -> Result<(), String> {
+    jsonschema::validator_for(&serde_json::Value::from(schema)).map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Whether a text is a regular expression; if not, why.
+pub(crate) fn regex(pattern: &str) -> Result<(), String> {
+    regex::Regex::new(pattern).map(|_| ()).map_err(|e| e.to_string())
+}

@@ -33,7 +33,10 @@ pub(crate) enum Data {
     Int(i64),
     Float(f64),
     /// `plain` is text without quotes, which another version of YAML may read as something else.
-    Str { text: Name, plain: bool },
+    Str {
+        text: Name,
+        plain: bool,
+    },
     List(Vec<Arc<Node>>),
     Map(Vec<Entry>),
 }
@@ -192,9 +195,21 @@ pub(crate) fn parse(file: u32, text: &str, sink: &mut Sink) -> Option<Arc<Node>>
 struct Stop;
 
 enum Frame {
-    List { span: Span, anchor: usize, items: Vec<Arc<Node>>, weight: usize },
-    Map { span: Span, anchor: usize, entries: Vec<Entry>, keys: BTreeSet<Name>, merges: Vec<Arc<Node>>,
-        key: Option<Key>, weight: usize },
+    List {
+        span: Span,
+        anchor: usize,
+        items: Vec<Arc<Node>>,
+        weight: usize,
+    },
+    Map {
+        span: Span,
+        anchor: usize,
+        entries: Vec<Entry>,
+        keys: BTreeSet<Name>,
+        merges: Vec<Arc<Node>>,
+        key: Option<Key>,
+        weight: usize,
+    },
 }
 
 struct Key {

@@ -42,7 +42,7 @@ pub static AGENT_DATA: Section = Section {
     name: "AgentData",
     noun: "an agent",
     others: Others::Refused,
-    claims: Claim::HasNot("model"),
+    claims: Claim::HasEither("prompt", "profile"),
     features: &[
         needed(
             "prompt",
@@ -62,7 +62,7 @@ pub static LEGACY_AGENT: Section = Section {
     name: "LegacyAgentData",
     noun: "an agent",
     others: Others::Refused,
-    claims: Claim::Has("model"),
+    claims: Claim::Any,
     features: &[
         legacy("name", Shape::Text, "The agent's name."),
         legacy(
@@ -116,12 +116,12 @@ pub static PROMPT_DATA: Section = Section {
         field("system", Shape::Text, "System prompt; `You are a helpful assistant.` by default."),
         field("user", Shape::Text, "User prompt."),
         field("instruction_suffix", Shape::Text, "Appended to the user prompt after a blank line."),
+        field("post_history_instructions", Shape::Text, "Appended to the last message of what is sent, never stored."),
         field(
-            "post_history_instructions",
-            Shape::Text,
-            "Appended to the last message of what is sent, never stored.",
+            "output",
+            Shape::MapOf(&Shape::Section(&OUTPUT_FIELD)),
+            "Fields of the answer; sent as a schema and checked.",
         ),
-        field("output", Shape::MapOf(&Shape::Section(&OUTPUT_FIELD)), "Fields of the answer; sent as a schema and checked."),
         idle("mcp", Shape::Section(&MCP), MCP_IDLE),
         field("tools", TOOLS, "Tools the model may call."),
     ],
@@ -248,11 +248,7 @@ pub static PROFILES_DATA: Section = Section {
     others: Others::Refused,
     claims: Claim::Any,
     features: &[
-        needed(
-            "model_profiles",
-            Shape::MapOf(&Shape::WhenUsed(PROFILE_KINDS)),
-            "Profiles by name.",
-        ),
+        needed("model_profiles", Shape::MapOf(&Shape::WhenUsed(PROFILE_KINDS)), "Profiles by name."),
         field("default", Shape::Text, "The profile whose keys are below every other."),
         field("override", Shape::Text, "The profile whose keys are above every other."),
     ],

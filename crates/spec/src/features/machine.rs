@@ -149,10 +149,7 @@ pub static STATE: Section = Section {
         field("key", Shape::Text, "Key of each child's result; without it the result is a list."),
         field(
             "machine",
-            Shape::OneOf(&[
-                Shape::Text,
-                Shape::List(&Shape::OneOf(&[Shape::Text, Shape::Section(&MACHINE_INPUT)])),
-            ]),
+            Shape::OneOf(&[Shape::Text, Shape::List(&Shape::OneOf(&[Shape::Text, Shape::Section(&MACHINE_INPUT)]))]),
             "Child machines to run and wait for.",
         ),
         field(
@@ -160,7 +157,11 @@ pub static STATE: Section = Section {
             Shape::Word(&["settled", "any"]),
             "When a state with several children goes on: when all have ended, or at the first success.",
         ),
-        field("action", Shape::Text, "Action to perform: by the state's hooks, or by the configured tool of that name."),
+        field(
+            "action",
+            Shape::Text,
+            "Action to perform: by the state's hooks, or by the configured tool of that name.",
+        ),
         field("hooks", HOOKS, "Hooks of this state."),
         field("wait_for", Shape::Text, "Channel of the signal to wait for."),
         field("launch", Shape::OneOf(&[Shape::Text, TEXTS]), "Machines to start without waiting for them."),
@@ -236,10 +237,7 @@ pub static HOOK_REF: Section = Section {
     noun: "a hook reference",
     others: Others::Refused,
     claims: Claim::Any,
-    features: &[
-        needed("name", Shape::Text, "The hook."),
-        field("args", Shape::Mapping, "Arguments for it."),
-    ],
+    features: &[needed("name", Shape::Text, "The hook."), field("args", Shape::Mapping, "Arguments for it.")],
 };
 
 /// `data.persistence`.

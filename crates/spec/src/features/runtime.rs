@@ -34,11 +34,7 @@ pub(super) static BESIDE: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("ExecutionLock", LIBRARY, &["acquire", "release"]),
-    (
-        "PersistenceBackend",
-        LIBRARY,
-        &["save", "load", "delete", "list", "listExecutionIds", "deleteExecution"],
-    ),
+    ("PersistenceBackend", LIBRARY, &["save", "load", "delete", "list", "listExecutionIds", "deleteExecution"]),
     ("ResultBackend", LIBRARY, &["write", "read", "exists", "delete"]),
     (
         "AgentResult",
@@ -71,15 +67,7 @@ pub(super) static BESIDE: &[(&str, &str, &[&str])] = &[
     (
         "MachineHooks",
         LIBRARY,
-        &[
-            "onMachineStart",
-            "onMachineEnd",
-            "onStateEnter",
-            "onStateExit",
-            "onTransition",
-            "onError",
-            "onAction",
-        ],
+        &["onMachineStart", "onMachineEnd", "onStateEnter", "onStateExit", "onTransition", "onError", "onAction"],
     ),
     ("HooksRegistry", LIBRARY, &["register", "resolve", "has"]),
     ("LLMBackend", LIBRARY, &["totalCost", "totalApiCalls", "call", "callRaw"]),
@@ -89,11 +77,7 @@ pub(super) static BESIDE: &[(&str, &str, &[&str])] = &[
     ("MachineInvoker", LIBRARY, &["invoke", "launch"]),
     ("SnapshotRuntime", LIBRARY, &["clone_snapshot"]),
     ("RegistrationBackend", LIBRARY, &["register", "heartbeat", "updateStatus", "get", "list"]),
-    (
-        "WorkerRegistration",
-        LIBRARY,
-        &["worker_id", "host", "pid", "capabilities", "pool_id", "started_at"],
-    ),
+    ("WorkerRegistration", LIBRARY, &["worker_id", "host", "pid", "capabilities", "pool_id", "started_at"]),
     ("WorkerRecord", LIBRARY, &["status", "last_heartbeat", "current_task_id"]),
     ("WorkerFilter", LIBRARY, &["status", "capability", "pool_id", "stale_threshold_seconds"]),
     ("WorkBackend", LIBRARY, &["pool"]),

@@ -1,0 +1,105 @@
+//! Loading and compiling: from an entry document to a bundle and a program, and from a stored bundle to a program.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use windlass_core::contract::Contract;
+use windlass_core::ids::Name;
+use windlass_core::machine::{HookKind, Program};
+use windlass_ports::compile::Bundle;
+
+use crate::diagnostics::{Diagnostic, Severity};
+use crate::documents::Documents;
+use crate::lower::{Lowered, Surroundings, lower};
+use crate::source::Files;
+
+/// What a load needs to know beside the documents.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Configured hooks: name to the events it takes part in. `*` catches names that are not configured.
+    pub hooks: BTreeMap<String, Vec<HookKind>>,
+    /// Contracts of configured tools and actions.
+    pub tools: Vec<Contract>,
+    /// Whether warnings are errors. A machine may ask for it too, by `settings.strict`.
+    pub strict: bool,
+    /// Whether a key written into a document is an error.
+    pub refuse_inline_keys: bool,
+}
+
+/// A machine that is ready to run.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What a run is pinned to: every document that was read, without keys.
+    pub bundle: Bundle,
+    /// The bundle compiled.
+    pub program: Arc<Program>,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Keys that were written into documents, by the references that stand for them now.
+    pub secrets: BTreeMap<String, SecretString>,
+}
+
+/// Reads `entry` and everything it refers to.
+///
+/// # Errors
+/// Everything that is wrong with the documents, warnings included.
+pub fn load(files: &dyn Files, entry: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut docs = Documents::new(files, options.refuse_inline_keys);
+    let lowered = lower(&mut docs, entry, &surroundings(&options.hooks, &options.tools));
+    let strict = options.strict || lowered.strict;
+    let stored = docs.store();
+    let diagnostics = docs.sink.finish(strict);
+    if diagnostics.iter().any(|d| d.severity == Severity::Error) {
+        return Err(diagnostics);
+    }
+    let bundle = Bundle {
+        entry: entry.to_owned(),
+        files: stored.texts,
+        hooks: options.hooks.clone(),
+        tools: options.tools.clone(),
+        strict: options.strict,
+    };
+    let program = program(&bundle, lowered);
+    Ok(Loaded { bundle, program: Arc::new(program), diagnostics, secrets: stored.secrets })
+}
+
+fn surroundings(hooks: &BTreeMap<String, Vec<HookKind>>, tools: &[Contract]) -> Surroundings {
+    Surroundings {
+        hooks: hooks.clone(),
+        tools: tools.iter().map(|contract| (contract.name.clone(), Arc::new(contract.clone()))).collect(),
+    }
+}
+
+fn program(bundle: &Bundle, lowered: Lowered) -> Program {
+    let digest = bundle.digest();
+    let machines: BTreeMap<Name, _> = lowered
+        .machines
+        .into_iter()
+        .map(|(key, mut machine)| {
+            machine.bundle = digest;
+            (key, Arc::new(machine))
+        })
+        .collect();
+    Program {
+        bundle: digest,
+        entry: bundle.entry.as_str().into(),
+        machines,
+        tools: bundle.tools.iter().map(|c| (c.name.clone(), Arc::new(c.clone()))).collect(),
+    }
+}
+
+/// Compiles a stored bundle.
+///
+/// # Errors
+/// What this build finds wrong with it; it was valid for the build that stored it.
+pub fn compile(bundle: &Bundle) -> Result<Arc<Program>, Vec<Diagnostic>> {
+    let mut docs = Documents::new(&bundle.files, false);
+    let lowered = lower(&mut docs, &bundle.entry, &surroundings(&bundle.hooks, &bundle.tools));
+    let failed = docs.sink.errors() > 0;
+    let diagnostics = docs.sink.finish(false);
+    if failed {
+        return Err(diagnostics.into_iter().filter(|d| d.severity == Severity::Error).collect());
+    }
+    Ok(Arc::new(program(bundle, lowered)))
+}

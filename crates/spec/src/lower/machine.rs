@@ -1,0 +1,216 @@
+//! One machine document: its states, agents and children.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use windlass_core::ids::{Digest, Name};
+use windlass_core::machine::{Engine, Machine, State, Template};
+
+use crate::diagnostics::{Rule, Span};
+use crate::features::{MACHINE, MACHINE_RUNTIME};
+use crate::source::folder_of;
+use crate::yaml::{Entry, Node};
+
+use super::model::Catalog;
+use super::state::Names;
+use super::{Lowering, Waiting, graph, pairs, settings, template};
+
+/// The version taken for a document that names none.
+const VERSION_DEFAULT: &str = "4.2.1";
+/// The name of a machine that has none.
+const NAME_DEFAULT: &str = "unnamed-machine";
+
+impl Lowering<'_, '_> {
+    /// Lowers one machine and puts its children on the list.
+    pub(super) fn machine(&mut self, waiting: Waiting) -> Option<Machine> {
+        let Waiting { key, root, folder, catalog } = waiting;
+        let data = root.get("data").filter(|d| d.as_map().is_some())?.clone();
+        let spec_version = root.get("spec_version").and_then(|v| v.scalar_text());
+        if spec_version.is_none() && root.entry("spec").is_some() {
+            let span = root.span;
+            let first_line = Span { end_line: span.line, end_column: span.column + 1, ..span };
+            let advice = format!("add `spec_version: \"{VERSION_DEFAULT}\"`");
+            self.docs.sink.warn(Rule::MissingKey, first_line, "the document names no version", advice);
+        }
+        let engine = match data.text("expression_engine").map(|e| &**e) {
+            Some("cel") => Engine::Cel,
+            _ => Engine::Simple,
+        };
+        let legacy_hooks = self.legacy_hooks(&data);
+        let agents = self.agents(&data, &folder, catalog.as_ref());
+        let machines = self.children(&key, &data, &folder, catalog.as_ref());
+        let mut lifecycle = self.hooks(data.get("lifecycle_hooks"));
+        if data.get("lifecycle_hooks").is_none() {
+            lifecycle.clone_from(&legacy_hooks);
+        }
+        let names = Names {
+            key: key.clone(),
+            engine,
+            states: pairs(&data, "states").map(|e| e.key.clone()).collect(),
+            agents: pairs(&data, "agents").map(|e| e.key.clone()).collect(),
+            machines: machines.clone(),
+            listed: pairs(&data, "machines").map(|e| e.key.clone()).collect(),
+            hooks: legacy_hooks,
+        };
+        let states = self.states(&data, &names);
+        let initial = self.initial(&data, &states)?;
+        graph::check_reach(&data, &states, &initial, &lifecycle, &mut self.docs.sink);
+        let sink = &mut self.docs.sink;
+        settings::persistence(&data, sink);
+        let around = data.get("settings");
+        Some(Machine {
+            key,
+            name: data.text("name").cloned().unwrap_or_else(|| NAME_DEFAULT.into()),
+            spec_version: spec_version.unwrap_or_else(|| VERSION_DEFAULT.into()),
+            bundle: Digest::ZERO,
+            engine,
+            context: context(&data, sink),
+            states,
+            initial,
+            agents,
+            machines,
+            tools: self.around.tools.clone(),
+            offered_tools: settings::offered_tools(around, &self.around.tools, sink),
+            lifecycle,
+            ceilings: settings::ceilings(around, sink),
+            output_schema: settings::output_schema(around, sink),
+        })
+    }
+
+    /// `data.hooks` of documents until 2.x.
+    fn legacy_hooks(&mut self, data: &Node) -> Vec<windlass_core::machine::Hook> {
+        let Some(entry) = data.entry("hooks").cloned() else { return Vec::new() };
+        let message = "`hooks` of a machine belongs to versions until 2.x of the format";
+        let advice = "use `lifecycle_hooks`, and `hooks` in the states that need them";
+        self.docs.sink.warn(Rule::Compatibility, entry.key_span, message, advice);
+        self.hooks(Some(&entry.value))
+    }
+
+    fn agents(
+        &mut self,
+        data: &Node,
+        folder: &str,
+        catalog: Option<&Arc<Catalog>>,
+    ) -> BTreeMap<Name, Arc<windlass_core::machine::Agent>> {
+        pairs(data, "agents")
+            .filter_map(|entry| self.agent(entry, folder, catalog).map(|agent| (entry.key.clone(), Arc::new(agent))))
+            .collect()
+    }
+
+    /// The child machines: their names here and their keys.
+    fn children(
+        &mut self,
+        parent: &Name,
+        data: &Node,
+        folder: &str,
+        catalog: Option<&Arc<Catalog>>,
+    ) -> BTreeMap<Name, Name> {
+        let mut children = BTreeMap::new();
+        let used = started(data);
+        for entry in pairs(data, "machines") {
+            if let Some(key) = self.child(parent, entry, folder, catalog, used.contains(&entry.key)) {
+                children.insert(entry.key.clone(), key);
+            }
+        }
+        children
+    }
+
+    fn child(
+        &mut self,
+        parent: &Name,
+        entry: &Entry,
+        folder: &str,
+        catalog: Option<&Arc<Catalog>>,
+        used: bool,
+    ) -> Option<Name> {
+        let node = &entry.value;
+        let path =
+            node.as_str().cloned().or_else(|| node.text("path").filter(|_| node.entry("spec").is_none()).cloned());
+        let Some(reference) = path else {
+            let inline = if node.entry("spec").is_some() { node } else { node.get("inline")? };
+            if !self.is_kind(inline, "flatmachine") {
+                return None;
+            }
+            let key: Name = format!("{parent}#{}", entry.key).into();
+            self.meet(key.clone(), inline.clone(), folder.to_owned(), catalog.cloned(), node.span);
+            return Some(key);
+        };
+        let path = self.docs.path(folder, &reference, node.span)?;
+        if !used && self.docs.optional(&path).is_none() {
+            let message = format!("the file `{path}` cannot be read, but no state starts `{}`", entry.key);
+            self.docs.sink.warn(Rule::FileMissing, node.span, message, "remove the entry");
+            return None;
+        }
+        let root = self.docs.document(&path, node.span)?;
+        if !self.is_kind(&root, "flatmachine") {
+            return None;
+        }
+        self.check_once(&path, &root, &MACHINE);
+        let key: Name = path.as_str().into();
+        self.meet(key.clone(), root, folder_of(&path).to_owned(), catalog.cloned(), node.span);
+        Some(key)
+    }
+
+    fn states(&mut self, data: &Node, names: &Names) -> IndexMap<Name, State> {
+        pairs(data, "states")
+            .filter_map(|entry| self.state(entry, names).map(|state| (entry.key.clone(), state)))
+            .collect()
+    }
+
+    /// The initial state: the one marked, else `start`, else the first.
+    fn initial(&mut self, data: &Node, states: &IndexMap<Name, State>) -> Option<Name> {
+        if states.is_empty() {
+            if let Some(entry) = data.entry("states").filter(|e| e.value.as_map().is_some_and(<[Entry]>::is_empty)) {
+                let advice = "add at least one state, with `type: final` to end in";
+                self.docs.sink.error(Rule::NoStates, entry.key_span, "the machine has no states", advice);
+            }
+            return None;
+        }
+        let mut marked =
+            pairs(data, "states").filter(|e| e.value.text("type").is_some_and(|kind| &**kind == "initial"));
+        let first = marked.next();
+        for other in marked {
+            let span = other.value.entry("type").map_or(other.key_span, |e| e.value.span);
+            let message = format!("`{}` is a second initial state", other.key);
+            let advice = first.map(|f| format!("`{}` is initial already; remove `type: initial` from one", f.key));
+            self.docs.sink.error(Rule::TwoInitial, span, message, advice);
+        }
+        first
+            .map(|entry| entry.key.clone())
+            .or_else(|| states.contains_key("start").then(|| "start".into()))
+            .or_else(|| states.keys().next().cloned())
+    }
+}
+
+/// The initial context, without what the runtime provides.
+fn context(data: &Node, sink: &mut crate::diagnostics::Sink) -> Vec<(Name, Template)> {
+    let mut context = Vec::new();
+    for entry in pairs(data, "context") {
+        if &*entry.key == "machine" {
+            let advice = "rename it; `context.machine` holds the run's own data";
+            sink.warn(Rule::NoEffect, entry.key_span, "`context.machine` is overwritten at run time", advice);
+            if entry.value.as_map().is_some() {
+                crate::check::section(&entry.value, &MACHINE_RUNTIME, sink);
+            }
+            continue;
+        }
+        context.push((entry.key.clone(), template::value(&entry.value, sink)));
+    }
+    context
+}
+
+/// The names of machines that some state starts.
+fn started(data: &Node) -> Vec<Name> {
+    let mut names = Vec::new();
+    for state in pairs(data, "states") {
+        for key in ["machine", "launch"] {
+            let Some(node) = state.value.get(key) else { continue };
+            let single = [node.clone()];
+            for item in node.as_list().unwrap_or(&single) {
+                names.extend(item.as_str().or_else(|| item.text("name")).cloned());
+            }
+        }
+    }
+    names
+}

@@ -1,0 +1,87 @@
+//! `data.settings` to ceilings and the rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windlass_core::budget::Ceilings;
+use windlass_core::contract::Contract;
+use windlass_core::ids::Name;
+use windlass_core::value::Value;
+
+use crate::diagnostics::{Rule, Sink, suggest};
+use crate::syntax;
+use crate::yaml::Node;
+
+use super::texts;
+
+/// Milliseconds of a number of seconds; saturates.
+pub(crate) fn millis(seconds: f64) -> u64 {
+    (seconds * 1_000.0).round() as u64
+}
+
+/// Whether a machine document asks for warnings to be errors.
+pub(crate) fn is_strict(root: &Node) -> bool {
+    root.get("data")
+        .and_then(|data| data.get("settings"))
+        .and_then(|settings| settings.get("strict"))
+        .and_then(|strict| strict.as_bool())
+        .unwrap_or_default()
+}
+
+/// The ceilings that a document sets.
+pub(crate) fn ceilings(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Ceilings {
+    let count = |key: &str| settings.and_then(|s| s.get(key)).and_then(|n| n.as_u64());
+    let number = |key: &str| settings.and_then(|s| s.get(key)).and_then(|n| n.as_f64());
+    if let Some(entry) = settings.and_then(|s| s.entry("max_steps"))
+        && entry.value.as_u64() == Some(0)
+    {
+        let advice = "leave it out for the default of 1000 steps";
+        sink.error(Rule::WrongValue, entry.value.span, "`max_steps` of 0 lets no run begin", advice);
+    }
+    Ceilings {
+        steps: count("max_steps"),
+        launches: count("max_launches"),
+        model_calls: count("max_model_calls"),
+        tool_calls: count("max_tool_calls"),
+        tokens: count("max_tokens"),
+        cost_micros: number("max_cost").map(|dollars| (dollars * 1_000_000.0).round() as u64),
+        depth: count("max_depth").map(|depth| u32::try_from(depth).unwrap_or(u32::MAX)),
+        wall_ms: number("timeout").filter(|seconds| *seconds > 0.0).map(millis),
+    }
+}
+
+/// The catalog tools that a machine offers to its tool loops.
+pub(crate) fn offered_tools(
+    settings: Option<&Arc<Node>>,
+    known: &BTreeMap<Name, Arc<Contract>>,
+    sink: &mut Sink,
+) -> Vec<Name> {
+    let wanted = texts(settings.and_then(|s| s.get("tools")));
+    for (name, span) in &wanted {
+        if !known.contains_key(name) {
+            let advice = suggest(name, known.keys().map(|k| &**k))
+                .unwrap_or_else(|| "configure it in `windlass.toml` under `[tools]`".to_owned());
+            sink.error(Rule::UnknownTool, *span, format!("the tool `{name}` is not configured"), advice);
+        }
+    }
+    wanted.into_iter().map(|(name, _)| name).collect()
+}
+
+/// The schema of the machine's output.
+pub(crate) fn output_schema(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Option<Value> {
+    let node = settings?.get("output_schema").filter(|n| n.as_map().is_some())?;
+    let schema = node.to_value();
+    if let Err(why) = syntax::schema(&schema) {
+        sink.error(Rule::BadSchema, node.span, format!("`output_schema` is no JSON Schema: {why}"), ());
+    }
+    Some(schema)
+}
+
+/// What `persistence` says that does not hold here.
+pub(crate) fn persistence(data: &Node, sink: &mut Sink) {
+    let Some(enabled) = data.get("persistence").and_then(|p| p.entry("enabled")) else { return };
+    if enabled.value.as_bool() == Some(false) {
+        let advice = "use a store of its own, as `--store sqlite:PATH`, for runs that need not be kept";
+        sink.warn(Rule::NoEffect, enabled.key_span, "runs are kept whatever `enabled` says", advice);
+    }
+}
