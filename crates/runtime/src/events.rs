@@ -1,0 +1,539 @@
+//! The public view of a journal: one JSON object for each thing that happened, made from entries.
+//!
+//! Events carry names, numbers and codes. Prompts, arguments and outputs stay in the journal.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use windlass_core::audit;
+use windlass_core::budget::Amounts;
+use windlass_core::effect::{Doubt, OpenCall, Outcome, TimerPurpose};
+use windlass_core::failure::Failure;
+use windlass_core::ids::{EffectId, Name};
+use windlass_core::input::Ending;
+use windlass_core::journal::Entry;
+use windlass_core::run::{Hold, Run};
+use windlass_core::time::Timestamp;
+
+use crate::commit::target_of;
+
+/// What one commit did to a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The run after it.
+    pub run: &'a Run,
+    /// What it recorded.
+    pub entries: &'a [Entry],
+    /// The audit rows that belong to the entries.
+    pub audit: &'a [audit::Row],
+}
+
+/// One thing that happened in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Event {
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+    /// The run.
+    pub run_id: Name,
+    /// The run that started it; null for a caller's run.
+    pub parent_run_id: Option<Name>,
+    /// Name of its machine.
+    pub machine: Name,
+    /// The state it was in; null before the first.
+    pub state: Option<Name>,
+    /// Number of its step; 0 before the first.
+    pub step: u64,
+    /// When, in milliseconds since 1970-01-01 UTC.
+    pub at: u64,
+}
+
+/// What happened. New kinds may be added; readers skip those they do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// The run began.
+    RunStarted,
+    /// A state was entered.
+    StateEntered,
+    /// The run goes from one state to another.
+    Transition {
+        /// From this state.
+        from: Name,
+        /// To this state.
+        to: Name,
+        /// Which of the state's transitions, from 0; null when an error led there.
+        index: Option<u32>,
+        /// The name in `on_error` that led there; null otherwise.
+        on_error: Option<Name>,
+    },
+    /// An agent is asked.
+    AgentStarted {
+        /// The agent.
+        agent: Name,
+    },
+    /// A call is about to leave.
+    CallIntended(CallIntended),
+    /// A call ended.
+    CallSettled(CallSettled),
+    /// An attempt failed; the call is tried again.
+    AttemptFailed(CallSettled),
+    /// A call no longer matters.
+    CallAbandoned {
+        /// The call.
+        effect: u64,
+    },
+    /// It is not known whether a call happened.
+    DoubtRaised {
+        /// The call.
+        effect: u64,
+        /// `verifying` by a tool, or `asking` a person.
+        by: Name,
+    },
+    /// A signal is waited for.
+    WaitOpened {
+        /// The wait.
+        effect: u64,
+        /// `signal`, `outcome`, `approval`.
+        kind: Name,
+        /// The channel.
+        channel: Name,
+        /// When it gives up, in milliseconds since 1970-01-01 UTC.
+        due: Option<u64>,
+    },
+    /// A signal ended a wait.
+    SignalReceived {
+        /// The wait.
+        effect: u64,
+        /// The signal.
+        signal: Name,
+    },
+    /// A wait ended without a signal.
+    WaitClosed {
+        /// The wait.
+        effect: u64,
+    },
+    /// A timer runs.
+    TimerSet {
+        /// The timer.
+        effect: u64,
+        /// `run_deadline`, `state_timeout`, `wait_timeout`, `join_timeout`, `backoff`, `continue`.
+        purpose: Name,
+        /// When it fires, in milliseconds since 1970-01-01 UTC.
+        due: u64,
+    },
+    /// A timer fired.
+    TimerFired {
+        /// The timer.
+        effect: u64,
+    },
+    /// A child or a launch was started.
+    ChildStarted {
+        /// The child.
+        child_run_id: Name,
+        /// Key of its machine.
+        child_machine: Name,
+        /// Whether the run waits for it.
+        awaited: bool,
+    },
+    /// A child ended.
+    ChildSettled {
+        /// The child.
+        child_run_id: Name,
+        /// `completed`, `failed`, `cancelled`.
+        status: Name,
+    },
+    /// The state failed.
+    FailureRaised(FailureSeen),
+    /// The run holds.
+    HoldPlaced {
+        /// `paused`, `attention`, `quarantined`.
+        hold: Name,
+        /// Why.
+        reason: Name,
+    },
+    /// The run goes on.
+    HoldLifted,
+    /// A stop was asked for.
+    CancelRequested {
+        /// Why.
+        reason: Name,
+    },
+    /// A ceiling is nearly reached.
+    CeilingNear {
+        /// Which.
+        meter: Name,
+        /// Used or held.
+        used: u64,
+        /// The bound.
+        ceiling: u64,
+    },
+    /// The run ended with an output.
+    RunCompleted(Totals),
+    /// The run ended with a failure.
+    RunFailed {
+        /// Why.
+        #[serde(flatten)]
+        failure: FailureSeen,
+        /// What it used.
+        #[serde(flatten)]
+        totals: Totals,
+    },
+    /// The run ended by request.
+    RunCancelled {
+        /// Why.
+        reason: Name,
+        /// What it used.
+        #[serde(flatten)]
+        totals: Totals,
+    },
+    /// A failed run tries its last state again.
+    RunReopened,
+}
+
+/// A call that is about to leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CallIntended {
+    /// The call.
+    pub effect: u64,
+    /// `model`, `tool`, `hook`, `action`, `verify`.
+    pub kind: Name,
+    /// Agent, tool, hook or action.
+    pub target: Name,
+    /// 1 for the first try.
+    pub attempt: u32,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CallSettled {
+    /// The call.
+    pub effect: u64,
+    /// `model`, `tool`, `hook`, `action`, `verify`.
+    pub kind: Option<Name>,
+    /// Agent, tool, hook or action.
+    pub target: Option<Name>,
+    /// 1 for the first try.
+    pub attempt: u32,
+    /// Whether it succeeded.
+    pub ok: bool,
+    /// The failure's code.
+    pub code: Option<Name>,
+    /// The failure's message.
+    pub message: Option<Name>,
+    /// Tokens used.
+    pub tokens: u64,
+    /// Cost in micro-USD.
+    pub cost_micros: u64,
+    /// Whether tokens and cost are the reservation, because nobody said what was used.
+    pub estimated: bool,
+}
+
+/// A failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct FailureSeen {
+    /// Its code.
+    pub code: Name,
+    /// What happened, for people.
+    pub message: Name,
+}
+
+/// What a run used, finished children included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Totals {
+    /// Steps of the run itself.
+    pub steps: u64,
+    /// Model calls.
+    pub model_calls: u64,
+    /// Tool calls.
+    pub tool_calls: u64,
+    /// Tokens.
+    pub tokens: u64,
+    /// Cost in micro-USD.
+    pub cost_micros: u64,
+}
+
+/// The JSON Schema of one line of an events file.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Event).to_value()
+}
+
+/// The events of a commit, in order.
+#[must_use]
+pub fn of(seen: Seen<'_>) -> Vec<Event> {
+    let mut place = Place::before(&seen);
+    let mut events = Vec::new();
+    for entry in seen.entries {
+        if let Entry::StateEntered { state } = entry {
+            place.state = Some(state.clone());
+            place.step += 1;
+        }
+        if let Entry::Decided { at, .. } = entry {
+            place.at = *at;
+        }
+        if let Some(what) = what(entry, &seen) {
+            events.push(Event {
+                what,
+                run_id: seen.run.id().as_str().into(),
+                parent_run_id: seen.run.start.parent.as_ref().map(|parent| parent.run.as_str().into()),
+                machine: seen.run.start.machine_name.clone(),
+                state: place.state.clone(),
+                step: place.step,
+                at: place.at.0,
+            });
+        }
+    }
+    events
+}
+
+/// Where the run was when an entry was recorded.
+struct Place {
+    state: Option<Name>,
+    step: u64,
+    at: Timestamp,
+}
+
+impl Place {
+    /// The place before the first entry, worked out from the run after the last one.
+    fn before(seen: &Seen<'_>) -> Self {
+        let entered = seen.entries.iter().filter(|entry| matches!(entry, Entry::StateEntered { .. })).count() as u64;
+        let first = seen.entries.iter().find_map(|entry| match entry {
+            Entry::TransitionTaken { from, .. } | Entry::FailureRouted { from, .. } => Some(Some(from.clone())),
+            Entry::StateEntered { .. } => Some(None),
+            _ => None,
+        });
+        let state = if entered == 0 { seen.run.state.clone() } else { first.flatten() };
+        Self { state, step: seen.run.step.saturating_sub(entered), at: seen.run.now }
+    }
+}
+
+fn what(entry: &Entry, seen: &Seen<'_>) -> Option<What> {
+    flow(entry, seen.run).or_else(|| work(entry, seen.audit)).or_else(|| waiting(entry))
+}
+
+/// Entries about the run's way through its states.
+fn flow(entry: &Entry, run: &Run) -> Option<What> {
+    Some(match entry {
+        Entry::RunStarted(_) => What::RunStarted,
+        Entry::StateEntered { .. } => What::StateEntered,
+        Entry::TransitionTaken { from, to, index } => {
+            What::Transition { from: from.clone(), to: to.clone(), index: *index, on_error: None }
+        }
+        Entry::FailureRouted { from, to, by } => {
+            What::Transition { from: from.clone(), to: to.clone(), index: None, on_error: Some(by.clone()) }
+        }
+        Entry::FailureRaised { failure } => What::FailureRaised(failure_seen(failure)),
+        Entry::HoldPlaced { hold } => {
+            let (kind, reason) = match hold {
+                Hold::Paused { reason } => ("paused", reason),
+                Hold::Attention { reason } => ("attention", reason),
+                Hold::Quarantined { reason } => ("quarantined", reason),
+            };
+            What::HoldPlaced { hold: kind.into(), reason: reason.clone() }
+        }
+        Entry::HoldLifted => What::HoldLifted,
+        Entry::CancelRequested { reason } => What::CancelRequested { reason: reason.clone() },
+        Entry::CeilingNear { meter, used, ceiling } => {
+            What::CeilingNear { meter: meter.as_str().into(), used: *used, ceiling: *ceiling }
+        }
+        Entry::RunReopened => What::RunReopened,
+        Entry::RunEnded => ended(run),
+        _ => return None,
+    })
+}
+
+fn ended(run: &Run) -> What {
+    let used = run.used();
+    let totals = Totals {
+        steps: run.step,
+        model_calls: used.model_calls,
+        tool_calls: used.tool_calls,
+        tokens: used.tokens,
+        cost_micros: used.cost_micros,
+    };
+    match &run.ending {
+        Some(Ending::Completed { .. }) => What::RunCompleted(totals),
+        Some(Ending::Failed { failure, .. }) => What::RunFailed { failure: failure_seen(failure), totals },
+        Some(Ending::Cancelled { reason }) => What::RunCancelled { reason: reason.clone(), totals },
+        None => What::RunCancelled { reason: "".into(), totals },
+    }
+}
+
+/// Entries about agents, calls and children.
+fn work(entry: &Entry, audit: &[audit::Row]) -> Option<What> {
+    Some(match entry {
+        Entry::AgentStarted { exec } => What::AgentStarted { agent: exec.agent.clone() },
+        Entry::CallIntended { effect, call } => What::CallIntended(intended(*effect, call)),
+        Entry::AttemptStarted { effect, attempt, .. } => {
+            let (kind, target) = target_of(audit, *effect)?;
+            What::CallIntended(CallIntended {
+                effect: effect.0,
+                kind: kind.clone(),
+                target: target.clone(),
+                attempt: *attempt,
+            })
+        }
+        Entry::CallSettled { effect, attempt, outcome, used, estimated } => {
+            let failure = if let Outcome::Failed(failure) = outcome { Some(failure) } else { None };
+            What::CallSettled(settled(*effect, *attempt, failure, used, *estimated, audit))
+        }
+        Entry::AttemptFailed { effect, attempt, failure, used, estimated, .. } => {
+            What::AttemptFailed(settled(*effect, *attempt, Some(failure), used, *estimated, audit))
+        }
+        Entry::CallAbandoned { effect, .. } => What::CallAbandoned { effect: effect.0 },
+        Entry::DoubtRaised { effect, doubt } => {
+            let by = match doubt {
+                Doubt::Verifying(_) => "verifying",
+                Doubt::Asking(_) => "asking",
+            };
+            What::DoubtRaised { effect: effect.0, by: by.into() }
+        }
+        Entry::ChildStarted { child, .. } => What::ChildStarted {
+            child_run_id: child.id.as_str().into(),
+            child_machine: child.machine.clone(),
+            awaited: child.awaited,
+        },
+        Entry::ChildSettled { child, ending, .. } => {
+            let status = match ending {
+                Ending::Completed { .. } => "completed",
+                Ending::Failed { .. } => "failed",
+                Ending::Cancelled { .. } => "cancelled",
+            };
+            What::ChildSettled { child_run_id: child.as_str().into(), status: status.into() }
+        }
+        _ => return None,
+    })
+}
+
+fn intended(effect: EffectId, call: &OpenCall) -> CallIntended {
+    CallIntended {
+        effect: effect.0,
+        kind: call.call.kind().into(),
+        target: call.call.target().clone(),
+        attempt: call.attempt,
+    }
+}
+
+fn settled(
+    effect: EffectId,
+    attempt: u32,
+    failure: Option<&Failure>,
+    used: &Amounts,
+    estimated: bool,
+    audit: &[audit::Row],
+) -> CallSettled {
+    let (kind, target) = target_of(audit, effect).unzip();
+    CallSettled {
+        effect: effect.0,
+        kind: kind.cloned(),
+        target: target.cloned(),
+        attempt,
+        ok: failure.is_none(),
+        code: failure.map(|failure| failure.code.as_str().into()),
+        message: failure.map(|failure| failure.message.clone()),
+        tokens: used.tokens,
+        cost_micros: used.cost_micros,
+        estimated,
+    }
+}
+
+/// Entries about waits and timers.
+fn waiting(entry: &Entry) -> Option<What> {
+    Some(match entry {
+        Entry::WaitOpened { effect, wait } => What::WaitOpened {
+            effect: effect.0,
+            kind: wait.kind.as_str().into(),
+            channel: wait.channel.clone(),
+            due: wait.due.map(|due| due.0),
+        },
+        Entry::WaitClosed { effect, signal: Some(signal) } => {
+            What::SignalReceived { effect: effect.0, signal: signal.clone() }
+        }
+        Entry::WaitClosed { effect, signal: None } => What::WaitClosed { effect: effect.0 },
+        Entry::TimerSet { effect, timer } => {
+            What::TimerSet { effect: effect.0, purpose: purpose(timer.purpose).into(), due: timer.due.0 }
+        }
+        Entry::TimerEnded { effect, fired: true } => What::TimerFired { effect: effect.0 },
+        _ => return None,
+    })
+}
+
+fn purpose(purpose: TimerPurpose) -> &'static str {
+    match purpose {
+        TimerPurpose::RunDeadline => "run_deadline",
+        TimerPurpose::StateTimeout => "state_timeout",
+        TimerPurpose::WaitTimeout { .. } => "wait_timeout",
+        TimerPurpose::JoinTimeout => "join_timeout",
+        TimerPurpose::Backoff { .. } => "backoff",
+        TimerPurpose::Continue => "continue",
+    }
+}
+
+fn failure_seen(failure: &Failure) -> FailureSeen {
+    FailureSeen { code: failure.code.as_str().into(), message: failure.message.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::failure::Code;
+
+    use super::*;
+    use crate::recover::tests::run;
+
+    fn lines(run: &Run, entries: &[Entry]) -> Vec<serde_json::Value> {
+        of(Seen { run, entries, audit: &[] }).iter().map(|event| serde_json::to_value(event).expect("JSON")).collect()
+    }
+
+    #[test]
+    fn every_event_says_where_the_run_was() {
+        let mut run = run();
+        run.step = 3;
+        run.state = Some("c".into());
+        let entries = [
+            Entry::Decided { at: Timestamp(42), input: "settled".into(), verdicts: Vec::new() },
+            Entry::TransitionTaken { from: "a".into(), to: "b".into(), index: Some(0) },
+            Entry::StateEntered { state: "b".into() },
+            Entry::FailureRaised { failure: Failure::new(Code::ToolFailed, "no") },
+            Entry::FailureRouted { from: "b".into(), to: "c".into(), by: "default".into() },
+            Entry::StateEntered { state: "c".into() },
+        ];
+        let lines = lines(&run, &entries);
+        let places: Vec<_> = lines
+            .iter()
+            .map(|e| format!("{} {} {}", e["event"].as_str().expect("kind"), e["state"], e["step"]))
+            .collect();
+        assert_eq!(
+            places,
+            [
+                "transition \"a\" 1",
+                "state_entered \"b\" 2",
+                "failure_raised \"b\" 2",
+                "transition \"b\" 2",
+                "state_entered \"c\" 3"
+            ]
+        );
+        assert_eq!(
+            lines[1],
+            serde_json::json!({"event": "state_entered", "run_id": "r", "parent_run_id": null, "machine": "m",
+                "state": "b", "step": 2, "at": 42})
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_one_flat_object() {
+        let mut run = run();
+        run.ending = Some(Ending::Failed { failure: Failure::new(Code::ToolFailed, "no"), state: None });
+        let lines = lines(&run, &[Entry::RunEnded]);
+        assert_eq!(lines[0]["event"], "run_failed");
+        assert_eq!(lines[0]["code"], "tool.failed");
+        assert_eq!(lines[0]["cost_micros"], 0);
+    }
+
+    #[test]
+    fn the_schema_names_every_kind() {
+        let text = schema().to_string();
+        for kind in ["run_started", "state_entered", "call_settled", "ceiling_near", "run_cancelled"] {
+            assert!(text.contains(kind), "{kind}");
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! Drives one held run: takes what happened, decides, commits, performs. One task for each held run.
+//!
+//! The order of every step is: input, facts, decision, commit, observer, effects. Nothing is performed that is not
+//! durable, and a fault of the run never touches another one.
+
+pub(super) use load::look;
+
+mod load;
+mod rescue;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+use windlass_core::effect::Effect;
+use windlass_core::ids::{EffectId, RunId};
+use windlass_core::input::{Facts, Input};
+use windlass_core::journal::Entry;
+use windlass_core::run::Run;
+use windlass_core::time::Timestamp;
+use windlass_core::{Decision, Rejected, decide, plan};
+use windlass_ports::store::{Commit, Keep, Lease, StoreError, WorkerId};
+
+use super::engine::{Core, EngineError, Warm};
+use super::execute::{Calls, Done};
+use super::observe::Point;
+use super::programs::Loaded;
+use super::send::{patiently, send};
+use super::shutdown::Stop;
+use crate::commit::{self, Ahead, Draft, SLICE_COMMITS, Under};
+use crate::events::Seen;
+use crate::fold::{FoldError, Tail};
+use crate::lease::Standing;
+use crate::recover;
+use crate::timers::Timers;
+
+/// How a worker and a run parted.
+#[derive(Debug)]
+pub(super) enum Parting {
+    /// The run is over.
+    Ended,
+    /// It waits; until then at the latest.
+    Parked(Option<Timestamp>),
+    /// It is in the queue again.
+    HandedBack,
+    /// Someone else holds it.
+    Lost,
+    /// This build cannot go on with it. It keeps the lease, so that no other worker of this process tries.
+    Stranded(EngineError),
+}
+
+/// A run that a worker has claimed.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) core: Arc<Core>,
+    pub(super) worker: WorkerId,
+    pub(super) lease: Lease,
+    pub(super) nudge: Arc<Notify>,
+    pub(super) stop: Stop,
+    /// Set when the worker claims no more.
+    pub(super) leaving: Arc<AtomicBool>,
+    /// Inputs that came with the claim.
+    pub(super) extra: Vec<Input>,
+    parted: bool,
+}
+
+impl Claimed {
+    /// None when another worker of this process holds the run.
+    pub(super) fn new(core: &Arc<Core>, worker: &WorkerId, lease: Lease, stop: &Stop) -> Option<Self> {
+        let nudge = core.hold(&lease.run)?;
+        Some(Self {
+            core: Arc::clone(core),
+            worker: worker.clone(),
+            lease,
+            nudge,
+            stop: stop.clone(),
+            leaving: Arc::default(),
+            extra: Vec::new(),
+            parted: false,
+        })
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.core.let_go(&self.lease.run);
+        if !self.parted && !std::thread::panicking() {
+            // The worker was dropped in the middle. The next one of this process goes on as after a crash.
+            let taken_from = Some(self.worker.clone());
+            self.core.orphan(Lease { taken_from, ..self.lease.clone() });
+        }
+    }
+}
+
+/// Drives a claimed run until it is let go. Also gives back why an extra input was rejected.
+pub(super) async fn drive(
+    mut claimed: Claimed,
+    permit: Option<OwnedSemaphorePermit>,
+) -> (RunId, Parting, Option<Rejected>) {
+    let mut rejected = None;
+    let parting = rescue::guarded(&claimed, permit, &mut rejected).await;
+    claimed.parted = true;
+    (claimed.lease.run.clone(), parting, rejected)
+}
+
+/// What keeps a worker from going on with a run.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    #[error("{0}")]
+    Program(String),
+    #[error("{0}")]
+    Invariant(String),
+}
+
+/// Where an input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// A row of the inbox.
+    Inbox(u64),
+    /// Derived from what is stored: it can be derived again.
+    Stored,
+    /// Only here: it would be lost with this process.
+    Memory,
+}
+
+#[derive(Debug)]
+struct Ready {
+    input: Input,
+    source: Source,
+}
+
+/// A held run with everything that is known about it.
+struct Work<'a> {
+    claimed: &'a Claimed,
+    permit: Option<OwnedSemaphorePermit>,
+    run: Run,
+    loaded: Loaded,
+    tail: Tail,
+    calls: Calls,
+    timers: Timers,
+    /// Losses of calls, decided on before anything else.
+    recovering: VecDeque<Input>,
+    ready: VecDeque<Ready>,
+    /// Inbox rows that were rejected and leave with the next commit.
+    dropped: Vec<u64>,
+    inbox_seen: u64,
+    /// Inbox rows in `ready`.
+    inbox_left: usize,
+    /// The inbox may have rows that have not been read.
+    inbox_flag: bool,
+    commits: u64,
+    /// The worker wants to let go: calls that are out may end, nothing new is begun.
+    leaving: bool,
+    grace_ends: Option<Instant>,
+    /// The run will be put on hold: it is not let go before.
+    rescuing: bool,
+    /// The inbox row that is being decided on.
+    deciding: Option<u64>,
+    /// It parked and may be claimed again soon.
+    warm: bool,
+    rejected: Option<Rejected>,
+}
+
+impl Work<'_> {
+    async fn go(&mut self) -> Result<Parting, Fault> {
+        loop {
+            self.collect();
+            if self.inbox_flag && self.inbox_left == 0 && !self.is_leaving() {
+                self.read_inbox().await?;
+            }
+            let parted = match self.next() {
+                Some(ready) => {
+                    self.take_slot().await;
+                    self.step(ready).await?
+                }
+                None if self.calls.is_empty() => self.rest().await?,
+                None => {
+                    self.wait().await;
+                    None
+                }
+            };
+            if let Some(parting) = parted {
+                return Ok(parting);
+            }
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving || self.claimed.leaving.load(Ordering::Acquire)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.claimed.core.parts.clock.now().max(self.run.now)
+    }
+
+    /// Takes the results of calls that have ended, without waiting.
+    fn collect(&mut self) {
+        while !self.calls.is_empty() {
+            match self.calls.next().now_or_never() {
+                Some(done) => self.ready.push_back(settled(done)),
+                None => return,
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Ready> {
+        if let Some(input) = self.recovering.pop_front() {
+            return Some(Ready { input, source: Source::Memory });
+        }
+        if self.is_leaving() {
+            let place = self.ready.iter().position(|ready| ready.source == Source::Memory)?;
+            return self.ready.remove(place);
+        }
+        if !self.run.timers.is_empty()
+            && let Some(timer) = self.timers.due(&self.run, self.now())
+        {
+            return Some(Ready { input: Input::TimerFired { timer }, source: Source::Stored });
+        }
+        let ready = self.ready.pop_front()?;
+        if matches!(ready.source, Source::Inbox(_)) {
+            self.inbox_left -= 1;
+        }
+        Some(ready)
+    }
+
+    async fn step(&mut self, ready: Ready) -> Result<Option<Parting>, Fault> {
+        let Ready { input, source } = ready;
+        let about = self.about(&input);
+        let timer = if let Input::TimerFired { timer } = &input { Some(*timer) } else { None };
+        let facts = self.facts(&input);
+        self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
+        let core = &self.claimed.core;
+        match decide(&self.loaded.machine, &*core.evaluator, &mut self.run, input, &facts) {
+            Ok(decision) => self.commit(decision, source, about).await,
+            Err(rejected) => {
+                tracing::debug!(run_id = %self.run.id(), %rejected, "an input was dropped");
+                if let Source::Inbox(number) = source {
+                    self.dropped.push(number);
+                }
+                if let Some(timer) = timer {
+                    self.timers.refuse(timer);
+                }
+                self.clear(about);
+                self.rejected = Some(rejected);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The marked attempt that an input is about.
+    fn about(&self, input: &Input) -> Option<(EffectId, u32)> {
+        let (Input::Settled { effect, .. } | Input::Lost { effect, .. }) = input else { return None };
+        let open = self.run.calls.get(effect)?;
+        if let Input::Settled { .. } = input {
+            self.claimed.core.pass(Point::BeforeSettle(open.call.kind()));
+        }
+        recover::is_marked(open).then_some((*effect, open.attempt))
+    }
+
+    fn facts(&self, input: &Input) -> Facts {
+        let parts = &self.claimed.core.parts;
+        let allow_unasked = parts.policy.allow_unasked();
+        let verdicts = if allow_unasked {
+            Vec::new()
+        } else {
+            let needs = plan(&self.loaded.machine, &self.run, input);
+            parts.policy.answer(&self.run.start.scope, &needs.questions)
+        };
+        Facts {
+            now: self.now(),
+            seed: parts.clock.seed(),
+            quotes: Arc::clone(&self.loaded.quotes),
+            verdicts,
+            allow_unasked,
+        }
+    }
+
+    /// Makes a decision durable and performs its effects.
+    async fn commit(
+        &mut self,
+        decision: Decision,
+        source: Source,
+        about: Option<(EffectId, u32)>,
+    ) -> Result<Option<Parting>, Fault> {
+        let leaving = self.is_leaving() || self.slice_is_over();
+        let ahead = self.ahead(&decision.effects, leaving);
+        let keep = commit::keep(&self.run, ahead).map_err(|stuck| Fault::Invariant(stuck.to_string()))?;
+        let mut taken = std::mem::take(&mut self.dropped);
+        if let Source::Inbox(number) = source {
+            taken.push(number);
+        }
+        self.commit_as(decision, taken, keep, leaving, about).await
+    }
+
+    async fn commit_as(
+        &mut self,
+        decision: Decision,
+        taken: Vec<u64>,
+        keep: Keep,
+        leaving: bool,
+        about: Option<(EffectId, u32)>,
+    ) -> Result<Option<Parting>, Fault> {
+        let core = Arc::clone(&self.claimed.core);
+        let under = Under { op: core.op(), lease: &self.claimed.lease, worker: &self.claimed.worker };
+        let Draft { commit, entries, effects } =
+            commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
+        core.pass(Point::BeforeCommit);
+        let sending = send(&*core.parts.store, &commit);
+        let standing = during(&mut self.calls, &mut self.ready, sending).await?;
+        core.pass(Point::AfterCommit);
+        if standing == Standing::Lost {
+            return Ok(Some(Parting::Lost));
+        }
+        self.commits += 1;
+        core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
+        self.clear(about);
+        self.spread(&commit);
+        self.perform(&effects, &entries, leaving);
+        self.stand(standing, keep).await
+    }
+
+    /// Wakes whoever a commit concerns.
+    fn spread(&self, commit: &Commit) {
+        let core = &self.claimed.core;
+        let elsewhere = commit.messages.iter().filter(|message| !core.nudge(&message.to)).count();
+        if elsewhere > 0 || !commit.children.is_empty() || commit.keep == Keep::HandBack {
+            core.wake(true);
+        }
+    }
+
+    fn perform(&mut self, effects: &[Effect], entries: &[Entry], leaving: bool) {
+        for effect in effects {
+            match effect {
+                Effect::Call(effect) if !leaving => self.start(*effect),
+                Effect::Abandon(effect) => {
+                    let marked = self.calls.abandon(*effect);
+                    self.clear(marked.map(|attempt| (*effect, attempt)));
+                }
+                // Rows of the commit.
+                Effect::Call(_)
+                | Effect::Start(_)
+                | Effect::Tell { .. }
+                | Effect::OpenWait(_)
+                | Effect::CloseWait(_)
+                | Effect::SetTimer(_)
+                | Effect::CancelTimer(_) => {}
+            }
+        }
+        if !leaving && entries.iter().any(|entry| matches!(entry, Entry::HoldLifted)) {
+            self.start_unsent();
+        }
+    }
+
+    fn start(&mut self, effect: EffectId) {
+        if !self.calls.contains(effect) {
+            self.calls.start(&self.claimed.core, &self.loaded.machine, &self.run, effect);
+        }
+    }
+
+    /// Starts every call that is open, not out, and of which nothing is known yet.
+    fn start_unsent(&mut self) {
+        let known = |effect: EffectId, input: &Input| match input {
+            Input::Settled { effect: of, .. } | Input::Lost { effect: of, .. } => *of == effect,
+            _ => false,
+        };
+        let effects: Vec<EffectId> = recover::unsent(&self.run)
+            .filter(|effect| !self.recovering.iter().any(|input| known(*effect, input)))
+            .filter(|effect| !self.ready.iter().any(|ready| known(*effect, &ready.input)))
+            .collect();
+        for effect in effects {
+            self.start(effect);
+        }
+    }
+
+    async fn stand(&mut self, standing: Standing, keep: Keep) -> Result<Option<Parting>, Fault> {
+        Ok(match standing {
+            Standing::Held { inbox } => {
+                self.inbox_flag |= inbox;
+                None
+            }
+            Standing::Parted => Some(match keep {
+                Keep::End => Parting::Ended,
+                Keep::Park { wake_at } => {
+                    self.warm = true;
+                    Parting::Parked(wake_at)
+                }
+                Keep::HandBack | Keep::Hold => Parting::HandedBack,
+            }),
+            Standing::Unsure => {
+                release(self.claimed, Keep::HandBack).await?;
+                Some(Parting::HandedBack)
+            }
+            Standing::Lost => Some(Parting::Lost),
+        })
+    }
+
+    /// A run that waits for children is likely to be claimed again soon, once for each of them.
+    fn into_warm(self) -> Option<Warm> {
+        (self.warm && !self.run.children.is_empty()).then(|| Warm {
+            epoch: self.claimed.lease.epoch,
+            run: self.run,
+            tail: self.tail,
+            loaded: self.loaded,
+        })
+    }
+
+    /// Whether others should have a turn: nothing of this run is in memory only, and the queue waits for a slot.
+    fn slice_is_over(&self) -> bool {
+        self.commits >= SLICE_COMMITS
+            && self.calls.is_empty()
+            && self.recovering.is_empty()
+            && self.ready.is_empty()
+            && self.claimed.core.hungry.load(Ordering::Relaxed)
+    }
+
+    fn ahead(&self, effects: &[Effect], leaving: bool) -> Ahead {
+        let begun = effects.iter().any(|effect| match effect {
+            Effect::Call(id) => !leaving && self.run.calls.contains_key(id),
+            _ => false,
+        });
+        let abandoned = effects.iter().filter(|effect| match effect {
+            Effect::Abandon(id) => self.calls.contains(*id),
+            _ => false,
+        });
+        let results = self.rescuing
+            || !self.recovering.is_empty()
+            || self.ready.iter().any(|ready| ready.source == Source::Memory);
+        let due = !self.run.timers.is_empty() && self.timers.due(&self.run, self.now()).is_some();
+        Ahead {
+            calls: begun || self.calls.len() > abandoned.count(),
+            results,
+            inputs: !self.ready.is_empty() || self.inbox_flag || due,
+            leaving,
+            wake_at: self.timers.next(&self.run),
+        }
+    }
+
+    fn clear(&self, about: Option<(EffectId, u32)>) {
+        if let Some((effect, attempt)) = about {
+            self.claimed.core.parts.store.clear_sent(self.run.id(), effect, attempt);
+        }
+    }
+
+    async fn read_inbox(&mut self) -> Result<(), Fault> {
+        self.inbox_flag = false;
+        let core = Arc::clone(&self.claimed.core);
+        let asking = patiently(&core, || core.parts.store.inbox(self.claimed.lease.run.clone()));
+        let items = during(&mut self.calls, &mut self.ready, asking).await?;
+        let seen = self.inbox_seen;
+        for item in items.into_iter().filter(|item| item.number > seen) {
+            self.inbox_seen = item.number;
+            self.inbox_left += 1;
+            self.ready.push_back(Ready { input: item.input, source: Source::Inbox(item.number) });
+        }
+        Ok(())
+    }
+
+    async fn take_slot(&mut self) {
+        if self.permit.is_some() {
+            return;
+        }
+        let slots = Arc::clone(&self.claimed.core.claim_slots);
+        // The semaphore is never closed.
+        self.permit = during(&mut self.calls, &mut self.ready, slots.acquire_owned()).await.ok();
+    }
+
+    /// Waits for whatever comes first, without a claim slot.
+    async fn wait(&mut self) {
+        let core = &self.claimed.core;
+        if self.permit.take().is_some() && core.hungry.swap(false, Ordering::AcqRel) {
+            core.wake(false);
+        }
+        let leaving = self.is_leaving();
+        let timer = if leaving { None } else { self.timers.next(&self.run) };
+        let pause = timer.map(|due| Duration::from_millis(due.since_ms(core.parts.clock.now())));
+        let grace = Duration::from_millis(core.parts.settings.grace_ms);
+        let grace_ends =
+            if leaving { *self.grace_ends.get_or_insert_with(|| Instant::now() + grace) } else { Instant::now() };
+        tokio::select! {
+            biased;
+            done = self.calls.next() => self.ready.push_back(settled(done)),
+            () = self.claimed.nudge.notified(), if !leaving => self.inbox_flag = true,
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            () = self.claimed.stop.graceful.cancelled(), if !leaving => self.leaving = true,
+            () = tokio::time::sleep_until(grace_ends), if leaving => self.cut(),
+        }
+    }
+
+    /// Drops the calls that are out, as a crash would.
+    fn cut(&mut self) {
+        for (effect, sent) in self.calls.cut() {
+            self.recovering.push_back(Input::Lost { effect, sent });
+        }
+    }
+
+    /// Nothing is out and nothing is ready: consumes what was rejected, or lets the run go.
+    async fn rest(&mut self) -> Result<Option<Parting>, Fault> {
+        let leaving = self.is_leaving();
+        if !self.dropped.is_empty() && !leaving {
+            let decision = recover::nothing(&mut self.run, self.claimed.core.parts.clock.now());
+            return self.commit(decision, Source::Stored, None).await;
+        }
+        if !leaving && self.run.hold.is_none() {
+            self.start_unsent();
+            if !self.calls.is_empty() {
+                return Ok(None);
+            }
+        }
+        let ahead = Ahead { inputs: self.run.version == 0 || !self.ready.is_empty(), ..self.ahead(&[], leaving) };
+        let keep = match commit::keep(&self.run, ahead) {
+            Ok(Keep::HandBack) => Keep::HandBack,
+            Ok(Keep::Park { .. } | Keep::Hold | Keep::End) => Keep::Park { wake_at: self.timers.next(&self.run) },
+            Err(stuck) => return Err(Fault::Invariant(stuck.to_string())),
+        };
+        release(self.claimed, keep).await?;
+        Ok(Some(match keep {
+            Keep::Park { wake_at } => Parting::Parked(wake_at),
+            Keep::HandBack | Keep::Hold | Keep::End => Parting::HandedBack,
+        }))
+    }
+}
+
+/// Lets the run go without a decision.
+async fn release(claimed: &Claimed, keep: Keep) -> Result<(), Fault> {
+    let Claimed { core, worker, lease, .. } = claimed;
+    patiently(core, || core.parts.store.release(lease.clone(), worker.clone(), keep)).await?;
+    Ok(())
+}
+
+fn settled(done: Done) -> Ready {
+    Ready { input: done.into_input(), source: Source::Memory }
+}
+
+/// Waits for `future` while the calls make progress.
+async fn during<T>(calls: &mut Calls, ready: &mut VecDeque<Ready>, future: impl Future<Output = T>) -> T {
+    tokio::pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut future => return answer,
+            done = calls.next(), if !calls.is_empty() => ready.push_back(settled(done)),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The engine: what is wired together, and what all workers of a process share.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::{Notify, OnceCell, Semaphore};
+use windlass_core::eval::Evaluator;
+use windlass_core::ids::RunId;
+use windlass_core::run::Run;
+use windlass_ports::clock::Clock;
+use windlass_ports::compile::Compiler;
+use windlass_ports::model::Model;
+use windlass_ports::policy::Policy;
+use windlass_ports::store::{Lease, OpId, Store, StoreError, WorkerId};
+use windlass_ports::tool::Catalog;
+
+use super::observe::{Failpoint, Observer, Point};
+use super::programs::{Loaded, Programs};
+use super::rest::Driven;
+use super::shutdown::Stop;
+use super::worker;
+use crate::fold::{FoldError, Tail};
+
+/// Parked runs kept in memory at most, so that one that waits for many children is not read again for each.
+const WARM_MAX: usize = 64;
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where runs live.
+    pub store: Arc<dyn Store>,
+    /// Compiles the bundles of runs.
+    pub compiler: Arc<dyn Compiler>,
+    /// Calls models.
+    pub model: Arc<dyn Model>,
+    /// Tools, actions and hooks.
+    pub catalog: Arc<Catalog>,
+    /// Answers policy questions.
+    pub policy: Arc<dyn Policy>,
+    /// Tells the time. Its milliseconds must pass as those of the async runtime's timers do.
+    pub clock: Arc<dyn Clock>,
+    /// Is told what is committed.
+    pub observer: Arc<dyn Observer>,
+    /// Numbers.
+    pub settings: Settings,
+}
+
+/// Numbers of an engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Runs that are decided on at the same time. A run that only waits for its calls has no slot.
+    pub claim_slots: usize,
+    /// Calls that are out at the same time.
+    pub call_slots: usize,
+    /// Runs that are held at the same time, those that wait for their calls included.
+    pub held_max: usize,
+    /// How long calls may go on after a graceful stop, in milliseconds.
+    pub grace_ms: u64,
+    /// With [`Scope::Tree`]: how long a timer is waited for when nothing else is left to do, in milliseconds.
+    pub wait_ms: u64,
+    /// With [`Scope::Tree`]: how long a signal or a person is waited for then, in milliseconds.
+    pub signal_wait_ms: u64,
+    /// How long a store that is unavailable is tried before a worker gives up, in milliseconds. A commit whose outcome
+    /// is unknown is asked about for as long as it takes.
+    pub store_patience_ms: u64,
+    /// Is called at every point where a process may die.
+    pub failpoint: Option<Failpoint>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            claim_slots: 256,
+            call_slots: 128,
+            held_max: 4_096,
+            grace_ms: 20_000,
+            wait_ms: 60_000,
+            signal_wait_ms: 0,
+            store_patience_ms: 30_000,
+            failpoint: None,
+        }
+    }
+}
+
+/// Which runs a worker drives, and when it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This caller's run and everything below it, until all of it has ended or waits beyond the settings' patience.
+    Tree(RunId),
+    /// Every run, until none can go on now. Runs that wait for a time or a signal are left waiting.
+    Idle,
+    /// Every run, until stopped.
+    All,
+}
+
+/// Why an engine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A run cannot be read.
+    #[error("run `{run}` cannot be read")]
+    Fold {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: FoldError,
+    },
+    /// A run cannot be driven by this process. It keeps its lease and can be taken over by another one.
+    #[error("run `{run}` cannot be driven: {message}")]
+    Stranded {
+        /// The run.
+        run: RunId,
+        /// Why.
+        message: String,
+    },
+    /// An input does not apply to a run as it is.
+    #[error("run `{run}` does not take this: {reason}")]
+    Rejected {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        reason: windlass_core::Rejected,
+    },
+    /// There is no such run.
+    #[error("there is no run `{0}`")]
+    NotFound(RunId),
+}
+
+/// Submits runs and drives them. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) core: Arc<Core>,
+}
+
+impl Engine {
+    /// An engine that has claimed nothing yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { core: Arc::new(Core::new(parts)) }
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.core.parts
+    }
+
+    /// Works until the scope is done or `stop` says so. Dropping the future drops the calls that are out.
+    ///
+    /// # Errors
+    /// The store stays unavailable, or a run of a tree cannot be driven by this build.
+    pub async fn drive(&self, scope: Scope, stop: Stop) -> Result<Driven, EngineError> {
+        worker::drive(Arc::clone(&self.core), scope, stop).await
+    }
+}
+
+/// What all workers of a process share.
+pub(super) struct Core {
+    pub(super) parts: Parts,
+    pub(super) evaluator: Arc<dyn Evaluator>,
+    pub(super) programs: Programs,
+    pub(super) claim_slots: Arc<Semaphore>,
+    pub(super) call_slots: Semaphore,
+    /// Calls that wait for a slot.
+    pub(super) backlog: AtomicUsize,
+    /// A worker found no free claim slot although the queue may have something.
+    pub(super) hungry: AtomicBool,
+    worker: OnceCell<WorkerId>,
+    held: Mutex<HashMap<RunId, Arc<Notify>>>,
+    /// Leases of this process that nobody works on.
+    orphans: Mutex<Vec<Lease>>,
+    warm: Mutex<VecDeque<Warm>>,
+    workers: Mutex<Vec<Weak<Bell>>>,
+    op_base: u128,
+    ops: AtomicU64,
+}
+
+/// A parked run that is still in memory.
+#[derive(Debug)]
+pub(super) struct Warm {
+    /// The epoch under which it was parked. Nobody has changed the run when it is claimed with the next one.
+    pub(super) epoch: u64,
+    pub(super) run: Run,
+    pub(super) tail: Tail,
+    pub(super) loaded: Loaded,
+}
+
+/// Wakes a worker.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    pub(super) rung: Notify,
+    /// The queue has something new.
+    pub(super) queued: AtomicBool,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No change of these maps can be left half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    fn new(parts: Parts) -> Self {
+        let settings = &parts.settings;
+        Self {
+            evaluator: parts.compiler.evaluator(),
+            programs: Programs::default(),
+            claim_slots: Arc::new(Semaphore::new(settings.claim_slots.max(1))),
+            call_slots: Semaphore::new(settings.call_slots.max(1)),
+            backlog: AtomicUsize::new(0),
+            hungry: AtomicBool::new(false),
+            worker: OnceCell::new(),
+            held: Mutex::default(),
+            orphans: Mutex::default(),
+            warm: Mutex::default(),
+            workers: Mutex::default(),
+            op_base: u128::from(parts.clock.seed()) << 64,
+            ops: AtomicU64::new(parts.clock.seed()),
+            parts,
+        }
+    }
+
+    /// This process as a worker.
+    pub(super) async fn worker(&self) -> Result<&WorkerId, StoreError> {
+        self.worker.get_or_try_init(|| self.parts.store.join()).await
+    }
+
+    /// A name for a commit.
+    pub(super) fn op(&self) -> OpId {
+        OpId(self.op_base | u128::from(self.ops.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(super) fn pass(&self, point: Point) {
+        if let Some(failpoint) = &self.parts.settings.failpoint {
+            failpoint.pass(point);
+        }
+    }
+
+    /// A run is held from here on. None when it already is.
+    pub(super) fn hold(&self, run: &RunId) -> Option<Arc<Notify>> {
+        let mut held = lock(&self.held);
+        if held.contains_key(run) {
+            return None;
+        }
+        let nudge = Arc::new(Notify::new());
+        held.insert(run.clone(), Arc::clone(&nudge));
+        Some(nudge)
+    }
+
+    /// A run is no longer held.
+    pub(super) fn let_go(&self, run: &RunId) {
+        lock(&self.held).remove(run);
+        if !lock(&self.orphans).is_empty() {
+            self.wake(false);
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        lock(&self.held).len()
+    }
+
+    /// The inbox of a run has something. False when the run is not held here.
+    pub(super) fn nudge(&self, run: &RunId) -> bool {
+        let held = lock(&self.held);
+        held.get(run).inspect(|nudge| nudge.notify_one()).is_some()
+    }
+
+    /// The inboxes of held runs may have something.
+    pub(super) fn nudge_all(&self) {
+        for nudge in lock(&self.held).values() {
+            nudge.notify_one();
+        }
+    }
+
+    pub(super) fn orphan(&self, lease: Lease) {
+        lock(&self.orphans).push(lease);
+    }
+
+    /// Leases without work, of those that `wanted` picks and whose run is not held.
+    pub(super) fn adopt(&self, wanted: impl Fn(&RunId) -> bool) -> Vec<Lease> {
+        let mut orphans = lock(&self.orphans);
+        if orphans.is_empty() {
+            return Vec::new();
+        }
+        let held = lock(&self.held);
+        orphans.extract_if(.., |lease| wanted(&lease.run) && !held.contains_key(&lease.run)).collect()
+    }
+
+    pub(super) fn keep_warm(&self, warm: Warm) {
+        let mut kept = lock(&self.warm);
+        if kept.len() >= WARM_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(warm);
+    }
+
+    /// The run of a lease, when it is in memory and nobody else can have changed it.
+    pub(super) fn warm(&self, lease: &Lease) -> Option<Warm> {
+        let mut kept = lock(&self.warm);
+        let place = kept.iter().position(|warm| *warm.run.id() == lease.run)?;
+        kept.remove(place).filter(|warm| warm.epoch + 1 == lease.epoch && lease.taken_from.is_none())
+    }
+
+    /// A worker that wants to be woken.
+    pub(super) fn enlist(&self) -> Arc<Bell> {
+        let bell = Arc::new(Bell::default());
+        let mut workers = lock(&self.workers);
+        workers.retain(|worker| worker.strong_count() > 0);
+        workers.push(Arc::downgrade(&bell));
+        bell
+    }
+
+    /// Wakes the workers: a slot is free, or, with `queued`, the queue has something new.
+    pub(super) fn wake(&self, queued: bool) {
+        for bell in lock(&self.workers).iter().filter_map(Weak::upgrade) {
+            if queued {
+                bell.queued.store(true, Ordering::Release);
+            }
+            bell.rung.notify_one();
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Performs the calls of one held run: sends them, bounds their time, catches what goes wrong in an adapter.
+//!
+//! Knows nothing of what follows from a result.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::{AbortHandle, Abortable, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tracing::Instrument;
+use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
+use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::ids::{EffectId, RunId};
+use windlass_core::input::{Input, Sent};
+use windlass_core::machine::{HookKind, Machine};
+use windlass_core::request::{self, ModelRequest};
+use windlass_core::run::Run;
+use windlass_ports::BoxFuture;
+use windlass_ports::tool::{Hook, HookEvent, Invocation, Tool};
+
+use super::engine::Core;
+use super::observe::{Point, span};
+use crate::recover::is_marked;
+
+/// How much longer than its own timeout an adapter may take before it is cut off, in milliseconds. Adapters end by
+/// themselves and know better what happened.
+const TIMEOUT_SLACK_MS: u64 = 500;
+
+/// An attempt that ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) effect: EffectId,
+    pub(super) attempt: u32,
+    pub(super) outcome: Outcome,
+    pub(super) spent: Spent,
+}
+
+impl Done {
+    pub(super) fn into_input(self) -> Input {
+        Input::Settled { effect: self.effect, attempt: self.attempt, outcome: self.outcome, spent: self.spent }
+    }
+}
+
+/// An attempt that is out or waits for a slot.
+#[derive(Debug)]
+struct Out {
+    attempt: u32,
+    marked: bool,
+    abort: AbortHandle,
+    sent: Arc<AtomicBool>,
+}
+
+/// The calls of one held run.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    futures: FuturesUnordered<BoxFuture<'static, Option<Done>>>,
+    out: BTreeMap<EffectId, Out>,
+}
+
+impl Calls {
+    /// Whether no call is out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    pub(super) fn contains(&self, effect: EffectId) -> bool {
+        self.out.contains_key(&effect)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Starts an open call of `run`. It makes progress when [`Calls::next`] is polled.
+    pub(super) fn start(&mut self, core: &Arc<Core>, machine: &Machine, run: &Run, effect: EffectId) {
+        let Some(open) = run.calls.get(&effect) else { return };
+        let job = job(core, machine, run, effect, open);
+        let sent = Arc::new(AtomicBool::new(false));
+        let attempt = Attempt {
+            core: Arc::clone(core),
+            run: run.id().clone(),
+            effect,
+            number: open.attempt,
+            kind: open.call.kind(),
+            marked: is_marked(open),
+            timeout_ms: open.timeout_ms,
+            sent: Arc::clone(&sent),
+        };
+        let (abort, registration) = AbortHandle::new_pair();
+        let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
+        self.futures.push(Abortable::new(future, registration).map(Result::ok).boxed());
+        self.out.insert(effect, Out { attempt: open.attempt, marked: is_marked(open), abort, sent });
+    }
+
+    /// The next attempt that ends; pending while none does. Only of use while a call is out.
+    pub(super) async fn next(&mut self) -> Done {
+        loop {
+            match self.futures.next().await {
+                Some(Some(done)) => {
+                    let current = self.out.get(&done.effect).is_some_and(|out| out.attempt == done.attempt);
+                    if current {
+                        self.out.remove(&done.effect);
+                        return done;
+                    }
+                }
+                // An abandoned attempt.
+                Some(None) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Drops an attempt. Its result will not come. Gives back its number when it is marked as sent.
+    pub(super) fn abandon(&mut self, effect: EffectId) -> Option<u32> {
+        let out = self.out.remove(&effect)?;
+        out.abort.abort();
+        out.marked.then_some(out.attempt)
+    }
+
+    /// Drops every attempt, and says of each whether it may have left.
+    pub(super) fn cut(&mut self) -> Vec<(EffectId, Sent)> {
+        let cut = std::mem::take(&mut self.out)
+            .into_iter()
+            .map(|(effect, out)| {
+                out.abort.abort();
+                (effect, if out.sent.load(Ordering::Acquire) { Sent::Maybe } else { Sent::No })
+            })
+            .collect();
+        self.futures.clear();
+        cut
+    }
+}
+
+/// What is sent, and to whom.
+enum Job {
+    Model(Box<ModelRequest>),
+    Tool(Arc<dyn Tool>, Invocation),
+    Hook(Arc<dyn Hook>, HookEvent),
+    /// It cannot be sent.
+    Refused(Failure),
+}
+
+fn job(core: &Core, machine: &Machine, run: &Run, effect: EffectId, open: &OpenCall) -> Job {
+    let lost = || {
+        let message = format!("the body of call {effect} cannot be rebuilt from the run");
+        Job::Refused(Failure::new(Code::InternalInvariant, message))
+    };
+    match &open.call {
+        Call::Model { .. } => {
+            request::model_request(machine, run, effect).map_or_else(lost, |body| Job::Model(Box::new(body)))
+        }
+        Call::Hook { hook, event } => hook_job(core, machine, run, effect, open, (hook, *event)),
+        Call::Tool { hook: Some(hook), .. } => hook_job(core, machine, run, effect, open, (hook, HookKind::ToolCall)),
+        Call::Tool { tool: name, hook: None, .. } | Call::Action { action: name } | Call::Verify { tool: name, .. } => {
+            let Some(tool) = core.parts.catalog.tools.get(name) else {
+                return Job::Refused(Failure::new(
+                    Code::ToolUnknown,
+                    format!("`{name}` is not configured in this process"),
+                ));
+            };
+            let Some(arguments) = request::arguments(machine, run, effect) else { return lost() };
+            let invocation = Invocation {
+                name: name.clone(),
+                arguments,
+                idempotency_key: effect.key(run.id()),
+                run: run.id().clone(),
+                attempt: open.attempt,
+                timeout_ms: open.timeout_ms,
+                output_bytes_max: open.output_bytes_max,
+            };
+            Job::Tool(Arc::clone(tool), invocation)
+        }
+    }
+}
+
+fn hook_job(
+    core: &Core,
+    machine: &Machine,
+    run: &Run,
+    effect: EffectId,
+    open: &OpenCall,
+    (name, kind): (&windlass_core::ids::Name, HookKind),
+) -> Job {
+    let Some(hook) = core.parts.catalog.hook(name) else {
+        let message = format!("hook `{name}` is not configured in this process");
+        return Job::Refused(Failure::new(Code::HookUnreachable, message));
+    };
+    let Some(body) = request::hook_body(machine, run, effect, hook.include_machine()) else {
+        let message = format!("the body of call {effect} cannot be rebuilt from the run");
+        return Job::Refused(Failure::new(Code::InternalInvariant, message));
+    };
+    let event = HookEvent {
+        hook: name.clone(),
+        kind,
+        body,
+        idempotency_key: effect.key(run.id()),
+        timeout_ms: open.timeout_ms,
+        output_bytes_max: open.output_bytes_max,
+    };
+    Job::Hook(Arc::clone(hook), event)
+}
+
+/// One attempt on its way.
+struct Attempt {
+    core: Arc<Core>,
+    run: RunId,
+    effect: EffectId,
+    number: u32,
+    kind: &'static str,
+    marked: bool,
+    timeout_ms: u64,
+    sent: Arc<AtomicBool>,
+}
+
+impl Attempt {
+    async fn make(self, job: Job) -> Done {
+        let (outcome, spent) = match job {
+            Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
+            Job::Model(_) | Job::Tool(..) | Job::Hook(..) => self.send(job).await,
+        };
+        Done { effect: self.effect, attempt: self.number, outcome, spent }
+    }
+
+    async fn send(&self, job: Job) -> (Outcome, Spent) {
+        let _slot = self.slot().await;
+        self.core.pass(Point::BeforeSend(self.kind));
+        // Between the mark and the call there is nothing: a process that dies here leaves a call that may have left.
+        if self.marked
+            && let Err(error) = self.core.parts.store.mark_sent(&self.run, self.effect, self.number)
+        {
+            let message = format!("the call could not be noted before it leaves: {error}");
+            let failure = Failure::new(Code::StoreUnavailable, message).retry(Retry::Backoff);
+            return (Outcome::Failed(failure), Spent::Nothing);
+        }
+        self.sent.store(true, Ordering::Release);
+        let limit = Duration::from_millis(self.timeout_ms.saturating_add(TIMEOUT_SLACK_MS));
+        let ended = tokio::time::timeout(limit, AssertUnwindSafe(self.call(job)).catch_unwind()).await;
+        self.core.pass(Point::AfterSend(self.kind));
+        match ended {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => {
+                tracing::error!(run_id = %self.run, effect = self.effect.0, kind = self.kind, "an adapter panicked");
+                let message = format!("the adapter panicked: {}", panic_text(&*panic));
+                let failure = Failure::new(Code::InternalInvariant, message).retry(Retry::Unknown);
+                (Outcome::Failed(failure), Spent::Unknown)
+            }
+            Err(_) => (Outcome::Failed(self.overdue()), Spent::Unknown),
+        }
+    }
+
+    async fn slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        if let Ok(permit) = self.core.call_slots.try_acquire() {
+            return Some(permit);
+        }
+        let _waiting = Waiting::new(&self.core);
+        // The semaphore is never closed.
+        self.core.call_slots.acquire().await.ok()
+    }
+
+    async fn call(&self, job: Job) -> (Outcome, Spent) {
+        let known = Spent::Known { tokens: 0, cost_micros: 0 };
+        let returned = |result: Result<_, Failure>| result.map_or_else(Outcome::Failed, Outcome::Returned);
+        match job {
+            Job::Model(body) => {
+                let result = self.core.parts.model.call(*body).await;
+                let outcome = result.outcome.map_or_else(Outcome::Failed, |reply| Outcome::Replied(Box::new(reply)));
+                (outcome, result.spent)
+            }
+            Job::Tool(tool, invocation) => (returned(tool.call(invocation).await), known),
+            Job::Hook(hook, event) => (returned(hook.call(event).await), known),
+            Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
+        }
+    }
+
+    fn overdue(&self) -> Failure {
+        let (code, retry) = match self.kind {
+            "model" => (Code::ProviderTimeout, Retry::Backoff),
+            "hook" | "action" => (Code::HookTimeout, Retry::Unknown),
+            _ => (Code::ToolTimeout, Retry::Unknown),
+        };
+        Failure::new(code, format!("no answer within {} ms", self.timeout_ms)).retry(retry)
+    }
+}
+
+/// Counts a call that waits for a slot.
+struct Waiting<'a>(&'a Core);
+
+impl<'a> Waiting<'a> {
+    fn new(core: &'a Core) -> Self {
+        core.backlog.fetch_add(1, Ordering::Relaxed);
+        Self(core)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // The first that no longer waits may be what a worker waits for.
+        if self.0.backlog.fetch_sub(1, Ordering::Relaxed) == self.0.parts.settings.call_slots {
+            self.0.wake(false);
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

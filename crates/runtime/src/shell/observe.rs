@@ -1,0 +1,78 @@
+//! Who watches: the observer of commits, the points at which a test can interfere, and the names of spans.
+
+use std::fmt;
+use std::sync::Arc;
+
+use windlass_core::effect::Call;
+use windlass_core::journal::Entry;
+use windlass_core::run::Run;
+
+use crate::events::Seen;
+
+/// Is told what was committed, before the effects of the commit are performed. Called on the path of every step:
+/// it must not wait.
+pub trait Observer: Send + Sync + fmt::Debug {
+    /// A decision of this run is durable; the run is as it is after it.
+    fn committed(&self, run: &Run, entries: &[Entry]);
+
+    /// The same with the audit rows. What [`crate::events::of`] makes events from.
+    fn seen(&self, seen: Seen<'_>) {
+        self.committed(seen.run, seen.entries);
+    }
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn committed(&self, _: &Run, _: &[Entry]) {}
+}
+
+/// A place in the life of a run at which a process may be made to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Point {
+    /// A decision is about to be committed.
+    BeforeCommit,
+    /// It is durable; nobody has been told and no effect has been performed.
+    AfterCommit,
+    /// A call of this kind is about to leave; that has not been noted yet.
+    BeforeSend(&'static str),
+    /// A call of this kind has ended; its result is in memory only.
+    AfterSend(&'static str),
+    /// The result of a call is about to be decided on.
+    BeforeSettle(&'static str),
+}
+
+/// Is called at every [`Point`] that is passed.
+#[derive(Clone)]
+pub struct Failpoint(Arc<dyn Fn(Point) + Send + Sync>);
+
+impl Failpoint {
+    /// Calls `hook` at every point.
+    pub fn new(hook: impl Fn(Point) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    pub(super) fn pass(&self, point: Point) {
+        (self.0)(point);
+    }
+}
+
+impl fmt::Debug for Failpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Failpoint")
+    }
+}
+
+/// The span of a call, named as the OpenTelemetry conventions for generative AI name it.
+pub(super) fn span(call: &Call, run: &str) -> tracing::Span {
+    let target = &**call.target();
+    match call {
+        Call::Model { .. } => tracing::debug_span!("chat", run_id = run, agent = target),
+        Call::Tool { .. } | Call::Action { .. } | Call::Verify { .. } => {
+            tracing::debug_span!("execute_tool", run_id = run, tool = target)
+        }
+        Call::Hook { .. } => tracing::debug_span!("hook", run_id = run, hook = target),
+    }
+}

@@ -1,0 +1,170 @@
+//! When a worker that has nothing to do is done, and what it leaves waiting.
+
+use windlass_core::ids::{Name, RunId};
+use windlass_core::run::Status;
+use windlass_core::time::Timestamp;
+use windlass_ports::store::{Head, Query, StoreError, WaitRow};
+
+use super::engine::{Core, EngineError, Scope};
+use super::send::patiently;
+
+/// Waiting runs that are named at most.
+const NAMED_MAX: usize = 1_000;
+/// How often a worker looks again while another process works on its tree, in milliseconds. Nothing tells when that
+/// process dies.
+const OTHERS_MS: u64 = 1_000;
+
+/// How driving ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driven {
+    /// Every run of the tree has ended.
+    Ended,
+    /// What is left of the tree waits.
+    Parked {
+        /// For what.
+        waits: Vec<Waiting>,
+    },
+    /// No run can go on now.
+    Idle,
+    /// It was stopped.
+    Stopped,
+}
+
+/// Something that a run waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The run.
+    pub run: RunId,
+    /// `signal`, `outcome`, `approval`, `timer`, `paused`, `attention` or `quarantined`.
+    pub kind: Name,
+    /// The channel, where a signal ends the wait.
+    pub channel: Option<Name>,
+    /// When the wait ends by itself.
+    pub at: Option<Timestamp>,
+}
+
+impl Scope {
+    pub(super) fn within(&self) -> Option<RunId> {
+        match self {
+            Self::Tree(root) => Some(root.clone()),
+            Self::Idle | Self::All => None,
+        }
+    }
+
+    /// Whether a run belongs to the scope. Ids of children begin with those of their parents.
+    pub(super) fn includes(&self, run: &RunId) -> bool {
+        match self {
+            Self::Tree(root) => {
+                let rest = run.as_str().strip_prefix(root.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('~'))
+            }
+            Self::Idle | Self::All => true,
+        }
+    }
+
+    /// Whether the scope is done at some point without being stopped.
+    pub(super) fn ends(&self) -> bool {
+        match self {
+            Self::Tree(_) | Self::Idle => true,
+            Self::All => false,
+        }
+    }
+}
+
+/// What a worker without work does.
+#[derive(Debug)]
+pub(super) enum Rest {
+    /// It is done.
+    Done(Driven),
+    /// It waits for a change, until then at the latest.
+    Until {
+        then: Option<Timestamp>,
+        /// Whether to claim then although nothing said so.
+        looks: bool,
+    },
+}
+
+/// The patience of a worker.
+#[derive(Debug)]
+pub(super) struct Resting {
+    scope: Scope,
+    since: Option<Timestamp>,
+}
+
+impl Resting {
+    pub(super) fn new(scope: Scope) -> Self {
+        Self { scope, since: None }
+    }
+
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// There is work again.
+    pub(super) fn disturbed(&mut self) {
+        self.since = None;
+    }
+
+    pub(super) async fn rest(
+        &mut self,
+        core: &Core,
+        now: Timestamp,
+        due: Option<Timestamp>,
+    ) -> Result<Rest, EngineError> {
+        let root = match &self.scope {
+            Scope::All => return Ok(Rest::Until { then: None, looks: false }),
+            Scope::Idle => return Ok(Rest::Done(Driven::Idle)),
+            Scope::Tree(root) => root.clone(),
+        };
+        let left = unfinished(core, &root).await?;
+        if left.is_empty() {
+            return Ok(Rest::Done(Driven::Ended));
+        }
+        if left.iter().any(|head| matches!(head.status, Status::Queued | Status::Running)) {
+            return Ok(Rest::Until { then: Some(now.plus_ms(OTHERS_MS)), looks: true });
+        }
+        let since = *self.since.get_or_insert(now);
+        let settings = &core.parts.settings;
+        if let Some(due) = due.filter(|due| *due <= since.plus_ms(settings.wait_ms)) {
+            return Ok(Rest::Until { then: Some(due), looks: true });
+        }
+        let patience = since.plus_ms(settings.signal_wait_ms);
+        if now < patience {
+            return Ok(Rest::Until { then: Some(patience), looks: true });
+        }
+        let rows = patiently(core, || core.parts.store.waits(root.clone(), true)).await?;
+        Ok(Rest::Done(Driven::Parked { waits: waits(&left, rows) }))
+    }
+}
+
+/// Runs of a tree that have not ended, those that can go on first.
+async fn unfinished(core: &Core, root: &RunId) -> Result<Vec<Head>, StoreError> {
+    let some = |statuses: &[Status], limit| {
+        let query = Query { statuses: statuses.to_vec(), root: Some(root.clone()), limit, ..Query::default() };
+        patiently(core, move || core.parts.store.list(query.clone()))
+    };
+    let active = some(&[Status::Queued, Status::Running], 1).await?.heads;
+    if !active.is_empty() {
+        return Ok(active);
+    }
+    let parked = [Status::Waiting, Status::Paused, Status::Attention, Status::Quarantined];
+    Ok(some(&parked, NAMED_MAX).await?.heads)
+}
+
+/// What the runs of a tree wait for: signals and people, then times, then holds.
+pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> {
+    let mut waits: Vec<Waiting> = rows
+        .into_iter()
+        .map(|(run, row)| Waiting { run, kind: row.kind.as_str().into(), channel: Some(row.channel), at: row.due })
+        .collect();
+    let known: Vec<RunId> = waits.iter().map(|wait| wait.run.clone()).collect();
+    for head in left.iter().filter(|head| !known.contains(&head.id)) {
+        let kind = match head.status {
+            Status::Waiting if head.wake_at.is_some() => "timer",
+            Status::Paused | Status::Attention | Status::Quarantined => head.status.as_str(),
+            _ => continue,
+        };
+        waits.push(Waiting { run: head.id.clone(), kind: kind.into(), channel: None, at: head.wake_at });
+    }
+    waits
+}
