@@ -19,7 +19,13 @@ const RESERVED: &[&str] = &["model", "messages", "system", "tools", "stream", "m
 
 /// Models without structured outputs, by the start of their name.
 const WITHOUT_SCHEMA: &[&str] = &[
-    "claude-2", "claude-3", "claude-instant", "claude-opus-4-0", "claude-opus-4-2", "claude-sonnet-4-0", "claude-sonnet-4-2",
+    "claude-2",
+    "claude-3",
+    "claude-instant",
+    "claude-opus-4-0",
+    "claude-opus-4-2",
+    "claude-sonnet-4-0",
+    "claude-sonnet-4-2",
 ];
 
 /// Anthropic messages.
@@ -58,7 +64,8 @@ impl Wire for Anthropic {
             let list = if stop.as_list().is_some() { stop } else { Value::list(vec![stop]) };
             body.insert("stop_sequences".into(), list);
         }
-        let takes_schema = structured == StructuredOutput::Schema && !WITHOUT_SCHEMA.iter().any(|s| model.starts_with(s));
+        let takes_schema =
+            structured == StructuredOutput::Schema && !WITHOUT_SCHEMA.iter().any(|s| model.starts_with(s));
         let schema = request.output_schema.as_ref().filter(|_| takes_schema).and_then(schema::for_anthropic);
         if let Some(schema) = schema {
             let mut config = body.get("output_config").and_then(Value::as_map).cloned().unwrap_or_default();
@@ -112,6 +119,7 @@ impl Parts {
                 let arguments = match (input.filter(|text| !text.is_empty()), block.get("input")) {
                     (Some(text), _) => wire::arguments(text),
                     (None, Some(map @ Value::Map(_))) => map.clone(),
+                    (None, Some(Value::Str(text))) => wire::arguments(text),
                     (None, None | Some(Value::Null)) => Value::empty_map(),
                     (None, Some(other)) => Value::str(other.to_json()),
                 };
@@ -211,7 +219,8 @@ fn tool(tool: &ToolDefinition) -> Value {
     if !tool.description.is_empty() {
         map.insert("description".into(), tool.description.clone().into());
     }
-    let schema = if tool.parameters.is_null() { Value::object([("type", "object".into())]) } else { tool.parameters.clone() };
+    let schema =
+        if tool.parameters.is_null() { Value::object([("type", "object".into())]) } else { tool.parameters.clone() };
     map.insert("input_schema".into(), schema);
     Value::map(map)
 }

@@ -123,7 +123,13 @@ pub const TABLE: &[Row] = &[
     row(On::Statuses(&[501, 505]), Sign::Any, Code::ProviderInvalidRequest, false, false),
     row(On::Statuses(&[502, 520, 522]), Sign::Any, Code::ProviderUnavailable, true, true),
     row(On::Range(500, 599), Sign::Any, Code::ProviderUnavailable, true, false),
-    row(On::Statuses(&[400, 404, 405, 406, 410, 411, 414, 415, 422]), Sign::Any, Code::ProviderInvalidRequest, false, false),
+    row(
+        On::Statuses(&[400, 404, 405, 406, 410, 411, 414, 415, 422]),
+        Sign::Any,
+        Code::ProviderInvalidRequest,
+        false,
+        false,
+    ),
     row(
         On::Any,
         Sign::Named(&["rate_limit_error", "rate_limit_exceeded", "rate_limit", "too_many_requests"]),
@@ -273,7 +279,13 @@ impl ProviderError {
 
     fn unknown(&self) -> Row {
         let count = UNCLASSIFIED.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::warn!(status = self.status, kind = self.kind, code = self.code, count, "provider error without a class");
+        tracing::warn!(
+            status = self.status,
+            kind = self.kind,
+            code = self.code,
+            count,
+            "provider error without a class"
+        );
         let refused = self.status.is_some_and(|status| (300..500).contains(&status));
         let code = if refused { Code::ProviderInvalidRequest } else { Code::ProviderMalformed };
         row(On::Any, Sign::Any, code, false, !refused)
@@ -297,11 +309,7 @@ impl ProviderError {
 
     fn detail(&self) -> Value {
         let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, |t| Value::str(shortened(t)));
-        Value::object([
-            ("type", text(&self.kind)),
-            ("code", text(&self.code)),
-            ("request_id", text(&self.request_id)),
-        ])
+        Value::object([("type", text(&self.kind)), ("code", text(&self.code)), ("request_id", text(&self.request_id))])
     }
 }
 

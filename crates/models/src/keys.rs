@@ -98,9 +98,7 @@ impl Keys {
         match value {
             Value::Str(text) => self.redact(text).map_or_else(|| value.clone(), Value::str),
             Value::List(items) => Value::list(items.iter().map(|item| self.redact_value(item)).collect()),
-            Value::Map(map) => {
-                Value::map(map.iter().map(|(k, v)| (k.clone(), self.redact_value(v))).collect::<Map>())
-            }
+            Value::Map(map) => Value::map(map.iter().map(|(k, v)| (k.clone(), self.redact_value(v))).collect::<Map>()),
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => value.clone(),
         }
     }

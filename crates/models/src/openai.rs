@@ -12,8 +12,7 @@ use crate::schema;
 use crate::wire::{self, Answer, Assemble, StructuredOutput, Wire, count, text};
 
 /// Body keys that parameters must not set.
-const RESERVED: &[&str] =
-    &["model", "messages", "tools", "functions", "stream", "stream_options", "max_tokens"];
+const RESERVED: &[&str] = &["model", "messages", "tools", "functions", "stream", "stream_options", "max_tokens"];
 
 /// Models that take `max_completion_tokens` instead of `max_tokens`, by the start of their name.
 const COMPLETION_TOKENS: &[&str] = &["gpt-5", "gpt-6", "o1", "o3", "o4"];
@@ -45,7 +44,9 @@ impl Wire for OpenAi {
         if !request.tools.is_empty() {
             body.insert("tools".into(), Value::list(request.tools.iter().map(tool).collect()));
         }
-        if let Some(format) = request.output_schema.as_ref().and_then(|s| format(s, structured, !request.tools.is_empty())) {
+        if let Some(format) =
+            request.output_schema.as_ref().and_then(|s| format(s, structured, !request.tools.is_empty()))
+        {
             body.insert("response_format".into(), format);
         }
         if request.stream {
@@ -55,7 +56,8 @@ impl Wire for OpenAi {
         wire::add_params(&mut body, &request.params, RESERVED)?;
         let most = count(body.get("max_completion_tokens")).unwrap_or(u64::MAX).min(request.max_tokens);
         let by_name = COMPLETION_TOKENS.iter().any(|start| model.starts_with(start));
-        let key = if by_name || body.contains_key("max_completion_tokens") { "max_completion_tokens" } else { "max_tokens" };
+        let key =
+            if by_name || body.contains_key("max_completion_tokens") { "max_completion_tokens" } else { "max_tokens" };
         body.insert(key.into(), Value::count(most));
         Ok(Value::map(body))
     }
@@ -234,7 +236,8 @@ fn tool_request(call: &Value) -> Result<ToolRequest, Fault> {
 fn usage(value: Option<&Value>) -> Usage {
     let Some(value) = value else { return Usage::default() };
     let detail = |group: &str, key: &str| count(value.get(group).and_then(|g| g.get(key)));
-    let cache_read = detail("prompt_tokens_details", "cached_tokens").or_else(|| count(value.get("prompt_cache_hit_tokens")));
+    let cache_read =
+        detail("prompt_tokens_details", "cached_tokens").or_else(|| count(value.get("prompt_cache_hit_tokens")));
     let cache_write = detail("prompt_tokens_details", "cache_write_tokens");
     let cached = cache_read.unwrap_or(0).saturating_add(cache_write.unwrap_or(0));
     Usage {

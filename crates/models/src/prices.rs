@@ -244,12 +244,16 @@ mod tests {
 
     #[test]
     fn mistakes_name_their_place() {
-        let error = PriceBook::parse("version: 1\nmodels:\n- provider: a\n  model: b\n  prise: 1\n").expect_err("unknown key");
+        let error =
+            PriceBook::parse("version: 1\nmodels:\n- provider: a\n  model: b\n  prise: 1\n").expect_err("unknown key");
         assert_eq!(error.line, 5, "{error}");
         assert!(error.message.contains("prise"), "{error}");
         let twice = "version: v\nmodels:\n- {provider: a, model: b, rates: {input: 1, output: 1}}\n- {provider: a, model: c, aliases: [b], rates: {input: 1, output: 1}}\n";
         assert!(PriceBook::parse(twice).expect_err("twice").message.contains("twice"));
-        assert!(PriceBook::parse("version: v\nmodels:\n- {provider: a, model: b, rates: {input: -1, output: 1}}\n").is_err());
+        assert!(
+            PriceBook::parse("version: v\nmodels:\n- {provider: a, model: b, rates: {input: -1, output: 1}}\n")
+                .is_err()
+        );
     }
 
     #[test]

@@ -247,7 +247,8 @@ impl Models {
         let key = self.keys.resolve(request.key.as_deref(), provider);
         if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
             let variable = variable(provider);
-            let text = format!("no key for `{provider}`; set `{variable}`, or `api_key` in the provider's configuration");
+            let text =
+                format!("no key for `{provider}`; set `{variable}`, or `api_key` in the provider's configuration");
             return Err(Fault::NoKey(text));
         }
         let structured = settings.and_then(|s| s.structured_output);

@@ -5,21 +5,67 @@ use windlass_core::value::{Map, Value};
 
 /// Keywords that OpenAI takes in strict schemas.
 const STRICT_KEYWORDS: &[&str] = &[
-    "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "description", "title",
-    "$ref", "$defs", "definitions", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
-    "minItems", "maxItems", "pattern", "format",
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "enum",
+    "const",
+    "anyOf",
+    "description",
+    "title",
+    "$ref",
+    "$defs",
+    "definitions",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minItems",
+    "maxItems",
+    "pattern",
+    "format",
 ];
 
 /// Keywords that Anthropic refuses, and that only narrow a schema.
 const NARROWING_KEYWORDS: &[&str] = &[
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems",
-    "maxItems", "uniqueItems", "minProperties", "maxProperties", "pattern", "default", "examples", "$schema",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "minProperties",
+    "maxProperties",
+    "pattern",
+    "default",
+    "examples",
+    "$schema",
 ];
 
 /// Keywords that Anthropic takes.
 const ANTHROPIC_KEYWORDS: &[&str] = &[
-    "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf", "allOf", "description",
-    "title", "$ref", "$defs", "definitions", "format",
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "enum",
+    "const",
+    "anyOf",
+    "allOf",
+    "description",
+    "title",
+    "$ref",
+    "$defs",
+    "definitions",
+    "format",
 ];
 
 /// Whether a schema describes a JSON object: the only root that providers take.

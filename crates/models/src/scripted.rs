@@ -22,7 +22,7 @@ use windlass_core::value::{Map, Value};
 
 pub use script::{
     By, ErrorBody, FaultKind, Header, Pattern, Place, Response, Rule, SCRIPT_BYTES_MAX, Script, ScriptError, Texts,
-    ToolCall,
+    Tokens, ToolCall,
 };
 
 use crate::errors::{Fault, ProviderError, retry_after_ms};
@@ -177,10 +177,10 @@ impl Counts {
         }
         self.remembered.insert(key.to_owned(), choice);
         self.order.push_back(key.to_owned());
-        if self.order.len() > REMEMBERED_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.remembered.remove(&oldest);
-            }
+        if self.order.len() > REMEMBERED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.remembered.remove(&oldest);
         }
     }
 }
@@ -189,7 +189,9 @@ fn nothing_applies(request: &ModelRequest) -> String {
     let last = request.messages.last().map(|m| matching::text(m).to_string()).unwrap_or_default();
     let start = &last[..last.floor_char_boundary(120)];
     let (agent, turn) = (&request.agent, matching::turn(request));
-    format!("no rule of the script applies to turn {turn} of agent `{agent}`, whose last message starts `{start}`; add a rule or a `default`")
+    format!(
+        "no rule of the script applies to turn {turn} of agent `{agent}`, whose last message starts `{start}`; add a rule or a `default`"
+    )
 }
 
 async fn perform(response: &Response, request: &ModelRequest) -> Result<Answer, Fault> {
@@ -265,7 +267,7 @@ fn answer(response: &Response, request: &ModelRequest) -> Result<Answer, Fault> 
     }
     let implied = if tool_calls.is_empty() { Finish::Stop } else { Finish::ToolUse };
     let usage = match (response.usage, response.no_usage) {
-        (Some(usage), _) => usage,
+        (Some(tokens), _) => tokens.into(),
         (None, true) => Usage::default(),
         (None, false) => estimated(request, content.as_deref().unwrap_or_default(), &tool_calls),
     };

@@ -87,7 +87,8 @@ impl Sender {
             let error = ProviderError::from_body(Some(status.as_u16()), &String::from_utf8_lossy(&bytes));
             return Err(Fault::Refused(Box::new(error.with_headers(header, jiff::Timestamp::now()))));
         }
-        let streamed = header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
+        let streamed =
+            header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
         let answer = if streamed {
             self.streamed(&mut response, wire).await?
         } else {
@@ -118,7 +119,9 @@ impl Sender {
         let mut bytes = Vec::new();
         while bytes.len() < ERROR_BYTES_MAX {
             match tokio::time::timeout(Duration::from_millis(self.bounds.idle_timeout_ms), response.chunk()).await {
-                Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk[..chunk.len().min(ERROR_BYTES_MAX - bytes.len())]),
+                Ok(Ok(Some(chunk))) => {
+                    bytes.extend_from_slice(&chunk[..chunk.len().min(ERROR_BYTES_MAX - bytes.len())])
+                }
                 Ok(Ok(None) | Err(_)) | Err(_) => break,
             }
         }

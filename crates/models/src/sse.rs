@@ -66,7 +66,8 @@ impl Decoder {
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = ": hello\r\nevent: a\r\ndata: ä1\r\ndata: 2\r\n\r\ndata:x\n\nevent: empty\n\ndata: end\n\n".as_bytes();
+    const STREAM: &[u8] =
+        ": hello\r\nevent: a\r\ndata: ä1\r\ndata: 2\r\n\r\ndata:x\n\nevent: empty\n\ndata: end\n\n".as_bytes();
 
     fn event(name: &str, data: &str) -> Event {
         Event { name: name.into(), data: data.into() }

@@ -213,11 +213,13 @@ mod tests {
 
     #[test]
     fn reserved_parameters_are_refused_and_client_settings_stay_here() {
-        let params = Value::from_json(r#"{"seed":5,"max_retries":0,"logit_bias":{"1":-1},"top_k":null}"#).expect("JSON");
+        let params =
+            Value::from_json(r#"{"seed":5,"max_retries":0,"logit_bias":{"1":-1},"top_k":null}"#).expect("JSON");
         let mut body = Map::new();
         assert_eq!(add_params(&mut body, &params, &["messages"]), Ok(()));
         assert_eq!(Value::map(body).to_json(), r#"{"seed":5,"logit_bias":{"1":-1}}"#);
-        let bad = |text: &str| add_params(&mut Map::new(), &Value::from_json(text).expect("JSON"), &["messages"]).is_err();
+        let bad =
+            |text: &str| add_params(&mut Map::new(), &Value::from_json(text).expect("JSON"), &["messages"]).is_err();
         assert!(bad(r#"{"messages":[]}"#) && bad(r#"{"n":2}"#));
         assert!(!bad(r#"{"n":1}"#));
     }

@@ -94,7 +94,10 @@ fn usage(usage: &Usage) -> Value {
         ("completion_tokens", number(usage.output)),
         (
             "prompt_tokens_details",
-            Value::object([("cached_tokens", number(usage.cache_read)), ("cache_write_tokens", number(usage.cache_write))]),
+            Value::object([
+                ("cached_tokens", number(usage.cache_read)),
+                ("cache_write_tokens", number(usage.cache_write)),
+            ]),
         ),
         ("completion_tokens_details", Value::object([("reasoning_tokens", number(usage.reasoning))])),
     ])

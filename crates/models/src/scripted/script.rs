@@ -124,7 +124,7 @@ pub struct Response {
     /// Why it stops; `stop`, or `tool_use` with tool calls, when absent.
     pub finish: Option<Finish>,
     /// Tokens: what is named is known, the rest is not. Without it, four characters count as a token.
-    pub usage: Option<Usage>,
+    pub usage: Option<Tokens>,
     /// No usage at all.
     pub no_usage: bool,
     /// The cost in micro-USD, whatever the prices say.
@@ -141,6 +141,29 @@ pub struct Response {
     pub fault: Option<FaultKind>,
     /// Where in the bytes of the stream `cut` and `stalled` happen; in the middle when absent.
     pub after_bytes: Option<usize>,
+}
+
+/// Tokens of an answer; what is not named is not known.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// Input tokens that no cache served.
+    pub input: Option<u64>,
+    /// Input tokens read from a cache.
+    pub cache_read: Option<u64>,
+    /// Input tokens written to a cache.
+    pub cache_write: Option<u64>,
+    /// Output tokens, reasoning included.
+    pub output: Option<u64>,
+    /// Output tokens spent on reasoning.
+    pub reasoning: Option<u64>,
+}
+
+impl From<Tokens> for Usage {
+    fn from(tokens: Tokens) -> Self {
+        let Tokens { input, cache_read, cache_write, output, reasoning } = tokens;
+        Self { input, cache_read, cache_write, output, reasoning }
+    }
 }
 
 /// A tool call of an answer.
@@ -343,7 +366,9 @@ impl Response {
             return Err("only one of `usage` and `no_usage` can hold".to_owned());
         }
         if !answers && !fails && self.finish.is_none() {
-            return Err("an answer needs `content`, `json`, `echo`, `echo_request`, `tool_calls` or `finish`".to_owned());
+            return Err(
+                "an answer needs `content`, `json`, `echo`, `echo_request`, `tool_calls` or `finish`".to_owned()
+            );
         }
         Ok(())
     }

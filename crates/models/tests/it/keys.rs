@@ -1,0 +1,80 @@
+//! Keys reach the provider they are for, and nobody else.
+
+use windlass_core::failure::Code;
+use windlass_models::keys::Keys;
+use windlass_models::{Models, ProviderSettings, key_variables};
+use windlass_ports::model::Model;
+
+use crate::http::request;
+use crate::server::{Act, Server};
+use crate::streams::{anthropic_text, openai_text};
+
+const CANARY: &str = "sk-canary-0123456789";
+
+#[tokio::test]
+async fn the_key_is_sent_in_the_header_of_the_format() {
+    for (provider, header, want, answer) in [
+        ("openai", "authorization", format!("Bearer {CANARY}"), openai_text("x", "stop", true, false)),
+        ("anthropic", "x-api-key", CANARY.to_owned(), anthropic_text("x", "end_turn", true, false)),
+    ] {
+        let server = Server::always(answer);
+        let models = Models::builder().keys(Keys::default().secret("doc", format!("{CANARY}\n"))).build();
+        let mut call = request(provider, &server.url);
+        call.key = Some("doc".into());
+        assert!(models.call(call).await.outcome.is_ok());
+        assert_eq!(server.seen()[0].headers.get(header), Some(&want));
+    }
+}
+
+#[tokio::test]
+async fn a_reference_goes_before_configuration_and_configuration_before_the_environment() {
+    let server = Server::always(openai_text("x", "stop", true, false));
+    let keys = Keys::default().secret("doc", "sk-document").environment("OPENAI_API_KEY", "sk-environment");
+    let settings = ProviderSettings { api_key: Some("sk-configured".into()), ..ProviderSettings::default() };
+    let both = Models::builder().keys(keys.clone()).provider("openai", settings).build();
+    let environment = Models::builder().keys(keys).build();
+    let plain = request("openai", &server.url);
+    let mut referring = plain.clone();
+    referring.key = Some("doc".into());
+    for (models, call) in [(&both, referring), (&both, plain.clone()), (&environment, plain)] {
+        assert!(models.call(call).await.outcome.is_ok());
+    }
+    let sent: Vec<String> = server.seen().iter().map(|s| s.headers["authorization"].clone()).collect();
+    assert_eq!(sent, ["Bearer sk-document", "Bearer sk-configured", "Bearer sk-environment"]);
+}
+
+#[tokio::test]
+async fn keys_are_cut_from_what_providers_say() {
+    let body =
+        format!(r#"{{"error":{{"message":"Incorrect API key: {CANARY}","type":"{CANARY}","code":"{CANARY}"}}}}"#);
+    let server = Server::always(Act::json(401, &body).header("x-request-id", CANARY));
+    let models = Models::builder().keys(Keys::default().environment("OPENAI_API_KEY", CANARY)).build();
+    let result = models.call(request("openai", &server.url)).await;
+    let shown = format!("{result:?} {models:?}");
+    assert!(!shown.contains(CANARY), "{shown}");
+    assert!(shown.contains("[redacted]"));
+    assert_eq!(result.outcome.expect_err("refused").code, Code::ProviderAuth);
+}
+
+#[tokio::test]
+async fn a_public_provider_without_a_key_is_not_called() {
+    for provider in ["openai", "anthropic", "groq"] {
+        let mut call = request(provider, "");
+        call.base_url = None;
+        let failure = Models::builder().build().call(call).await.outcome.expect_err("no key");
+        assert_eq!(failure.code, Code::ProviderAuth);
+        let variable = format!("{}_API_KEY", provider.to_uppercase());
+        assert!(failure.message.contains(&variable), "{failure}");
+        assert!(key_variables().any(|name| name == variable));
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_no_header_takes_is_refused_without_being_shown() {
+    let server = Server::always(openai_text("x", "stop", true, false));
+    let models = Models::builder().keys(Keys::default().provider("openai", "sk-canary\u{0}bad-key")).build();
+    let failure = models.call(request("openai", &server.url)).await.outcome.expect_err("no header");
+    assert_eq!(failure.code, Code::ProviderAuth);
+    assert!(!failure.message.contains("canary"), "{failure}");
+    assert_eq!(server.seen().len(), 0);
+}

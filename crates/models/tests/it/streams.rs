@@ -1,0 +1,268 @@
+//! Answers as the servers of both wire formats send them, whole and streamed, and what happens when a stream breaks.
+
+use windlass_core::effect::Spent;
+use windlass_core::failure::Code;
+use windlass_core::transcript::Reply;
+use windlass_core::value::Value;
+use windlass_models::{Bounds, Models};
+use windlass_ports::model::{Model, ModelResult};
+
+use crate::http::{ask, request};
+use crate::server::{Act, End, Server};
+
+fn text(text: &str) -> String {
+    Value::str(text).to_json()
+}
+
+const OPENAI_USAGE: &str =
+    r#"{"prompt_tokens":200,"completion_tokens":30,"total_tokens":230,"prompt_tokens_details":{"cached_tokens":80}}"#;
+
+pub(crate) fn openai_text(content: &str, finish: &str, usage: bool, streamed: bool) -> Act {
+    let usage = if usage { OPENAI_USAGE } else { "null" };
+    if !streamed {
+        let content = text(content);
+        return Act::json(
+            200,
+            &format!(
+                r#"{{"id":"chatcmpl-1","object":"chat.completion","model":"m-2024","choices":[{{"index":0,"message":{{"role":"assistant","content":{content}}},"finish_reason":"{finish}"}}],"usage":{usage}}}"#
+            ),
+        );
+    }
+    let mut body = String::new();
+    for piece in content.split_inclusive(' ') {
+        let piece = text(piece);
+        body.push_str(&format!("data: {{\"id\":\"chatcmpl-1\",\"model\":\"m-2024\",\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":{piece}}},\"finish_reason\":null}}]}}\n\n"));
+    }
+    body.push_str(&format!("data: {{\"id\":\"chatcmpl-1\",\"model\":\"m-2024\",\"choices\":[{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"{finish}\"}}]}}\n\n"));
+    body.push_str(&format!(
+        "data: {{\"id\":\"chatcmpl-1\",\"model\":\"m-2024\",\"choices\":[],\"usage\":{usage}}}\n\ndata: [DONE]\n\n"
+    ));
+    Act::stream(body.as_bytes())
+}
+
+pub(crate) fn openai_calls(tool: &str, calls: &[(&str, &str)], streamed: bool) -> Act {
+    let call = |(index, (id, arguments)): (usize, &(&str, &str))| {
+        let arguments = text(arguments);
+        format!(
+            r#"{{"index":{index},"id":"{id}","type":"function","function":{{"name":"{tool}","arguments":{arguments}}}}}"#
+        )
+    };
+    let calls: Vec<String> = calls.iter().enumerate().map(call).collect();
+    if !streamed {
+        let calls = calls.join(",");
+        return Act::json(
+            200,
+            &format!(
+                r#"{{"id":"c","model":"m","choices":[{{"message":{{"role":"assistant","content":null,"tool_calls":[{calls}]}},"finish_reason":"tool_calls"}}],"usage":{OPENAI_USAGE}}}"#
+            ),
+        );
+    }
+    let mut body = String::new();
+    for call in calls {
+        body.push_str(&format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{call}]}},\"finish_reason\":null}}]}}\n\n"
+        ));
+    }
+    body.push_str("data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\ndata: [DONE]\n\n");
+    Act::stream(body.as_bytes())
+}
+
+fn event(name: &str, data: &str) -> String {
+    format!("event: {name}\ndata: {data}\n\n")
+}
+
+fn anthropic_stream(blocks: &[String], stop: &str, usage: bool) -> Act {
+    let (first, last) = if usage {
+        (r#"{"input_tokens":120,"cache_read_input_tokens":80,"output_tokens":1}"#, r#"{"output_tokens":30}"#)
+    } else {
+        ("null", "null")
+    };
+    let start =
+        format!(r#"{{"type":"message_start","message":{{"id":"msg_1","model":"m","content":[],"usage":{first}}}}}"#);
+    let end =
+        format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{stop}","stop_sequence":null}},"usage":{last}}}"#);
+    let body = [event("message_start", &start), event("ping", r#"{"type":"ping"}"#)]
+        .into_iter()
+        .chain(blocks.iter().cloned())
+        .chain([event("message_delta", &end), event("message_stop", r#"{"type":"message_stop"}"#)]);
+    Act::stream(body.collect::<String>().as_bytes())
+}
+
+pub(crate) fn anthropic_text(content: &str, stop: &str, usage: bool, streamed: bool) -> Act {
+    if !streamed {
+        let (content, usage) = (
+            text(content),
+            if usage { r#"{"input_tokens":120,"cache_read_input_tokens":80,"output_tokens":30}"# } else { "null" },
+        );
+        return Act::json(
+            200,
+            &format!(
+                r#"{{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{{"type":"text","text":{content}}}],"stop_reason":"{stop}","usage":{usage}}}"#
+            ),
+        );
+    }
+    let mut blocks = vec![event(
+        "content_block_start",
+        r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+    )];
+    for piece in content.split_inclusive(' ') {
+        let piece = text(piece);
+        let data =
+            format!(r#"{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":{piece}}}}}"#);
+        blocks.push(event("content_block_delta", &data));
+    }
+    blocks.push(event("content_block_stop", r#"{"type":"content_block_stop","index":0}"#));
+    anthropic_stream(&blocks, stop, usage)
+}
+
+pub(crate) fn anthropic_calls(tool: &str, calls: &[(&str, &str)], streamed: bool) -> Act {
+    if !streamed {
+        let call = |(id, arguments): &(&str, &str)| {
+            let input = if Value::from_json(arguments).is_ok() { (*arguments).to_owned() } else { text(arguments) };
+            format!(r#"{{"type":"tool_use","id":"{id}","name":"{tool}","input":{input}}}"#)
+        };
+        let blocks: Vec<String> = calls.iter().map(call).collect();
+        let blocks = blocks.join(",");
+        return Act::json(
+            200,
+            &format!(
+                r#"{{"id":"msg_1","model":"m","content":[{blocks}],"stop_reason":"tool_use","usage":{{"input_tokens":1,"output_tokens":1}}}}"#
+            ),
+        );
+    }
+    let mut blocks = Vec::new();
+    for (index, (id, arguments)) in calls.iter().enumerate() {
+        let start = format!(
+            r#"{{"type":"content_block_start","index":{index},"content_block":{{"type":"tool_use","id":"{id}","name":"{tool}","input":{{}}}}}}"#
+        );
+        blocks.push(event("content_block_start", &start));
+        let (first, second) = arguments.split_at(arguments.len() / 2);
+        for piece in [first, second] {
+            let piece = text(piece);
+            let delta = format!(
+                r#"{{"type":"content_block_delta","index":{index},"delta":{{"type":"input_json_delta","partial_json":{piece}}}}}"#
+            );
+            blocks.push(event("content_block_delta", &delta));
+        }
+    }
+    anthropic_stream(&blocks, "tool_use", true)
+}
+
+fn bytes(act: &Act) -> Vec<u8> {
+    match act {
+        Act::Answer { body, .. } => body.clone(),
+        Act::Drop | Act::Hang => Vec::new(),
+    }
+}
+
+/// Asks a server that sends the stream with another end each time, over and over.
+async fn for_every_cut(provider: &'static str, answer: Act, whole: &Reply) {
+    let length = bytes(&answer).len();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |_| {
+        let k = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        answer.clone().end(if k.is_multiple_of(2) { End::Cut(k / 2) } else { End::Closed(k / 2) })
+    });
+    let models = Models::builder().build();
+    let mut request = request(provider, &server.url);
+    request.stream = true;
+    for k in 0..length * 2 {
+        let result = models.call(request.clone()).await;
+        let failure = result.outcome.expect_err("a stream without its end is no answer");
+        assert_eq!((failure.code, result.spent), (Code::ProviderTruncated, Spent::Unknown), "{k}: {failure}");
+        assert!(failure.is_transient());
+    }
+    let result = models.call(request).await;
+    assert_eq!(result.outcome.as_ref(), Ok(whole), "the whole stream is the answer");
+}
+
+#[tokio::test]
+async fn a_stream_cut_after_any_byte_is_truncated() {
+    let text = "two wörds";
+    for (provider, answer) in
+        [("openai", openai_text(text, "stop", true, true)), ("anthropic", anthropic_text(text, "end_turn", true, true))]
+    {
+        let whole = ask(provider, answer.clone(), true).await.outcome.expect("an answer");
+        assert_eq!(&*whole.content, text);
+        for_every_cut(provider, answer, &whole).await;
+    }
+}
+
+#[tokio::test]
+async fn a_whole_answer_cut_after_any_byte_is_no_answer() {
+    let whole = openai_text("two words", "stop", true, false);
+    for k in 0..bytes(&whole).len() {
+        let result = ask("openai", whole.clone().end(End::Cut(k)), false).await;
+        assert_eq!(result.outcome.expect_err("half an answer").code, Code::ProviderTruncated, "{k}");
+    }
+}
+
+async fn stream_fails(body: &[u8]) -> ModelResult {
+    let result = ask("openai", Act::stream(body), true).await;
+    assert_eq!(result.spent, Spent::Unknown);
+    result
+}
+
+#[tokio::test]
+async fn broken_streams_are_told_apart() {
+    let code = |result: ModelResult| result.outcome.expect_err("a failure").code;
+    let no_finish = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\ndata: [DONE]\n\n";
+    assert_eq!(code(stream_fails(no_finish).await), Code::ProviderTruncated);
+    let no_done = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"},\"finish_reason\":\"stop\"}]}\n\n";
+    assert_eq!(code(stream_fails(no_done).await), Code::ProviderTruncated);
+    assert_eq!(code(stream_fails(b"data: \xff\xfe\n\n").await), Code::ProviderMalformed);
+    assert_eq!(code(stream_fails(b"data: [1,2]\n\n").await), Code::ProviderMalformed);
+    assert_eq!(code(stream_fails(b"data: {\"choices\":\n\n").await), Code::ProviderMalformed);
+    let error = b"data: {\"error\":{\"message\":\"Overloaded\",\"type\":\"overloaded_error\"}}\n\n";
+    assert_eq!(code(stream_fails(error).await), Code::ProviderUnavailable);
+    let event = event("error", r#"{"type":"error","error":{"type":"rate_limit_error","message":"slow"}}"#);
+    let result = ask("anthropic", Act::stream(event.as_bytes()), true).await;
+    assert_eq!(result.spent, Spent::Unknown);
+    assert_eq!(code(result), Code::ProviderRateLimited);
+}
+
+#[tokio::test]
+async fn a_stream_that_stands_still_ends_by_the_idle_time() {
+    let server = Server::always(openai_text("two words", "stop", true, true).end(End::Still(40)));
+    let bounds = Bounds { idle_timeout_ms: 30, ..Bounds::default() };
+    let mut request = request("openai", &server.url);
+    request.stream = true;
+    let result = Models::builder().bounds(bounds).build().call(request).await;
+    let failure = result.outcome.expect_err("no answer");
+    assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown));
+    assert!(failure.message.contains("stood still"), "{failure}");
+    server.quiet().await;
+}
+
+#[tokio::test]
+async fn a_slow_trickle_ends_by_the_total_time() {
+    for streamed in [false, true] {
+        let server = Server::always(openai_text("two words", "stop", true, streamed).end(End::Drip(5)));
+        let mut request = request("openai", &server.url);
+        (request.stream, request.timeout_ms) = (streamed, 60);
+        let result = Models::builder().build().call(request).await;
+        let failure = result.outcome.expect_err("no answer");
+        assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn answers_larger_than_the_bound_are_not_read() {
+    let long = "x".repeat(20_000);
+    for streamed in [false, true] {
+        let server = Server::always(openai_text(&long, "stop", true, streamed));
+        let bounds = Bounds { answer_bytes_max: 10_000, ..Bounds::default() };
+        let mut request = request("openai", &server.url);
+        request.stream = streamed;
+        let result = Models::builder().bounds(bounds).build().call(request).await;
+        let failure = result.outcome.expect_err("too large");
+        assert_eq!((failure.code, failure.is_transient()), (Code::ProviderMalformed, false), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_where_none_was_asked_for_is_read_and_the_other_way_round() {
+    let streamed = ask("openai", openai_text("a b", "stop", true, true), false).await.outcome.expect("an answer");
+    let whole = ask("openai", openai_text("a b", "stop", true, false), true).await.outcome.expect("an answer");
+    assert_eq!(streamed, whole);
+}
