@@ -8,6 +8,8 @@ pub mod tool;
 pub mod clock;
 pub mod compile;
 pub mod policy;
+pub mod fake;
+pub mod conformance;
 
 /// The future that port methods return.
 pub type BoxFuture<'a, T> = futures::future::BoxFuture<'a, T>;

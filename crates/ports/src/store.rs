@@ -257,6 +257,29 @@ pub struct Commit {
     pub keep: Keep,
 }
 
+impl Commit {
+    /// What every store refuses before it looks at the run.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for a record of the wrong version, a final status without [`Keep::End`] or the other
+    /// way round, and a blob that is not what its hash says.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let run = &self.lease.run;
+        if self.record.version != self.expected.saturating_add(1) {
+            let (found, expected) = (self.record.version, self.expected);
+            return Err(StoreError::Invalid(format!("the record of `{run}` has version {found} after {expected}")));
+        }
+        if self.head.status.is_final() != (self.keep == Keep::End) {
+            let status = self.head.status.as_str();
+            return Err(StoreError::Invalid(format!("`{run}` cannot be `{status}` with lease {:?}", self.keep)));
+        }
+        match self.blobs.iter().find(|(digest, bytes)| Digest::of(bytes) != *digest) {
+            Some((digest, _)) => Err(StoreError::Invalid(format!("a blob of `{run}` is not `{}`", digest.short()))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The answer to a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
@@ -308,6 +331,15 @@ pub struct Signal {
     pub data: Value,
     /// When it was sent.
     pub at: Timestamp,
+}
+
+impl Signal {
+    /// What a wait of a run gets from this signal.
+    #[must_use]
+    pub fn message(&self, to: &RunId, wait: EffectId) -> Message {
+        let input = Input::Signalled { wait, signal: self.id.clone(), data: self.data.clone() };
+        Message { to: to.clone(), id: format!("signal:{}{wait}", self.id).into(), input }
+    }
 }
 
 /// The answer to a signal.

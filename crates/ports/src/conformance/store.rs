@@ -1,0 +1,176 @@
+//! The cases that every store passes: the list, and what a store brings to run them.
+//!
+//! A case panics when the store is wrong. Cases know nothing of an async runtime: the store's crate drives them.
+
+mod claims;
+mod commits;
+mod hints;
+mod inbox;
+mod lists;
+mod model;
+mod runs;
+mod setup;
+mod signals;
+mod upkeep;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures::future::LocalBoxFuture;
+use windlass_core::ids::{Digest, RunId};
+
+use crate::BoxFuture;
+use crate::store::Store;
+
+/// What a store brings: an empty store, opened as often as asked.
+pub trait Harness: Send + Sync + fmt::Debug {
+    /// A handle as another process would have it. Its workers die when it is dropped.
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Store>>;
+
+    /// Breaks what is stored, behind the back of every handle.
+    fn damage(&self, damage: &Damage);
+}
+
+/// Something that [`Store::fsck`] must notice.
+#[derive(Clone, Debug)]
+pub enum Damage {
+    /// A parked run loses its waits, its timer and its place in the queue.
+    Wake(RunId),
+    /// A held run is put in the queue as well.
+    Queue(RunId),
+    /// The first row of a journal is gone.
+    Journal(RunId),
+    /// The first audit row of a run tells another story.
+    Audit(RunId),
+    /// A blob is gone.
+    Blob(Digest),
+    /// The parent of a run is gone.
+    Parent(RunId),
+}
+
+/// One case.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name: what a right store does.
+    pub name: &'static str,
+    /// Runs it.
+    pub run: fn(Arc<dyn Harness>) -> LocalBoxFuture<'static, ()>,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The case of this name.
+///
+/// # Panics
+/// There is none.
+#[must_use]
+pub fn case(name: &str) -> Case {
+    *CASES.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case is called `{name}`"))
+}
+
+/// Names every case once: passes `module::name` of each to a macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! store_cases {
+    ($callback:path, $($extra:tt)*) => {
+        $callback! { $($extra)*;
+            runs::create_is_idempotent
+            runs::a_new_run_is_in_the_queue
+            runs::a_run_below_an_unknown_one_is_refused
+            runs::bundles_are_kept_by_hash
+            runs::unknown_runs_are_empty
+            claims::claim_is_exclusive
+            claims::claim_is_exclusive_between_processes
+            claims::claim_respects_its_limit_and_the_order_of_the_queue
+            claims::claim_stays_within_a_tree
+            claims::parked_runs_are_claimed_when_due
+            claims::next_due_is_the_earliest_parked_run
+            claims::runs_of_a_dead_worker_are_taken_over_at_once
+            claims::runs_of_a_live_worker_are_not_claimed
+            claims::take_over_fences_the_old_holder
+            claims::take_over_of_a_run_nobody_holds
+            claims::only_a_failed_run_can_be_taken_over_after_its_end
+            claims::release_hands_back_or_parks
+            claims::release_by_a_fenced_worker_changes_nothing
+            claims::sent_marks_outlive_their_worker
+            commits::a_commit_is_read_back
+            commits::a_stale_version_writes_nothing
+            commits::a_stale_epoch_writes_nothing
+            commits::another_worker_writes_nothing
+            commits::a_commit_is_written_once
+            commits::the_same_decision_twice_at_once_is_written_once
+            commits::refused_commits_write_nothing_and_spare_the_others
+            commits::was_committed_knows_every_commit
+            commits::journals_are_paged_in_order
+            commits::snapshots_shorten_loading
+            commits::blobs_are_kept_once
+            commits::audit_rows_keep_their_order
+            commits::zero_characters_survive
+            commits::large_records_survive
+            commits::children_are_created_with_the_commit_and_once
+            commits::a_thousand_children_in_one_commit
+            inbox::deliveries_keep_their_order_and_are_deduplicated
+            inbox::a_taken_input_stays_known
+            inbox::deliveries_to_unknown_and_finished_runs_are_refused
+            inbox::the_inbox_is_checked_when_parking
+            inbox::a_delivery_wakes_a_parked_run
+            inbox::a_delivery_to_a_held_run_waits_for_its_holder
+            inbox::messages_travel_with_the_commit
+            inbox::messages_to_finished_and_unknown_runs_are_dropped
+            inbox::messages_to_itself_and_to_new_children_arrive
+            inbox::a_thousand_endings_join
+            signals::a_signal_reaches_every_open_wait
+            signals::a_signal_is_buffered_until_awaited_in_order
+            signals::an_answered_wait_takes_no_second_signal
+            signals::a_signal_is_sent_once
+            signals::a_signal_for_one_run_reaches_only_that
+            signals::signals_to_unknown_and_finished_runs_are_refused
+            signals::a_buffered_signal_answers_no_question
+            signals::a_closed_wait_gets_nothing
+            signals::waits_are_listed_for_a_run_and_its_tree
+            lists::lists_are_newest_first_and_paged
+            lists::lists_are_filtered
+            upkeep::prune_removes_whole_trees_only
+            upkeep::prune_keeps_what_it_is_told_to_keep
+            upkeep::prune_keeps_shared_blobs
+            upkeep::fsck_finds_nothing_in_a_sound_store
+            upkeep::fsck_finds_every_planted_damage
+            upkeep::stats_count
+            hints::a_change_here_is_told
+            hints::a_change_elsewhere_is_told
+            model::behaves_like_the_store_in_memory
+        }
+    };
+}
+
+macro_rules! table {
+    (; $($module:ident :: $name:ident)*) => {
+        /// Every case.
+        pub const CASES: &[Case] = &[$(Case {
+            name: stringify!($name),
+            run: |harness| Box::pin($module::$name(harness)),
+        }),*];
+    };
+}
+store_cases!(table,);
+
+/// Makes one `#[test]` of each case. `$run` takes a [`Case`] and runs it on a fresh store.
+#[macro_export]
+macro_rules! store_conformance {
+    (@each $run:path; $($module:ident :: $name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            $run($crate::conformance::store::case(stringify!($name)));
+        })*
+    };
+    ($run:path) => {
+        $crate::store_cases!($crate::store_conformance, @each $run);
+    };
+}
+
+#[cfg(test)]
+mod tests;

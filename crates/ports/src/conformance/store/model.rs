@@ -1,0 +1,372 @@
+//! One case: a long random history has the same answers and leaves the same data as in the store in memory.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::run::Status;
+use windlass_core::time::Timestamp;
+
+use super::Harness;
+use super::setup::{BUNDLE, Process, audit_row, child, commit, id, message, run, signal, wait};
+use crate::fake::MemoryStore;
+use crate::store::{Claim, Commit, Created, Head, Keep, Lease, Query, Retention, Signal, Signalled, Store, WorkerId};
+
+const SEEDS: u64 = 12;
+const STEPS: u64 = 250;
+
+/// SplitMix64: the seed names the whole history.
+struct Chance {
+    seed: u64,
+    state: u64,
+}
+
+impl Chance {
+    /// A channel of this history: another one leaves its buffered signals alone.
+    fn channel(&mut self) -> String {
+        let number = self.below(3);
+        format!("{}.{number}", self.seed)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// One of the two stores, with its processes.
+struct Side {
+    processes: Vec<Process>,
+    /// Workers by the place of their process, the dead ones too.
+    workers: Vec<WorkerId>,
+    /// The latest lease of each run, as this store gave it.
+    leases: BTreeMap<RunId, (usize, Lease)>,
+}
+
+impl Side {
+    fn name(&self, worker: Option<&WorkerId>) -> Option<usize> {
+        worker.map(|id| self.workers.iter().position(|known| known == id).expect("a known worker"))
+    }
+
+    fn plain(&self, head: Head) -> (Head, Option<usize>) {
+        let owner = self.name(head.owner.as_ref());
+        (Head { owner: None, ..head }, owner)
+    }
+
+    fn take(&mut self, place: usize, mut leases: Vec<Lease>) -> Vec<(RunId, u64, Option<usize>)> {
+        leases.sort_by(|a, b| a.run.cmp(&b.run));
+        let plain = leases.iter().map(|lease| (lease.run.clone(), lease.epoch, self.name(lease.taken_from.as_ref())));
+        let plain = plain.collect();
+        for lease in leases {
+            self.leases.insert(lease.run.clone(), (place, lease));
+        }
+        plain
+    }
+}
+
+/// What happens, named so that both stores can be told the same.
+#[derive(Clone, Debug)]
+enum Event {
+    Create(usize, String),
+    Claim(usize, u64, Option<RunId>),
+    TakeOver(usize, RunId),
+    Commit(RunId, Box<Plan>),
+    Release(RunId, Keep),
+    Deliver(usize, String, String),
+    Signal(usize, Signal),
+    Due(usize, Option<RunId>),
+    List(usize, Query),
+    Prune(usize, Retention),
+    Die(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Plan {
+    /// Off from the current version, for a stale one.
+    off: u64,
+    at: u64,
+    status: Status,
+    keep: Keep,
+    opened: Vec<(u64, String)>,
+    closed: Vec<u64>,
+    children: Vec<String>,
+    messages: Vec<(String, String)>,
+    take: u64,
+    snapshot: bool,
+    blob: Option<u8>,
+    audit: bool,
+}
+
+fn names() -> Vec<String> {
+    (0..8).map(|n| format!("r{n}")).collect()
+}
+
+fn plan(chance: &mut Chance, run: &RunId, seen: u64) -> Plan {
+    let (keep, status) = match chance.below(8) {
+        0..=2 => (Keep::Hold, Status::Running),
+        3 => (Keep::Park { wake_at: None }, Status::Waiting),
+        4 => (Keep::Park { wake_at: Some(Timestamp(1_000 + chance.below(400))) }, Status::Waiting),
+        5 => (Keep::Park { wake_at: None }, Status::Paused),
+        6 => (Keep::HandBack, Status::Running),
+        _ => (Keep::End, *chance.pick(&[Status::Completed, Status::Failed, Status::Cancelled])),
+    };
+    Plan {
+        off: u64::from(chance.below(9) == 0),
+        at: 1_000 + seen,
+        status,
+        keep,
+        opened: (0..chance.below(3)).map(|n| (seen * 10 + n, chance.channel())).collect(),
+        closed: (0..chance.below(3)).map(|_| chance.below(seen + 1) * 10 + chance.below(2)).collect(),
+        children: (0..chance.below(5).saturating_sub(2)).map(|n| format!("{run}~{}.{n}", seen % 7)).collect(),
+        messages: (0..chance.below(3))
+            .map(|_| (chance.pick(&names()).clone(), format!("m{}", chance.below(40))))
+            .collect(),
+        take: chance.below(4),
+        snapshot: chance.below(6) == 0,
+        blob: (chance.below(5) == 0).then(|| chance.below(4) as u8),
+        audit: chance.below(3) == 0,
+    }
+}
+
+fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
+    let place = chance.below(2) as usize;
+    let held: Vec<RunId> = side.leases.keys().cloned().collect();
+    let any = |chance: &mut Chance| match chance.below(4) {
+        0 if !held.is_empty() => chance.pick(&held).clone(),
+        _ => id(chance.pick(names().as_slice()).as_str()),
+    };
+    match chance.below(24) {
+        0..=2 => Event::Create(place, chance.pick(&names()).clone()),
+        3..=6 => Event::Claim(place, 1_000 + chance.below(400), (chance.below(4) == 0).then(|| any(chance))),
+        7 => Event::TakeOver(place, any(chance)),
+        8..=14 if !held.is_empty() => {
+            let run = chance.pick(&held).clone();
+            let plan = plan(chance, &run, seen);
+            Event::Commit(run, Box::new(plan))
+        }
+        15 if !held.is_empty() => {
+            let keep = *chance.pick(&[Keep::HandBack, Keep::Park { wake_at: Some(Timestamp(1_200)) }]);
+            Event::Release(chance.pick(&held).clone(), keep)
+        }
+        16 | 17 => Event::Deliver(place, any(chance).to_string(), format!("m{}", chance.below(40))),
+        18 | 19 => {
+            let number = chance.below(60);
+            let sent = signal(&format!("{}.{number}", chance.seed), &chance.channel());
+            let run = (chance.below(3) == 0).then(|| any(chance));
+            Event::Signal(place, Signal { run, ..sent })
+        }
+        20 => Event::Due(place, (chance.below(2) == 0).then(|| any(chance))),
+        21 => Event::List(
+            place,
+            Query {
+                statuses: if chance.below(2) == 0 { vec![*chance.pick(&Status::ALL)] } else { Vec::new() },
+                parent: (chance.below(4) == 0).then(|| any(chance)),
+                root: (chance.below(4) == 0).then(|| any(chance)),
+                roots_only: chance.below(3) == 0,
+                limit: 1 + chance.below(9) as usize,
+                ..Query::default()
+            },
+        ),
+        22 if chance.below(3) == 0 => Event::Prune(
+            place,
+            Retention {
+                ended_before: (chance.below(2) == 0).then(|| Timestamp(1_000 + chance.below(seen + 1))),
+                keep_per_machine: (chance.below(2) == 0).then(|| chance.below(3)),
+                machine: None,
+                dry_run: chance.below(2) == 0,
+            },
+        ),
+        23 if chance.below(3) == 0 => Event::Die(place),
+        _ => Event::Claim(place, 1_400, None),
+    }
+}
+
+async fn planned(side: &Side, run: &RunId, plan: &Plan) -> Option<Commit> {
+    let (place, lease) = side.leases.get(run)?;
+    let process = &side.processes[*place % 2];
+    let stored = process.store.load(run.clone()).await.expect("read");
+    let version = stored.map_or(0, |stored| stored.head.version);
+    let rows = process.store.audit(run.clone()).await.expect("read");
+    let inbox = process.store.inbox(run.clone()).await.expect("read");
+    let mut step = commit(lease, &side.workers[*place], version + plan.off);
+    step.at = Timestamp(plan.at);
+    step.head.status = plan.status;
+    step.keep = plan.keep;
+    step.waits_opened = plan.opened.iter().map(|(effect, channel)| wait(*effect, channel)).collect();
+    step.waits_closed = plan.closed.iter().map(|effect| EffectId(*effect)).collect();
+    let root = run.as_str().split('~').next().unwrap_or_default();
+    step.children = plan.children.iter().map(|name| child(name, run.as_str(), root)).collect();
+    step.messages = plan.messages.iter().map(|(to, text)| message(to, text)).collect();
+    step.taken = inbox.iter().take(plan.take as usize).map(|item| item.number).collect();
+    step.snapshot = plan.snapshot.then(|| format!("snapshot at {}", plan.at).into_bytes());
+    if let Some(blob) = plan.blob {
+        let bytes = vec![blob; 30_000];
+        step.record.blobs = vec![Digest::of(&bytes)];
+        step.blobs = vec![(Digest::of(&bytes), bytes)];
+    }
+    if plan.audit {
+        let previous = rows.last().map_or(Digest::ZERO, windlass_core::audit::Row::hash);
+        step.audit = vec![audit_row(rows.len() as u64 + 1, previous)];
+    }
+    Some(step)
+}
+
+fn told(answer: impl Debug) -> String {
+    format!("{answer:?}")
+}
+
+/// Tells one store what happens; the answer is free of names that differ between stores.
+async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> String {
+    match event.clone() {
+        Event::Create(place, name) => match side.processes[place].store.create(run(&name)).await.expect("created") {
+            Created::New => told("new"),
+            Created::Exists(head) => told(side.plain(*head)),
+        },
+        Event::Claim(place, now, within) => {
+            let claim = Claim { within, ..side.processes[place].wanted(10_000, now) };
+            let leases = side.processes[place].store.claim(claim).await.expect("claimed");
+            let worker = side.processes[place].worker.clone();
+            let place = side.name(Some(&worker)).expect("a worker");
+            told(side.take(place, leases))
+        }
+        Event::TakeOver(place, run) => {
+            let worker = side.processes[place].worker.clone();
+            let lease = side.processes[place].store.take_over(run, worker.clone()).await.expect("answered");
+            let place = side.name(Some(&worker)).expect("a worker");
+            told(side.take(place, lease.into_iter().collect()))
+        }
+        Event::Commit(run, plan) => match planned(side, &run, &plan).await {
+            None => told("no lease"),
+            // A refused commit has the same reason in both, in the same words.
+            Some(step) => told(side.processes[0].store.commit(step).await.map_err(|error| error.to_string())),
+        },
+        Event::Release(run, keep) => match side.leases.get(&run) {
+            None => told("no lease"),
+            Some((place, lease)) => {
+                let worker = side.workers[*place].clone();
+                told(side.processes[0].store.release(lease.clone(), worker, keep).await.is_ok())
+            }
+        },
+        Event::Deliver(place, to, text) => {
+            told(side.processes[place].store.deliver(message(&to, &text)).await.expect("answered"))
+        }
+        Event::Signal(place, sent) => {
+            let mut answer = side.processes[place].store.signal(sent).await.expect("answered");
+            if let Signalled::Delivered(runs) = &mut answer {
+                runs.sort();
+            }
+            told(answer)
+        }
+        Event::Due(place, within) => told(side.processes[place].store.next_due(within).await.expect("read")),
+        Event::List(place, query) => {
+            let mut all = Vec::new();
+            let mut cursor = None;
+            loop {
+                let page = side.processes[place].store.list(Query { cursor, ..query.clone() }).await.expect("listed");
+                all.extend(page.heads.into_iter().map(|head| side.plain(head)));
+                cursor = page.next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            told(all)
+        }
+        Event::Prune(place, retention) => {
+            let pruned = side.processes[place].store.prune(retention).await.expect("pruned");
+            told((pruned.runs, pruned.records, pruned.blobs))
+        }
+        Event::Die(place) => {
+            let process = reopened.expect("a process to go on with");
+            side.workers.push(process.worker.clone());
+            side.processes[place] = process;
+            told("dead")
+        }
+    }
+}
+
+/// Everything that can be read, free of names that differ between stores.
+async fn picture(side: &Side) -> String {
+    let store = &side.processes[1].store;
+    let mut out = Vec::new();
+    for head in store.list(Query { limit: 10_000, ..Query::default() }).await.expect("listed").heads {
+        let run = head.id.clone();
+        let stored = store.load(run.clone()).await.expect("read").expect("it exists");
+        let inbox: Vec<_> =
+            store.inbox(run.clone()).await.expect("read").into_iter().map(|item| (item.id, item.input)).collect();
+        out.push(told((
+            side.plain(head),
+            (stored.start, stored.snapshot, stored.records),
+            inbox,
+            store.waits(run.clone(), true).await.expect("read"),
+            store.journal(run.clone(), 1, 5).await.expect("read"),
+            store.audit(run).await.expect("read"),
+        )));
+    }
+    let mut findings: Vec<_> =
+        store.fsck().await.expect("checked").into_iter().map(|finding| (finding.run, finding.rule)).collect();
+    findings.sort();
+    findings.dedup();
+    for value in 0..4 {
+        out.push(told(store.blob(Digest::of(&vec![value; 30_000])).await.expect("read").map(|bytes| bytes.len())));
+    }
+    out.push(told(findings));
+    out.join("\n")
+}
+
+async fn side(open: impl AsyncFn() -> Process) -> Side {
+    let processes = vec![open().await, open().await];
+    let workers = processes.iter().map(|process| process.worker.clone()).collect();
+    Side { processes, workers, leases: BTreeMap::new() }
+}
+
+pub(super) async fn behaves_like_the_store_in_memory(harness: Arc<dyn Harness>) {
+    for seed in 0..SEEDS {
+        let memory = MemoryStore::new();
+        let open = async || {
+            let store: Arc<dyn Store> = Arc::new(memory.another());
+            let worker = store.join().await.expect("joined");
+            store.put_bundle(Digest::of(BUNDLE), BUNDLE.to_vec()).await.expect("stored");
+            Process { store, worker }
+        };
+        let mut reference = side(open).await;
+        let mut tested = side(async || Process::open(&harness).await).await;
+        let mut chance = Chance { seed, state: seed };
+        for seen in 0..STEPS {
+            let event = event(&mut chance, &reference, seen);
+            let (one, two) = match event {
+                Event::Die(_) => (Some(open().await), Some(Process::open(&harness).await)),
+                _ => (None, None),
+            };
+            let expected = happen(&mut reference, &event, one).await;
+            let found = happen(&mut tested, &event, two).await;
+            assert_eq!(found, expected, "seed {seed}, event {seen}: {event:?}");
+            if seen % 10 == 9 {
+                let (expected, found) = (picture(&reference).await, picture(&tested).await);
+                assert_eq!(found, expected, "seed {seed}, after event {seen}: {event:?}");
+            }
+        }
+        empty(&mut tested).await;
+    }
+}
+
+/// Ends and removes everything, so that the next seed starts from nothing.
+async fn empty(side: &mut Side) {
+    let one = &side.processes[0];
+    let page = one.store.list(Query { limit: 10_000, ..Query::default() }).await.expect("listed");
+    for head in page.heads.into_iter().filter(|head| !head.status.is_final()) {
+        let lease = one.store.take_over(head.id, one.worker.clone()).await.expect("answered").expect("taken");
+        let mut last = super::setup::end(&lease, &one.worker, head.version);
+        last.at = Timestamp(1);
+        one.apply(last).await;
+    }
+    one.store.prune(Retention::default()).await.expect("pruned");
+    let left = one.store.list(Query { limit: 1, ..Query::default() }).await.expect("listed");
+    assert!(left.heads.is_empty());
+}

@@ -1,0 +1,93 @@
+//! The cases hold for the store in memory, and notice stores that are broken on purpose.
+
+mod broken;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::{CASES, Case, Damage, Harness};
+use crate::BoxFuture;
+use crate::fake::MemoryStore;
+use crate::store::Store;
+use broken::{Broken, Fault};
+
+#[derive(Debug, Default)]
+struct Memory {
+    first: MemoryStore,
+    fault: Option<Fault>,
+}
+
+impl Harness for Memory {
+    fn open(&self) -> BoxFuture<'_, Arc<dyn Store>> {
+        let store: Arc<dyn Store> = Arc::new(self.first.another());
+        Box::pin(std::future::ready(match self.fault {
+            Some(fault) => Arc::new(Broken::new(store, fault)),
+            None => store,
+        }))
+    }
+
+    fn damage(&self, damage: &Damage) {
+        self.first.damage(damage);
+    }
+}
+
+fn run(case: Case) {
+    futures::executor::block_on((case.run)(Arc::new(Memory::default())));
+}
+
+mod memory {
+    crate::store_conformance!(super::run);
+}
+
+/// The cases that fail on a store with this fault.
+fn failing(fault: Fault) -> Vec<&'static str> {
+    let fails = |case: &&Case| {
+        let harness = Arc::new(Memory { fault: Some(fault), ..Memory::default() });
+        catch_unwind(AssertUnwindSafe(|| futures::executor::block_on((case.run)(harness)))).is_err()
+    };
+    CASES.iter().filter(|case| case.name != "a_change_elsewhere_is_told").filter(fails).map(|case| case.name).collect()
+}
+
+#[track_caller]
+fn assert_noticed(fault: Fault, by: &[&str]) {
+    let failing = failing(fault);
+    for case in by {
+        assert!(failing.contains(case), "`{case}` passes on a store with the fault {fault:?}; failing: {failing:?}");
+    }
+}
+
+#[test]
+fn a_store_without_a_fence_is_noticed() {
+    assert_noticed(
+        Fault::NoFence,
+        &["a_stale_epoch_writes_nothing", "take_over_fences_the_old_holder", "another_worker_writes_nothing"],
+    );
+}
+
+#[test]
+fn a_lost_update_is_noticed() {
+    assert_noticed(
+        Fault::LostUpdate,
+        &["a_stale_version_writes_nothing", "the_same_decision_twice_at_once_is_written_once"],
+    );
+}
+
+#[test]
+fn a_dropped_acknowledgement_is_noticed() {
+    assert_noticed(Fault::DroppedAcknowledgement, &["a_commit_is_read_back", "behaves_like_the_store_in_memory"]);
+}
+
+#[test]
+fn a_lost_inbox_row_is_noticed() {
+    assert_noticed(Fault::LostInboxRow, &["deliveries_keep_their_order_and_are_deduplicated"]);
+}
+
+#[test]
+fn a_blind_park_is_noticed() {
+    assert_noticed(Fault::BlindPark, &["the_inbox_is_checked_when_parking"]);
+}
+
+#[test]
+fn a_right_store_behind_the_same_wrapper_passes() {
+    assert_eq!(failing(Fault::None), [""; 0]);
+}

@@ -1,0 +1,173 @@
+//! A store with one fault, around a right one.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use windlass_core::audit;
+use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::input::Sent;
+use windlass_core::time::Timestamp;
+
+use crate::BoxFuture;
+use crate::store::{
+    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
+    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+};
+
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nothing.
+    None,
+    /// Decisions count whatever lease they are made under.
+    NoFence,
+    /// Decisions count whatever version they are made on.
+    LostUpdate,
+    /// One decision in five is acknowledged and not written.
+    DroppedAcknowledgement,
+    /// One delivery in five is acknowledged and not written.
+    LostInboxRow,
+    /// A run is parked whatever its inbox has.
+    BlindPark,
+}
+
+#[derive(Debug)]
+pub(super) struct Broken {
+    inner: Arc<dyn Store>,
+    fault: Fault,
+    calls: AtomicU64,
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl Broken {
+    pub(super) fn new(inner: Arc<dyn Store>, fault: Fault) -> Self {
+        Self { inner, fault, calls: AtomicU64::new(0) }
+    }
+
+    fn every_fifth(&self) -> bool {
+        self.calls.fetch_add(1, Ordering::SeqCst) % 5 == 1
+    }
+
+    /// The commit as it would have to be to count.
+    async fn made_current(&self, mut commit: Commit) -> Result<Commit, StoreError> {
+        let Some(stored) = self.inner.load(commit.lease.run.clone()).await? else { return Ok(commit) };
+        let head = stored.head;
+        if self.fault == Fault::NoFence {
+            commit.lease.epoch = head.epoch;
+            commit.worker = head.owner.unwrap_or(commit.worker);
+        }
+        if self.fault == Fault::LostUpdate {
+            commit.expected = head.version;
+            commit.record.version = head.version + 1;
+        }
+        Ok(commit)
+    }
+}
+
+impl Store for Broken {
+    fn join(&self) -> Answer<'_, WorkerId> {
+        self.inner.join()
+    }
+    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
+        self.inner.put_bundle(digest, bytes)
+    }
+    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
+        self.inner.blob(digest)
+    }
+    fn create(&self, run: NewRun) -> Answer<'_, Created> {
+        self.inner.create(run)
+    }
+    fn claim(&self, claim: Claim) -> Answer<'_, Vec<Lease>> {
+        self.inner.claim(claim)
+    }
+    fn take_over(&self, run: RunId, worker: WorkerId) -> Answer<'_, Option<Lease>> {
+        self.inner.take_over(run, worker)
+    }
+    fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
+        self.inner.load(run)
+    }
+    fn commit(&self, commit: Commit) -> Answer<'_, Committed> {
+        Box::pin(async move {
+            match self.fault {
+                Fault::DroppedAcknowledgement if self.every_fifth() => {
+                    Ok(Committed::Applied { held: commit.keep == Keep::Hold, inbox: false })
+                }
+                Fault::NoFence | Fault::LostUpdate => {
+                    let current = self.made_current(commit).await?;
+                    self.inner.commit(current).await
+                }
+                Fault::BlindPark if matches!(commit.keep, Keep::Park { .. }) => {
+                    let (lease, worker) = (commit.lease.clone(), commit.worker.clone());
+                    let answer = self.inner.commit(commit).await?;
+                    if answer == (Committed::Applied { held: true, inbox: true }) {
+                        self.inner.release(lease, worker, Keep::HandBack).await?;
+                        return Ok(Committed::Applied { held: false, inbox: false });
+                    }
+                    Ok(answer)
+                }
+                Fault::None | Fault::DroppedAcknowledgement | Fault::LostInboxRow | Fault::BlindPark => {
+                    self.inner.commit(commit).await
+                }
+            }
+        })
+    }
+    fn was_committed(&self, run: RunId, op: OpId) -> Answer<'_, bool> {
+        self.inner.was_committed(run, op)
+    }
+    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> Answer<'_, ()> {
+        self.inner.release(lease, worker, keep)
+    }
+    fn inbox(&self, run: RunId) -> Answer<'_, Vec<InboxItem>> {
+        self.inner.inbox(run)
+    }
+    fn deliver(&self, message: Message) -> Answer<'_, Delivered> {
+        if self.fault == Fault::LostInboxRow && self.every_fifth() {
+            return Box::pin(std::future::ready(Ok(Delivered::Accepted)));
+        }
+        self.inner.deliver(message)
+    }
+    fn signal(&self, signal: Signal) -> Answer<'_, Signalled> {
+        self.inner.signal(signal)
+    }
+    fn next_due(&self, within: Option<RunId>) -> Answer<'_, Option<Timestamp>> {
+        self.inner.next_due(within)
+    }
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        self.inner.changed()
+    }
+    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
+        self.inner.mark_sent(run, effect, attempt)
+    }
+    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32) {
+        self.inner.clear_sent(run, effect, attempt);
+    }
+    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
+        self.inner.was_sent(worker, run, effect, attempt)
+    }
+    fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {
+        self.inner.journal(run, after, limit)
+    }
+    fn audit(&self, run: RunId) -> Answer<'_, Vec<audit::Row>> {
+        self.inner.audit(run)
+    }
+    fn waits(&self, run: RunId, tree: bool) -> Answer<'_, Vec<(RunId, WaitRow)>> {
+        self.inner.waits(run, tree)
+    }
+    fn list(&self, query: Query) -> Answer<'_, Page> {
+        self.inner.list(query)
+    }
+    fn prune(&self, retention: Retention) -> Answer<'_, Pruned> {
+        self.inner.prune(retention)
+    }
+    fn fsck(&self) -> Answer<'_, Vec<Finding>> {
+        self.inner.fsck()
+    }
+    fn stats(&self) -> Answer<'_, Stats> {
+        self.inner.stats()
+    }
+    fn backup(&self, to: &Path) -> Answer<'_, ()> {
+        self.inner.backup(to)
+    }
+}
