@@ -37,6 +37,10 @@ impl Wire for Anthropic {
         "messages"
     }
 
+    fn structured_output(&self) -> StructuredOutput {
+        StructuredOutput::Schema
+    }
+
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
         let key = key.map(|key| ("x-api-key", key.to_owned()));
         key.into_iter().chain([("anthropic-version", VERSION.to_owned())]).collect()
@@ -44,7 +48,7 @@ impl Wire for Anthropic {
 
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
         wire::check(&request.messages)?;
-        let model = wire::model_name(request);
+        let model = &*request.model;
         let mut body = Map::new();
         body.insert("model".into(), Value::str(model));
         body.insert("max_tokens".into(), Value::count(request.max_tokens));

@@ -9,6 +9,8 @@ use windlass_core::effect::Spent;
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::value::Value;
 
+use crate::keys::Keys;
+
 /// The longest pause a provider may ask for, in milliseconds: one hour. A longer wish is cut to this.
 pub const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 
@@ -216,7 +218,7 @@ impl ProviderError {
     pub fn from_body(status: Option<u16>, body: &str) -> Self {
         match Value::from_json(body) {
             Ok(value) => Self::from_value(status, &value),
-            Err(_) => Self { status, message: shortened(body.trim()), ..Self::default() },
+            Err(_) => Self { status, message: body.trim().to_owned(), ..Self::default() },
         }
     }
 
@@ -241,7 +243,7 @@ impl ProviderError {
             let number = code.as_deref().and_then(|c| c.parse::<u16>().ok());
             number.filter(|n| (400..600).contains(n)).or(status)
         });
-        Self { status, kind: text("type"), code, message: shortened(&message), ..Self::default() }
+        Self { status, kind: text("type"), code, message, ..Self::default() }
     }
 
     /// Adds what the headers say.
@@ -250,7 +252,19 @@ impl ProviderError {
         let millis = header("retry-after-ms").and_then(|text| text.trim().parse::<f64>().ok()).and_then(whole_ms);
         self.retry_after_ms = millis.or_else(|| header("retry-after").and_then(|text| retry_after_ms(text, now)));
         self.should_retry = header("x-should-retry").and_then(|text| text.trim().parse().ok());
-        self.request_id = header("x-request-id").or_else(|| header("request-id")).map(shortened);
+        self.request_id = header("x-request-id").or_else(|| header("request-id")).map(str::to_owned);
+        self
+    }
+
+    /// The same without any known key. To be done before anything is cut, so that no part of a key is left over.
+    #[must_use]
+    pub fn redacted(mut self, keys: &Keys) -> Self {
+        let texts = [&mut self.kind, &mut self.code, &mut self.request_id].into_iter().flatten();
+        for text in texts.chain([&mut self.message]) {
+            if let Some(clean) = keys.redact(text) {
+                *text = clean;
+            }
+        }
         self
     }
 
@@ -264,10 +278,11 @@ impl ProviderError {
             (true, None) => Retry::Backoff,
             (true, Some(ms)) => Retry::After(ms),
         };
+        let said = shortened(&self.message);
         let message = match self.status {
-            Some(status) if self.message.is_empty() => format!("the provider answered with status {status}"),
-            Some(status) => format!("the provider answered with status {status}: {}", self.message),
-            None => format!("the provider answered with an error: {}", self.message),
+            Some(status) if said.is_empty() => format!("the provider answered with status {status}"),
+            Some(status) => format!("the provider answered with status {status}: {said}"),
+            None => format!("the provider answered with an error: {said}"),
         };
         let mut failure = Failure::new(code, message).retry(retry).detail(self.detail());
         failure.status = self.status.map(i64::from);
@@ -377,6 +392,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The same without any known key in what the provider said.
+    #[must_use]
+    pub fn redacted(self, keys: &Keys) -> Self {
+        match self {
+            Self::Refused(error) => Self::Refused(Box::new(error.redacted(keys))),
+            Self::Broken(error) => Self::Broken(Box::new(error.redacted(keys))),
+            other => other,
+        }
+    }
+
     /// The failure, and what the attempt cost.
     #[must_use]
     pub fn failure(&self) -> (Failure, Spent) {

@@ -58,15 +58,16 @@ impl Keys {
         self
     }
 
-    /// The key for a call: what the document refers to, else what is configured for the provider, else what the
-    /// environment says for it. Empty values count as absent.
+    /// The key that a document refers to. Empty values count as absent.
     #[must_use]
-    pub fn resolve(&self, reference: Option<&str>, provider: &str) -> Option<&SecretString> {
-        let referred = reference.and_then(|name| self.secrets.get(name).or_else(|| self.environment.get(name)));
-        [referred, self.providers.get(provider), self.environment.get(&variable(provider))]
-            .into_iter()
-            .flatten()
-            .find(|key| !key.expose_secret().trim().is_empty())
+    pub fn referred(&self, reference: &str) -> Option<&SecretString> {
+        given(self.secrets.get(reference)).or_else(|| given(self.environment.get(reference)))
+    }
+
+    /// The key of a provider: what is configured, else what the environment says. Empty values count as absent.
+    #[must_use]
+    pub fn own(&self, provider: &str) -> Option<&SecretString> {
+        given(self.providers.get(provider)).or_else(|| given(self.environment.get(&variable(provider))))
     }
 
     /// The text without any known key.
@@ -104,6 +105,10 @@ impl Keys {
     }
 }
 
+fn given(key: Option<&SecretString>) -> Option<&SecretString> {
+    key.filter(|key| !key.expose_secret().trim().is_empty())
+}
+
 /// The environment variable that conventionally holds a provider's key: `OPENAI_API_KEY` for `openai`.
 #[must_use]
 pub fn variable(provider: &str) -> String {
@@ -127,15 +132,15 @@ mod tests {
     }
 
     #[test]
-    fn document_then_configuration_then_environment() {
+    fn keys_are_found_by_reference_then_configuration_then_environment() {
         let keys = keys();
-        let find = |reference, provider| keys.resolve(reference, provider).map(|k| k.expose_secret().to_owned());
-        assert_eq!(find(Some("doc"), "openai").as_deref(), Some("sk-document-1"));
-        assert_eq!(find(Some("MY_PROXY_API_KEY"), "openai").as_deref(), Some("sk-environment-4"));
-        assert_eq!(find(Some("gone"), "openai").as_deref(), Some("sk-configured-2"));
-        assert_eq!(find(Some("empty"), "openai").as_deref(), Some("sk-configured-2"));
-        assert_eq!(find(None, "my-proxy").as_deref(), Some("sk-environment-4"));
-        assert_eq!(find(None, "other"), None);
+        let shown = |key: Option<&SecretString>| key.map(|k| k.expose_secret().to_owned());
+        assert_eq!(shown(keys.referred("doc")).as_deref(), Some("sk-document-1"));
+        assert_eq!(shown(keys.referred("MY_PROXY_API_KEY")).as_deref(), Some("sk-environment-4"));
+        assert_eq!(shown(keys.referred("empty")), None);
+        assert_eq!(shown(keys.own("openai")).as_deref(), Some("sk-configured-2"));
+        assert_eq!(shown(keys.own("my-proxy")).as_deref(), Some("sk-environment-4"));
+        assert_eq!(shown(keys.own("other")), None);
     }
 
     #[test]

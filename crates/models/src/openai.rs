@@ -30,13 +30,17 @@ impl Wire for OpenAi {
         "chat/completions"
     }
 
+    fn structured_output(&self) -> StructuredOutput {
+        StructuredOutput::Object
+    }
+
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
         key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect()
     }
 
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
         wire::check(&request.messages)?;
-        let model = wire::model_name(request);
+        let model = &*request.model;
         let mut body = Map::new();
         body.insert("model".into(), Value::str(model));
         let messages = request.messages.iter().map(|m| message(m, &request.provider)).collect();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use reqwest::header::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use windlass_core::effect::Spent;
@@ -23,7 +24,7 @@ use crate::openai::OpenAi;
 use crate::prices::{PriceBook, Rates};
 use crate::scripted::{Live, Scripts};
 use crate::sender::{self, Bounds, Outgoing, Sender};
-use crate::wire::{Answer, StructuredOutput, Wire, distinct_ids, model_name};
+use crate::wire::{Answer, StructuredOutput, Wire, distinct_ids};
 
 /// Version under which prices of a script are journaled.
 const SCRIPT_PRICES: &str = "script";
@@ -177,7 +178,9 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> Models {
         let Self { providers, keys, prices, scripts, script_everything, bounds } = self;
-        Models { providers, keys, prices, scripts, script_everything, sender: Sender::new(bounds) }
+        let keys = Arc::new(keys);
+        let sender = Sender::new(bounds, Arc::clone(&keys));
+        Models { providers, keys, prices, scripts, script_everything, sender }
     }
 }
 
@@ -185,7 +188,7 @@ impl Builder {
 #[derive(Debug)]
 pub struct Models {
     providers: BTreeMap<String, ProviderSettings>,
-    keys: Keys,
+    keys: Arc<Keys>,
     prices: PriceBook,
     scripts: Scripts,
     script_everything: bool,
@@ -234,43 +237,54 @@ impl Models {
         if self.is_scripted(provider) {
             return self.scripts.find(&request.model, &request.params).map(Route::Script);
         }
-        let settings = self.providers.get(provider);
-        let known = ALL.iter().find(|p| p.name == provider);
-        let address = request.base_url.as_deref().or(settings.and_then(|s| s.base_url.as_deref()));
-        let address = address.or(known.and_then(|p| p.base_url)).ok_or_else(|| unknown(provider))?;
-        let at_home = known.filter(|p| p.base_url == Some(address.trim_end_matches('/')));
         let wire: &'static dyn Wire = match self.kind(provider) {
             Some(Kind::Anthropic) => &Anthropic,
             Some(Kind::OpenAi) | None => &OpenAi,
             Some(Kind::Scripted) => return Err(unknown(provider)),
         };
-        let key = self.keys.resolve(request.key.as_deref(), provider);
-        if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
-            let variable = variable(provider);
-            let text =
-                format!("no key for `{provider}`; set `{variable}`, or `api_key` in the provider's configuration");
-            return Err(Fault::NoKey(text));
-        }
-        let structured = settings.and_then(|s| s.structured_output);
-        let structured = structured.unwrap_or_else(|| match wire_default(self.kind(provider)) {
-            Some(always) => always,
-            None => at_home.map(|p| p.structured_output).unwrap_or_default(),
-        });
-        let mut headers = reqwest::header::HeaderMap::new();
-        let fixed = wire.headers(key.map(|k| k.expose_secret().trim()));
-        let fixed = fixed.iter().map(|(name, value)| (*name, value.as_str()));
-        let configured = settings.into_iter().flat_map(|s| &s.headers).map(|(n, v)| (n.as_str(), v.as_str()));
-        for (name, value) in [("content-type", "application/json")].into_iter().chain(fixed).chain(configured) {
-            let (name, value) = sender::header(name, value)?;
-            headers.insert(name, value);
-        }
+        let settings = self.providers.get(provider);
+        let known = ALL.iter().find(|p| p.name == provider);
+        let configured = settings.and_then(|s| s.base_url.as_deref());
+        let own = configured.or(known.and_then(|p| p.base_url));
+        let address = request.base_url.as_deref().or(own).ok_or_else(|| unknown(provider))?;
+        // What is known about a provider holds at its public address only.
+        let at_home = known.filter(|p| p.base_url.is_some_and(|url| same(url, address)));
+        let key = self.key(request, own.is_some_and(|own| same(own, address)), at_home)?;
+        let structured = settings.and_then(|s| s.structured_output).or(at_home.map(|p| p.structured_output));
         let outgoing = Outgoing {
             url: sender::address(address, wire.path())?,
-            headers,
-            body: wire.body(request, structured)?.to_json(),
+            headers: headers(wire, key, settings)?,
+            body: wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?.to_json(),
             timeout_ms: request.timeout_ms,
         };
         Ok(Route::Wire(Box::new(Target { wire, outgoing })))
+    }
+
+    /// The key for a request. A key that a document names and nobody has is replaced by the provider's own key only
+    /// where that key belongs: never at another address that the document gives.
+    fn key(
+        &self,
+        request: &ModelRequest,
+        own_address: bool,
+        at_home: Option<&Provider>,
+    ) -> Result<Option<&SecretString>, Fault> {
+        let provider = &*request.provider;
+        let referred = request.key.as_deref().map(|reference| self.keys.referred(reference));
+        let key = match referred {
+            Some(Some(key)) => Some(key),
+            Some(None) if !own_address => {
+                tracing::warn!(provider, "the key that the document names is not set; the request goes without one");
+                None
+            }
+            Some(None) | None => self.keys.own(provider),
+        };
+        if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
+            let variable = variable(provider);
+            return Err(Fault::NoKey(format!(
+                "no key for `{provider}`; set `{variable}`, or the key of the provider in the configuration"
+            )));
+        }
+        Ok(key)
     }
 
     async fn perform(&self, request: ModelRequest) -> ModelResult {
@@ -288,7 +302,7 @@ impl Models {
         };
         match result {
             Ok(answer) => {
-                let rates = rates.or_else(|| self.prices.find(&request.provider, model_name(&request)));
+                let rates = rates.or_else(|| self.prices.find(&request.provider, &request.model));
                 settled(&request, answer, &heads, cost, rates)
             }
             Err(fault) => {
@@ -299,9 +313,25 @@ impl Models {
     }
 }
 
-/// Anthropic's format says by itself which models take a schema.
-fn wire_default(kind: Option<Kind>) -> Option<StructuredOutput> {
-    (kind == Some(Kind::Anthropic)).then_some(StructuredOutput::Schema)
+/// Whether two addresses are one, but for a slash at the end.
+fn same(one: &str, other: &str) -> bool {
+    one.trim().trim_end_matches('/') == other.trim().trim_end_matches('/')
+}
+
+fn headers(
+    wire: &dyn Wire,
+    key: Option<&SecretString>,
+    settings: Option<&ProviderSettings>,
+) -> Result<HeaderMap, Fault> {
+    let fixed = wire.headers(key.map(|k| k.expose_secret().trim()));
+    let fixed = fixed.iter().map(|(name, value)| (*name, value.as_str()));
+    let configured = settings.into_iter().flat_map(|s| &s.headers).map(|(n, v)| (n.as_str(), v.as_str()));
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("content-type", "application/json")].into_iter().chain(fixed).chain(configured) {
+        let (name, value) = sender::header(name, value)?;
+        headers.insert(name, value);
+    }
+    Ok(headers)
 }
 
 fn unknown(provider: &str) -> Fault {
@@ -374,8 +404,7 @@ impl Model for Models {
                 return Some(rates.quote(SCRIPT_PRICES.into()));
             }
         }
-        let model = settings.model.strip_prefix(&*settings.provider).and_then(|rest| rest.strip_prefix('/'));
-        let (rates, version) = self.prices.find(&settings.provider, model.unwrap_or(&settings.model))?;
+        let (rates, version) = self.prices.find(&settings.provider, &settings.model)?;
         Some(rates.quote(version))
     }
 }

@@ -12,6 +12,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::{Fault, ProviderError};
+use crate::keys::Keys;
 use crate::sse;
 use crate::wire::{Answer, Wire};
 
@@ -48,12 +49,13 @@ pub(crate) struct Outgoing {
 #[derive(Debug, Default)]
 pub(crate) struct Sender {
     bounds: Bounds,
+    keys: Arc<Keys>,
     client: OnceLock<Result<reqwest::Client, String>>,
 }
 
 impl Sender {
-    pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { bounds, client: OnceLock::new() }
+    pub(crate) fn new(bounds: Bounds, keys: Arc<Keys>) -> Self {
+        Self { bounds, keys, client: OnceLock::new() }
     }
 
     /// One exchange: the answer, and what the headers say about it.
@@ -62,7 +64,7 @@ impl Sender {
         let sent = Arc::new(AtomicBool::new(false));
         let work = self.attempt(outgoing, wire, &sent);
         match tokio::time::timeout(Duration::from_millis(after_ms), work).await {
-            Ok(result) => result,
+            Ok(result) => result.map_err(|fault| fault.redacted(&self.keys)),
             Err(_) => Err(Fault::TimedOut { after_ms, sent: sent.load(Ordering::Acquire) }),
         }
     }
@@ -93,7 +95,7 @@ impl Sender {
             self.streamed(&mut response, wire).await?
         } else {
             let bytes = self.whole(&mut response).await?;
-            wire.answer(&parsed(&bytes)?)?
+            wire.answer(&parsed(&bytes, &self.keys)?)?
         };
         Ok((answer, said_by(header, &headers)))
     }
@@ -164,12 +166,14 @@ impl Sender {
 }
 
 /// Reads a whole answer as JSON; text that ends too early is a truncated answer.
-pub(crate) fn parsed(bytes: &[u8]) -> Result<Value, Fault> {
+fn parsed(bytes: &[u8], keys: &Keys) -> Result<Value, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|e| Fault::Malformed(format!("it is not UTF-8: {e}")))?;
     Value::from_json(text).map_err(|error| {
         if error.is_eof() {
             Fault::Truncated(format!("the JSON ends too early: {error}"))
         } else {
+            let clean = keys.redact(text);
+            let text = clean.as_deref().unwrap_or(text);
             let start = &text[..text.floor_char_boundary(120)];
             Fault::Malformed(format!("it is not JSON: {error}; it starts with `{}`", start.escape_debug()))
         }
@@ -264,9 +268,9 @@ mod tests {
 
     #[test]
     fn json_that_ends_early_is_truncated_and_other_text_is_malformed() {
-        assert!(matches!(parsed(b"{\"a\":"), Err(Fault::Truncated(_))));
-        assert!(matches!(parsed(b""), Err(Fault::Truncated(_))));
-        assert!(matches!(parsed(b"<html>"), Err(Fault::Malformed(_))));
-        assert!(matches!(parsed(b"\"\xff\""), Err(Fault::Malformed(_))));
+        assert!(matches!(parsed(b"{\"a\":", &Keys::default()), Err(Fault::Truncated(_))));
+        assert!(matches!(parsed(b"", &Keys::default()), Err(Fault::Truncated(_))));
+        assert!(matches!(parsed(b"<html>", &Keys::default()), Err(Fault::Malformed(_))));
+        assert!(matches!(parsed(b"\"\xff\"", &Keys::default()), Err(Fault::Malformed(_))));
     }
 }

@@ -57,6 +57,9 @@ pub(crate) trait Wire: Send + Sync + fmt::Debug {
     /// Appended to the base address.
     fn path(&self) -> &'static str;
 
+    /// How output schemas are sent to a server of this format that nothing is known about.
+    fn structured_output(&self) -> StructuredOutput;
+
     /// Headers that carry the key, and fixed ones: name to value.
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)>;
 
@@ -77,12 +80,6 @@ pub(crate) trait Assemble: Send {
 
     /// The answer, once the stream said that it is over.
     fn finish(self: Box<Self>) -> Result<Answer, Fault>;
-}
-
-/// The model's name on the wire: without its provider's name in front.
-pub(crate) fn model_name(request: &ModelRequest) -> &str {
-    let model = &*request.model;
-    model.strip_prefix(&*request.provider).and_then(|rest| rest.strip_prefix('/')).unwrap_or(model)
 }
 
 /// Adds every parameter of the profile to the body.

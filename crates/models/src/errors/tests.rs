@@ -93,7 +93,8 @@ fn error_bodies_of_several_servers_are_read() {
     assert_eq!(read(r#"{"object":"error","message":"v","type":"BadRequestError","code":400}"#).message, "v");
     assert_eq!(read(r#"[{"error":{"code":400,"message":"g"}}]"#).message, "g");
     assert_eq!(read("<html>no</html>").message, "<html>no</html>");
-    assert!(read(&"x".repeat(1 << 20)).message.len() < 2_000);
+    let long = read(&"x".repeat(1 << 20)).classify().0;
+    assert!(long.message.len() < 2_000, "what is shown is short");
 }
 
 #[test]
@@ -136,4 +137,14 @@ fn only_class_names_become_error_types() {
     assert_eq!(error(400, "BadRequestError", "m").classify().0.error_type.as_deref(), Some("BadRequestError"));
     assert_eq!(error(400, "invalid_request_error", "m").classify().0.error_type, None);
     assert_eq!(error(404, "x", "m").classify().0.error_type.as_deref(), Some("NotFoundError"));
+}
+
+#[test]
+fn a_key_at_the_place_where_a_message_is_cut_leaves_nothing_over() {
+    let keys = Keys::default().provider("p", "sk-canary-0123456789");
+    for filler in 1_000..1_030 {
+        let body = format!("{}sk-canary-0123456789 {}", "x".repeat(filler), "y".repeat(2_000));
+        let (failure, _) = ProviderError::from_body(Some(400), &body).redacted(&keys).classify();
+        assert!(!failure.message.contains("sk-"), "{filler}");
+    }
 }

@@ -8,7 +8,7 @@ fn request(messages: Vec<Message>) -> ModelRequest {
     ModelRequest {
         agent: "a".into(),
         provider: "openai".into(),
-        model: "openai/fake-model".into(),
+        model: "fake-model".into(),
         base_url: None,
         key: None,
         messages,

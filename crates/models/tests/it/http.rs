@@ -201,7 +201,7 @@ async fn costs_come_from_the_price_book() {
     let server = Server::always(openai_text("x", "stop", true, false));
     let models = Models::builder().build();
     let mut priced = request("openai", &server.url);
-    priced.model = "openai/gpt-4o-2024-08-06".into();
+    priced.model = "gpt-4o-2024-08-06".into();
     let reply = models.call(priced).await.outcome.expect("an answer");
     // 120 x $2.50 + 80 x $1.25 + 30 x $10.00 per million
     assert_eq!(reply.cost_micros, Some(700));
@@ -220,6 +220,6 @@ async fn costs_come_from_the_price_book() {
         timeout_ms: 1,
     };
     assert_eq!(models.quote(&settings), None);
-    let settings = ModelSettings { model: "openai/gpt-4o".into(), ..settings };
+    let settings = ModelSettings { model: "gpt-4o".into(), ..settings };
     assert_eq!(models.quote(&settings).map(|q| (q.input, q.output)), Some((2_500_000, 10_000_000)));
 }

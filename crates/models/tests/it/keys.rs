@@ -44,6 +44,19 @@ async fn a_reference_goes_before_configuration_and_configuration_before_the_envi
 }
 
 #[tokio::test]
+async fn the_key_of_a_provider_does_not_stand_in_for_a_missing_one_elsewhere() {
+    let server = Server::always(openai_text("x", "stop", true, false));
+    let keys = Keys::default().environment("OPENAI_API_KEY", CANARY);
+    let mut call = request("openai", &server.url);
+    call.key = Some("gone".into());
+    assert!(Models::builder().keys(keys.clone()).build().call(call.clone()).await.outcome.is_ok());
+    let settings = ProviderSettings { base_url: Some(server.url.clone()), ..ProviderSettings::default() };
+    assert!(Models::builder().keys(keys).provider("openai", settings).build().call(call).await.outcome.is_ok());
+    let sent: Vec<Option<String>> = server.seen().iter().map(|s| s.headers.get("authorization").cloned()).collect();
+    assert_eq!(sent, [None, Some(format!("Bearer {CANARY}"))]);
+}
+
+#[tokio::test]
 async fn keys_are_cut_from_what_providers_say() {
     let body =
         format!(r#"{{"error":{{"message":"Incorrect API key: {CANARY}","type":"{CANARY}","code":"{CANARY}"}}}}"#);

@@ -162,10 +162,11 @@ async fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>,
 }
 
 async fn drip(stream: &mut TcpStream, body: &[u8], every_ms: u64) -> std::io::Result<()> {
+    let mut pace = tokio::time::interval(Duration::from_millis(every_ms));
     for byte in body {
+        pace.tick().await;
         stream.write_all(&[*byte]).await?;
         stream.flush().await?;
-        tokio::time::sleep(Duration::from_millis(every_ms)).await;
     }
     Ok(())
 }
