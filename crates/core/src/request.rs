@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::apply::is_lifecycle;
 use crate::decide::with_metadata;
 use crate::effect::Call;
 use crate::ids::{Digest, EffectId, Name};
@@ -141,15 +142,18 @@ fn build_hook_body(
     let mut put = |key: &str, value: Value| {
         body.insert(key.into(), value);
     };
-    let event = match call {
-        Call::Hook { event, .. } => *event,
-        Call::Tool { hook: Some(_), .. } => HookKind::ToolCall,
+    let (event, hook) = match call {
+        Call::Hook { event, hook } => (*event, hook),
+        Call::Tool { hook: Some(hook), .. } => (HookKind::ToolCall, hook),
         Call::Tool { .. } | Call::Model { .. } | Call::Action { .. } | Call::Verify { .. } => return None,
     };
     put("event", Value::str(event.as_str()));
     put("run_id", Value::str(run.id().as_str()));
     put("machine", Value::Str(run.start.machine_name.clone()));
     put("effect_id", Value::str(effect.key(run.id())));
+    if let Some(args) = declared_args(machine, run, hook, event) {
+        put("args", args);
+    }
     let state = run.state.clone().map_or(Value::Null, Value::Str);
     let detail = run.hooks.as_ref().map_or(Value::Null, |chain| chain.detail.clone());
     match event {
@@ -184,6 +188,18 @@ fn build_hook_body(
         put("context", context);
     }
     Some(Value::map(body))
+}
+
+/// The arguments that the document gives a hook; none when it gives none.
+fn declared_args(machine: &Machine, run: &Run, hook: &Name, event: HookKind) -> Option<Value> {
+    let of_state = || run.state.as_ref().and_then(|name| machine.states.get(name)).map(|state| &state.hooks);
+    let hooks = if is_lifecycle(event) { Some(&machine.lifecycle) } else { of_state() };
+    let mut named = hooks?.iter().filter(|declared| declared.events.contains(&event));
+    // Hooks of one name may be declared with several arguments; the place in the chain tells them apart.
+    let place = run.hooks.as_ref().map_or(0, |chain| chain.passed as usize);
+    let declared = named.clone().nth(place).filter(|declared| declared.name == *hook);
+    let declared = declared.or_else(|| named.find(|declared| declared.name == *hook))?;
+    declared.args.is_truthy().then(|| declared.args.clone())
 }
 
 /// The arguments of an open tool, action or verify call. None for the other kinds.

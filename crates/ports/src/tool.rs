@@ -49,7 +49,7 @@ pub struct HookEvent {
     pub hook: Name,
     /// The event.
     pub kind: HookKind,
-    /// The body: `{"event", "run_id", "machine", "state", ...}`.
+    /// The body: `{"event", "run_id", "machine", "state", ...}`, with `args` when the document gives the hook some.
     pub body: Value,
     /// The effect's key.
     pub idempotency_key: String,
@@ -80,10 +80,18 @@ pub struct Catalog {
     pub hooks: BTreeMap<Name, Arc<dyn Hook>>,
 }
 
+/// The name that documents use for a hook whose address they give in its `args`.
+const WEBHOOK: &str = "webhook";
+
 impl Catalog {
-    /// The implementation of a hook name.
+    /// The key under which [`Catalog::hooks`] has the hook that takes its address from a document. It lists no events of
+    /// its own: a document that addresses it decides about them.
+    pub const ADDRESSED: &str = "webhook(args)";
+
+    /// The implementation of a hook name: the one configured, the one that a document addresses, or the catch-all.
     #[must_use]
     pub fn hook(&self, name: &str) -> Option<&Arc<dyn Hook>> {
-        self.hooks.get(name).or_else(|| self.hooks.get("*"))
+        let addressed = || if name == WEBHOOK { self.hooks.get(Self::ADDRESSED) } else { None };
+        self.hooks.get(name).or_else(addressed).or_else(|| self.hooks.get("*"))
     }
 }

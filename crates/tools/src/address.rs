@@ -15,22 +15,24 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 
 /// An absolute HTTP address without credentials.
 pub(crate) fn address(site: &mut Site<'_>, text: &str) -> Option<Url> {
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(error) => {
-            site.wrong("url", format!("`{}` is no address: {error}", answer::printable(text)), None);
-            return None;
-        }
-    };
+    checked(text).map_err(|(why, hint)| site.wrong("url", why, hint)).ok()
+}
+
+/// An absolute HTTP address without credentials.
+///
+/// # Errors
+/// Why it is none, and the way out where there is one.
+pub(crate) fn checked(text: &str) -> Result<Url, (String, Option<&'static str>)> {
+    let url =
+        Url::parse(text).map_err(|error| (format!("`{}` is no address: {error}", answer::printable(text)), None))?;
     if !matches!(url.scheme(), "http" | "https") {
-        site.wrong("url", format!("the scheme is `{}`, not `http` or `https`", url.scheme()), None);
-        return None;
+        return Err((format!("the scheme is `{}`, not `http` or `https`", url.scheme()), None));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        site.wrong("url", "an address must not hold credentials", Some("use `api_key` or `secret_headers`"));
-        return None;
+        let hint = "use `api_key` or `secret_headers`";
+        return Err(("an address must not hold credentials".to_owned(), Some(hint)));
     }
-    Some(url)
+    Ok(url)
 }
 
 /// An address with `{name}` in its path or query.

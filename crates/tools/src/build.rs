@@ -10,6 +10,7 @@ use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
 use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_ports::tool::{Catalog, Hook, Tool};
 
+use crate::addressed::Addressed;
 use crate::client::Clients;
 use crate::config::{CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
 use crate::kind::{ALL, Kind, Make};
@@ -60,6 +61,8 @@ pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) ->
             catalog.hooks.insert(name.as_str().into(), hook);
         }
     }
+    let addressed = Addressed::new(clients.clone(), catalog.hooks.get("*").cloned());
+    catalog.hooks.insert(Catalog::ADDRESSED.into(), Arc::new(addressed));
     for (group, tables, role) in [("tools", &config.tools, Role::Tool), ("actions", &config.actions, Role::Hook)] {
         for (name, table) in tables {
             let mut site = Site::new(group, name, surroundings, &clients, &mut problems);
@@ -81,7 +84,8 @@ pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) ->
 
 fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
     let kind = site.kind(&table.kind, true)?;
-    site.bounds(table.timeout_ms, table.output_bytes_max);
+    let most = Contract::hook(site.name);
+    site.bounds(table.timeout_ms, most.timeout_ms, table.output_bytes_max, most.output_bytes_max);
     site.keys(kind, &table.special());
     match kind.make {
         Make::Hook(make) => make(site, table),
@@ -92,7 +96,7 @@ fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
 fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn Tool>> {
     let kind = site.kind(&table.kind, false)?;
     site.tool_name();
-    site.bounds(table.timeout_ms, table.output_bytes_max);
+    site.bounds(table.timeout_ms, TIMEOUT_MS_MAX, table.output_bytes_max, VALUE_BYTES_MAX as u64);
     site.keys(kind, &table.special());
     if site.surroundings.require_contracts {
         for (key, is_given) in [("class", table.class.is_some()), ("idempotency", table.idempotency.is_some())] {
@@ -224,12 +228,11 @@ impl<'a> Site<'a> {
         }
     }
 
-    fn bounds(&mut self, timeout_ms: Option<u64>, output_bytes_max: Option<u64>) {
-        if timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS_MAX).contains(&ms)) {
-            self.wrong("timeout_ms", format!("must be from 1 to {TIMEOUT_MS_MAX}"), None);
-        }
-        if output_bytes_max.is_some_and(|bytes| !(1..=VALUE_BYTES_MAX as u64).contains(&bytes)) {
-            self.wrong("output_bytes_max", format!("must be from 1 to {VALUE_BYTES_MAX}"), None);
+    fn bounds(&mut self, timeout_ms: Option<u64>, timeout_max: u64, bytes: Option<u64>, bytes_max: u64) {
+        for (key, given, most) in [("timeout_ms", timeout_ms, timeout_max), ("output_bytes_max", bytes, bytes_max)] {
+            if given.is_some_and(|number| !(1..=most).contains(&number)) {
+                self.wrong(key, format!("must be from 1 to {most}"), None);
+            }
         }
     }
 

@@ -34,9 +34,9 @@ pub struct HookConfig {
     pub events: Option<Vec<HookKind>>,
     /// Whether `context` carries the run's metadata under `machine`. Default: false.
     pub include_machine: Option<bool>,
-    /// Time for one attempt in milliseconds. Default: 30000.
+    /// Time for one attempt in milliseconds, at most 30000. Default: 30000.
     pub timeout_ms: Option<u64>,
-    /// Bytes of an answer. Default: 1048576.
+    /// Bytes of an answer, at most 1048576. Default: 1048576.
     pub output_bytes_max: Option<u64>,
     /// `webhook`: the address that events are posted to.
     pub url: Option<String>,

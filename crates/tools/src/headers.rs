@@ -16,6 +16,11 @@ pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub(crate) const JSON_HEADERS: &[(HeaderName, &str)] =
     &[(CONTENT_TYPE, "application/json"), (ACCEPT, "application/json")];
 
+/// [`JSON_HEADERS`] as a map.
+pub(crate) fn json_headers() -> HeaderMap {
+    JSON_HEADERS.iter().map(|(k, v)| (k.clone(), HeaderValue::from_static(v))).collect()
+}
+
 /// Headers that the engine or the connection owns.
 const OWN_HEADERS: &[&str] = &[
     "host",

@@ -12,6 +12,7 @@ pub mod command;
 pub mod webhook;
 pub mod command_hook;
 pub mod observer;
+mod addressed;
 mod answer;
 mod address;
 mod headers;

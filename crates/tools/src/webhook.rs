@@ -81,24 +81,36 @@ impl Hook for Webhook {
     fn call(&self, event: HookEvent) -> BoxFuture<'_, Result<Value, Failure>> {
         async move {
             let caller = Caller::hook(&event.hook, event.kind);
-            let message = Message {
-                method: Method::POST,
-                url: self.url.clone(),
-                headers: with_key(&self.headers, &event.idempotency_key),
-                body: Some(event.body.to_json().into_bytes()),
-            };
             let timeout_ms = event.timeout_ms.min(self.timeout_ms);
             let bytes_max = event.output_bytes_max.min(self.bytes_max);
-            let answer = client::exchange(&self.clients, &caller, message, timeout_ms, bytes_max).await?;
-            if !answer.status.is_success() {
-                return Err(answer.failure(&caller));
-            }
-            let body = answer::json_of(&answer.body).map_err(|why| {
-                let message = format!("the answer of `{}` cannot be read: {why}", event.hook);
-                Failure::new(Code::HookBadAnswer, message).status(answer.status.as_u16().into())
-            })?;
-            answer::hook_answer(&caller, event.kind, body)
+            let event = HookEvent { timeout_ms, output_bytes_max: bytes_max, ..event };
+            post(&self.clients, &caller, self.url.clone(), &self.headers, event).await
         }
         .boxed()
     }
+}
+
+/// Posts one event within its bounds and reads the answer.
+pub(crate) async fn post(
+    clients: &Clients,
+    caller: &Caller,
+    url: Url,
+    headers: &HeaderMap,
+    event: HookEvent,
+) -> Result<Value, Failure> {
+    let message = Message {
+        method: Method::POST,
+        url,
+        headers: with_key(headers, &event.idempotency_key),
+        body: Some(event.body.to_json().into_bytes()),
+    };
+    let answer = client::exchange(clients, caller, message, event.timeout_ms, event.output_bytes_max).await?;
+    if !answer.status.is_success() {
+        return Err(answer.failure(caller));
+    }
+    let body = answer::json_of(&answer.body).map_err(|why| {
+        let message = format!("the answer of `{}` cannot be read: {why}", event.hook);
+        Failure::new(Code::HookBadAnswer, message).status(answer.status.as_u16().into())
+    })?;
+    answer::hook_answer(caller, event.kind, body)
 }

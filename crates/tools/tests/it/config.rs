@@ -73,6 +73,9 @@ headers = { 'Idempotency-Key' = 'x' }
 [hooks.e]
 type = 'logging'
 url = 'http://h/'
+[hooks.f]
+type = 'metrics'
+timeout_ms = 30001
 [tools.f]
 type = 'http'
 url = 'http://h/{x'
@@ -107,6 +110,8 @@ type = 'webhook'
             "hooks.d.headers.Idempotency-Key: the header `idempotency-key` is set by the engine",
             "hooks.d.url: an address must not hold credentials",
             "hooks.e.url: the type `logging` has no key `url`",
+            "hooks.f.timeout_ms: must be from 1 to 30000",
+            "hooks.f.timeout_ms: the type `metrics` has no key `timeout_ms`",
             "tools.f.method: `get` is no method",
             "tools.f.url: the address is no template: a brace has no partner",
             "tools.g.command: names no program",

@@ -122,3 +122,29 @@ async fn logging_and_metrics_are_built_in_and_take_no_event() {
     }
     assert_eq!(catalog.hook("anything").expect("the catch-all").events(), HookKind::ALL);
 }
+
+#[tokio::test]
+async fn a_document_may_address_a_webhook() {
+    let server = Server::start(|request| match request.target.as_str() {
+        "/doc" => full(200, r#"{"context":{"from":"document"}}"#),
+        _ => full(200, r#"{"context":{"from":"catch-all"}}"#),
+    })
+    .await;
+    let bare = catalog("");
+    let caught = catalog(&format!("[hooks.'*']\ntype = 'webhook'\nurl = '{}/all'", server.url));
+    let call = |catalog: &windlass_ports::tool::Catalog, args: String| {
+        let hook = catalog.hook("webhook").expect("built in").clone();
+        let body = json(&format!(r#"{{"event":"action","run_id":"run-1","args":{args}}}"#));
+        async move { hook.call(HookEvent { body, ..event(HookKind::Action) }).await }
+    };
+    let addressed = format!(r#"{{"endpoint":"{}/doc","timeout":5}}"#, server.url);
+    assert_eq!(call(&bare, addressed.clone()).await, Ok(json(r#"{"context":{"from":"document"}}"#)));
+    assert_eq!(json(&server.seen()[0].body), json(r#"{"event":"action","run_id":"run-1"}"#));
+    assert_eq!(call(&caught, addressed).await, Ok(json(r#"{"context":{"from":"document"}}"#)));
+    assert_eq!(call(&caught, "{}".into()).await, Ok(json(r#"{"context":{"from":"catch-all"}}"#)));
+    for args in
+        ["{}", r#"{"url":"file:///etc"}"#, r#"{"url":"http://h/","api_key":"ref"}"#, r#"{"url":"http://h/","x":1}"#]
+    {
+        assert_eq!(call(&bare, args.into()).await.unwrap_err().code, Code::SpecInvalid, "{args}");
+    }
+}
