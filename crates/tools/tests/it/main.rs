@@ -3,6 +3,7 @@
 mod command;
 mod conformance;
 mod config;
+mod examples;
 mod function;
 mod http;
 mod server;
