@@ -1,0 +1,11 @@
+//! The runtime over the store in memory, with machines built by hand and time that passes only when all is idle.
+
+mod kit;
+mod calls;
+mod children;
+mod faults;
+mod points;
+mod shutdown;
+mod signals;
+mod simple;
+mod timers;
