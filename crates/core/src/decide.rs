@@ -95,7 +95,9 @@ pub fn decide(
     turn.take(input);
     turn.drive();
     turn.settle_stage();
-    turn.warn();
+    if turn.run.ending.is_none() {
+        turn.warn();
+    }
     Ok(turn.decision)
 }
 

@@ -110,6 +110,8 @@ codes! {
     RunAllFailed = "run.all_failed",
     /// A child machine failed.
     RunChildFailed = "run.child_failed",
+    /// The process that made an attempt ended before its result was recorded.
+    RunAttemptLost = "run.attempt_lost",
     /// `foreach` did not produce a list.
     RunNotAList = "run.not_a_list",
     /// A value is larger, deeper or more numerous than the engine takes.
@@ -314,6 +316,7 @@ fn conventional(code: Code) -> &'static [&'static str] {
         | Code::RunDeadEnd
         | Code::RunAllFailed
         | Code::RunChildFailed
+        | Code::RunAttemptLost
         | Code::StoreConflict
         | Code::StoreUnavailable
         | Code::StoreCorrupt

@@ -167,7 +167,7 @@ impl Turn<'_> {
         // Nobody will ever say what a lost model attempt cost, so it is charged in full. A tool that may repeat is
         // the same call made once more.
         let used = if is_model { open.reserved } else { Amounts::ZERO };
-        let failure = Failure::new(Code::StoreConflict, "the process that made this attempt ended before its result");
+        let failure = Failure::new(Code::RunAttemptLost, "the process that made this attempt ended before its result");
         let attempt = open.attempt;
         self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: is_model, backoff: None });
         self.attempt_again(effect);
@@ -181,20 +181,20 @@ impl Turn<'_> {
             OnUnknown::Verify { tool } => {
                 let Some(reader) = self.machine.tools.get(tool).filter(|reader| reader.class == Class::Read).cloned()
                 else {
-                    return self.ask_person(effect, open);
+                    return self.ask_person(effect);
                 };
                 let verify = self.next_effect();
                 self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Verifying(verify) });
                 let call = Call::Verify { tool: tool.clone(), about: effect };
                 if self.intend(call, &reader, reader.timeout_ms).is_err() {
-                    self.ask_person(effect, open);
+                    self.ask_person(effect);
                 }
             }
-            OnUnknown::Ask => self.ask_person(effect, open),
+            OnUnknown::Ask => self.ask_person(effect),
         }
     }
 
-    fn ask_person(&mut self, effect: EffectId, _open: &OpenCall) {
+    fn ask_person(&mut self, effect: EffectId) {
         let wait = self.next_effect();
         let channel = format!("outcome/{}", effect.key(self.run.id())).into();
         let open = OpenWait { channel, kind: WaitKind::Outcome { effect }, due: None };
@@ -228,8 +228,8 @@ impl Turn<'_> {
                 self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: false, backoff: None });
                 self.attempt_again(effect);
             }
-            Some(_) | None if matches!(open.doubt, Some(Doubt::Verifying(_))) => self.ask_person(effect, &open),
-            Some(_) | None => self.settle_unknown(effect, "the answer does not say whether it `happened`"),
+            // Neither a tool that cannot tell nor a person who answers something else settles the doubt.
+            Some(_) | None => self.ask_person(effect),
         }
     }
 

@@ -132,10 +132,14 @@ impl<'a> Turn<'a> {
         }
         for name in &self.machine.offered_tools {
             if let Some(contract) = self.machine.tools.get(name) {
+                let parameters = match &contract.input_schema {
+                    Value::Null => no_parameters(),
+                    schema => schema.clone(),
+                };
                 let definition = ToolDefinition {
                     name: contract.name.clone(),
                     description: contract.description.clone(),
-                    parameters: contract.input_schema.clone(),
+                    parameters,
                 };
                 offer(&mut tools, OfferedTool { definition, hook: None });
             }
@@ -451,8 +455,13 @@ fn definition_of(value: &Value) -> Option<ToolDefinition> {
     Some(ToolDefinition {
         name: function.get("name")?.as_str()?.into(),
         description: function.get("description").and_then(Value::as_str).unwrap_or_default().into(),
-        parameters: function.get("parameters").cloned().unwrap_or_else(Value::empty_map),
+        parameters: function.get("parameters").cloned().unwrap_or_else(no_parameters),
     })
+}
+
+/// The schema of a tool that says nothing about its arguments.
+fn no_parameters() -> Value {
+    Value::object([("type", Value::str("object")), ("properties", Value::empty_map())])
 }
 
 fn request_view(request: &ToolRequest) -> Value {

@@ -1,0 +1,5 @@
+//! Integration tests of the core: scenarios as data, replay, and the stored formats.
+
+mod golden;
+mod scenario;
+mod scenarios;

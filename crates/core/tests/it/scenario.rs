@@ -1,0 +1,311 @@
+//! One scenario: documents, inputs, and the journal they lead to. Parses the inputs, decides them, prints what was
+//! recorded, and checks after every decision that folding the stored bytes gives the same run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use windlass_core::budget::Ceilings;
+use windlass_core::effect::{Outcome, Spent};
+use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::ids::{EffectId, RunId};
+use windlass_core::input::{Ending, Facts, Input, Quote, Sent};
+use windlass_core::journal::{Entry, FORMAT, Record};
+use windlass_core::machine::{HookKind, Machine, Program};
+use windlass_core::run::{Run, Start, TenantScope};
+use windlass_core::time::Timestamp;
+use windlass_core::transcript::{Finish, Reply, ToolRequest, Usage};
+use windlass_core::value::Value;
+use windlass_core::{Decision, apply, decide, snapshot};
+use windlass_ports::compile::Bundle;
+use windlass_spec::compile::compile;
+use windlass_spec::eval::Engine;
+
+/// Tokens that a scripted reply reports: input and output.
+const USAGE: (u64, u64) = (10, 5);
+
+/// A run under test, with everything it has recorded.
+pub(crate) struct Bench {
+    pub(crate) program: Arc<Program>,
+    evaluator: Engine,
+    pub(crate) run: Run,
+    pub(crate) records: Vec<Vec<u8>>,
+    snapshots: Vec<(usize, Vec<u8>)>,
+    now: u64,
+    started: bool,
+}
+
+impl Bench {
+    /// Compiles the documents and makes a run of their entry, `machine.yml`.
+    pub(crate) fn new(files: BTreeMap<String, String>) -> Self {
+        let tools = files
+            .get("tools.json")
+            .map(|text| serde_json::from_str(text).expect("tools.json holds contracts"))
+            .unwrap_or_default();
+        let files = files.into_iter().filter(|(name, _)| name != "tools.json").collect();
+        let hooks = [("*".to_owned(), HookKind::ALL.to_vec())].into_iter().collect();
+        let bundle = Bundle { entry: "machine.yml".into(), files, hooks, tools, strict: false };
+        let program = compile(&bundle).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let run = Run::blank(start_of(&program, Value::Null, Ceilings::default()));
+        Self {
+            program,
+            evaluator: Engine::default(),
+            run,
+            records: Vec::new(),
+            snapshots: Vec::new(),
+            now: 1_000,
+            started: false,
+        }
+    }
+
+    fn machine(&self) -> Arc<Machine> {
+        self.program.machines[&self.program.entry].clone()
+    }
+
+    /// Does what one input line says, and prints what came of it.
+    pub(crate) fn line(&mut self, line: &str) -> String {
+        let mut out = format!("> {line}\n");
+        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if verb == "wait" {
+            self.now += rest.parse::<u64>().expect("milliseconds");
+            return out;
+        }
+        match self.input(verb, rest.trim()) {
+            input => match self.decide(input) {
+                Ok(decision) => print_decision(&decision, &mut out),
+                Err(rejected) => writeln!(out, "! {rejected}").expect("text"),
+            },
+        }
+        writeln!(out, "= {}", self.run.status().as_str()).expect("text");
+        out
+    }
+
+    fn decide(&mut self, input: Input) -> Result<Decision, String> {
+        let before = self.run.clone();
+        let facts = Facts {
+            now: Timestamp(self.now),
+            seed: 0x7777_7777_7777_7777,
+            quotes: Arc::new(self.quotes()),
+            verdicts: Vec::new(),
+            allow_unasked: true,
+        };
+        let machine = self.machine();
+        match decide(&machine, &self.evaluator, &mut self.run, input, &facts) {
+            Ok(decision) => {
+                self.keep(&before, &decision);
+                Ok(decision)
+            }
+            Err(rejected) => {
+                assert_eq!(before, self.run, "a rejected input changes nothing");
+                Err(rejected.to_string())
+            }
+        }
+    }
+
+    /// Stores the decision and checks that what is stored gives the same run, from every snapshot so far.
+    fn keep(&mut self, before: &Run, decision: &Decision) {
+        let record = Record { format: FORMAT, version: self.run.version, entries: decision.entries.clone() };
+        self.records.push(record.encode());
+        let mut folded = before.clone();
+        let rows: Vec<_> = decision.entries.iter().filter_map(|entry| apply(&mut folded, entry)).collect();
+        assert_eq!(folded, self.run, "folding the entries gives the run");
+        assert_eq!(rows, decision.audit, "folding the entries gives the audit rows");
+        let expected = snapshot::encode(&self.run);
+        for (from, bytes) in &self.snapshots {
+            let mut replayed = snapshot::decode(bytes).expect("a snapshot of this build");
+            self.fold(&mut replayed, *from);
+            assert_eq!(snapshot::encode(&replayed), expected, "replay from the snapshot after record {from}");
+        }
+        let mut replayed = Run::blank(self.run.start.clone());
+        self.fold(&mut replayed, 0);
+        assert_eq!(snapshot::encode(&replayed), expected, "replay from the start");
+        self.snapshots.push((self.records.len(), expected));
+    }
+
+    fn fold(&self, run: &mut Run, from: usize) {
+        for bytes in &self.records[from..] {
+            for entry in &Record::decode(bytes).expect("a record of this build").entries {
+                apply(run, entry);
+            }
+        }
+    }
+
+    fn quotes(&self) -> BTreeMap<Arc<str>, Quote> {
+        let quote = Quote { input: 1_000_000, output: 2_000_000, version: "test".into() };
+        self.machine().agents.keys().map(|name| (name.clone(), quote.clone())).collect()
+    }
+
+    fn input(&mut self, verb: &str, rest: &str) -> Input {
+        let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        match verb {
+            "start" => self.start(rest),
+            "reply" => self.settle(first, Outcome::Replied(Box::new(reply(more)))),
+            "return" => self.settle(first, Outcome::Returned(json(more))),
+            "fail" => self.settle(first, Outcome::Failed(failure(more))),
+            "lost" => {
+                let sent = if more == "no" { Sent::No } else { Sent::Maybe };
+                Input::Lost { effect: effect(first), sent }
+            }
+            "signal" => Input::Signalled { wait: effect(first), signal: "s".into(), data: json(more) },
+            "fire" => {
+                if let Some(timer) = self.run.timers.get(&effect(first)) {
+                    self.now = self.now.max(timer.due.0);
+                }
+                Input::TimerFired { timer: effect(first) }
+            }
+            "child" => self.child(first, more),
+            "cancel" => Input::Cancel { reason: rest.into() },
+            "pause" => Input::Pause { reason: rest.into() },
+            "unpause" => Input::Unpause,
+            "retry" => Input::Retry,
+            "raise" => {
+                Input::BudgetRaised { ceilings: serde_json::from_str(rest).expect("ceilings"), by: "finance".into() }
+            }
+            other => panic!("unknown input `{other}`"),
+        }
+    }
+
+    fn start(&mut self, rest: &str) -> Input {
+        assert!(!std::mem::replace(&mut self.started, true) || self.run.version > 0, "a scenario starts once");
+        let mut parts = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
+        let input = parts.next().and_then(Result::ok).map_or_else(Value::empty_map, Value::from);
+        let ceilings = parts.next().and_then(Result::ok).map(serde_json::from_value).transpose().expect("ceilings");
+        let start = start_of(&self.program, input, ceilings.unwrap_or_default());
+        if self.run.version == 0 {
+            self.run = Run::blank(start.clone());
+        }
+        Input::Started(Box::new(start))
+    }
+
+    fn settle(&self, id: &str, outcome: Outcome) -> Input {
+        let effect = effect(id);
+        let spent = match &outcome {
+            Outcome::Replied(reply) => {
+                Spent::Known { tokens: USAGE.0 + USAGE.1, cost_micros: reply.cost_micros.unwrap_or(0) }
+            }
+            Outcome::Failed(failure) if failure.code == Code::ProviderTruncated => Spent::Unknown,
+            Outcome::Failed(_) | Outcome::Returned(_) => Spent::Nothing,
+        };
+        let attempt = self.run.calls.get(&effect).map_or(1, |call| call.attempt);
+        Input::Settled { effect, attempt, outcome, spent }
+    }
+
+    fn child(&self, id: &str, rest: &str) -> Input {
+        let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let ending = match word {
+            "completed" => Ending::Completed { output: json(rest) },
+            "failed" => Ending::Failed { failure: failure(rest), state: None },
+            "cancelled" => Ending::Cancelled { reason: rest.into() },
+            other => panic!("unknown ending `{other}`"),
+        };
+        let used = serde_json::from_str(r#"{"model_calls":1,"tokens":15}"#).expect("amounts");
+        Input::ChildEnded { child: RunId::stored(&format!("r{id}")), ending, used }
+    }
+}
+
+fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
+    let machine = &program.machines[&program.entry];
+    Start {
+        id: RunId::stored("r"),
+        bundle: program.bundle,
+        machine: program.entry.clone(),
+        machine_name: machine.name.clone(),
+        input,
+        parent: None,
+        root: RunId::stored("r"),
+        depth: 0,
+        scope: TenantScope::default(),
+        ceilings,
+        deadline: None,
+        origin: None,
+    }
+}
+
+fn effect(text: &str) -> EffectId {
+    EffectId(text.trim_start_matches('#').parse().expect("an effect such as #3"))
+}
+
+fn json(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { Value::from_json(text).expect("JSON") }
+}
+
+/// `CODE [backoff|after MS|unknown] message`
+fn failure(text: &str) -> Failure {
+    let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let failure = Failure::new(Code::parse(code).expect("a code"), rest);
+    match rest.split_once(' ').unwrap_or((rest, "")) {
+        ("backoff", _) => failure.retry(Retry::Backoff),
+        ("after", ms) => failure.retry(Retry::After(ms.parse().expect("milliseconds"))),
+        ("unknown", _) => failure.retry(Retry::Unknown),
+        _ => failure,
+    }
+}
+
+/// Text, or `tools [{"id","name","arguments"}]`, or `length TEXT`, or `filtered`.
+fn reply(text: &str) -> Reply {
+    let (content, tool_calls, finish) = if let Some(calls) = text.strip_prefix("tools ") {
+        let calls: Vec<ToolRequest> = serde_json::from_str(calls).expect("tool requests");
+        ("", calls, Finish::ToolUse)
+    } else if text == "filtered" {
+        ("", Vec::new(), Finish::ContentFilter)
+    } else {
+        (text, Vec::new(), Finish::Stop)
+    };
+    Reply {
+        content: content.into(),
+        has_content: !content.is_empty(),
+        tool_calls,
+        finish,
+        usage: Usage { input: Some(USAGE.0), output: Some(USAGE.1), ..Usage::default() },
+        cost_micros: Some(20),
+        prices: None,
+        attachments: Value::Null,
+        provider_data: Value::Null,
+    }
+}
+
+fn print_decision(decision: &Decision, out: &mut String) {
+    for entry in &decision.entries {
+        if matches!(entry, Entry::Decided { .. }) {
+            continue;
+        }
+        let body = serde_json::to_value(entry).expect("entries serialise");
+        let body = match &body {
+            serde_json::Value::Object(map) => map.values().next().map(brief).unwrap_or_default(),
+            _ => String::new(),
+        };
+        writeln!(out, "{} {body}", entry.kind()).map(|()| trim_end(out)).expect("text");
+    }
+    for effect in &decision.effects {
+        let text = format!("{effect:?}");
+        let word = text.split([' ', '(', '{']).next().unwrap_or_default();
+        if let windlass_core::effect::Effect::Tell { to, input, .. } = effect {
+            writeln!(out, "+ tell {to} {}", input.kind()).expect("text");
+        } else if matches!(word, "Call" | "Abandon") {
+            writeln!(out, "+ {}", text.replace("EffectId", "").replace("((", " #").replace("))", "")).expect("text");
+        }
+    }
+}
+
+fn trim_end(out: &mut String) {
+    while out.ends_with(" \n") {
+        out.truncate(out.len() - 2);
+        out.push('\n');
+    }
+}
+
+/// The body of an entry without what every scenario would repeat: hashes and full starts.
+fn brief(body: &serde_json::Value) -> String {
+    let mut body = body.clone();
+    if let Some(map) = body.as_object_mut() {
+        for key in ["bundle", "root", "scope", "machine", "id"] {
+            map.remove(key);
+        }
+        if let Some(call) = map.get_mut("call").and_then(|c| c.as_object_mut()) {
+            for key in ["arguments", "output_bytes_max", "at", "timeout_ms"] {
+                call.remove(key);
+            }
+        }
+    }
+    body.to_string()
+}
