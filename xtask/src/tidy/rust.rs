@@ -159,13 +159,18 @@ pub(super) fn places(tree: &Tree) -> Vec<Finding> {
 /// Opens a comment, on the line before, that says why something in a test takes time: a peer that is slow.
 const SLOW: &str = "// Slow on purpose:";
 
+/// By this a file of tests runs on a clock that moves by itself when nothing else does.
+const VIRTUAL: &str = "start_paused = true";
+
 /// Tests wait for what they need, not for time to pass. What stands in for a slow peer says so.
 pub(super) fn sleep(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.rust() {
         let lines: Vec<&str> = text.lines().collect();
+        let is_virtual = text.contains(VIRTUAL);
         for (number, line) in Source::scan(path, text).tests() {
-            let sleeps = ["thread::sleep", "time::sleep", "sleep_until"].iter().any(|word| has_word(line, word));
+            let sleeps = has_word(line, "thread::sleep")
+                || (!is_virtual && ["time::sleep", "sleep_until"].iter().any(|word| has_word(line, word)));
             let explained = number >= 2 && lines[number - 2].trim_start().starts_with(SLOW);
             if sleeps && !explained {
                 let message = format!(
@@ -268,6 +273,8 @@ mod tests {
         let sleeping = "#[cfg(test)]\nmod tests {\n    fn a() { std::thread::sleep(x); }\n}\n";
         assert_eq!(one(sleep, "crates/core/src/a.rs", sleeping), 1);
         assert_eq!(one(sleep, "crates/cli/tests/it/a.rs", "fn a() { tokio::time::sleep(x).await; }"), 1);
+        let moved = "#[tokio::test(start_paused = true)]\nasync fn a() { tokio::time::sleep(x).await; }";
+        assert_eq!(one(sleep, "crates/runtime/tests/it/a.rs", moved), 0);
         let slow = "// Slow on purpose: a provider that hangs.\ntokio::time::sleep(x).await;";
         assert_eq!(one(sleep, "crates/models/tests/it/server.rs", slow), 0);
         assert_eq!(one(sleep, "crates/models/src/a.rs", "fn a() { tokio::time::sleep(x).await; }"), 0);
