@@ -200,16 +200,22 @@ fn call(call: &ToolRequest) -> Value {
     };
     Value::object([
         ("type", Value::str("tool_use")),
-        ("id", call.id.clone().into()),
+        ("id", accepted(&call.id)),
         ("name", call.name.clone().into()),
         ("input", input),
     ])
 }
 
+/// An id as this provider takes it, for calls that another provider made earlier in the conversation.
+fn accepted(id: &str) -> Value {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
+    Value::str(id.chars().map(plain).collect::<String>())
+}
+
 fn result(id: &str, content: &str, is_error: bool) -> Value {
     let mut map = Map::new();
     map.insert("type".into(), "tool_result".into());
-    map.insert("tool_use_id".into(), id.into());
+    map.insert("tool_use_id".into(), accepted(id));
     map.insert("content".into(), content.into());
     if is_error {
         map.insert("is_error".into(), Value::Bool(true));

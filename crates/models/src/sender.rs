@@ -19,12 +19,15 @@ use crate::wire::{Answer, Wire};
 /// Bytes of an error body that are read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// Milliseconds of silence after which a connection is probed: a call may take minutes, and its peer may be gone.
+const KEEPALIVE_MS: u64 = 30_000;
+
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Milliseconds to connect.
     pub connect_timeout_ms: u64,
-    /// Milliseconds that a stream may stand still.
+    /// Milliseconds that a stream may stand still. Models that reason are silent for minutes.
     pub idle_timeout_ms: u64,
     /// Bytes of an answer.
     pub answer_bytes_max: usize,
@@ -32,7 +35,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connect_timeout_ms: 10_000, idle_timeout_ms: 60_000, answer_bytes_max: 16 * 1024 * 1024 }
+        Self { connect_timeout_ms: 10_000, idle_timeout_ms: 300_000, answer_bytes_max: 16 * 1024 * 1024 }
     }
 }
 
@@ -62,7 +65,7 @@ impl Sender {
     pub(crate) async fn exchange(&self, outgoing: Outgoing, wire: &dyn Wire) -> Result<(Answer, Value), Fault> {
         let after_ms = outgoing.timeout_ms;
         let sent = Arc::new(AtomicBool::new(false));
-        let work = self.attempt(outgoing, wire, &sent);
+        let work = self.attempt(self.client()?, outgoing, wire, &sent);
         match tokio::time::timeout(Duration::from_millis(after_ms), work).await {
             Ok(result) => result.map_err(|fault| fault.redacted(&self.keys)),
             Err(_) => Err(Fault::TimedOut { after_ms, sent: sent.load(Ordering::Acquire) }),
@@ -71,12 +74,13 @@ impl Sender {
 
     async fn attempt(
         &self,
+        client: &reqwest::Client,
         outgoing: Outgoing,
         wire: &dyn Wire,
         sent: &Arc<AtomicBool>,
     ) -> Result<(Answer, Value), Fault> {
         let body = Watched { bytes: Some(outgoing.body.into()), sent: Arc::clone(sent) };
-        let request = self.client()?.post(outgoing.url).headers(outgoing.headers).body(reqwest::Body::wrap(body));
+        let request = client.post(outgoing.url).headers(outgoing.headers).body(reqwest::Body::wrap(body));
         let mut response = request.send().await.map_err(|error| {
             let why = chain(error.without_url());
             if sent.load(Ordering::Acquire) { Fault::Lost(why) } else { Fault::Unreachable(why) }
@@ -108,6 +112,7 @@ impl Sender {
                 .no_proxy()
                 .retry(reqwest::retry::never())
                 .redirect(reqwest::redirect::Policy::none())
+                .tcp_keepalive(Duration::from_millis(KEEPALIVE_MS))
                 .connect_timeout(Duration::from_millis(self.bounds.connect_timeout_ms))
                 .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
                 .build()

@@ -126,3 +126,15 @@ fn thinking_survives_a_stream_for_the_next_request() {
     assert_eq!((answer.usage.input, answer.usage.output), (Some(7), Some(9)));
     assert_eq!((answer.has_content, answer.finish), (false, Finish::ToolUse));
 }
+
+#[test]
+fn ids_of_other_providers_are_taken() {
+    let call = ToolRequest { id: "functions.t:0".into(), name: "t".into(), arguments: Value::empty_map() };
+    let request = request(vec![
+        user("u"),
+        Message::Assistant { content: "x".into(), tool_calls: vec![call], attachments: Value::Null },
+        Message::Tool { call_id: "functions.t:0".into(), content: "1".into(), is_error: false },
+    ]);
+    let body = body(&request).to_json();
+    assert!(body.contains(r#""id":"functions_t_0""#) && body.contains(r#""tool_use_id":"functions_t_0""#), "{body}");
+}

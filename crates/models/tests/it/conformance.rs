@@ -84,7 +84,7 @@ fn act(format: Format, behaviour: Behaviour, seen: &Seen) -> Act {
     };
     let middle = |answer: Act| match &answer {
         Act::Answer { body, .. } => End::Cut(body.len() / 2),
-        Act::Drop | Act::Hang => End::Whole,
+        Act::Drop | Act::Reset | Act::Hang => End::Whole,
     };
     let streamed = seen.body.get("stream") == Some(&Value::Bool(true));
     let say = |finish: &str, usage: bool| match format {

@@ -120,12 +120,53 @@ async fn large_error_bodies_are_cut() {
 
 #[tokio::test]
 async fn a_lost_connection_may_have_cost_something() {
-    let result = ask("openai", Act::Drop, false).await;
-    let failure = result.outcome.expect_err("no answer");
-    assert_eq!(
-        (failure.code, failure.retry, result.spent),
-        (Code::ProviderUnreachable, Retry::Backoff, Spent::Unknown)
-    );
+    for act in [Act::Drop, Act::Reset] {
+        let result = ask("openai", act, false).await;
+        let failure = result.outcome.expect_err("no answer");
+        assert_eq!((failure.code, failure.retry), (Code::ProviderUnreachable, Retry::Backoff), "{failure}");
+        assert_eq!(result.spent, Spent::Unknown);
+    }
+}
+
+/// Error bodies as the providers document them: provider, status, type, code, message, and what becomes of them.
+const ERRORS: &[(&str, u16, &str, &str, &str, Code, bool)] = &[
+    ("openai", 400, "invalid_request_error", "null", "Unknown parameter", Code::ProviderInvalidRequest, false),
+    ("openai", 400, "invalid_request_error", "\"context_length_exceeded\"", "x", Code::ProviderContextLength, false),
+    ("openai", 400, "invalid_request_error", "\"content_policy_violation\"", "x", Code::ProviderRefused, false),
+    ("openai", 401, "invalid_request_error", "\"invalid_api_key\"", "Incorrect API key", Code::ProviderAuth, false),
+    ("openai", 403, "permission_error", "null", "x", Code::ProviderAuth, false),
+    ("openai", 404, "invalid_request_error", "\"model_not_found\"", "x", Code::ProviderInvalidRequest, false),
+    ("openai", 408, "timeout", "null", "x", Code::ProviderTimeout, true),
+    ("openai", 409, "conflict", "null", "x", Code::ProviderUnavailable, true),
+    ("openai", 422, "invalid_request_error", "null", "x", Code::ProviderInvalidRequest, false),
+    ("openai", 429, "requests", "\"rate_limit_exceeded\"", "x", Code::ProviderRateLimited, true),
+    ("openai", 429, "insufficient_quota", "\"insufficient_quota\"", "x", Code::ProviderRateLimited, false),
+    ("openai", 500, "server_error", "null", "x", Code::ProviderUnavailable, true),
+    ("openai", 503, "service_unavailable", "null", "x", Code::ProviderUnavailable, true),
+    ("anthropic", 400, "invalid_request_error", "null", "max_tokens: must be set", Code::ProviderInvalidRequest, false),
+    ("anthropic", 400, "invalid_request_error", "null", "prompt is too long", Code::ProviderContextLength, false),
+    ("anthropic", 401, "authentication_error", "null", "x", Code::ProviderAuth, false),
+    ("anthropic", 402, "billing_error", "null", "x", Code::ProviderAuth, false),
+    ("anthropic", 403, "permission_error", "null", "x", Code::ProviderAuth, false),
+    ("anthropic", 404, "not_found_error", "null", "model: x", Code::ProviderInvalidRequest, false),
+    ("anthropic", 413, "request_too_large", "null", "x", Code::ProviderContextLength, false),
+    ("anthropic", 429, "rate_limit_error", "null", "x", Code::ProviderRateLimited, true),
+    ("anthropic", 500, "api_error", "null", "x", Code::ProviderUnavailable, true),
+    ("anthropic", 504, "timeout_error", "null", "x", Code::ProviderTimeout, true),
+    ("anthropic", 529, "overloaded_error", "null", "Overloaded", Code::ProviderUnavailable, true),
+];
+
+#[tokio::test]
+async fn every_error_class_of_every_provider_has_its_failure() {
+    for (provider, status, kind, code, message, want, transient) in ERRORS {
+        let error = format!(r#"{{"type":"error","error":{{"message":"{message}","type":"{kind}","code":{code}}}}}"#);
+        for streamed in [false, true] {
+            let failure = ask(provider, Act::json(*status, &error), streamed).await.outcome.expect_err("a refusal");
+            let got = (failure.code, failure.is_transient(), failure.status);
+            assert_eq!(got, (*want, *transient, Some(i64::from(*status))), "{provider} {error}");
+            assert!(failure.message.contains(message), "{failure}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -277,6 +277,15 @@ fn mistakes_in_scripts_name_their_place() {
     assert!(Script::parse("default: {content: x, usage: {inputs: 3}}").is_err(), "unknown keys are refused everywhere");
 }
 
+#[tokio::test]
+async fn the_example_of_the_documentation_is_a_script() {
+    let page = include_str!("../../../../docs/scripts.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let models = models(example);
+    assert_eq!(says(&models, request("critic", "first draft")).await, r#"{"score":4,"advice":"Be bold."}"#);
+    assert_eq!(says(&models, request("other", "hello")).await, "hello");
+}
+
 fn settings(model: &str) -> ModelSettings {
     ModelSettings {
         provider: "scripted".into(),

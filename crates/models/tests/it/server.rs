@@ -39,6 +39,8 @@ pub(crate) enum Act {
     Answer { status: u16, headers: Vec<(&'static str, String)>, body: Vec<u8>, end: End },
     /// Closes the connection.
     Drop,
+    /// Resets the connection.
+    Reset,
     /// Waits until the other side goes.
     Hang,
 }
@@ -131,6 +133,7 @@ async fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>,
     log.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
     let (status, headers, body, end) = match handler(&seen) {
         Act::Drop => return,
+        Act::Reset => return stream.set_zero_linger().expect("a socket"),
         Act::Hang => return hang(&mut stream, count).await,
         Act::Answer { status, headers, body, end } => (status, headers, body, end),
     };
