@@ -155,18 +155,18 @@ fn bytes(act: &Act) -> Vec<u8> {
     }
 }
 
-/// Asks a server that sends the stream with another end each time, over and over.
+/// Asks a server that cuts the stream one byte later each time: by breaking off, and by ending as if all were sent.
 async fn for_every_cut(provider: &'static str, answer: Act, whole: &Reply) {
     let length = bytes(&answer).len();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::start(move |_| {
         let k = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        answer.clone().end(if k.is_multiple_of(2) { End::Cut(k / 2) } else { End::Closed(k / 2) })
+        answer.clone().end(if k.is_multiple_of(2) { End::Cut(k) } else { End::Closed(k) })
     });
     let models = Models::builder().build();
     let mut request = request(provider, &server.url);
     request.stream = true;
-    for k in 0..length * 2 {
+    for k in 0..length {
         let result = models.call(request.clone()).await;
         let failure = result.outcome.expect_err("a stream without its end is no answer");
         assert_eq!((failure.code, result.spent), (Code::ProviderTruncated, Spent::Unknown), "{k}: {failure}");
