@@ -1,6 +1,6 @@
 //! Which timer of a held run is due, and when the next one is.
 //!
-//! A timer whose firing was rejected is left alone while the run is held, so that it cannot come again and again.
+//! The timers of a run on hold fire once it goes on. A timer whose firing was rejected is left alone while the run is held, so that it cannot come again and again.
 
 use std::collections::BTreeSet;
 
@@ -33,6 +33,9 @@ impl Timers {
     }
 
     fn earliest(&self, run: &Run) -> Option<(Timestamp, EffectId)> {
+        if run.hold.is_some() && run.ending.is_none() {
+            return None;
+        }
         run.timers.iter().filter(|(id, _)| !self.refused.contains(id)).map(|(id, timer)| (timer.due, *id)).min()
     }
 }

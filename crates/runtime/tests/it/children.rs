@@ -1,1 +1,98 @@
-//! Placeholder.
+//! Children and launches.
+
+use windlass_core::input::Input;
+use windlass_core::machine::{Call, Launch, Mode, State, Targets, Template};
+use windlass_core::run::Status;
+use windlass_core::value::Value;
+use windlass_ports::store::{Query, Store};
+use windlass_runtime::Driven;
+
+use crate::kit::{Kit, acting, done, output, report, state, to, tree};
+use crate::signals::waiting;
+
+fn foreach(count: i64) -> State {
+    let items = Value::list((0..count).map(Value::Int).collect());
+    let targets = Targets::Foreach {
+        machine: "child".into(),
+        items: Template::Literal(items),
+        binding: "item".into(),
+        input: Template::Map(vec![("n".into(), Template::Path(vec!["item".into()]))]),
+        key: None,
+    };
+    let kept = ("all".into(), Template::Path(vec!["output".into()]));
+    State {
+        call: Some(Call { targets, mode: Mode::Settled, timeout_ms: None }),
+        output_to_context: vec![kept],
+        transitions: to("done"),
+        ..state("each")
+    }
+}
+
+/// A machine that gives back its input.
+fn echo(kit: &mut Kit) {
+    let end = State { output: Some(Template::Path(vec!["input".into(), "n".into()])), ..done() };
+    kit.machine("child", vec![acting("a", "look", "done"), end]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_gets_what_its_children_gave() {
+    let mut kit = Kit::new();
+    kit.read("look");
+    kit.machine("main", vec![foreach(5), done()]);
+    echo(&mut kit);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    let all = output(&engine, &run).await;
+    let expected = Value::list((0..5).map(Value::Int).collect());
+    assert_eq!(all.get("all"), Some(&expected));
+    assert_eq!(kit.kinds(&run).iter().filter(|kind| *kind == "child_settled").count(), 5);
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_children_are_joined() {
+    let mut kit = Kit::new();
+    kit.read("look");
+    kit.machine("main", vec![foreach(1_000), done()]);
+    echo(&mut kit);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    let all = output(&engine, &run).await;
+    assert_eq!(all.get("all").and_then(Value::as_list).map(<[Value]>::len), Some(1_000));
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_is_waited_for_by_the_worker_and_not_by_its_parent() {
+    let mut kit = Kit::new();
+    kit.read("look");
+    let launch = Launch { machines: vec!["child".into()], input: Template::Literal(Value::Int(1)) };
+    kit.machine("main", vec![State { launch: Some(launch), transitions: to("done"), ..state("l") }, done()]);
+    kit.machine("child", vec![waiting("w", "c", None, "done"), done()]);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    let Driven::Parked { waits } = tree(&engine, &run).await else { panic!("the launch waits") };
+    assert_ne!(waits[0].run, run);
+    assert_eq!(report(&engine, &run).await.head.status, Status::Completed);
+    kit.signal("c", Value::Null).await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_goes_down_the_tree() {
+    let mut kit = Kit::new();
+    kit.machine("main", vec![foreach(3), done()]);
+    kit.machine("child", vec![waiting("w", "c", None, "done"), done()]);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    assert!(matches!(tree(&engine, &run).await, Driven::Parked { .. }));
+    kit.deliver(&run, "x", Input::Cancel { reason: "enough".into() }).await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    let page = kit.store.list(Query { root: Some(run), limit: 10, ..Query::default() }).await.expect("list");
+    assert_eq!(page.heads.len(), 4);
+    assert!(page.heads.iter().all(|head| head.status == Status::Cancelled), "{:?}", page.heads);
+    kit.fsck().await;
+}

@@ -1,6 +1,7 @@
 //! The runtime over the store in memory, with machines built by hand and time that passes only when all is idle.
 
 mod kit;
+mod unreliable;
 mod calls;
 mod children;
 mod faults;

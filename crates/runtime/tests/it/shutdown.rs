@@ -1,1 +1,239 @@
-//! Placeholder.
+//! Stopping, crashing and taking over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use windlass_core::contract::{Class, Idempotency};
+use windlass_core::run::Status;
+use windlass_ports::store::{Store, WorkerId};
+use windlass_runtime::{Driven, Scope, Stop};
+
+use crate::kit::{Kit, acting, answer, contract, done, output, report, tree};
+
+/// A kit whose `main` calls a tool that takes ten seconds, then one that takes none.
+struct Slow {
+    kit: Kit,
+    called: Arc<Notify>,
+    calls: Arc<AtomicUsize>,
+}
+
+fn slow(class: Class, idempotency: Idempotency) -> Slow {
+    let mut kit = Kit::new();
+    let (called, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (calling, count) = (Arc::clone(&called), Arc::clone(&calls));
+    kit.tool(contract("slow", class, idempotency), move |_| {
+        calling.notify_one();
+        count.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            answer(1)
+        }
+    });
+    kit.read("look");
+    kit.machine("main", vec![acting("a", "slow", "b"), acting("b", "look", "done"), done()]);
+    Slow { kit, called, calls }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graceful_stop_lets_calls_finish_and_gives_the_run_back() {
+    let Slow { kit, called, calls } = slow(Class::Write, Idempotency::None);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    let stop = Stop::new();
+    let stopping = async {
+        called.notified().await;
+        stop.graceful.cancel();
+    };
+    let (driven, ()) = tokio::join!(engine.drive(Scope::All, stop.clone()), stopping);
+    assert_eq!(driven.expect("driven"), Driven::Stopped);
+    let left = report(&engine, &run).await;
+    assert_eq!((left.head.status, left.head.owner), (Status::Queued, None));
+    assert_eq!(left.run.state.as_deref(), Some("b"), "the result is kept, and nothing new was begun");
+    kit.fsck().await;
+    let other = kit.another();
+    assert_eq!(tree(&other, &run).await, Driven::Ended);
+    output(&other, &run).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_beyond_the_grace_is_lost_and_not_repeated_blindly() {
+    let Slow { mut kit, called, calls } = slow(Class::Write, Idempotency::None);
+    kit.settings.grace_ms = 1_000;
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    let stop = Stop::new();
+    let stopping = async {
+        called.notified().await;
+        stop.graceful.cancel();
+    };
+    let begun = tokio::time::Instant::now();
+    let (driven, ()) = tokio::join!(engine.drive(Scope::All, stop.clone()), stopping);
+    assert_eq!(driven.expect("driven"), Driven::Stopped);
+    assert!(begun.elapsed().as_millis() < 1_500);
+    assert_eq!(report(&engine, &run).await.head.status, Status::Attention);
+    kit.fsck().await;
+    assert!(matches!(tree(&kit.another(), &run).await, Driven::Parked { .. }));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_beyond_the_grace_is_repeated_by_the_next_worker() {
+    let Slow { mut kit, called, calls } = slow(Class::Read, Idempotency::None);
+    kit.settings.grace_ms = 1_000;
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    let stop = Stop::new();
+    let stopping = async {
+        called.notified().await;
+        stop.graceful.cancel();
+    };
+    let (driven, ()) = tokio::join!(engine.drive(Scope::All, stop.clone()), stopping);
+    driven.expect("driven");
+    assert_eq!(report(&engine, &run).await.head.status, Status::Queued);
+    assert_eq!(tree(&kit.another(), &run).await, Driven::Ended);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    kit.fsck().await;
+}
+
+/// Drives on an engine of its own until the slow tool is called, and lets that process die then.
+async fn die_in_call(slow: &Slow, run: &str) -> windlass_core::ids::RunId {
+    let engine = slow.kit.another();
+    let run = slow.kit.submit(&engine, run).await;
+    tokio::select! {
+        driven = engine.drive(Scope::All, Stop::new()) => panic!("{driven:?}"),
+        () = slow.called.notified() => {}
+    }
+    // The tasks of the worker are dropped when the runtime next looks.
+    tokio::task::yield_now().await;
+    run
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_process_leaves_reads_to_be_repeated() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let run = die_in_call(&slow, "r").await;
+    let engine = slow.kit.engine();
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 2);
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_process_leaves_writes_in_doubt() {
+    let slow = slow(Class::Write, Idempotency::None);
+    let run = die_in_call(&slow, "r").await;
+    let engine = slow.kit.engine();
+    assert!(matches!(tree(&engine, &run).await, Driven::Parked { .. }));
+    assert_eq!(report(&engine, &run).await.head.status, Status::Attention);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 1);
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_engine_goes_on_after_it_was_dropped_in_the_middle() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let engine = slow.kit.engine();
+    let run = slow.kit.submit(&engine, "r").await;
+    tokio::select! {
+        driven = engine.drive(Scope::All, Stop::new()) => panic!("{driven:?}"),
+        () = slow.called.notified() => {}
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 2);
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_immediate_stop_returns_at_once() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let engine = slow.kit.engine();
+    slow.kit.submit(&engine, "r").await;
+    let stop = Stop::new();
+    let stopping = async {
+        slow.called.notified().await;
+        stop.graceful.cancel();
+        stop.immediate.cancel();
+    };
+    let begun = tokio::time::Instant::now();
+    let (driven, ()) = tokio::join!(engine.drive(Scope::All, stop.clone()), stopping);
+    assert_eq!(driven.expect("driven"), Driven::Stopped);
+    assert!(begun.elapsed().as_millis() < 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_lease_is_gone_changes_nothing() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let (first, second) = (slow.kit.engine(), slow.kit.another());
+    let run = slow.kit.submit(&first, "r").await;
+    let stop = Stop::new();
+    let taking = async {
+        slow.called.notified().await;
+        assert_eq!(second.take_over(&run).await.expect("taken"), 1);
+        let driven = tree(&second, &run).await;
+        stop.graceful.cancel();
+        driven
+    };
+    let (_, driven) = tokio::join!(first.drive(Scope::All, stop.clone()), taking);
+    assert_eq!(driven, Driven::Ended);
+    let stats = slow.kit.store.stats().await.expect("stats");
+    assert_eq!(stats.stale, 1, "the first worker's result came too late");
+    output(&second, &run).await;
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_another_process_works_on_is_waited_for() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let (first, second) = (slow.kit.engine(), slow.kit.another());
+    let run = slow.kit.submit(&first, "r").await;
+    let stop = Stop::new();
+    let watching = async {
+        slow.called.notified().await;
+        let driven = tree(&second, &run).await;
+        stop.graceful.cancel();
+        driven
+    };
+    let (_, driven) = tokio::join!(first.drive(Scope::All, stop.clone()), watching);
+    assert_eq!(driven, Driven::Ended);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_run_tries_again() {
+    let mut kit = Kit::new();
+    let fails = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&fails);
+    kit.tool(contract("flaky", Class::Read, Idempotency::None), move |_| {
+        let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                let code = windlass_core::failure::Code::ToolFailed;
+                return Err(windlass_core::failure::Failure::new(code, "not yet"));
+            }
+            answer(1)
+        }
+    });
+    kit.machine("main", vec![acting("a", "flaky", "done"), done()]);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    tree(&engine, &run).await;
+    assert_eq!(report(&engine, &run).await.head.status, Status::Failed);
+    engine.retry(&run).await.expect("reopened");
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    output(&engine, &run).await;
+    assert!(engine.retry(&run).await.is_err(), "it has not failed");
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn workers_of_one_store_have_names_of_their_own() {
+    let kit = Kit::new();
+    let (one, two): (WorkerId, WorkerId) =
+        (kit.store.join().await.expect("one"), kit.store.another().join().await.expect("two"));
+    assert_ne!(one, two);
+}

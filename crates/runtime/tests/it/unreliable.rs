@@ -1,0 +1,202 @@
+//! A store that counts what it is asked, and loses requests or answers when told to.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use windlass_core::audit;
+use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::input::Sent;
+use windlass_core::time::Timestamp;
+use windlass_ports::BoxFuture;
+use windlass_ports::fake::MemoryStore;
+use windlass_ports::store::{
+    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
+    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+};
+
+/// What happens to the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lose {
+    /// Nothing.
+    Nothing,
+    /// It does not arrive.
+    Request,
+    /// It arrives, and the answer does not.
+    Answer,
+}
+
+/// Wraps the store in memory.
+#[derive(Debug)]
+pub(crate) struct Unreliable {
+    inner: MemoryStore,
+    calls: AtomicUsize,
+    plan: Mutex<VecDeque<Lose>>,
+    deaf: AtomicUsize,
+    away: AtomicBool,
+}
+
+impl Unreliable {
+    pub(crate) fn new(inner: MemoryStore) -> Self {
+        Self {
+            inner,
+            calls: AtomicUsize::new(0),
+            plan: Mutex::default(),
+            deaf: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
+        }
+    }
+
+    /// What happens to the commits to come.
+    pub(crate) fn plan(&self, plan: &[Lose]) {
+        *self.plan.lock().expect("lock") = plan.iter().copied().collect();
+    }
+
+    /// How many requests after a lost commit are not answered either.
+    pub(crate) fn deaf(&self, requests: usize) {
+        self.deaf.store(requests, Ordering::SeqCst);
+    }
+
+    /// Nothing can be claimed from here on.
+    pub(crate) fn go_away(&self) {
+        self.away.store(true, Ordering::SeqCst);
+    }
+
+    /// How often it was asked for anything.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn asked(&self) -> &MemoryStore {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        &self.inner
+    }
+}
+
+fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
+    Box::pin(async { Err(StoreError::Unavailable("on purpose".into())) })
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl Store for Unreliable {
+    fn join(&self) -> Answer<'_, WorkerId> {
+        self.asked().join()
+    }
+
+    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
+        self.asked().put_bundle(digest, bytes)
+    }
+
+    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
+        self.asked().blob(digest)
+    }
+
+    fn create(&self, run: NewRun) -> Answer<'_, Created> {
+        self.asked().create(run)
+    }
+
+    fn claim(&self, claim: Claim) -> Answer<'_, Vec<Lease>> {
+        if self.away.load(Ordering::SeqCst) {
+            return unavailable();
+        }
+        self.asked().claim(claim)
+    }
+
+    fn take_over(&self, run: RunId, worker: WorkerId) -> Answer<'_, Option<Lease>> {
+        self.asked().take_over(run, worker)
+    }
+
+    fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
+        self.asked().load(run)
+    }
+
+    fn commit(&self, commit: Commit) -> Answer<'_, Committed> {
+        let lose = self.plan.lock().expect("lock").pop_front().unwrap_or(Lose::Nothing);
+        match lose {
+            Lose::Nothing => self.asked().commit(commit),
+            Lose::Request => unavailable(),
+            Lose::Answer => Box::pin(async move {
+                self.asked().commit(commit).await?;
+                Err(StoreError::Unavailable("on purpose".into()))
+            }),
+        }
+    }
+
+    fn was_committed(&self, run: RunId, op: OpId) -> Answer<'_, bool> {
+        if self.deaf.load(Ordering::SeqCst) > 0 {
+            self.deaf.fetch_sub(1, Ordering::SeqCst);
+            return unavailable();
+        }
+        self.asked().was_committed(run, op)
+    }
+
+    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> Answer<'_, ()> {
+        self.asked().release(lease, worker, keep)
+    }
+
+    fn inbox(&self, run: RunId) -> Answer<'_, Vec<InboxItem>> {
+        self.asked().inbox(run)
+    }
+
+    fn deliver(&self, message: Message) -> Answer<'_, Delivered> {
+        self.asked().deliver(message)
+    }
+
+    fn signal(&self, signal: Signal) -> Answer<'_, Signalled> {
+        self.asked().signal(signal)
+    }
+
+    fn next_due(&self, within: Option<RunId>) -> Answer<'_, Option<Timestamp>> {
+        self.asked().next_due(within)
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        self.inner.changed()
+    }
+
+    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
+        self.asked().mark_sent(run, effect, attempt)
+    }
+
+    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32) {
+        self.asked().clear_sent(run, effect, attempt);
+    }
+
+    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
+        self.asked().was_sent(worker, run, effect, attempt)
+    }
+
+    fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {
+        self.asked().journal(run, after, limit)
+    }
+
+    fn audit(&self, run: RunId) -> Answer<'_, Vec<audit::Row>> {
+        self.asked().audit(run)
+    }
+
+    fn waits(&self, run: RunId, tree: bool) -> Answer<'_, Vec<(RunId, WaitRow)>> {
+        self.asked().waits(run, tree)
+    }
+
+    fn list(&self, query: Query) -> Answer<'_, Page> {
+        self.asked().list(query)
+    }
+
+    fn prune(&self, retention: Retention) -> Answer<'_, Pruned> {
+        self.asked().prune(retention)
+    }
+
+    fn fsck(&self) -> Answer<'_, Vec<Finding>> {
+        self.asked().fsck()
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        self.asked().stats()
+    }
+
+    fn backup(&self, to: &Path) -> Answer<'_, ()> {
+        self.asked().backup(to)
+    }
+}
