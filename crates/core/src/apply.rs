@@ -307,7 +307,8 @@ fn child_started(run: &mut Run, child: &ChildStart, slot: Option<u32>) {
 
 fn child_settled(run: &mut Run, child: &RunId, ending: &Ending, used: &Amounts) {
     let Some(open) = run.children.remove(child) else { return };
-    run.ledger.reclaim(&open.allotment, used);
+    // Steps are of one run only; those of a child never count against its parent's ceiling.
+    run.ledger.reclaim(&open.allotment, &used.with(Meter::Steps, 0));
     let (Some(slot), Some(join)) = (open.slot, &mut run.join) else { return };
     if let Some(place @ None) = join.slots.get_mut(slot as usize) {
         *place = Some(ending.clone());
