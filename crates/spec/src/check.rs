@@ -52,8 +52,10 @@ fn field(feature: &'static Feature, section: &'static Section, span: Span, value
         }
         (Tier::Supported, _) => {}
     }
+    // The kind of a document is checked where it is used, with what is expected there.
+    let wanted = if name == "spec" { Shape::Text } else { feature.shape };
     if !value.is_null() {
-        shape(value, feature.shape, name, sink);
+        shape(value, wanted, name, sink);
     }
 }
 
@@ -136,7 +138,7 @@ fn accepts(node: &Node, shape: Shape) -> bool {
 
 /// Whether a text is a template or a bare path.
 fn is_dynamic(text: &str) -> bool {
-    text.contains("{{") || text.contains("{%") || crate::syntax::bare_path(text).is_some()
+    crate::eval::is_template(text) || crate::eval::bare_path(text).is_some()
 }
 
 fn kind(node: &Node, wanted: Shape, name: &str, sink: &mut Sink) -> bool {
@@ -206,8 +208,7 @@ fn word(node: &Node, allowed: &'static [&'static str], name: &str, sink: &mut Si
     if !allowed.contains(&&**text) {
         let message = format!("`{name}` cannot be `{text}`");
         let advice = suggest(text, allowed.iter().copied());
-        let rule = if name == "spec" { Rule::WrongKind } else { Rule::WrongValue };
-        sink.error(rule, node.span, message, advice);
+        sink.error(Rule::WrongValue, node.span, message, advice);
     }
 }
 

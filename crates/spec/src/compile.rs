@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 use windlass_core::contract::Contract;
+use windlass_core::eval::Evaluator;
 use windlass_core::ids::Name;
 use windlass_core::machine::{HookKind, Program};
-use windlass_ports::compile::Bundle;
+use windlass_ports::compile::{Bundle, CompileError, Compiler};
 
 use crate::diagnostics::{Diagnostic, Severity};
 use crate::documents::Documents;
+use crate::eval::Engine;
 use crate::lower::{Lowered, Surroundings, lower};
 use crate::source::Files;
 
@@ -102,4 +104,30 @@ pub fn compile(bundle: &Bundle) -> Result<Arc<Program>, Vec<Diagnostic>> {
         return Err(diagnostics.into_iter().filter(|d| d.severity == Severity::Error).collect());
     }
     Ok(Arc::new(program(bundle, lowered)))
+}
+
+/// Compiles bundles for the runtime. Holds no programs: keeping them, by the bundle's hash, is the caller's part.
+#[derive(Clone, Debug, Default)]
+pub struct SpecCompiler {
+    engine: Engine,
+}
+
+impl SpecCompiler {
+    /// A compiler with an engine of default bounds.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Compiler for SpecCompiler {
+    fn compile(&self, bundle: &Bundle) -> Result<Arc<Program>, CompileError> {
+        compile(bundle).map_err(|found| CompileError {
+            message: found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        })
+    }
+
+    fn evaluator(&self) -> Arc<dyn Evaluator> {
+        Arc::new(self.engine.clone())
+    }
 }

@@ -314,6 +314,29 @@ impl Sink {
         });
     }
 
+    /// The place of a character within the text at `span`, by the text's own line and column. The text's beginning
+    /// where the notation (escapes, folded lines) hides the place.
+    pub(crate) fn inside(&self, span: Span, line: u32, column: u32) -> Span {
+        let source = self.files.get(span.file as usize).map_or("", |(_, text)| text.as_ref());
+        let mut lines = source.lines().skip(span.line.saturating_sub(1) as usize);
+        let first = lines.next().unwrap_or_default();
+        let rest = &first[byte_of_column(first, span.column)..];
+        let at = |line: u32, column: u32| Span { line, column, end_line: line, end_column: column + 1, ..span };
+        match rest.chars().next() {
+            Some('|') => {
+                let indentation = lines
+                    .find(|line| !line.trim().is_empty())
+                    .map_or(0, |line| line.len() - line.trim_start_matches(' ').len());
+                let indentation = u32::try_from(indentation).unwrap_or_default();
+                at(span.line.saturating_add(line), indentation.saturating_add(column))
+            }
+            Some('>') => span,
+            _ if span.line != span.end_line || line != 1 || rest.contains('\\') => span,
+            Some('"' | '\'') => at(span.line, span.column.saturating_add(column)),
+            _ => at(span.line, (span.column + column).saturating_sub(1)),
+        }
+    }
+
     /// Number of errors so far.
     pub(crate) fn errors(&self) -> usize {
         self.errors

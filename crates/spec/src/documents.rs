@@ -62,6 +62,12 @@ impl<'a> Documents<'a> {
     pub(crate) fn document(&mut self, path: &str, span: Span) -> Option<Arc<Node>> {
         match self.load(path) {
             Ok(root) => root,
+            Err(FileError::Missing) if span.file == u32::MAX => {
+                let file = self.sink.add_file(path, "".into());
+                let advice = "give the path of a machine document";
+                self.sink.error(Rule::FileMissing, Span { file, ..span }, "the file does not exist", advice);
+                None
+            }
             Err(FileError::Missing) => {
                 let folder = folder_of(self.sink.path(span.file)).to_owned();
                 let known: Vec<String> = self.read.keys().cloned().collect();
@@ -87,10 +93,12 @@ impl<'a> Documents<'a> {
 
     /// The document at `path` if there is one.
     pub(crate) fn optional(&mut self, path: &str) -> Option<Arc<Node>> {
-        match self.load(path) {
-            Ok(root) => root,
-            Err(_) => None,
-        }
+        self.load(path).unwrap_or_default()
+    }
+
+    /// Whether there is a document at `path`, of use or not, that was asked for.
+    pub(crate) fn was_read(&self, path: &str) -> bool {
+        self.read.contains_key(path)
     }
 
     fn load(&mut self, path: &str) -> Result<Option<Arc<Node>>, FileError> {
@@ -167,7 +175,7 @@ impl<'a> Documents<'a> {
             let mut text = document.text.to_string();
             if let Some(found) = keys.get(&document.file) {
                 for (span, secret) in found.iter().rev() {
-                    let stored = replaced(&text, *span, &reference(secret));
+                    let stored = replaced(&text, *span, secret, &reference(secret));
                     match stored {
                         Some(stored) => text = stored,
                         None => {
@@ -202,20 +210,41 @@ fn reference(secret: &str) -> String {
     format!("{INLINE}{}", Digest::of(secret.as_bytes()).short())
 }
 
-/// The text with the part at `span` replaced by quoted text. None when the part is not within one line.
-fn replaced(text: &str, span: Span, by: &str) -> Option<String> {
-    if span.line != span.end_line || span.end_column <= span.column {
-        return None;
-    }
+/// The text with the scalar at `span`, which is `secret`, replaced by quoted text. None when the scalar is not written
+/// within one line.
+fn replaced(text: &str, span: Span, secret: &str, by: &str) -> Option<String> {
     let line_start = match span.line {
         0 | 1 => 0,
         line => text.match_indices('\n').nth(line as usize - 2)?.0 + 1,
     };
-    let column = |column: u32| -> Option<usize> {
-        let line = &text[line_start..];
-        let chars = column.checked_sub(1)? as usize;
-        Some(line_start + line.char_indices().nth(chars).map_or(line.len(), |(i, _)| i))
+    let line = text.get(line_start..)?.lines().next()?;
+    let start = line.char_indices().nth(span.column.checked_sub(1)? as usize)?.0;
+    let rest = &line[start..];
+    let length = match rest.chars().next()? {
+        quote @ ('"' | '\'') => quoted_length(rest, quote)?,
+        _ => rest.starts_with(secret).then_some(secret.len())?,
     };
-    let (start, end) = (column(span.column)?, column(span.end_column)?);
+    let (start, end) = (line_start + start, line_start + start + length);
     Some(format!("{}\"{by}\"{}", text.get(..start)?, text.get(end..)?))
+}
+
+/// Bytes of the quoted scalar that `text` begins with.
+fn quoted_length(text: &str, quote: char) -> Option<usize> {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' if quote == '"' => {
+                chars.next();
+            }
+            c if c == quote => {
+                if quote == '\'' && chars.peek().is_some_and(|(_, next)| *next == quote) {
+                    chars.next();
+                    continue;
+                }
+                return Some(at + 1);
+            }
+            _ => {}
+        }
+    }
+    None
 }

@@ -7,10 +7,11 @@ pub mod source;
 pub mod diagnostics;
 pub mod features;
 pub mod compile;
+pub mod schema;
 mod yaml;
 mod check;
 mod syntax;
 mod documents;
 mod lower;
 
-pub use compile::{LoadOptions, Loaded, compile, load};
+pub use compile::{LoadOptions, Loaded, SpecCompiler, compile, load};

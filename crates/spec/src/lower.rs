@@ -59,6 +59,8 @@ pub(crate) struct Lowering<'d, 'f> {
     /// Every machine met so far, with the catalog it was met with.
     met: BTreeMap<Name, Option<String>>,
     catalogs: BTreeMap<String, Option<Arc<Catalog>>>,
+    /// Whether a catalog was found that cannot be used; what is missing for it is not reported again.
+    catalog_broken: bool,
     checked: BTreeSet<String>,
     /// Where each machine starts each other one, for diagnostics.
     starts: BTreeMap<(Name, Name), Span>,
@@ -72,11 +74,13 @@ pub(crate) fn lower(docs: &mut Documents<'_>, entry: &str, around: &Surroundings
         waiting: VecDeque::new(),
         met: BTreeMap::new(),
         catalogs: BTreeMap::new(),
+        catalog_broken: false,
         checked: BTreeSet::new(),
         starts: BTreeMap::new(),
     };
     let mut machines = BTreeMap::new();
     let mut strict = false;
+    // No document refers to the entry.
     let start = Span { file: u32::MAX, line: 1, column: 1, end_line: 1, end_column: 1 };
     if let Some(root) = lowering.docs.document(entry, start)
         && lowering.is_kind(&root, "flatmachine")

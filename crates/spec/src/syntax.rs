@@ -1,45 +1,21 @@
-//! What the loader asks of the template and condition engine: does this text parse, is it a bare path.
+//! What the loader asks of the engine: does this text parse, and if not, where in it and why.
 
-use windlass_core::ids::Name;
-use windlass_core::machine::{Dialect, Engine};
+use windlass_core::failure::Failure;
+use windlass_core::value::Value;
 
-/// The parts of a bare path such as `context.user.name`.
-pub(crate) fn bare_path(text: &str) -> Option<Vec<Name>> {
-    let mut parts = text.trim().split('.');
-    let root = parts.next()?;
-    if !matches!(root, "output" | "context" | "input") {
-        return None;
-    }
-    let mut path: Vec<Name> = vec![root.into()];
-    for part in parts {
-        if part.is_empty()
-            || part.starts_with(|c: char| c.is_ascii_digit())
-            || !part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        {
-            return None;
-        }
-        path.push(part.into());
-    }
-    Some(path)
-}
+use crate::diagnostics::{Rule, Sink, Span};
 
-/// Whether a template parses; if not, why.
-pub(crate) fn template(_dialect: Dialect, text: &str) -> Result<(), String> {
-    let environment = minijinja::Environment::new();
-    environment.template_from_str(text).map(|_| ()).map_err(|e| e.to_string())
-}
-
-/// Whether a condition parses; if not, why.
-pub(crate) fn condition(_engine: Engine, _text: &str) -> Result<(), String> {
-    Ok(())
-}
-
-/// Whether a value is a JSON Schema; if not, why.
-pub(crate) fn schema(schema: &windlass_core::value::Value) -> Result<(), String> {
-    jsonschema::validator_for(&serde_json::Value::from(schema)).map(|_| ()).map_err(|e| e.to_string())
-}
-
-/// Whether a text is a regular expression; if not, why.
-pub(crate) fn regex(pattern: &str) -> Result<(), String> {
-    regex::Regex::new(pattern).map(|_| ()).map_err(|e| e.to_string())
+/// Reports a text of the document that the engine does not take: at the mistake, where that can be told.
+pub(crate) fn report(rule: Rule, what: &str, span: Span, failure: &Failure, hint: Option<&str>, sink: &mut Sink) {
+    let number = |key: &str| failure.detail.get(key).and_then(Value::as_int).and_then(|n| u32::try_from(n).ok());
+    let place = match (number("line"), number("column")) {
+        (Some(line), Some(column)) => sink.inside(span, line, column),
+        _ => span,
+    };
+    let fallback = match rule {
+        Rule::BadTemplate => "close `{{` with `}}` and `{%` with `%}`; quote text inside of them",
+        _ => "compare with `==`, `!=`, `<`, `>=`; join with `and`, `or`, `not`",
+    };
+    let hint = hint.or_else(|| failure.detail.get("hint").and_then(Value::as_str)).unwrap_or(fallback);
+    sink.error(rule, place, format!("{what}: {}", failure.message), hint);
 }

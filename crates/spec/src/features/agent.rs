@@ -51,7 +51,7 @@ pub static AGENT_DATA: Section = Section {
         ),
         needed(
             "profile",
-            Shape::OneOf(&[Shape::Text, Shape::Section(&INLINE_PROFILES)]),
+            Shape::OneOf(&[Shape::Text, Shape::Section(&PROFILES)]),
             "The profile: a name in the catalog, or an inline catalog.",
         ),
     ],
@@ -227,20 +227,6 @@ pub static PROFILES: Section = Section {
     ],
 };
 
-/// A profile catalog inside of an agent.
-pub static INLINE_PROFILES: Section = Section {
-    name: "InlineProfileWrapper",
-    noun: "an inline profile catalog",
-    others: Others::Refused,
-    claims: Claim::Any,
-    features: &[
-        needed("spec", Shape::Word(&["flatprofile"]), "The kind of document: `flatprofile`."),
-        VERSION,
-        needed("data", Shape::Section(&PROFILES_DATA), "The catalog."),
-        METADATA,
-    ],
-};
-
 /// The catalog itself.
 pub static PROFILES_DATA: Section = Section {
     name: "ProfileWrapper.data",
@@ -282,7 +268,11 @@ pub static MODEL: Section = Section {
         compatible("type", Shape::Text, "`llm`, also beside the model's own keys."),
         super::ours("api_key", Shape::Text, "A key, or `env:NAME` for the environment variable that holds it."),
         super::ours("timeout", Shape::Number, "Seconds for one attempt; 600 by default."),
-        compatible("max_retries", Shape::Count, "No effect: retries are the engine's, by `execution: {type: retry}`."),
+        super::ours(
+            "max_retries",
+            Shape::Count,
+            "Checked only: retries are the engine's, by `execution: {type: retry}`, so only 0 is true.",
+        ),
     ],
 };
 

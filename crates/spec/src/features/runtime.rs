@@ -33,6 +33,7 @@ pub(super) static BESIDE: &[(&str, &str, &[&str])] = &[
             "depth",
         ],
     ),
+    ("MachineSnapshot.tool_loop_state", SNAPSHOT, &["chain", "turns", "tool_calls_count", "loop_cost"]),
     ("ExecutionLock", LIBRARY, &["acquire", "release"]),
     ("PersistenceBackend", LIBRARY, &["save", "load", "delete", "list", "listExecutionIds", "deleteExecution"]),
     ("ResultBackend", LIBRARY, &["write", "read", "exists", "delete"]),

@@ -10,8 +10,8 @@ use windlass_core::value::Value;
 
 use crate::check;
 use crate::diagnostics::Rule;
+use crate::eval;
 use crate::features::{AGENT, PROMPT, PROMPT_DATA};
-use crate::syntax;
 use crate::yaml::{Entry, Node};
 
 use super::model::{Catalog, Wanted};
@@ -115,14 +115,14 @@ impl Lowering<'_, '_> {
             Some(reference) => {
                 let path = self.docs.path(folder, reference, node.span)?;
                 let root = self.docs.document(&path, node.span)?;
-                if !self.is_kind(&root, "prompt") {
-                    return None;
-                }
                 let section = if PROMPT.is_meant(&root) { &PROMPT } else { &PROMPT_DATA };
                 self.check_once(&path, &root, section);
                 root
             }
         };
+        if !self.is_kind(&root, "prompt") {
+            return None;
+        }
         let inner = root.get("data").cloned().unwrap_or(root);
         inner.as_map().is_some().then_some(inner)
     }
@@ -172,8 +172,8 @@ impl Lowering<'_, '_> {
         for entry in pairs(&metadata, "parsing") {
             let Some(pattern) = entry.value.get("pattern") else { continue };
             let Some(text) = pattern.as_str() else { continue };
-            if let Err(why) = syntax::regex(text) {
-                let message = format!("the pattern of `{}` is no regular expression: {why}", entry.key);
+            if let Err(failure) = eval::check_pattern(text) {
+                let message = format!("the pattern of `{}` is no regular expression: {}", entry.key, failure.message);
                 self.docs.sink.error(Rule::BadSchema, pattern.span, message, ());
             }
             let kind: Name = entry.value.text("type").cloned().unwrap_or_else(|| "str".into());
@@ -186,8 +186,9 @@ impl Lowering<'_, '_> {
         }
         let validation = metadata.get("validation").filter(|n| n.as_map().is_some()).map(|node| {
             let schema = node.to_value();
-            if let Err(why) = syntax::schema(&schema) {
-                self.docs.sink.error(Rule::BadSchema, node.span, format!("`validation` is no JSON Schema: {why}"), ());
+            if let Err(failure) = eval::check_schema(&schema) {
+                let message = format!("`validation` is no JSON Schema: {}", failure.message);
+                self.docs.sink.error(Rule::BadSchema, node.span, message, ());
             }
             schema
         });

@@ -77,6 +77,7 @@ impl Lowering<'_, '_> {
             return known.clone();
         }
         let catalog = self.docs.optional(path).and_then(|root| self.read_catalog(path, &root));
+        self.catalog_broken |= catalog.is_none() && self.docs.was_read(path);
         self.catalogs.insert(path.to_owned(), catalog.clone());
         catalog
     }
@@ -127,6 +128,9 @@ impl Lowering<'_, '_> {
     ) -> Option<ModelSettings> {
         let layers = match wanted {
             Wanted::Own(document) => {
+                if !self.is_kind(document, "flatprofile") {
+                    return None;
+                }
                 let own = Catalog { path: String::new(), data: document.get("data")?.clone() };
                 self.check_profiles(&own);
                 self.own_layers(&own, document.span)?
@@ -138,7 +142,7 @@ impl Lowering<'_, '_> {
             }
             Wanted::Default => self.layers(None, None, catalog, span)?,
         };
-        for layer in layers.iter().filter(|layer| is_other_runtime(layer)) {
+        if let Some(layer) = layers.iter().find(|layer| is_other_runtime(layer)) {
             check::shape(layer, Shape::OneOf(PROFILE_KINDS), "profile", &mut self.docs.sink);
             return None;
         }
@@ -177,6 +181,9 @@ impl Lowering<'_, '_> {
     ) -> Option<Vec<Arc<Node>>> {
         let mut layers = Vec::new();
         let Some(catalog) = catalog else {
+            if self.catalog_broken {
+                return None;
+            }
             if let Some((name, place)) = &named {
                 let message = format!("the profile `{name}` cannot be found: there is no profile catalog");
                 let advice = "add a `profiles.yml` beside the machine document";
@@ -256,6 +263,11 @@ impl Lowering<'_, '_> {
             self.docs.sink.error(Rule::MissingKey, span, message, "add `name` to the profile it uses");
             return None;
         };
+        if let Some(node) = get("max_retries").filter(|n| n.as_u64() != Some(0)) {
+            let message = "`max_retries` has no effect: retries are the engine's";
+            let advice = "use `execution: {type: retry}` in the state";
+            self.docs.sink.warn(Rule::NoEffect, node.span, message, advice);
+        }
         let (provider, model) = self.provider(text("provider"), &name, get("base_url").is_some(), span);
         let params: Map = merged
             .iter()

@@ -7,7 +7,7 @@ use windlass_core::machine::ToolDefinition;
 use windlass_core::value::{Map, Value};
 
 use crate::diagnostics::{Rule, Sink};
-use crate::syntax;
+use crate::eval;
 use crate::yaml::{Entry, Node};
 
 /// The JSON Schema of an answer; none when no field is declared.
@@ -102,8 +102,8 @@ pub(crate) fn tools(prompt: &Node, sink: &mut Sink) -> Vec<ToolDefinition> {
         }
         let parameters = function.get("parameters").map_or_else(no_parameters, |node| {
             let schema = node.to_value();
-            if let Err(why) = syntax::schema(&schema) {
-                let message = format!("`parameters` of `{text}` is no JSON Schema: {why}");
+            if let Err(failure) = eval::check_schema(&schema) {
+                let message = format!("`parameters` of `{text}` is no JSON Schema: {}", failure.message);
                 sink.error(Rule::BadSchema, node.span, message, ());
             }
             schema

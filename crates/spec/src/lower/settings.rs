@@ -9,7 +9,7 @@ use windlass_core::ids::Name;
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, suggest};
-use crate::syntax;
+use crate::eval;
 use crate::yaml::Node;
 
 use super::texts;
@@ -71,8 +71,8 @@ pub(crate) fn offered_tools(
 pub(crate) fn output_schema(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Option<Value> {
     let node = settings?.get("output_schema").filter(|n| n.as_map().is_some())?;
     let schema = node.to_value();
-    if let Err(why) = syntax::schema(&schema) {
-        sink.error(Rule::BadSchema, node.span, format!("`output_schema` is no JSON Schema: {why}"), ());
+    if let Err(failure) = eval::check_schema(&schema) {
+        sink.error(Rule::BadSchema, node.span, format!("`output_schema` is no JSON Schema: {}", failure.message), ());
     }
     Some(schema)
 }

@@ -11,6 +11,7 @@ use windlass_core::machine::{
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Span, suggest};
+use crate::eval;
 use crate::syntax;
 use crate::yaml::{Data, Entry, Node};
 
@@ -289,14 +290,10 @@ impl Lowering<'_, '_> {
             Data::Str { text, .. } => text.clone(),
             Data::Null | Data::Int(_) | Data::Float(_) | Data::List(_) | Data::Map(_) => return None,
         };
-        if let Err(why) = syntax::condition(engine, &text) {
-            let advice = (text.contains("{{")).then(|| "write the expression without `{{ }}`".to_owned());
-            self.docs.sink.error(
-                Rule::BadCondition,
-                found.span,
-                format!("the condition does not parse: {why}"),
-                advice,
-            );
+        if let Err(failure) = eval::check_condition(engine, &text) {
+            let hint = text.contains("{{").then_some("write the expression without `{{ }}`");
+            let what = "the condition does not parse";
+            syntax::report(Rule::BadCondition, what, found.span, &failure, hint, &mut self.docs.sink);
         }
         Some(Condition { engine, source: text })
     }

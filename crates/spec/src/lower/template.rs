@@ -5,6 +5,7 @@ use windlass_core::machine::{Dialect, Template};
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, Span};
+use crate::eval;
 use crate::syntax;
 use crate::yaml::{Data, Entry, Node};
 
@@ -47,11 +48,11 @@ pub(crate) fn text_at(node: &Node, key: &str, sink: &mut Sink) -> Option<Templat
 }
 
 fn text_value(text: &Name, span: Span, sink: &mut Sink) -> Template {
-    if text.contains("{{") || text.contains("{%") {
+    if eval::is_template(text) {
         check(Dialect::Machine, text, span, sink);
         return Template::Text { dialect: Dialect::Machine, source: text.clone() };
     }
-    match syntax::bare_path(text) {
+    match eval::bare_path(text) {
         Some(path) => Template::Path(path),
         None => Template::Literal(Value::Str(text.clone())),
     }
@@ -70,7 +71,7 @@ pub(crate) fn prompt(node: Option<&Node>, default: &str, sink: &mut Sink) -> Tem
 }
 
 fn check(dialect: Dialect, text: &Name, span: Span, sink: &mut Sink) {
-    if let Err(why) = syntax::template(dialect, text) {
-        sink.error(Rule::BadTemplate, span, format!("the template does not parse: {why}"), ());
+    if let Err(failure) = eval::check_template(dialect, text) {
+        syntax::report(Rule::BadTemplate, "the template does not parse", span, &failure, None, sink);
     }
 }
