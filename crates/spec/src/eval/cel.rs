@@ -74,9 +74,9 @@ struct Node {
 enum Kind {
     Literal(Cel),
     Name(Name),
-    Select(Box<Node>, Name),
+    /// A base with `.x` and `[x]`, from left to right.
+    Path(Box<Node>, Vec<(Part, u32)>),
     Has(Box<Node>, Name),
-    Index(Box<Node>, Box<Node>),
     Not(Box<Node>),
     Neg(Box<Node>),
     /// `&&` with `false`, `||` with `true`: the value that decides.
@@ -89,6 +89,12 @@ enum Kind {
     Map(Vec<(Node, Node)>),
     Call(call::Function, Vec<Node>),
     Each(Box<Each>),
+}
+
+#[derive(Debug)]
+enum Part {
+    Field(Name),
+    Item(Node),
 }
 
 /// A macro over a list, or over the keys of a map.
@@ -164,15 +170,11 @@ impl<'a> Run<'a> {
         match &node.kind {
             Kind::Literal(value) => Ok(value.clone()),
             Kind::Name(name) => Ok(Cel::Data(self.name(name))),
-            Kind::Select(inner, field) => self.select(inner, field),
+            Kind::Path(base, parts) => self.path(base, parts),
             Kind::Has(inner, field) => match self.value(inner)? {
                 Cel::Data(Value::Map(map)) => Ok(Cel::bool(map.contains_key(field))),
                 other => Err(overload("has", &[&other])),
             },
-            Kind::Index(inner, key) => {
-                let (container, key) = (self.value(inner)?, self.value(key)?);
-                index(&container, &key)
-            }
             Kind::Not(inner) => self.truth(inner).map(|b| Cel::bool(!b)),
             Kind::Neg(inner) => match self.value(inner)? {
                 Cel::Data(Value::Int(i)) => i.checked_neg().map(Value::Int).map(Cel::Data).ok_or_else(overflow),
@@ -216,13 +218,20 @@ impl<'a> Run<'a> {
         var.or_else(|| self.scope.get(name)).cloned().unwrap_or_else(Value::empty_map)
     }
 
-    /// A field, without a copy of the way to it.
-    fn select(&mut self, inner: &'a Node, field: &Name) -> Out {
-        match self.value(inner)? {
-            Cel::Data(Value::Map(map)) => map.get(field).cloned().map(Cel::Data).ok_or_else(|| missing(field)),
-            other => Err(Fault::kind(format!("a {} has no field `{field}`", other.type_name()))
-                .hint("test with `has(…)` first")),
+    fn path(&mut self, base: &'a Node, parts: &'a [(Part, u32)]) -> Out {
+        let mut value = self.value(base)?;
+        for (part, at) in parts {
+            self.meter.spend(1)?;
+            value = match part {
+                Part::Field(name) => field(&value, name),
+                Part::Item(key) => {
+                    let key = self.value(key)?;
+                    index(&value, &key)
+                }
+            }
+            .map_err(|fault| fault.at(*at))?;
         }
+        Ok(value)
     }
 
     fn truth(&mut self, node: &'a Node) -> Out<bool> {
@@ -492,6 +501,15 @@ fn strictly_equal(a: &Value, b: &Value, meter: &mut Meter) -> Out<bool> {
             Ok(true)
         }
         _ => compare::same(a, b, meter),
+    }
+}
+
+fn field(value: &Cel, name: &Name) -> Out {
+    match value {
+        Cel::Data(Value::Map(map)) => map.get(name).cloned().map(Cel::Data).ok_or_else(|| missing(name)),
+        other => {
+            Err(Fault::kind(format!("a {} has no field `{name}`", other.type_name())).hint("test with `has(…)` first"))
+        }
     }
 }
 

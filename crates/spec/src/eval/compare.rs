@@ -69,8 +69,7 @@ pub(super) fn order(a: &Value, b: &Value, meter: &mut Meter) -> Out<Ordering> {
         }
         _ => match (Number::of(a), Number::of(b)) {
             (Some(x), Some(y)) => Ok(x.compare(y)),
-            _ => Err(Fault::kind(format!("{} and {} have no order", a.type_name(), b.type_name()))
-                .hint("convert first: `| int`, `| float` or `| string`")),
+            _ => Err(Fault::kind(format!("{} and {} have no order", a.type_name(), b.type_name()))),
         },
     }
 }

@@ -32,7 +32,7 @@ impl Fault {
     }
 
     pub(super) fn hint(mut self, hint: &'static str) -> Self {
-        self.0.hint = Some(hint);
+        self.0.hint.get_or_insert(hint);
         self
     }
 

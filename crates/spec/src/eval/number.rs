@@ -155,10 +155,10 @@ pub(super) fn rem(a: Number, b: Number) -> Result<Number, Odd> {
 }
 
 pub(super) fn pow(a: Number, b: Number) -> Result<Number, Odd> {
-    if let (Number::Int(x), Number::Int(y)) = (a, b) {
-        if let Ok(e) = u32::try_from(y) {
-            return whole_or_float(x.checked_pow(e), (x as f64).powf(y as f64));
-        }
+    if let (Number::Int(x), Number::Int(y)) = (a, b)
+        && let Ok(e) = u32::try_from(y)
+    {
+        return whole_or_float(x.checked_pow(e), (x as f64).powf(y as f64));
     }
     if a.as_f64() == 0.0 && b.as_f64() < 0.0 {
         return Err(Odd::DivisionByZero);

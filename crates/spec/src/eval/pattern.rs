@@ -26,9 +26,7 @@ pub(super) fn compile(pattern: &str, dot_all: bool) -> Result<Regex, Failure> {
 /// What is wrong, in one line.
 fn reason(error: &regex::Error) -> String {
     match error {
-        regex::Error::Syntax(text) => {
-            text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
-        }
+        regex::Error::Syntax(text) => text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
         other => other.to_string(),
     }
 }

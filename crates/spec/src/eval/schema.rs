@@ -43,11 +43,10 @@ pub(super) fn compile(schema: &Value) -> Result<Schema, Failure> {
     }
     let (branching, levels) = Shape::of(schema).map_err(invalid)?;
     let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES_MAX).dfa_size_limit(PATTERN_BYTES_MAX);
-    let validator = jsonschema::options()
-        .offline()
-        .with_pattern_options(patterns)
-        .build(&Json::from(schema))
-        .map_err(|error| invalid(format!("the schema is not valid{}: {error}", place(error.instance_path().as_str()))))?;
+    let validator =
+        jsonschema::options().offline().with_pattern_options(patterns).build(&Json::from(schema)).map_err(|error| {
+            invalid(format!("the schema is not valid{}: {error}", place(error.instance_path().as_str())))
+        })?;
     Ok(Schema { validator, branching, levels })
 }
 
@@ -56,7 +55,9 @@ pub(super) fn fit(schema: &Schema, value: &Value) -> Result<Value, Vec<String>> 
     let depth = schema.levels.map_or(value.depth(), |levels| value.depth().min(levels));
     let work = (schema.branching as f64).powi(i32::try_from(depth).unwrap_or(i32::MAX));
     if work > WORK_MAX {
-        return Err(vec![format!("the value is nested {depth} levels deep, too deep for a schema with this many branches")]);
+        return Err(vec![format!(
+            "the value is nested {depth} levels deep, too deep for a schema with this many branches"
+        )]);
     }
     let mut json = Json::from(value);
     let mut changed = false;
@@ -119,14 +120,17 @@ fn coerce(value: &Json, kind: &TypeKind) -> Option<Json> {
     let number = Number::parse(text)?;
     match number {
         Number::Int(i) if wants(JsonType::Integer) || wants(JsonType::Number) => Some(Json::from(i)),
-        Number::Float(f) if wants(JsonType::Integer) && f.fract() == 0.0 && f.abs() < 9e15 => Some(Json::from(f as i64)),
+        Number::Float(f) if wants(JsonType::Integer) && f.fract() == 0.0 && f.abs() < 9e15 => {
+            Some(Json::from(f as i64))
+        }
         Number::Float(f) if wants(JsonType::Number) => Some(Json::from(f)),
         Number::Int(_) | Number::Float(_) => None,
     }
 }
 
 /// Keywords whose subschemas apply to the same place of the value.
-const IN_PLACE: [&str; 9] = ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
+const IN_PLACE: [&str; 9] =
+    ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"];
 /// Keywords whose subschemas apply one level deeper.
 const DEEPER: [&str; 11] = [
     "properties",
@@ -199,9 +203,8 @@ impl<'a> Shape<'a> {
             }
         }
         if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
-            if let Some(target) = self.target(reference)? {
-                total = total.saturating_add(self.branches(target)?);
-            }
+            let target = self.target(reference)?;
+            total = total.saturating_add(self.branches(target)?);
         }
         if total > IN_PLACE_MAX {
             return Err(format!("more than {IN_PLACE_MAX} subschemas apply to one place"));
@@ -210,8 +213,8 @@ impl<'a> Shape<'a> {
         Ok(total)
     }
 
-    /// What a reference points at. References by name are left to the validator, which finds them or fails.
-    fn target(&self, reference: &str) -> Result<Option<&'a Value>, String> {
+    /// What a reference points at, by its path within the schema.
+    fn target(&self, reference: &str) -> Result<&'a Value, String> {
         let Some(pointer) = reference.strip_prefix('#') else {
             return Err(format!("`{reference}` is outside the schema, and nothing is fetched"));
         };
@@ -228,7 +231,7 @@ impl<'a> Shape<'a> {
         if !pointer.is_empty() && !pointer.starts_with('/') {
             return Err(format!("`{reference}`: refer by path, such as `#/$defs/name`"));
         }
-        Ok(Some(current))
+        Ok(current)
     }
 }
 

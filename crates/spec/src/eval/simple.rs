@@ -238,6 +238,7 @@ impl Run<'_> {
             return Ok(a.compare(b));
         }
         compare::order(left, right, &mut self.meter)
+            .map_err(|fault| fault.hint("test first, as in `context.x != null and context.x > 1`"))
     }
 }
 

@@ -7,7 +7,7 @@ use windlass_core::ids::Name;
 use windlass_core::value::Value;
 
 use super::call::Function;
-use super::{Cel, Each, Kind, Macro, Math, Node, Relation};
+use super::{Cel, Each, Kind, Macro, Math, Node, Part, Relation};
 use crate::eval::meter::Fault;
 
 /// Bytes of one condition.
@@ -16,6 +16,8 @@ const SOURCE_BYTES_MAX: usize = 16 * 1024;
 const NESTING_MAX: usize = 24;
 /// Operators, brackets and dots in one condition.
 const OPERATORS_MAX: usize = 400;
+/// Stack for reading one condition. Only what is touched is ever backed by memory.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// `?` in one condition: the parser nests them.
 const CHOICES_MAX: usize = 20;
 
@@ -24,6 +26,16 @@ type Out<T = Node> = Result<T, Fault>;
 /// Reads a condition that is not blank.
 pub(super) fn parse(source: &str) -> Out {
     scan(source)?;
+    // The grammar's parser takes tens of kilobytes of stack for each bracket. What is read once is read on a stack
+    // of its own, large enough for whatever passes the scan.
+    let result = std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().stack_size(STACK_BYTES);
+        worker.spawn_scoped(scope, || read(source)).ok()?.join().ok()
+    });
+    result.unwrap_or_else(|| Err(Fault::new(Code::ConditionLimit, "the condition could not be read")))
+}
+
+fn read(source: &str) -> Out {
     // Without the standard library no macro is expanded: they are calls here, evaluated with a bound.
     let parsed = Env::default().parser().max_recursion_depth(64).parse_with_source_info(source);
     let (tree, places) = parsed.map_err(|errors| {
@@ -33,7 +45,7 @@ pub(super) fn parse(source: &str) -> Out {
         let message = first.msg.lines().next().unwrap_or("the condition is malformed").to_owned();
         Fault::new(Code::ConditionSyntax, message).at(offset(source, first.pos))
     })?;
-    let mut reader = Reader { source, places, vars: Vec::new(), nesting: 0 };
+    let mut reader = Reader { places, vars: Vec::new(), nesting: 0 };
     reader.node(&tree)
 }
 
@@ -105,15 +117,14 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-struct Reader<'s> {
-    source: &'s str,
+struct Reader {
     places: SourceInfo,
     /// Variables of the macros around.
     vars: Vec<Name>,
     nesting: usize,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn node(&mut self, expr: &IdedExpr) -> Out {
         self.nesting += 1;
         let at = self.at(expr.id);
@@ -126,9 +137,7 @@ impl Reader<'_> {
     }
 
     fn at(&self, id: u64) -> u32 {
-        let characters = self.places.offset_for(id).map_or(0, |(start, _)| start as usize);
-        let bytes = self.source.char_indices().nth(characters).map_or(self.source.len(), |(at, _)| at);
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        self.places.offset_for(id).map_or(0, |(start, _)| start)
     }
 
     fn boxed(&mut self, expr: &IdedExpr) -> Out<Box<Node>> {
@@ -139,8 +148,10 @@ impl Reader<'_> {
         match expr {
             Expr::Literal(literal) => literal_value(literal, at).map(Kind::Literal),
             Expr::Ident(name) => self.ident(name, at),
-            Expr::Select(select) if select.test => Ok(Kind::Has(self.boxed(&select.operand)?, select.field.as_str().into())),
-            Expr::Select(select) => Ok(Kind::Select(self.boxed(&select.operand)?, select.field.as_str().into())),
+            Expr::Select(select) if select.test => {
+                Ok(Kind::Has(self.boxed(&select.operand)?, select.field.as_str().into()))
+            }
+            Expr::Select(_) => self.path(expr, at),
             Expr::List(list) => list.elements.iter().map(|e| self.node(e)).collect::<Out<_>>().map(Kind::List),
             Expr::Map(map) => {
                 let mut pairs = Vec::with_capacity(map.entries.len());
@@ -152,6 +163,7 @@ impl Reader<'_> {
                 }
                 Ok(Kind::Map(pairs))
             }
+            Expr::Call(call) if call.target.is_none() && call.func_name == operators::INDEX => self.path(expr, at),
             Expr::Call(call) => self.call(call, at),
             Expr::Struct(_) => Err(syntax("messages are not available: a run's data is JSON", at)),
             Expr::Comprehension(_) | Expr::Unspecified => Err(syntax("the condition is malformed", at)),
@@ -193,7 +205,6 @@ impl Reader<'_> {
             (operators::CONDITIONAL, [test, yes, no]) => {
                 Ok(Kind::If(Box::new([self.node(test)?, self.node(yes)?, self.node(no)?])))
             }
-            (operators::INDEX, [container, key]) => Ok(Kind::Index(self.boxed(container)?, self.boxed(key)?)),
             (operators::HAS, [field]) => match &field.expr {
                 Expr::Select(select) => Ok(Kind::Has(self.boxed(&select.operand)?, select.field.as_str().into())),
                 _ => Err(syntax("`has` takes a field, such as `has(context.name)`", at)),
@@ -209,6 +220,31 @@ impl Reader<'_> {
                 Ok(Kind::Call(function, args))
             }
         }
+    }
+
+    /// Fields and items of a base, nested to the left by the parser, made flat.
+    fn path(&mut self, expr: &Expr, at: u32) -> Out<Kind> {
+        let mut parts = Vec::new();
+        let (mut current, mut at) = (expr, at);
+        let base = loop {
+            let (part, next) = match current {
+                Expr::Select(select) if !select.test => {
+                    (Part::Field(select.field.as_str().into()), select.operand.as_ref())
+                }
+                Expr::Call(call) if call.target.is_none() && call.func_name == operators::INDEX => {
+                    let [container, key] = call.args.as_slice() else {
+                        return Err(syntax("the condition is malformed", at));
+                    };
+                    (Part::Item(self.node(key)?), container)
+                }
+                other => break Node { at, kind: self.kind(other, at)? },
+            };
+            parts.push((part, at));
+            current = &next.expr;
+            at = self.at(next.id);
+        };
+        parts.reverse();
+        Ok(Kind::Path(Box::new(base), parts))
     }
 
     /// A chain of one arithmetic precedence or another, nested to the left by the parser, made flat.
@@ -276,11 +312,11 @@ fn literal_value(literal: &LiteralValue, at: u32) -> Out<Cel> {
         LiteralValue::Null => Value::Null,
         LiteralValue::Boolean(b) => Value::Bool(*b.inner()),
         LiteralValue::Int(i) => Value::Int(*i.inner()),
-        LiteralValue::Double(f) => {
-            Value::float(*f.inner()).ok_or_else(|| syntax("a number must be finite", at))?
-        }
+        LiteralValue::Double(f) => Value::float(*f.inner()).ok_or_else(|| syntax("a number must be finite", at))?,
         LiteralValue::String(text) => Value::str(text.inner()),
-        LiteralValue::UInt(_) => return Err(syntax("unsigned numbers are not available: write it without the `u`", at)),
+        LiteralValue::UInt(_) => {
+            return Err(syntax("unsigned numbers are not available: write it without the `u`", at));
+        }
         LiteralValue::Bytes(_) => return Err(syntax("bytes are not available: write a text", at)),
     }))
 }

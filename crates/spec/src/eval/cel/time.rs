@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use windlass_core::value::Value;
 
-use super::{Cel, Math, overload, overflow, sign};
+use super::{Cel, Math, overflow, overload, sign};
 use crate::eval::meter::Fault;
 
 type Out<T = Cel> = Result<T, Fault>;

@@ -109,11 +109,8 @@ impl Check {
             Kind::Lower | Kind::Upper => {
                 let text = val.to_text(meter)?;
                 meter.read(text.len())?;
-                let (wanted, other): (fn(char) -> bool, fn(char) -> bool) = match self.0 {
-                    Kind::Lower => (char::is_lowercase, char::is_uppercase),
-                    _ => (char::is_uppercase, char::is_lowercase),
-                };
-                text.chars().any(wanted) && !text.chars().any(other)
+                let (lower, upper) = (text.chars().any(char::is_lowercase), text.chars().any(char::is_uppercase));
+                if self.0 == Kind::Lower { lower && !upper } else { upper && !lower }
             }
             Kind::Compare(op) => {
                 let other = args.need(0, "other")?;
@@ -140,7 +137,7 @@ fn remainder(val: &Val, by: i64) -> Result<Number, Fault> {
     let number = Number::of(value)
         .ok_or_else(|| Fault::kind(format!("this test works on numbers, not {}", value.type_name())))?;
     match number::rem(number, Number::Int(by)).map_err(|odd| Fault::kind(odd.message()))? {
-        Number::Float(f) if f == 0.0 => Ok(Number::Int(0)),
+        Number::Float(0.0) => Ok(Number::Int(0)),
         other => Ok(other),
     }
 }

@@ -210,7 +210,9 @@ fn round(meter: &mut Meter, val: Val, args: &mut Arguments) -> Out {
         "ceil" => (f * scale).ceil() / scale,
         other => return Err(Fault::kind(format!("`{other}` is no method; use `common`, `ceil` or `floor`"))),
     };
-    Ok(Val::Data(Value::float(rounded).unwrap_or(Value::Float(f))))
+    let whole = matches!(number, Number::Int(_)) && &*method == "common" && rounded.abs() < 9.2e18;
+    let kept = if whole { Value::Int(rounded as i64) } else { Value::float(rounded).unwrap_or(Value::Float(f)) };
+    Ok(Val::Data(kept))
 }
 
 fn filesizeformat(_: &mut Meter, val: Val, args: &mut Arguments) -> Out {

@@ -175,7 +175,11 @@ pub(super) fn padded(text: &str, width: usize, fill: char, align: char, meter: &
     Ok(match align {
         '<' => text.to_owned() + &filler(missing),
         '>' => filler(missing) + text,
-        _ => filler(missing / 2) + text + &filler(missing - missing / 2),
+        _ => {
+            // Python puts the odd blank to the left when the width is odd too.
+            let left = missing / 2 + (missing & width & 1);
+            filler(left) + text + &filler(missing - left)
+        }
     })
 }
 
@@ -307,6 +311,7 @@ fn percent(text: &str, keep_slash: bool, out: &mut String, meter: &mut Meter) ->
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => encoded.push(char::from(byte)),
             b'/' if keep_slash => encoded.push('/'),
+            b' ' if !keep_slash => encoded.push('+'),
             other => encoded.push_str(&format!("%{other:02X}")),
         }
     }

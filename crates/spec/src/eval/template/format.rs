@@ -42,7 +42,7 @@ pub(super) fn printf_operator(text: &str, args: &Value, meter: &mut Meter) -> Ou
 
 /// Values that a format takes.
 fn places(text: &str) -> usize {
-    text.replace("%%", "").matches('%').count()
+    text.replace("%%", "").matches(['%', '*']).count()
 }
 
 /// `text | format(…)`.

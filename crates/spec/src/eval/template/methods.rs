@@ -109,7 +109,6 @@ fn on_text(s: &str, name: &str, args: &mut Arguments, meter: &mut Meter) -> Out<
         return Ok(Some(parts));
     }
     let longer = |meter: &mut Meter| meter.text(s.len().saturating_mul(3));
-    let chars = |args: &mut Arguments| args.text_option(0, "chars");
     let made = match name {
         "upper" => {
             longer(meter)?;
@@ -131,17 +130,7 @@ fn on_text(s: &str, name: &str, args: &mut Arguments, meter: &mut Meter) -> Out<
             longer(meter)?;
             s.chars().flat_map(swapped).collect()
         }
-        "strip" | "lstrip" | "rstrip" => {
-            let chars = chars(args)?;
-            meter.text(s.len())?;
-            let cut = |c: char| chars.as_ref().map_or_else(|| c.is_whitespace(), |chars| chars.contains(c));
-            match name {
-                "strip" => s.trim_matches(cut),
-                "lstrip" => s.trim_start_matches(cut),
-                _ => s.trim_end_matches(cut),
-            }
-            .to_owned()
-        }
+        "strip" | "lstrip" | "rstrip" => stripped(s, name, args, meter)?,
         "removeprefix" | "removesuffix" => {
             let part = args.text(0, "prefix", meter)?;
             meter.text(s.len())?;
@@ -170,6 +159,18 @@ fn on_text(s: &str, name: &str, args: &mut Arguments, meter: &mut Meter) -> Out<
         _ => return Ok(None),
     };
     done(made)
+}
+
+fn stripped(s: &str, name: &str, args: &mut Arguments, meter: &mut Meter) -> Out<String> {
+    let chars = args.text_option(0, "chars")?;
+    meter.text(s.len())?;
+    let cut = |c: char| chars.as_ref().map_or_else(|| c.is_whitespace(), |chars| chars.contains(c));
+    let kept = match name {
+        "strip" => s.trim_matches(cut),
+        "lstrip" => s.trim_start_matches(cut),
+        _ => s.trim_end_matches(cut),
+    };
+    Ok(kept.to_owned())
 }
 
 fn padded(s: &str, name: &str, args: &mut Arguments, meter: &mut Meter) -> Out<Value> {

@@ -109,11 +109,16 @@ pub(super) fn compare(op: CompareOp, left: &Val, right: &Val, meter: &mut Meter)
         CompareOp::Ne => equal(left, right, meter).map(|e| !e),
         CompareOp::In => contains(right, left, meter),
         CompareOp::NotIn => contains(right, left, meter).map(|c| !c),
-        CompareOp::Lt => order(left.need()?, right.need()?, meter).map(Ordering::is_lt),
-        CompareOp::Le => order(left.need()?, right.need()?, meter).map(Ordering::is_le),
-        CompareOp::Gt => order(left.need()?, right.need()?, meter).map(Ordering::is_gt),
-        CompareOp::Ge => order(left.need()?, right.need()?, meter).map(Ordering::is_ge),
+        CompareOp::Lt => ordered(left, right, meter).map(Ordering::is_lt),
+        CompareOp::Le => ordered(left, right, meter).map(Ordering::is_le),
+        CompareOp::Gt => ordered(left, right, meter).map(Ordering::is_gt),
+        CompareOp::Ge => ordered(left, right, meter).map(Ordering::is_ge),
     }
+}
+
+fn ordered(left: &Val, right: &Val, meter: &mut Meter) -> Out<Ordering> {
+    order(left.need()?, right.need()?, meter)
+        .map_err(|fault| fault.hint("convert first: `| int`, `| float` or `| string`"))
 }
 
 /// Python's equality.
