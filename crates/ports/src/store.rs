@@ -517,7 +517,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Lists runs.
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>>;
 
-    /// Removes finished runs.
+    /// Removes finished runs. Ids of signals that were used before [`Retention::ended_before`] are forgotten.
     fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>>;
 
     /// Checks everything that can be checked without a machine.

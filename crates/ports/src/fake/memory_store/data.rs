@@ -106,7 +106,8 @@ pub(super) struct Data {
     pub(super) blobs: BTreeMap<Digest, Blob>,
     /// Signals that wait for a wait, oldest first.
     pub(super) buffered: Vec<Signal>,
-    pub(super) signals_seen: BTreeSet<Name>,
+    /// Every signal ever sent, with its time.
+    pub(super) signals_seen: BTreeMap<Name, Timestamp>,
     pub(super) commits: u64,
     pub(super) stale: u64,
     /// Something came into the queue or an inbox since this was last cleared.
@@ -253,7 +254,9 @@ impl Data {
         for message in std::mem::take(&mut commit.messages) {
             self.deliver(message);
         }
-        self.open_waits(&run, &commit);
+        if commit.keep != Keep::End {
+            self.open_waits(&run, &commit);
+        }
         Ok(self.keep(&run, commit.keep))
     }
 
@@ -373,7 +376,7 @@ impl Data {
     }
 
     pub(super) fn signal(&mut self, signal: Signal) -> Signalled {
-        if self.signals_seen.contains(&signal.id) {
+        if self.signals_seen.contains_key(&signal.id) {
             return Signalled::Duplicate;
         }
         match signal.run.as_ref().map(|run| self.runs.get(run)) {
@@ -381,7 +384,7 @@ impl Data {
             Some(Some(row)) if row.is_over() => return Signalled::Finished,
             Some(Some(_)) | None => {}
         }
-        self.signals_seen.insert(signal.id.clone());
+        self.signals_seen.insert(signal.id.clone(), signal.at);
         let mut waiting = Vec::new();
         for (id, row) in self.runs.iter_mut().filter(|(id, _)| signal.run.as_ref().is_none_or(|only| only == *id)) {
             for (effect, wait) in &mut row.waits {

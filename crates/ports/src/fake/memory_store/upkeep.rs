@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_core::ids::{Digest, RunId};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 
@@ -66,6 +66,10 @@ impl Data {
         if !retention.dry_run {
             self.runs.retain(|_, row| !gone(row));
             self.blobs.retain(|digest, blob| blob.bundle || used.contains(digest));
+            let waiting = |id: &Name| self.buffered.iter().any(|signal| signal.id == *id);
+            let known =
+                |id: &Name, at: Timestamp| waiting(id) || retention.ended_before.is_none_or(|before| at >= before);
+            self.signals_seen.retain(|id, at| known(id, *at));
         }
         pruned
     }

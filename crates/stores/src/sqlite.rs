@@ -1,0 +1,460 @@
+//! The embedded store: one SQLite file that any number of processes share.
+//!
+//! Owns the handle: who asks the writer and who asks a reader. Writing is in `writer` and what it calls, reading in
+//! `read`, who lives in `workers`.
+
+mod claim;
+mod commit;
+mod fsck;
+mod inbox;
+mod marks;
+mod prune;
+mod read;
+mod request;
+mod schema;
+mod tx;
+mod workers;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use windlass_core::audit;
+use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::input::Sent;
+use windlass_core::time::Timestamp;
+use windlass_ports::BoxFuture;
+use windlass_ports::store::{
+    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
+    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+};
+
+use crate::pack::pack;
+use request::{Answer, Creation, Delivery, Request, Step};
+use schema::FileId;
+use workers::Workers;
+use writer::{Counters, Job, Writer};
+
+/// Connections for reading: enough that a slow read delays no other, few enough to stay small.
+const READERS_MAX: usize = 4;
+/// Starts kept for the first decision of a run that was just loaded.
+const PRIMERS_MAX: usize = 1_024;
+/// Trees removed in one transaction.
+const PRUNE_TREES: usize = 64;
+/// A bundle stored this recently need not be stored again.
+const BUNDLE_FRESH_SECONDS: i64 = 1_200;
+
+/// When what was written is on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sync {
+    /// Before it is acknowledged.
+    #[default]
+    Full,
+    /// Some time after: a loss of power loses acknowledged decisions. For showing that this is noticed.
+    Off,
+}
+
+/// How to open a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long to wait while another process writes, in milliseconds.
+    pub busy_ms: u64,
+    /// When what was written is on the device.
+    pub sync: Sync,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { busy_ms: 10_000, sync: Sync::Full }
+    }
+}
+
+/// What went wrong in SQLite, in the words of the port.
+fn failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation) => {
+            StoreError::Corrupt(error.to_string())
+        }
+        Some(ErrorCode::TooBig) => StoreError::Invalid(format!("a value is too large to be stored: {error}")),
+        Some(_) => StoreError::Unavailable(error.to_string()),
+        None => StoreError::Corrupt(error.to_string()),
+    }
+}
+
+/// A connection to a file of its own, set as those of the store are.
+pub(crate) fn connect_plain(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+    schema::make_file(path)?;
+    schema::connect(path, options)
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("the writer of the store has stopped".into())
+}
+
+/// What readers share.
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    file: FileId,
+    options: Options,
+    idle: Mutex<Vec<Connection>>,
+    room: Semaphore,
+}
+
+impl Readers {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads one state of the store, on the thread that calls.
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if FileId::of(&self.path) != Some(self.file) {
+            let path = self.path.display();
+            return Err(StoreError::Unavailable(format!("`{path}` was removed or replaced while it was in use")));
+        }
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => schema::connect_reader(&self.path, &self.options)?,
+        };
+        let answer = {
+            let transaction = connection.unchecked_transaction().map_err(failed)?;
+            let answer = read(&transaction);
+            transaction.finish().map_err(failed)?;
+            answer
+        };
+        self.idle().push(connection);
+        answer
+    }
+}
+
+/// A handle on one file. Dropping it waits for what was asked of it, and lets go of its workers.
+#[derive(Debug)]
+pub struct SqliteStore {
+    readers: Arc<Readers>,
+    workers: Arc<Workers>,
+    counters: Arc<Counters>,
+    hint: Arc<Notify>,
+    /// Starts of runs that were loaded before their first decision, which repeats them.
+    primers: Mutex<HashMap<RunId, Arc<[u8]>>>,
+    schema: u32,
+    jobs: Option<Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl SqliteStore {
+    /// Opens a file, made when it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it cannot be read or written, [`StoreError::Corrupt`] when it is no store,
+    /// [`StoreError::NewerSchema`] when a newer build wrote it.
+    pub async fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
+        let path = path.to_path_buf();
+        let opened = tokio::task::spawn_blocking(move || Self::open_now(&path, options)).await;
+        opened.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("opening was given up: {error}"))))
+    }
+
+    fn open_now(path: &Path, options: Options) -> Result<Self, StoreError> {
+        let file = schema::make_file(path)?;
+        // A later change of the working directory must not lead to another file.
+        let path = path
+            .canonicalize()
+            .map_err(|error| StoreError::Unavailable(format!("cannot find `{}`: {error}", path.display())))?;
+        let hint = Arc::new(Notify::new());
+        let workers = Arc::new(Workers::beside(&path, Arc::clone(&hint)));
+        let mut connection = schema::connect(&path, &options)?;
+        let schema = schema::migrate(&mut connection, &workers)?;
+        // What an earlier failure left in memory only is written again, before anything relies on it. When another
+        // process uses the log, it is that one's to copy.
+        let _busy = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE).map_err(failed)?;
+        let counters = Arc::new(Counters::default());
+        let (jobs, asked) = channel();
+        let (workers_there, counters_there) = (Arc::clone(&workers), Arc::clone(&counters));
+        let writer = Writer::new(connection, (path.clone(), file), options, asked, workers_there, counters_there)?;
+        let thread = std::thread::Builder::new().name("windlass-store".into()).spawn(move || writer.run());
+        let thread = thread.map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
+        let readers = Readers { path, file, options, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) };
+        Ok(Self {
+            readers: Arc::new(readers),
+            workers,
+            counters,
+            hint,
+            primers: Mutex::default(),
+            schema,
+            jobs: Some(jobs),
+            writer: Some(thread),
+        })
+    }
+
+    async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        jobs.send(Job { request, answer }).map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _room = self.readers.room.acquire().await.map_err(|_| gone())?;
+        let readers = Arc::clone(&self.readers);
+        let done = tokio::task::spawn_blocking(move || readers.read(read)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("reading was given up: {error}"))))
+    }
+
+    fn primers(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Arc<[u8]>>> {
+        self.primers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_start(&self, run: &RunId, bytes: Vec<u8>) {
+        let mut primers = self.primers();
+        if primers.len() >= PRIMERS_MAX {
+            primers.clear();
+        }
+        primers.insert(run.clone(), bytes.into());
+    }
+
+    async fn prune_now(&self, retention: Retention) -> Result<Pruned, StoreError> {
+        let wanted = retention.clone();
+        let roots = self.read(move |connection| prune::candidates(connection, &wanted)).await?;
+        // A report is one look at everything; a removal lets others write between its parts.
+        let part = if retention.dry_run { roots.len().max(1) } else { PRUNE_TREES };
+        let mut pruned = Pruned::default();
+        for roots in roots.chunks(part) {
+            if let Answer::Pruned(more) = self.ask(Request::Prune(roots.to_vec(), retention.dry_run)).await? {
+                pruned.runs += more.runs;
+                pruned.records += more.records;
+                pruned.blobs += more.blobs;
+                pruned.bytes += more.bytes;
+            }
+        }
+        if let (false, Some(before)) = (retention.dry_run, retention.ended_before) {
+            self.ask(Request::ForgetSignals(before)).await?;
+        }
+        Ok(pruned)
+    }
+
+    /// Removes what is left of workers that died long ago.
+    async fn tidy(&self) -> Result<(), StoreError> {
+        let workers = self.workers.long_dead();
+        if workers.is_empty() {
+            return Ok(());
+        }
+        if let Answer::Forgotten(forgotten) = self.ask(Request::ForgetWorkers(workers)).await? {
+            for worker in forgotten {
+                self.workers.forget(&worker);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // The last connection to close empties the log, so readers go first.
+        self.readers.idle().clear();
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has nothing left to do.
+            let _done = writer.join();
+        }
+    }
+}
+
+/// Copies a store, all of one moment, to a file that must not be there.
+fn copy(connection: &Connection, to: &Path) -> Result<(), StoreError> {
+    let failed_io =
+        |error: std::io::Error| StoreError::Unavailable(format!("cannot write the copy `{}`: {error}", to.display()));
+    if to.exists() {
+        return Err(StoreError::Invalid(format!("`{}` exists already", to.display())));
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed_io(error)),
+        _ => {}
+    }
+    schema::make_file(&partial)?;
+    {
+        let mut target = Connection::open(&partial).map_err(failed)?;
+        let backup = rusqlite::backup::Backup::new(connection, &mut target).map_err(failed)?;
+        // In one go: a reader of the log holds up nobody, and copies one state.
+        backup.step(-1).map_err(failed)?;
+    }
+    let written = std::fs::File::open(&partial).and_then(|file| file.sync_all());
+    written.and_then(|()| std::fs::rename(&partial, to)).map_err(failed_io)
+}
+
+macro_rules! answer {
+    ($asked:expr, $variant:ident) => {
+        match $asked? {
+            Answer::$variant(answer) => Ok(answer),
+            other => Err(StoreError::Corrupt(format!("the writer answered {other:?}"))),
+        }
+    };
+}
+
+impl Store for SqliteStore {
+    fn join(&self) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
+        Box::pin(async move {
+            let worker = self.workers.join()?;
+            self.tidy().await?;
+            Ok(worker)
+        })
+    }
+
+    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if Digest::of(&bytes) != digest {
+                return Err(StoreError::Invalid(format!("the bundle is not `{}`", digest.short())));
+            }
+            let at = self.read(move |connection| read::bundled_at(connection, digest)).await?;
+            if at.is_some_and(|at| read::seconds_now() - at < BUNDLE_FRESH_SECONDS) {
+                return Ok(());
+            }
+            self.ask(Request::PutBundle(digest, pack(&bytes))).await.map(|_| ())
+        })
+    }
+
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        Box::pin(self.read(move |connection| read::blob(connection, digest)))
+    }
+
+    fn create(&self, run: NewRun) -> BoxFuture<'_, Result<Created, StoreError>> {
+        Box::pin(async move {
+            let creation = Creation::prepare(run)?;
+            answer!(self.ask(Request::Create(Box::new(creation))).await, Created)
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        let own = vec![claim.worker.clone()];
+        Box::pin(async move { answer!(self.ask(Request::Claim(claim, own)).await, Leases) })
+    }
+
+    fn take_over(&self, run: RunId, worker: WorkerId) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
+        Box::pin(async move {
+            let leases: Result<_, StoreError> = answer!(self.ask(Request::TakeOver(run, worker)).await, Leases);
+            leases.map(|mut leases| leases.pop())
+        })
+    }
+
+    fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            let wanted = run.clone();
+            let loaded = self.read(move |connection| read::load(connection, &wanted)).await?;
+            Ok(loaded.map(|(stored, start)| {
+                if stored.head.version == 0 {
+                    self.remember_start(&run, start);
+                }
+                stored
+            }))
+        })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
+        Box::pin(async move {
+            let primer = if commit.expected == 0 { self.primers().remove(&commit.lease.run) } else { None };
+            let step = Step::prepare(commit, primer.as_deref().unwrap_or_default())?;
+            answer!(self.ask(Request::Commit(Box::new(step))).await, Committed)
+        })
+    }
+
+    fn was_committed(&self, run: RunId, op: OpId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        // Asked of the writer, so that everything asked before has been written or refused.
+        Box::pin(async move { answer!(self.ask(Request::WasCommitted(run, op)).await, WasCommitted) })
+    }
+
+    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.ask(Request::Release(lease, worker, keep)).await.map(|_| ()) })
+    }
+
+    fn inbox(&self, run: RunId) -> BoxFuture<'_, Result<Vec<InboxItem>, StoreError>> {
+        Box::pin(self.read(move |connection| read::inbox(connection, &run)))
+    }
+
+    fn deliver(&self, message: Message) -> BoxFuture<'_, Result<Delivered, StoreError>> {
+        Box::pin(async move {
+            let delivery = Delivery::prepare(message)?;
+            answer!(self.ask(Request::Deliver(delivery)).await, Delivered)
+        })
+    }
+
+    fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<Signalled, StoreError>> {
+        Box::pin(async move { answer!(self.ask(Request::Signal(signal)).await, Signalled) })
+    }
+
+    fn next_due(&self, within: Option<RunId>) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(self.read(move |connection| read::next_due(connection, within.as_ref())))
+    }
+
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.hint.notified())
+    }
+
+    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
+        self.workers.mark_sent(run, effect, attempt)
+    }
+
+    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32) {
+        self.workers.clear_sent(run, effect, attempt);
+    }
+
+    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
+        self.workers.was_sent(worker, run, effect, attempt)
+    }
+
+    fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {
+        Box::pin(self.read(move |connection| read::journal(connection, &run, after, limit)))
+    }
+
+    fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>> {
+        Box::pin(self.read(move |connection| read::audit(connection, &run)))
+    }
+
+    fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>> {
+        Box::pin(self.read(move |connection| read::waits(connection, &run, tree)))
+    }
+
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {
+        Box::pin(self.read(move |connection| read::list(connection, &query)))
+    }
+
+    fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>> {
+        Box::pin(self.prune_now(retention))
+    }
+
+    fn fsck(&self) -> BoxFuture<'_, Result<Vec<Finding>, StoreError>> {
+        Box::pin(self.read(fsck::check))
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        Box::pin(async move {
+            let stats = self.read(read::stats).await?;
+            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+            Ok(Stats {
+                schema: self.schema,
+                commits: count(&self.counters.commits),
+                statements: count(&self.counters.statements),
+                transactions: count(&self.counters.transactions),
+                stale: count(&self.counters.stale),
+                workers: self.workers.alive(),
+                ..stats
+            })
+        })
+    }
+
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {
+        let to = to.to_path_buf();
+        Box::pin(self.read(move |connection| copy(connection, &to)))
+    }
+}

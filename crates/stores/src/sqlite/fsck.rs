@@ -1,0 +1,246 @@
+//! Checks everything that can be checked without a machine. Reads one state of the store, and changes nothing.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+use windlass_core::audit::Chain;
+use windlass_core::ids::{Digest, RunId};
+use windlass_core::run::Status;
+use windlass_ports::store::{Finding, StoreError};
+
+use super::failed;
+use super::read::{audit_rows, start_bytes};
+use super::tx::{FINAL, status_code};
+use crate::pack::{is_primed, unpack, unpack_primed};
+
+/// Findings of SQLite itself that are told.
+const INTEGRITY_MAX: u32 = 100;
+
+/// Rules that are one query each: rows of (run, message) that should not be.
+const RULES: &[(&str, &str)] = &[
+    (
+        "lease_and_queue",
+        "SELECT id, 'the run is held and in the queue' FROM runs WHERE owner IS NOT NULL AND ready IS NOT NULL",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'the run is over and in the queue, or due' FROM runs WHERE status >= ?1 \
+         AND (ready IS NOT NULL OR wake_at IS NOT NULL)",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'the inbox has something and the run is not in the queue' FROM runs \
+         WHERE status < ?1 AND owner IS NULL AND ready IS NULL AND pending > 0",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'nothing will ever wake the run' FROM runs WHERE status < ?1 AND status NOT IN (?2, ?3, ?4) \
+         AND owner IS NULL AND ready IS NULL AND wake_at IS NULL AND pending = 0 \
+         AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.run = runs.key) \
+         AND NOT EXISTS (SELECT 1 FROM runs AS child WHERE child.root = coalesce(runs.root, runs.key) \
+             AND child.parent = runs.key AND child.status < ?1)",
+    ),
+    (
+        "integrity",
+        "SELECT id, 'the count of the inbox is ' || pending || ' and not ' || there FROM \
+         (SELECT id, pending, (SELECT count(*) FROM inbox WHERE run = runs.key AND input IS NOT NULL) AS there FROM runs) \
+         WHERE pending <> there",
+    ),
+    (
+        "orphan",
+        "SELECT id, 'the run above it does not exist' FROM runs \
+         WHERE (parent IS NOT NULL AND parent NOT IN (SELECT key FROM runs)) \
+            OR (root IS NOT NULL AND root NOT IN (SELECT key FROM runs))",
+    ),
+    ("orphan", "SELECT id, 'the run has no start' FROM runs WHERE key NOT IN (SELECT run FROM starts)"),
+    (
+        "orphan",
+        "SELECT id, 'the run is held by a worker that was never known' FROM runs \
+         WHERE owner IS NOT NULL AND owner NOT IN (SELECT key FROM workers)",
+    ),
+    (
+        "orphan",
+        "SELECT NULL, 'rows of `' || what || '` belong to run ' || run || ', which does not exist' FROM ( \
+         SELECT DISTINCT 'starts' AS what, run FROM starts UNION SELECT DISTINCT 'journal', run FROM journal \
+         UNION SELECT DISTINCT 'snapshots', run FROM snapshots UNION SELECT DISTINCT 'waits', run FROM waits \
+         UNION SELECT DISTINCT 'inbox', run FROM inbox UNION SELECT DISTINCT 'blob_uses', run FROM blob_uses) \
+         WHERE run NOT IN (SELECT key FROM runs)",
+    ),
+    (
+        "blob",
+        "SELECT id, 'a blob of its journal is missing' FROM blob_uses JOIN runs ON runs.key = blob_uses.run \
+         WHERE blob NOT IN (SELECT key FROM blobs)",
+    ),
+    ("blob", "SELECT id, 'its bundle is missing' FROM runs WHERE bundle NOT IN (SELECT digest FROM blobs)"),
+];
+
+/// What is wrong.
+pub(super) fn check(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
+    let mut findings = Vec::new();
+    integrity(connection, &mut findings)?;
+    if findings.is_empty() {
+        for (rule, sql) in RULES {
+            ask(connection, rule, sql, &mut findings)?;
+        }
+        journals(connection, &mut findings)?;
+        payloads(connection, &mut findings)?;
+    }
+    Ok(findings)
+}
+
+fn finding(run: Option<&str>, rule: &str, message: impl Into<String>) -> Finding {
+    Finding { run: run.map(RunId::stored), rule: rule.into(), message: message.into() }
+}
+
+fn integrity(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(&format!("PRAGMA integrity_check({INTEGRITY_MAX})")).map_err(failed)?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
+    for line in lines {
+        match line.map_err(failed)? {
+            ok if ok == "ok" => {}
+            line => findings.push(finding(None, "integrity", line)),
+        }
+    }
+    Ok(())
+}
+
+fn ask(connection: &Connection, rule: &str, sql: &str, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let holds = [Status::Paused, Status::Attention, Status::Quarantined].map(status_code);
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let all = [FINAL, holds[0], holds[1], holds[2]];
+    let used = all.into_iter().take(statement.parameter_count());
+    let rows = statement
+        .query_map(rusqlite::params_from_iter(used), |row| {
+            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, String>(1)?))
+        })
+        .map_err(failed)?;
+    for row in rows {
+        let (run, message) = row.map_err(failed)?;
+        findings.push(finding(run.as_deref(), rule, message));
+    }
+    Ok(())
+}
+
+/// What has been seen of one journal.
+#[derive(Default)]
+struct Seen {
+    version: i64,
+    chain: Chain,
+    broken: bool,
+    gap: bool,
+}
+
+/// Every version is there once and in order, every record is what was written, and audit rows are a chain.
+fn journals(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let sql = "SELECT runs.id, runs.key, journal.version, journal.record, journal.audit, journal.blobs FROM journal \
+         JOIN runs ON runs.key = journal.run ORDER BY journal.run, journal.version";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    let mut last: HashMap<i64, i64> = HashMap::new();
+    let mut current = (0, Seen::default());
+    while let Some(row) = rows.next().map_err(failed)? {
+        let id: String = row.get(0).map_err(failed)?;
+        let key: i64 = row.get(1).map_err(failed)?;
+        let version: i64 = row.get(2).map_err(failed)?;
+        if current.0 != key {
+            current = (key, Seen::default());
+        }
+        let seen = &mut current.1;
+        if version != seen.version + 1 && !seen.gap {
+            seen.gap = true;
+            findings.push(finding(Some(&id), "journal_gap", format!("version {} is missing", seen.version + 1)));
+        }
+        seen.version = version;
+        last.insert(key, version);
+        let record: Vec<u8> = row.get(3).map_err(failed)?;
+        let read = match is_primed(&record) {
+            true => start_bytes(connection, key).and_then(|primer| unpack_primed(&record, &primer)),
+            false => unpack(&record),
+        };
+        if let Err(error) = read {
+            findings.push(finding(Some(&id), "integrity", format!("record {version}: {error}")));
+        }
+        if let Some(packed) = row.get::<_, Option<Vec<u8>>>(4).map_err(failed)? {
+            audit(&id, &packed, seen, findings);
+        }
+        if let Some(digests) = row.get::<_, Option<Vec<u8>>>(5).map_err(failed)? {
+            blobs(connection, &id, &digests, findings)?;
+        }
+    }
+    let mut statement = connection.prepare("SELECT id, key, version FROM runs").map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let (id, key): (String, i64) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+        let version: i64 = row.get(2).map_err(failed)?;
+        let written = last.get(&key).copied().unwrap_or_default();
+        if version != written {
+            let message = format!("the journal ends at version {written}, the run is at {version}");
+            findings.push(finding(Some(&id), "journal_gap", message));
+        }
+    }
+    Ok(())
+}
+
+fn audit(id: &str, packed: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
+    let rows = match audit_rows(packed) {
+        Ok(rows) => rows,
+        Err(error) => {
+            findings.push(finding(Some(id), "audit", format!("audit rows of version {}: {error}", seen.version)));
+            return;
+        }
+    };
+    for row in rows {
+        let follows = row.number == seen.chain.rows + 1 && row.previous == seen.chain.head;
+        if !follows && !seen.broken {
+            seen.broken = true;
+            let message = format!("audit row {} does not follow row {}", row.number, seen.chain.rows);
+            findings.push(finding(Some(id), "audit", message));
+        }
+        seen.chain = Chain { rows: row.number, head: row.hash() };
+    }
+}
+
+/// Every blob that a record names is there, and kept for this run.
+fn blobs(connection: &Connection, id: &str, digests: &[u8], findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM blobs JOIN blob_uses ON blob_uses.blob = blobs.key \
+         WHERE digest = ?1 AND blob_uses.run = (SELECT key FROM runs WHERE id = ?2)";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    for digest in digests.as_chunks::<32>().0 {
+        if !statement.exists(params![digest, id]).map_err(failed)? {
+            let message = format!("blob `{}` is missing or not kept", Digest(*digest).short());
+            findings.push(finding(Some(id), "blob", message));
+        }
+    }
+    Ok(())
+}
+
+/// Starts, snapshots, inputs, signals and blobs are what was written.
+fn payloads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    for (what, sql) in [
+        ("start", "SELECT id, start FROM starts JOIN runs ON key = run"),
+        ("snapshot", "SELECT id, bytes FROM snapshots JOIN runs ON key = run"),
+        ("input", "SELECT runs.id, input FROM inbox JOIN runs ON key = run WHERE input IS NOT NULL"),
+        ("signal", "SELECT NULL, data FROM signals WHERE data IS NOT NULL"),
+    ] {
+        let mut statement = connection.prepare(sql).map_err(failed)?;
+        let mut rows = statement.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let id: Option<String> = row.get(0).map_err(failed)?;
+            if let Err(error) = unpack(&row.get::<_, Vec<u8>>(1).map_err(failed)?) {
+                findings.push(finding(id.as_deref(), "integrity", format!("{what}: {error}")));
+            }
+        }
+    }
+    let mut statement = connection.prepare("SELECT digest, bytes FROM blobs").map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let digest = Digest(row.get(0).map_err(failed)?);
+        let packed: Vec<u8> = row.get(1).map_err(failed)?;
+        match unpack(&packed) {
+            Ok(bytes) if Digest::of(&bytes) == digest => {}
+            Ok(_) => findings.push(finding(None, "blob", format!("blob `{}` has other bytes", digest.short()))),
+            Err(error) => findings.push(finding(None, "blob", format!("blob `{}`: {error}", digest.short()))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! What the writer is asked to do, prepared as far as possible before it is asked: packed, and ready to be run again.
+
+use windlass_core::effect::WaitKind;
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
+use windlass_core::input::Input;
+use windlass_core::run::Start;
+use windlass_core::time::Timestamp;
+use windlass_ports::store::{
+    Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Signal,
+    Signalled, StoreError, WorkerId,
+};
+
+use crate::pack::{pack, pack_primed};
+
+/// One change, or a question that must come after all changes before it.
+#[derive(Debug)]
+pub(super) enum Request {
+    PutBundle(Digest, Vec<u8>),
+    Create(Box<Creation>),
+    Claim(Claim, Vec<WorkerId>),
+    TakeOver(RunId, WorkerId),
+    Commit(Box<Step>),
+    WasCommitted(RunId, OpId),
+    Release(Lease, WorkerId, Keep),
+    Deliver(Delivery),
+    Signal(Signal),
+    /// Trees by the keys of their roots; the flag says that nothing is to be removed.
+    Prune(Vec<i64>, bool),
+    /// Ids of signals sent before this are forgotten.
+    ForgetSignals(Timestamp),
+    ForgetWorkers(Vec<WorkerId>),
+}
+
+/// What the writer answers.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done,
+    Created(Created),
+    Leases(Vec<Lease>),
+    Committed(Committed),
+    WasCommitted(bool),
+    Delivered(Delivered),
+    Signalled(Signalled),
+    Pruned(Pruned),
+    Forgotten(Vec<WorkerId>),
+}
+
+/// A run to be created.
+#[derive(Debug)]
+pub(super) struct Creation {
+    pub(super) start: Start,
+    pub(super) at: Timestamp,
+    pub(super) packed: Vec<u8>,
+}
+
+impl Creation {
+    pub(super) fn prepare(new: NewRun) -> Result<Self, StoreError> {
+        let packed = pack(&encode(&new.start)?);
+        Ok(Self { start: new.start, at: new.at, packed })
+    }
+}
+
+/// An input for a run.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) to: RunId,
+    pub(super) id: Name,
+    pub(super) packed: Vec<u8>,
+}
+
+impl Delivery {
+    pub(super) fn prepare(message: Message) -> Result<Self, StoreError> {
+        Ok(Self { packed: pack_input(&message.input)?, to: message.to, id: message.id })
+    }
+}
+
+/// A wait that opens.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) effect: EffectId,
+    pub(super) channel: Name,
+    /// None for a signal wait.
+    pub(super) kind: Option<Vec<u8>>,
+    pub(super) due: Option<Timestamp>,
+}
+
+/// A decision.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) op: OpId,
+    pub(super) lease: Lease,
+    pub(super) worker: WorkerId,
+    pub(super) expected: u64,
+    pub(super) head: HeadUpdate,
+    pub(super) at: Timestamp,
+    pub(super) record: Vec<u8>,
+    pub(super) uses: Vec<Digest>,
+    pub(super) uses_packed: Option<Vec<u8>>,
+    pub(super) audit: Option<Vec<u8>>,
+    pub(super) snapshot: Option<Vec<u8>>,
+    pub(super) blobs: Vec<(Digest, Vec<u8>)>,
+    pub(super) opened: Vec<Opening>,
+    pub(super) closed: Vec<EffectId>,
+    pub(super) children: Vec<Creation>,
+    pub(super) messages: Vec<Delivery>,
+    pub(super) taken: Vec<u64>,
+    pub(super) keep: Keep,
+}
+
+impl Step {
+    /// Packs a commit. `primer` is the stored start of the run, for its first record, which repeats it.
+    pub(super) fn prepare(commit: Commit, primer: &[u8]) -> Result<Self, StoreError> {
+        commit.check()?;
+        let uses = commit.record.blobs;
+        let opened = commit.waits_opened.into_iter().filter(|wait| !commit.waits_closed.contains(&wait.effect));
+        let opened = opened.map(|wait| {
+            let kind = (wait.kind != WaitKind::Signal).then(|| encode(&wait.kind)).transpose()?;
+            Ok(Opening { effect: wait.effect, channel: wait.channel, kind, due: wait.due })
+        });
+        let audit = if commit.audit.is_empty() { None } else { Some(pack(&encode(&commit.audit)?)) };
+        Ok(Self {
+            op: commit.op,
+            expected: commit.expected,
+            head: commit.head,
+            at: commit.at,
+            record: pack_primed(&commit.record.bytes, primer),
+            uses_packed: (!uses.is_empty()).then(|| uses.iter().flat_map(|digest| digest.0).collect()),
+            uses,
+            audit,
+            snapshot: commit.snapshot.map(|bytes| pack(&bytes)),
+            blobs: commit.blobs.into_iter().map(|(digest, bytes)| (digest, pack(&bytes))).collect(),
+            opened: opened.collect::<Result<_, StoreError>>()?,
+            closed: commit.waits_closed,
+            children: commit.children.into_iter().map(Creation::prepare).collect::<Result<_, _>>()?,
+            messages: commit.messages.into_iter().map(Delivery::prepare).collect::<Result<_, _>>()?,
+            taken: commit.taken,
+            keep: commit.keep,
+            lease: commit.lease,
+            worker: commit.worker,
+        })
+    }
+}
+
+/// The JSON text of plain data.
+pub(super) fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Invalid(format!("a value cannot be written: {error}")))
+}
+
+/// The stored form of an input.
+pub(super) fn pack_input(input: &Input) -> Result<Vec<u8>, StoreError> {
+    Ok(pack(&encode(input)?))
+}

@@ -1,0 +1,198 @@
+//! One open transaction: the keys looked up in it, the statements counted, and who has to be told of it.
+
+use std::ops::ControlFlow;
+
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+use windlass_core::ids::RunId;
+use windlass_core::run::Status;
+use windlass_ports::store::{StoreError, WorkerId};
+
+use super::request::{Answer, Request};
+use super::workers::Workers;
+use super::writer::Known;
+
+/// Why a request cannot be written.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Sql(rusqlite::Error),
+    Refused(StoreError),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// What happened in a transaction, to be counted when it is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) commits: u64,
+    pub(super) stale: u64,
+    pub(super) statements: u64,
+}
+
+/// Who has to be told when it is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    pub(super) here: bool,
+    pub(super) elsewhere: bool,
+}
+
+pub(super) struct Tx<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) known: &'a mut Known,
+    pub(super) workers: &'a Workers,
+    pub(super) tally: Tally,
+    pub(super) told: Told,
+    ran: u64,
+    last_ready: Option<i64>,
+}
+
+/// A number as stored. What is beyond 2^63-1 stands for the end of time or of counting, and stays there.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number as read.
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// A status as stored.
+pub(super) fn status_code(status: Status) -> i64 {
+    Status::ALL.iter().position(|known| *known == status).map_or(-1, |place| place as i64)
+}
+
+/// The first of the final ones, which are last.
+pub(super) const FINAL: i64 = 6;
+pub(super) const FAILED: i64 = 7;
+
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Connection, known: &'a mut Known, workers: &'a Workers) -> Self {
+        let (tally, told) = (Tally::default(), Told::default());
+        Self { connection, known, workers, tally, told, ran: 0, last_ready: None }
+    }
+
+    pub(super) fn perform(&mut self, request: &Request) -> Result<Answer, Trouble> {
+        match request {
+            Request::PutBundle(digest, packed) => self.put_bundle(*digest, packed).map(|()| Answer::Done),
+            Request::Create(creation) => self.create(creation).map(Answer::Created),
+            Request::Claim(claim, own) => self.claim(claim, own).map(Answer::Leases),
+            Request::TakeOver(run, worker) => Ok(Answer::Leases(self.take_over(run, worker)?.into_iter().collect())),
+            Request::Commit(step) => {
+                self.ran = 0;
+                let committed = self.commit(step)?;
+                self.tally.statements += self.ran;
+                Ok(Answer::Committed(committed))
+            }
+            Request::WasCommitted(run, op) => self.was_committed(run, *op).map(Answer::WasCommitted),
+            Request::Release(lease, worker, keep) => self.release(lease, worker, *keep).map(|()| Answer::Done),
+            Request::Deliver(delivery) => self.deliver(delivery).map(Answer::Delivered),
+            Request::Signal(signal) => self.signal(signal).map(Answer::Signalled),
+            Request::Prune(roots, dry_run) => self.prune(roots, *dry_run).map(Answer::Pruned),
+            Request::ForgetSignals(before) => self.forget_signals(*before).map(|()| Answer::Done),
+            Request::ForgetWorkers(workers) => self.forget_workers(workers).map(Answer::Forgotten),
+        }
+    }
+
+    /// Runs a statement; tells how many rows it changed.
+    pub(super) fn run(&mut self, sql: &str, params: impl Params) -> Result<usize, Trouble> {
+        self.ran += 1;
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    }
+
+    /// The one row of a query, when there is one.
+    pub(super) fn row<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, Trouble> {
+        self.ran += 1;
+        Ok(self.connection.prepare_cached(sql)?.query_row(params, read).optional()?)
+    }
+
+    /// Every row of a query.
+    pub(super) fn rows<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, Trouble> {
+        self.ran += 1;
+        Ok(self.connection.prepare_cached(sql)?.query_map(params, read)?.collect::<Result<_, _>>()?)
+    }
+
+    /// The key of a run.
+    pub(super) fn run_key(&mut self, run: &RunId) -> Result<Option<i64>, Trouble> {
+        self.row("SELECT key FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0))
+    }
+
+    pub(super) fn worker_key(&mut self, worker: &WorkerId) -> Result<Option<i64>, Trouble> {
+        if let Some(key) = self.known.workers.get(worker) {
+            return Ok(Some(*key));
+        }
+        let found = self.row("SELECT key FROM workers WHERE id = ?1", [&*worker.0], |row| row.get(0))?;
+        if let Some(key) = found {
+            self.known.workers.insert(worker.clone(), key);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn worker_key_or_new(&mut self, worker: &WorkerId) -> Result<i64, Trouble> {
+        if let Some(key) = self.worker_key(worker)? {
+            return Ok(key);
+        }
+        self.run("INSERT INTO workers (id) VALUES (?1)", [&*worker.0])?;
+        let key = self.connection.last_insert_rowid();
+        self.known.workers.insert(worker.clone(), key);
+        Ok(key)
+    }
+
+    /// The next place in the queue.
+    pub(super) fn next_ready(&mut self) -> Result<i64, Trouble> {
+        let last = match self.last_ready {
+            Some(last) => last,
+            None => {
+                let last = "SELECT ready FROM runs WHERE ready IS NOT NULL ORDER BY ready DESC LIMIT 1";
+                self.row(last, [], |row| row.get(0))?.unwrap_or_default()
+            }
+        };
+        self.last_ready = Some(last + 1);
+        self.told = Told { here: true, elsewhere: true };
+        Ok(last + 1)
+    }
+
+    /// Whether the worker of this key belongs to this process.
+    pub(super) fn is_own(&self, key: i64) -> bool {
+        let found = self.known.workers.iter().try_for_each(|(id, known)| match *known == key {
+            true => ControlFlow::Break(id),
+            false => ControlFlow::Continue(()),
+        });
+        matches!(found, ControlFlow::Break(id) if self.workers.is_mine(id))
+    }
+
+    fn forget_workers(&mut self, workers: &[WorkerId]) -> Result<Vec<WorkerId>, Trouble> {
+        let mut forgotten = Vec::new();
+        for worker in workers {
+            let Some(key) = self.worker_key(worker)? else {
+                forgotten.push(worker.clone());
+                continue;
+            };
+            let used = self.row("SELECT 1 FROM runs WHERE owner = ?1 LIMIT 1", [key], |_| Ok(()))?;
+            if used.is_none() {
+                self.run("DELETE FROM workers WHERE key = ?1", [key])?;
+                self.known.workers.remove(worker);
+                forgotten.push(worker.clone());
+            }
+        }
+        Ok(forgotten)
+    }
+}
