@@ -23,10 +23,13 @@ impl Tx<'_> {
     pub(super) fn claim(&mut self, claim: &Claim, own: &[WorkerId]) -> Result<Vec<Lease>, Trouble> {
         let within = match &claim.within {
             None => None,
-            Some(root) => match self.run_key(root)? {
-                Some(key) => Some(key),
-                None => return Ok(Vec::new()),
-            },
+            Some(root) => {
+                let sql = "SELECT key FROM runs WHERE id = ?1 AND root IS NULL";
+                match self.row(sql, [root.as_str()], |row| row.get::<_, i64>(0))? {
+                    Some(key) => Some(key),
+                    None => return Ok(Vec::new()),
+                }
+            }
         };
         let mut leases = self.orphans(claim, within, own)?;
         let room = claim.limit.saturating_sub(leases.len());

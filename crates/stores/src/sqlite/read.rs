@@ -91,6 +91,13 @@ pub(super) fn key_of(connection: &Connection, run: &RunId) -> Result<Option<i64>
     statement.query_row([run.as_str()], |row| row.get(0)).optional().map_err(failed)
 }
 
+/// The key of a caller's run.
+fn root_key_of(connection: &Connection, run: &RunId) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT key FROM runs WHERE id = ?1 AND root IS NULL";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.query_row([run.as_str()], |row| row.get(0)).optional().map_err(failed)
+}
+
 /// The start of a run as it was packed, unpacked.
 pub(super) fn start_bytes(connection: &Connection, key: i64) -> Result<Vec<u8>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT start FROM starts WHERE run = ?1").map_err(failed)?;
@@ -240,13 +247,13 @@ pub(super) fn list(connection: &Connection, query: &Query) -> Result<Page, Store
     }
     for (run, column) in [(&query.parent, "parent"), (&query.root, "root")] {
         let Some(run) = run else { continue };
-        let Some(key) = key_of(connection, run)? else { return Ok(Page::default()) };
-        match column {
-            "root" => add("(runs.root = ? OR runs.key = ?)".into(), Box::new(key)),
-            _ => {
-                let root = "(SELECT coalesce(root, key) FROM runs WHERE key = ?)";
-                add(format!("(runs.root = {root} AND runs.parent = ?)"), Box::new(key));
-            }
+        let key = if column == "root" { root_key_of(connection, run)? } else { key_of(connection, run)? };
+        let Some(key) = key else { return Ok(Page::default()) };
+        if column == "root" {
+            add("(runs.root = ? OR runs.key = ?)".into(), Box::new(key));
+        } else {
+            let root = "(SELECT coalesce(root, key) FROM runs WHERE key = ?)";
+            add(format!("(runs.root = {root} AND runs.parent = ?)"), Box::new(key));
         }
     }
     if !query.statuses.is_empty() {
@@ -279,7 +286,7 @@ pub(super) fn next_due(connection: &Connection, within: Option<&RunId>) -> Resul
             connection.prepare_cached(sql).and_then(|mut found| found.query_row([], |row| row.get(0)))
         }
         Some(root) => {
-            let Some(key) = key_of(connection, root)? else { return Ok(None) };
+            let Some(key) = root_key_of(connection, root)? else { return Ok(None) };
             let sql = "SELECT min(wake_at) FROM (SELECT wake_at FROM runs WHERE key = ?1 UNION ALL \
                  SELECT min(wake_at) FROM runs WHERE root = ?1 AND wake_at IS NOT NULL)";
             connection.prepare_cached(sql).and_then(|mut found| found.query_row([key], |row| row.get(0)))

@@ -13,7 +13,7 @@ use super::setup::{BUNDLE, Process, audit_row, child, commit, id, message, run, 
 use crate::fake::MemoryStore;
 use crate::store::{Claim, Commit, Created, Head, Keep, Lease, Query, Retention, Signal, Signalled, Store, WorkerId};
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 4;
 const STEPS: u64 = 250;
 
 /// SplitMix64: the seed names the whole history.
@@ -337,6 +337,7 @@ pub(super) async fn behaves_like_the_store_in_memory(harness: Arc<dyn Harness>) 
         };
         let mut reference = side(open).await;
         let mut tested = side(async || Process::open(&harness).await).await;
+        let mut history = Vec::new();
         let mut chance = Chance { seed, state: seed };
         for seen in 0..STEPS {
             let event = event(&mut chance, &reference, seen);
@@ -346,7 +347,8 @@ pub(super) async fn behaves_like_the_store_in_memory(harness: Arc<dyn Harness>) 
             };
             let expected = happen(&mut reference, &event, one).await;
             let found = happen(&mut tested, &event, two).await;
-            assert_eq!(found, expected, "seed {seed}, event {seen}: {event:?}");
+            assert_eq!(found, expected, "seed {seed}, event {seen}: {event:?}, after {history:#?}");
+            history.push(format!("{event:?} -> {found}"));
             if seen % 10 == 9 {
                 let (expected, found) = (picture(&reference).await, picture(&tested).await);
                 assert_eq!(found, expected, "seed {seed}, after event {seen}: {event:?}");

@@ -188,8 +188,13 @@ impl Data {
     }
 
     pub(super) fn claim(&mut self, claim: &Claim, dead: &BTreeSet<WorkerId>) -> Vec<Lease> {
+        let is_dead = |row: &Row| row.owner.as_ref().is_some_and(|owner| dead.contains(owner));
+        // A run that was taken after its end, to be tried again, is over as before.
+        for row in self.runs.values_mut().filter(|row| row.is_over() && is_dead(row)) {
+            row.owner = None;
+        }
         let inside = |row: &Row| claim.within.as_ref().is_none_or(|root| row.start.root == *root);
-        let orphaned = |row: &Row| !row.is_over() && row.owner.as_ref().is_some_and(|owner| dead.contains(owner));
+        let orphaned = |row: &Row| !row.is_over() && is_dead(row);
         let ranked = |row: &Row| match (row.ready, row.wake_at) {
             _ if !inside(row) => None,
             _ if orphaned(row) => Some((0, row.place, row.place)),
