@@ -1,0 +1,125 @@
+//! The commands: one file each. This one finds the right one and sets up logging and threads for it.
+
+mod bench;
+mod diagnostics;
+mod explain;
+mod graph;
+mod reference;
+mod replay;
+mod run;
+mod runs;
+mod signal;
+mod store;
+mod test;
+mod validate;
+
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::args::{self, Cli, Command};
+use crate::config::{LogFormat, unknown_variables};
+use crate::exit::{Exit, Problem};
+use crate::output::{Output, note};
+
+/// Runs the command.
+///
+/// # Errors
+/// What went wrong, with the exit code for it.
+pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
+    let Cli { global, command } = cli;
+    match &command {
+        Command::Completions(args) => return Ok(reference::completions(output, global.json, args)),
+        Command::Docs(args) => return reference::docs(output, args),
+        Command::ExplainSchema(args) => return explain::explain(output, args),
+        _ => {}
+    }
+    let mut app = App::load(output, &global, machine(&command))?;
+    logging(&app)?;
+    if let Command::Config(args) = &command {
+        return Ok(reference::config(&app, args));
+    }
+    for name in unknown_variables() {
+        tracing::warn!(variable = name, "an environment variable names no key of the configuration");
+    }
+    match command {
+        Command::Validate(args) => validate::validate(&app, &args),
+        Command::Graph(args) => graph::graph(&app, &args),
+        Command::Test(args) => test::test(&app, &args),
+        Command::Bench(args::Bench::Start(args)) => bench::start(&app, args),
+        command => runtime(&app)?.block_on(perform(&mut app, command)),
+    }
+}
+
+/// Commands that need the store.
+async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
+    use args::Runs;
+    match command {
+        Command::Run(args) => run::run(app, args).await,
+        Command::Resume(args) => run::resume(app, args).await,
+        Command::Signal(args) => signal::signal(app, args).await,
+        Command::Runs(Runs::List(args)) => runs::list(app, args).await,
+        Command::Runs(Runs::Show(args)) => runs::show(app, args).await,
+        Command::Runs(Runs::Journal(args)) => runs::journal(app, args).await,
+        Command::Runs(Runs::Watch(args)) => runs::watch(app, args).await,
+        Command::Runs(Runs::Cancel(args)) => runs::cancel(app, args).await,
+        Command::Runs(Runs::Pause(args)) => runs::pause(app, args).await,
+        Command::Runs(Runs::Unpause(args)) => runs::unpause(app, args).await,
+        Command::Runs(Runs::Retry(args)) => runs::retry(app, args).await,
+        Command::Runs(Runs::Fork(args)) => runs::fork(app, args).await,
+        Command::Runs(Runs::Prune(args)) => runs::prune(app, args).await,
+        Command::Replay(args) => replay::replay(app, args).await,
+        Command::Verify(args) => replay::verify(app, args).await,
+        Command::Fsck(args) => store::fsck(app, args).await,
+        Command::Backup(args) => store::backup(app, args).await,
+        Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,
+        Command::Bench(args::Bench::Floor(args)) => bench::floor(app, args).await,
+        Command::Bench(args::Bench::Steps(args)) => bench::steps(app, args).await,
+        Command::Bench(args::Bench::Park(args)) => bench::park(app, args).await,
+        Command::Bench(args::Bench::Start(_))
+        | Command::Completions(_)
+        | Command::Docs(_)
+        | Command::ExplainSchema(_)
+        | Command::Config(_)
+        | Command::Validate(_)
+        | Command::Graph(_)
+        | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
+    }
+}
+
+/// The machine document that a command is about; the configuration beside it counts.
+fn machine(command: &Command) -> Option<&Path> {
+    match command {
+        Command::Run(args) => Some(&args.machine),
+        Command::Graph(args) => Some(&args.machine),
+        Command::Diagnostics(args) => args.machine.as_deref(),
+        Command::Validate(args) => args.paths.first().filter(|path| path.is_file()).map(std::path::PathBuf::as_path),
+        _ => None,
+    }
+}
+
+fn runtime(app: &App) -> Result<tokio::runtime::Runtime, Problem> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(app.loaded.config.worker.threads.max(1))
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new(Exit::Unreachable, "cli.io", format!("cannot start threads: {error}")))
+}
+
+fn logging(app: &App) -> Result<(), Problem> {
+    let log = &app.loaded.config.log;
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
+        Problem::new(Exit::Invalid, "cli.config", format!("`log.filter` is not valid: {error}"))
+            .hint("`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `windlass_runtime=debug`")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let installed = match log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if installed.is_err() {
+        note("warning: logging is set up already");
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! `windlass runs`: lists runs, shows one, and steers them. One file for each group of subcommands.
+
+mod list;
+mod steer;
+mod show;
+mod watch;
+
+pub(crate) use list::{list, prune};
+pub(crate) use show::{journal, replayed, show};
+pub(crate) use steer::{cancel, fork, pause, retry, unpause};
+pub(crate) use watch::watch;

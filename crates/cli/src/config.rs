@@ -1,0 +1,234 @@
+//! The configuration: every key, its default, and where its value comes from.
+//!
+//! Flags win over the environment, that over `windlass.toml`, that over the preset, that over the defaults. An
+//! unknown key is an error. The reference page is generated from the types here.
+
+mod load;
+mod quantity;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use windlass::wire::ProviderConfig;
+use windlass_core::budget::Ceilings;
+
+pub(crate) use load::{FILE_NAME, Loaded, Origin, load, unknown_variables};
+pub(crate) use quantity::{Bytes, Span};
+
+/// The whole of `windlass.toml`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// The set of defaults: `dev-safe` or `prod-safe`.
+    pub preset: Preset,
+    /// Where runs are stored: `sqlite:PATH`, or `memory:` for nothing that lasts. A path is relative to the working
+    /// directory. Default: `sqlite:.windlass/windlass.db`.
+    pub store: StoreUrl,
+    /// A price book file, relative to this file. Default: the book that comes with this build.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prices: Option<PathBuf>,
+    /// How documents are read.
+    pub documents: Documents,
+    /// How `windlass run` and `resume` behave.
+    pub run: RunDefaults,
+    /// Ceilings of every run that is started; a document or a flag may lower them.
+    pub limits: Limits,
+    /// How this process works.
+    pub worker: Worker,
+    /// What is logged to stderr.
+    pub log: Log,
+    /// Who serves models, by the name that documents use as `provider`. `openai`, `anthropic` and the like need no
+    /// entry when their key is in the environment.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Hooks by the name that documents use; `"*"` catches every name that has none.
+    pub hooks: BTreeMap<String, windlass_tools::config::HookConfig>,
+    /// Tools by the name that models use.
+    pub tools: BTreeMap<String, windlass_tools::config::ToolConfig>,
+    /// Actions by the name that states use; an action without an entry goes to the hooks of its state.
+    pub actions: BTreeMap<String, windlass_tools::config::ToolConfig>,
+}
+
+/// A set of defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Preset {
+    /// For writing machines: warnings stay warnings, and keys written into documents are accepted.
+    #[default]
+    DevSafe,
+    /// For production: warnings are errors, keys in documents and tools without a contract are refused, and every run
+    /// has ceilings.
+    ProdSafe,
+}
+
+/// Where runs are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(crate) struct StoreUrl(pub String);
+
+impl Default for StoreUrl {
+    fn default() -> Self {
+        Self("sqlite:.windlass/windlass.db".into())
+    }
+}
+
+/// How documents are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Documents {
+    /// Whether warnings are errors. Default: `false`; `true` in `prod-safe`.
+    pub strict: bool,
+    /// Whether a key may be written into a document. Default: `true`; `false` in `prod-safe`.
+    pub inline_keys: bool,
+    /// Whether a tool or action without `class` and `idempotency` is accepted. Default: `true`; `false` in
+    /// `prod-safe`.
+    pub undeclared_tools: bool,
+}
+
+impl Default for Documents {
+    fn default() -> Self {
+        Self { strict: false, inline_keys: true, undeclared_tools: true }
+    }
+}
+
+/// How `windlass run` and `resume` behave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RunDefaults {
+    /// How long a command waits for timers before it exits with 7. Default: `60s`.
+    pub wait: Span,
+}
+
+impl Default for RunDefaults {
+    fn default() -> Self {
+        Self { wait: Span(60_000) }
+    }
+}
+
+/// Ceilings of every run. What is not set has no ceiling but the document's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// Steps of a run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Children and launches of a run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches: Option<u64>,
+    /// Model calls of a run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_calls: Option<u64>,
+    /// Tool calls of a run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<u64>,
+    /// Tokens in and out of a run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Cost in millionths of a US dollar of a run and all below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
+    /// Nesting of child machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
+    /// Wall clock from the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall: Option<Span>,
+}
+
+impl Limits {
+    /// The ceilings that a run starts with.
+    #[must_use]
+    pub(crate) fn ceilings(&self) -> Ceilings {
+        Ceilings {
+            steps: self.steps,
+            launches: self.launches,
+            model_calls: self.model_calls,
+            tool_calls: self.tool_calls,
+            tokens: self.tokens,
+            cost_micros: self.cost_micros,
+            depth: self.depth,
+            wall_ms: self.wall.map(|span| span.0),
+        }
+    }
+}
+
+/// How this process works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Worker {
+    /// Runs worked on at the same time. Default: `256`.
+    pub claim_slots: usize,
+    /// Calls out at the same time. Default: `64`.
+    pub call_slots: usize,
+    /// How long an interrupted process lets calls finish before it hands its runs back. Default: `10s`.
+    pub grace: Span,
+    /// Threads of this process. Default: `2`.
+    pub threads: usize,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self { claim_slots: 256, call_slots: 64, grace: Span(10_000), threads: 2 }
+    }
+}
+
+/// What is logged to stderr.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `windlass_runtime=debug`. Default: `warn`.
+    pub filter: String,
+    /// `text` or `json`. Default: `text`.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "warn".into(), format: LogFormat::Text }
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Preset {
+    /// The keys that the preset sets, as TOML.
+    #[must_use]
+    pub(crate) fn keys(self) -> &'static str {
+        match self {
+            Self::DevSafe => "",
+            Self::ProdSafe => concat!(
+                "[documents]\nstrict = true\ninline_keys = false\nundeclared_tools = false\n",
+                "[limits]\nsteps = 1000\nmodel_calls = 1000\ntool_calls = 1000\nlaunches = 1000\n",
+                "tokens = 10000000\ncost_micros = 10000000\n",
+            ),
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::DevSafe => "dev-safe",
+            Self::ProdSafe => "prod-safe",
+        }
+    }
+}
+
+impl Config {
+    /// The JSON Schema of `windlass.toml`.
+    #[must_use]
+    pub(crate) fn schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
+    }
+}

@@ -1,0 +1,177 @@
+//! How the process ends: the documented exit codes, and the error that a command reports.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json, json};
+use windlass_core::failure::Code;
+use windlass_ports::store::StoreError;
+
+/// The exit codes. Scripts rely on them: a number never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done.
+    Ok = 0,
+    /// A fault of Windlass itself.
+    Bug = 1,
+    /// Wrong usage, or a document, configuration or input that is not valid.
+    Invalid = 2,
+    /// The run failed; also a failed test, finding of `fsck` or difference of `verify`.
+    Failed = 3,
+    /// Not found, or refused because of what is stored.
+    Rejected = 4,
+    /// The command itself was denied before any run existed.
+    Denied = 5,
+    /// The store, or something else the command needs, cannot be reached.
+    Unreachable = 6,
+    /// The run is parked: it waits for a person, a signal, or a time beyond `--wait`.
+    Parked = 7,
+    /// Stopped by a signal from the terminal or the system.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// Every code with its meaning, for the documentation.
+    pub(crate) const TABLE: &'static [(Self, &'static str)] = &[
+        (Self::Ok, "done"),
+        (Self::Bug, "a fault of Windlass itself"),
+        (Self::Invalid, "wrong usage, or a document, configuration or input that is not valid"),
+        (
+            Self::Failed,
+            "the run failed (a limit without an approval path too), a test failed, or a check found something",
+        ),
+        (Self::Rejected, "not found, or refused because of what is stored"),
+        (Self::Denied, "the command itself was denied before any run existed"),
+        (Self::Unreachable, "the store or another dependency cannot be reached"),
+        (Self::Parked, "the run is parked: it waits for a person, a signal, or a time beyond `--wait`"),
+        (Self::Interrupted, "interrupted; the run can be resumed at once"),
+    ];
+
+    /// The number.
+    #[must_use]
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a command did not do what was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    /// How the process ends.
+    pub exit: Exit,
+    /// A stable word: a code of the engine, or `cli.*`.
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+    /// More members of the JSON form's `error`.
+    pub detail: Map<String, Json>,
+}
+
+impl Problem {
+    /// A problem with an exit code, a stable word and a text.
+    #[must_use]
+    pub(crate) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
+        Self { exit, code, message: message.into(), hint: None, detail: Map::new() }
+    }
+
+    /// Wrong usage or input.
+    #[must_use]
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Exit::Invalid, "cli.invalid", message)
+    }
+
+    /// No such run.
+    #[must_use]
+    pub(crate) fn unknown_run(run: &str) -> Self {
+        Self::new(Exit::Rejected, "cli.not_found", format!("no run `{run}` in this store"))
+            .hint("`windlass runs list` shows the runs; `--store` chooses the store")
+    }
+
+    /// Refused because of what is stored.
+    #[must_use]
+    pub(crate) fn rejected(message: impl Into<String>) -> Self {
+        Self::new(Exit::Rejected, Code::StoreConflict.as_str(), message)
+    }
+
+    /// A fault of Windlass.
+    #[must_use]
+    pub(crate) fn bug(message: impl Into<String>) -> Self {
+        Self::new(Exit::Bug, Code::InternalInvariant.as_str(), message)
+    }
+
+    /// The same with a way out.
+    #[must_use]
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// The same with one more member of the JSON form.
+    #[must_use]
+    pub(crate) fn detail(mut self, key: &str, value: impl Into<Json>) -> Self {
+        self.detail.insert(key.into(), value.into());
+        self
+    }
+
+    /// The JSON form: `{"error": {"code", "message", "hint"?, ...}}`.
+    #[must_use]
+    pub(crate) fn document(&self) -> Json {
+        let mut error = Map::new();
+        error.insert("code".into(), self.code.into());
+        error.insert("message".into(), self.message.clone().into());
+        if let Some(hint) = &self.hint {
+            error.insert("hint".into(), hint.clone().into());
+        }
+        error.extend(self.detail.clone());
+        json!({ "error": error })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let (exit, code) = match &error {
+            StoreError::Unavailable(_) | StoreError::NewerSchema { .. } => {
+                (Exit::Unreachable, Code::StoreUnavailable.as_str())
+            }
+            StoreError::Corrupt(_) => (Exit::Unreachable, Code::StoreCorrupt.as_str()),
+            StoreError::Invalid(_) => (Exit::Invalid, "cli.invalid"),
+        };
+        let hint = match &error {
+            StoreError::Unavailable(_) => "check that the path of `--store` can be written and its disk has space",
+            StoreError::NewerSchema { .. } => "use the build that wrote this store, or a newer one",
+            StoreError::Corrupt(_) => "`windlass fsck` lists what is damaged; restore a copy made by `windlass backup`",
+            StoreError::Invalid(_) => "`--store sqlite:PATH` names a store",
+        };
+        Self::new(exit, code, error.to_string()).hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_documented_once() {
+        let codes: Vec<u8> = Exit::TABLE.iter().map(|(exit, _)| exit.code()).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 130]);
+    }
+
+    #[test]
+    fn the_json_form_carries_code_message_and_hint() {
+        let problem = Problem::unknown_run("x").detail("run_id", "x");
+        let document = problem.document();
+        assert_eq!(document["error"]["code"], "cli.not_found");
+        assert_eq!(document["error"]["run_id"], "x");
+        assert!(document["error"]["hint"].is_string());
+    }
+}

@@ -1,0 +1,88 @@
+//! Reading a run's journal outside of the engine: records with their large values in place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windlass_core::ids::{Digest, RunId};
+use windlass_core::journal::Record;
+use windlass_core::run::{Run, Start};
+use windlass_ports::store::{JournalRow, Store};
+use windlass_runtime::fold;
+
+use crate::exit::{Exit, Problem};
+
+/// Rows read from the store at a time.
+const PAGE_ROWS: usize = 256;
+
+/// Rows of a run's journal, page by page.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    store: Arc<dyn Store>,
+    run: RunId,
+    after: u64,
+}
+
+impl Reader {
+    /// Reads the journal of `run` from after a version.
+    #[must_use]
+    pub(crate) fn new(store: Arc<dyn Store>, run: RunId, after: u64) -> Self {
+        Self { store, run, after }
+    }
+
+    /// The version up to which was read.
+    #[must_use]
+    pub(crate) fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// The next records; none when there are no more for the time being.
+    ///
+    /// # Errors
+    /// The store cannot be read, or its content is damaged.
+    pub(crate) async fn next(&mut self, limit: usize) -> Result<Vec<Record>, Problem> {
+        let rows = self.store.journal(self.run.clone(), self.after, limit.min(PAGE_ROWS)).await?;
+        let blobs = blobs(&*self.store, &rows).await?;
+        let mut records = Vec::with_capacity(rows.len());
+        for row in rows {
+            records.push(fold::read(&row, &blobs).map_err(|error| damaged(&self.run, &error))?);
+            self.after = row.version;
+        }
+        Ok(records)
+    }
+}
+
+/// A run as it is stored, from its latest snapshot on.
+///
+/// # Errors
+/// The store cannot be read, has no such run, or its content is damaged.
+pub(crate) async fn current(store: &dyn Store, run: &RunId) -> Result<Run, Problem> {
+    let stored = store.load(run.clone()).await?.ok_or_else(|| Problem::unknown_run(run.as_str()))?;
+    let blobs = blobs(store, &stored.records).await?;
+    let folded = fold::fold(stored.start, stored.snapshot.as_deref(), &stored.records, &blobs);
+    folded.map(|folded| folded.run).map_err(|error| damaged(run, &error))
+}
+
+/// How a run begins.
+///
+/// # Errors
+/// The store cannot be read, or has no such run.
+pub(crate) async fn start(store: &dyn Store, run: &RunId) -> Result<Start, Problem> {
+    let stored = store.load(run.clone()).await?.ok_or_else(|| Problem::unknown_run(run.as_str()))?;
+    Ok(stored.start)
+}
+
+async fn blobs(store: &dyn Store, rows: &[JournalRow]) -> Result<BTreeMap<Digest, Vec<u8>>, Problem> {
+    let mut found = BTreeMap::new();
+    for digest in fold::references(rows) {
+        if let Some(bytes) = store.blob(digest).await? {
+            found.insert(digest, bytes);
+        }
+    }
+    Ok(found)
+}
+
+/// Stored bytes that are not what was written.
+pub(crate) fn damaged(run: &RunId, error: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Exit::Unreachable, "store.corrupt", format!("run `{run}` cannot be read: {error}"))
+        .hint("`windlass fsck` lists what is damaged; restore a copy made by `windlass backup`")
+}

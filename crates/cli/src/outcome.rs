@@ -1,0 +1,126 @@
+//! How a run ended, as the document that `run` and `resume` print, and as an exit code.
+
+use serde_json::{Value as Json, json};
+use windlass_core::ids::RunId;
+use windlass_core::input::Ending;
+use windlass_runtime::{EngineError, Report, SubmitError, Waiting};
+
+use crate::exit::{Exit, Problem};
+use crate::output::time;
+
+/// The document and the exit code of a run.
+#[must_use]
+pub(crate) fn of(report: &Report) -> (Json, Exit) {
+    let run_id = report.run.id().as_str();
+    match &report.run.ending {
+        Some(Ending::Completed { output }) if report.head.status.is_final() => (Json::from(output), Exit::Ok),
+        Some(Ending::Failed { failure, state }) if report.head.status.is_final() => {
+            let mut error = json!({
+                "code": failure.code.as_str(),
+                "message": &*failure.message,
+                "state": state.as_deref(),
+                "type": &*failure.display_type(),
+            });
+            if let (Json::Object(map), Some(status)) = (&mut error, failure.status) {
+                map.insert("status".into(), status.into());
+            }
+            if let (Json::Object(map), false) = (&mut error, failure.detail.is_null()) {
+                map.insert("detail".into(), Json::from(&failure.detail));
+            }
+            (json!({ "error": error, "run_id": run_id }), Exit::Failed)
+        }
+        Some(Ending::Cancelled { reason }) if report.head.status.is_final() => {
+            let error = json!({ "code": "run.cancelled", "message": &**reason, "state": report.run.state.as_deref() });
+            (json!({ "error": error, "run_id": run_id }), Exit::Failed)
+        }
+        _ => {
+            let waits: Vec<Json> = report.waits.iter().map(wait).collect();
+            (json!({ "run_id": run_id, "status": status(report), "waits": waits }), Exit::Parked)
+        }
+    }
+}
+
+/// A run that waits for something reads `waiting`, whatever its children do meanwhile.
+fn status(report: &Report) -> &'static str {
+    use windlass_core::run::Status;
+    match report.head.status {
+        held @ (Status::Paused | Status::Attention | Status::Quarantined) if !has_signal_wait(report) => held.as_str(),
+        _ => "waiting",
+    }
+}
+
+fn has_signal_wait(report: &Report) -> bool {
+    report.waits.iter().any(|wait| wait.channel.is_some() || &*wait.kind == "timer")
+}
+
+/// One wait: `{"kind", "run_id", "channel"?, "at"?}`.
+#[must_use]
+pub(crate) fn wait(wait: &Waiting) -> Json {
+    let mut json = json!({ "kind": &*wait.kind, "run_id": wait.run.as_str() });
+    if let Json::Object(map) = &mut json {
+        if let Some(channel) = &wait.channel {
+            map.insert("channel".into(), (**channel).into());
+        }
+        if let Some(at) = wait.at {
+            map.insert("at".into(), time(at).into());
+        }
+    }
+    json
+}
+
+/// One wait as words.
+#[must_use]
+pub(crate) fn described(wait: &Waiting) -> String {
+    let until = wait.at.map(|at| format!(" until {}", time(at))).unwrap_or_default();
+    match (&*wait.kind, &wait.channel) {
+        ("signal", Some(channel)) => format!("a signal on `{channel}`{until} (run {})", wait.run),
+        (kind, Some(channel)) => {
+            format!("a person, about an {kind}, who answers on `{channel}`{until} (run {})", wait.run)
+        }
+        ("timer", None) => format!("a time{} (run {})", until.replace(" until", ""), wait.run),
+        (kind, None) => format!("{kind} (run {})", wait.run),
+    }
+}
+
+/// The document of a command that was interrupted.
+#[must_use]
+pub(crate) fn interrupted(run: &RunId) -> Json {
+    json!({ "run_id": run.as_str(), "status": "interrupted" })
+}
+
+/// A failure of the engine as a problem of the command.
+#[must_use]
+pub(crate) fn engine_problem(error: EngineError) -> Problem {
+    match error {
+        EngineError::Store(error) => error.into(),
+        EngineError::Fold { .. } => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(inner) = source {
+                text.push_str(&format!(": {inner}"));
+                source = inner.source();
+            }
+            Problem::new(Exit::Unreachable, "store.corrupt", text)
+                .hint("`windlass fsck` lists what is damaged; restore a copy made by `windlass backup`")
+        }
+        EngineError::Stranded { .. } => Problem::new(Exit::Bug, "internal.invariant", error.to_string()),
+        EngineError::Rejected { reason, run } => Problem::rejected(format!("run `{run}`: {reason}")),
+        EngineError::NotFound(run) => Problem::unknown_run(run.as_str()),
+    }
+}
+
+/// A submission that was refused, as a problem of the command.
+#[must_use]
+pub(crate) fn submit_problem(error: SubmitError) -> Problem {
+    match error {
+        SubmitError::Store(error) => error.into(),
+        SubmitError::Conflict { .. } => Problem::rejected(error.to_string())
+            .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"),
+        SubmitError::Id { source, .. } => Problem::invalid(source.to_string()),
+        SubmitError::TooLarge { .. } | SubmitError::TooDeep { .. } => {
+            Problem::new(Exit::Invalid, "run.too_large", error.to_string())
+                .hint("pass a reference to the data, such as a path or an address, instead of the data")
+        }
+        SubmitError::NoEntry(_) => Problem::bug(error.to_string()),
+    }
+}

@@ -1,0 +1,199 @@
+//! The only place that prints. stdout carries the payload and nothing else; stderr carries everything else.
+//!
+//! A closed pipe is not an error: whoever reads has seen enough, and the process ends with 0.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::exit::Problem;
+
+/// How the payload is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One JSON document, or one per line for commands that follow something.
+    Json,
+    /// Tables and sentences for people.
+    Text,
+}
+
+/// Where a command's results go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    form: Form,
+    quiet: bool,
+    pretty: bool,
+}
+
+impl Output {
+    /// JSON when asked for, or when stdout is not a terminal and `plain` does not ask for text.
+    #[must_use]
+    pub(crate) fn new(json: bool, plain: bool, quiet: bool) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let form = if json || (!terminal && !plain) { Form::Json } else { Form::Text };
+        Self { form, quiet, pretty: terminal }
+    }
+
+    /// How the payload is written.
+    #[must_use]
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Whether notes for people are wanted.
+    #[must_use]
+    pub(crate) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Writes one JSON document.
+    pub(crate) fn document<T: Serialize + ?Sized>(&self, value: &T) {
+        let stdout = io::stdout();
+        let mut out = io::BufWriter::new(stdout.lock());
+        let written = if self.pretty {
+            serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)
+        } else {
+            serde_json::to_writer(&mut out, value).map_err(io::Error::from)
+        };
+        finish(written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+    }
+
+    /// Writes one JSON document on one line.
+    pub(crate) fn line<T: Serialize + ?Sized>(&self, value: &T) {
+        let stdout = io::stdout();
+        let mut out = stdout.lock();
+        let text = serde_json::to_string(value).unwrap_or_default();
+        finish(writeln!(out, "{text}").and_then(|()| out.flush()));
+    }
+
+    /// Writes text as it is; a line feed is added when there is none.
+    pub(crate) fn text(&self, text: &str) {
+        let stdout = io::stdout();
+        let mut out = stdout.lock();
+        let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+        finish(out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes())).and_then(|()| out.flush()));
+    }
+
+    /// Writes a table, or the JSON form when that is wanted.
+    pub(crate) fn table<T: Serialize + ?Sized>(&self, value: &T, header: &[&str], rows: &[Vec<String>]) {
+        match self.form {
+            Form::Json => self.document(value),
+            Form::Text => self.text(&table(header, rows)),
+        }
+    }
+
+    /// Writes sentences, or the JSON form when that is wanted.
+    pub(crate) fn sentence<T: Serialize + ?Sized>(&self, value: &T, text: &str) {
+        match self.form {
+            Form::Json => self.document(value),
+            Form::Text => self.text(text),
+        }
+    }
+
+    /// Tells a person something, on stderr.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            note(text);
+        }
+    }
+
+    /// Reports a problem: text on stderr and, in JSON form, the error document on stdout.
+    pub(crate) fn problem(&self, problem: &Problem) {
+        report(problem);
+        if self.form == Form::Json {
+            self.document(&problem.document());
+        }
+    }
+}
+
+/// Shows help, the version, or what is wrong with the command line.
+#[must_use]
+pub(crate) fn usage(error: &clap::Error) -> crate::exit::Exit {
+    use clap::error::ErrorKind;
+    // stderr or stdout is gone when this fails, so there is nobody to tell.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => crate::exit::Exit::Ok,
+        _ => crate::exit::Exit::Invalid,
+    }
+}
+
+/// Writes a line to stderr, whatever was asked for. Colours are dropped where they are not wanted (`NO_COLOR`).
+pub(crate) fn note(text: &str) {
+    let mut err = anstream::stderr().lock();
+    // stderr is gone when this fails, so there is nobody to tell.
+    let _ = writeln!(err, "{}", text.trim_end_matches('\n')).and_then(|()| err.flush());
+}
+
+/// Writes a problem to stderr.
+pub(crate) fn report(problem: &Problem) {
+    let mut text = format!("\u{1b}[1;31merror\u{1b}[0m: {}", printable(&problem.message));
+    if let Some(hint) = &problem.hint {
+        text.push_str(&format!("\n \u{1b}[1;36mhint\u{1b}[0m: {}", printable(hint)));
+    }
+    note(&text);
+}
+
+/// A plain table: columns apart by two blanks, no lines, so that it reads well in a terminal and in a file.
+#[must_use]
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|cell| cell.to_uppercase()));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| printable(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// A point in time as RFC 3339 text in UTC.
+#[must_use]
+pub(crate) fn time(at: windlass_core::time::Timestamp) -> String {
+    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| at.0.to_string(), |time| time.to_string())
+}
+
+/// Text from outside with control characters made visible, so that it cannot steer a terminal.
+#[must_use]
+pub(crate) fn printable(text: &str) -> String {
+    if !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
+        return text.to_owned();
+    }
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            c if c.is_control() => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+fn finish(written: io::Result<()>) {
+    if let Err(error) = written {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        note(&format!("error: cannot write to stdout: {error}"));
+        std::process::exit(i32::from(crate::exit::Exit::Unreachable.code()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_others_are_made_visible() {
+        assert_eq!(printable("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\nc");
+    }
+
+    #[test]
+    fn tables_have_no_trailing_blanks() {
+        let text = table(&["run", "status"], &[vec!["a".into(), "completed".into()]]);
+        assert_eq!(text, "RUN  STATUS\na    completed");
+    }
+}

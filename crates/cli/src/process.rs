@@ -1,0 +1,46 @@
+//! What the operating system says about this process: memory, wakeups. Linux; elsewhere nothing is known.
+
+/// Memory in use, in bytes.
+#[must_use]
+pub(crate) fn resident_bytes() -> Option<u64> {
+    field("/proc/self/status", "VmRSS:").map(|kib| kib * 1024)
+}
+
+/// The most memory that was in use, in bytes.
+#[must_use]
+pub(crate) fn resident_bytes_peak() -> Option<u64> {
+    field("/proc/self/status", "VmHWM:").map(|kib| kib * 1024)
+}
+
+/// How often threads of this process gave up the processor to wait, all threads together.
+#[must_use]
+pub(crate) fn waits() -> Option<u64> {
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
+    let counts = tasks
+        .flatten()
+        .filter_map(|task| field(&task.path().join("status").to_string_lossy(), "voluntary_ctxt_switches:"));
+    Some(counts.sum())
+}
+
+/// Megabytes, for people.
+#[must_use]
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    (bytes as f64 / 1e5).round() / 10.0
+}
+
+fn field(path: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_uses_memory() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 1_000_000));
+        assert!(resident_bytes_peak() >= resident_bytes());
+        assert!(waits().is_some());
+    }
+}

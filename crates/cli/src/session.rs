@@ -1,0 +1,248 @@
+//! An engine for one command: wired from the configuration, watched, stopped by the signals of the terminal.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use windlass::wire::{self, Wiring};
+use windlass_core::ids::{Digest, RunId};
+use windlass_core::machine::Program;
+use windlass_ports::compile::Bundle;
+use windlass_ports::policy::AllowAll;
+use windlass_ports::store::Store;
+use windlass_ports::tool::Catalog;
+use windlass_runtime::{Driven, Engine, Parts, Scope, Settings, Stop, SystemClock};
+
+use crate::app::App;
+use crate::args::Follow;
+use crate::exit::{Exit, Problem};
+use crate::outcome;
+use crate::output;
+use crate::places;
+use crate::watcher::Watcher;
+
+/// The engine of one command.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The engine.
+    pub engine: Engine,
+    watcher: Arc<Watcher>,
+}
+
+/// What an engine needs beside the configuration.
+#[derive(Debug)]
+pub(crate) struct Materials<'a> {
+    /// Where runs live.
+    pub store: Arc<dyn Store>,
+    /// Tools, actions and hooks.
+    pub catalog: Catalog,
+    /// Keys that documents held, by reference.
+    pub secrets: BTreeMap<String, SecretString>,
+    /// The program that is run.
+    pub program: Option<&'a Program>,
+}
+
+impl Session {
+    /// Wires an engine.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, or an events file that cannot be written.
+    pub(crate) fn new(app: &App, wiring: &Wiring, materials: Materials<'_>, follow: &Follow) -> Result<Self, Problem> {
+        let models = wiring.models(&materials.secrets, materials.program).map_err(setting)?;
+        let watcher = Arc::new(Watcher::new(app.output, follow.events.as_deref())?);
+        let config = &app.loaded.config;
+        let wait = follow.wait.unwrap_or(config.run.wait);
+        let engine = Engine::new(Parts {
+            store: materials.store,
+            compiler: wire::compiler(),
+            model: Arc::new(models),
+            catalog: Arc::new(materials.catalog),
+            policy: Arc::new(AllowAll),
+            clock: Arc::new(SystemClock::new()),
+            observer: Arc::clone(&watcher) as Arc<dyn windlass_runtime::Observer>,
+            settings: Settings {
+                claim_slots: config.worker.claim_slots,
+                call_slots: config.worker.call_slots,
+                grace_ms: config.worker.grace.0,
+                wait_ms: wait.0,
+                ..Settings::default()
+            },
+        });
+        Ok(Self { engine, watcher })
+    }
+
+    /// Drives a run and everything below it for a short time, so that what was sent to it is taken up.
+    ///
+    /// # Errors
+    /// The store fails, or the run cannot be driven by this build.
+    pub(crate) async fn settle(&self, run: &RunId) -> Result<(), Problem> {
+        let stop = Stop::new();
+        let interrupts = tokio::spawn(interrupts(stop.clone()));
+        let graceful = stop.graceful.clone();
+        let patience = tokio::spawn(async move {
+            tokio::time::sleep(SETTLE).await;
+            graceful.cancel();
+        });
+        let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
+        interrupts.abort();
+        patience.abort();
+        self.watcher.finish();
+        driven.map(|_| ()).map_err(outcome::engine_problem)
+    }
+
+    /// Drives a run and everything below it, and prints how it ended.
+    ///
+    /// # Errors
+    /// The store fails, or the run cannot be driven by this build.
+    pub(crate) async fn follow(&self, app: &App, run: &RunId) -> Result<Exit, Problem> {
+        let stop = Stop::new();
+        let interrupts = tokio::spawn(interrupts(stop.clone()));
+        let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
+        interrupts.abort();
+        self.watcher.finish();
+        if driven.map_err(outcome::engine_problem)? == Driven::Stopped {
+            app.output.note(&format!("interrupted; go on with: windlass resume {run}{}", flags(app)));
+            app.output.document(&outcome::interrupted(run));
+            return Ok(Exit::Interrupted);
+        }
+        let report = self.engine.status(run).await.map_err(outcome::engine_problem)?;
+        let report = report.ok_or_else(|| Problem::unknown_run(run.as_str()))?;
+        let (document, exit) = outcome::of(&report);
+        if exit == Exit::Parked && !app.output.quiet() {
+            for wait in &report.waits {
+                output::note(&format!("waits: {}", outcome::described(wait)));
+            }
+            output::note(&format!("go on with: windlass resume {run}{}", flags(app)));
+        }
+        app.output.document(&document);
+        Ok(exit)
+    }
+}
+
+/// How long a command waits until an input that it sent is taken up.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// The flags that another command needs to find the same store and configuration.
+fn flags(app: &App) -> String {
+    let mut flags = String::new();
+    if app.store_url() != crate::config::StoreUrl::default().0 {
+        flags.push_str(&format!(" --store {}", app.store_url()));
+    }
+    flags
+}
+
+/// A setting that cannot be used.
+#[must_use]
+pub(crate) fn setting(error: wire::WireError) -> Problem {
+    let problem = Problem::new(Exit::Invalid, "cli.config", error.message);
+    let problem = match error.key {
+        Some(key) => problem.detail("key", key),
+        None => problem,
+    };
+    problem.hint(error.hint.unwrap_or_else(|| "`windlass config` shows every value and where it comes from".into()))
+}
+
+/// The wiring of a command about a machine in `folder`.
+#[must_use]
+pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
+    let config = &app.loaded.config;
+    Wiring {
+        folder: app.loaded.folder.clone(),
+        scripts: folder.to_owned(),
+        providers: config.providers.clone(),
+        prices: config.prices.clone(),
+        catalog: windlass_tools::CatalogConfig {
+            hooks: config.hooks.clone(),
+            tools: config.tools.clone(),
+            actions: config.actions.clone(),
+        },
+        require_contracts: !config.documents.undeclared_tools,
+        needs_secrets: true,
+        environment: Arc::new(|name| std::env::var_os(name)),
+    }
+}
+
+/// A session for a run that exists: with the program it is pinned to, and the configuration it was started with unless
+/// another one is given.
+///
+/// # Errors
+/// The bundle is missing or cannot be compiled, or a provider or hook that it needs is not configured.
+pub(crate) async fn of_run(
+    app: &mut App,
+    store: Arc<dyn Store>,
+    bundle: Digest,
+    follow: &Follow,
+) -> Result<Session, Problem> {
+    let mut folder = PathBuf::new();
+    if let Some(place) = places::recall(app.store_url(), bundle) {
+        folder = place.folder;
+        if app.loaded.file.is_none()
+            && let Some(config) = place.config.filter(|path| path.is_file())
+        {
+            let store = Some(app.store_url().to_owned());
+            let global = crate::args::Global { config: Some(config), store, ..app.global.clone() };
+            *app = App::load(app.output, &global, None)?;
+        }
+    }
+    let bytes = store.blob(bundle).await?;
+    let decoded = bytes.and_then(|bytes| Bundle::decode(&bytes).ok()).ok_or_else(|| {
+        Problem::new(Exit::Unreachable, "store.corrupt", format!("the bundle {} is missing", bundle.short()))
+    })?;
+    let program = wire::compiler()
+        .compile(&decoded)
+        .map_err(|error| Problem::new(Exit::Rejected, "spec.invalid", error.to_string()))?;
+    let wiring = wiring(app, &folder);
+    let catalog = wiring.catalog().map_err(setting)?;
+    check_configured(&decoded, &catalog)?;
+    let materials = Materials { store, catalog, secrets: BTreeMap::new(), program: Some(&program) };
+    Session::new(app, &wiring, materials, follow)
+}
+
+/// A run that needs a hook or tool which is not configured here would fail for good: refused before it goes on.
+fn check_configured(bundle: &Bundle, catalog: &Catalog) -> Result<(), Problem> {
+    let hooks = bundle.hooks.keys().filter(|name| catalog.hook(name).is_none());
+    let tools = bundle.tools.iter().map(|tool| &*tool.name).filter(|name| !catalog.tools.contains_key(*name));
+    let missing: Vec<&str> = hooks.map(String::as_str).chain(tools).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Exit::Invalid,
+        "cli.config",
+        format!("the run was started with {}, which the configuration here does not have", missing.join(", ")),
+    )
+    .hint("`--config FILE` names the configuration that the run was started with"))
+}
+
+/// The first signal stops gracefully, the second at once.
+async fn interrupts(stop: Stop) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    for token in [stop.graceful, stop.immediate] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        token.cancel();
+    }
+}
+
+/// An engine that only looks at runs.
+#[must_use]
+pub(crate) fn observer(store: Arc<dyn Store>) -> Engine {
+    Engine::new(Parts {
+        store,
+        compiler: wire::compiler(),
+        model: Arc::new(windlass_models::Models::builder().build()),
+        catalog: Arc::new(Catalog::default()),
+        policy: Arc::new(AllowAll),
+        clock: Arc::new(SystemClock::new()),
+        observer: Arc::new(windlass_runtime::Silent),
+        settings: Settings::default(),
+    })
+}

@@ -1,0 +1,190 @@
+//! What happens in a run, told to a person: one line for each thing worth knowing. No prompt, argument or output.
+
+use windlass_core::audit;
+use windlass_core::effect::{Outcome, WaitKind};
+use windlass_core::failure::Failure;
+use windlass_core::ids::{EffectId, RunId};
+use windlass_core::input::Ending;
+use windlass_core::journal::Entry;
+use windlass_core::run::{Hold, Run};
+use windlass_runtime::events::Seen;
+
+use crate::output::printable;
+
+/// The lines of one commit.
+#[must_use]
+pub(crate) fn lines(seen: Seen<'_>) -> Vec<String> {
+    let entered = seen.entries.iter().filter(|entry| matches!(entry, Entry::StateEntered { .. })).count() as u64;
+    let mut step = seen.run.step.saturating_sub(entered);
+    let mut lines = Vec::new();
+    for entry in seen.entries {
+        if matches!(entry, Entry::StateEntered { .. }) {
+            step += 1;
+        }
+        let line = way(entry, seen.run, step).or_else(|| call(entry, seen.audit)).or_else(|| others(entry, seen.run));
+        if let Some(line) = line {
+            lines.push(format!("{}{}", prefix(seen.run), printable(&line)));
+        }
+    }
+    lines
+}
+
+/// The run's way through its states.
+fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
+    Some(match entry {
+        Entry::RunStarted(start) if start.parent.is_none() => {
+            format!("run {} of {} started", start.id, start.machine_name)
+        }
+        Entry::RunStarted(start) => format!("{} started", start.machine_name),
+        Entry::StateEntered { state } => format!("{step}. {state}"),
+        Entry::FailureRaised { failure } => format!("   failed: {}", said(failure)),
+        Entry::FailureRouted { to, by, .. } => format!("   {by} leads to {to}"),
+        Entry::HoldPlaced { hold } => match hold {
+            Hold::Paused { reason } => format!("paused: {reason}"),
+            Hold::Attention { reason } => format!("needs attention: {reason}"),
+            Hold::Quarantined { reason } => format!("quarantined: {reason}"),
+        },
+        Entry::HoldLifted => "goes on".into(),
+        Entry::CancelRequested { reason } => format!("cancel requested: {reason}"),
+        Entry::CeilingNear { meter, used, ceiling } => {
+            format!("   near its limit: {used} of {ceiling} {}", meter.as_str())
+        }
+        Entry::CeilingsChanged { by, .. } => format!("limits changed by {by}"),
+        Entry::RunReopened => "tries its last state again".into(),
+        Entry::Migrated { .. } => "goes on with another version of its machine".into(),
+        Entry::RunEnded => end(run),
+        _ => return None,
+    })
+}
+
+/// Calls. Hooks that work are left out: there are several for each state.
+fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
+    match entry {
+        Entry::CallIntended { call, .. } => {
+            let kind = call.call.kind();
+            (kind != "hook").then(|| format!("   {} called", name(kind, call.call.target())))
+        }
+        Entry::AttemptFailed { effect, failure, .. } => {
+            Some(format!("   {} failed and is tried again: {}", named(audit, *effect).1, said(failure)))
+        }
+        Entry::CallSettled { effect, outcome, used, .. } => {
+            let (is_hook, name) = named(audit, *effect);
+            match outcome {
+                Outcome::Failed(failure) => Some(format!("   {name} failed: {}", said(failure))),
+                Outcome::Replied(_) => {
+                    Some(format!("   {name} answered, {} tokens{}", used.tokens, cost(used.cost_micros)))
+                }
+                Outcome::Returned(_) => (!is_hook).then(|| format!("   {name} answered")),
+            }
+        }
+        Entry::DoubtRaised { effect, .. } => {
+            Some(format!("   {} may or may not have happened", named(audit, *effect).1))
+        }
+        Entry::CallAbandoned { effect, .. } => {
+            let (is_hook, name) = named(audit, *effect);
+            (!is_hook).then(|| format!("   {name} abandoned"))
+        }
+        _ => None,
+    }
+}
+
+/// Waits and children.
+fn others(entry: &Entry, run: &Run) -> Option<String> {
+    Some(match entry {
+        Entry::WaitOpened { wait, .. } => match &wait.kind {
+            WaitKind::Signal => format!("   waits for a signal on `{}`", wait.channel),
+            WaitKind::Outcome { .. } | WaitKind::Approval { .. } => {
+                format!("   waits for a person, who answers on `{}`", wait.channel)
+            }
+        },
+        Entry::WaitClosed { signal: Some(_), .. } => "   signal received".into(),
+        Entry::ChildStarted { child, slot } => {
+            let word = if slot.is_some() { "child" } else { "launch" };
+            format!("   {word} {} starts", short(run, &child.id))
+        }
+        Entry::ChildSettled { child, ending, .. } => format!("   {} {}", short(run, child), ended(ending)),
+        _ => return None,
+    })
+}
+
+/// Who a line is about: nothing for the caller's run, the id below it for others.
+fn prefix(run: &Run) -> String {
+    match run.id().as_str().strip_prefix(run.start.root.as_str()) {
+        Some("") | None => String::new(),
+        Some(below) => format!("{below} "),
+    }
+}
+
+fn short<'a>(run: &Run, child: &'a RunId) -> &'a str {
+    child.as_str().strip_prefix(run.start.root.as_str()).unwrap_or(child.as_str())
+}
+
+fn name(kind: &str, target: &str) -> String {
+    format!("{} {target}", if kind == "model" { "agent" } else { kind })
+}
+
+/// Whether a call is one of a hook, and its name.
+fn named(audit: &[audit::Row], effect: EffectId) -> (bool, String) {
+    match audit.iter().find(|row| row.effect == effect) {
+        Some(row) => (&*row.kind == "hook", name(&row.kind, &row.target)),
+        None => (false, format!("call {effect}")),
+    }
+}
+
+fn said(failure: &Failure) -> String {
+    let line = failure.message.lines().next().unwrap_or_default();
+    format!("{}: {line}", failure.code)
+}
+
+fn ended(ending: &Ending) -> String {
+    match ending {
+        Ending::Completed { .. } => "completed".into(),
+        Ending::Failed { failure, .. } => format!("failed: {}", said(failure)),
+        Ending::Cancelled { reason } => format!("cancelled: {reason}"),
+    }
+}
+
+fn end(run: &Run) -> String {
+    let used = run.used();
+    let how = run.ending.as_ref().map_or_else(|| "ended".to_owned(), ended);
+    let millis = run.now.since_ms(run.started_at);
+    format!(
+        "{how} after {}, {}, {} tokens{} in {}.{:03} s",
+        counted(run.step, "step"),
+        counted(used.model_calls, "model call"),
+        used.tokens,
+        cost(used.cost_micros),
+        millis / 1000,
+        millis % 1000
+    )
+}
+
+/// `1 step`, `2 steps`.
+#[must_use]
+pub(crate) fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// `, $0.001200`, or nothing for no cost.
+#[must_use]
+pub(crate) fn cost(micros: u64) -> String {
+    if micros == 0 { String::new() } else { format!(", {}", dollars(micros)) }
+}
+
+/// Micro-USD as dollars.
+#[must_use]
+pub(crate) fn dollars(micros: u64) -> String {
+    format!("${}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_shown_to_the_millionth() {
+        assert_eq!(dollars(1_234_567), "$1.234567");
+        assert_eq!(cost(0), "");
+        assert_eq!(counted(1, "step"), "1 step");
+    }
+}

@@ -1,0 +1,1 @@
+//! Runs the binary and looks at exit code, stdout and stderr together.

@@ -1,0 +1,395 @@
+//! The composition root: turns settings into the parts of an engine. Reads files that settings name; reads no
+//! environment, that is handed in.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use windlass_core::contract::Contract;
+use windlass_core::eval::Evaluator;
+use windlass_core::machine::{HookKind, Program};
+use windlass_core::time::Timestamp;
+use windlass_models::keys::Keys;
+use windlass_models::prices::PriceBook;
+use windlass_models::scripted::{Script, Scripts};
+use windlass_models::{Kind, Models, ProviderSettings, StructuredOutput};
+use windlass_ports::clock::Clock;
+use windlass_ports::compile::{Bundle, CompileError, Compiler};
+use windlass_ports::store::{Store, StoreError};
+use windlass_ports::tool::Catalog;
+use windlass_runtime::SystemClock;
+use windlass_tools::{CatalogConfig, Surroundings, build_catalog};
+
+/// The name that stands for every provider.
+pub const EVERY: &str = "*";
+/// Bytes of a file that holds one key.
+const KEY_BYTES_MAX: u64 = 64 * 1024;
+
+/// One provider of models, as configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProviderConfig {
+    /// What it speaks: `openai` (chat completions, as most servers do), `anthropic`, or `scripted` (answers from a
+    /// script, without network). Default: by its name, else `openai`. With the name `"*"` only `scripted`, which then
+    /// answers for every provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ProviderKind>,
+    /// Its address, up to `/v1`. An address in a document goes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// The environment variable that holds its key. Default: `NAME_API_KEY`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_env: Option<String>,
+    /// A file that holds its key and nothing else, relative to the configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// How it takes output schemas: `schema`, `object` (only that JSON is wanted) or `off`. Default: by its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub structured_output: Option<StructuredOutput>,
+    /// Headers sent with every request. Not for keys.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// `scripted`: the script, relative to the configuration file, for models whose document names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<PathBuf>,
+}
+
+/// What a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// Answers from a script.
+    Scripted,
+    /// OpenAI chat completions, which most servers speak.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// Anthropic messages.
+    Anthropic,
+}
+
+impl ProviderKind {
+    fn lower(self) -> Kind {
+        match self {
+            Self::Scripted => Kind::Scripted,
+            Self::OpenAi => Kind::OpenAi,
+            Self::Anthropic => Kind::Anthropic,
+        }
+    }
+}
+
+/// Looks up an environment variable.
+pub type Environment = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+/// Everything that the models, tools and hooks of an engine are built from.
+pub struct Wiring {
+    /// The folder that relative paths in settings start from.
+    pub folder: PathBuf,
+    /// The folder that scripts named in documents are read from.
+    pub scripts: PathBuf,
+    /// Providers by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// A price book, before the one that comes with this build.
+    pub prices: Option<PathBuf>,
+    /// Tools, actions and hooks.
+    pub catalog: CatalogConfig,
+    /// Whether a tool or action without a class and an idempotency is refused.
+    pub require_contracts: bool,
+    /// Whether secrets must be there. Without, a secret that is missing is empty: for checks that call nothing.
+    pub needs_secrets: bool,
+    /// The environment.
+    pub environment: Arc<Environment>,
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            scripts: PathBuf::new(),
+            providers: BTreeMap::new(),
+            prices: None,
+            catalog: CatalogConfig::default(),
+            require_contracts: false,
+            needs_secrets: true,
+            environment: Arc::new(|_| None),
+        }
+    }
+}
+
+impl fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wiring")
+            .field("folder", &self.folder)
+            .field("providers", &self.providers)
+            .field("prices", &self.prices)
+            .field("catalog", &self.catalog)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct WireError {
+    /// The key of the setting, when it is one.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+impl WireError {
+    fn new(key: impl Into<String>, message: impl fmt::Display) -> Self {
+        let key = key.into();
+        Self { message: format!("`{key}`: {message}"), key: Some(key), hint: None }
+    }
+
+    fn hint(self, hint: &str) -> Self {
+        Self { hint: Some(hint.to_owned()), ..self }
+    }
+}
+
+/// Opens a store: `sqlite:PATH`, or `memory:` for one that lasts as long as the process.
+///
+/// # Errors
+/// An address of another form, or a store that cannot be opened.
+pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    windlass_stores::open(url, windlass_stores::Options::default()).await
+}
+
+/// Compiles documents.
+#[must_use]
+pub fn compiler() -> Arc<dyn Compiler> {
+    Arc::new(Documents::default())
+}
+
+/// The events of each configured hook, as a bundle records them.
+#[must_use]
+pub fn hook_events(catalog: &Catalog) -> BTreeMap<String, Vec<HookKind>> {
+    catalog.hooks.iter().map(|(name, hook)| (name.to_string(), hook.events().to_vec())).collect()
+}
+
+/// The contracts of configured tools and actions, as a bundle records them.
+#[must_use]
+pub fn contracts(catalog: &Catalog) -> Vec<Contract> {
+    catalog.tools.values().map(|tool| tool.contract().clone()).collect()
+}
+
+/// Compiles bundles of documents.
+#[derive(Debug, Default)]
+struct Documents {
+    evaluator: windlass_spec::eval::Engine,
+}
+
+impl Compiler for Documents {
+    fn compile(&self, bundle: &Bundle) -> Result<Arc<Program>, CompileError> {
+        windlass_spec::compile(bundle).map_err(|found| {
+            let message = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            CompileError { message }
+        })
+    }
+
+    fn evaluator(&self) -> Arc<dyn Evaluator> {
+        Arc::new(self.evaluator.clone())
+    }
+}
+
+/// The file of a store's address; `None` for one in memory.
+#[must_use]
+pub fn store_path(url: &str) -> Option<PathBuf> {
+    url.strip_prefix("sqlite:").map(PathBuf::from)
+}
+
+/// The present, by this computer's clock.
+#[must_use]
+pub fn now() -> Timestamp {
+    SystemClock::new().now()
+}
+
+impl Wiring {
+    /// The configured tools, actions and hooks.
+    ///
+    /// # Errors
+    /// Every mistake in their tables.
+    pub fn catalog(&self) -> Result<Catalog, WireError> {
+        let surroundings = Surroundings {
+            folder: &self.folder,
+            environment: &*self.environment,
+            secret: &|reference| {
+                self.secret(reference).or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
+            },
+            require_contracts: self.require_contracts,
+        };
+        build_catalog(&self.catalog, &surroundings).map_err(|error| {
+            let key = error.problems.first().map(|problem| problem.key.clone());
+            WireError { key, message: error.to_string(), hint: None }
+        })
+    }
+
+    /// The configured models. `secrets` are the keys that documents held, by reference; `program` names further ones.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not what it should be.
+    pub fn models(
+        &self,
+        secrets: &BTreeMap<String, SecretString>,
+        program: Option<&Program>,
+    ) -> Result<Models, WireError> {
+        let mut keys = Keys::default();
+        for (reference, secret) in secrets {
+            keys = keys.secret(reference.clone(), secret.clone());
+        }
+        for reference in program.into_iter().flat_map(references) {
+            if let Some(secret) = self.secret(&reference) {
+                keys = keys.secret(reference, secret);
+            }
+        }
+        let configured = self.providers.keys().map(|name| windlass_models::keys::variable(name));
+        for variable in windlass_models::key_variables().chain(configured) {
+            if let Some(value) = self.variable(&variable) {
+                keys = keys.environment(variable, value);
+            }
+        }
+        let mut builder = Models::builder().keys(keys).prices(self.price_book()?);
+        for (name, provider) in self.providers.iter().filter(|(name, _)| *name != EVERY) {
+            builder = builder.provider(name.clone(), self.provider(name, provider)?);
+        }
+        let every = self.providers.get(EVERY);
+        if every.is_some_and(|every| every.kind != Some(ProviderKind::Scripted)) {
+            return Err(WireError::new("providers.*.kind", "only a scripted provider can answer for every provider")
+                .hint("write `kind = \"scripted\"`, or name the provider"));
+        }
+        Ok(builder.script_everything(every.is_some()).scripts(self.scripts()?).build())
+    }
+
+    fn provider(&self, name: &str, config: &ProviderConfig) -> Result<ProviderSettings, WireError> {
+        let key = |part: &str| format!("providers.{name}.{part}");
+        let api_key = match (&config.key_env, &config.key_file) {
+            (Some(_), Some(_)) => {
+                return Err(WireError::new(key("key_env"), "`key_env` and `key_file` exclude each other"));
+            }
+            (Some(variable), None) => self.variable(variable),
+            (None, Some(path)) => Some(self.key_file(&key("key_file"), path)?),
+            (None, None) => None,
+        };
+        Ok(ProviderSettings {
+            kind: config.kind.map(ProviderKind::lower),
+            base_url: config.base_url.clone(),
+            api_key,
+            structured_output: config.structured_output,
+            headers: config.headers.clone(),
+        })
+    }
+
+    fn scripts(&self) -> Result<Scripts, WireError> {
+        let mut scripts = Scripts::default().folder(self.scripts.clone());
+        let mut used: Option<(&str, &Path)> = None;
+        for (name, provider) in &self.providers {
+            let Some(path) = provider.script.as_deref() else { continue };
+            let key = format!("providers.{name}.script");
+            if provider.kind != Some(ProviderKind::Scripted) && name != "scripted" {
+                return Err(WireError::new(key, "only a provider of kind `scripted` has a script"));
+            }
+            if let Some((other, _)) = used.filter(|(_, other)| *other != path) {
+                return Err(WireError::new(key, format!("`{other}` has another script already"))
+                    .hint("one script answers for all scripted providers; documents may name more with `script`"));
+            }
+            let text = self.read(&key, path)?;
+            let script = Script::parse(&text).map_err(|error| {
+                WireError::new(key, format!("`{}`, line {}: {}", path.display(), error.line, error.message))
+            })?;
+            scripts = scripts.default_script(script);
+            used = Some((name, path));
+        }
+        Ok(scripts)
+    }
+
+    fn price_book(&self) -> Result<PriceBook, WireError> {
+        let Some(path) = &self.prices else { return Ok(PriceBook::builtin()) };
+        let text = self.read("prices", path)?;
+        let book = PriceBook::parse(&text).map_err(|error| {
+            WireError::new("prices", format!("`{}`, line {}: {}", path.display(), error.line, error.message))
+        })?;
+        Ok(book.or(PriceBook::builtin()))
+    }
+
+    fn read(&self, key: &str, path: &Path) -> Result<String, WireError> {
+        let path = self.folder.join(path);
+        std::fs::read_to_string(&path)
+            .map_err(|error| WireError::new(key, format!("cannot read `{}`: {error}", path.display())))
+    }
+
+    fn key_file(&self, key: &str, path: &Path) -> Result<SecretString, WireError> {
+        let path = self.folder.join(path);
+        let size = std::fs::metadata(&path).map(|meta| meta.len());
+        match size {
+            Ok(bytes) if bytes > KEY_BYTES_MAX => {
+                Err(WireError::new(key, format!("`{}` is too large to be a key", path.display())))
+            }
+            _ => self.read(key, &path).map(|text| text.trim().into()),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<SecretString> {
+        let value = (self.environment)(name)?.into_string().ok()?;
+        (!value.trim().is_empty()).then(|| value.into())
+    }
+
+    /// The secret behind `env:NAME` or `file:PATH`.
+    fn secret(&self, reference: &str) -> Option<SecretString> {
+        match reference.split_once(':')? {
+            ("env", name) => self.variable(name),
+            ("file", path) => self.key_file("", Path::new(path)).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// References to keys in the agents of a program.
+fn references(program: &Program) -> Vec<String> {
+    let agents = program.machines.values().flat_map(|machine| machine.agents.values());
+    agents.filter_map(|agent| agent.model.key.as_deref().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_store() {
+        assert_eq!(store_path("sqlite:a/b.db"), Some(PathBuf::from("a/b.db")));
+        assert_eq!(store_path("sqlite:/a/b.db"), Some(PathBuf::from("/a/b.db")));
+        assert_eq!(store_path("memory:"), None);
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        let provider = |provider: ProviderConfig| Wiring {
+            providers: BTreeMap::from([("x".to_owned(), provider)]),
+            ..Wiring::default()
+        };
+        let both = provider(ProviderConfig {
+            key_env: Some("A".into()),
+            key_file: Some("b".into()),
+            ..ProviderConfig::default()
+        });
+        let error = both.models(&BTreeMap::new(), None).expect_err("both");
+        assert_eq!(error.key.as_deref(), Some("providers.x.key_env"));
+        let script = provider(ProviderConfig { script: Some("s.yml".into()), ..ProviderConfig::default() });
+        let error = script.models(&BTreeMap::new(), None).expect_err("kind");
+        assert_eq!(error.key.as_deref(), Some("providers.x.script"));
+    }
+
+    #[test]
+    fn no_debug_output_holds_a_key() {
+        let wiring = Wiring { environment: Arc::new(|_| Some("sk-secret-value".into())), ..Wiring::default() };
+        let models = wiring.models(&BTreeMap::new(), None).expect("models");
+        assert!(!format!("{wiring:?} {models:?}").contains("sk-secret"));
+    }
+}
