@@ -19,7 +19,7 @@ const BUILTIN: &str = include_str!("prices/builtin.yml");
 
 /// Why a price book cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("price book {}: {message}", at(*.line, *.column))]
+#[error("{}{message}", at(*.line, *.column))]
 pub struct BookError {
     /// Line, from 1; 0 when unknown.
     pub line: u64,
@@ -30,7 +30,7 @@ pub struct BookError {
 }
 
 fn at(line: u64, column: u64) -> String {
-    if line == 0 { "as a whole".to_owned() } else { format!("line {line}, column {column}") }
+    if line == 0 { String::new() } else { format!("line {line}, column {column}: ") }
 }
 
 /// Prices of one model in micro-USD per million tokens.

@@ -11,7 +11,8 @@ mod matching;
 mod script;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub struct Scripts {
     default: Option<Arc<Live>>,
     named: BTreeMap<Name, Arc<Live>>,
     folder: Option<PathBuf>,
-    loaded: Mutex<BTreeMap<Name, Result<Arc<Live>, String>>>,
+    loaded: Mutex<BTreeMap<Name, Arc<Live>>>,
 }
 
 impl Scripts {
@@ -84,14 +85,23 @@ impl Scripts {
     fn load(&self, name: &str) -> Result<Arc<Live>, String> {
         let Some(folder) = &self.folder else { return Err(format!("no script of the name `{name}` is given")) };
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = loaded.entry(name.into()).or_insert_with(|| {
-            let path = folder.join(name);
-            let text = std::fs::read_to_string(&path).map_err(|e| format!("script `{}`: {e}", path.display()))?;
-            let script = Script::parse(&text).map_err(|e| format!("script `{}`: {e}", path.display()))?;
-            Ok(Arc::new(Live::new(script)))
-        });
-        entry.clone()
+        if let Some(live) = loaded.get(name) {
+            return Ok(Arc::clone(live));
+        }
+        let path = folder.join(name);
+        let text = read(&path).map_err(|e| format!("script `{}`: {e}", path.display()))?;
+        let script = Script::parse(&text).map_err(|e| format!("script `{}`: {e}", path.display()))?;
+        let live = Arc::new(Live::new(script));
+        loaded.insert(name.into(), Arc::clone(&live));
+        Ok(live)
     }
+}
+
+/// A file, up to one byte more than a script may have.
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(SCRIPT_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// What a scripted call came to.

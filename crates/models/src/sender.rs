@@ -19,6 +19,9 @@ use crate::wire::{Answer, Wire};
 /// Bytes of an error body that are read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
+/// Milliseconds that an error body may take.
+const ERROR_BODY_MS: u64 = 2_000;
+
 /// Milliseconds of silence after which a connection is probed: a call may take minutes, and its peer may be gone.
 const KEEPALIVE_MS: u64 = 30_000;
 
@@ -89,7 +92,7 @@ impl Sender {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let status = response.status();
         if !status.is_success() {
-            let bytes = self.error_body(&mut response).await;
+            let bytes = error_body(&mut response).await;
             let error = ProviderError::from_body(Some(status.as_u16()), &String::from_utf8_lossy(&bytes));
             return Err(Fault::Refused(Box::new(error.with_headers(header, jiff::Timestamp::now()))));
         }
@@ -119,20 +122,6 @@ impl Sender {
                 .map_err(chain)
         });
         made.as_ref().map_err(|why| Fault::Unreachable(why.clone()))
-    }
-
-    /// The start of an error body; what cannot be read is left out, since the status says enough.
-    async fn error_body(&self, response: &mut reqwest::Response) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while bytes.len() < ERROR_BYTES_MAX {
-            match tokio::time::timeout(Duration::from_millis(self.bounds.idle_timeout_ms), response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    bytes.extend_from_slice(&chunk[..chunk.len().min(ERROR_BYTES_MAX - bytes.len())])
-                }
-                Ok(Ok(None) | Err(_)) | Err(_) => break,
-            }
-        }
-        bytes
     }
 
     async fn whole(&self, response: &mut reqwest::Response) -> Result<Vec<u8>, Fault> {
@@ -168,6 +157,22 @@ impl Sender {
             }
         }
     }
+}
+
+/// The start of an error body; what cannot be read in time is left out, since the status says enough.
+async fn error_body(response: &mut reqwest::Response) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            bytes.extend_from_slice(&chunk[..chunk.len().min(ERROR_BYTES_MAX - bytes.len())]);
+            if bytes.len() == ERROR_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // What came in time is enough.
+    let _in_time = tokio::time::timeout(Duration::from_millis(ERROR_BODY_MS), read).await;
+    bytes
 }
 
 /// Reads a whole answer as JSON; text that ends too early is a truncated answer.

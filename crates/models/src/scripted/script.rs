@@ -15,7 +15,7 @@ pub const SCRIPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why a script cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("script line {line}, column {column}: {message}")]
+#[error("{}{message}", at(*.line, *.column))]
 pub struct ScriptError {
     /// Line, from 1; 0 when unknown.
     pub line: u64,
@@ -23,6 +23,10 @@ pub struct ScriptError {
     pub column: u64,
     /// What is wrong.
     pub message: String,
+}
+
+fn at(line: u64, column: u64) -> String {
+    if line == 0 { String::new() } else { format!("line {line}, column {column}: ") }
 }
 
 /// A script: rules in order, and what to answer when none applies.

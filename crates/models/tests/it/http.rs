@@ -9,7 +9,7 @@ use windlass_core::value::Value;
 use windlass_models::{ALL, Models, ProviderSettings};
 use windlass_ports::model::{Model, ModelResult};
 
-use crate::server::{Act, Server};
+use crate::server::{Act, End, Server};
 use crate::streams::{anthropic_text, openai_text};
 
 pub(crate) fn request(provider: &str, base_url: &str) -> ModelRequest {
@@ -110,6 +110,13 @@ async fn refusals_are_classified_by_status_body_and_headers() {
     let redirect = ask("openai", Act::json(307, "").header("location", "http://127.0.0.1:1/"), false).await;
     let failure = redirect.outcome.expect_err("a refusal");
     assert_eq!((failure.status, failure.retry), (Some(307), Retry::Never), "redirects are not followed");
+}
+
+#[tokio::test]
+async fn a_status_counts_although_its_body_breaks_off() {
+    let result = ask("openai", Act::json(429, r#"{"error":{"message":"slow"}}"#).end(End::Cut(5)), false).await;
+    let failure = result.outcome.expect_err("a refusal");
+    assert_eq!((failure.code, failure.status), (Code::ProviderRateLimited, Some(429)));
 }
 
 #[tokio::test]

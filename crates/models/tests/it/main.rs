@@ -1,6 +1,8 @@
 //! The adapters against servers of this process, and the scripted provider.
 
+mod cassettes;
 mod conformance;
+mod garbage;
 mod http;
 mod keys;
 mod scripted;

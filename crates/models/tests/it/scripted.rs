@@ -7,6 +7,7 @@ use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, Reply, Usage};
 use windlass_core::value::Value;
 use windlass_models::Models;
+use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_ports::model::{Model, ModelResult};
 
@@ -284,6 +285,14 @@ async fn the_example_of_the_documentation_is_a_script() {
     let models = models(example);
     assert_eq!(says(&models, request("critic", "first draft")).await, r#"{"score":4,"advice":"Be bold."}"#);
     assert_eq!(says(&models, request("other", "hello")).await, "hello");
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_price_book() {
+    let page = include_str!("../../../../docs/prices.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let book = PriceBook::parse(example).expect("a book");
+    assert_eq!(book.find("openai", "our-gpt").map(|(rates, _)| rates.input), Some(2_500_000));
 }
 
 fn settings(model: &str) -> ModelSettings {

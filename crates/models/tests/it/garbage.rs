@@ -1,0 +1,85 @@
+//! Whatever a provider sends: a reply or a failure, never a panic.
+
+use proptest::prelude::*;
+use windlass_core::value::Value;
+use windlass_models::errors::ProviderError;
+
+use crate::http::ask;
+use crate::server::Act;
+
+/// Answers with the right keys and anything under them.
+fn shapes() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        ".{0,6}".prop_map(Value::str),
+        prop::sample::select(vec!["text", "tool_use", "stop", "message_stop", "message_delta", "{\"a\":1}"])
+            .prop_map(Value::str),
+    ];
+    let keys = [
+        "choices",
+        "message",
+        "delta",
+        "content",
+        "tool_calls",
+        "function",
+        "arguments",
+        "name",
+        "id",
+        "index",
+        "finish_reason",
+        "usage",
+        "prompt_tokens",
+        "completion_tokens",
+        "type",
+        "content_block",
+        "input",
+        "stop_reason",
+        "error",
+        "text",
+        "output_tokens",
+        "input_tokens",
+    ];
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        let pairs = prop::collection::vec((prop::sample::select(keys.to_vec()), inner.clone()), 0..6);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::list),
+            pairs.prop_map(|p| Value::map(p.into_iter().map(|(k, v)| (k.into(), v)).collect())),
+        ]
+    })
+}
+
+/// Asks both formats, whole and streamed, for the same bytes.
+fn survives(whole: &str, stream: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        for provider in ["openai", "anthropic"] {
+            // An answer of any kind is fine; what counts is that there is one.
+            let _whole = ask(provider, Act::json(200, whole), false).await;
+            let _streamed = ask(provider, Act::stream(stream), true).await;
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn prop_answers_of_any_shape_are_survived(values in prop::collection::vec(shapes(), 1..5)) {
+        let events: String = values.iter().map(|v| format!("data: {}\n\n", v.to_json())).collect();
+        survives(&values[0].to_json(), events.as_bytes());
+    }
+
+    #[test]
+    fn prop_any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        survives(&String::from_utf8_lossy(&bytes), &bytes);
+    }
+
+    #[test]
+    fn prop_error_bodies_of_any_shape_are_classified(status in 300_u16..600, value in shapes()) {
+        let (failure, _) = ProviderError::from_body(Some(status), &value.to_json()).classify();
+        prop_assert!(failure.message.len() < 2_000);
+        prop_assert!(failure.status.is_some());
+    }
+}
