@@ -109,6 +109,7 @@ const RULES: &[Rule] = &[
     ("links lead somewhere", docs::links),
     ("every page is reachable", docs::orphans),
     ("every error code has its page", docs::codes),
+    ("every rule of the validator is described", docs::rules),
     ("every configuration key is documented", docs::config),
     ("every example is complete", docs::examples),
     ("decisions are numbered", docs::decisions),

@@ -10,6 +10,10 @@ const CODES: &str = "crates/core/src/failure.rs";
 const PAGES: &str = "docs/errors/";
 /// The index of the error pages.
 const PAGES_INDEX: &str = "docs/errors/README.md";
+/// Where the rules of the validator are defined.
+const RULES: &str = "crates/spec/src/diagnostics.rs";
+/// Where they are described.
+const RULES_PAGE: &str = "docs/diagnostics.md";
 /// Where the configuration keys are defined, as public fields.
 const CONFIG: &str = "crates/cli/src/config.rs";
 /// What every example has beside its machine.
@@ -87,7 +91,7 @@ fn exists(tree: &Tree, path: &str) -> bool {
 
 /// Every error code has a page and a line in the index, and every page has its code.
 pub(super) fn codes(tree: &Tree) -> Vec<Finding> {
-    let codes = defined_codes(tree.text(CODES).unwrap_or_default());
+    let codes = defined(tree.text(CODES).unwrap_or_default(), "codes");
     if codes.is_empty() {
         return vec![Finding::new(CODES, 0, "no error code found; the rule in `xtask/src/tidy/docs.rs` must follow")];
     }
@@ -121,9 +125,9 @@ pub(super) fn codes(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The texts of the codes: lines such as `Name = "family.cause",` inside `codes! { ... }`.
-fn defined_codes(text: &str) -> BTreeSet<&str> {
-    let Some((_, block)) = text.split_once("\ncodes! {") else { return BTreeSet::new() };
+/// The texts of a closed list: lines such as `Name = "family.cause",` inside `codes! { ... }`.
+fn defined<'a>(text: &'a str, list: &str) -> BTreeSet<&'a str> {
+    let Some((_, block)) = text.split_once(&format!("\n{list}! {{")) else { return BTreeSet::new() };
     let block = block.split_once("\n}").map_or(block, |(block, _)| block);
     block
         .lines()
@@ -131,6 +135,20 @@ fn defined_codes(text: &str) -> BTreeSet<&str> {
         .filter_map(|line| line.split_once(" = \"")?.1.split_once('"'))
         .map(|(code, _)| code)
         .collect()
+}
+
+/// Every rule of the validator has its section, and every section its rule.
+pub(super) fn rules(tree: &Tree) -> Vec<Finding> {
+    let rules = defined(tree.text(RULES).unwrap_or_default(), "rules");
+    if rules.is_empty() {
+        return vec![Finding::new(RULES, 0, "no rule found; the check in `xtask/src/tidy/docs.rs` must follow")];
+    }
+    let page = tree.text(RULES_PAGE).unwrap_or_default();
+    let sections: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`')).collect();
+    let missing = rules.difference(&sections).map(|rule| format!("has no section for `{rule}`; write it"));
+    let surplus = sections.difference(&rules).map(|rule| format!("`{rule}` is no rule; remove the section"));
+    missing.chain(surplus).map(|message| Finding::new(RULES_PAGE, 0, message)).collect()
 }
 
 /// Every public field of a configuration type says what it is; the reference page is generated from that.
@@ -230,7 +248,7 @@ mod tests {
     #[test]
     fn codes_and_pages_are_compared_both_ways() {
         let source = "//! Codes.\ncodes! {\n    /// Says = \"x.no\".\n    One = \"x.one\",\n}\nlet y = \"z.two\";\n";
-        assert_eq!(defined_codes(source).into_iter().collect::<Vec<_>>(), ["x.one"]);
+        assert_eq!(defined(source, "codes").into_iter().collect::<Vec<_>>(), ["x.one"]);
         let page = "# `x.one`\n\n**Retry:** never.\n\n## Likely causes\n\n## What to do\n";
         let index = "[`x.one`](x.one.md)";
         let good = [(CODES, source), ("docs/errors/x.one.md", page), (PAGES_INDEX, index)];
@@ -241,6 +259,15 @@ mod tests {
         let short = ("docs/errors/x.one.md", "# x.one\n");
         assert_eq!(codes(&Tree::of(&[good[0], short, good[2]])).len(), 4, "title, two sections, retry");
         assert_eq!(codes(&Tree::of(&[(CODES, "")])).len(), 1);
+    }
+
+    #[test]
+    fn rules_and_sections_are_compared_both_ways() {
+        let source = "//! Rules.\nrules! {\n    /// Says.\n    One = \"one\",\n}\n";
+        let page = |text: &str| rules(&Tree::of(&[(RULES, source), (RULES_PAGE, text)])).len();
+        assert_eq!(page("## `one`\n"), 0);
+        assert_eq!(page("## `two`\n"), 2, "one is missing and two is no rule");
+        assert_eq!(rules(&Tree::of(&[(RULES, "")])).len(), 1);
     }
 
     #[test]
