@@ -114,8 +114,8 @@ rules! {
 impl Rule {
     /// Where the rule is described, within the documentation.
     #[must_use]
-    pub fn docs(self) -> String {
-        format!("docs/diagnostics.md#{}", self.as_str())
+    pub fn docs(self) -> &'static str {
+        "docs/reference/format.md#rules-of-the-validator"
     }
 }
 
@@ -185,7 +185,7 @@ pub struct Diagnostic {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
     /// Where the rule is described.
-    pub docs: String,
+    pub docs: &'static str,
 }
 
 impl Diagnostic {

@@ -171,25 +171,39 @@ impl<'a> Documents<'a> {
     pub(crate) fn store(&mut self) -> Stored {
         let (mut texts, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         let keys = std::mem::take(&mut self.keys);
-        for (path, document) in &self.read {
+        for (path, document) in &std::mem::take(&mut self.read) {
             let mut text = document.text.to_string();
             if let Some(found) = keys.get(&document.file) {
-                for (span, secret) in found.iter().rev() {
-                    let stored = replaced(&text, *span, secret, &reference(secret));
-                    match stored {
-                        Some(stored) => text = stored,
-                        None => {
-                            let advice = "write the key in one line, or as `env:NAME`";
-                            self.sink.error(Rule::InlineKey, *span, "the key cannot be taken out", advice);
-                        }
-                    }
-                    secrets.insert(reference(secret), SecretString::from(secret.clone()));
-                }
+                text = self.without_keys(&document.text, found);
                 leftovers(&text, found, &mut self.sink);
+                secrets.extend(found.values().map(|secret| (reference(secret), SecretString::from(secret.clone()))));
             }
             texts.insert(path.clone(), text);
         }
         Stored { texts, secrets }
+    }
+
+    /// A text with the keys at the given places replaced by their references.
+    fn without_keys(&mut self, text: &str, keys: &BTreeMap<Span, String>) -> String {
+        let line_starts: Vec<usize> =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+        for (span, secret) in keys {
+            let line_start = line_starts.get(span.line.saturating_sub(1) as usize).copied();
+            match line_start.and_then(|start| scalar_at(text, start, span.column, secret)) {
+                Some((start, end)) if start >= done => {
+                    out.push_str(&text[done..start]);
+                    out.push_str(&format!("\"{}\"", reference(secret)));
+                    done = end;
+                }
+                _ => {
+                    let advice = "write the key in one line, or as `env:NAME`";
+                    self.sink.error(Rule::InlineKey, *span, "the key cannot be taken out", advice);
+                }
+            }
+        }
+        out.push_str(&text[done..]);
+        out
     }
 }
 
@@ -210,22 +224,16 @@ fn reference(secret: &str) -> String {
     format!("{INLINE}{}", Digest::of(secret.as_bytes()).short())
 }
 
-/// The text with the scalar at `span`, which is `secret`, replaced by quoted text. None when the scalar is not written
-/// within one line.
-fn replaced(text: &str, span: Span, secret: &str, by: &str) -> Option<String> {
-    let line_start = match span.line {
-        0 | 1 => 0,
-        line => text.match_indices('\n').nth(line as usize - 2)?.0 + 1,
-    };
+/// Where the scalar at a column of a line begins and ends, in bytes. None when it is not written within the line.
+fn scalar_at(text: &str, line_start: usize, column: u32, secret: &str) -> Option<(usize, usize)> {
     let line = text.get(line_start..)?.lines().next()?;
-    let start = line.char_indices().nth(span.column.checked_sub(1)? as usize)?.0;
+    let start = line.char_indices().nth(column.checked_sub(1)? as usize)?.0;
     let rest = &line[start..];
     let length = match rest.chars().next()? {
         quote @ ('"' | '\'') => quoted_length(rest, quote)?,
         _ => rest.starts_with(secret).then_some(secret.len())?,
     };
-    let (start, end) = (line_start + start, line_start + start + length);
-    Some(format!("{}\"{by}\"{}", text.get(..start)?, text.get(end..)?))
+    Some((line_start + start, line_start + start + length))
 }
 
 /// Bytes of the quoted scalar that `text` begins with.

@@ -43,9 +43,11 @@ pub(crate) fn check_reach(
             let message = format!("nothing leads to the state `{name}`");
             sink.warn(Rule::Unreachable, place(name), message, "add a transition to it, or remove it");
         }
+        if state.is_final || !state.transitions.is_empty() || redirects(&state.hooks) {
+            continue;
+        }
         let kind = pairs(data, "states").find(|e| e.key == *name).and_then(|e| e.value.text("type"));
-        let meant_to_go_on = kind.is_none_or(|kind| &**kind == "initial");
-        if meant_to_go_on && state.transitions.is_empty() && !redirects(&state.hooks) {
+        if kind.is_none_or(|kind| &**kind == "initial") {
             let message = format!("the state `{name}` is not final and has no transitions: a run fails there");
             sink.warn(Rule::DeadEnd, place(name), message, "add `type: final` or a transition");
         }

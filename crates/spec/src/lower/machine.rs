@@ -1,6 +1,6 @@
 //! One machine document: its states, agents and children.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -107,7 +107,7 @@ impl Lowering<'_, '_> {
         catalog: Option<&Arc<Catalog>>,
     ) -> BTreeMap<Name, Name> {
         let mut children = BTreeMap::new();
-        let used = started(data);
+        let used: BTreeSet<Name> = started(data).into_iter().collect();
         for entry in pairs(data, "machines") {
             if let Some(key) = self.child(parent, entry, folder, catalog, used.contains(&entry.key)) {
                 children.insert(entry.key.clone(), key);

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use indexmap::IndexSet;
+use windlass_core::failure::Code;
 use windlass_core::ids::Name;
 use windlass_core::machine::{
     AgentCall, Call, Condition, Engine, Hook, HookKind, Launch, Mode, OnError, State, Targets, Template, Transition,
@@ -28,12 +30,12 @@ pub(super) struct Names {
     /// The machine's key.
     pub(super) key: Name,
     pub(super) engine: Engine,
-    pub(super) states: Vec<Name>,
-    pub(super) agents: Vec<Name>,
+    pub(super) states: IndexSet<Name>,
+    pub(super) agents: IndexSet<Name>,
     /// Child machines by name.
     pub(super) machines: BTreeMap<Name, Name>,
     /// Names of child machines in the document, those that could not be read included.
-    pub(super) listed: Vec<Name>,
+    pub(super) listed: IndexSet<Name>,
     /// Hooks of states that declare none.
     pub(super) hooks: Vec<Hook>,
 }
@@ -247,6 +249,11 @@ impl Lowering<'_, '_> {
         for entry in found.as_map().unwrap_or_default() {
             let Some(state) = entry.value.as_str() else { continue };
             self.known_state(state, entry.value.span, names);
+            if entry.key.contains('.') && Code::parse(&entry.key).is_none() {
+                let message = format!("no failure has the code `{}`", entry.key);
+                let advice = suggest(&entry.key, Code::ALL.iter().map(|code| code.as_str()));
+                self.docs.sink.warn(Rule::NoEffect, entry.key_span, message, advice);
+            }
             if &*entry.key == "default" {
                 on_error.default = Some(state.clone());
             } else {

@@ -86,7 +86,7 @@ fn thousands_of_mistakes_are_reported_in_part() {
 fn every_rule_is_described() {
     for rule in Rule::ALL {
         assert!(rule.summary().ends_with('.'), "{rule}");
-        assert!(rule.docs().ends_with(rule.as_str()));
+        assert!(rule.docs().starts_with("docs/"));
     }
 }
 
