@@ -28,7 +28,7 @@ pub const TURNS_DEFAULT: u64 = 200;
 pub const CALLS_PER_TURN_MAX: usize = 128;
 /// Synchronous moves of one decision; more means that a machine spins without asking for anything.
 pub const MOVES_PER_DECISION_MAX: u32 = 512;
-/// Output tokens asked of a model when the profile names no maximum.
+/// Output tokens reserved for a model call whose profile names no maximum, and asked for where a ceiling needs a bound.
 pub const OUTPUT_TOKENS_DEFAULT: u64 = 8_192;
 /// Time for one attempt at a model call, in milliseconds, when the profile names none.
 pub const MODEL_TIMEOUT_MS_DEFAULT: u64 = 600_000;

@@ -395,8 +395,8 @@ pub struct ModelSettings {
     pub base_url: Option<Name>,
     /// Reference to a key, when the document named one. The key itself is never here.
     pub key: Option<Name>,
-    /// Output tokens at most.
-    pub max_tokens: u64,
+    /// Output tokens at most, when the document says so.
+    pub max_tokens: Option<u64>,
     /// Whether to ask for a stream.
     pub stream: bool,
     /// `temperature`, `top_p`, `seed` and every further key, passed to the provider.

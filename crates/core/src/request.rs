@@ -6,6 +6,7 @@ use crate::apply::is_lifecycle;
 use crate::decide::with_metadata;
 use crate::effect::Call;
 use crate::ids::{Digest, EffectId, Name};
+use crate::limits;
 use crate::machine::{Agent, HookKind, Machine, ToolDefinition};
 use crate::run::{Exec, Run};
 use crate::transcript::Message;
@@ -30,8 +31,8 @@ pub struct ModelRequest {
     pub tools: Vec<ToolDefinition>,
     /// JSON Schema that the answer must fit.
     pub output_schema: Option<Value>,
-    /// Output tokens at most.
-    pub max_tokens: u64,
+    /// Output tokens at most. None leaves it to the provider: only where no ceiling of tokens or cost needs a bound.
+    pub max_tokens: Option<u64>,
     /// `temperature`, `top_p`, `seed` and every further key of the profile.
     pub params: Value,
     /// Whether to ask for a stream.
@@ -68,12 +69,18 @@ fn build_model_request(
         messages: conversation(exec, sample)?,
         output_schema: if tools.is_empty() { agent.output_schema.clone() } else { None },
         tools,
-        max_tokens: agent.model.max_tokens,
+        max_tokens: agent.model.max_tokens.or_else(|| is_bounded(run).then_some(limits::OUTPUT_TOKENS_DEFAULT)),
         params: agent.model.params.clone(),
         stream: agent.model.stream,
         timeout_ms: agent.model.timeout_ms,
         idempotency_key: effect.key(run.id()),
     })
+}
+
+/// Whether the run has a ceiling that holds only when every call bounds its output.
+fn is_bounded(run: &Run) -> bool {
+    let ceilings = &run.ledger.ceilings;
+    ceilings.tokens.is_some() || ceilings.cost_micros.is_some()
 }
 
 /// The tools that a call shows to the model. The forced last turn of a tool loop shows none.

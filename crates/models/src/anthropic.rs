@@ -2,6 +2,7 @@
 
 mod stream;
 
+use windlass_core::limits::OUTPUT_TOKENS_DEFAULT;
 use windlass_core::machine::ToolDefinition;
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
@@ -51,7 +52,7 @@ impl Wire for Anthropic {
         let model = &*request.model;
         let mut body = Map::new();
         body.insert("model".into(), Value::str(model));
-        body.insert("max_tokens".into(), Value::count(request.max_tokens));
+        body.insert("max_tokens".into(), Value::count(request.max_tokens.unwrap_or(OUTPUT_TOKENS_DEFAULT)));
         let system: Vec<&str> = request.messages.iter().filter_map(instructions).collect();
         if !system.is_empty() {
             body.insert("system".into(), Value::str(system.join("\n\n")));

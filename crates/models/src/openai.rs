@@ -58,11 +58,13 @@ impl Wire for OpenAi {
             body.insert("stream_options".into(), Value::object([("include_usage", Value::Bool(true))]));
         }
         wire::add_params(&mut body, &request.params, RESERVED)?;
-        let most = count(body.get("max_completion_tokens")).unwrap_or(u64::MAX).min(request.max_tokens);
+        let asked = count(body.get("max_completion_tokens"));
         let by_name = COMPLETION_TOKENS.iter().any(|start| model.starts_with(start));
         let key =
             if by_name || body.contains_key("max_completion_tokens") { "max_completion_tokens" } else { "max_tokens" };
-        body.insert(key.into(), Value::count(most));
+        if let Some(most) = asked.into_iter().chain(request.max_tokens).min() {
+            body.insert(key.into(), Value::count(most));
+        }
         Ok(Value::map(body))
     }
 

@@ -180,7 +180,9 @@ fn model_view(agent: &Agent) -> Value {
     let mut view = model.params.as_map().cloned().unwrap_or_default();
     view.insert("name".into(), Value::Str(model.model.clone()));
     view.insert("provider".into(), Value::Str(model.provider.clone()));
-    view.insert("max_tokens".into(), Value::count(model.max_tokens));
+    if let Some(most) = model.max_tokens {
+        view.insert("max_tokens".into(), Value::count(most));
+    }
     if let Some(url) = &model.base_url {
         view.insert("base_url".into(), Value::Str(url.clone()));
     }

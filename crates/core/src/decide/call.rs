@@ -70,7 +70,7 @@ impl Turn<'_> {
     /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
     fn worst_case(&self, agent: &Agent, sample: u32) -> Amounts {
         let input = request::input_bytes(self.run, agent, sample) / crate::limits::BYTES_PER_TOKEN_MIN;
-        let output = agent.model.max_tokens;
+        let output = agent.model.max_tokens.unwrap_or(crate::limits::OUTPUT_TOKENS_DEFAULT);
         let cost = self.facts.quotes.get(&agent.name).map_or(0, |quote| {
             let part = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
             let micros = (part(input, quote.input) + part(output, quote.output)).div_ceil(1_000_000);

@@ -45,9 +45,6 @@ impl Turn<'_> {
         let (shape, wanted) = self.targets(&call.targets)?;
         let any = call.mode == Mode::Any;
         if wanted.is_empty() {
-            if any {
-                return Err(Failure::new(Code::RunAllFailed, "`mode: any` over an empty list has no first success"));
-            }
             let empty = if matches!(shape, JoinShape::Keys(_)) { Value::empty_map() } else { Value::list(Vec::new()) };
             self.emit(Entry::OutputProduced { output: empty });
             return Ok(Flow::Go);

@@ -14,7 +14,7 @@ fn request(messages: Vec<Message>) -> ModelRequest {
         messages,
         tools: vec![],
         output_schema: None,
-        max_tokens: 77,
+        max_tokens: Some(77),
         params: Value::Null,
         stream: false,
         timeout_ms: 1_000,

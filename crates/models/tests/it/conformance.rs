@@ -71,7 +71,7 @@ fn settings(provider: &str, model: &str, base_url: Option<&str>) -> ModelSetting
         model: model.into(),
         base_url: base_url.map(Into::into),
         key: None,
-        max_tokens: 100,
+        max_tokens: Some(100),
         stream: false,
         params: Value::Null,
         timeout_ms: 1_000,

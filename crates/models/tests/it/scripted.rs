@@ -301,7 +301,7 @@ fn settings(model: &str) -> ModelSettings {
         model: model.into(),
         base_url: None,
         key: None,
-        max_tokens: 1,
+        max_tokens: Some(1),
         stream: false,
         params: Value::Null,
         timeout_ms: 1,

@@ -60,7 +60,7 @@ pub const BROKEN_ARGUMENTS: &str = "{\"n\": 1,";
 pub const USAGE: Usage =
     Usage { input: Some(120), cache_read: Some(80), cache_write: None, output: Some(30), reasoning: None };
 /// Time that the suite gives a call that never answers, in milliseconds.
-pub const TIMEOUT_MS: u64 = 200;
+pub const TIMEOUT_MS: u64 = 300;
 /// Time beyond a call's own within which it must have ended, in milliseconds; generous, for loaded hosts.
 const SLACK_MS: u64 = 10_000;
 

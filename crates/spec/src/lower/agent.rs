@@ -224,7 +224,7 @@ fn hash(agent: &Agent) -> Digest {
         ("provider", Value::Str(model.provider.clone())),
         ("model", Value::Str(model.model.clone())),
         ("base_url", optional(&model.base_url)),
-        ("max_tokens", Value::count(model.max_tokens)),
+        ("max_tokens", model.max_tokens.map_or(Value::Null, Value::count)),
         ("stream", Value::Bool(model.stream)),
         ("params", model.params.clone()),
         ("timeout_ms", Value::count(model.timeout_ms)),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use windlass_core::ids::Name;
-use windlass_core::limits::{MODEL_TIMEOUT_MS_DEFAULT, OUTPUT_TOKENS_DEFAULT};
+use windlass_core::limits::MODEL_TIMEOUT_MS_DEFAULT;
 use windlass_core::machine::ModelSettings;
 use windlass_core::value::{Map, Value};
 
@@ -281,7 +281,7 @@ impl Lowering<'_, '_> {
             model,
             base_url: text("base_url"),
             key,
-            max_tokens: get("max_tokens").and_then(|n| n.as_u64()).unwrap_or(OUTPUT_TOKENS_DEFAULT),
+            max_tokens: get("max_tokens").and_then(|n| n.as_u64()),
             stream: get("stream").and_then(|n| n.as_bool()).unwrap_or_default(),
             params: Value::map(params),
             timeout_ms: timeout.map_or(MODEL_TIMEOUT_MS_DEFAULT, millis),

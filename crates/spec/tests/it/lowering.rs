@@ -1,6 +1,6 @@
 //! What documents mean: the program that comes of them.
 
-use windlass_core::limits::{MODEL_TIMEOUT_MS_DEFAULT, OUTPUT_TOKENS_DEFAULT};
+use windlass_core::limits::MODEL_TIMEOUT_MS_DEFAULT;
 use windlass_core::machine::{Agent, Dialect, Engine, Execution, HookKind, Mode, State, Targets, Template};
 use windlass_core::value::Value;
 use windlass_spec::diagnostics::Rule;
@@ -210,10 +210,10 @@ fn hooks_of_old_machines_are_lifecycle_hooks_and_hooks_of_every_state_without_it
 fn profiles_are_laid_over_each_other() {
     let named = agent("{prompt: {user: q}, profile: big}", &[]);
     assert_eq!((&*named.model.provider, &*named.model.model), ("openai", "anthropic/large"));
-    assert_eq!((named.model.max_tokens, &named.model.params), (99, &json(r#"{"temperature":0.5}"#)));
+    assert_eq!((named.model.max_tokens, &named.model.params), (Some(99), &json(r#"{"temperature":0.5}"#)));
     let default = agent("{model: {temperature: null, seed: 7}, user: q}", &[]);
     assert_eq!((&*default.model.model, &default.model.params), ("small", &json(r#"{"temperature":0.5,"seed":7}"#)));
-    assert_eq!((default.model.max_tokens, default.model.timeout_ms), (OUTPUT_TOKENS_DEFAULT, MODEL_TIMEOUT_MS_DEFAULT));
+    assert_eq!((default.model.max_tokens, default.model.timeout_ms), (None, MODEL_TIMEOUT_MS_DEFAULT));
     let over = agent("{model: {profile: big, top_p: 0.5, timeout: 2, stop: [x], max_retries: 0}, user: q}", &[]);
     assert_eq!(over.model.params, json(r#"{"temperature":0.5,"top_p":0.5,"stop":["x"]}"#));
     assert_eq!(over.model.timeout_ms, 2000);
