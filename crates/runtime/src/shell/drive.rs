@@ -88,6 +88,9 @@ impl Claimed {
 impl Drop for Claimed {
     fn drop(&mut self) {
         self.core.let_go(&self.lease.run);
+        if self.core.hungry.swap(false, Ordering::AcqRel) {
+            self.core.wake(false);
+        }
         if !self.parted && !std::thread::panicking() {
             // The worker was dropped in the middle. The next one of this process goes on as after a crash.
             let taken_from = Some(self.worker.clone());
