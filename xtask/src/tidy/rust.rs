@@ -5,6 +5,8 @@ use super::{Finding, Tree};
 
 /// Lines of a file without its tests.
 const LINES_MAX: usize = 600;
+/// Lines of a file that is all tests.
+const TEST_LINES_MAX: usize = 1_000;
 /// Lines of `//!` that open a file, at most. The front page of a crate may be longer.
 const OPENING_LINES_MAX: usize = 30;
 /// Words that say nothing about what a file owns.
@@ -28,9 +30,12 @@ pub(super) fn opening(tree: &Tree) -> Vec<Finding> {
 pub(super) fn length(tree: &Tree) -> Vec<Finding> {
     let long = |(path, text): (&str, &str)| {
         let source = Source::scan(path, text);
-        let lines = if source.tests_from == 0 { source.code.len() } else { source.tests_from };
-        (lines > LINES_MAX).then(|| {
-            let message = format!("has {lines} lines without its tests; split it (at most {LINES_MAX})");
+        let (lines, most) = match source.tests_from {
+            0 => (source.code.len(), TEST_LINES_MAX),
+            lines => (lines, LINES_MAX),
+        };
+        (lines > most).then(|| {
+            let message = format!("has {lines} lines without the tests at its bottom; split it (at most {most})");
             Finding::new(path, 0, message)
         })
     };
@@ -214,7 +219,8 @@ mod tests {
         let tests = format!("#[cfg(test)]\nmod tests {{\n{body}}}\n");
         assert_eq!(one(length, "crates/core/src/a.rs", &format!("{body}{tests}")), 0);
         assert_eq!(one(length, "crates/core/src/a.rs", &format!("{body}fn b() {{}}\n{tests}")), 1);
-        assert_eq!(one(length, "crates/core/tests/it/a.rs", &format!("{body}fn b() {{}}\n")), 1);
+        assert_eq!(one(length, "crates/core/tests/it/a.rs", &format!("{body}fn b() {{}}\n")), 0);
+        assert_eq!(one(length, "crates/core/tests/it/a.rs", &"fn a() {}\n".repeat(TEST_LINES_MAX + 1)), 1);
     }
 
     #[test]
