@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::input::Ending;
-use windlass_core::run::Status;
+use windlass_core::policy::{Answer, Question, Verdict};
+use windlass_core::run::{Status, TenantScope};
 use windlass_core::value::Value;
+use windlass_ports::policy::Policy;
 
 use crate::kit::{Kit, acting, contract, done, report, tree};
 
@@ -81,4 +83,39 @@ async fn every_attempt_carries_the_key_of_its_effect() {
     tree(&engine, &run).await;
     let keys = seen.lock().expect("lock").keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys, vec!["r#1".to_owned()]);
+}
+
+/// Denies one transition by a rule, and allows everything else.
+#[derive(Debug)]
+struct NoWay;
+
+impl Policy for NoWay {
+    fn answer(&self, _: &TenantScope, questions: &[Question]) -> Vec<Verdict> {
+        let verdict = |question: &Question| {
+            let denied = matches!(question, Question::TakeTransition { to, .. } if &**to == "done");
+            let answer = if denied { Answer::Deny } else { Answer::Allow };
+            let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
+            Verdict { question: question.clone(), answer, rule, reason, version }
+        };
+        questions.iter().map(verdict).collect()
+    }
+
+    fn allow_unasked(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_is_asked_and_its_rule_is_named() {
+    let mut kit = Kit::new();
+    kit.policy = Arc::new(NoWay);
+    kit.read("look");
+    kit.machine("main", vec![acting("a", "look", "b"), acting("b", "look", "done"), done()]);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    tree(&engine, &run).await;
+    let report = report(&engine, &run).await;
+    let Some(Ending::Failed { failure, state }) = report.run.ending else { panic!("should fail") };
+    assert_eq!((failure.code, state.as_deref()), (Code::PolicyDenied, Some("b")));
+    assert!(failure.message.contains("rule-7"), "{failure}");
 }

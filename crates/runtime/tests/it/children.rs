@@ -1,5 +1,9 @@
 //! Children and launches.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_core::contract::{Class, Idempotency};
 use windlass_core::input::Input;
 use windlass_core::machine::{Call, Launch, Mode, State, Targets, Template};
 use windlass_core::run::Status;
@@ -7,8 +11,9 @@ use windlass_core::value::Value;
 use windlass_ports::store::{Query, Store};
 use windlass_runtime::Driven;
 
-use crate::kit::{Kit, acting, done, output, report, state, to, tree};
+use crate::kit::{Kit, acting, answer, contract, done, output, report, state, to, tree};
 use crate::signals::waiting;
+use crate::unreliable::Unreliable;
 
 fn foreach(count: i64) -> State {
     let items = Value::list((0..count).map(Value::Int).collect());
@@ -94,5 +99,27 @@ async fn a_cancel_goes_down_the_tree() {
     let page = kit.store.list(Query { root: Some(run), limit: 10, ..Query::default() }).await.expect("list");
     assert_eq!(page.heads.len(), 4);
     assert!(page.heads.iter().all(|head| head.status == Status::Cancelled), "{:?}", page.heads);
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_is_not_read_again_for_each_child() {
+    let mut kit = Kit::new();
+    let ended = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    kit.tool(contract("look", Class::Read, Idempotency::None), move |_| {
+        // Each child ends at another time, so that each end is an input of its own.
+        let nth = ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            tokio::time::sleep(Duration::from_millis(100 * nth)).await;
+            answer(1)
+        }
+    });
+    kit.machine("main", vec![foreach(50), done()]);
+    echo(&mut kit);
+    let store = Arc::new(Unreliable::new(kit.store.another()));
+    let engine = kit.engine_on(Arc::clone(&store) as Arc<dyn Store>);
+    let run = kit.submit(&engine, "r").await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    assert_eq!(store.loads(), 51, "each run once");
     kit.fsck().await;
 }

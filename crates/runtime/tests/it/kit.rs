@@ -25,7 +25,7 @@ use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::model::{Model, ModelResult};
-use windlass_ports::policy::AllowAll;
+use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Delivered, Message, Signal, Signalled, Store};
 use windlass_ports::tool::{Catalog, Invocation, Tool};
 use windlass_runtime::{Driven, Engine, Observer, Parts, Report, Scope, Settings, Stop, Submission, events};
@@ -144,6 +144,7 @@ pub(crate) struct Kit {
     pub(crate) events: Arc<Events>,
     pub(crate) settings: Settings,
     pub(crate) model: Arc<dyn Model>,
+    pub(crate) policy: Arc<dyn Policy>,
     machines: BTreeMap<Name, Arc<Machine>>,
     tools: BTreeMap<Name, Arc<dyn Tool>>,
     contracts: BTreeMap<Name, Arc<Contract>>,
@@ -169,6 +170,7 @@ impl Kit {
                 let outcome = Err(Failure::new(windlass_core::failure::Code::ProviderUnknown, "no model"));
                 Box::pin(async { ModelResult { outcome, spent: Spent::Nothing } })
             }))),
+            policy: Arc::new(AllowAll),
             machines: BTreeMap::new(),
             tools: BTreeMap::new(),
             contracts: BTreeMap::new(),
@@ -243,7 +245,7 @@ impl Kit {
             compiler: Arc::new(Programs(self.program())),
             model: Arc::clone(&self.model),
             catalog: Arc::new(Catalog { tools: self.tools.clone(), hooks: BTreeMap::new() }),
-            policy: Arc::new(AllowAll),
+            policy: Arc::clone(&self.policy),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             observer: Arc::clone(&self.events) as Arc<dyn Observer>,
             settings: self.settings.clone(),

@@ -32,6 +32,7 @@ pub(crate) enum Lose {
 pub(crate) struct Unreliable {
     inner: MemoryStore,
     calls: AtomicUsize,
+    loads: AtomicUsize,
     plan: Mutex<VecDeque<Lose>>,
     deaf: AtomicUsize,
     away: AtomicBool,
@@ -42,6 +43,7 @@ impl Unreliable {
         Self {
             inner,
             calls: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
             plan: Mutex::default(),
             deaf: AtomicUsize::new(0),
             away: AtomicBool::new(false),
@@ -66,6 +68,11 @@ impl Unreliable {
     /// How often it was asked for anything.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// How often a run was read.
+    pub(crate) fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
     }
 
     fn asked(&self) -> &MemoryStore {
@@ -109,6 +116,7 @@ impl Store for Unreliable {
     }
 
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
         self.asked().load(run)
     }
 
