@@ -45,46 +45,7 @@ type Documents = BTreeMap<&'static str, Value>;
 
 fn base() -> Documents {
     BTreeMap::from([
-        (
-            "machine.yml",
-            json!({
-                "spec": "flatmachine",
-                "spec_version": "4.2",
-                "data": {
-                    "name": "base",
-                    "context": {"n": 1},
-                    "agents": {
-                        "x": "./x.yml",
-                        "old": "./old.yml",
-                        "typed": {"type": "flatagent", "ref": "./x.yml"},
-                        "own": {"spec": "flatagent", "data": {"prompt": {"user": "u"}, "profile": {
-                            "spec": "flatprofile", "data": {"model_profiles": {"a": {"provider": "p", "name": "m"}}}
-                        }}},
-                    },
-                    "machines": {
-                        "kid": {"spec": "flatmachine", "spec_version": "4.2",
-                            "data": {"states": {"end": {"type": "final"}}}},
-                        "other": {"path": "./other.yml"},
-                    },
-                    "settings": {"max_steps": 9},
-                    "states": {
-                        "ask": {"type": "initial", "agent": "x", "input": {"q": "1"},
-                            "execution": {"type": "retry", "backoffs": [1]},
-                            "transitions": [{"condition": "context.n == 1", "to": "loop"}, {"to": "loop"}]},
-                        "loop": {"agent": "x", "tool_loop": {"max_turns": 3}, "transitions": [{"to": "many"}]},
-                        "many": {"machine": [{"name": "kid", "input": {"a": 1}}, {"name": "other"}],
-                            "input": {"b": 2}, "transitions": [{"to": "each"}]},
-                        "each": {"foreach": "context.list", "machine": "kid", "transitions": [{"to": "sample"}]},
-                        "sample": {"agent": "x", "execution": {"type": "parallel", "n_samples": 2},
-                            "transitions": [{"to": "vote"}]},
-                        "vote": {"agent": "old", "execution": {"type": "mdap_voting"}, "transitions": [{"to": "wait"}]},
-                        "wait": {"wait_for": "ch", "transitions": [{"to": "start"}]},
-                        "start": {"launch": "kid", "hooks": {"name": "h"}, "transitions": [{"to": "end"}]},
-                        "end": {"type": "final", "output": {"n": "context.n"}},
-                    },
-                },
-            }),
-        ),
+        ("machine.yml", machine()),
         (
             "other.yml",
             json!({"spec": "flatmachine", "spec_version": "4.2", "data": {"states": {"end": {"type": "final"}}}}),
@@ -115,6 +76,46 @@ fn base() -> Documents {
             }}}),
         ),
     ])
+}
+
+fn machine() -> Value {
+    json!({
+        "spec": "flatmachine",
+        "spec_version": "4.2",
+        "data": {
+            "name": "base",
+            "context": {"n": 1},
+            "agents": {
+                "x": "./x.yml",
+                "old": "./old.yml",
+                "typed": {"type": "flatagent", "ref": "./x.yml"},
+                "own": {"spec": "flatagent", "data": {"prompt": {"user": "u"}, "profile": {
+                    "spec": "flatprofile", "data": {"model_profiles": {"a": {"provider": "p", "name": "m"}}}
+                }}},
+            },
+            "machines": {
+                "kid": {"spec": "flatmachine", "spec_version": "4.2",
+                    "data": {"states": {"end": {"type": "final"}}}},
+                "other": {"path": "./other.yml"},
+            },
+            "settings": {"max_steps": 9},
+            "states": {
+                "ask": {"type": "initial", "agent": "x", "input": {"q": "1"},
+                    "execution": {"type": "retry", "backoffs": [1]},
+                    "transitions": [{"condition": "context.n == 1", "to": "loop"}, {"to": "loop"}]},
+                "loop": {"agent": "x", "tool_loop": {"max_turns": 3}, "transitions": [{"to": "many"}]},
+                "many": {"machine": [{"name": "kid", "input": {"a": 1}}, {"name": "other"}],
+                    "input": {"b": 2}, "transitions": [{"to": "each"}]},
+                "each": {"foreach": "context.list", "machine": "kid", "transitions": [{"to": "sample"}]},
+                "sample": {"agent": "x", "execution": {"type": "parallel", "n_samples": 2},
+                    "transitions": [{"to": "vote"}]},
+                "vote": {"agent": "old", "execution": {"type": "mdap_voting"}, "transitions": [{"to": "wait"}]},
+                "wait": {"wait_for": "ch", "transitions": [{"to": "start"}]},
+                "start": {"launch": "kid", "hooks": {"name": "h"}, "transitions": [{"to": "end"}]},
+                "end": {"type": "final", "output": {"n": "context.n"}},
+            },
+        },
+    })
 }
 
 /// What a load shows: the program without hashes of documents, and the findings.
@@ -204,6 +205,23 @@ fn changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("StateDefinition.launch_input", M, "/data/states/start/launch_input", json!({"a": 1})),
         ("Transition.condition", M, "/data/states/ask/transitions/0/condition", json!("context.n == 2")),
         ("Transition.to", M, "/data/states/ask/transitions/0/to", json!("end")),
+        ("MachineInput.name", M, "/data/states/many/machine/0/name", json!("nobody")),
+        ("MachineInput.input", M, "/data/states/many/machine/0/input", json!({"a": 2})),
+        ("HooksRefConfig.name", M, "/data/states/start/hooks/name", json!("g")),
+        ("HooksRefConfig.args", M, "/data/states/start/hooks/args", json!({"a": 1})),
+        ("PersistenceConfig.enabled", M, "/data/persistence", json!({"enabled": false})),
+        ("PersistenceConfig.backend", M, "/data/persistence", json!({"backend": "redis"})),
+        ("PersistenceConfig.db_path", M, "/data/persistence", json!({"db_path": "x.db"})),
+        ("PersistenceConfig.checkpoint_on", M, "/data/persistence", json!({"checkpoint_on": ["execute"]})),
+    ];
+    all.extend(execution_changes());
+    all.extend(agent_changes());
+    all
+}
+
+fn execution_changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    const M: &str = "machine.yml";
+    vec![
         ("ExecutionConfig.type", M, "/data/states/ask/execution/type", json!("default")),
         ("ExecutionConfig.backoffs", M, "/data/states/ask/execution/backoffs", json!([2])),
         ("ExecutionConfig.jitter", M, "/data/states/ask/execution/jitter", json!(0.5)),
@@ -217,17 +235,7 @@ fn changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("ToolLoopStateConfig.tool_timeout", M, "/data/states/loop/tool_loop/tool_timeout", json!(4)),
         ("ToolLoopStateConfig.total_timeout", M, "/data/states/loop/tool_loop/total_timeout", json!(4)),
         ("ToolLoopStateConfig.max_cost", M, "/data/states/loop/tool_loop/max_cost", json!(0.4)),
-        ("MachineInput.name", M, "/data/states/many/machine/0/name", json!("nobody")),
-        ("MachineInput.input", M, "/data/states/many/machine/0/input", json!({"a": 2})),
-        ("HooksRefConfig.name", M, "/data/states/start/hooks/name", json!("g")),
-        ("HooksRefConfig.args", M, "/data/states/start/hooks/args", json!({"a": 1})),
-        ("PersistenceConfig.enabled", M, "/data/persistence", json!({"enabled": false})),
-        ("PersistenceConfig.backend", M, "/data/persistence", json!({"backend": "redis"})),
-        ("PersistenceConfig.db_path", M, "/data/persistence", json!({"db_path": "x.db"})),
-        ("PersistenceConfig.checkpoint_on", M, "/data/persistence", json!({"checkpoint_on": ["execute"]})),
-    ];
-    all.extend(agent_changes());
-    all
+    ]
 }
 
 fn agent_changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {

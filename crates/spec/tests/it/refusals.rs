@@ -270,3 +270,50 @@ fn inline_keys_are_refused_on_request() {
     let fine = catalog.replace("sk-123", "env:MY_KEY");
     load_with(&text, &[("profiles.yml", &fine)], &strict).expect("a reference");
 }
+
+const WHOLE: &str = "\
+spec: flatmachine
+spec_version: \"4.2\"
+data:
+  context: {a: &a [1, 2.5, ~], b: \"{{ input.b | upper }}\", c: *a}
+  agents: {x: {spec: flatagent, data: {model: {profile: main, api_key: 'sk-1'}, user: \"é {{ input.q }}\"}}}
+  machines: {kid: {spec: flatmachine, data: {states: {e: {type: final}}}}}
+  states:
+    s:
+      agent: x
+      tool_loop: {max_turns: 3}
+      execution: {type: retry, backoffs: [1]}
+      on_error: {default: e}
+      transitions:
+        - condition: context.a == 1
+          to: t
+        - to: e
+    t: {foreach: context.c, machine: kid, as: i, key: \"{{ i }}\", transitions: [{to: e}]}
+    e: {type: final, output: {x: |
+        text
+    }}
+";
+
+#[test]
+fn the_document_that_is_damaged_below_is_valid() {
+    load_with(WHOLE, &[], &options()).unwrap_or_else(|found| panic!("{}", shown(&found)));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn prop_damaged_documents_never_panic(
+        cuts in proptest::collection::vec((0..WHOLE.len(), 0..40usize, "[ \n:{}\\[\\],&*<|'\"%a-f0-9é-]{0,6}"), 1..4)
+    ) {
+        let mut text = WHOLE.to_owned();
+        for (at, length, with) in cuts {
+            let start = text.floor_char_boundary(at.min(text.len()));
+            let end = text.floor_char_boundary((start + length).min(text.len()));
+            text.replace_range(start..end, &with);
+        }
+        for found in findings(&text, &[], &options()) {
+            let _ = found.render();
+        }
+    }
+}
