@@ -354,6 +354,40 @@ fn expression() -> impl Strategy<Value = String> {
     pieces().prop_map(|inner| format!("{{{{ {} }}}}", inner.replace("{{", "").replace("}}", "").replace('%', "")))
 }
 
+const VALUES: &str = "context.l context.d context.s context.u context.rows context.nums context.words context.nope context.n \
+    context.t context.i context.neg context.f context.big 0 1 -1 2 3 1.5 -0.0 9223372036854775807 -9223372036854775807 1e308 'a' '' \
+    'é☃' '%s' '%d' '%.3g' '{}' '{0[a]:>9}' '{:,}' ',a,b,' '\\t\\n' [] [[]] [1,'a'] {} {'a':{'b':1}} none true range range(3) 'a.b'";
+const FILTERS: &str = "abs attr batch bool capitalize center count default dictsort escape filesizeformat first float format fromjson \
+    groupby indent int items join last length list lower map max min pprint reject rejectattr replace reverse round select selectattr \
+    slice sort string striptags sum title tojson trim truncate unique upper urlencode wordcount wordwrap xmlattr";
+const METHODS: &str = "upper lower casefold capitalize title swapcase strip lstrip rstrip removeprefix removesuffix replace join center \
+    ljust rjust zfill format expandtabs split rsplit splitlines partition rpartition startswith endswith count find rfind index rindex \
+    isalnum istitle get keys values items copy is_integer";
+const OPERATORS: &str = "+ - * / // % ** ~ == != < <= > >= in and or";
+const CHECKS: &str = "boolean callable defined divisibleby even float integer iterable lower mapping none number odd sameas sequence \
+    string eq ne lt in filter test";
+
+fn word(list: &'static str) -> impl Strategy<Value = &'static str> {
+    prop::sample::select(list.split_ascii_whitespace().collect::<Vec<_>>())
+}
+
+/// One operation on odd values, with odd arguments.
+fn operation() -> impl Strategy<Value = String> {
+    let values = || word(VALUES);
+    let args = || prop::collection::vec(values(), 0..4).prop_map(|args| args.join(", "));
+    prop_oneof![
+        (values(), word(FILTERS), args()).prop_map(|(v, f, a)| format!("{v} | {f}({a})")),
+        (values(), word(FILTERS), word(FILTERS), args()).prop_map(|(v, f, g, a)| format!("{v} | {f} | {g}({a})")),
+        (values(), word(FILTERS), word(FILTERS), args()).prop_map(|(v, f, g, a)| format!("{v} | {f}('{g}', {a})")),
+        (values(), word(METHODS), args()).prop_map(|(v, m, a)| format!("({v}).{m}({a})")),
+        (values(), word(OPERATORS), values()).prop_map(|(v, o, w)| format!("({v}) {o} ({w})")),
+        (values(), word(CHECKS), args()).prop_map(|(v, c, a)| format!("{v} is {c}({a})")),
+        (values(), values(), values(), values()).prop_map(|(v, a, b, c)| format!("({v})[{a}:{b}:{c}]")),
+        (values(), values()).prop_map(|(v, k)| format!("({v})[{k}]")),
+        (word("range dict namespace cycler joiner"), args()).prop_map(|(f, a)| format!("{f}({a})")),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
@@ -370,6 +404,16 @@ proptest! {
             let condition = Condition { engine: language, source: source.as_str().into() };
             if let Err(failure) = engine.holds(&condition, &scope) {
                 prop_assert_eq!(failure.code.family(), "condition");
+            }
+        }
+    }
+
+    #[test]
+    fn prop_no_operation_panics(inner in operation()) {
+        let engine = Engine::with_limits(Limits { fuel: 50_000, output_bytes: 100_000, depth: 100 });
+        for source in [format!("{{{{ {inner} }}}}"), format!("{{% for x in {inner} %}}{{{{ x }}}}{{{{ loop.nextitem }}}}{{% endfor %}}")] {
+            if let Err(failure) = engine.render(Dialect::Machine, &source.as_str().into(), &scope()) {
+                prop_assert!(failure.code.family() == "template", "{}: {}", source, failure);
             }
         }
     }
