@@ -54,9 +54,8 @@ pub(crate) fn read_to_run(app: &App, path: &Path, catalog: &Catalog) -> Result<L
 /// The problem of a document that is not valid.
 #[must_use]
 pub(crate) fn refused(path: &Path, found: &[Diagnostic]) -> Problem {
-    let errors = found.iter().filter(|d| d.severity == Severity::Error).count();
-    let first = found.iter().find(|d| d.severity == Severity::Error).map(ToString::to_string).unwrap_or_default();
-    let more = if errors > 1 { format!(" (and {} more)", errors - 1) } else { String::new() };
-    Problem::new(Exit::Invalid, "spec.invalid", format!("`{}` is not valid: {first}{more}", path.display()))
+    let errors = found.iter().filter(|d| d.severity == Severity::Error).count() as u64;
+    let errors = crate::story::counted(errors, "error");
+    Problem::new(Exit::Invalid, "spec.invalid", format!("`{}` is not valid: {errors}", path.display()))
         .detail("diagnostics", serde_json::to_value(found).unwrap_or_default())
 }

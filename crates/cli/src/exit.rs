@@ -67,14 +67,14 @@ pub(crate) struct Problem {
     /// The way out.
     pub hint: Option<String>,
     /// More members of the JSON form's `error`.
-    pub detail: Map<String, Json>,
+    pub detail: Box<Map<String, Json>>,
 }
 
 impl Problem {
     /// A problem with an exit code, a stable word and a text.
     #[must_use]
     pub(crate) fn new(exit: Exit, code: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, code, message: message.into(), hint: None, detail: Map::new() }
+        Self { exit, code, message: message.into(), hint: None, detail: Box::default() }
     }
 
     /// Wrong usage or input.
@@ -124,7 +124,7 @@ impl Problem {
         if let Some(hint) = &self.hint {
             error.insert("hint".into(), hint.clone().into());
         }
-        error.extend(self.detail.clone());
+        error.extend((*self.detail).clone());
         json!({ "error": error })
     }
 }

@@ -48,10 +48,7 @@ pub(crate) async fn diagnostics(app: &App, args: args::Diagnostics) -> Result<Ex
         }),
         Err(error) => json!({ "error": error.message }),
     };
-    let machine = match &args.machine {
-        Some(path) => Some(summary(app, path, &wiring)),
-        None => None,
-    };
+    let machine = args.machine.as_ref().map(|path| summary(app, path, &wiring));
     app.output.document(&json!({
         "windlass": env!("CARGO_PKG_VERSION"),
         "formats": { "journal": journal::FORMAT, "snapshot": snapshot::FORMAT },

@@ -92,7 +92,8 @@ pub(crate) struct CaseSignal {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Expect {
-    /// `completed`, `failed`, `waiting` or `cancelled`. Default: `failed` when `error` is given, else `completed`.
+    /// `completed`, `failed`, `waiting` or `cancelled`. With `waiting`, timers of up to a minute fire and later ones do
+    /// not; otherwise all of them fire. Default: `failed` when `error` is given, else `completed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// The output holds at least this: keys that are not named here may be there too.
@@ -104,7 +105,7 @@ pub(crate) struct Expect {
     /// The states that the run enters, in order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub states: Option<Vec<String>>,
-    /// How often something is called, in the run and below it: `model.AGENT`, `tool.NAME`, `action.NAME`,
+    /// How often something is called, in the run and below it; a repeated attempt is the same call: `model.AGENT`, `tool.NAME`, `action.NAME`,
     /// `machine.NAME`, or `model`, `tool`, `action`, `machine` for all of a kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effects: Option<BTreeMap<String, u64>>,

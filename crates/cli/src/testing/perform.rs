@@ -14,7 +14,7 @@ use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
 use windlass_core::machine::{HookKind, Program};
-use windlass_core::run::{Run, TenantScope};
+use windlass_core::run::{Run, Status, TenantScope};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
@@ -35,6 +35,8 @@ use crate::outcome;
 
 /// The longest a case may take, on its own clock: a year.
 const WAIT_MS: u64 = 365 * 24 * 3_600_000;
+/// How long a case that is expected to wait looks at timers: as long as `windlass run` does.
+const PARKED_MS: u64 = 60_000;
 /// When every case begins, in milliseconds since 1970: a fixed time, so that cases are the same each time.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
@@ -67,7 +69,10 @@ async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Re
         policy: Arc::new(AllowAll),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         observer: Arc::clone(&tally) as Arc<dyn Observer>,
-        settings: Settings { wait_ms: WAIT_MS, ..Settings::default() },
+        settings: Settings {
+            wait_ms: if case.expect.status() == Status::Waiting.as_str() { PARKED_MS } else { WAIT_MS },
+            ..Settings::default()
+        },
     });
     for (number, signal) in case.signals.iter().enumerate() {
         let signal = Signal {
@@ -246,6 +251,16 @@ impl Tally {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `kind.name` of a call. An action that no catalog implements is a hook's: it is an action all the same.
+    fn call_name(&self, run: &Run, call: &Call) -> String {
+        if let Call::Hook { event: HookKind::Action, .. } = call {
+            let machine = self.program.machines.get(&run.start.machine);
+            let action = machine.zip(run.state.as_ref()).and_then(|(m, s)| m.states.get(s)?.action.clone());
+            return format!("action.{}", action.as_deref().unwrap_or_default());
+        }
+        format!("{}.{}", call.kind(), call.target())
+    }
+
     /// The name by which a run knows the machine of a child.
     fn machine_name(&self, run: &Run, key: &Name) -> String {
         let machine = self.program.machines.get(&run.start.machine);
@@ -263,16 +278,7 @@ impl Observer for Tally {
                     counted.states.push(state.to_string());
                     continue;
                 }
-                Entry::CallIntended { call, .. } => match (&call.call, call.call.kind()) {
-                    // An action that no catalog implements is a hook's: it is an action all the same.
-                    (Call::Hook { event: HookKind::Action, .. }, _) => {
-                        let state = run.state.as_ref();
-                        let machine = self.program.machines.get(&run.start.machine);
-                        let action = machine.zip(state).and_then(|(m, s)| m.states.get(s)?.action.clone());
-                        format!("action.{}", action.as_deref().unwrap_or_default())
-                    }
-                    (call, kind) => format!("{kind}.{}", call.target()),
-                },
+                Entry::CallIntended { call, .. } => self.call_name(run, &call.call),
                 Entry::ChildStarted { child, .. } => format!("machine.{}", self.machine_name(run, &child.machine)),
                 _ => continue,
             };

@@ -70,7 +70,7 @@ pub(crate) async fn park(app: &App, args: args::BenchPark) -> Result<Exit, Probl
     .with("runs", args.runs)
     .with("context_bytes", args.context.0)
     .with("rss_mb_early", megabytes(early))
-    .with("wakeups_per_second", wakeups.map(|wakeups| rounded(wakeups)))
+    .with("wakeups_per_second", wakeups.map(rounded))
     .with("seconds", rounded(seconds));
     app.output.sentence(&measured, &measured.text());
     Ok(Exit::Ok)

@@ -1,0 +1,133 @@
+//! Every way to be wrong: a typed error that says where and what to do, the right exit code, and no half-made store.
+
+use crate::kit::{Place, assert_shown};
+
+#[test]
+fn a_missing_machine() {
+    assert_shown!(Place::new().windlass(&["run", "gone.yml"]));
+}
+
+#[test]
+fn a_machine_with_several_mistakes() {
+    let place = Place::new();
+    place.write(
+        "broken.yml",
+        "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: broken\n  statess: {}\n  states:\n    a:\n      type: initial\n      agent: nobody\n      transitions:\n        - to: nowhere\n",
+    );
+    let ran = place.windlass(&["validate", "broken.yml"]);
+    assert_eq!(ran.code(), 2);
+    assert!(ran.json()["errors"].as_u64().is_some_and(|n| n >= 3), "{}", ran.shown());
+    assert_shown!(ran);
+    assert_eq!(place.windlass(&["run", "broken.yml"]).code(), 2);
+    assert!(!place.path(".windlass").exists(), "a refused machine makes no store");
+}
+
+#[test]
+fn an_input_that_is_no_json() {
+    assert_shown!(Place::new().windlass(&["run", "asks.yml", "--input", "{\"topic\":"]));
+}
+
+#[test]
+fn an_input_file_that_is_not_there() {
+    assert_shown!(Place::new().windlass(&["run", "asks.yml", "--input", "@gone.json"]));
+}
+
+#[test]
+fn an_input_file_that_is_not_utf8() {
+    let place = Place::new();
+    std::fs::write(place.path("bytes.json"), b"{\"a\":\"\xff\"}").expect("file");
+    assert_shown!(place.windlass(&["run", "asks.yml", "--input", "@bytes.json"]));
+}
+
+#[test]
+fn an_input_beyond_the_limit() {
+    let place = Place::new();
+    let text = format!("\"{}\"", "x".repeat(64 * 1024 * 1024));
+    place.write("large.json", &text);
+    let ran = place.windlass(&["run", "asks.yml", "--input", "@large.json"]);
+    assert_shown!(ran);
+}
+
+#[test]
+fn a_large_input_within_the_limit() {
+    let place = Place::new();
+    place.write("large.json", &format!("{{\"order\":1,\"data\":\"{}\"}}", "x".repeat(20 * 1024 * 1024)));
+    let ran = place.windlass(&["run", "waits.yml", "--input", "@large.json", "--quiet"]);
+    assert_eq!(ran.code(), 7, "{}", ran.shown());
+    assert_eq!(place.windlass(&["fsck"]).code(), 0);
+}
+
+#[test]
+fn an_unknown_run() {
+    let place = Place::new();
+    assert_shown!(place.windlass(&["resume", "nobody"]));
+    for args in [
+        ["runs", "show", "nobody"],
+        ["runs", "journal", "nobody"],
+        ["runs", "watch", "nobody"],
+        ["runs", "cancel", "nobody"],
+        ["runs", "pause", "nobody"],
+        ["runs", "retry", "nobody"],
+    ] {
+        assert_eq!(place.windlass(&args).code(), 4, "{args:?}");
+    }
+    assert_eq!(place.windlass(&["verify", "nobody"]).code(), 4);
+    assert!(!place.path(".windlass").exists(), "looking makes no store");
+    place.windlass(&["run", "asks.yml", "--input", "{}"]);
+    assert_eq!(place.windlass(&["resume", "nobody"]).code(), 4);
+    assert_eq!(place.windlass(&["signal", "x", "--run", "nobody"]).code(), 4);
+}
+
+#[test]
+fn a_store_that_cannot_be_written() {
+    let place = Place::new();
+    place.write("file", "");
+    assert_shown!(place.windlass(&["run", "asks.yml", "--input", "{}", "--store", "sqlite:file/windlass.db"]));
+}
+
+#[test]
+fn a_store_of_another_kind() {
+    assert_shown!(Place::new().windlass(&["run", "asks.yml", "--input", "{}", "--store", "floppy:a"]));
+}
+
+#[test]
+fn a_key_that_the_configuration_does_not_have() {
+    let place = Place::new();
+    place.write("windlass.toml", "[worker]\nthreads = 2\nthraeds = 3\n");
+    assert_shown!(place.windlass(&["runs", "list"]));
+}
+
+#[test]
+fn a_value_of_the_wrong_type_in_the_environment() {
+    let place = Place::new();
+    let ran = place.with(&["runs", "list"], |command| {
+        command.env("WINDLASS_WORKER__THREADS", "many");
+    });
+    assert_shown!(ran);
+}
+
+#[test]
+fn a_run_id_that_cannot_be_one() {
+    assert_shown!(Place::new().windlass(&["run", "asks.yml", "--input", "{}", "--run-id", "a b"]));
+}
+
+#[test]
+fn a_flag_that_does_not_exist() {
+    assert_shown!(Place::new().windlass(&["run", "asks.yml", "--inptu", "{}"]));
+}
+
+#[test]
+fn an_events_file_that_cannot_be_written() {
+    assert_shown!(Place::new().windlass(&["run", "asks.yml", "--input", "{}", "--events", "no/such/folder/e.jsonl"]));
+}
+
+#[test]
+fn keys_are_not_printed() {
+    let place = Place::new();
+    let ran = place.with(&["diagnostics", "--machine", "asks.yml"], |command| {
+        command.env("OPENAI_API_KEY", "sk-very-secret-value");
+    });
+    assert_eq!(ran.code(), 0);
+    assert!(!ran.shown().contains("sk-very-secret"), "{}", ran.shown());
+    assert_eq!(ran.json()["machine"]["valid"], true);
+}

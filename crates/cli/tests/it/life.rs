@@ -1,0 +1,188 @@
+//! The life of a run as a person sees it: run, park, signal, resume, again, cancel, fork.
+
+use serde_json::json;
+
+use crate::kit::{Place, assert_shown};
+
+#[test]
+fn a_run_prints_its_output_and_tells_its_story() {
+    let ran = Place::new().windlass(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "one"]);
+    assert_shown!(ran);
+}
+
+#[test]
+fn a_parked_run_says_what_it_waits_for_and_goes_on_after_the_signal() {
+    let place = Place::new();
+    let parked = place.windlass(&["run", "waits.yml", "--input", r#"{"order":7}"#, "--run-id", "two"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    assert_eq!(
+        parked.json(),
+        json!({"run_id": "two", "status": "waiting",
+               "waits": [{"kind": "signal", "run_id": "two", "channel": "approvals/7"}]})
+    );
+    let sent = place.windlass(&["signal", "approvals/7", "--data", r#"{"approved":true}"#]);
+    assert_eq!(sent.json()["runs"], json!(["two"]));
+    let done = place.windlass(&["resume", "two"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"approved": true})));
+    assert_eq!(place.windlass(&["resume", "two"]).json(), json!({"approved": true}), "a finished run says so again");
+}
+
+#[test]
+fn a_signal_that_comes_first_is_kept() {
+    let place = Place::new();
+    let sent = place.windlass(&["signal", "approvals/8", "--data", r#"{"approved":false}"#, "--id", "s1"]);
+    assert_eq!(sent.json()["signal"], "buffered");
+    assert_eq!(place.windlass(&["signal", "approvals/8", "--id", "s1"]).json()["signal"], "duplicate");
+    let ran = place.windlass(&["run", "waits.yml", "--input", r#"{"order":8}"#]);
+    assert_eq!((ran.code(), ran.json()), (0, json!({"approved": false})));
+}
+
+#[test]
+fn a_run_id_used_again_returns_that_run_or_is_refused() {
+    let place = Place::new();
+    let run = |input: &str| place.windlass(&["run", "asks.yml", "--input", input, "--run-id", "same"]);
+    let first = run(r#"{"topic":"tides"}"#);
+    let again = run(r#"{"topic":"tides"}"#);
+    assert_eq!((again.code(), again.json()), (0, first.json()));
+    let other = run(r#"{"topic":"moons"}"#);
+    assert_eq!(other.code(), 4);
+    assert_shown!(other);
+}
+
+#[test]
+fn a_detached_run_waits_for_a_resume() {
+    let place = Place::new();
+    let args = ["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "later", "--detach"];
+    assert_eq!(place.windlass(&args).json(), json!({"run_id": "later", "status": "queued"}));
+    let done = place.windlass(&["resume", "later"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"text": "Tides turn twice a day."})));
+}
+
+#[test]
+fn a_failed_run_prints_its_failure() {
+    let place = Place::new();
+    place.write("script.yml", "rules: []\ndefault: {status: 401, error: {message: no such key}}\n");
+    let ran = place.windlass(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "bad"]);
+    assert_eq!(ran.code(), 3);
+    let error = &ran.json()["error"];
+    assert_eq!((&error["code"], &error["state"]), (&json!("provider.auth"), &json!("write")));
+    assert_eq!(ran.json()["run_id"], "bad");
+    place.write("script.yml", "rules: []\ndefault: {content: better}\n");
+    let retried = place.windlass(&["runs", "retry", "bad"]);
+    assert_eq!((retried.code(), retried.json()), (0, json!({"text": "better"})), "{}", retried.shown());
+}
+
+#[test]
+fn max_steps_is_a_failure_with_its_own_code() {
+    let place = Place::new();
+    let ran = place.windlass(&["run", "asks.yml", "--input", "{}", "--max-steps", "1"]);
+    assert_eq!((ran.code(), &ran.json()["error"]["code"]), (3, &json!("budget.exceeded")), "{}", ran.shown());
+}
+
+#[test]
+fn events_are_one_object_per_line() {
+    let place = Place::new();
+    place.windlass(&["run", "asks.yml", "--input", "{}", "--run-id", "e", "--events", "e.jsonl"]);
+    let text = std::fs::read_to_string(place.path("e.jsonl")).expect("events");
+    let events: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).expect("json")).collect();
+    let entered: Vec<&str> =
+        events.iter().filter(|e| e["event"] == "state_entered").map(|e| e["state"].as_str().expect("state")).collect();
+    assert_eq!(entered, ["write", "done"]);
+    assert!(events.iter().all(|e| e["run_id"] == "e" && e["parent_run_id"].is_null() && e["machine"] == "asks"));
+    let watched = place.windlass(&["runs", "watch", "e", "--json"]);
+    let seen: Vec<serde_json::Value> =
+        watched.stdout().lines().map(|l| serde_json::from_str(l).expect("json")).collect();
+    assert_eq!(seen, events, "what is watched afterwards is what was written");
+}
+
+#[test]
+fn runs_are_listed_shown_paused_cancelled_and_pruned() {
+    let place = Place::new();
+    for id in ["a", "b", "c"] {
+        place.windlass(&["run", "waits.yml", "--input", r#"{"order":1}"#, "--run-id", id]);
+    }
+    let page = place.windlass(&["runs", "list", "--limit", "2"]).json();
+    assert_eq!(page["runs"].as_array().map(Vec::len), Some(2));
+    let next = page["next"].as_str().expect("a cursor").to_owned();
+    let rest = place.windlass(&["runs", "list", "--limit", "2", "--cursor", &next]).json();
+    assert_eq!(rest["runs"].as_array().map(Vec::len), Some(1));
+    assert!(rest["next"].is_null());
+    assert_eq!(place.windlass(&["runs", "pause", "a"]).json(), json!({"run_id": "a", "status": "paused"}));
+    let shown = place.windlass(&["runs", "show", "a"]).json();
+    assert_eq!((&shown["status"], &shown["waits"][0]["kind"]), (&json!("paused"), &json!("signal")));
+    assert_eq!(place.windlass(&["runs", "unpause", "a"]).code(), 0);
+    let cancelled = place.windlass(&["runs", "cancel", "b", "--reason", "no longer wanted"]);
+    assert_eq!(cancelled.json(), json!({"run_id": "b", "status": "cancelled"}), "{}", cancelled.shown());
+    let resumed = place.windlass(&["resume", "b"]);
+    assert_eq!((resumed.code(), &resumed.json()["error"]["code"]), (3, &json!("run.cancelled")));
+    assert_eq!(place.windlass(&["runs", "cancel", "b"]).code(), 4, "it has ended");
+    let pruned = place.windlass(&["runs", "prune", "--older-than", "0"]).json();
+    assert_eq!(pruned["runs"], 1);
+    assert_eq!(place.windlass(&["runs", "show", "b"]).code(), 4);
+    assert_eq!(place.windlass(&["fsck"]).json(), json!({"ok": true, "findings": []}));
+}
+
+#[test]
+fn a_fork_starts_at_a_step_with_another_context() {
+    let place = Place::new();
+    place.windlass(&["run", "waits.yml", "--input", r#"{"order":1}"#, "--run-id", "old"]);
+    let forked = place.windlass(&["runs", "fork", "old", "--at", "1", "--set", "order=2", "--run-id", "new"]);
+    assert_eq!(forked.code(), 7, "{}", forked.shown());
+    assert_eq!(forked.json()["waits"][0]["channel"], "approvals/2");
+    assert_eq!(place.windlass(&["runs", "fork", "old", "--at", "9"]).code(), 4);
+}
+
+#[test]
+fn replay_and_verify_agree_with_what_was_done() {
+    let place = Place::new();
+    place.windlass(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "v"]);
+    let replayed = place.windlass(&["replay", "v"]).json();
+    assert_eq!((&replayed["status"], &replayed["context"]["topic"]), (&json!("completed"), &json!("tides")));
+    assert_eq!(place.windlass(&["replay", "v", "--to", "1"]).json()["version"], 1);
+    assert_eq!(place.windlass(&["replay", "v", "--to", "99"]).code(), 4);
+    let verified = place.windlass(&["verify", "v"]);
+    assert_eq!((verified.code(), &verified.json()["ok"], &verified.json()["calls"]), (0, &json!(true), &json!(1)));
+    let tree = place.windlass(&["verify", "v", "--tree"]);
+    assert_eq!((tree.code(), &tree.json()["ok"]), (0, &json!(true)));
+}
+
+#[test]
+fn a_backup_is_a_store_of_its_own() {
+    let place = Place::new();
+    place.windlass(&["run", "asks.yml", "--input", "{}", "--run-id", "x"]);
+    assert_eq!(place.windlass(&["backup", "copy.db"]).code(), 0);
+    assert_eq!(place.windlass(&["runs", "show", "x", "--store", "sqlite:copy.db"]).json()["status"], "completed");
+    assert_eq!(place.windlass(&["backup", "copy.db"]).code(), 4, "a backup replaces nothing");
+}
+
+#[test]
+fn an_interrupted_run_can_be_resumed() {
+    let place = Place::new();
+    place.write("script.yml", "rules: []\ndefault: {content: late, delay_ms: 20000}\n");
+    let mut command = crate::kit::command(&place.path(""));
+    command.args(["run", "asks.yml", "--input", "{}", "--run-id", "i", "--events", "i.jsonl"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    while !std::fs::read_to_string(place.path("i.jsonl")).is_ok_and(|text| text.contains("call_intended")) {
+        std::thread::yield_now();
+    }
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    place.write("script.yml", "rules: []\ndefault: {content: soon}\n");
+    let resumed = place.windlass(&["resume", "i"]);
+    assert_eq!((resumed.code(), resumed.json()), (0, json!({"text": "soon"})), "{}", resumed.shown());
+}
+
+#[test]
+fn resume_finds_the_configuration_that_the_run_was_started_with() {
+    let place = Place::new();
+    let elsewhere = tempfile::tempdir().expect("folder");
+    let store = format!("sqlite:{}", place.path("w.db").display());
+    let machine = place.path("asks.yml");
+    let args =
+        ["run", machine.to_str().expect("path"), "--input", "{}", "--run-id", "r", "--store", &store, "--detach"];
+    let run = crate::kit::command(elsewhere.path()).args(args).output().expect("runs");
+    assert!(run.status.success());
+    let resumed =
+        crate::kit::command(elsewhere.path()).args(["resume", "r", "--store", &store]).output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&resumed.stdout), "{\"text\":\"Tides turn twice a day.\"}\n");
+}
