@@ -169,8 +169,11 @@ impl SqliteStore {
             .map_err(|error| StoreError::Unavailable(format!("cannot find `{}`: {error}", path.display())))?;
         let hint = Arc::new(Notify::new());
         let workers = Arc::new(Workers::beside(&path, Arc::clone(&hint)));
+        // One process at a time looks at the schema: SQLite lets nobody else look while the kind of log changes.
+        let opening = workers.opening_lock()?;
         let mut connection = schema::connect(&path, &options)?;
-        let schema = schema::migrate(&mut connection, &workers)?;
+        let schema = schema::migrate(&mut connection)?;
+        drop(opening);
         // What an earlier failure left in memory only is written again, before anything relies on it. When another
         // process uses the log, it is that one's to copy.
         let _busy = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE).map_err(failed)?;

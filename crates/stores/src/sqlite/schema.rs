@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use windlass_ports::store::StoreError;
 
-use super::workers::Workers;
 use super::{Options, Sync};
 
 mod migrations {
@@ -92,27 +91,22 @@ fn found(connection: &Connection) -> Result<u32, StoreError> {
     connection.query_row(latest, [], |row| row.get(0)).map_err(super::failed)
 }
 
-/// Brings the schema up to date. One process at a time; each migration is one transaction, so a process killed in
-/// between leaves the schema before it or after it.
-pub(super) fn migrate(connection: &mut Connection, workers: &Workers) -> Result<u32, StoreError> {
+/// Brings the schema up to date, for one process at a time. All migrations and the note that they are done are one
+/// transaction, so a process killed in between leaves the schema before them or after them.
+pub(super) fn migrate(connection: &mut Connection) -> Result<u32, StoreError> {
     let known = known();
     let refuse_newer = |found: u32| match found {
         found if found > known => Err(StoreError::NewerSchema { found, known }),
         found => Ok(found),
     };
     if refuse_newer(found(connection)?)? < known {
-        let _lock = workers.schema_lock()?;
-        if refuse_newer(found(connection)?)? < known {
-            let mode: String =
-                connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(super::failed)?;
-            if mode != "wal" {
-                return Err(StoreError::Unavailable(format!(
-                    "the file system does not take a write-ahead log: {mode}"
-                )));
-            }
-            let run = migrations::migrations::runner().run(connection);
-            run.map_err(|error| StoreError::Unavailable(format!("the schema cannot be brought up to date: {error}")))?;
+        let mode: String =
+            connection.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(super::failed)?;
+        if mode != "wal" {
+            return Err(StoreError::Unavailable(format!("the file system does not take a write-ahead log: {mode}")));
         }
+        let run = migrations::migrations::runner().set_grouped(true).run(connection);
+        run.map_err(|error| StoreError::Unavailable(format!("the schema cannot be brought up to date: {error}")))?;
     }
     Ok(known)
 }

@@ -84,10 +84,10 @@ impl Workers {
             .map_err(|error| unavailable("make the directory", &self.dir, &error))
     }
 
-    /// Waits for the right to change the schema, which ends when the file is dropped.
-    pub(super) fn schema_lock(&self) -> Result<File, StoreError> {
+    /// Waits for the right to open the database, which ends when the file is dropped.
+    pub(super) fn opening_lock(&self) -> Result<File, StoreError> {
         self.make_dir()?;
-        let path = self.dir.join("schema.lock");
+        let path = self.dir.join("open.lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(|error| unavailable("open", &path, &error))?;
         file.lock().map_err(|error| unavailable("lock", &path, &error))?;

@@ -1,3 +1,7 @@
 //! Integration tests of the stores.
 
+mod child;
 mod conformance;
+mod power;
+mod processes;
+mod sqlite;

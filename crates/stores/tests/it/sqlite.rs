@@ -1,0 +1,235 @@
+//! What is particular to SQLite: its file, its schema, its statements.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use windlass_core::ids::{Digest, RunId};
+use windlass_core::time::Timestamp;
+use windlass_ports::store::{Claim, Lease, NewRun, Store, StoreError, WorkerId};
+use windlass_stores::{Options, SqliteStore};
+
+use crate::child;
+
+async fn open(path: &Path) -> SqliteStore {
+    SqliteStore::open(path, Options::default()).await.expect("it opens")
+}
+
+async fn begin(store: &SqliteStore, id: &str) -> (Lease, WorkerId) {
+    let worker = store.join().await.expect("joined");
+    store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.expect("stored");
+    store.create(NewRun { start: child::start(id), at: Timestamp(0) }).await.expect("created");
+    let within = Some(RunId::stored(id));
+    let claim = Claim { worker: worker.clone(), limit: 1, within, now: Timestamp(0) };
+    (store.claim(claim).await.expect("claimed").remove(0), worker)
+}
+
+#[tokio::test]
+async fn an_ordinary_step_is_at_most_three_statements() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("windlass.db")).await;
+    let (lease, worker) = begin(&store, "a").await;
+    store.commit(child::commit(&lease, &worker, 0)).await.unwrap();
+    let before = store.stats().await.unwrap();
+    for expected in 1..101 {
+        let mut commit = child::commit(&lease, &worker, expected);
+        commit.audit = vec![windlass_core::audit::Row {
+            number: expected,
+            effect: windlass_core::ids::EffectId(expected),
+            attempt: 1,
+            stage: "settled".into(),
+            kind: "tool".into(),
+            target: "tool".into(),
+            class: "read".into(),
+            arguments: Digest::ZERO,
+            result: None,
+            at: Timestamp(1),
+            previous: Digest::ZERO,
+        }];
+        store.commit(commit).await.unwrap();
+    }
+    let after = store.stats().await.unwrap();
+    assert_eq!(after.commits - before.commits, 100);
+    let statements = after.statements - before.statements;
+    assert!(statements <= 300, "{statements} statements for 100 steps");
+}
+
+#[tokio::test]
+async fn decisions_that_wait_share_one_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("windlass.db")).await;
+    let mut leases = Vec::new();
+    for n in 0..100 {
+        leases.push(begin(&store, &format!("r{n}")).await);
+    }
+    let commits = leases.iter().map(|(lease, worker)| store.commit(child::commit(lease, worker, 0)));
+    for committed in futures::future::join_all(commits).await {
+        committed.unwrap();
+    }
+    let stats = store.stats().await.unwrap();
+    assert_eq!(stats.commits, 100);
+    assert!(stats.transactions < 50, "{} transactions for 100 decisions at once", stats.transactions);
+}
+
+#[tokio::test]
+async fn urls_name_the_kind_of_store() {
+    for (url, says) in [
+        ("postgres://x", "no store of kind `postgres`"),
+        ("windlass.db", "write `sqlite:windlass.db`"),
+        ("sqlite:", "names no file"),
+        ("memory:x", "write `memory:`"),
+    ] {
+        match windlass_stores::open(url, Options::default()).await {
+            Err(StoreError::Invalid(text)) => assert!(text.contains(says), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    windlass_stores::open("memory:", Options::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_path_that_cannot_be_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"this is no database, and longer than the header of one, so that it is looked at").unwrap();
+    match SqliteStore::open(&file.join("windlass.db"), Options::default()).await {
+        Err(StoreError::Unavailable(text)) => assert!(text.contains("file/windlass.db"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    match SqliteStore::open(&file, Options::default()).await {
+        Err(StoreError::Corrupt(text)) => assert!(text.contains("not a database"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    drop(open(&path).await);
+    let sql = "INSERT INTO refinery_schema_history SELECT version + 1, name, applied_on, checksum FROM refinery_schema_history";
+    assert!(Connection::open(&path).unwrap().execute(sql, []).unwrap() > 0);
+    let before = std::fs::read(&path).unwrap();
+    match SqliteStore::open(&path, Options::default()).await {
+        Err(StoreError::NewerSchema { found, known }) => assert_eq!(found, known + 1),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn processes_that_open_a_new_file_at_once_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/below/windlass.db");
+    let openers: Vec<_> = (0..8).map(|_| child::command("open", &path).spawn().unwrap()).collect();
+    for opener in openers {
+        let output = opener.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let connection = Connection::open(&path).unwrap();
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM refinery_schema_history", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let store = open(&path).await;
+    let (lease, worker) = begin(&store, "a").await;
+    std::fs::rename(&path, dir.path().join("elsewhere.db")).unwrap();
+    for expected in 0..2 {
+        match store.commit(child::commit(&lease, &worker, expected)).await {
+            Err(StoreError::Unavailable(text)) => assert!(text.contains("removed or replaced"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(store.load(RunId::stored("a")).await, Err(StoreError::Unavailable(_))));
+    std::fs::write(&path, b"").unwrap();
+    assert!(matches!(store.load(RunId::stored("a")).await, Err(StoreError::Unavailable(_))), "nor is it the new one");
+}
+
+#[tokio::test]
+async fn a_copy_is_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("windlass.db")).await;
+    let (lease, worker) = begin(&store, "a").await;
+    let copy = dir.path().join("copy.db");
+    let busy = async {
+        for expected in 0..50 {
+            store.commit(child::commit(&lease, &worker, expected)).await.unwrap();
+        }
+    };
+    let (copied, ()) = futures::future::join(store.backup(&copy), busy).await;
+    copied.unwrap();
+    assert!(matches!(store.backup(&copy).await, Err(StoreError::Invalid(_))), "nothing is written over");
+    let copied = open(&copy).await;
+    assert_eq!(copied.fsck().await.unwrap(), []);
+    let other = copied.join().await.unwrap();
+    let claim = Claim { worker: other.clone(), limit: 9, within: None, now: Timestamp(0) };
+    let lease = copied.claim(claim).await.unwrap().remove(0);
+    assert_eq!(lease.taken_from, Some(worker), "in the copy its holder is dead");
+    let head = copied.load(RunId::stored("a")).await.unwrap().unwrap().head;
+    copied.commit(child::commit(&lease, &other, head.version)).await.unwrap();
+}
+
+#[tokio::test]
+async fn damage_on_disk_is_told_and_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let store = open(&path).await;
+    let (lease, worker) = begin(&store, "a").await;
+    store.commit(child::commit(&lease, &worker, 0)).await.unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let record: Vec<u8> = connection.query_row("SELECT record FROM journal", [], |row| row.get(0)).unwrap();
+    let mut bad = record;
+    *bad.last_mut().unwrap() ^= 1;
+    connection.execute("UPDATE journal SET record = ?1", [bad]).unwrap();
+    assert!(matches!(store.load(RunId::stored("a")).await, Err(StoreError::Corrupt(_))));
+    assert!(matches!(store.journal(RunId::stored("a"), 0, 9).await, Err(StoreError::Corrupt(_))));
+    let findings = store.fsck().await.unwrap();
+    assert!(findings.iter().any(|finding| &*finding.rule == "integrity"), "{findings:?}");
+}
+
+#[tokio::test]
+async fn a_long_reader_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let store = open(&path).await;
+    let (lease, worker) = begin(&store, "a").await;
+    let reader = Connection::open(&path).unwrap();
+    let transaction = reader.unchecked_transaction().unwrap();
+    let count = || transaction.query_row("SELECT count(*) FROM journal", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(), 0);
+    for expected in 0..200 {
+        store.commit(child::commit(&lease, &worker, expected)).await.unwrap();
+    }
+    assert_eq!(count(), 0, "it sees the state it began with");
+    assert_eq!(store.journal(RunId::stored("a"), 0, 999).await.unwrap().len(), 200);
+}
+
+#[tokio::test]
+async fn another_writer_is_waited_for_and_then_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let store = SqliteStore::open(&path, Options { busy_ms: 50, ..Options::default() }).await.unwrap();
+    let (lease, worker) = begin(&store, "a").await;
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let commit = child::commit(&lease, &worker, 0);
+    assert!(matches!(store.commit(commit.clone()).await, Err(StoreError::Unavailable(_))));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(!store.was_committed(commit.lease.run.clone(), commit.op).await.unwrap(), "and nothing was written");
+    store.commit(commit).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_at_a_long_path_tells_other_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d".repeat(120)).join("windlass.db");
+    let (one, two) = (open(&path).await, open(&path).await);
+    one.join().await.unwrap();
+    let told = one.changed();
+    two.create(NewRun { start: child::start("a"), at: Timestamp(0) }).await.unwrap();
+    told.await;
+}
