@@ -1,8 +1,10 @@
 //! The conformance suite of the tool port on each adapter.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::FutureExt;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
@@ -10,11 +12,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::Mutex;
 use windlass_core::contract::{Class, Contract};
-use windlass_core::failure::{Code, Failure};
+use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::conformance::tool::{self as suite, BYTES_MAX, Behaviour, Subject};
-use windlass_ports::tool::Tool;
+use windlass_ports::tool::{Invocation, Tool};
 use windlass_tools::FnTool;
 
 use crate::server::{Reply, Server};
@@ -202,4 +204,53 @@ impl Subject for Functions {
 #[tokio::test]
 async fn functions_conform() {
     suite::exercise(Functions::default).await;
+}
+
+/// A tool that is wrong in one way.
+#[derive(Debug)]
+struct Wrong {
+    contract: Contract,
+    answer: Result<Value, Failure>,
+}
+
+impl Tool for Wrong {
+    fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    fn call(&self, _invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
+        Box::pin(std::future::ready(self.answer.clone()))
+    }
+}
+
+/// What every call of a wrong tool comes to.
+struct Always(Result<Value, Failure>);
+
+impl Subject for Always {
+    fn tool(&self, _behaviour: Behaviour, contract: Contract) -> Option<Arc<dyn Tool>> {
+        Some(Arc::new(Wrong { contract, answer: self.0.clone() }))
+    }
+
+    fn arrived(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn quiet(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[tokio::test]
+async fn the_suite_fails_on_tools_that_are_wrong() {
+    let fails = async |check: BoxFuture<'_, ()>| AssertUnwindSafe(check).catch_unwind().await.is_err();
+    let drops_the_key = Always(Ok(Value::empty_map()));
+    assert!(fails(Box::pin(suite::passes_arguments_and_key(&drops_the_key))).await);
+    let hides_doubt = Always(Err(Failure::new(Code::ToolTimeout, "no")));
+    assert!(fails(Box::pin(suite::ends_in_time(&hides_doubt, Class::Write, Retry::Unknown))).await);
+    let reads_everything = Always(Ok(Value::str("x".repeat(10_000))));
+    assert!(fails(Box::pin(suite::keeps_to_the_bytes(&reads_everything))).await);
+    let doubts_an_answer = Always(Err(Failure::new(Code::ToolFailed, "no").retry(Retry::Unknown)));
+    assert!(fails(Box::pin(suite::reports_errors(&doubts_an_answer))).await);
+    let doubts_what_never_left = Always(Err(Failure::new(Code::ToolUnreachable, "no").retry(Retry::Unknown)));
+    assert!(fails(Box::pin(suite::tells_not_sent_from_unknown(&doubts_what_never_left))).await);
 }
