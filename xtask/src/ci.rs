@@ -48,17 +48,22 @@ const STEPS: &[Step] = &[
     Step { name: "conformance", run: conformance },
 ];
 
-/// Runs every step. The last line says how many tests passed and failed.
+/// Runs every step, or only those named. The last line says how many tests passed and failed.
 ///
 /// # Errors
-/// A step failed; the ones after it were not run.
-pub(crate) fn run(root: &Path) -> Result<()> {
+/// A step failed; the ones after it were not run. Or a name is no step's.
+pub(crate) fn run(root: &Path, only: &[&str]) -> Result<()> {
+    let known: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+    if let Some(name) = only.iter().find(|name| !known.contains(name)) {
+        bail!("`{name}` is no step; the steps are {}", known.join(", "));
+    }
+    let steps: Vec<&Step> = STEPS.iter().filter(|step| only.is_empty() || only.contains(&step.name)).collect();
     let mut total = Count::default();
     let mut summary = Vec::new();
     let mut failure = None;
     let start = Instant::now();
-    for (index, step) in STEPS.iter().enumerate() {
-        println!("==> {} ({} of {})", step.name, index + 1, STEPS.len());
+    for (index, step) in steps.iter().enumerate() {
+        println!("==> {} ({} of {})", step.name, index + 1, steps.len());
         let began = Instant::now();
         let ended = (step.run)(root);
         let (word, count) = match &ended {

@@ -81,7 +81,7 @@ impl Report {
 /// What the first part of a case's name stands for.
 fn meaning(group: &str) -> &str {
     match group {
-        "pub" => "documents of public repositories, unmodified in their states and templates",
+        "pub" => "documents of public repositories",
         "syn" => "behaviour of the reference implementation",
         "tbl" => "tables of values: conditions, templates, coercion",
         "win" => "deliberate differences of Windlass",
