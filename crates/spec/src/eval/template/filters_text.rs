@@ -238,7 +238,7 @@ pub(super) fn wordwrap(meter: &mut Meter, val: Val, args: &mut Arguments) -> Out
     let width = args.count_or(0, "width", 79)?.max(1);
     let break_long = args.bool_or(1, "break_long_words", true);
     let separator = args.text_or(2, "wrapstring", "\n", meter)?;
-    let _on_hyphens = args.bool_or(3, "break_on_hyphens", true);
+    let on_hyphens = args.bool_or(3, "break_on_hyphens", true);
     let text = val.to_text(meter)?;
     meter.read(text.len().saturating_mul(4))?;
     let mut out = String::new();
@@ -247,26 +247,49 @@ pub(super) fn wordwrap(meter: &mut Meter, val: Val, args: &mut Arguments) -> Out
             print::put(&mut out, "\n", meter)?;
         }
         let mut used = 0;
-        for word in line.split(' ').filter(|word| !word.is_empty()) {
-            let mut word = word;
-            let mut length = word.chars().count();
-            if used > 0 {
-                let fits = used + 1 + length <= width;
-                print::put(&mut out, if fits { " " } else { &separator }, meter)?;
-                used = if fits { used + 1 } else { 0 };
-            }
-            while break_long && length > width {
-                let at = word.char_indices().nth(width).map_or(word.len(), |(at, _)| at);
-                print::put(&mut out, &word[..at], meter)?;
+        for (mut chunk, spaced) in chunks(line, on_hyphens) {
+            let mut length = chunk.chars().count();
+            let gap = usize::from(spaced && used > 0);
+            let fits = used + gap + length <= width;
+            if used > 0 && (fits || (break_long && length > width && used + gap < width)) {
+                print::put(&mut out, if spaced { " " } else { "" }, meter)?;
+                used += gap;
+            } else if used > 0 {
                 print::put(&mut out, &separator, meter)?;
-                word = &word[at..];
-                length -= width;
+                used = 0;
             }
-            print::put(&mut out, word, meter)?;
+            // A part longer than a line fills what is left of this one first.
+            while break_long && used + length > width {
+                let room = width - used;
+                let at = chunk.char_indices().nth(room).map_or(chunk.len(), |(at, _)| at);
+                print::put(&mut out, &chunk[..at], meter)?;
+                print::put(&mut out, &separator, meter)?;
+                chunk = &chunk[at..];
+                length -= room;
+                used = 0;
+            }
+            print::put(&mut out, chunk, meter)?;
             used += length;
         }
     }
     Ok(Val::text(out))
+}
+
+/// What a line may be broken between, each with whether a blank stood before it.
+fn chunks(line: &str, on_hyphens: bool) -> impl Iterator<Item = (&str, bool)> {
+    line.split(' ').filter(|word| !word.is_empty()).flat_map(move |word| {
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for (at, _) in word.match_indices('-').filter(|_| on_hyphens) {
+            let letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
+            if letter(word[..at].chars().next_back()) && letter(word[at + 1..].chars().next()) {
+                parts.push((&word[start..=at], start == 0));
+                start = at + 1;
+            }
+        }
+        parts.push((&word[start..], start == 0));
+        parts
+    })
 }
 
 pub(super) fn urlencode(meter: &mut Meter, val: Val, _: &mut Arguments) -> Out {
