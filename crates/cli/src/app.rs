@@ -33,6 +33,17 @@ impl App {
         Ok(Self { output, global: global.clone(), loaded: config::load(global, beside)? })
     }
 
+    /// The same with the configuration beside a machine, when no other one was found.
+    ///
+    /// # Errors
+    /// A configuration that is not valid.
+    pub(crate) fn beside(&self, machine: &Path) -> Result<Self, Problem> {
+        match &self.loaded.file {
+            Some(_) => Ok(Self { output: self.output, global: self.global.clone(), loaded: self.loaded.clone() }),
+            None => Self::load(self.output, &self.global, Some(machine)),
+        }
+    }
+
     /// The store's address.
     #[must_use]
     pub(crate) fn store_url(&self) -> &str {

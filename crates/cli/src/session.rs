@@ -102,13 +102,14 @@ impl Session {
         let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
         interrupts.abort();
         self.watcher.finish();
-        if driven.map_err(outcome::engine_problem)? == Driven::Stopped {
+        let stopped = driven.map_err(outcome::engine_problem)? == Driven::Stopped;
+        let report = self.engine.status(run).await.map_err(outcome::engine_problem)?;
+        let report = report.ok_or_else(|| Problem::unknown_run(run.as_str()))?;
+        if stopped && !report.head.status.is_final() {
             app.output.note(&format!("interrupted; go on with: windlass resume {run}{}", flags(app)));
             app.output.document(&outcome::interrupted(run));
             return Ok(Exit::Interrupted);
         }
-        let report = self.engine.status(run).await.map_err(outcome::engine_problem)?;
-        let report = report.ok_or_else(|| Problem::unknown_run(run.as_str()))?;
         let (document, exit) = outcome::of(&report);
         if exit == Exit::Parked && !app.output.quiet() {
             for wait in &report.waits {
@@ -229,6 +230,7 @@ async fn interrupts(stop: Stop) {
             _ = terminate.recv() => {}
         }
         token.cancel();
+        tracing::info!("stopping; calls that are out may finish, a second signal drops them");
     }
 }
 

@@ -6,8 +6,7 @@ use serde_json::{Value as Json, json};
 use windlass::wire::Wiring;
 
 use crate::app::App;
-use crate::args::{self, Global};
-use crate::config;
+use crate::args;
 use crate::documents;
 use crate::exit::{Exit, Problem};
 use crate::output::{self, Form};
@@ -80,16 +79,7 @@ fn perform(app: &App, args: &args::Test, suite: &Suite, ran: &mut Vec<Ran>) -> R
 /// The machine of a test file, with the hooks and tools that are configured beside it. No secret is needed: nothing of
 /// the configuration is called.
 fn machine(app: &App, suite: &Suite) -> Result<windlass_spec::Loaded, Problem> {
-    let beside = suite.machine.parent().map(|folder| folder.join(config::FILE_NAME)).filter(|path| path.is_file());
-    let own;
-    let app = match beside {
-        Some(path) if app.loaded.file.is_none() => {
-            let global = Global { config: Some(path), ..app.global.clone() };
-            own = App::load(app.output, &global, None)?;
-            &own
-        }
-        _ => app,
-    };
+    let app = &app.beside(&suite.machine)?;
     let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     documents::read(&suite.machine, &documents::options(app, &catalog, false)).map_err(|found| {

@@ -32,16 +32,10 @@ pub(crate) fn validate(app: &App, args: &args::Validate) -> Result<Exit, Problem
         return Err(Problem::invalid("no machine document was found")
             .hint("machine documents are `.yml`, `.yaml` or `.json` files with `spec: flatmachine`"));
     }
-    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
-    let catalog = wiring.catalog().map_err(session::setting)?;
-    let options = documents::options(app, &catalog, args.strict);
     let mut files: Vec<Json> = Vec::new();
     let mut all: Vec<Diagnostic> = Vec::new();
     for path in &entries {
-        let found = match documents::read(path, &options) {
-            Ok(loaded) => loaded.diagnostics,
-            Err(found) => found,
-        };
+        let found = check(app, path, args.strict)?;
         files.push(json!({
             "path": path.display().to_string(),
             "valid": !found.iter().any(|d| d.severity == Severity::Error),
@@ -67,6 +61,17 @@ pub(crate) fn validate(app: &App, args: &args::Validate) -> Result<Exit, Problem
         Form::Text => {}
     }
     Ok(if errors > 0 { Exit::Invalid } else { Exit::Ok })
+}
+
+/// Everything that is wrong with one document, under the configuration that applies to it.
+fn check(app: &App, path: &Path, strict: bool) -> Result<Vec<Diagnostic>, Problem> {
+    let app = app.beside(path)?;
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(&app, Path::new("")) };
+    let catalog = wiring.catalog().map_err(session::setting)?;
+    Ok(match documents::read(path, &documents::options(&app, &catalog, strict)) {
+        Ok(loaded) => loaded.diagnostics,
+        Err(found) => found,
+    })
 }
 
 /// The machine documents below a folder, in the order of their paths.

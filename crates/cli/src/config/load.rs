@@ -13,7 +13,7 @@ use crate::args::Global;
 use crate::exit::Problem;
 
 /// The file that is looked for.
-pub(crate) const FILE_NAME: &str = "windlass.toml";
+const FILE_NAME: &str = "windlass.toml";
 const PREFIX: &str = "WINDLASS_";
 /// Variables that are read elsewhere: by the command line.
 const NOT_KEYS: &[&str] = &["config"];

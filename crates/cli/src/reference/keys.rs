@@ -77,6 +77,12 @@ fn resolve<'a>(root: &'a Json, schema: &'a Json) -> &'a Json {
     }
 }
 
+/// Whether a property is of the type for durations, or may be missing.
+fn is_duration(property: &Json) -> bool {
+    let refers = |schema: &Json| schema.get("$ref").and_then(Json::as_str).is_some_and(|r| r.ends_with("/Duration"));
+    refers(property) || property.get("anyOf").and_then(Json::as_array).into_iter().flatten().any(refers)
+}
+
 fn kind(root: &Json, property: &Json) -> String {
     let schema = resolve(root, property);
     if let Some(words) = schema.get("enum").and_then(Json::as_array) {
@@ -104,9 +110,7 @@ fn kind(root: &Json, property: &Json) -> String {
         "object" if schema.get("additionalProperties").is_some_and(Json::is_object) => "table by name".into(),
         "object" => "table".into(),
         "array" => "list".into(),
-        "string" if property.get("$ref").and_then(Json::as_str).is_some_and(|r| r.ends_with("/Duration")) => {
-            "duration".into()
-        }
+        "string" if is_duration(property) => "duration".into(),
         "string" => "text".into(),
         "integer" => "whole number".into(),
         other => other.to_owned(),

@@ -160,7 +160,8 @@ pub(crate) fn read(path: &Path) -> Result<Suite, Problem> {
     }
     let text = std::fs::read_to_string(path).map_err(|e| Problem::invalid(format!("cannot read `{shown}`: {e}")))?;
     let file: TestFile = serde_saphyr::from_str(&text).map_err(|error| {
-        Problem::invalid(format!("`{shown}` is no test file: {error}")).hint("docs/testing.md describes the format")
+        Problem::invalid(format!("`{shown}` is no test file: {error}"))
+            .hint("docs/reference/tests.md describes the format")
     })?;
     check(&file, path)?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));

@@ -186,3 +186,25 @@ fn resume_finds_the_configuration_that_the_run_was_started_with() {
         crate::kit::command(elsewhere.path()).args(["resume", "r", "--store", &store]).output().expect("runs");
     assert_eq!(String::from_utf8_lossy(&resumed.stdout), "{\"text\":\"Tides turn twice a day.\"}\n");
 }
+
+#[test]
+fn the_second_signal_stops_at_once() {
+    let place = Place::new();
+    place.write("script.yml", "rules: []\ndefault: {content: late, delay_ms: 60000}\n");
+    let mut command = crate::kit::command(&place.path(""));
+    command.args(["run", "asks.yml", "--input", "{}", "--run-id", "i", "--events", "i.jsonl", "--quiet"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("starts");
+    while !std::fs::read_to_string(place.path("i.jsonl")).is_ok_and(|text| text.contains("call_intended")) {
+        std::thread::yield_now();
+    }
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    while child.try_wait().expect("state").is_none() {
+        nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).expect("sent");
+        std::thread::yield_now();
+    }
+    let ended = child.wait_with_output().expect("ended");
+    assert_eq!(ended.status.code(), Some(130));
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "{\"run_id\":\"i\",\"status\":\"interrupted\"}\n");
+    place.write("script.yml", "rules: []\ndefault: {content: soon}\n");
+    assert_eq!(place.windlass(&["resume", "i"]).json(), json!({"text": "soon"}));
+}
