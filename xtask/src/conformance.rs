@@ -94,7 +94,7 @@ fn meaning(group: &str) -> &str {
 /// # Errors
 /// The variable names something that is no folder.
 pub(crate) fn kit() -> Result<Option<PathBuf>> {
-    match std::env::var_os(VARIABLE).map(PathBuf::from) {
+    match std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from) {
         None => Ok(None),
         Some(kit) if kit.is_dir() => Ok(Some(kit)),
         Some(kit) => bail!("{VARIABLE} names `{}`, which is no folder", kit.display()),
