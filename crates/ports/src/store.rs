@@ -61,7 +61,8 @@ pub struct Lease {
     pub run: RunId,
     /// Grows with every claim; a write with an older one changes nothing.
     pub epoch: u64,
-    /// Who held it before, when it was taken over from a dead process rather than from the queue.
+    /// The dead process whose calls have to be dealt with: the one that held the run when it was last decided on, when
+    /// it did not let go. Stays until the next commit, whoever takes the run in between.
     pub taken_from: Option<WorkerId>,
 }
 

@@ -91,6 +91,7 @@ macro_rules! store_cases {
             claims::next_due_is_the_earliest_parked_run
             claims::runs_of_a_dead_worker_are_taken_over_at_once
             claims::runs_of_a_live_worker_are_not_claimed
+            claims::the_worker_that_lost_a_run_is_known_until_the_next_decision
             claims::take_over_fences_the_old_holder
             claims::take_over_of_a_run_nobody_holds
             claims::only_a_failed_run_can_be_taken_over_after_its_end

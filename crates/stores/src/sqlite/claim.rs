@@ -38,16 +38,22 @@ impl Tx<'_> {
         if !free.is_empty() {
             let worker = self.worker_key_or_new(&claim.worker)?;
             for run in free {
-                leases.push(self.take(run, worker, None)?);
+                leases.push(self.take(run, worker)?);
             }
         }
         Ok(leases)
     }
 
-    fn take(&mut self, run: Free, worker: i64, taken_from: Option<WorkerId>) -> Result<Lease, Trouble> {
-        let sql = "UPDATE runs SET owner = ?1, epoch = ?2, ready = NULL, wake_at = NULL WHERE key = ?3";
+    /// Gives a run to a worker. The one it was lost by stays known until a decision has dealt with its calls: whoever
+    /// took the run from it and died, or let go, before a decision has not.
+    fn take(&mut self, run: Free, worker: i64) -> Result<Lease, Trouble> {
+        let sql = "UPDATE runs SET lost = COALESCE(lost, owner), owner = ?1, epoch = ?2, ready = NULL, wake_at = NULL \
+             WHERE key = ?3";
         let epoch = run.epoch + 1;
         self.run(sql, params![worker, epoch, run.key])?;
+        let sql = "SELECT workers.id FROM runs JOIN workers ON workers.key = runs.lost WHERE runs.key = ?1";
+        let lost = self.row(sql, [run.key], |row| row.get::<_, String>(0))?;
+        let taken_from = lost.map(|id| WorkerId(id.into()));
         self.known.runs.insert(run.id.clone(), run.key);
         Ok(Lease { run: run.id, epoch: count(epoch), taken_from })
     }
@@ -74,7 +80,7 @@ impl Tx<'_> {
             if !free.is_empty() {
                 let worker = self.worker_key_or_new(&claim.worker)?;
                 for run in free {
-                    leases.push(self.take(run, worker, Some(name.clone()))?);
+                    leases.push(self.take(run, worker)?);
                 }
             }
         }
@@ -114,16 +120,12 @@ impl Tx<'_> {
     }
 
     pub(super) fn take_over(&mut self, run: &RunId, worker: &WorkerId) -> Result<Option<Lease>, Trouble> {
-        let sql = "SELECT runs.key, runs.id, epoch, status, workers.id FROM runs \
-             LEFT JOIN workers ON workers.key = runs.owner WHERE runs.id = ?1";
-        let found = self.row(sql, [run.as_str()], |row| {
-            let owner: Option<String> = row.get(4)?;
-            Ok((Free::read(row)?, row.get::<_, i64>(3)?, owner.map(|id| WorkerId(id.into()))))
-        })?;
+        let sql = "SELECT key, id, epoch, status FROM runs WHERE id = ?1";
+        let found = self.row(sql, [run.as_str()], |row| Ok((Free::read(row)?, row.get::<_, i64>(3)?)))?;
         match found {
-            Some((free, status, owner)) if status < FINAL || status == FAILED => {
+            Some((free, status)) if status < FINAL || status == FAILED => {
                 let worker = self.worker_key_or_new(worker)?;
-                Ok(Some(self.take(free, worker, owner)?))
+                Ok(Some(self.take(free, worker)?))
             }
             Some(_) | None => Ok(None),
         }

@@ -14,14 +14,14 @@ use super::tx::{Trouble, Tx, count, int, status_code};
 
 /// The step of a run that its worker goes on with, when its inbox is empty: no index changes.
 const HOLD: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8 WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
+     bundle = ?7, updated_at = ?8, lost = NULL WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
 /// The same, when its worker lets it go.
 const LET_GO: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, owner = NULL, ready = ?13, wake_at = ?14 \
+     bundle = ?7, updated_at = ?8, lost = NULL, owner = NULL, ready = ?13, wake_at = ?14 \
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
 /// The same, whatever the inbox has.
 const ANY: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, owner = ?13, ready = ?14, wake_at = ?15, pending = ?16 \
+     bundle = ?7, updated_at = ?8, lost = NULL, owner = ?13, ready = ?14, wake_at = ?15, pending = ?16 \
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12";
 const JOURNAL: &str = "INSERT INTO journal (run, version, op, record, blobs, audit) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
@@ -178,7 +178,7 @@ impl Tx<'_> {
         for message in &step.messages {
             match message.to == step.lease.run {
                 true if ends => {}
-                true => pending += i64::from(self.into_inbox(run, &message.id, &message.packed)?),
+                true => pending += i64::from(self.add_to_inbox(run, &message.id, &message.packed)?),
                 false => {
                     // One that does not arrive is dropped: its run is over or does not exist.
                     let _dropped = self.deliver(message)?;

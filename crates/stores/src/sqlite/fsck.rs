@@ -60,6 +60,11 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "orphan",
+        "SELECT id, 'the run was lost by a worker that was never known' FROM runs \
+         WHERE lost IS NOT NULL AND lost NOT IN (SELECT key FROM workers)",
+    ),
+    (
+        "orphan",
         "SELECT NULL, 'rows of `' || what || '` belong to run ' || run || ', which does not exist' FROM ( \
          SELECT DISTINCT 'starts' AS what, run FROM starts UNION SELECT DISTINCT 'journal', run FROM journal \
          UNION SELECT DISTINCT 'snapshots', run FROM snapshots UNION SELECT DISTINCT 'waits', run FROM waits \

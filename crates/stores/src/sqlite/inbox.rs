@@ -25,7 +25,7 @@ impl Tx<'_> {
         if status >= FINAL {
             return Ok(Delivered::Finished);
         }
-        if !self.into_inbox(run, &delivery.id, &delivery.packed)? {
+        if !self.add_to_inbox(run, &delivery.id, &delivery.packed)? {
             return Ok(Delivered::Duplicate);
         }
         match owner {
@@ -47,7 +47,7 @@ impl Tx<'_> {
     }
 
     /// Adds a row, unless there was one of this id. The run's count is for the caller to raise.
-    pub(super) fn into_inbox(&mut self, run: i64, id: &Name, packed: &[u8]) -> Result<bool, Trouble> {
+    pub(super) fn add_to_inbox(&mut self, run: i64, id: &Name, packed: &[u8]) -> Result<bool, Trouble> {
         let sql = "INSERT INTO inbox (run, id, input) VALUES (?1, ?2, ?3) ON CONFLICT (run, id) DO NOTHING";
         Ok(self.run(sql, params![run, &**id, packed])? == 1)
     }
@@ -67,7 +67,7 @@ impl Tx<'_> {
             None => Ok(false),
             Some(signal) => {
                 let message = signal.message(name, wait.effect);
-                self.into_inbox(run, &message.id, &pack_input(&message.input)?)
+                self.add_to_inbox(run, &message.id, &pack_input(&message.input)?)
             }
         }
     }

@@ -186,7 +186,7 @@ impl<'a> Tx<'a> {
                 forgotten.push(worker.clone());
                 continue;
             };
-            let used = self.row("SELECT 1 FROM runs WHERE owner = ?1 LIMIT 1", [key], |_| Ok(()))?;
+            let used = self.row("SELECT 1 FROM runs WHERE owner = ?1 OR lost = ?1 LIMIT 1", [key], |_| Ok(()))?;
             if used.is_none() {
                 self.run("DELETE FROM workers WHERE key = ?1", [key])?;
                 self.known.workers.remove(worker);

@@ -128,6 +128,25 @@ pub(super) async fn runs_of_a_dead_worker_are_taken_over_at_once(harness: Arc<dy
     assert!(two.claim_all(NOW.0).await.is_empty(), "it is held again");
 }
 
+pub(super) async fn the_worker_that_lost_a_run_is_known_until_the_next_decision(harness: Arc<dyn Harness>) {
+    let (one, two, three) =
+        (Process::open(&harness).await, Process::open(&harness).await, Process::open(&harness).await);
+    let lease = one.begin("a").await;
+    one.apply(commit(&lease, &one.worker, 0)).await;
+    let dead = one.worker.clone();
+    drop(one);
+    let taken = two.claim_one(NOW.0).await;
+    assert_eq!(taken.taken_from.as_ref(), Some(&dead));
+    drop(two);
+    let taken = three.claim_one(NOW.0).await;
+    assert_eq!(taken.taken_from.as_ref(), Some(&dead), "the second died before it decided anything");
+    three.store.release(taken, three.worker.clone(), Keep::HandBack).await.expect("answered");
+    let taken = three.claim_one(NOW.0).await;
+    assert_eq!(taken.taken_from.as_ref(), Some(&dead), "it was given back without a decision");
+    three.apply(park(&taken, &three.worker, 1, Some(2_000))).await;
+    assert_eq!(three.claim_one(2_000).await.taken_from, None, "a decision has dealt with it");
+}
+
 pub(super) async fn runs_of_a_live_worker_are_not_claimed(harness: Arc<dyn Harness>) {
     let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
     let second = one.store.join().await.expect("a process may join twice");

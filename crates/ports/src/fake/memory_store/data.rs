@@ -44,6 +44,8 @@ pub(super) struct Row {
     pub(super) cost_micros: u64,
     pub(super) bundle: Digest,
     pub(super) owner: Option<WorkerId>,
+    /// The worker that lost the run and whose calls no decision has dealt with yet.
+    pub(super) lost: Option<WorkerId>,
     /// Place in the queue, when it is there.
     pub(super) ready: Option<u64>,
     /// Earliest timer; only of a parked run.
@@ -175,6 +177,7 @@ impl Data {
             cost_micros: 0,
             bundle: run.start.bundle,
             owner: None,
+            lost: None,
             ready: Some(self.next()),
             wake_at: None,
             records: Vec::new(),
@@ -214,8 +217,9 @@ impl Data {
         row.epoch += 1;
         row.ready = None;
         row.wake_at = None;
-        let taken_from = row.owner.replace(worker.clone());
-        Some(Lease { run: run.clone(), epoch: row.epoch, taken_from })
+        let owner = row.owner.replace(worker.clone());
+        row.lost = row.lost.take().or(owner);
+        Some(Lease { run: run.clone(), epoch: row.epoch, taken_from: row.lost.clone() })
     }
 
     pub(super) fn load(&self, run: &RunId) -> Option<Stored> {
@@ -312,6 +316,7 @@ impl Data {
     fn keep(&mut self, run: &RunId, keep: Keep) -> Committed {
         let place = self.next();
         let Some(row) = self.runs.get_mut(run) else { return Committed::Stale };
+        row.lost = None;
         let inbox = !row.inbox.is_empty();
         match keep {
             Keep::Hold => {}
