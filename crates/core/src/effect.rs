@@ -19,7 +19,7 @@ pub enum Effect {
     Call(EffectId),
     /// Stop performing the call, if it is still out; its result no longer counts.
     Abandon(EffectId),
-    /// Create a child run or a launch. The row is written with the decision, so the child exists exactly once.
+    /// Create a child run or a launch. The row is written with the decision, so a repeat creates no second child.
     Start(Box<ChildStart>),
     /// Deliver an input to another run's inbox, once.
     Tell {
