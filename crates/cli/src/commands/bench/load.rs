@@ -110,10 +110,21 @@ pub(crate) fn submission(loaded: &Loaded, data: &Value) -> Submission {
     }
 }
 
-/// So many bytes of text.
+/// So many bytes of text that does not compress well, as text of models and people does not.
 #[must_use]
 pub(crate) fn data(bytes: u64) -> Value {
-    Value::str("x".repeat(usize::try_from(bytes).unwrap_or(usize::MAX).min(windlass_core::limits::VALUE_BYTES_MAX / 2)))
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .";
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX).min(windlass_core::limits::VALUE_BYTES_MAX / 2);
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let text: String = (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(LETTERS[usize::from((state >> 32) as u8) % LETTERS.len()])
+        })
+        .collect();
+    Value::str(text)
 }
 
 /// Counts steps and runs, and takes the time of each step.
