@@ -1,10 +1,19 @@
 //! The command line: every command, flag and example. Parsing only; nothing here acts.
 
+mod bench;
+mod runs;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Bytes, Preset, Span};
+use crate::config::{Preset, Span};
+
+pub(crate) use bench::{Bench, BenchLoad, BenchPark, BenchStart, BenchSteps};
+pub(crate) use runs::{
+    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRetry, RunsShow, RunsUnpause,
+    RunsWatch,
+};
 
 /// A durable runtime for agent workflows.
 #[derive(Debug, Parser)]
@@ -188,221 +197,6 @@ pub(crate) struct Signal {
     pub id: Option<String>,
 }
 
-/// List, inspect and steer runs.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Runs {
-    /// List runs, newest first
-    List(RunsList),
-    /// Show one run: status, state, context, waits, cost
-    Show(RunsShow),
-    /// Print the journal of a run, one record per line
-    Journal(RunsJournal),
-    /// Follow a run's events, also of a run that another process works on
-    Watch(RunsWatch),
-    /// Stop a run and everything below it
-    Cancel(RunsCancel),
-    /// Hold a run until it is unpaused
-    Pause(RunsPause),
-    /// Let a held run go on
-    Unpause(RunsUnpause),
-    /// Let a failed run try its last state again
-    Retry(RunsRetry),
-    /// Start a new run from a step of another one
-    Fork(RunsFork),
-    /// Remove finished runs
-    Prune(RunsPrune),
-}
-
-/// List runs.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs list
-  windlass runs list --status failed --status attention --limit 100
-  windlass runs list --below order-4711
-  windlass runs list --json | jq -r '.runs[].id'")]
-pub(crate) struct RunsList {
-    /// Only runs of this status; may be repeated
-    #[arg(long, value_name = "STATUS")]
-    pub status: Vec<String>,
-    /// Only runs of this machine
-    #[arg(long, value_name = "NAME")]
-    pub machine: Option<String>,
-    /// This run and everything below it
-    #[arg(long, value_name = "RUN")]
-    pub below: Option<String>,
-    /// Child runs too
-    #[arg(long)]
-    pub all: bool,
-    /// Runs per page
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub limit: u32,
-    /// Continue after a page: its `next`
-    #[arg(long, value_name = "CURSOR")]
-    pub cursor: Option<String>,
-}
-
-/// Show one run.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs show order-4711
-  windlass runs show order-4711 --json | jq .context")]
-pub(crate) struct RunsShow {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-}
-
-/// Print a journal.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs journal order-4711
-  windlass runs journal order-4711 --after 20 --limit 10
-  windlass runs journal order-4711 --json | jq -c '.entries[]'
-
-In JSON form each record is one line: {\"v\", \"version\", \"entries\"}.")]
-pub(crate) struct RunsJournal {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-    /// Only records after this version
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
-    pub after: u64,
-    /// Records at most [default: all]
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-}
-
-/// Follow a run.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs watch order-4711
-  windlass runs watch order-4711 --json | jq -r 'select(.event == \"state_entered\") | .state'
-
-Prints what happened so far and then what happens, until the run ends. In JSON form each
-event is one line.")]
-pub(crate) struct RunsWatch {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-    /// Only what happens after this version of the run
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
-    pub after: u64,
-    /// Also what happens in runs below it
-    #[arg(long)]
-    pub tree: bool,
-    /// Print what happened so far and stop
-    #[arg(long)]
-    pub once: bool,
-}
-
-/// Stop a run.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs cancel order-4711 --reason 'customer withdrew'
-
-Whoever works on the run stops it within a second; a run that nobody works on is stopped
-here.")]
-pub(crate) struct RunsCancel {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-    /// Why
-    #[arg(long, value_name = "TEXT", default_value = "cancelled by command")]
-    pub reason: String,
-}
-
-/// Hold a run.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs pause order-4711 --reason 'waiting for the audit'
-
-Calls that are out settle first; then nothing happens until `windlass runs unpause`.")]
-pub(crate) struct RunsPause {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-    /// Why
-    #[arg(long, value_name = "TEXT", default_value = "paused by command")]
-    pub reason: String,
-}
-
-/// Let a held run go on.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs unpause order-4711 && windlass resume order-4711")]
-pub(crate) struct RunsUnpause {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-}
-
-/// Let a failed run try again.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs retry order-4711
-
-The run tries its last state again, with the context it had when it entered it. stdout and
-exit codes are those of `windlass run`.")]
-pub(crate) struct RunsRetry {
-    /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
-    /// How the command waits and what it reports.
-    #[command(flatten)]
-    pub follow: Follow,
-}
-
-/// Start a new run from a step of another one.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs fork order-4711 --at 3
-  windlass runs fork order-4711 --at 3 --set draft.tone=formal --set limit=5 --run-id order-4711-b
-
-The new run enters the state of that step with the context it had then. A value of `--set`
-is JSON, or text when it is not. stdout and exit codes are those of `windlass run`.")]
-pub(crate) struct RunsFork {
-    /// The run to start from
-    #[arg(value_name = "RUN")]
-    pub run: String,
-    /// The step to start at
-    #[arg(long, value_name = "STEP")]
-    pub at: u64,
-    /// Change the context: PATH=VALUE; may be repeated
-    #[arg(long, value_name = "PATH=VALUE")]
-    pub set: Vec<String>,
-    /// The new run's id
-    #[arg(long, value_name = "ID")]
-    pub run_id: Option<String>,
-    /// Only put the new run in the queue
-    #[arg(long, conflicts_with_all = ["wait", "events"])]
-    pub detach: bool,
-    /// How the command waits and what it reports.
-    #[command(flatten)]
-    pub follow: Follow,
-}
-
-/// Remove finished runs.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass runs prune --older-than 30d
-  windlass runs prune --keep 1000 --machine triage
-
-Whole trees are removed, and only finished ones. At least one condition is needed.")]
-pub(crate) struct RunsPrune {
-    /// Ended longer ago than this
-    #[arg(long, value_name = "DURATION")]
-    pub older_than: Option<Span>,
-    /// Keep this many of the newest finished runs of each machine
-    #[arg(long, value_name = "N")]
-    pub keep: Option<u64>,
-    /// Only runs of this machine
-    #[arg(long, value_name = "NAME")]
-    pub machine: Option<String>,
-    /// Say what would be removed and remove nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
 /// Fold a run's journal.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -553,84 +347,6 @@ pub(crate) struct Diagnostics {
     /// Also summarise this machine
     #[arg(long, value_name = "MACHINE")]
     pub machine: Option<PathBuf>,
-}
-
-/// Measure.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bench {
-    /// What the database gives without Windlass: one INSERT and one UPDATE per step, group-committed
-    #[command(after_help = "Examples:\n  windlass bench floor --concurrency 64 --duration 20s")]
-    Floor(BenchLoad),
-    /// Steps per second, with one no-op effect and one acknowledged commit each, beside the floor
-    #[command(
-        after_help = "Examples:\n  windlass bench steps --steps 10 --concurrency 64 --duration 20s --context 1KB"
-    )]
-    Steps(BenchSteps),
-    /// What a parked run costs in memory and on disk
-    #[command(after_help = "Examples:\n  windlass bench park --runs 100000")]
-    Park(BenchPark),
-    /// From process start to the first completed run, in a new store
-    #[command(after_help = "Examples:\n  windlass bench start --times 20")]
-    Start(BenchStart),
-}
-
-/// How hard and how long.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct BenchLoad {
-    /// Runs, or submitters, at the same time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub concurrency: u32,
-    /// How long to measure
-    #[arg(long, value_name = "DURATION", default_value = "20s")]
-    pub duration: Span,
-    /// The folder for the temporary store; on the disk that is to be measured
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-}
-
-/// Steps per second.
-#[derive(Debug, Args)]
-pub(crate) struct BenchSteps {
-    /// Steps of each run
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=900))]
-    pub steps: u32,
-    /// How hard and how long.
-    #[command(flatten)]
-    pub load: BenchLoad,
-    /// Bytes of each run's context
-    #[arg(long, value_name = "BYTES", default_value = "1KB")]
-    pub context: Bytes,
-    /// Do not measure the floor beside it
-    #[arg(long)]
-    pub no_floor: bool,
-}
-
-/// What a parked run costs.
-#[derive(Debug, Args)]
-pub(crate) struct BenchPark {
-    /// Runs to park
-    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub runs: u32,
-    /// Bytes of each run's context
-    #[arg(long, value_name = "BYTES", default_value = "1KB")]
-    pub context: Bytes,
-    /// How long to watch the parked runs
-    #[arg(long, value_name = "DURATION", default_value = "5s")]
-    pub watch: Span,
-    /// The folder for the temporary store
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-}
-
-/// From process start to the first completed run.
-#[derive(Debug, Args)]
-pub(crate) struct BenchStart {
-    /// Processes to start
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub times: u32,
-    /// The folder for the temporary stores
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
 }
 
 /// Print the configuration.
