@@ -1,0 +1,3 @@
+//! Integration tests of the whole engine: real processes, real files, a world that counts what is done to it.
+
+mod proof;

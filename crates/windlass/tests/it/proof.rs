@@ -1,0 +1,10 @@
+//! The crash proof: one machine with model calls, a tool loop over every class and idempotency, children, a launch, a
+//! signal and a timer is cut at every numbered point, and killed at random moments; what an external counting server
+//! saw, what the ledger says and what comes out must be what the promises allow.
+
+mod machine;
+mod world;
+mod worker;
+mod cuts;
+mod kills;
+mod forgetful;

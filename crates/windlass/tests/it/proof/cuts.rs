@@ -1,0 +1,249 @@
+//! Cut at every point: for k = 1, 2, … until a run ends untouched, a worker aborts at its k-th point and another one
+//! carries on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use windlass_core::budget::Amounts;
+use windlass_core::ids::RunId;
+use windlass_core::input::{Ending, Sent};
+use windlass_core::run::Run;
+use windlass_core::value::Value;
+use windlass_ports::store::{Query, Signal};
+
+use super::machine::{CHANNEL, SIDE, TOOLS, UNREPEATABLE};
+use super::worker::{End, RUN, engine, spawn, store, wait};
+use super::world::{Deed, World};
+
+/// What the outside can see of a finished proof.
+#[derive(Debug, PartialEq)]
+pub(super) struct Trace {
+    pub(super) output: Value,
+    /// Used and estimated, by run.
+    pub(super) ledgers: BTreeMap<String, (Amounts, Amounts)>,
+    /// Attempts at model calls, by the audit rows of all runs.
+    pub(super) attempts: usize,
+    pub(super) deeds: Vec<Deed>,
+}
+
+/// One attempt at a call: run, effect, attempt.
+type Attempt = (String, u64, u32);
+
+/// What was in flight when workers died. An attempt that is found twice, because the next worker died before it dealt
+/// with it, is one.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// Model attempts that may have left, by what the store knows.
+    pub(super) models: BTreeSet<Attempt>,
+    /// Tool calls that had reached the world, with the tool.
+    pub(super) tools: BTreeMap<Attempt, String>,
+}
+
+impl Lost {
+    pub(super) fn is_empty(&self) -> bool {
+        self.models.is_empty() && self.tools.is_empty()
+    }
+
+    fn times(&self, tool: &str) -> usize {
+        self.tools.values().filter(|other| *other == tool).count()
+    }
+}
+
+/// Looks what was in flight in a folder whose worker is dead.
+pub(super) fn in_flight(folder: &Path, world: &World) -> Lost {
+    world.settle();
+    let mut lost = Lost::default();
+    if !folder.join("store.db").exists() {
+        return lost;
+    }
+    let seen = world.counts();
+    block_on(async {
+        let (engine, _) = engine(folder, None).await;
+        let store = &engine.parts().store;
+        let query = Query { root: Some(RunId::stored(RUN)), limit: 100, ..Query::default() };
+        for head in store.list(query).await.expect("a list").heads {
+            let Some(report) = engine.status(&head.id).await.expect("a report") else { continue };
+            for (effect, call) in report.run.calls.iter().filter(|(_, call)| call.is_out()) {
+                let owner = head.owner.as_ref();
+                let sent = owner.map(|owner| store.was_sent(owner, &head.id, *effect, call.attempt));
+                let target = call.call.target().to_string();
+                let attempt = (head.id.to_string(), effect.0, call.attempt);
+                match call.call.kind() {
+                    "model" if sent == Some(Sent::Maybe) => {
+                        lost.models.insert(attempt);
+                    }
+                    "tool" if seen.contains_key(&target) => {
+                        lost.tools.insert(attempt, target);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    });
+    lost
+}
+
+/// Carries on, untouched, to the end.
+pub(super) fn finish(folder: &Path, world: &World) -> Trace {
+    for _ in 0..20 {
+        if answer_waits(folder, world) {
+            let mut trace = outcome(folder);
+            trace.deeds = world.take();
+            trace.deeds.sort();
+            return trace;
+        }
+        match wait(folder, spawn(folder, None)) {
+            End::Done => {}
+            other => panic!("an untouched worker ended by {other:?}"),
+        }
+    }
+    panic!("the run does not end");
+}
+
+/// Answers what the tree waits for. True when all of it has ended.
+pub(super) fn answer_waits(folder: &Path, world: &World) -> bool {
+    block_on(async {
+        let store = store(folder).await;
+        let root = RunId::stored(RUN);
+        let page =
+            store.list(Query { root: Some(root.clone()), limit: 100, ..Query::default() }).await.expect("a list");
+        if !page.heads.is_empty() && page.heads.iter().all(|head| head.status.is_final()) {
+            return true;
+        }
+        for (run, wait) in store.waits(root.clone(), true).await.expect("waits") {
+            let data = if &*wait.channel == CHANNEL {
+                Value::object([("approved", Value::Bool(true))])
+            } else if let Some(effect) = wait.channel.strip_prefix("outcome/") {
+                let happened = world.has(effect);
+                let result = Value::object([("done", Value::str("erase"))]);
+                Value::object([("happened", Value::Bool(happened)), ("result", result)])
+            } else {
+                continue;
+            };
+            let id = format!("answer-{}", wait.channel).into();
+            let at = windlass::wire::now();
+            let signal = Signal { id, channel: wait.channel, run: Some(run), data, at };
+            store.signal(signal).await.expect("a signal");
+        }
+        false
+    })
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio").block_on(future)
+}
+
+/// What the stored runs of a folder say at the end.
+fn outcome(folder: &Path) -> Trace {
+    block_on(async {
+        let (engine, _) = engine(folder, None).await;
+        let store = &engine.parts().store;
+        let query = Query { root: Some(RunId::stored(RUN)), limit: 100, ..Query::default() };
+        let mut trace = Trace { output: Value::Null, ledgers: BTreeMap::new(), attempts: 0, deeds: Vec::new() };
+        let mut told = false;
+        for head in store.list(query).await.expect("a list").heads {
+            let report = engine.status(&head.id).await.expect("a report").expect("the run");
+            if head.id.as_str() == RUN {
+                trace.output = ending_of(&report.run);
+                told = !report.run.children.contains_key(SIDE);
+            }
+            let ledger = &report.run.ledger;
+            assert!(ledger.reserved.is_zero(), "{}: nothing stays reserved", head.id);
+            trace.ledgers.insert(head.id.to_string(), (ledger.settled, ledger.estimated));
+            let rows = store.audit(head.id).await.expect("audit rows");
+            trace.attempts += rows.iter().filter(|row| &*row.kind == "model" && &*row.stage == "intended").count();
+        }
+        // A launch goes on by itself: whether it ends before the run that launched it, which then counts what it used,
+        // is a matter of time.
+        if told {
+            let side = trace.ledgers[SIDE].0;
+            if let Some((settled, _)) = trace.ledgers.get_mut(RUN) {
+                let steps = settled.steps;
+                settled.subtract(&side);
+                settled.steps = steps;
+            }
+        }
+        let findings = store.fsck().await.expect("fsck");
+        assert!(findings.is_empty(), "{findings:?}");
+        trace
+    })
+}
+
+fn ending_of(run: &Run) -> Value {
+    match &run.ending {
+        Some(Ending::Completed { output }) => output.clone(),
+        other => panic!("the run ended by {other:?}"),
+    }
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the count and the seed are part of the proof")]
+fn a_cut_at_any_point_changes_nothing_that_was_promised() {
+    let world = World::start();
+    let calm = tempfile::tempdir().expect("a folder");
+    super::machine::write(calm.path(), &world.address);
+    let expected = finish(calm.path(), &world);
+    assert_eq!(expected.deeds.iter().filter(|deed| TOOLS.contains(&&*deed.what)).count(), TOOLS.len());
+
+    let mut cuts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut lost_tools: BTreeSet<String> = BTreeSet::new();
+    let (mut cut, mut lost_models) = (0, 0);
+    loop {
+        cut += 1;
+        let folder = tempfile::tempdir().expect("a folder");
+        super::machine::write(folder.path(), &world.address);
+        let point = match wait(folder.path(), spawn(folder.path(), Some(cut))) {
+            End::Cut(point) => point,
+            End::Done => break,
+            End::Killed => panic!("nobody kills here"),
+        };
+        let lost = in_flight(folder.path(), &world);
+        let trace = finish(folder.path(), &world);
+        compare(&expected, &trace, &lost, &format!("cut {cut} at {point}, lost {lost:?}"));
+        lost_models += lost.models.len();
+        lost_tools.extend(lost.tools.into_values());
+        *cuts.entry(point).or_default() += 1;
+    }
+    world.take();
+    println!("{} points cut: {cuts:?}; lost: {lost_models} model attempts, tools {lost_tools:?}", cut - 1);
+    assert!(cut > 40, "only {} points", cut - 1);
+    assert!(lost_models > 0, "no model attempt was lost");
+    assert_eq!(lost_tools.len(), TOOLS.len(), "every tool is lost once: {lost_tools:?}");
+}
+
+/// Checks what the promises say of a run that lost these calls on its way.
+pub(super) fn compare(expected: &Trace, trace: &Trace, lost: &Lost, what: &str) {
+    assert_eq!(expected.output, trace.output, "output, {what}");
+    let (before, after) = (counts(&expected.deeds), counts(&trace.deeds));
+    for (deed, times) in &before {
+        let (most, now) = (times + lost.times(deed), after.get(deed).copied().unwrap_or(0));
+        let most = if *deed == "model" { times + lost.models.len() } else { most };
+        let most = if UNREPEATABLE.contains(deed) { 1 } else { most };
+        assert!((*times..=most).contains(&now), "`{deed}` {now} times for {times} to {most}, {what}");
+    }
+    let unknown = after.keys().find(|deed| **deed != "happened" && !before.contains_key(*deed));
+    assert_eq!(unknown, None, "a deed nobody asked for, {what}");
+    for tool in TOOLS {
+        let keys: BTreeSet<&String> = trace.deeds.iter().filter(|d| d.what == tool).map(|d| &d.key).collect();
+        assert_eq!(keys.len(), 1, "`{tool}` always carries the same key, {what}");
+    }
+    assert_eq!(trace.attempts, expected.attempts + lost.models.len(), "one attempt for each that was lost, {what}");
+    for (run, (_, estimated)) in &trace.ledgers {
+        let times = lost.models.iter().filter(|(of, _, _)| of == run).count() as u64;
+        assert_eq!(estimated.model_calls, times, "each lost attempt of `{run}` is charged as an estimate, {what}");
+    }
+    if lost.models.is_empty() {
+        assert_eq!(expected.ledgers, trace.ledgers, "ledger, {what}");
+    }
+    if lost.is_empty() {
+        assert_eq!(expected.deeds, trace.deeds, "effects, {what}");
+    }
+}
+
+fn counts(deeds: &[Deed]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for deed in deeds {
+        *counts.entry(&*deed.what).or_default() += 1;
+    }
+    counts
+}

@@ -1,0 +1,93 @@
+//! Real SIGKILLs at random moments, until enough of them have landed while an effect was in flight.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::cuts::{Lost, answer_waits, compare, finish, in_flight};
+use super::machine::TOOLS;
+use super::worker::{End, spawn, wait};
+use super::world::World;
+
+/// Kills that must land while an effect is in flight.
+const LANDED_MIN: u64 = 100;
+/// Kills at most in one run, so that every run also ends.
+const KILLS_PER_RUN: u32 = 12;
+
+/// A small generator whose seed is printed, so that a failure can be looked at again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the count and the seed are part of the proof")]
+fn kills_at_random_moments_change_nothing_that_was_promised() {
+    let seed = std::env::var("WINDLASS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_1234_abcd_ef01);
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let world = World::start();
+    let calm = tempfile::tempdir().expect("a folder");
+    super::machine::write(calm.path(), &world.address);
+    let expected = finish(calm.path(), &world);
+
+    let mut landed: BTreeMap<String, u64> = BTreeMap::new();
+    let mut runs = 0;
+    world.delay(25);
+    while landed.values().sum::<u64>() < LANDED_MIN {
+        runs += 1;
+        assert!(runs < 200, "too few kills land: {landed:?}");
+        let folder = tempfile::tempdir().expect("a folder");
+        super::machine::write(folder.path(), &world.address);
+        let (lost, times) = kill_a_run(folder.path(), &world, &mut random);
+        let trace = finish(folder.path(), &world);
+        compare(&expected, &trace, &lost, &format!("run {runs}, seed {seed}, lost {lost:?}"));
+        for (kind, times) in times {
+            *landed.entry(kind).or_default() += times;
+        }
+    }
+    println!("{runs} runs, kills that landed with an effect in flight: {landed:?}");
+    for kind in TOOLS.into_iter().chain(["model"]) {
+        assert!(landed.contains_key(kind), "no kill landed while {kind} was in flight: {landed:?}");
+    }
+}
+
+/// Kills workers of one run at random moments. Gives what was lost in all, and how many kills landed on what.
+fn kill_a_run(folder: &Path, world: &World, random: &mut Random) -> (Lost, BTreeMap<String, u64>) {
+    let (mut lost, mut landed) = (Lost::default(), BTreeMap::new());
+    for _ in 0..KILLS_PER_RUN {
+        let mut child = spawn(folder, None);
+        if !ends_within(&mut child, Duration::from_millis(30 + random.below(250))) {
+            child.kill().expect("killed");
+        }
+        if matches!(wait(folder, child), End::Killed) {
+            let now = in_flight(folder, world);
+            let tool = now.tools.values().next().cloned();
+            let word = tool.or_else(|| (!now.models.is_empty()).then(|| "model".to_owned()));
+            if let Some(word) = word {
+                *landed.entry(word).or_default() += 1;
+            }
+            lost.models.extend(now.models);
+            lost.tools.extend(now.tools);
+        }
+        if folder.join("store.db").exists() && answer_waits(folder, world) {
+            break;
+        }
+    }
+    (lost, landed)
+}
+
+/// Whether the process ended by itself within the time.
+fn ends_within(child: &mut std::process::Child, time: Duration) -> bool {
+    let (send, receive) = std::sync::mpsc::channel::<()>();
+    // Nothing is ever sent: the receiver's timeout is the clock.
+    let _ = receive.recv_timeout(time);
+    drop(send);
+    child.try_wait().expect("a status").is_some()
+}

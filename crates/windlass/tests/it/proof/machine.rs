@@ -1,0 +1,123 @@
+//! The machine of the proof and everything around it, as files in a folder.
+
+use std::path::Path;
+
+/// The tools of the loop, in the order the model asks for them: one of each class and idempotency that differ.
+pub(super) const TOOLS: [&str; 5] = ["look", "tag", "set", "pay", "erase"];
+/// Tools that must never be done twice.
+pub(super) const UNREPEATABLE: [&str; 2] = ["pay", "erase"];
+/// The channel that the machine waits on.
+pub(super) const CHANNEL: &str = "go/7";
+
+/// The run that the machine launches, in its fourth step.
+pub(super) const SIDE: &str = "proof~4.0";
+
+const MACHINE: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: proof
+  context: {order: "{{ input.order }}"}
+  settings: {tools: [look, tag, set, pay, erase]}
+  machines: {leaf: ./leaf.yml, side: ./side.yml}
+  agents:
+    writer: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "write {{ input.order }}"}, profile: main}}
+    worker: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "work {{ input.order }}"}, profile: main}}
+  states:
+    draft:
+      type: initial
+      agent: writer
+      input: {order: context.order}
+      output_to_context: {draft: output.content}
+      transitions: [{to: work}]
+    work:
+      agent: worker
+      tool_loop: true
+      input: {order: context.order}
+      output_to_context: {work: output}
+      transitions: [{to: fan}]
+    fan:
+      machine: leaf
+      foreach: "{{ [1, 2] }}"
+      input: {n: "{{ item }}"}
+      output_to_context: {leaves: output}
+      transitions: [{to: spread}]
+    spread:
+      launch: side
+      launch_input: {n: 9}
+      transitions: [{to: gate}]
+    gate:
+      wait_for: "go/{{ context.order }}"
+      output_to_context: {gate: output}
+      transitions: [{to: pause}]
+    pause:
+      wait_for: nobody
+      timeout: 0.02
+      on_error: {TimeoutError: done}
+      transitions: [{to: done}]
+    done:
+      type: final
+      output: {draft: context.draft, work: context.work, leaves: context.leaves, gate: context.gate}
+"##;
+
+const LEAF: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: leaf
+  context: {n: "{{ input.n }}"}
+  agents:
+    leafer: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "leaf {{ input.n }}"}, profile: main}}
+  states:
+    only: {type: initial, agent: leafer, input: {n: context.n}, output_to_context: {r: output.content}, transitions: [{to: end}]}
+    end: {type: final, output: {n: context.n, r: context.r}}
+"##;
+
+const SIDE_MACHINE: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: side
+  context: {n: "{{ input.n }}"}
+  agents:
+    sider: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "side {{ input.n }}"}, profile: main}}
+  states:
+    only: {type: initial, agent: sider, input: {n: context.n}, output_to_context: {r: output.content}, transitions: [{to: end}]}
+    end: {type: final, output: {r: context.r}}
+"##;
+
+/// Tools and their contracts, in the form of the configuration file's tables.
+pub(super) fn configuration(address: &str) -> String {
+    let mut text = String::from("[providers.fake]\nkind = \"openai\"\n");
+    text.push_str(&format!("base_url = \"http://{address}/v1\"\n\n"));
+    let tables = [
+        ("look", "read", "none", "\"fail\""),
+        ("tag", "write", "key", "\"fail\""),
+        ("set", "write", "natural", "\"fail\""),
+        ("pay", "write", "none", "{ verify = \"happened\" }"),
+        ("erase", "danger", "none", "\"ask\""),
+        ("happened", "read", "none", "\"fail\""),
+    ];
+    for (name, class, idempotency, on_unknown) in tables {
+        text.push_str(&format!(
+            "[tools.{name}]\ntype = \"http\"\nmethod = \"POST\"\nurl = \"http://{address}/tools/{name}\"\n\
+             description = \"{name}\"\nclass = \"{class}\"\nidempotency = \"{idempotency}\"\n\
+             on_unknown = {on_unknown}\ntimeout_ms = 10000\n\n"
+        ));
+    }
+    text
+}
+
+/// Writes the machine and its configuration into a folder.
+pub(super) fn write(folder: &Path, address: &str) {
+    let profiles = "spec: flatprofile\nspec_version: 4.2.1\ndata:\n  default: main\n  model_profiles:\n    main: {name: small, provider: fake, max_tokens: 100}\n";
+    for (name, text) in [
+        ("machine.yml", MACHINE),
+        ("leaf.yml", LEAF),
+        ("side.yml", SIDE_MACHINE),
+        ("profiles.yml", profiles),
+        ("windlass.toml", &configuration(address)),
+    ] {
+        std::fs::write(folder.join(name), text).expect("a writable folder");
+    }
+}

@@ -1,0 +1,183 @@
+//! The counting server: a model, tools and their log. Runs in the test's process, so no crash of a worker loses it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One thing done to the world.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Deed {
+    /// `model` or the tool's name.
+    pub(super) what: String,
+    /// The idempotency key it came with.
+    pub(super) key: String,
+}
+
+/// What the server remembers.
+#[derive(Debug, Default)]
+struct Memory {
+    deeds: Vec<Deed>,
+}
+
+/// A running counting server.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) address: String,
+    memory: Arc<Mutex<Memory>>,
+    /// Open connections, and a bell for when one closes.
+    open: Arc<(Mutex<u64>, Condvar)>,
+    delay_ms: Arc<AtomicU64>,
+}
+
+impl World {
+    pub(super) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let world = Self { address, memory: Arc::default(), open: Arc::default(), delay_ms: Arc::default() };
+        let server = world.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                *server.open.0.lock().expect("connections") += 1;
+                let server = server.clone();
+                std::thread::spawn(move || {
+                    server.serve(stream);
+                    *server.open.0.lock().expect("connections") -= 1;
+                    server.open.1.notify_all();
+                });
+            }
+        });
+        world
+    }
+
+    /// How long every answer takes from here on.
+    pub(super) fn delay(&self, ms: u64) {
+        self.delay_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Waits until everything that dead processes had sent has been read. Connections are taken in the order they
+    /// were made, so one of our own comes after all of theirs.
+    pub(super) fn settle(&self) {
+        let mut stream = TcpStream::connect(&self.address).expect("the server listens");
+        stream.write_all(b"GET /quiet HTTP/1.1\r\nconnection: close\r\n\r\n").expect("a request");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        let (count, bell) = &*self.open;
+        let open = count.lock().expect("connections");
+        drop(bell.wait_while(open, |open| *open > 0).expect("connections"));
+    }
+
+    /// How often each kind of deed was done so far.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for deed in &self.memory.lock().expect("memory").deeds {
+            *counts.entry(deed.what.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Everything done so far, and forgets it.
+    pub(super) fn take(&self) -> Vec<Deed> {
+        std::mem::take(&mut self.memory.lock().expect("memory").deeds)
+    }
+
+    /// Whether a call of this key was made.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.memory.lock().expect("memory").deeds.iter().any(|deed| deed.key == key)
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        let mut reader = BufReader::new(stream);
+        while let Some((path, headers, body)) = read_request(&mut reader) {
+            let key = headers.get("idempotency-key").cloned().unwrap_or_default();
+            let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            let reply = self.answer(&path, &key, &body);
+            // Slow on purpose: a call has to last long enough to be interrupted.
+            std::thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::Relaxed)));
+            let text = reply.to_string();
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
+            let stream = reader.get_mut();
+            if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(text.as_bytes())).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, path: &str, key: &str, body: &Value) -> Value {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if name == "quiet" {
+            return Value::Null;
+        }
+        if path.ends_with("/chat/completions") {
+            self.note("model", &conversation_key(body));
+            return model_reply(body);
+        }
+        if name == "happened" {
+            let asked = body["effect_id"].as_str().unwrap_or_default();
+            return json!({"happened": self.has(asked), "result": {"done": body["tool"]}});
+        }
+        self.note(name, key);
+        json!({"done": name})
+    }
+
+    fn note(&self, what: &str, key: &str) {
+        let deed = Deed { what: what.to_owned(), key: key.to_owned() };
+        self.memory.lock().expect("memory").deeds.push(deed);
+    }
+}
+
+/// What tells one model call from another: the conversation itself.
+fn conversation_key(body: &Value) -> String {
+    let messages = body["messages"].as_array().cloned().unwrap_or_default();
+    let user = messages.iter().find(|m| m["role"] == "user").map(|m| m["content"].to_string()).unwrap_or_default();
+    format!("{user}/{}", messages.len())
+}
+
+/// The model: a pure function of the conversation. The worker asks for every tool once, then is done.
+fn model_reply(body: &Value) -> Value {
+    let messages = body["messages"].as_array().cloned().unwrap_or_default();
+    let asks = body["tools"].as_array().is_some_and(|tools| !tools.is_empty());
+    let answered = messages.iter().any(|m| m["role"] == "tool");
+    let message = if asks && !answered {
+        let calls: Vec<Value> = super::machine::TOOLS
+            .iter()
+            .map(|tool| {
+                let arguments = json!({"order": 7, "tool": tool}).to_string();
+                json!({"id": format!("call-{tool}"), "type": "function", "function": {"name": tool, "arguments": arguments}})
+            })
+            .collect();
+        json!({"role": "assistant", "content": null, "tool_calls": calls})
+    } else {
+        json!({"role": "assistant", "content": format!("answer after {} messages", messages.len())})
+    };
+    let finish = if message.get("tool_calls").is_some() { "tool_calls" } else { "stop" };
+    json!({
+        "id": "reply", "object": "chat.completion", "created": 1, "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    })
+}
+
+type Request = (String, BTreeMap<String, String>, Vec<u8>);
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok().filter(|n| *n > 0)?;
+        let Some((name, value)) = header.trim().split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let length = headers.get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((path, headers, body))
+}
