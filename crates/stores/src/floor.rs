@@ -113,7 +113,7 @@ fn write(connection: &Connection, asked: &Receiver<Step>) -> rusqlite::Result<()
             let _over = answer.send(());
         }
         commits += 1;
-        if commits % 1_024 == 0 {
+        if commits.is_multiple_of(1_024) {
             connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::RESTART)?;
         }
     }

@@ -5,6 +5,10 @@ use windlass_ports::store::StoreError;
 const RAW: u8 = 0;
 const LZ4: u8 = 1;
 const LZ4_PRIMED: u8 = 2;
+const LZ4_START: u8 = 3;
+
+/// What the start of every run repeats. Part of the stored form: never changed, only followed by another codec.
+const START_PRIMER: &[u8] = br#"{"id":"","bundle":"","machine":"main","machine_name":"","input":{"":""},"parent":{"run":"","awaited":true},"root":"","depth":0,"scope":{"tenant":"default","user":""},"ceilings":{"steps":1000,"launches":null,"model_calls":null,"tool_calls":null,"tokens":null,"cost_micros":null,"depth":16,"wall_ms":null,"deadline":null},"deadline":null}"#;
 
 /// Codec and checksum.
 const HEADER_BYTES: usize = 5;
@@ -32,8 +36,17 @@ pub(crate) fn pack(bytes: &[u8]) -> Vec<u8> {
     pack_primed(bytes, &[])
 }
 
+/// The stored form of the start of a run.
+pub(crate) fn pack_start(bytes: &[u8]) -> Vec<u8> {
+    pack_with(LZ4_START, bytes, START_PRIMER)
+}
+
 /// The stored form of bytes that repeat much of `primer`; the same primer is needed to read them.
 pub(crate) fn pack_primed(bytes: &[u8], primer: &[u8]) -> Vec<u8> {
+    pack_with(LZ4_PRIMED, bytes, primer)
+}
+
+fn pack_with(primed: u8, bytes: &[u8], primer: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len());
     if let (Ok(length), true) = (length, bytes.len() >= COMPRESS_BYTES_MIN) {
         let body = HEADER_BYTES + 4;
@@ -42,7 +55,7 @@ pub(crate) fn pack_primed(bytes: &[u8], primer: &[u8]) -> Vec<u8> {
         let (codec, size) = if primer.is_empty() {
             (LZ4, lz4_flex::block::compress_into(bytes, &mut packed[body..]))
         } else {
-            (LZ4_PRIMED, lz4_flex::block::compress_into_with_dict(bytes, &mut packed[body..], primer))
+            (primed, lz4_flex::block::compress_into_with_dict(bytes, &mut packed[body..], primer))
         };
         if let Ok(size) = size
             && size + size / 16 < bytes.len()
@@ -88,6 +101,7 @@ pub(crate) fn unpack_primed(packed: &[u8], primer: &[u8]) -> Result<Vec<u8>, Sto
     let bytes = match codec {
         LZ4 => lz4_flex::block::decompress(data, length),
         LZ4_PRIMED => lz4_flex::block::decompress_with_dict(data, length, primer),
+        LZ4_START => lz4_flex::block::decompress_with_dict(data, length, START_PRIMER),
         _ => return Err(damaged(&format!("has codec {codec}, which this build does not know"))),
     };
     bytes.ok().filter(|bytes| bytes.len() == length).ok_or_else(|| damaged("cannot be expanded"))
@@ -103,6 +117,7 @@ mod tests {
         for bytes in [&b""[..], b"short", &[7; 10_000], &noise] {
             assert_eq!(unpack(&pack(bytes)).unwrap(), bytes);
             assert_eq!(unpack_primed(&pack_primed(bytes, &noise), &noise).unwrap(), bytes);
+            assert_eq!(unpack(&pack_start(bytes)).unwrap(), bytes);
         }
         assert!(pack(&[7; 10_000]).len() < 200);
         assert!(pack(&noise).len() <= noise.len() + HEADER_BYTES);

@@ -11,11 +11,14 @@ struct Free {
     key: i64,
     id: RunId,
     epoch: i64,
+    /// The worker whose calls no decision has dealt with yet.
+    lost: Option<i64>,
 }
 
 impl Free {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self { key: row.get(0)?, id: RunId::stored(row.get_ref(1)?.as_str()?), epoch: row.get(2)? })
+        let id = RunId::stored(row.get_ref(1)?.as_str()?);
+        Ok(Self { key: row.get(0)?, id, epoch: row.get(2)?, lost: row.get(3)? })
     }
 }
 
@@ -34,7 +37,9 @@ impl Tx<'_> {
         let mut leases = self.orphans(claim, within, own)?;
         let room = claim.limit.saturating_sub(leases.len());
         let mut free = self.queued(within, room)?;
-        free.extend(self.due(within, int(claim.now.0), room.saturating_sub(free.len()))?);
+        if free.len() < room {
+            free.extend(self.due(within, int(claim.now.0), room - free.len())?);
+        }
         if !free.is_empty() {
             let worker = self.worker_key_or_new(&claim.worker)?;
             for run in free {
@@ -47,13 +52,10 @@ impl Tx<'_> {
     /// Gives a run to a worker. The one it was lost by stays known until a decision has dealt with its calls: whoever
     /// took the run from it and died, or let go, before a decision has not.
     fn take(&mut self, run: Free, worker: i64) -> Result<Lease, Trouble> {
-        let sql = "UPDATE runs SET lost = COALESCE(lost, owner), owner = ?1, epoch = ?2, ready = NULL, wake_at = NULL \
-             WHERE key = ?3";
+        let sql = "UPDATE runs SET lost = ?1, owner = ?2, epoch = ?3, ready = NULL, wake_at = NULL WHERE key = ?4";
         let epoch = run.epoch + 1;
-        self.run(sql, params![worker, epoch, run.key])?;
-        let sql = "SELECT workers.id FROM runs JOIN workers ON workers.key = runs.lost WHERE runs.key = ?1";
-        let lost = self.row(sql, [run.key], |row| row.get::<_, String>(0))?;
-        let taken_from = lost.map(|id| WorkerId(id.into()));
+        self.run(sql, params![run.lost, worker, epoch, run.key])?;
+        let taken_from = run.lost.map(|lost| self.worker_name(lost)).transpose()?;
         self.known.runs.insert(run.id.clone(), run.key);
         Ok(Lease { run: run.id, epoch: count(epoch), taken_from })
     }
@@ -66,14 +68,17 @@ impl Tx<'_> {
             let next = "SELECT owner FROM runs WHERE owner > ?1 ORDER BY owner LIMIT 1";
             let Some(owner) = self.row(next, [after], |row| row.get::<_, i64>(0))? else { break };
             after = owner;
-            let name = self.row("SELECT id FROM workers WHERE key = ?1", [owner], |row| row.get::<_, String>(0))?;
-            let name = WorkerId(name.unwrap_or_default().into());
+            if self.alive.contains(&owner) {
+                continue;
+            }
+            let name = self.worker_name(owner)?;
             if own.contains(&name) || !self.workers.is_dead(&name) {
+                self.alive.push(owner);
                 continue;
             }
             // A run that was taken after its end, to be tried again, is over as before.
             self.run("UPDATE runs SET owner = NULL WHERE owner = ?1 AND status >= ?2", [owner, FINAL])?;
-            let sql = "SELECT key, id, epoch FROM runs WHERE owner = ?1 AND (?2 IS NULL OR key = ?2 OR root = ?2) \
+            let sql = "SELECT key, id, epoch, coalesce(lost, owner) FROM runs WHERE owner = ?1 AND (?2 IS NULL OR key = ?2 OR root = ?2) \
                  ORDER BY key LIMIT ?3";
             let room = int((claim.limit - leases.len()) as u64);
             let free = self.rows(sql, params![owner, within, room], Free::read)?;
@@ -91,14 +96,19 @@ impl Tx<'_> {
         let limit = int(limit as u64);
         match within {
             None => {
-                let sql = "SELECT key, id, epoch FROM runs WHERE ready IS NOT NULL ORDER BY ready LIMIT ?1";
+                let sql = "SELECT key, id, epoch, coalesce(lost, owner) FROM runs WHERE ready IS NOT NULL ORDER BY ready LIMIT ?1";
                 self.rows(sql, [limit], Free::read)
             }
             Some(root) => {
-                let sql = "SELECT key, id, epoch, ready FROM runs WHERE key = ?1 AND ready IS NOT NULL \
-                     UNION ALL SELECT key, id, epoch, ready FROM runs WHERE root = ?1 AND ready IS NOT NULL \
+                let sql = "SELECT key, id, epoch, lost FROM runs WHERE key = ?1 AND ready IS NOT NULL LIMIT ?2";
+                let mut free = self.rows(sql, [root, limit], Free::read)?;
+                let sql = "SELECT key, id, epoch, lost FROM runs WHERE root = ?1 AND ready IS NOT NULL \
                      ORDER BY ready LIMIT ?2";
-                self.rows(sql, [root, limit], Free::read)
+                let room = limit - int(free.len() as u64);
+                if room > 0 {
+                    free.extend(self.rows(sql, [root, room], Free::read)?);
+                }
+                Ok(free)
             }
         }
     }
@@ -107,12 +117,12 @@ impl Tx<'_> {
         let limit = int(limit as u64);
         match within {
             None => {
-                let sql = "SELECT key, id, epoch FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
+                let sql = "SELECT key, id, epoch, coalesce(lost, owner) FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
                 self.rows(sql, [now, limit], Free::read)
             }
             Some(root) => {
-                let sql = "SELECT key, id, epoch, wake_at FROM runs WHERE key = ?1 AND wake_at <= ?2 \
-                     UNION ALL SELECT key, id, epoch, wake_at FROM runs WHERE root = ?1 AND wake_at <= ?2 \
+                let sql = "SELECT key, id, epoch, lost, wake_at FROM runs WHERE key = ?1 AND wake_at <= ?2 \
+                     UNION ALL SELECT key, id, epoch, lost, wake_at FROM runs WHERE root = ?1 AND wake_at <= ?2 \
                      ORDER BY wake_at LIMIT ?3";
                 self.rows(sql, [root, now, limit], Free::read)
             }
@@ -120,8 +130,8 @@ impl Tx<'_> {
     }
 
     pub(super) fn take_over(&mut self, run: &RunId, worker: &WorkerId) -> Result<Option<Lease>, Trouble> {
-        let sql = "SELECT key, id, epoch, status FROM runs WHERE id = ?1";
-        let found = self.row(sql, [run.as_str()], |row| Ok((Free::read(row)?, row.get::<_, i64>(3)?)))?;
+        let sql = "SELECT key, id, epoch, coalesce(lost, owner), status FROM runs WHERE id = ?1";
+        let found = self.row(sql, [run.as_str()], |row| Ok((Free::read(row)?, row.get::<_, i64>(4)?)))?;
         match found {
             Some((free, status)) if status < FINAL || status == FAILED => {
                 let worker = self.worker_key_or_new(worker)?;

@@ -42,11 +42,13 @@ impl Tx<'_> {
     }
 
     pub(super) fn create(&mut self, creation: &Creation) -> Result<Created, Trouble> {
-        if let Some(head) = read::head(self.connection, &creation.start.id)? {
-            return Ok(Created::Exists(Box::new(head)));
+        if self.insert(creation)? {
+            return Ok(Created::New);
         }
-        self.insert(creation)?;
-        Ok(Created::New)
+        match read::head(self.connection, &creation.start.id)? {
+            Some(head) => Ok(Created::Exists(Box::new(head))),
+            None => Err(StoreError::Corrupt(format!("`{}` can neither be made nor found", creation.start.id)).into()),
+        }
     }
 
     fn above(&mut self, start: &Start, run: &RunId) -> Result<i64, Trouble> {
@@ -54,8 +56,8 @@ impl Tx<'_> {
         self.run_key(run)?.ok_or_else(|| Trouble::Refused(StoreError::Invalid(text())))
     }
 
-    /// Writes a run into the queue, unless there is one of its name.
-    fn insert(&mut self, creation: &Creation) -> Result<(), Trouble> {
+    /// Writes a run into the queue, unless there is one of its name. Tells whether it did.
+    fn insert(&mut self, creation: &Creation) -> Result<bool, Trouble> {
         let start = &creation.start;
         let parent = start.parent.as_ref().map(|parent| self.above(start, &parent.run)).transpose()?;
         let root = if start.root == start.id { None } else { Some(self.above(start, &start.root)?) };
@@ -66,14 +68,14 @@ impl Tx<'_> {
              ON CONFLICT (id) DO NOTHING";
         let running = status_code(Status::Running);
         if self.run(sql, params![start.id.as_str(), parent, root, running, ready, start.bundle.0, at])? == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let key = self.connection.last_insert_rowid();
         let sql = "INSERT INTO starts (run, machine, tenant, depth, input, created_at, start) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let (machine, tenant) = (&*start.machine_name, &*start.scope.tenant);
         self.run(sql, params![key, machine, tenant, start.depth, start.input.digest().0, at, creation.packed])?;
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn commit(&mut self, step: &Step) -> Result<Committed, Trouble> {

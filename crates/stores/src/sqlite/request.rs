@@ -10,7 +10,7 @@ use windlass_ports::store::{
     Signalled, StoreError, WorkerId,
 };
 
-use crate::pack::{pack, pack_primed};
+use crate::pack::{pack, pack_primed, pack_start};
 
 /// One change, or a question that must come after all changes before it.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(super) struct Creation {
 
 impl Creation {
     pub(super) fn prepare(new: NewRun) -> Result<Self, StoreError> {
-        let packed = pack(&encode(&new.start)?);
+        let packed = pack_start(&encode(&new.start)?);
         Ok(Self { start: new.start, at: new.at, packed })
     }
 }

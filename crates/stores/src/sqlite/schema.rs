@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use windlass_ports::store::StoreError;
 
@@ -62,6 +63,8 @@ pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, Stor
     };
     let pragmas = format!("PRAGMA synchronous={sync}; PRAGMA wal_autocheckpoint=0; PRAGMA temp_store=MEMORY;");
     connection.execute_batch(&pragmas).map_err(super::failed)?;
+    // Plans do not depend on bound values, so no statement is planned again when they change.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(super::failed)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }

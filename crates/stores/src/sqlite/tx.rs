@@ -51,6 +51,8 @@ pub(super) struct Tx<'a> {
     pub(super) workers: &'a Workers,
     pub(super) tally: Tally,
     pub(super) told: Told,
+    /// Workers found alive in this transaction.
+    pub(super) alive: Vec<i64>,
     ran: u64,
     last_ready: Option<i64>,
 }
@@ -77,7 +79,7 @@ pub(super) const FAILED: i64 = 7;
 impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Connection, known: &'a mut Known, workers: &'a Workers) -> Self {
         let (tally, told) = (Tally::default(), Told::default());
-        Self { connection, known, workers, tally, told, ran: 0, last_ready: None }
+        Self { connection, known, workers, tally, told, alive: Vec::new(), ran: 0, last_ready: None }
     }
 
     pub(super) fn perform(&mut self, request: &Request) -> Result<Answer, Trouble> {
@@ -144,6 +146,12 @@ impl<'a> Tx<'a> {
             self.known.workers.insert(worker.clone(), key);
         }
         Ok(found)
+    }
+
+    /// The name of a worker; one that was forgotten has none, and is dead.
+    pub(super) fn worker_name(&mut self, key: i64) -> Result<WorkerId, Trouble> {
+        let name = self.row("SELECT id FROM workers WHERE key = ?1", [key], |row| row.get::<_, String>(0))?;
+        Ok(WorkerId(name.unwrap_or_default().into()))
     }
 
     pub(super) fn worker_key_or_new(&mut self, worker: &WorkerId) -> Result<i64, Trouble> {

@@ -147,7 +147,7 @@ impl Workers {
 
     fn opened(&self, worker: &WorkerId) -> io::Result<File> {
         // A name with a path in it is no worker of ours.
-        if worker.0.contains(['/', '.']) {
+        if worker.0.is_empty() || worker.0.contains(['/', '.']) {
             return Err(io::ErrorKind::NotFound.into());
         }
         File::open(self.dir.join(&*worker.0))

@@ -26,7 +26,6 @@ CREATE TABLE runs (
 CREATE INDEX runs_ready ON runs (ready) WHERE ready IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_owner ON runs (owner) WHERE owner IS NOT NULL;
-CREATE INDEX runs_lost ON runs (lost) WHERE lost IS NOT NULL;
 CREATE INDEX runs_tree ON runs (root, parent) WHERE root IS NOT NULL;
 CREATE INDEX runs_tree_ready ON runs (root, ready) WHERE root IS NOT NULL AND ready IS NOT NULL;
 CREATE INDEX runs_tree_wake ON runs (root, wake_at) WHERE root IS NOT NULL AND wake_at IS NOT NULL;
