@@ -70,11 +70,10 @@ impl Bench {
             self.now += rest.parse::<u64>().expect("milliseconds");
             return out;
         }
-        match self.input(verb, rest.trim()) {
-            input => match self.decide(input) {
-                Ok(decision) => print_decision(&decision, &mut out),
-                Err(rejected) => writeln!(out, "! {rejected}").expect("text"),
-            },
+        let input = self.input(verb, rest.trim());
+        match self.decide(input) {
+            Ok(decision) => print_decision(&decision, &mut out),
+            Err(rejected) => writeln!(out, "! {rejected}").expect("text"),
         }
         writeln!(out, "= {}", self.run.status().as_str()).expect("text");
         out
