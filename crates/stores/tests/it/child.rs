@@ -42,6 +42,7 @@ fn play() {
             "steps" => steps(&path, Sync::Full, 3).await,
             "many" => steps(&path, Sync::Full, 25).await,
             "many without sync" => steps(&path, Sync::Off, 25).await,
+            "fail" => fail(&path).await,
             "work" => work(&path).await,
             other => panic!("no part is called {other}"),
         }
@@ -156,6 +157,48 @@ async fn steps(path: &Path, sync: Sync, count: u64) {
             other.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())).expect("copied back");
         }
     }
+}
+
+/// Makes decisions while the device fails once. A decision whose outcome is unknown is looked up, never guessed.
+async fn fail(path: &Path) {
+    let acks = path.with_file_name("acks");
+    let mut acks = std::fs::OpenOptions::new().create(true).append(true).open(acks).expect("a file for answers");
+    let Ok(store) = SqliteStore::open(path, Options::default()).await else { return };
+    let Ok(worker) = store.join().await else { return };
+    let Ok(()) = store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await else { return };
+    let created = store.create(NewRun { start: start("a"), at: Timestamp(0) }).await;
+    let claim = Claim { worker: worker.clone(), limit: 1, within: Some(RunId::stored("a")), now: Timestamp(0) };
+    let (Ok(_), Ok(mut leases)) = (created, store.claim(claim).await) else { return };
+    let lease = leases.remove(0);
+    acks.write_all(b"0\n").expect("told");
+    let mut previous = Digest::ZERO;
+    for expected in 0..3 {
+        let commit = rich(&lease, &worker, expected, previous);
+        previous = commit.audit[0].hash();
+        loop {
+            match store.commit(commit.clone()).await {
+                Ok(committed) => {
+                    assert!(matches!(committed, Committed::Applied { held: true, .. }), "{committed:?}");
+                    break;
+                }
+                Err(StoreError::Unavailable(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            match store.was_committed(lease.run.clone(), commit.op).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(StoreError::Unavailable(_)) => {
+                    // Stopped for good, and still readable.
+                    assert!(store.commit(commit).await.is_err());
+                    assert!(store.load(lease.run.clone()).await.expect("read").is_some());
+                    return;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        acks.write_all(format!("{}\n", expected + 1).as_bytes()).expect("told");
+    }
+    acks.write_all(b"3\n").expect("told");
 }
 
 /// Claims runs and drives each through five decisions, until all are done. Tells `run version` of each acknowledged.

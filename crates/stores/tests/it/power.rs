@@ -15,6 +15,9 @@ use windlass_stores::{Options, SqliteStore};
 
 use crate::child;
 
+/// Operations of a run that are failed in turn; it has about as many.
+const POINTS_MAX: u64 = 45;
+
 /// Compiles the shim, once.
 fn shim() -> &'static Path {
     static SHIM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
@@ -171,6 +174,46 @@ fn crash_in_the_middle_of_every_write_of_a_run() {
 fn crash_at_every_write_of_the_first_opening() {
     let points = crash_at_every_write("open", false);
     assert!(points >= 10, "only {points} writes");
+}
+
+/// The device fails at every operation in turn, once. Tells how many of the runs finished, and how many stopped between
+/// decisions; the others never began.
+fn fail_at_every_write(error: i32) -> (u64, u64) {
+    let (mut finished, mut stopped) = (0, 0);
+    // Past the last operation nothing fails any more, and the rest would be alike.
+    for at in 1..=POINTS_MAX {
+        let place = Place::prepared();
+        let with = [("SHIM_KILL_AT", at.to_string()), ("SHIM_ERROR", error.to_string())];
+        assert!(place.play("fail", &with).success());
+        let acknowledged = place.acknowledged();
+        match acknowledged {
+            Some(3) => finished += 1,
+            Some(_) => stopped += 1,
+            None => {}
+        }
+        let findings = runtime().block_on(async {
+            let store = SqliteStore::open(&place.database(), Options::default()).await.expect("it opens again");
+            store.fsck().await.expect("checked")
+        });
+        assert_eq!(findings, [], "failed at {at}");
+        let (version, sound) = found(&place.database());
+        assert!(sound, "failed at {at}: a decision is there in part, at version {version:?}");
+        assert!(version >= acknowledged, "failed at {at}: {acknowledged:?} was acknowledged, not {version:?}");
+    }
+    (finished, stopped)
+}
+
+#[test]
+fn a_full_device_is_waited_out() {
+    let (finished, stopped) = fail_at_every_write(28);
+    assert_eq!(stopped, 0, "a full device is no reason to stop");
+    assert!(finished >= 10, "only {finished} of {POINTS_MAX} finished");
+}
+
+#[test]
+fn a_failing_device_stops_the_store() {
+    let (_, stopped) = fail_at_every_write(5);
+    assert!(stopped >= 5, "only {stopped} of {POINTS_MAX} stopped");
 }
 
 /// One operation of the log.

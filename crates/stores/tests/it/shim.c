@@ -5,9 +5,11 @@
  * SHIM_LOG      where operations are logged; nothing is logged without it
  * SHIM_KILL_AT  the process dies before this operation, counted from 1
  * SHIM_TEAR     set: half of that operation is done first
+ * SHIM_ERROR    set: that operation fails with this error number instead, once; a full device fails writes only
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -76,17 +78,28 @@ static void die(void) {
     for (;;) pause();
 }
 
+/* Whether the operation is to fail, with errno set. */
+static int fails(int is_write) {
+    const char *number = getenv("SHIM_ERROR");
+    if (!number) return 0;
+    if (atoi(number) == ENOSPC && !is_write) return 0;
+    errno = atoi(number);
+    pthread_mutex_unlock(&lock);
+    return 1;
+}
+
 static ssize_t write_at(int fd, const void *data, size_t size, off_t offset, int has_offset) {
     pthread_mutex_lock(&lock);
     begin();
     int file = which(fd);
     if (file != NONE) {
         if (is_last(file)) {
+            if (fails(1)) return -1;
             if (getenv("SHIM_TEAR")) {
                 if (has_offset) real_pwrite(fd, data, size / 2, offset);
                 else real_write(fd, data, size / 2);
             }
-            die();
+            if (!getenv("SHIM_ERROR")) die();
         }
         note(WRITE, (uint8_t)file, (uint64_t)offset, data, (uint32_t)size);
     }
@@ -103,7 +116,10 @@ static int sync_with(int fd, int data_only) {
     pthread_mutex_lock(&lock);
     begin();
     int file = which(fd);
-    if (file != NONE && is_last(file)) die();
+    if (file != NONE && is_last(file)) {
+        if (fails(0)) return -1;
+        if (!getenv("SHIM_ERROR")) die();
+    }
     int answer = data_only ? real_fdatasync(fd) : real_fsync(fd);
     /* What a sync covers is certain only once it has returned. */
     if (file != NONE && answer == 0) note(SYNC, (uint8_t)file, 0, 0, 0);
@@ -119,7 +135,10 @@ static int truncate_to(int fd, off_t length) {
     begin();
     int file = which(fd);
     if (file != NONE) {
-        if (is_last(file)) die();
+        if (is_last(file)) {
+            if (fails(0)) return -1;
+            if (!getenv("SHIM_ERROR")) die();
+        }
         note(TRUNCATE, (uint8_t)file, (uint64_t)length, 0, 0);
     }
     int answer = real_ftruncate(fd, length);
