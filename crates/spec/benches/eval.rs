@@ -24,7 +24,7 @@ fn scope() -> Scope {
     "{{ context.score }}",
     "{{ context.rows[3].name }}",
     "Round {{ context.score + 1 }} of {{ context.threshold }}: {{ context.draft }}",
-    "{% for row in context.rows %}{{ loop.index }}. {{ row.name | upper }}\n{% endfor %}",
+    "{% for row in context.rows %}{{ loop.index }}. {{ row.name | upper }}; {% endfor %}",
     "{{ context.rows | selectattr('id', 'gt', 5) | map(attribute='name') | join(', ') }}",
     "{{ context.rows | tojson }}",
 ])]
