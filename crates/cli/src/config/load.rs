@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{Config, Preset};
 use crate::args::Global;
 use crate::exit::Problem;
+use crate::places;
 
 /// The file that is looked for.
 const FILE_NAME: &str = "windlass.toml";
@@ -36,7 +37,7 @@ pub(crate) struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// The folder that paths in the file are relative to.
+    /// The folder that paths in the file are relative to: absolute, the working directory without a file.
     pub folder: PathBuf,
     figment: Figment,
 }
@@ -105,7 +106,8 @@ pub(crate) fn load(global: &Global, beside: Option<&Path>) -> Result<Loaded, Pro
         .join(Named { name: format!("preset {}", preset.as_str()), inner: Toml::string(preset.keys()) })
         .join(Named { name: "default".into(), inner: Serialized::defaults(Config::default()) });
     let config: Config = figment.extract().map_err(problem)?;
-    let folder = file.as_deref().and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
+    // Absolute, for programs are started with it as their working directory, and a file name alone has an empty parent.
+    let folder = places::absolute(file.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new("")));
     Ok(Loaded { config, file, folder, figment })
 }
 

@@ -208,3 +208,40 @@ fn the_second_signal_stops_at_once() {
     place.write("script.yml", "rules: []\ndefault: {content: soon}\n");
     assert_eq!(place.windlass(&["resume", "i"]).json(), json!({"text": "soon"}));
 }
+
+#[test]
+fn commands_are_found_from_the_folder_of_the_configuration() {
+    let place = Place::new();
+    place.write(
+        "windlass.toml",
+        "[actions.note]\ntype = \"command\"\ncommand = [\"/bin/sh\", \"note.sh\"]\nclass = \"read\"\nidempotency = \"natural\"\n",
+    );
+    place.write("note.sh", "echo '{\"output\": {\"by\": \"sh\"}}'\n");
+    place.write(
+        "acts.yml",
+        r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: acts
+  states:
+    act:
+      type: initial
+      action: note
+      output_to_context:
+        by: output.by
+      transitions:
+        - to: done
+    done:
+      type: final
+      output:
+        by: context.by
+"#,
+    );
+    let here = place.windlass(&["run", "acts.yml"]);
+    assert_eq!((here.code(), here.json()), (0, json!({"by": "sh"})), "{}", here.shown());
+    let elsewhere = tempfile::tempdir().expect("folder");
+    let machine = place.path("acts.yml");
+    let args = ["run", machine.to_str().expect("path"), "--quiet"];
+    let ran = crate::kit::command(elsewhere.path()).args(args).output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "{\"by\":\"sh\"}\n");
+}
