@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use serde_json::json;
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Digest, RunId};
 use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
+use windlass_ports::store::Head;
 use windlass_runtime::Submission;
 
 use crate::app::App;
@@ -35,6 +36,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
     let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
     let store = app.store().await?;
     let digest = loaded.program.bundle;
+    let machine = loaded.program.machines.get(&loaded.program.entry).map(|machine| machine.name.clone());
     let materials = Materials { store, catalog, secrets: loaded.secrets, program: Some(&loaded.program) };
     let session = Session::new(app, &wiring, materials, &args.follow)?;
     let mut ceilings = app.loaded.config.limits.ceilings();
@@ -51,6 +53,9 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         origin: None,
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
+    if let Some(head) = &submitted.existing {
+        check_same(app, head, machine.as_deref().unwrap_or_default(), digest)?;
+    }
     let config = app.loaded.file.as_deref().map(places::absolute);
     places::remember(app.store_url(), digest, &Place { config, folder: places::absolute(folder) });
     if args.detach {
@@ -60,6 +65,25 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         return Ok(Exit::Ok);
     }
     session.follow(app, &submitted.run_id).await
+}
+
+/// A run id that is used again means the run that is there: it has to be one of this machine, and stays with the
+/// documents that it was started with.
+fn check_same(app: &App, head: &Head, machine: &str, bundle: Digest) -> Result<(), Problem> {
+    if *head.machine != *machine {
+        return Err(Problem::rejected(format!(
+            "run `{}` exists already and is a run of `{}`, not of `{machine}`",
+            head.id, head.machine
+        ))
+        .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"));
+    }
+    if head.bundle != bundle {
+        app.output.note(&format!(
+            "note: run `{}` exists already and stays with the documents and tools it was started with, which differ from those here",
+            head.id
+        ));
+    }
+    Ok(())
 }
 
 /// Continues a run.
