@@ -47,6 +47,14 @@ fn a_run_id_used_again_returns_that_run_or_is_refused() {
     let other = run(r#"{"topic":"moons"}"#);
     assert_eq!(other.code(), 4);
     assert_shown!(other);
+    let stranger = place.windlass(&["run", "waits.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "same"]);
+    assert_eq!((stranger.code(), &stranger.json()["error"]["code"]), (4, &json!("store.conflict")));
+    assert!(stranger.stderr().contains("is a run of `asks`, not of `waits`"), "{}", stranger.shown());
+    assert!(!again.stderr().contains("note:"), "{}", again.shown());
+    place.write("asks.yml", &crate::kit::ASKS.replace("one line", "two lines"));
+    let edited = run(r#"{"topic":"tides"}"#);
+    assert_eq!((edited.code(), edited.json()), (0, first.json()));
+    assert!(edited.stderr().contains("note: run `same` exists already"), "{}", edited.shown());
 }
 
 #[test]
@@ -130,6 +138,10 @@ fn a_fork_starts_at_a_step_with_another_context() {
     assert_eq!(forked.code(), 7, "{}", forked.shown());
     assert_eq!(forked.json()["waits"][0]["channel"], "approvals/2");
     assert_eq!(place.windlass(&["runs", "fork", "old", "--at", "9"]).code(), 4);
+    for more in [&["--run-id", "new"][..], &["--run-id", "old"], &["--run-id", "new", "--detach"]] {
+        let again = place.windlass(&[&["runs", "fork", "old", "--at", "1", "--set", "order=3"], more].concat());
+        assert_eq!((again.code(), &again.json()["error"]["code"]), (4, &json!("store.conflict")), "{}", again.shown());
+    }
 }
 
 #[test]

@@ -121,6 +121,11 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         origin: Some(origin),
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
+    if submitted.existing.is_some() {
+        // Its input is that of the original, so the same input does not make it the same fork.
+        return Err(Problem::rejected(format!("run `{}` exists already; a fork is a new run", submitted.run_id))
+            .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"));
+    }
     if args.detach {
         report(app, &submitted.run_id, "queued", &format!("{} is queued", submitted.run_id));
         return Ok(Exit::Ok);
