@@ -60,12 +60,18 @@ impl<'a> Documents<'a> {
 
     /// The document at `path`, referred to from `span`. Problems are reported once.
     pub(crate) fn document(&mut self, path: &str, span: Span) -> Option<Arc<Node>> {
-        match self.load(path) {
+        let loaded = self.load(path);
+        // No document refers to the entry, so what is wrong with its file is said of the file itself.
+        let is_entry = span.file == u32::MAX;
+        let span = match &loaded {
+            Err(_) if is_entry => Span { file: self.sink.add_file(path, "".into()), ..span },
+            _ => span,
+        };
+        match loaded {
             Ok(root) => root,
-            Err(FileError::Missing) if span.file == u32::MAX => {
-                let file = self.sink.add_file(path, "".into());
+            Err(FileError::Missing) if is_entry => {
                 let advice = "give the path of a machine document";
-                self.sink.error(Rule::FileMissing, Span { file, ..span }, "the file does not exist", advice);
+                self.sink.error(Rule::FileMissing, span, "the file does not exist", advice);
                 None
             }
             Err(FileError::Missing) => {

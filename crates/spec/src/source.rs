@@ -46,7 +46,9 @@ impl DirFiles {
     /// The folder of a machine document, and the document's name in it.
     #[must_use]
     pub fn of_entry(path: &Path) -> (Self, String) {
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+            return (Self::new(path), ".".to_owned());
+        };
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         (Self::new(folder), name)
     }

@@ -149,7 +149,7 @@ fn bytes_that_are_no_text_and_sizes_beyond_the_bounds_are_refused() {
     let found = load(b"spec: flatmachine\nname: \xff\xfe\n".to_vec());
     assert_eq!((found[0].code, found[0].line, found[0].column), (Rule::NotUtf8, 2, 7));
     let found = load(vec![b'a'; 5 * 1024 * 1024]);
-    assert_eq!(found[0].code, Rule::TooLarge);
+    assert_eq!((found[0].code, found[0].file.as_str()), (Rule::TooLarge, "machine.yml"));
     let mut bomb = String::from("spec: flatmachine\ndata:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..40 {
         let items = vec![format!("*a{}", i - 1); 10].join(", ");
