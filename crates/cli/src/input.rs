@@ -22,6 +22,24 @@ pub(crate) fn value(flag: &str, given: Option<&str>) -> Result<Value, Problem> {
     parse(&text, &from)
 }
 
+/// The value of a flag that takes a JSON object as `JSON`, `@FILE` or `-`.
+///
+/// # Errors
+/// Those of [`value`], and a value that is no object.
+pub(crate) fn mapping(flag: &str, given: &str) -> Result<Value, Problem> {
+    let value = value(flag, Some(given))?;
+    let found = match &value {
+        Value::Map(_) => return Ok(value),
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Int(_) | Value::Float(_) => "a number",
+        Value::Str(_) => "a text",
+        Value::List(_) => "a list",
+    };
+    Err(Problem::invalid(format!("the input is a mapping, not {found}"))
+        .hint(format!("name the value that the machine takes, for example `{flag} '{{\"topic\": \"tides\"}}'`")))
+}
+
 fn parse(text: &[u8], from: &str) -> Result<Value, Problem> {
     let text = std::str::from_utf8(text).map_err(|error| {
         Problem::invalid(format!("{from} is not UTF-8 text: byte {} is wrong", error.valid_up_to()))
@@ -65,6 +83,18 @@ mod tests {
     fn json_may_be_given_as_text() {
         assert_eq!(value("--input", None).expect("null"), Value::Null);
         assert_eq!(value("--input", Some("{\"a\":1}")).expect("json").get("a"), Some(&Value::Int(1)));
+    }
+
+    #[test]
+    fn an_input_is_a_mapping() {
+        assert_eq!(mapping("--input", "{}").expect("a mapping"), Value::empty_map());
+        for (given, found) in
+            [("null", "null"), ("true", "a boolean"), ("1", "a number"), ("\"a\"", "a text"), ("[1]", "a list")]
+        {
+            let problem = mapping("--input", given).expect_err("no mapping");
+            assert_eq!(problem.message, format!("the input is a mapping, not {found}"));
+            assert_eq!(problem.exit, crate::exit::Exit::Invalid);
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         .transpose()
         .map_err(|error| Problem::invalid(format!("`--run-id`: {error}")))?;
     let input = match &args.input {
-        Some(given) => input::value("--input", Some(given))?,
+        Some(given) => input::mapping("--input", given)?,
         None => Value::empty_map(),
     };
     let folder = args.machine.parent().unwrap_or_else(|| Path::new(""));

@@ -23,8 +23,29 @@ fn a_machine_with_several_mistakes() {
 }
 
 #[test]
+fn a_machine_that_is_a_folder() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("folder")).expect("folder");
+    for (path, file) in [("folder", "folder"), (".", ".")] {
+        let ran = place.windlass(&["run", path]);
+        assert_eq!((ran.code(), &ran.json()["error"]["diagnostics"][0]["file"]), (2, &file.into()), "{}", ran.shown());
+    }
+}
+
+#[test]
 fn an_input_that_is_no_json() {
     assert_shown!(Place::new().windlass(&["run", "asks.yml", "--input", "{\"topic\":"]));
+}
+
+#[test]
+fn an_input_that_is_no_mapping() {
+    let place = Place::new();
+    for (input, found) in [("\"str\"", "a text"), ("[1]", "a list"), ("null", "null")] {
+        let ran = place.windlass(&["run", "asks.yml", "--input", input]);
+        assert_eq!((ran.code(), &ran.json()["error"]["code"]), (2, &"cli.invalid".into()), "{}", ran.shown());
+        assert!(ran.stderr().contains(&format!("the input is a mapping, not {found}")), "{}", ran.shown());
+    }
+    assert!(!place.path(".windlass").exists(), "a refused input makes no store");
 }
 
 #[test]
