@@ -10,6 +10,7 @@ use crate::input::Ending;
 use crate::journal::Entry;
 use crate::machine::HookKind;
 use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
+use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
 
@@ -74,12 +75,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
                 open.cancelled = true;
             }
         }
-        Entry::JoinEnded => {
-            run.join = None;
-            for child in run.children.values_mut() {
-                child.slot = None;
-            }
-        }
+        Entry::JoinEnded => leave_join(run),
         Entry::AgentStarted { exec } => run.exec = Some(exec.clone()),
         Entry::ToolsListed { tools } => with_loop(run, |state, _| state.offered = Some(tools.clone())),
         Entry::MessagesAdded { sample, messages, repair } => messages_added(run, *sample, messages, *repair),
@@ -113,7 +109,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::FailureRaised { failure } => {
             run.failure = Some(failure.clone());
             run.hooks = None;
-            run.join = None;
+            leave_join(run);
             run.exec = None;
             run.jump = None;
         }
@@ -122,12 +118,12 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HoldLifted => run.hold = None,
         Entry::CancelRequested { reason } => run.cancel = Some(reason.clone()),
         Entry::CeilingNear { meter, .. } => run.warned.push(*meter),
-        Entry::CeilingsChanged { ceilings, .. } => change_ceilings(&mut run.ledger, ceilings),
+        Entry::CeilingsChanged { ceilings, .. } => change_ceilings(&mut run.ledger, ceilings, run.started_at),
         Entry::EndingDecided { ending } => {
             run.ending = Some(ending.clone());
             run.stage = Stage::Draining;
             run.hooks = None;
-            run.join = None;
+            leave_join(run);
             run.exec = None;
             run.jump = None;
         }
@@ -149,6 +145,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
 fn started(run: &mut Run, start: &Start) {
     run.start = start.clone();
     run.started_at = run.now;
+    run.started = true;
     let own = start.ceilings.wall_ms.map(|ms| run.now.plus_ms(ms));
     let deadline = match (own, start.deadline) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -173,6 +170,15 @@ fn change_context(run: &mut Run, set: &[(Name, Value)], removed: &[Name]) {
     }
 }
 
+/// Children that still run no longer belong to a join: their endings must not count in a later one.
+fn leave_join(run: &mut Run) {
+    if run.join.take().is_some() {
+        for child in run.children.values_mut() {
+            child.slot = None;
+        }
+    }
+}
+
 fn entered(run: &mut Run, state: &Name) {
     run.step += 1;
     run.ledger.charge(&Amounts::ZERO.with(Meter::Steps, 1));
@@ -181,7 +187,7 @@ fn entered(run: &mut Run, state: &Name) {
     run.output = Value::Null;
     run.ordinal = 0;
     run.hooks = None;
-    run.join = None;
+    leave_join(run);
     run.exec = None;
     run.jump = None;
     run.failure = None;
@@ -217,9 +223,10 @@ fn wanted<'a>(state: &'a mut LoopState, call_id: &Name) -> Option<&'a mut Pendin
 }
 
 fn attempted(run: &mut Run, effect: EffectId, attempt: u32, reserved: &Amounts) -> Option<audit::Row> {
-    run.ledger.reserve(reserved);
     let now = run.now;
     let call = run.calls.get_mut(&effect)?;
+    run.ledger.reserved.subtract(&call.reserved);
+    run.ledger.reserve(reserved);
     call.attempt = attempt;
     call.reserved = *reserved;
     call.backoff = None;
@@ -376,7 +383,7 @@ fn tool_answered(run: &mut Run, index: u32, content: &Name, is_error: bool, coun
     });
 }
 
-fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings) {
+fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, started_at: Timestamp) {
     for meter in Meter::ALL {
         if let Some(bound) = new.get(meter) {
             ledger.ceilings.set(meter, Some(bound));
@@ -384,6 +391,10 @@ fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings) {
     }
     if new.depth.is_some() {
         ledger.ceilings.depth = new.depth;
+    }
+    if let Some(ms) = new.wall_ms {
+        ledger.ceilings.wall_ms = Some(ms);
+        ledger.deadline = Some(started_at.plus_ms(ms));
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) use scope::with_metadata;
 use crate::apply::apply;
 use crate::audit;
 use crate::budget::{Exceeded, Meter};
-use crate::effect::{Effect, OpenTimer, TimerPurpose};
+use crate::effect::{Effect, OpenTimer, OpenWait, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name, RunId};
@@ -109,7 +109,7 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
     }
     let not_now = |text: &str| Err(Rejected::NotNow(text.into()));
     match input {
-        Input::Started(_) if run.version > 0 => not_now("the run has started already"),
+        Input::Started(_) if run.started => not_now("the run has started already"),
         Input::Settled { effect, attempt, .. } => open(
             run.calls.get(effect).is_some_and(|call| call.attempt == *attempt && call.is_out()),
             format!("attempt {attempt} of call {effect}"),
@@ -117,8 +117,10 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Lost { effect, .. } => {
             open(run.calls.get(effect).is_some_and(crate::effect::OpenCall::is_out), format!("call {effect}"))
         }
-        Input::Signalled { wait, .. } | Input::Approved { wait, .. } => {
-            open(run.waits.contains_key(wait), format!("wait {wait}"))
+        Input::Signalled { wait, .. } => open(run.waits.contains_key(wait), format!("wait {wait}")),
+        Input::Approved { wait, .. } => {
+            let asks = |open: &OpenWait| matches!(open.kind, WaitKind::Approval { .. });
+            open(run.waits.get(wait).is_some_and(asks), format!("approval {wait}"))
         }
         Input::TimerFired { timer } => open(run.timers.contains_key(timer), format!("timer {timer}")),
         Input::ChildEnded { child, .. } => open(run.children.contains_key(child), format!("child {child}")),
@@ -128,8 +130,8 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Unpause if run.hold.is_none() => not_now("the run is not held"),
         Input::Retry => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
             (_, false, _) => not_now("only a run that has failed can be tried again"),
-            (_, true, Some(parent)) if parent.awaited => {
-                not_now("the parent of this run has been told of its failure; try the parent again instead")
+            (_, true, Some(_)) => {
+                not_now("the run that started this one has been told of its failure; try that one again instead")
             }
             (Some(Ending::Failed { .. }), true, _) => Ok(()),
             (_, true, _) => not_now("only a run that has failed can be tried again"),
@@ -174,6 +176,10 @@ impl<'a> Turn<'a> {
             Entry::ContextChanged { .. }
                 | Entry::StateEntered { .. }
                 | Entry::CallSettled { .. }
+                | Entry::CallAbandoned { .. }
+                | Entry::AttemptFailed { .. }
+                | Entry::ChildSettled { .. }
+                | Entry::Migrated { .. }
                 | Entry::RunStarted(_)
         ) {
             self.scope = None;
@@ -298,7 +304,13 @@ impl<'a> Turn<'a> {
             Input::Unpause => self.emit(Entry::HoldLifted),
             Input::Retry => self.reopen(),
             Input::Approved { wait, approve, by, reason } => self.on_approval(wait, approve, &by, &reason),
-            Input::BudgetRaised { ceilings, by } => self.emit(Entry::CeilingsChanged { ceilings, by }),
+            Input::BudgetRaised { ceilings, by } => {
+                self.emit(Entry::CeilingsChanged { ceilings, by });
+                if let (Some(_), Some(due)) = (ceilings.wall_ms, self.run.ledger.deadline) {
+                    self.cancel_timers(|purpose| purpose == TimerPurpose::RunDeadline);
+                    self.set_timer(due, TimerPurpose::RunDeadline);
+                }
+            }
             Input::Migrated { bundle, machine } => self.emit(Entry::Migrated { bundle, machine }),
         }
     }
@@ -333,9 +345,13 @@ impl<'a> Turn<'a> {
         let state = self.run.state.clone();
         self.emit(Entry::RunReopened);
         self.goto(Stage::Starting);
+        if let Some(due) = self.run.ledger.deadline {
+            self.set_timer(due, TimerPurpose::RunDeadline);
+        }
         match state {
             Some(state) => self.enter(&state),
-            None => self.initial_context(),
+            None if self.run.start.origin.is_none() => self.initial_context(),
+            None => {}
         }
     }
 
@@ -367,13 +383,13 @@ impl<'a> Turn<'a> {
         let Some(open) = self.run.waits.get(&wait).cloned() else { return };
         self.close_wait(wait, Some(signal));
         match open.kind {
-            crate::effect::WaitKind::Signal => {
+            WaitKind::Signal => {
                 let output = if data.as_map().is_some() { data } else { Value::object([("value", data)]) };
                 self.emit(Entry::OutputProduced { output });
                 self.goto(Stage::Working(Part::Output));
             }
-            crate::effect::WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
-            crate::effect::WaitKind::Approval { effect, .. } => {
+            WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
+            WaitKind::Approval { effect, .. } => {
                 let approve = data.get("approve").is_some_and(Value::is_truthy);
                 self.approval_given(effect, approve, "a signal");
             }
@@ -383,7 +399,7 @@ impl<'a> Turn<'a> {
     fn on_approval(&mut self, wait: EffectId, approve: bool, by: &Name, reason: &Name) {
         let kind = self.run.waits.get(&wait).map(|open| open.kind.clone());
         self.close_wait(wait, None);
-        if let Some(crate::effect::WaitKind::Approval { effect, .. }) = kind {
+        if let Some(WaitKind::Approval { effect, .. }) = kind {
             self.approval_given(effect, approve, &format!("{by}: {reason}"));
         }
     }

@@ -301,6 +301,8 @@ pub struct Run {
     pub now: Timestamp,
     /// The time of the first one.
     pub started_at: Timestamp,
+    /// Whether it has begun: it has its bounds and its first context.
+    pub started: bool,
     /// Its data; a mapping, without the metadata that templates see as `context.machine`.
     pub context: Value,
     /// Steps so far; the number of the current one.
@@ -373,6 +375,7 @@ impl Run {
             version: 0,
             now: Timestamp::default(),
             started_at: Timestamp::default(),
+            started: false,
             context: Value::empty_map(),
             step: 0,
             state: None,

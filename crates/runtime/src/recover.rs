@@ -46,15 +46,9 @@ pub fn missed(run: &Run, ended: impl IntoIterator<Item = RunId>, inbox: &[InboxI
     ended.into_iter().filter(|child| run.children.contains_key(child) && !told.contains(child)).collect()
 }
 
-/// Holds a run until a person decides, because this build cannot go on with it. One that has not started is started
-/// with it, so that its bounds hold when it goes on.
+/// Holds a run until a person decides, because this build cannot go on with it.
 pub fn hold(run: &mut Run, now: Timestamp, reason: Name) -> Decision {
-    let mut entries = Vec::with_capacity(2);
-    if run.version == 0 {
-        entries.push(Entry::RunStarted(Box::new(run.start.clone())));
-    }
-    entries.push(Entry::HoldPlaced { hold: Hold::Attention { reason } });
-    record(run, now, "hold", entries)
+    record(run, now, "hold", vec![Entry::HoldPlaced { hold: Hold::Attention { reason } }])
 }
 
 /// Records that inputs were taken which change nothing, so that they leave the inbox.
@@ -169,7 +163,8 @@ pub(crate) mod tests {
         let mut run = run();
         let decision = hold(&mut run, Timestamp(7), "broken".into());
         assert_eq!((run.version, run.status()), (1, Status::Attention));
-        assert_eq!(decision.entries.len(), 3);
+        assert_eq!(decision.entries.len(), 2);
+        assert!(!run.started, "it begins, with its bounds, once the hold is lifted");
         assert_eq!(hold(&mut run, Timestamp(8), "again".into()).entries.len(), 2);
     }
 }

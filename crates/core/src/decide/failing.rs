@@ -2,7 +2,7 @@
 
 use super::{Flow, Turn};
 use crate::budget::Amounts;
-use crate::effect::{Effect, TimerPurpose};
+use crate::effect::{Effect, OpenCall, TimerPurpose};
 use crate::failure::Failure;
 use crate::ids::Name;
 use crate::input::{Ending, Input};
@@ -70,7 +70,9 @@ impl Turn<'_> {
 
     /// Abandons calls and closes waits and timers; the run's own deadline only when the run is over.
     fn close_all(&mut self, over: bool) {
-        let calls: Vec<_> = self.run.calls.iter().map(|(id, call)| (*id, call.is_out(), call.reserved)).collect();
+        // A call in doubt may have happened as well.
+        let may_have_left = |call: &OpenCall| call.is_out() || call.doubt.is_some();
+        let calls: Vec<_> = self.run.calls.iter().map(|(id, call)| (*id, may_have_left(call), call.reserved)).collect();
         for (effect, out, reserved) in calls {
             let asked = self.decision.effects.len();
             self.decision.effects.retain(|other| *other != Effect::Call(effect));

@@ -108,7 +108,10 @@ impl Turn<'_> {
             let key = self.machine.machines.get(name).cloned().unwrap_or_default();
             self.permitted(&Question::StartMachine { machine: key })?;
         }
-        let (allowance, allotment) = self.run.ledger.carve(count);
+        // What is carved is what is left once these launches are counted.
+        let mut ledger = self.run.ledger.clone();
+        ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
+        let (allowance, allotment) = ledger.carve(count);
         let bounds = Ceilings { depth: Some(depth_left - 1), ..allowance };
         for (slot, (name, input)) in wanted.into_iter().enumerate() {
             let child = ChildStart {

@@ -16,7 +16,7 @@ use crate::value::Value;
 impl<'a> Turn<'a> {
     /// Moves on until the world is needed.
     pub(super) fn drive(&mut self) {
-        while self.run.hold.is_none() || self.run.ending.is_some() {
+        while (self.run.started && self.run.hold.is_none()) || self.run.ending.is_some() {
             self.moves += 1;
             if self.moves > limits::MOVES_PER_DECISION_MAX {
                 // A machine may visit many states without asking for anything. Its ceiling of steps bounds that;
@@ -190,6 +190,7 @@ impl<'a> Turn<'a> {
             return Err(Failure::new(Code::InternalInvariant, "the run chooses in no state"));
         };
         if let Some(to) = self.run.jump.clone() {
+            self.permitted(&Question::TakeTransition { from: state.name.clone(), to: to.clone() })?;
             let index = state.transitions.iter().position(|t| t.to == to).unwrap_or_default();
             self.goto(Stage::Moving { to, index: index as u32 });
             return Ok(Flow::Go);

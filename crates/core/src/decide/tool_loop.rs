@@ -99,6 +99,9 @@ impl<'a> Turn<'a> {
             Some(SampleState::Calling(_)) | None => Ok(Next::Rest),
             Some(SampleState::Broken(_)) if stopped.is_some() => Ok(Next::Over),
             Some(SampleState::Broken(failure) | SampleState::Failed(failure)) => Err(failure),
+            Some(SampleState::Answered(reply)) if reply.finish == Finish::ContentFilter && stopped.is_none() => {
+                Err(Failure::new(Code::ProviderRefused, "the provider's filter stopped the answer"))
+            }
             Some(SampleState::Answered(reply)) => Ok(self.take_reply(&reply, stopped.is_some())),
             Some(SampleState::Done(_)) => Ok(Next::Over),
             Some(SampleState::Wanted) => {

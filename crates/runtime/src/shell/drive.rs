@@ -176,7 +176,8 @@ impl Work<'_> {
     async fn go(&mut self) -> Result<Parting, Fault> {
         loop {
             self.collect();
-            if self.inbox_flag && self.inbox_left == 0 && !self.is_leaving() {
+            // What came before a timer fires goes before it: an answer in time is not lost to its deadline.
+            if (self.inbox_flag || self.is_due()) && self.inbox_left == 0 && !self.is_leaving() {
                 self.read_inbox().await?;
             }
             let parted = match self.next() {
@@ -222,16 +223,32 @@ impl Work<'_> {
             let place = self.ready.iter().position(|ready| ready.source == Source::Memory)?;
             return self.ready.remove(place);
         }
-        if !self.run.timers.is_empty()
-            && let Some(timer) = self.timers.due(&self.run, self.now())
-        {
-            return Some(Ready { input: Input::TimerFired { timer }, source: Source::Stored });
+        if self.inbox_left == 0 {
+            // A cancel or a pause that came before the run was begun is heard before that.
+            if self.is_unbegun() {
+                let input = Input::Started(Box::new(self.run.start.clone()));
+                return Some(Ready { input, source: Source::Stored });
+            }
+            if self.is_due()
+                && let Some(timer) = self.timers.due(&self.run, self.now())
+            {
+                return Some(Ready { input: Input::TimerFired { timer }, source: Source::Stored });
+            }
         }
         let ready = self.ready.pop_front()?;
         if matches!(ready.source, Source::Inbox(_)) {
             self.inbox_left -= 1;
         }
         Some(ready)
+    }
+
+    fn is_due(&self) -> bool {
+        !self.run.timers.is_empty() && self.timers.due(&self.run, self.now()).is_some()
+    }
+
+    /// Whether the run is to be begun.
+    fn is_unbegun(&self) -> bool {
+        !self.run.started && self.run.hold.is_none() && self.run.ending.is_none()
     }
 
     async fn step(&mut self, ready: Ready) -> Result<Option<Parting>, Fault> {
@@ -342,7 +359,8 @@ impl Work<'_> {
     fn perform(&mut self, effects: &[Effect], entries: &[Entry], leaving: bool) {
         for effect in effects {
             match effect {
-                Effect::Call(effect) if !leaving => self.start(*effect),
+                // A run that is held begins nothing; what is open begins when the hold is lifted.
+                Effect::Call(effect) if !leaving && self.run.hold.is_none() => self.start(*effect),
                 Effect::Abandon(effect) => {
                     let marked = self.calls.abandon(*effect);
                     self.clear(marked.map(|attempt| (*effect, attempt)));
@@ -426,7 +444,7 @@ impl Work<'_> {
 
     fn ahead(&self, effects: &[Effect], leaving: bool) -> Ahead {
         let begun = effects.iter().any(|effect| match effect {
-            Effect::Call(id) => !leaving && self.run.calls.contains_key(id),
+            Effect::Call(id) => !leaving && self.run.hold.is_none() && self.run.calls.contains_key(id),
             _ => false,
         });
         let abandoned = effects.iter().filter(|effect| match effect {
@@ -436,11 +454,10 @@ impl Work<'_> {
         let results = self.rescuing
             || !self.recovering.is_empty()
             || self.ready.iter().any(|ready| ready.source == Source::Memory);
-        let due = !self.run.timers.is_empty() && self.timers.due(&self.run, self.now()).is_some();
         Ahead {
             calls: begun || self.calls.len() > abandoned.count(),
             results,
-            inputs: !self.ready.is_empty() || self.inbox_flag || due,
+            inputs: !self.ready.is_empty() || self.inbox_flag || self.is_due() || self.is_unbegun(),
             leaving,
             wake_at: self.timers.next(&self.run),
         }

@@ -36,7 +36,7 @@ impl<'a> Work<'a> {
         Ok(Self {
             claimed,
             permit,
-            inbox_flag: folded.run.version > 0,
+            inbox_flag: true,
             run: folded.run,
             loaded,
             tail: folded.tail,
@@ -59,10 +59,7 @@ impl<'a> Work<'a> {
 
     /// What a run has to hear or do first after a claim.
     pub(super) async fn open(&mut self) -> Result<(), Fault> {
-        if self.run.version == 0 {
-            let input = Input::Started(Box::new(self.run.start.clone()));
-            self.ready.push_back(Ready { input, source: Source::Stored });
-        } else if self.run.stage != Stage::Ended {
+        if self.run.stage != Stage::Ended {
             match self.claimed.lease.taken_from.clone() {
                 Some(from) => self.recover(&from).await?,
                 None if self.run.hold.is_none() && !self.is_leaving() => self.start_unsent(),

@@ -31,7 +31,8 @@ pub(super) fn binary(op: BinOp, left: &Val, right: &Val, meter: &mut Meter) -> O
             return repeat_text(text, count, meter);
         }
         (BinOp::Mul, Value::List(items), count) | (BinOp::Mul, count, Value::List(items)) => {
-            let count = repetitions(count)?;
+            // Nothing costs nothing, but repeating it would still take a turn for each time.
+            let count = if items.is_empty() { 0 } else { repetitions(count)? };
             meter.items(items.len().saturating_mul(count))?;
             let all = std::iter::repeat_n(items.as_slice(), count).flatten().cloned().collect();
             return Ok(Val::Data(Value::list(all)));

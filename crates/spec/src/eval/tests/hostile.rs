@@ -161,6 +161,14 @@ fn peak_memory_kib() -> Option<u64> {
 }
 
 #[test]
+fn nothing_repeated_is_nothing_at_once() {
+    for source in ["{{ [] * 9223372036854775807 }}", "{{ '' * 9223372036854775807 }}"] {
+        let given = Engine::default().render(Dialect::Machine, &source.into(), &scope()).expect(source);
+        assert!(given.as_list().is_some_and(<[Value]>::is_empty) || given.as_str() == Some(""), "{source}: {given}");
+    }
+}
+
+#[test]
 fn bombs_end_at_a_bound_before_they_take_memory() {
     on_small_stack(|| {
         // A quarter of the default's fuel keeps the test quick; the bytes are the default's.
