@@ -62,7 +62,7 @@ pub(crate) struct RunsList {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs show order-4711
-  windlass runs show order-4711 --json | jq .context")]
+  windlass runs show order-4711 --json | jq .run.context")]
 pub(crate) struct RunsShow {
     /// The run
     #[arg(value_name = "RUN")]
