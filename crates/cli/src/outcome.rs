@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
+use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_runtime::{EngineError, Report, SubmitError, Waiting};
 
 use crate::exit::{Exit, Problem};
@@ -44,7 +45,8 @@ pub(crate) fn of(report: &Report) -> (Json, Exit) {
 fn status(report: &Report) -> &'static str {
     use windlass_core::run::Status;
     match report.head.status {
-        held @ (Status::Paused | Status::Attention | Status::Quarantined) if !has_signal_wait(report) => held.as_str(),
+        Status::Paused => Status::Paused.as_str(),
+        held @ (Status::Attention | Status::Quarantined) if !has_signal_wait(report) => held.as_str(),
         _ => "waiting",
     }
 }
@@ -82,6 +84,34 @@ pub(crate) fn described(wait: &Waiting) -> String {
     }
 }
 
+/// How a run goes on that is parked. `flags` are those that another command needs to find the same store.
+#[must_use]
+pub(crate) fn advice(report: &Report, flags: &str) -> String {
+    use windlass_core::run::Status;
+    let run = report.run.id();
+    if report.head.status == Status::Paused {
+        return format!("go on with: windlass runs unpause {run}{flags} && windlass resume {run}{flags}");
+    }
+    let asked = report.waits.iter().find_map(|wait| wait.channel.as_deref());
+    if let Some(channel) = asked {
+        let channel = quoted(channel);
+        return format!("go on with: windlass signal {channel} --data JSON{flags} && windlass resume {run}{flags}");
+    }
+    if let Some(held) = report.waits.iter().find(|wait| &*wait.kind == Status::Paused.as_str()) {
+        return format!("go on with: windlass runs unpause {}{flags} && windlass resume {run}{flags}", held.run);
+    }
+    format!("go on with: windlass resume {run}{flags}")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// The document of a command that was interrupted.
 #[must_use]
 pub(crate) fn interrupted(run: &RunId) -> Json {
@@ -109,6 +139,11 @@ pub(crate) fn engine_problem(error: EngineError) -> Problem {
     }
 }
 
+fn too_large(message: String) -> Problem {
+    Problem::new(Exit::Invalid, "run.too_large", message)
+        .hint("pass a reference to the data, such as a path or an address, instead of the data")
+}
+
 /// A submission that was refused, as a problem of the command.
 #[must_use]
 pub(crate) fn submit_problem(error: SubmitError) -> Problem {
@@ -117,10 +152,10 @@ pub(crate) fn submit_problem(error: SubmitError) -> Problem {
         SubmitError::Conflict { .. } => Problem::rejected(error.to_string())
             .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"),
         SubmitError::Id { source, .. } => Problem::invalid(source.to_string()),
-        SubmitError::TooLarge { .. } | SubmitError::TooDeep { .. } => {
-            Problem::new(Exit::Invalid, "run.too_large", error.to_string())
-                .hint("pass a reference to the data, such as a path or an address, instead of the data")
-        }
+        SubmitError::TooLarge { bytes } => too_large(format!(
+            "the input takes {bytes} bytes in memory, which is more than its text has; at most {VALUE_BYTES_MAX} are taken"
+        )),
+        SubmitError::TooDeep { .. } => too_large(error.to_string()),
         SubmitError::NoEntry(_) => Problem::bug(error.to_string()),
     }
 }

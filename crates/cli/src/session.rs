@@ -115,7 +115,7 @@ impl Session {
             for wait in &report.waits {
                 output::note(&format!("waits: {}", outcome::described(wait)));
             }
-            output::note(&format!("go on with: windlass resume {run}{}", flags(app)));
+            output::note(&output::printable(&outcome::advice(&report, &flags(app))));
         }
         app.output.document(&document);
         Ok(exit)

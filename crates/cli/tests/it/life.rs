@@ -20,6 +20,8 @@ fn a_parked_run_says_what_it_waits_for_and_goes_on_after_the_signal() {
         json!({"run_id": "two", "status": "waiting",
                "waits": [{"kind": "signal", "run_id": "two", "channel": "approvals/7"}]})
     );
+    let advice = "go on with: windlass signal approvals/7 --data JSON && windlass resume two\n";
+    assert!(parked.stderr().contains(advice), "{}", parked.shown());
     let sent = place.windlass(&["signal", "approvals/7", "--data", r#"{"approved":true}"#]);
     assert_eq!(sent.json()["runs"], json!(["two"]));
     let done = place.windlass(&["resume", "two"]);
@@ -118,6 +120,10 @@ fn runs_are_listed_shown_paused_cancelled_and_pruned() {
     assert_eq!(place.windlass(&["runs", "pause", "a"]).json(), json!({"run_id": "a", "status": "paused"}));
     let shown = place.windlass(&["runs", "show", "a"]).json();
     assert_eq!((&shown["status"], &shown["waits"][0]["kind"]), (&json!("paused"), &json!("signal")));
+    assert_eq!(shown["run"]["context"], json!({"order": 1}), "where the help of `runs show` says it is");
+    let held = place.windlass(&["resume", "a"]);
+    assert_eq!((held.code(), &held.json()["status"]), (7, &json!("paused")), "{}", held.shown());
+    assert!(held.stderr().contains("windlass runs unpause a && windlass resume a\n"), "{}", held.shown());
     assert_eq!(place.windlass(&["runs", "unpause", "a"]).code(), 0);
     let cancelled = place.windlass(&["runs", "cancel", "b", "--reason", "no longer wanted"]);
     assert_eq!(cancelled.json(), json!({"run_id": "b", "status": "cancelled"}), "{}", cancelled.shown());
