@@ -6,12 +6,16 @@ use std::sync::Arc;
 use windlass::wire;
 use windlass_core::ids::RunId;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Head, Store};
+use windlass_ports::store::{Head, Store, StoreError};
 
 use crate::args::Global;
 use crate::config::{self, Loaded};
 use crate::exit::{Exit, Problem};
 use crate::output::Output;
+
+/// What to do about a store that cannot be read at all.
+pub(crate) const RESTORE: &str =
+    "restore a copy made by `windlass backup`, or name the file of a store with `--store sqlite:PATH`";
 
 /// The surroundings of one command.
 #[derive(Debug)]
@@ -56,8 +60,11 @@ impl App {
     /// The store cannot be opened.
     pub(crate) async fn store(&self) -> Result<Arc<dyn Store>, Problem> {
         wire::open_store(self.store_url()).await.map_err(|error| {
+            let is_corrupt = matches!(error, StoreError::Corrupt(_));
             let problem = Problem::from(error);
-            Problem { message: format!("`{}`: {}", self.store_url(), problem.message), ..problem }
+            let problem = Problem { message: format!("`{}`: {}", self.store_url(), problem.message), ..problem };
+            // What cannot be opened cannot be checked either.
+            if is_corrupt { problem.hint(RESTORE) } else { problem }
         })
     }
 
@@ -69,6 +76,17 @@ impl App {
         match wire::store_path(self.store_url()) {
             Some(path) if !path.exists() => Ok(None),
             _ => self.store().await.map(Some),
+        }
+    }
+
+    /// The store to look into. None when it is the default one and was not made yet, which is no mistake.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or another one was named and is not there.
+    pub(crate) async fn store_to_read(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
+        match self.existing_store().await? {
+            None if self.store_url() != config::StoreUrl::default().0 => Err(self.no_store()),
+            found => Ok(found),
         }
     }
 
@@ -84,7 +102,7 @@ impl App {
     /// # Errors
     /// The store cannot be opened, or has no such run.
     pub(crate) async fn run(&self, run: &str) -> Result<(Arc<dyn Store>, Head), Problem> {
-        let store = self.existing_store().await?.ok_or_else(|| Problem::unknown_run(run))?;
+        let store = self.store_to_read().await?.ok_or_else(|| Problem::unknown_run(run))?;
         match store.load(RunId::stored(run)).await? {
             Some(stored) => Ok((store, stored.head)),
             None => Err(Problem::unknown_run(run)),

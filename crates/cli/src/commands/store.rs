@@ -3,14 +3,17 @@
 use serde_json::json;
 use windlass_ports::store::StoreError;
 
-use crate::app::App;
+use crate::app::{App, RESTORE};
 use crate::args;
 use crate::exit::{Exit, Problem};
 
 /// Checks everything that can be checked without a machine.
 pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
     let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
-    let findings = store.fsck().await?;
+    let findings = store.fsck().await.map_err(|error| match error {
+        StoreError::Corrupt(_) => Problem::from(error).hint(RESTORE),
+        other => other.into(),
+    })?;
     let rows: Vec<Vec<String>> = findings
         .iter()
         .map(|f| {

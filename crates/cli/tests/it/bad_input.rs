@@ -70,6 +70,15 @@ fn an_input_beyond_the_limit() {
 }
 
 #[test]
+fn an_input_that_is_larger_in_memory_than_as_text() {
+    let place = Place::new();
+    place.write("large.json", &format!("{{\"a\":[{}1]}}", "1,".repeat(8 * 1024 * 1024)));
+    let ran = place.windlass(&["run", "asks.yml", "--input", "@large.json"]);
+    assert_eq!((ran.code(), &ran.json()["error"]["code"]), (2, &"run.too_large".into()), "{}", ran.shown());
+    assert!(ran.stderr().contains("bytes in memory"), "{}", ran.shown());
+}
+
+#[test]
 fn a_large_input_within_the_limit() {
     let place = Place::new();
     place.write("large.json", &format!("{{\"order\":1,\"data\":\"{}\"}}", "x".repeat(20 * 1024 * 1024)));
@@ -104,6 +113,32 @@ fn a_store_that_cannot_be_written() {
     let place = Place::new();
     place.write("file", "");
     assert_shown!(place.windlass(&["run", "asks.yml", "--input", "{}", "--store", "sqlite:file/windlass.db"]));
+}
+
+#[test]
+fn a_store_that_is_no_database() {
+    let place = Place::new();
+    place.write("w.db", &"no database ".repeat(1000));
+    for args in [&["fsck"][..], &["runs", "list"], &["runs", "show", "x"]] {
+        let ran = place.windlass(&[args, &["--store", "sqlite:w.db"]].concat());
+        assert_eq!((ran.code(), &ran.json()["error"]["code"]), (6, &"store.corrupt".into()), "{}", ran.shown());
+        assert!(!ran.stderr().contains("windlass fsck"), "{}", ran.shown());
+    }
+}
+
+#[test]
+fn a_named_store_that_is_not_there() {
+    let place = Place::new();
+    let store = format!("sqlite:{}", place.path("none/w.db").display());
+    for args in [&["runs", "list"][..], &["runs", "show", "x"], &["replay", "x"], &["fsck"]] {
+        let ran = place.windlass(&[args, &["--store", &store]].concat());
+        assert_eq!(ran.code(), 4, "{}", ran.shown());
+        assert!(ran.stderr().contains("there is no store at"), "{}", ran.shown());
+    }
+    assert!(!place.path("none").exists(), "looking makes no store");
+    let fresh = place.windlass(&["runs", "list"]);
+    assert_eq!((fresh.code(), fresh.json()["runs"].as_array().map(Vec::len)), (0, Some(0)), "{}", fresh.shown());
+    assert!(fresh.stderr().contains("note: there is no store"), "{}", fresh.shown());
 }
 
 #[test]

@@ -33,9 +33,13 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
         cursor: args.cursor,
         limit: args.limit as usize,
     };
-    let page = match app.existing_store().await? {
+    let page = match app.store_to_read().await? {
         Some(store) => store.list(query).await?,
-        None => Page::default(),
+        None => {
+            app.output
+                .note(&format!("note: there is no store at `{}` yet; `windlass run` creates it", app.store_url()));
+            Page::default()
+        }
     };
     let rows: Vec<Vec<String>> = page.heads.iter().map(row).collect();
     let value = json!({ "runs": page.heads.iter().map(head).collect::<Vec<_>>(), "next": page.next });
