@@ -147,7 +147,8 @@ fn ended(ending: &Ending) -> String {
 fn end(run: &Run) -> String {
     let used = run.used();
     let how = run.ending.as_ref().map_or_else(|| "ended".to_owned(), ended);
-    let millis = run.now.since_ms(run.started_at);
+    // A run that is cancelled in the queue ends without having started.
+    let millis = if run.started { run.now.since_ms(run.started_at) } else { 0 };
     format!(
         "{how} after {}, {}, {} tokens{} in {}.{:03} s",
         counted(run.step, "step"),

@@ -263,3 +263,41 @@ data:
     let ran = crate::kit::command(elsewhere.path()).args(args).output().expect("runs");
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "{\"by\":\"sh\"}\n");
 }
+
+#[test]
+fn a_queued_run_that_is_cancelled_or_paused_does_nothing_first() {
+    let place = Place::new();
+    place.write(
+        "windlass.toml",
+        "[actions.note]\ntype = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"echo x >> done; echo '{}'\"]\nclass = \"danger\"\nidempotency = \"none\"\n",
+    );
+    place.write(
+        "acts.yml",
+        r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: acts
+  states:
+    act:
+      type: initial
+      action: note
+      transitions:
+        - to: end
+    end:
+      type: final
+"#,
+    );
+    for (command, word) in [("cancel", "cancelled"), ("pause", "paused")] {
+        place.windlass(&["run", "acts.yml", "--run-id", command, "--detach"]);
+        let ran = place.windlass(&["runs", command, command]);
+        assert_eq!((ran.code(), ran.json()), (0, json!({"run_id": command, "status": word})), "{}", ran.shown());
+        assert!(!place.path("done").exists(), "{}", ran.shown());
+        if command == "cancel" {
+            assert!(ran.stderr().contains("in 0.000 s"), "a run that never started took no time: {}", ran.shown());
+        }
+    }
+    place.windlass(&["runs", "unpause", "pause"]);
+    let resumed = place.windlass(&["resume", "pause"]);
+    assert_eq!(resumed.code(), 0, "{}", resumed.shown());
+    assert!(place.path("done").exists(), "{}", resumed.shown());
+}
