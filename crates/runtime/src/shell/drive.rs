@@ -106,7 +106,8 @@ pub(super) async fn drive(
 ) -> (RunId, Parting, Option<Rejected>) {
     let mut rejected = None;
     let parting = rescue::guarded(&claimed, permit, &mut rejected).await;
-    claimed.parted = true;
+    // A store that stayed away says nothing about the run: its lease is taken up again by the next claim.
+    claimed.parted = !matches!(parting, Parting::Stranded(EngineError::Store(_)));
     (claimed.lease.run.clone(), parting, rejected)
 }
 
