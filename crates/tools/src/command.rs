@@ -2,7 +2,7 @@
 //!
 //! The argument array is fixed by configuration: what a model says reaches the program as data only.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -155,7 +155,8 @@ impl<'a> From<&'a HookConfig> for Table<'a> {
 
 /// The program of a table.
 pub(crate) fn program(site: &mut Site<'_>, table: &Table<'_>) -> Option<Program> {
-    let dir = site.folder().join(table.dir.unwrap_or_default());
+    let folder = absolute(site.folder());
+    let dir = folder.join(table.dir.unwrap_or_default());
     let env = environment(site, table);
     let mut argv = site.need("command", table.command)?.to_vec();
     if argv.iter().any(|part| part.contains('\0')) {
@@ -166,9 +167,16 @@ pub(crate) fn program(site: &mut Site<'_>, table: &Table<'_>) -> Option<Program>
         return None;
     };
     if first.contains('/') && Path::new(first).is_relative() {
-        *first = site.folder().join(&*first).to_string_lossy().into_owned();
+        *first = folder.join(&*first).to_string_lossy().into_owned();
     }
     Some(Program { argv, dir, env })
+}
+
+/// A folder in the form in which a process can be started in it: the empty path, which means the working directory,
+/// cannot be entered, and a relative program would be looked for from there.
+fn absolute(folder: &Path) -> PathBuf {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
 fn environment(site: &mut Site<'_>, table: &Table<'_>) -> Vec<(String, EnvValue)> {
@@ -202,5 +210,18 @@ fn env_name(site: &mut Site<'_>, key: &str, name: &str) {
     }
     if name.starts_with("WINDLASS_") {
         site.wrong(key, format!("`{name}` is set by the engine"), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_started_in_an_absolute_folder() {
+        let here = std::env::current_dir().expect("a working directory");
+        assert_eq!(absolute(Path::new("")), here);
+        assert_eq!(absolute(Path::new("tools")), here.join("tools"));
+        assert_eq!(absolute(Path::new("/srv")), Path::new("/srv"));
     }
 }
