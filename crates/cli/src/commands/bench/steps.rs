@@ -43,11 +43,17 @@ pub(crate) async fn steps(app: &App, args: args::BenchSteps) -> Result<Exit, Pro
     });
     let feeding = tokio::spawn({
         let engine = engine.clone();
+        let mut callers = tokio::task::JoinSet::new();
         async move {
             while let Ok(permit) = room.acquire().await {
                 permit.forget();
-                if engine.submit(load::submission(&loaded, &data)).await.is_err() {
-                    return;
+                // Each caller submits for itself: callers do not wait for one another.
+                let (engine, submission) = (engine.clone(), load::submission(&loaded, &data));
+                callers.spawn(async move { engine.submit(submission).await });
+                while let Some(submitted) = callers.try_join_next() {
+                    if !matches!(submitted, Ok(Ok(_))) {
+                        return;
+                    }
                 }
             }
         }

@@ -70,7 +70,8 @@ pub(super) fn wait(folder: &Path, child: std::process::Child) -> End {
     let output = child.wait_with_output().expect("a worker ends");
     if output.status.success() {
         let text = std::fs::read_to_string(folder.join("points")).expect("the worker counted");
-        assert!(text.trim().parse::<u64>().is_ok_and(|n| n > 0), "no point was passed");
+        // A worker that finds everything parked passes no point.
+        text.trim().parse::<u64>().expect("a number");
         return End::Done;
     }
     match std::fs::read_to_string(folder.join("cut")) {
