@@ -258,9 +258,6 @@ pub struct Join {
     /// The first success, when that is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<u32>,
-    /// Whether time ran out.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub timed_out: bool,
 }
 
 /// The shape of a join's result.

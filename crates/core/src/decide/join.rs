@@ -51,7 +51,7 @@ impl Turn<'_> {
         }
         let open = wanted.len() as u32;
         let slots = vec![None; wanted.len()];
-        self.emit(Entry::JoinStarted { join: Join { shape, any, slots, open, winner: None, timed_out: false } });
+        self.emit(Entry::JoinStarted { join: Join { shape, any, slots, open, winner: None } });
         self.start_children(wanted, true)?;
         if let Some(ms) = call.timeout_ms {
             self.set_timer(self.facts.now.plus_ms(ms), TimerPurpose::JoinTimeout);

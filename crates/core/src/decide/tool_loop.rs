@@ -106,7 +106,7 @@ impl<'a> Turn<'a> {
             Some(SampleState::Done(_)) => Ok(Next::Over),
             Some(SampleState::Wanted) => {
                 if let Some(index) = looping.pending.iter().position(|p| p.state != PendingState::Done) {
-                    return self.take_call(state, call, agent, index as u32);
+                    return self.take_call(state, call, index as u32);
                 }
                 self.next_turn(agent, stopped)
             }
@@ -226,7 +226,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Deals with the first call of the turn that is not done.
-    fn take_call(&mut self, state: &'a State, call: &'a AgentCall, agent: &Agent, index: u32) -> Result<Next, Failure> {
+    fn take_call(&mut self, state: &'a State, call: &'a AgentCall, index: u32) -> Result<Next, Failure> {
         let Some(looping) = self.looping() else { return Ok(Next::Rest) };
         if looping.stop.is_some() {
             self.answer_rest("was not called: the tool loop has ended");
@@ -239,7 +239,7 @@ impl<'a> Turn<'a> {
         match &pending.state {
             PendingState::Calling(_) => Ok(Next::Rest),
             PendingState::Done => Ok(Next::Again),
-            PendingState::Wanted => self.start_call(call, agent, &looping, index, pending),
+            PendingState::Wanted => self.start_call(call, &looping, index, pending),
             PendingState::Settled(outcome) => {
                 let (content, is_error) = answer_text(outcome);
                 self.emit(Entry::ToolAnswered { index, content, is_error, counted: true });
@@ -295,7 +295,6 @@ impl<'a> Turn<'a> {
     fn start_call(
         &mut self,
         call: &AgentCall,
-        agent: &Agent,
         looping: &LoopState,
         index: u32,
         pending: &PendingTool,
@@ -307,7 +306,7 @@ impl<'a> Turn<'a> {
             return Ok(Next::Again);
         }
         let request = &pending.request;
-        match self.refusal(call, agent, looping, index, request) {
+        match self.refusal(call, looping, index, request) {
             Some(content) => {
                 self.emit(Entry::ToolAnswered { index, content: content.into(), is_error: true, counted: false });
                 Ok(Next::Again)
@@ -320,14 +319,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Why a call is not made; the model reads it as the call's answer.
-    fn refusal(
-        &self,
-        call: &AgentCall,
-        _agent: &Agent,
-        looping: &LoopState,
-        index: u32,
-        request: &ToolRequest,
-    ) -> Option<String> {
+    fn refusal(&self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) -> Option<String> {
         let name = &request.name;
         if looping.skip.iter().any(|s| *s == request.id || s == name) {
             return Some(format!("Tool '{name}' was skipped by policy"));
