@@ -175,8 +175,11 @@ impl SqliteStore {
         let schema = schema::migrate(&mut connection)?;
         drop(opening);
         // What an earlier failure left in memory only is written again, before anything relies on it. When another
-        // process uses the log, it is that one's to copy.
-        let _busy = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE).map_err(failed)?;
+        // process copies the log at this moment it is that one's to do, and this way of copying never waits.
+        match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE) {
+            Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => return Err(failed(error)),
+            _ => {}
+        }
         let counters = Arc::new(Counters::default());
         let (jobs, asked) = channel();
         let (workers_there, counters_there) = (Arc::clone(&workers), Arc::clone(&counters));
