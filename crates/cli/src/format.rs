@@ -7,6 +7,57 @@ use windlass_spec::diagnostics::Rule;
 use windlass_spec::features::{Origin, Row, Tier, rows};
 use windlass_spec::schema::{Kind, json_schema};
 
+/// What a machine is made of, and the scenarios of the core that pin it: what, page, headings.
+const PROVED: &[(&str, &str, &[&str])] = &[
+    (
+        "Transitions and conditions",
+        "flow",
+        &["A machine without effects ends in its first decision", "A dead end is a failure with its own code"],
+    ),
+    (
+        "Ceilings",
+        "budgets",
+        &[
+            "Calls stop at the ceiling, and the failure can be handled",
+            "A reservation that does not fit is refused before the call",
+        ],
+    ),
+    ("Retry", "agents", &["Retries wait as long as they were told"]),
+    (
+        "Parallel samples and votes",
+        "agents",
+        &[
+            "Parallel samples: failures are left out of the result and kept in the journal",
+            "Voting stops as soon as one candidate leads",
+        ],
+    ),
+    ("Structured output", "agents", &["An answer that does not fit is sent back once"]),
+    (
+        "Tool loops",
+        "tools",
+        &[
+            "Calls run in order and every one is answered",
+            "Lost calls: read and keyed ones are sent again, the others are looked into",
+        ],
+    ),
+    (
+        "Children and foreach",
+        "children",
+        &[
+            "A failed child is part of a settled result",
+            "The first success wins and the others are cancelled before the run ends",
+        ],
+    ),
+    ("Launch", "children", &["A launch goes on by itself; an allotment is carved for it"]),
+    (
+        "Waits and timers",
+        "waits",
+        &["A signal ends a wait; data that is no mapping is wrapped", "A wait that times out goes through on_error"],
+    ),
+    ("Hooks", "flow", &["Hooks see every event and may change the way"]),
+    ("Resume", "tools", &["Lost calls: read and keyed ones are sent again, the others are looked into"]),
+];
+
 /// Generated pages, by path below `docs/`.
 #[must_use]
 pub(crate) fn pages() -> Vec<(String, String)> {
@@ -71,7 +122,32 @@ fn golden_path() -> String {
     list(&mut out, |row| row.tier == Tier::Experimental);
     out.push_str("## Out of scope\n\nRefused, with the reason.\n\n");
     list(&mut out, |row| row.tier == Tier::Blocked);
+    proved(&mut out);
+    out.truncate(out.trim_end().len());
+    out.push('\n');
     out
+}
+
+fn proved(out: &mut String) {
+    out.push_str(
+        "## What pins it\n\n\
+         Every field is changed by a test that must see the change or a refusal (`crates/spec/tests/it/parity.rs`), the\n\
+         [conformance kit](compatibility.md) runs whole machines, and the crash proof cuts one at every commit\n\
+         (`crates/windlass/tests/it/proof`). What each part does is written down step by step:\n\n\
+         | part | scenarios |\n|---|---|\n",
+    );
+    for (part, page, headings) in PROVED {
+        let link =
+            |heading: &&str| format!("[{heading}](../crates/core/tests/scenarios/{page}.md#{})", anchor(heading));
+        let links: Vec<String> = headings.iter().map(link).collect();
+        let _ = writeln!(out, "| {part} | {} |", links.join("; "));
+    }
+}
+
+/// The anchor that renderers of Markdown give a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 fn list(out: &mut String, wanted: impl Fn(&Row) -> bool) {

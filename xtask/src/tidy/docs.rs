@@ -29,7 +29,7 @@ pub(super) fn links(tree: &Tree) -> Vec<Finding> {
     for (path, text) in tree.texts().filter(|(path, _)| has_extension(path, "md")) {
         for (line, target) in targets(text) {
             if let Some(wanted) = resolve(path, target)
-                && !exists(tree, &wanted)
+                && !(exists(tree, &wanted) && has_anchor(tree, &wanted, target))
             {
                 findings.push(Finding::new(path, line, format!("links to `{target}`, which does not exist")));
             }
@@ -82,6 +82,20 @@ fn resolve(page: &str, target: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// Whether a page has the heading that a link's part after `#` means. Other files have no headings to check.
+fn has_anchor(tree: &Tree, path: &str, target: &str) -> bool {
+    let (Some((_, wanted)), Some(text)) = (target.split_once('#'), tree.text(path)) else { return true };
+    let anchor = |heading: &str| {
+        let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    !has_extension(path, "md")
+        || text
+            .lines()
+            .filter_map(|line| line.trim_start_matches('#').strip_prefix(' '))
+            .any(|h| anchor(h.trim()) == wanted)
 }
 
 fn exists(tree: &Tree, path: &str) -> bool {
@@ -229,11 +243,14 @@ mod tests {
 
     #[test]
     fn a_broken_link_is_found() {
-        let tree = |link: &str| Tree::of(&[("docs/a.md", &format!("see [b]({link})")), ("docs/errors/x.md", "")]);
-        for good in ["errors/x.md", "../docs/errors", "errors/x.md#part", "#here", "https://example.com", "./a.md"] {
+        let page = ("docs/errors/x.md", "# A part, of it\n");
+        let tree = |link: &str| Tree::of(&[("docs/a.md", &format!("see [b]({link})")), page]);
+        for good in
+            ["errors/x.md", "../docs/errors", "errors/x.md#a-part-of-it", "#here", "https://example.com", "./a.md"]
+        {
             assert_eq!(links(&tree(good)), [], "{good}");
         }
-        for bad in ["errors/y.md", "../README.md", "error"] {
+        for bad in ["errors/y.md", "../README.md", "error", "errors/x.md#other"] {
             assert_eq!(links(&tree(bad)).len(), 1, "{bad}");
         }
         assert_eq!(links(&Tree::of(&[("a.md", "```\n[b](gone.md)\n```\n")])), []);

@@ -11,6 +11,19 @@ fn a_run_prints_its_output_and_tells_its_story() {
 }
 
 #[test]
+fn the_first_command_of_the_readme_tells_its_story() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let place = Place::new();
+    let store = format!("sqlite:{}", place.path("windlass.db").display());
+    let example = "examples/writer-critic";
+    let (machine, input) = (format!("{example}/machine.yml"), format!("@{example}/input.json"));
+    let args = ["run", &machine, "--input", &input, "--store", &store, "--run-id", "first"];
+    assert_shown!(place.with(&args, |command| {
+        command.current_dir(root);
+    }));
+}
+
+#[test]
 fn a_parked_run_says_what_it_waits_for_and_goes_on_after_the_signal() {
     let place = Place::new();
     let parked = place.windlass(&["run", "waits.yml", "--input", r#"{"order":7}"#, "--run-id", "two"]);
