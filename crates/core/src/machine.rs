@@ -56,6 +56,73 @@ pub struct Machine {
     pub ceilings: Ceilings,
     /// JSON Schema of the output, when declared.
     pub output_schema: Option<Value>,
+    /// Which workers take its runs, and in which order.
+    pub placement: Placement,
+}
+
+impl Machine {
+    /// The pool that a run in this state asks for; that of its parent, or the default one, when none.
+    #[must_use]
+    pub fn pool_of(&self, state: Option<&str>) -> Option<&Name> {
+        state.and_then(|state| self.placement.pools.get(state)).or(self.placement.pool.as_ref())
+    }
+}
+
+/// Which workers take the runs of a machine, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The pool whose workers take its runs.
+    pub pool: Option<Name>,
+    /// Pools of single states, by the state's name. With any of these there is a `pool` for all others.
+    pub pools: BTreeMap<Name, Name>,
+    /// The class in which its runs wait for a worker.
+    pub priority: Option<Priority>,
+}
+
+/// Bytes of a pool's name.
+const POOL_NAME_BYTES_MAX: usize = 64;
+
+impl Placement {
+    /// Whether a text can name a pool: up to 64 letters, digits, `.`, `_` and `-`.
+    #[must_use]
+    pub fn is_pool_name(text: &str) -> bool {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        !text.is_empty() && text.len() <= POOL_NAME_BYTES_MAX && text.chars().all(fits)
+    }
+}
+
+/// The order in which classes of runs are claimed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// In between.
+    #[default]
+    Normal,
+    /// When nothing else waits.
+    Low,
+}
+
+impl Priority {
+    /// All of them, first claimed first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str() == text)
+    }
 }
 
 /// The language of conditions.

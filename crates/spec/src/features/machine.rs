@@ -107,6 +107,13 @@ pub static SETTINGS: Section = Section {
         ours("strict", Shape::Flag, "Whether warnings are errors."),
         ours("tools", TEXTS, "Configured tools offered to every tool loop of the machine."),
         ours("output_schema", Shape::Mapping, "JSON Schema that the machine's output must fit."),
+        ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
+        ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),
+        ours(
+            "priority",
+            Shape::Word(&["high", "normal", "low"]),
+            "The class in which its runs wait for a worker; that of the parent run by default.",
+        ),
     ],
 };
 

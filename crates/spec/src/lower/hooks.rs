@@ -15,8 +15,8 @@ use super::Lowering;
 const OBSERVERS: [&str; 2] = ["logging", "metrics"];
 /// The hook whose address a document gives.
 const WEBHOOK: &str = "webhook";
-/// The reference's worker kit, known by name only.
-const WORKER_KIT: &str = "distributed-worker";
+/// The hook of the format's work pools, which needs no configuration.
+const WORK_POOLS: &str = "distributed-worker";
 /// The events of a webhook that a document addresses. It provides no tools.
 const WEBHOOK_EVENTS: [HookKind; 9] = [
     HookKind::MachineStart,
@@ -73,6 +73,9 @@ impl Lowering<'_, '_> {
         if OBSERVERS.contains(&&**name) {
             return Some(Vec::new());
         }
+        if &**name == WORK_POOLS {
+            return Some(vec![HookKind::Action]);
+        }
         let addressed = ["url", "endpoint"].iter().any(|key| args.get(key).is_some_and(|v| v.as_str().is_some()));
         if &**name == WEBHOOK && addressed {
             return Some(WEBHOOK_EVENTS.to_vec());
@@ -82,11 +85,8 @@ impl Lowering<'_, '_> {
         }
         let advice = match &**name {
             WEBHOOK => "give its address as `args: {url: ...}`".to_owned(),
-            WORKER_KIT => {
-                format!("this build has no worker pool of its own; configure `[hooks.{WORKER_KIT}]` to provide one")
-            }
             _ => {
-                let known = configured.keys().map(String::as_str).chain(OBSERVERS).chain([WEBHOOK]);
+                let known = configured.keys().map(String::as_str).chain(OBSERVERS).chain([WEBHOOK, WORK_POOLS]);
                 let near = suggest(name, known).filter(|s| s.starts_with("did"));
                 let configure = format!("configure `[hooks.{name}]` or `[hooks.\"*\"]` in `windlass.toml`");
                 near.map_or(configure.clone(), |near| format!("{near} Otherwise {configure}"))

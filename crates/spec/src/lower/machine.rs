@@ -66,6 +66,7 @@ impl Lowering<'_, '_> {
             bundle: Digest::ZERO,
             engine,
             context: context(&data, sink),
+            placement: settings::placement(around, &states, sink),
             states,
             initial,
             agents,

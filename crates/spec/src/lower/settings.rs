@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use windlass_core::budget::Ceilings;
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
+use windlass_core::machine::{Placement, Priority, State};
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, suggest};
@@ -75,6 +77,42 @@ pub(crate) fn output_schema(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Op
         sink.error(Rule::BadSchema, node.span, format!("`output_schema` is no JSON Schema: {}", failure.message), ());
     }
     Some(schema)
+}
+
+/// Which workers take the machine's runs.
+pub(crate) fn placement(
+    settings: Option<&Arc<Node>>,
+    states: &IndexMap<Name, State>,
+    sink: &mut Sink,
+) -> Placement {
+    let pool = settings.and_then(|s| s.get("pool")).and_then(|node| pool_name(node, sink));
+    let mut pools = BTreeMap::new();
+    let listed = settings.and_then(|s| s.get("pools")).and_then(|n| n.as_map()).unwrap_or_default();
+    for entry in listed {
+        if !states.contains_key(&entry.key) {
+            let advice = suggest(&entry.key, states.keys().map(|name| &**name));
+            let message = format!("the state `{}` does not exist", entry.key);
+            sink.error(Rule::UnknownState, entry.key_span, message, advice);
+        }
+        if let Some(name) = pool_name(&entry.value, sink) {
+            pools.insert(entry.key.clone(), name);
+        }
+    }
+    if let (Some(first), true) = (listed.first(), settings.is_some_and(|s| s.entry("pool").is_none())) {
+        let advice = "add `pool`: the pool of all other states, such as `pool: default`";
+        sink.error(Rule::MissingKey, first.key_span, "`pools` needs `pool` beside it", advice);
+    }
+    let priority = settings.and_then(|s| s.text("priority")).and_then(|word| Priority::parse(word));
+    Placement { pool, pools, priority }
+}
+
+fn pool_name(node: &Node, sink: &mut Sink) -> Option<Name> {
+    let name = node.as_str()?;
+    if !Placement::is_pool_name(name) {
+        let message = format!("`{name}` cannot name a pool");
+        sink.error(Rule::WrongValue, node.span, message, "use up to 64 letters, digits, `.`, `_` and `-`");
+    }
+    Some(name.clone())
 }
 
 /// What `persistence` says that does not hold here.

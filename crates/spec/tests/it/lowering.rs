@@ -83,6 +83,21 @@ fn settings_become_ceilings() {
 }
 
 #[test]
+fn a_machine_and_a_state_may_ask_for_a_pool() {
+    let placed = |settings: &str| {
+        lowered(&machine(&format!(
+            "settings: {settings}\nstates: {{a: {{transitions: [{{to: b}}]}}, b: {{type: final}}}}"
+        )))
+    };
+    let bare = placed("{}");
+    assert_eq!((bare.pool_of(None), bare.pool_of(Some("a")), bare.placement.priority), (None, None, None));
+    let one = placed("{pool: cpu, pools: {b: gpu-1}, priority: low}");
+    let pools = [None, Some("a"), Some("b")].map(|state| one.pool_of(state).map(|pool| &**pool));
+    assert_eq!(pools, [Some("cpu"), Some("cpu"), Some("gpu-1")]);
+    assert_eq!(one.placement.priority, Some(windlass_core::machine::Priority::Low));
+}
+
+#[test]
 fn a_timeout_belongs_to_the_wait_to_the_join_or_to_the_state() {
     let wait = state("{wait_for: ch, timeout: 2, transitions: [{to: end}]}");
     assert_eq!((wait.wait.expect("wait").timeout_ms, wait.timeout_ms), (Some(2000), None));

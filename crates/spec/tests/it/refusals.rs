@@ -94,6 +94,10 @@ fn the_shape_of_a_machine_is_checked() {
         ("settings: {max_cost: -1}\nstates: {a: {type: final}}", Rule::WrongType),
         ("settings: {tools: [lookup, look]}\nstates: {a: {type: final}}", Rule::UnknownTool),
         ("settings: {output_schema: {type: nothing}}\nstates: {a: {type: final}}", Rule::BadSchema),
+        ("settings: {pool: a b}\nstates: {a: {type: final}}", Rule::WrongValue),
+        ("settings: {pools: {a: gpu}}\nstates: {a: {type: final}}", Rule::MissingKey),
+        ("settings: {pool: cpu, pools: {b: gpu}}\nstates: {a: {type: final}}", Rule::UnknownState),
+        ("settings: {priority: urgent}\nstates: {a: {type: final}}", Rule::WrongValue),
         ("settings: {parallel_fallback: maybe}\nstates: {a: {type: final}}", Rule::WrongValue),
         ("state: {a: {type: final}}\nstates: {a: {type: final}}", Rule::UnknownKey),
         ("context: [1]\nstates: {a: {type: final}}", Rule::WrongType),
@@ -229,8 +233,6 @@ fn hooks_must_be_known() {
     load_with(&text, &[], &options()).expect("the catch-all has it");
     let webhook = machine("lifecycle_hooks: webhook\nstates: {a: {type: final}}");
     assert_eq!(findings(&webhook, &[], &bare())[0].code, Rule::UnknownHook);
-    let kit = machine("lifecycle_hooks: distributed-worker\nstates: {a: {type: final}}");
-    assert_eq!(findings(&kit, &[], &bare())[0].code, Rule::UnknownHook);
     let action = machine("states: {a: {type: final, action: greet, hooks: logging}}");
     assert_eq!(findings(&action, &[], &bare())[0].code, Rule::UnknownAction);
 }
