@@ -3,6 +3,7 @@
 //! Everything that a decision changes is one [`Commit`], written whole or not at all, and only when the run is still
 //! as it was when it was loaded. Whoever does not hold a run may only add to its inbox.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use windlass_core::audit;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
+pub use windlass_core::machine::Priority;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
@@ -50,6 +52,101 @@ impl fmt::Display for WorkerId {
     }
 }
 
+/// What a process says about itself when it becomes a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The host's name.
+    pub host: String,
+    /// The process id there.
+    pub pid: u32,
+    /// The build.
+    pub build: String,
+    /// The pools it works for; every pool when empty.
+    pub pools: Vec<Name>,
+    /// Runs it decides on at the same time.
+    pub claim_slots: u32,
+    /// Calls it has out at the same time.
+    pub call_slots: u32,
+}
+
+/// What a worker does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Runs it holds.
+    pub held: u32,
+    /// Calls that are out.
+    pub calls: u32,
+    /// It claims no more.
+    pub draining: bool,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// The store's time.
+    pub now: Timestamp,
+    /// Whether the worker still counts as alive. When it does not, all its leases are void and it has to join again.
+    pub is_alive: bool,
+    /// How soon the next heartbeat is wanted, in milliseconds.
+    pub again_ms: u64,
+}
+
+/// A worker as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkerRow {
+    /// Its id.
+    pub id: WorkerId,
+    /// What it said when it joined.
+    pub registration: Registration,
+    /// What it did at its last heartbeat.
+    pub load: Load,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// Whether it counts as alive.
+    pub is_alive: bool,
+    /// Runs that it holds.
+    pub runs: u64,
+}
+
+/// What was taken from workers that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reaped {
+    /// The workers.
+    pub workers: Vec<WorkerId>,
+    /// Runs that are in the queue again.
+    pub runs: u64,
+    /// Runs that are quarantined.
+    pub quarantined: Vec<RunId>,
+}
+
+/// The pool of runs that ask for none.
+pub const POOL_DEFAULT: &str = "default";
+
+/// Losses of a worker in a row, with no decision in between, after which a run is quarantined.
+pub const STRIKES_MAX: u32 = 3;
+
+/// Why a run is quarantined after [`STRIKES_MAX`] losses, the last of which was that of `worker`.
+#[must_use]
+pub fn lost_too_often(worker: &str) -> Name {
+    format!("its worker was lost {STRIKES_MAX} times in a row with no decision in between, last `{worker}`").into()
+}
+
+/// How a run waits for a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queueing {
+    /// The pool whose workers take it: that of its parent when none is named, [`POOL_DEFAULT`] without a parent.
+    pub pool: Option<Name>,
+    /// Its class: that of its parent when none is named.
+    pub priority: Option<Priority>,
+    /// It is not claimed before, unless something comes into its inbox.
+    pub not_before: Option<Timestamp>,
+    /// Words to find it by: those of its parent as well.
+    pub tags: BTreeMap<Name, Name>,
+    /// It is refused when this many runs of its tenant are in the queue already, those that are not to be claimed yet
+    /// not counted. Children, which are created with the commit of their parent, are never refused.
+    pub queued_max: Option<u32>,
+}
+
 /// Names one commit, so that one whose outcome is unknown can be looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OpId(pub u128);
@@ -64,6 +161,9 @@ pub struct Lease {
     /// The dead process whose calls have to be dealt with: the one that held the run when it was last decided on, when
     /// it did not let go. Stays until the next commit, whoever takes the run in between.
     pub taken_from: Option<WorkerId>,
+    /// How often in a row its worker was lost with no decision in between. A run that has lost two is to be driven
+    /// alone; with [`STRIKES_MAX`] it is quarantined and nobody gets it.
+    pub strikes: u32,
 }
 
 /// Which runs a worker wants.
@@ -73,10 +173,26 @@ pub struct Claim {
     pub worker: WorkerId,
     /// How many at most.
     pub limit: usize,
-    /// Only this caller's run and everything below it.
+    /// Only this caller's run and everything below it, first come, first served. Whoever drives one tree drives it
+    /// whole: neither pools nor classes nor the bound of its tenant are looked at.
     pub within: Option<RunId>,
     /// Runs whose time has come by now are claimable.
     pub now: Timestamp,
+    /// Only runs of these pools; of every pool when empty.
+    pub pools: Vec<Name>,
+    /// No run of a tenant of which workers hold this many already. Runs of a tenant may be held beyond it for a moment
+    /// when several workers claim at once.
+    pub tenant_held_max: Option<u32>,
+    /// The lowest class first, so that it is not forgotten.
+    pub lowest_first: bool,
+}
+
+impl Claim {
+    /// Any run of the store, in the ordinary order.
+    #[must_use]
+    pub fn any(worker: WorkerId, limit: usize, now: Timestamp) -> Self {
+        Self { worker, limit, within: None, now, pools: Vec::new(), tenant_held_max: None, lowest_first: false }
+    }
 }
 
 /// A run to be created.
@@ -86,6 +202,16 @@ pub struct NewRun {
     pub start: Start,
     /// When.
     pub at: Timestamp,
+    /// How it waits for a worker.
+    pub queueing: Queueing,
+}
+
+impl NewRun {
+    /// A run that waits in the ordinary way.
+    #[must_use]
+    pub fn new(start: Start, at: Timestamp) -> Self {
+        Self { start, at, queueing: Queueing::default() }
+    }
 }
 
 /// The answer to creating a run.
@@ -95,6 +221,8 @@ pub enum Created {
     New,
     /// A run of that id exists already.
     Exists(Box<Head>),
+    /// [`Queueing::queued_max`] runs of its tenant are in the queue: nothing was written.
+    Full,
 }
 
 /// A stored run at a glance.
@@ -102,7 +230,8 @@ pub enum Created {
 pub struct Head {
     /// Its id.
     pub id: RunId,
-    /// Its lifecycle word. A run in the queue reads `queued` whatever it waited for before.
+    /// Its lifecycle word. A run in the queue reads `queued` whatever it waited for before, as does one that nobody has
+    /// held yet. A quarantined one reads `quarantined`.
     pub status: Status,
     /// Name of its machine.
     pub machine: Name,
@@ -128,8 +257,18 @@ pub struct Head {
     pub bundle: Digest,
     /// Hash of its input.
     pub input: Digest,
-    /// Earliest timer.
+    /// Earliest timer, or the time before which it is not claimed.
     pub wake_at: Option<Timestamp>,
+    /// The pool whose workers take it.
+    pub pool: Name,
+    /// Its class.
+    pub priority: Priority,
+    /// Words to find it by.
+    pub tags: BTreeMap<Name, Name>,
+    /// How often in a row its worker was lost with no decision in between.
+    pub strikes: u32,
+    /// Why it is quarantined, when it is.
+    pub quarantine: Option<Name>,
     /// Tokens used, finished children included.
     pub tokens: u64,
     /// Micro-USD used, finished children included.
@@ -195,6 +334,9 @@ pub struct HeadUpdate {
     pub cost_micros: u64,
     /// The bundle, which a migration changes.
     pub bundle: Digest,
+    /// The pool that its next step asks for, when it is another one than before. Children created with the same commit
+    /// that name no pool get the one before.
+    pub pool: Option<Name>,
 }
 
 /// A wait as a row, found by channel.
@@ -371,6 +513,16 @@ pub struct Query {
     pub root: Option<RunId>,
     /// Only runs that no run started.
     pub roots_only: bool,
+    /// Only runs of this tenant.
+    pub tenant: Option<Name>,
+    /// Only runs of this pool.
+    pub pool: Option<Name>,
+    /// Only runs with all of these tags; a tag without a value matches every value.
+    pub tags: Vec<(Name, Option<Name>)>,
+    /// Only runs created at or after this.
+    pub created_from: Option<Timestamp>,
+    /// Only runs created before this.
+    pub created_before: Option<Timestamp>,
     /// After this cursor.
     pub cursor: Option<String>,
     /// How many at most.
@@ -395,6 +547,8 @@ pub struct Retention {
     pub keep_per_machine: Option<u64>,
     /// Only runs of this machine.
     pub machine: Option<Name>,
+    /// Only callers' runs with all of these tags; a tag without a value matches every value.
+    pub tags: Vec<(Name, Option<Name>)>,
     /// Report, and remove nothing.
     pub dry_run: bool,
 }
@@ -423,6 +577,43 @@ pub struct Finding {
     pub message: String,
 }
 
+/// Something small that is kept beside the runs and changed by whoever read it last: a schedule, a run key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key, unique for its kind.
+    pub key: Name,
+    /// Grows with every change; 1 at first.
+    pub revision: u64,
+    /// What it is.
+    pub bytes: Vec<u8>,
+}
+
+/// A change of an [`Object`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// What it is for, such as `schedule`.
+    pub kind: Name,
+    /// Its key.
+    pub key: Name,
+    /// The revision that it replaces; 0 when there must be none.
+    pub expected: u64,
+    /// The new bytes; none removes it.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// How many runs wait in a part of the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Depth {
+    /// The pool.
+    pub pool: Name,
+    /// The class.
+    pub priority: Priority,
+    /// How many.
+    pub runs: u64,
+    /// When the one that waits longest began to.
+    pub oldest: Timestamp,
+}
+
 /// Numbers about a store and what it did in this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
@@ -442,12 +633,36 @@ pub struct Stats {
     pub stale: u64,
     /// Workers alive.
     pub workers: u64,
+    /// Runs in the queue, by pool and class.
+    pub queue: Vec<Depth>,
+    /// Runs claimed by this process.
+    pub claims: u64,
+    /// Runs this process took back from workers that are gone.
+    pub reaped: u64,
 }
 
 /// A durable store of runs.
 pub trait Store: Send + Sync + fmt::Debug {
     /// Registers this process as a worker that lives until the handle is dropped or the process dies.
-    fn join(&self) -> BoxFuture<'_, Result<WorkerId, StoreError>>;
+    fn join(&self, registration: Registration) -> BoxFuture<'_, Result<WorkerId, StoreError>>;
+
+    /// A sign of life of a worker of this process. Its leases last as long as it comes in time.
+    fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>>;
+
+    /// Whether the leases of a worker of this process are surely still its own, as far as can be told without asking
+    /// anyone. Asked right before a call leaves: a worker that slept through its lease must not send anything.
+    fn is_current(&self, worker: &WorkerId) -> bool;
+
+    /// A worker of this process ends. What it holds is at the front of the queue again, and was lost by it: its calls
+    /// have to be dealt with. No loss is counted.
+    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Puts the runs of workers that are gone into the queue again, and quarantines those that were lost
+    /// [`STRIKES_MAX`] times in a row. Safe to be done by everyone at any time.
+    fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>>;
+
+    /// Workers, alive ones first.
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<WorkerRow>, StoreError>>;
 
     /// Stores a bundle under its hash.
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>>;
@@ -458,11 +673,22 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Creates a run in the queue, once.
     fn create(&self, run: NewRun) -> BoxFuture<'_, Result<Created, StoreError>>;
 
-    /// Takes runs that are in the queue, whose time has come, or whose owner is dead.
+    /// Takes runs that are in the queue. Classes in order, and within a class from each tenant that waits in turn, so
+    /// that one with many runs does not hold up the others; runs of one tenant and class first come, first served.
+    ///
+    /// Runs whose time has come are put into the queue first, and those whose owner is known to be dead at its front,
+    /// whoever may take them then: this is [`Store::reap`] too.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
 
-    /// Takes one run from whoever holds it, alive or not. The other's writes change nothing from then on.
-    fn take_over(&self, run: RunId, worker: WorkerId) -> BoxFuture<'_, Result<Option<Lease>, StoreError>>;
+    /// Takes one run from whoever holds it, alive or not, and out of quarantine. The other's writes change nothing from
+    /// then on. None when there is no such run, it has ended otherwise than by a failure, or its status is not the
+    /// expected one.
+    fn take_over(
+        &self,
+        run: RunId,
+        worker: WorkerId,
+        expected: Option<Status>,
+    ) -> BoxFuture<'_, Result<Option<Lease>, StoreError>>;
 
     /// A run as stored.
     fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
@@ -474,13 +700,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Whether the commit of this id is durable.
     fn was_committed(&self, run: RunId, op: OpId) -> BoxFuture<'_, Result<bool, StoreError>>;
 
+    /// Ends the quarantine of a run: it is in the queue again, with no losses counted. False when it has none.
+    fn requeue(&self, run: RunId) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Voids every lease and every worker, and quarantines every unfinished run with this reason: what is in the store
+    /// may be older than what its runs have done. Gives back how many were quarantined by this.
+    fn fence(&self, reason: Name) -> BoxFuture<'_, Result<u64, StoreError>>;
+
     /// Gives a run back to the queue, or parks it, without a decision.
     fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// A run's inbox, oldest first.
     fn inbox(&self, run: RunId) -> BoxFuture<'_, Result<Vec<InboxItem>, StoreError>>;
 
-    /// Adds to a run's inbox, and puts the run in the queue when nobody holds it.
+    /// Adds to a run's inbox, and puts the run in the queue when nobody holds it and it is not quarantined.
     fn deliver(&self, message: Message) -> BoxFuture<'_, Result<Delivered, StoreError>>;
 
     /// Sends a signal.
@@ -505,6 +738,15 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether a call of a dead worker may have left its process.
     fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent;
+
+    /// An object.
+    fn object(&self, kind: Name, key: Name) -> BoxFuture<'_, Result<Option<Object>, StoreError>>;
+
+    /// Objects of a kind in the order of their keys, after a key.
+    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Object>, StoreError>>;
+
+    /// Changes an object when it is still as expected. False when it is not: nothing was written.
+    fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Rows of a journal after a version, oldest first.
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>>;

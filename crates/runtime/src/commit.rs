@@ -131,7 +131,7 @@ fn with_effects(mut commit: Commit, program: &Program, run: &Run, effects: &[Eff
         match effect {
             Effect::Start(child) => {
                 let name = program.machines.get(&child.machine).map_or(&child.machine, |machine| &machine.name);
-                commit.children.push(NewRun { start: run.child_start(child, name.clone()), at: run.now });
+                commit.children.push(NewRun::new(run.child_start(child, name.clone()), run.now));
             }
             Effect::Tell { to, id, input } => {
                 let message = Message { to: to.clone(), id: id.clone(), input: (**input).clone() };
@@ -160,6 +160,7 @@ fn head(run: &Run, keep: Keep) -> HeadUpdate {
         tokens: used.tokens,
         cost_micros: used.cost_micros,
         bundle: run.start.bundle,
+        pool: None,
     }
 }
 
@@ -200,7 +201,7 @@ mod tests {
     }
 
     fn lease() -> Lease {
-        Lease { run: RunId::stored("r"), epoch: 3, taken_from: None }
+        Lease { run: RunId::stored("r"), epoch: 3, taken_from: None, strikes: 0 }
     }
 
     #[test]

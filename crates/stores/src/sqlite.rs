@@ -10,6 +10,7 @@ mod inbox;
 mod marks;
 mod prune;
 mod read;
+mod reap;
 mod request;
 mod schema;
 mod tx;
@@ -27,17 +28,19 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use windlass_core::audit;
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::{
-    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
-    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
+    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
+    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
 };
 
 use crate::pack::pack;
-use request::{Answer, Creation, Delivery, Request, Step};
+use request::{Answer, Creation, Delivery, Replacement, Request, Step};
 use schema::FileId;
 use workers::Workers;
 use writer::{Counters, Job, Writer};
@@ -50,6 +53,8 @@ const PRIMERS_MAX: usize = 1_024;
 const PRUNE_TREES: usize = 64;
 /// A bundle stored this recently need not be stored again.
 const BUNDLE_FRESH_SECONDS: i64 = 1_200;
+/// How soon the next heartbeat is wanted. It only brings a worker's card up to date: a lease is a lock.
+const BEAT_MS: u64 = 10_000;
 
 /// When what was written is on the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -248,6 +253,34 @@ impl SqliteStore {
         Ok(pruned)
     }
 
+    async fn beat_now(&self, worker: WorkerId, load: Load) -> Result<Beat, StoreError> {
+        let mut is_alive = self.workers.beat(&worker, load);
+        let asked = worker.clone();
+        if is_alive && self.read(move |connection| read::is_fenced(connection, &asked)).await? {
+            is_alive = false;
+            self.workers.leave(&worker);
+        }
+        Ok(Beat { now: read::now(), is_alive, again_ms: BEAT_MS })
+    }
+
+    /// Workers that have a file, and those that hold runs without one.
+    async fn rows_of_workers(&self) -> Result<Vec<WorkerRow>, StoreError> {
+        let mut held = self.read(read::held).await?;
+        for worker in self.workers.all() {
+            held.entry(worker).or_default();
+        }
+        let row = |(id, runs): (WorkerId, u64)| {
+            let is_alive = !self.workers.is_dead(&id);
+            let card = self.workers.card(&id);
+            let (registration, load, seen_at) =
+                card.map(|card| (card.registration, card.load, card.seen_at)).unwrap_or_default();
+            WorkerRow { id, registration, load, seen_at, is_alive, runs }
+        };
+        let mut rows: Vec<_> = held.into_iter().map(row).collect();
+        rows.sort_by_key(|row| !row.is_alive);
+        Ok(rows)
+    }
+
     /// Removes what is left of workers that died long ago.
     async fn tidy(&self) -> Result<(), StoreError> {
         let workers = self.workers.long_dead();
@@ -310,12 +343,45 @@ macro_rules! answer {
 }
 
 impl Store for SqliteStore {
-    fn join(&self) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
+    fn join(&self, registration: Registration) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
         Box::pin(async move {
-            let worker = self.workers.join()?;
+            let worker = self.workers.join(&registration)?;
             self.tidy().await?;
             Ok(worker)
         })
+    }
+
+    fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
+        Box::pin(self.beat_now(worker, load))
+    }
+
+    fn is_current(&self, worker: &WorkerId) -> bool {
+        self.workers.is_mine(worker)
+    }
+
+    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if !self.workers.is_mine(&worker) {
+                return Err(StoreError::Invalid(format!("`{worker}` is no worker of this process")));
+            }
+            self.ask(Request::Leave(worker.clone())).await?;
+            self.workers.leave(&worker);
+            Ok(())
+        })
+    }
+
+    fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>> {
+        Box::pin(async move {
+            let held = self.read(read::held).await?;
+            if held.keys().any(|worker| self.workers.is_dead(worker)) {
+                return answer!(self.ask(Request::Reap).await, Reaped);
+            }
+            Ok(Reaped::default())
+        })
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<WorkerRow>, StoreError>> {
+        Box::pin(self.rows_of_workers())
     }
 
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -343,13 +409,18 @@ impl Store for SqliteStore {
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        let own = vec![claim.worker.clone()];
-        Box::pin(async move { answer!(self.ask(Request::Claim(claim, own)).await, Leases) })
+        Box::pin(async move { answer!(self.ask(Request::Claim(claim)).await, Leases) })
     }
 
-    fn take_over(&self, run: RunId, worker: WorkerId) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
+    fn take_over(
+        &self,
+        run: RunId,
+        worker: WorkerId,
+        expected: Option<Status>,
+    ) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
         Box::pin(async move {
-            let leases: Result<_, StoreError> = answer!(self.ask(Request::TakeOver(run, worker)).await, Leases);
+            let taken = self.ask(Request::TakeOver(run, worker, expected)).await;
+            let leases: Result<_, StoreError> = answer!(taken, Leases);
             leases.map(|mut leases| leases.pop())
         })
     }
@@ -377,7 +448,19 @@ impl Store for SqliteStore {
 
     fn was_committed(&self, run: RunId, op: OpId) -> BoxFuture<'_, Result<bool, StoreError>> {
         // Asked of the writer, so that everything asked before has been written or refused.
-        Box::pin(async move { answer!(self.ask(Request::WasCommitted(run, op)).await, WasCommitted) })
+        Box::pin(async move { answer!(self.ask(Request::WasCommitted(run, op)).await, Is) })
+    }
+
+    fn requeue(&self, run: RunId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move { answer!(self.ask(Request::Requeue(run)).await, Is) })
+    }
+
+    fn fence(&self, reason: Name) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let fenced = answer!(self.ask(Request::Fence(reason)).await, Fenced);
+            self.workers.leave_all();
+            fenced
+        })
     }
 
     fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -419,6 +502,22 @@ impl Store for SqliteStore {
         self.workers.was_sent(worker, run, effect, attempt)
     }
 
+    fn object(&self, kind: Name, key: Name) -> BoxFuture<'_, Result<Option<Object>, StoreError>> {
+        Box::pin(self.read(move |connection| read::object(connection, &kind, &key)))
+    }
+
+    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Object>, StoreError>> {
+        Box::pin(self.read(move |connection| read::objects(connection, &kind, after.as_deref(), limit)))
+    }
+
+    fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let Put { kind, key, expected, bytes } = put;
+            let packed = bytes.map(|bytes| pack(&bytes));
+            answer!(self.ask(Request::PutObject(Replacement { kind, key, expected, packed })).await, Is)
+        })
+    }
+
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {
         Box::pin(self.read(move |connection| read::journal(connection, &run, after, limit)))
     }
@@ -454,6 +553,8 @@ impl Store for SqliteStore {
                 transactions: count(&self.counters.transactions),
                 stale: count(&self.counters.stale),
                 workers: self.workers.alive(),
+                claims: count(&self.counters.claims),
+                reaped: count(&self.counters.reaped),
                 ..stats
             })
         })

@@ -1,35 +1,50 @@
 //! The store in memory: the plain statement of what every store must do. Its content dies with its last handle.
 //!
-//! Owns handles, liveness of workers and hints. What a change does to the data is in `data`, upkeep in `upkeep`.
+//! Owns handles, liveness of workers and hints. What a change does to the data is in `data`, who gets which run in
+//! `queue`, upkeep in `upkeep`.
 
 mod data;
+mod queue;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use windlass_core::audit;
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 
 use crate::BoxFuture;
+use crate::clock::Clock;
 use crate::conformance::store::Damage;
 use crate::fake::hint::Hint;
 use crate::store::{
-    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, Page,
-    Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
+    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
+    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
 };
 use data::Data;
 
 /// A call that is about to leave, or has left.
 type Mark = (RunId, EffectId, u32);
 
+/// How soon the next heartbeat is wanted. Workers die with their handle, so that it matters little.
+const BEAT_MS: u64 = 10_000;
+
 #[derive(Debug)]
 struct Worker {
     handle: u64,
     marks: BTreeSet<Mark>,
+    registration: Registration,
+    load: Load,
+    seen_at: Timestamp,
+    /// It left, or was declared dead while its handle lives.
+    gone: bool,
 }
 
 /// What all handles share.
@@ -39,6 +54,15 @@ struct Shared {
     /// Workers that ever joined; those whose handle is gone are dead.
     workers: Mutex<BTreeMap<WorkerId, Worker>>,
     handles: Mutex<(u64, BTreeMap<u64, Weak<Hint>>)>,
+    /// Where the store's time comes from; the system when there is none.
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl Shared {
+    fn now(&self) -> Timestamp {
+        let system = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        self.clock.as_ref().map_or_else(|| Timestamp(system()), |clock| clock.now())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,6 +76,8 @@ pub struct MemoryStore {
     shared: Arc<Shared>,
     handle: u64,
     hint: Arc<Hint>,
+    claims: AtomicU64,
+    reaped: AtomicU64,
 }
 
 impl Default for MemoryStore {
@@ -73,6 +99,12 @@ impl MemoryStore {
         Self::attached(Arc::default())
     }
 
+    /// An empty store whose time is that of a clock.
+    #[must_use]
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self::attached(Arc::new(Shared { clock: Some(clock), ..Shared::default() }))
+    }
+
     /// Another handle on the same data. Workers of a dropped handle are dead.
     #[must_use]
     pub fn another(&self) -> Self {
@@ -88,7 +120,14 @@ impl MemoryStore {
             handles.1.insert(handle, Arc::downgrade(&hint));
             handle
         };
-        Self { shared, handle, hint }
+        Self { shared, handle, hint, claims: AtomicU64::new(0), reaped: AtomicU64::new(0) }
+    }
+
+    /// Declares a worker dead while its handle lives, as when its process was stopped for longer than a lease lasts.
+    pub fn forget(&self, worker: &WorkerId) {
+        if let Some(worker) = lock(&self.shared.workers).get_mut(worker) {
+            worker.gone = true;
+        }
     }
 
     /// Breaks what is stored, to see whether it is noticed.
@@ -103,15 +142,32 @@ impl MemoryStore {
         }
     }
 
+    fn is_alive(&self, worker: &Worker) -> bool {
+        !worker.gone && lock(&self.shared.handles).1.contains_key(&worker.handle)
+    }
+
     fn dead_workers(&self) -> BTreeSet<WorkerId> {
-        let alive: BTreeSet<u64> = lock(&self.shared.handles).1.keys().copied().collect();
         let workers = lock(&self.shared.workers);
-        workers.iter().filter(|(_, worker)| !alive.contains(&worker.handle)).map(|(id, _)| id.clone()).collect()
+        workers.iter().filter(|(_, worker)| !self.is_alive(worker)).map(|(id, _)| id.clone()).collect()
     }
 
     fn workers_alive(&self) -> u64 {
-        let dead = self.dead_workers().len();
-        (lock(&self.shared.workers).len() - dead) as u64
+        lock(&self.shared.workers).values().filter(|worker| self.is_alive(worker)).count() as u64
+    }
+
+    fn rows_of_workers(&self) -> Vec<WorkerRow> {
+        let workers = lock(&self.shared.workers);
+        let row = |(id, worker): (&WorkerId, &Worker)| WorkerRow {
+            id: id.clone(),
+            registration: worker.registration.clone(),
+            load: worker.load,
+            seen_at: worker.seen_at,
+            is_alive: self.is_alive(worker),
+            runs: self.read(|data| data.runs.values().filter(|row| row.owner.as_ref() == Some(id)).count() as u64),
+        };
+        let mut rows: Vec<_> = workers.iter().map(row).collect();
+        rows.sort_by_key(|row| !row.is_alive);
+        rows
     }
 
     fn read<T>(&self, read: impl FnOnce(&Data) -> T) -> T {
@@ -122,6 +178,7 @@ impl MemoryStore {
     fn write<T>(&self, write: impl FnOnce(&mut Data) -> T) -> T {
         let (answer, woke) = {
             let mut data = lock(&self.shared.data);
+            data.now = self.shared.now();
             let answer = write(&mut data);
             (answer, std::mem::take(&mut data.woke))
         };
@@ -131,15 +188,44 @@ impl MemoryStore {
         answer
     }
 
-    fn mark(&self, change: impl FnOnce(&mut BTreeSet<Mark>)) -> Result<(), StoreError> {
+    fn mark(&self, change: impl Fn(&mut BTreeSet<Mark>)) -> Result<(), StoreError> {
         let mut workers = lock(&self.shared.workers);
-        match workers.values_mut().find(|worker| worker.handle == self.handle) {
-            Some(worker) => {
-                change(&mut worker.marks);
-                Ok(())
-            }
-            None => Err(StoreError::Invalid("this process has not joined the store".into())),
+        let mine = workers.values_mut().filter(|worker| worker.handle == self.handle && !worker.gone);
+        match mine.map(|worker| change(&mut worker.marks)).count() {
+            0 => Err(StoreError::Invalid("this process has not joined the store".into())),
+            _ => Ok(()),
         }
+    }
+
+    fn beat_now(&self, worker: &WorkerId, load: Load) -> Beat {
+        let now = self.shared.now();
+        let mut workers = lock(&self.shared.workers);
+        let mine = workers.get_mut(worker).filter(|worker| worker.handle == self.handle && !worker.gone);
+        let is_alive = mine.is_some();
+        if let Some(worker) = mine {
+            (worker.load, worker.seen_at) = (load, now);
+        }
+        Beat { now, is_alive, again_ms: BEAT_MS }
+    }
+
+    fn leave_now(&self, worker: &WorkerId) -> Result<(), StoreError> {
+        match lock(&self.shared.workers).get_mut(worker).filter(|worker| worker.handle == self.handle) {
+            Some(mine) => mine.gone = true,
+            None => return Err(StoreError::Invalid(format!("`{worker}` is no worker of this process"))),
+        }
+        self.write(|data| data.leave(worker));
+        Ok(())
+    }
+
+    fn took_back(&self, reaped: &Reaped) {
+        self.reaped.fetch_add(reaped.runs + reaped.quarantined.len() as u64, Ordering::Relaxed);
+    }
+
+    fn fence_now(&self, reason: &Name) -> u64 {
+        for worker in lock(&self.shared.workers).values_mut() {
+            worker.gone = true;
+        }
+        self.write(|data| data.fence(reason))
     }
 }
 
@@ -148,11 +234,40 @@ fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
 }
 
 impl Store for MemoryStore {
-    fn join(&self) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
+    fn join(&self, registration: Registration) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
         let mut workers = lock(&self.shared.workers);
         let id = WorkerId(format!("memory-{}", workers.len() + 1).into());
-        workers.insert(id.clone(), Worker { handle: self.handle, marks: BTreeSet::new() });
+        let (load, seen_at) = (Load::default(), self.shared.now());
+        let worker = Worker { handle: self.handle, marks: BTreeSet::new(), registration, load, seen_at, gone: false };
+        workers.insert(id.clone(), worker);
         ready(Ok(id))
+    }
+
+    fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
+        ready(Ok(self.beat_now(&worker, load)))
+    }
+
+    fn is_current(&self, worker: &WorkerId) -> bool {
+        lock(&self.shared.workers).get(worker).is_some_and(|worker| worker.handle == self.handle && !worker.gone)
+    }
+
+    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>> {
+        ready(self.leave_now(&worker))
+    }
+
+    fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>> {
+        let dead = self.dead_workers();
+        let reaped = self.write(|data| {
+            let reaped = data.reap(&dead, None);
+            data.woke |= reaped.runs > 0;
+            reaped
+        });
+        self.took_back(&reaped);
+        ready(Ok(reaped))
+    }
+
+    fn workers(&self) -> BoxFuture<'_, Result<Vec<WorkerRow>, StoreError>> {
+        ready(Ok(self.rows_of_workers()))
     }
 
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -169,11 +284,22 @@ impl Store for MemoryStore {
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
         let dead = self.dead_workers();
-        ready(Ok(self.write(|data| data.claim(&claim, &dead))))
+        if dead.contains(&claim.worker) {
+            return ready(Ok(Vec::new()));
+        }
+        let (leases, reaped) = self.write(|data| data.claim(&claim, &dead));
+        self.claims.fetch_add(leases.len() as u64, Ordering::Relaxed);
+        self.took_back(&reaped);
+        ready(Ok(leases))
     }
 
-    fn take_over(&self, run: RunId, worker: WorkerId) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
-        ready(Ok(self.write(|data| data.take_over(&run, &worker))))
+    fn take_over(
+        &self,
+        run: RunId,
+        worker: WorkerId,
+        expected: Option<Status>,
+    ) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
+        ready(Ok(self.write(|data| data.take_over(&run, &worker, expected))))
     }
 
     fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
@@ -184,8 +310,16 @@ impl Store for MemoryStore {
         ready(self.write(|data| data.commit(commit)))
     }
 
-    fn was_committed(&self, run: RunId, op: crate::store::OpId) -> BoxFuture<'_, Result<bool, StoreError>> {
+    fn was_committed(&self, run: RunId, op: OpId) -> BoxFuture<'_, Result<bool, StoreError>> {
         ready(Ok(self.read(|data| data.was_committed(&run, op))))
+    }
+
+    fn requeue(&self, run: RunId) -> BoxFuture<'_, Result<bool, StoreError>> {
+        ready(Ok(self.write(|data| data.requeue(&run))))
+    }
+
+    fn fence(&self, reason: Name) -> BoxFuture<'_, Result<u64, StoreError>> {
+        ready(Ok(self.fence_now(&reason)))
     }
 
     fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -233,6 +367,18 @@ impl Store for MemoryStore {
         }
     }
 
+    fn object(&self, kind: Name, key: Name) -> BoxFuture<'_, Result<Option<Object>, StoreError>> {
+        ready(Ok(self.read(|data| data.object(kind, key))))
+    }
+
+    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Object>, StoreError>> {
+        ready(Ok(self.read(|data| data.objects(&kind, after.as_ref(), limit))))
+    }
+
+    fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>> {
+        ready(Ok(self.write(|data| data.put_object(put))))
+    }
+
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {
         ready(Ok(self.read(|data| data.journal(&run, after, limit))))
     }
@@ -259,7 +405,8 @@ impl Store for MemoryStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         let workers = self.workers_alive();
-        ready(Ok(Stats { workers, ..self.read(Data::stats) }))
+        let (claims, reaped) = (self.claims.load(Ordering::Relaxed), self.reaped.load(Ordering::Relaxed));
+        ready(Ok(Stats { workers, claims, reaped, ..self.read(Data::stats) }))
     }
 
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {

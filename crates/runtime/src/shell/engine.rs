@@ -13,7 +13,7 @@ use windlass_ports::clock::Clock;
 use windlass_ports::compile::Compiler;
 use windlass_ports::model::Model;
 use windlass_ports::policy::Policy;
-use windlass_ports::store::{Lease, OpId, Store, StoreError, WorkerId};
+use windlass_ports::store::{Lease, OpId, Registration, Store, StoreError, WorkerId};
 use windlass_ports::tool::Catalog;
 
 use super::observe::{Failpoint, Observer, Point};
@@ -233,7 +233,7 @@ impl Core {
 
     /// This process as a worker.
     pub(super) async fn worker(&self) -> Result<&WorkerId, StoreError> {
-        self.worker.get_or_try_init(|| self.parts.store.join()).await
+        self.worker.get_or_try_init(|| self.parts.store.join(Registration::default())).await
     }
 
     /// A name for a commit.

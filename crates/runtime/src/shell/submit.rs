@@ -57,6 +57,9 @@ pub enum SubmitError {
         /// The id.
         run_id: RunId,
     },
+    /// Too many runs of its tenant wait for a worker.
+    #[error("the queue is full")]
+    Full,
     /// The id cannot be a caller's.
     #[error("`{run_id}` cannot be the id of a new run: {source}")]
     Id {
@@ -119,9 +122,10 @@ impl Engine {
         self.core.programs.keep(digest, program);
         parts.store.put_bundle(digest, bytes).await?;
         let input = start.input.clone();
-        match parts.store.create(NewRun { start, at: parts.clock.now() }).await? {
+        match parts.store.create(NewRun::new(start, parts.clock.now())).await? {
             Created::New => Ok(Submitted { run_id: id, existing: None }),
             Created::Exists(head) if head.input == input.digest() => Ok(Submitted { run_id: id, existing: Some(head) }),
+            Created::Full => Err(SubmitError::Full),
             Created::Exists(_) => Err(SubmitError::Conflict { run_id: id }),
         }
     }
@@ -142,7 +146,7 @@ impl Engine {
                 if head.owner.as_ref().is_none_or(|owner| *owner == worker) {
                     continue;
                 }
-                if let Some(lease) = core.parts.store.take_over(head.id.clone(), worker.clone()).await? {
+                if let Some(lease) = core.parts.store.take_over(head.id.clone(), worker.clone(), None).await? {
                     core.orphan(lease);
                     taken += 1;
                 }
@@ -170,7 +174,8 @@ impl Engine {
             return Err(not_failed());
         }
         let worker = patiently(core, || core.worker()).await?.clone();
-        let lease = core.parts.store.take_over(run.clone(), worker.clone()).await?.ok_or_else(not_failed)?;
+        let lease = core.parts.store.take_over(run.clone(), worker.clone(), Some(Status::Failed));
+        let lease = lease.await?.ok_or_else(not_failed)?;
         self.decide_alone(lease, Input::Retry).await
     }
 

@@ -196,7 +196,8 @@ impl Worker {
     fn claim(&self, room: usize, now: Timestamp) -> Option<Claiming> {
         let slots = Arc::clone(&self.core.claim_slots);
         let permits = slots.try_acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX)).ok()?;
-        let claim = Claim { worker: self.id.clone(), limit: room, within: self.resting.scope().within(), now };
+        let within = self.resting.scope().within();
+        let claim = Claim { within, ..Claim::any(self.id.clone(), room, now) };
         let core = Arc::clone(&self.core);
         Some(Box::pin(async move {
             let leases = patiently(&core, || core.parts.store.claim(claim.clone())).await;

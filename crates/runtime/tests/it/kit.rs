@@ -202,6 +202,7 @@ impl Kit {
         let initial = states[0].name.clone();
         let states: IndexMap<Name, State> = states.into_iter().map(|state| (state.name.clone(), state)).collect();
         let machine = Machine {
+            placement: windlass_core::machine::Placement::default(),
             key: name.into(),
             name: name.into(),
             spec_version: "4.2".into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use windlass_core::contract::{Class, Idempotency};
 use windlass_core::run::Status;
-use windlass_ports::store::{Store, WorkerId};
+use windlass_ports::store::{Registration, Store, WorkerId};
 use windlass_runtime::{Driven, Scope, Stop};
 
 use crate::kit::{Kit, acting, answer, contract, done, output, report, tree};
@@ -233,7 +233,9 @@ async fn a_failed_run_tries_again() {
 #[tokio::test(start_paused = true)]
 async fn workers_of_one_store_have_names_of_their_own() {
     let kit = Kit::new();
-    let (one, two): (WorkerId, WorkerId) =
-        (kit.store.join().await.expect("one"), kit.store.another().join().await.expect("two"));
+    let (one, two): (WorkerId, WorkerId) = (
+        kit.store.join(Registration::default()).await.expect("one"),
+        kit.store.another().join(Registration::default()).await.expect("two"),
+    );
     assert_ne!(one, two);
 }

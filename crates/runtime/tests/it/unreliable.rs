@@ -6,14 +6,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use windlass_core::audit;
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{
-    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
-    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
+    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
+    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
 };
 
 /// What happens to the next commit.
@@ -88,8 +90,48 @@ fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Store for Unreliable {
-    fn join(&self) -> Answer<'_, WorkerId> {
-        self.asked().join()
+    fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
+        self.asked().join(registration)
+    }
+
+    fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
+        self.asked().beat(worker, load)
+    }
+
+    fn is_current(&self, worker: &WorkerId) -> bool {
+        self.inner.is_current(worker)
+    }
+
+    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
+        self.asked().leave(worker)
+    }
+
+    fn reap(&self) -> Answer<'_, Reaped> {
+        self.asked().reap()
+    }
+
+    fn workers(&self) -> Answer<'_, Vec<WorkerRow>> {
+        self.asked().workers()
+    }
+
+    fn requeue(&self, run: RunId) -> Answer<'_, bool> {
+        self.asked().requeue(run)
+    }
+
+    fn fence(&self, reason: Name) -> Answer<'_, u64> {
+        self.asked().fence(reason)
+    }
+
+    fn object(&self, kind: Name, key: Name) -> Answer<'_, Option<Object>> {
+        self.asked().object(kind, key)
+    }
+
+    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Answer<'_, Vec<Object>> {
+        self.asked().objects(kind, after, limit)
+    }
+
+    fn put_object(&self, put: Put) -> Answer<'_, bool> {
+        self.asked().put_object(put)
     }
 
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
@@ -111,8 +153,8 @@ impl Store for Unreliable {
         self.asked().claim(claim)
     }
 
-    fn take_over(&self, run: RunId, worker: WorkerId) -> Answer<'_, Option<Lease>> {
-        self.asked().take_over(run, worker)
+    fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Answer<'_, Option<Lease>> {
+        self.asked().take_over(run, worker, expected)
     }
 
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {

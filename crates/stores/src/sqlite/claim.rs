@@ -1,10 +1,17 @@
 //! Who holds a run: claiming, taking over, letting go.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rusqlite::{Row, params};
 use windlass_core::ids::RunId;
+use windlass_core::run::Status;
 use windlass_ports::store::{Claim, Keep, Lease, StoreError, WorkerId};
 
-use super::tx::{FAILED, FINAL, Trouble, Tx, count, int};
+use super::tx::{FINAL, Told, Trouble, Tx, count, int};
+
+/// Runs whose time has come that one claim puts into the queue, at least: so many workers claim so little at a time
+/// that they would not keep up.
+const WAKE_MIN: usize = 64;
 
 /// A run that can be taken.
 struct Free {
@@ -13,18 +20,36 @@ struct Free {
     epoch: i64,
     /// The worker whose calls no decision has dealt with yet.
     lost: Option<i64>,
+    strikes: u32,
+    ready: Option<i64>,
 }
+
+/// Columns of [`Free::read`].
+const FREE: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready";
 
 impl Free {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let id = RunId::stored(row.get_ref(1)?.as_str()?);
-        Ok(Self { key: row.get(0)?, id, epoch: row.get(2)?, lost: row.get(3)? })
+        let (lost, strikes, ready) = (row.get(3)?, row.get(4)?, row.get(5)?);
+        Ok(Self { key: row.get(0)?, id, epoch: row.get(2)?, lost, strikes, ready })
     }
 }
 
+/// What a claim may take of one class.
+struct Class<'a> {
+    priority: i64,
+    pools: &'a [i64],
+    /// Tenants that may have no more, or only so many.
+    bounds: &'a BTreeMap<i64, usize>,
+}
+
 impl Tx<'_> {
-    pub(super) fn claim(&mut self, claim: &Claim, own: &[WorkerId]) -> Result<Vec<Lease>, Trouble> {
-        let within = match &claim.within {
+    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Vec<Lease>, Trouble> {
+        let worker = match self.claimant(&claim.worker)? {
+            Some(worker) => worker,
+            None => return Ok(Vec::new()),
+        };
+        let tree = match &claim.within {
             None => None,
             Some(root) => {
                 let sql = "SELECT key FROM runs WHERE id = ?1 AND root IS NULL";
@@ -34,19 +59,27 @@ impl Tx<'_> {
                 }
             }
         };
-        let mut leases = self.orphans(claim, within, own)?;
-        let room = claim.limit.saturating_sub(leases.len());
-        let mut free = self.queued(within, room)?;
-        if free.len() < room {
-            free.extend(self.due(within, int(claim.now.0), room - free.len())?);
+        let told = self.told;
+        let mut waked = count_of(self.reap(tree)?.runs);
+        waked += self.wake(tree, int(claim.now.0), claim.limit.max(WAKE_MIN))?;
+        let free = match tree {
+            Some(root) => self.first(root, claim.limit)?,
+            None => self.deal(claim)?,
+        };
+        // Whoever claims takes what it woke; what it leaves is for others.
+        self.told = if waked > free.len() { Told { here: true, elsewhere: true } } else { told };
+        self.tally.claims += free.len() as u64;
+        free.into_iter().map(|run| self.take(run, worker)).collect()
+    }
+
+    /// The key of a worker that claims; none when it was voided.
+    fn claimant(&mut self, worker: &WorkerId) -> Result<Option<i64>, Trouble> {
+        let sql = "SELECT key, fenced FROM workers WHERE id = ?1";
+        match self.row(sql, [&*worker.0], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))? {
+            Some((_, true)) => Ok(None),
+            Some((key, false)) => Ok(Some(key)),
+            None => self.worker_key_or_new(worker).map(Some),
         }
-        if !free.is_empty() {
-            let worker = self.worker_key_or_new(&claim.worker)?;
-            for run in free {
-                leases.push(self.take(run, worker)?);
-            }
-        }
-        Ok(leases)
     }
 
     /// Gives a run to a worker. The one it was lost by stays known until a decision has dealt with its calls: whoever
@@ -57,87 +90,202 @@ impl Tx<'_> {
         self.run(sql, params![run.lost, worker, epoch, run.key])?;
         let taken_from = run.lost.map(|lost| self.worker_name(lost)).transpose()?;
         self.known.runs.insert(run.id.clone(), run.key);
-        Ok(Lease { run: run.id, epoch: count(epoch), taken_from })
+        Ok(Lease { run: run.id, epoch: count(epoch), taken_from, strikes: run.strikes })
     }
 
-    /// Runs whose owner is dead. Looks at each other owner once, however many runs it holds.
-    fn orphans(&mut self, claim: &Claim, within: Option<i64>, own: &[WorkerId]) -> Result<Vec<Lease>, Trouble> {
-        let mut leases = Vec::new();
-        let mut after = 0;
-        while leases.len() < claim.limit {
-            let next = "SELECT owner FROM runs WHERE owner > ?1 ORDER BY owner LIMIT 1";
-            let Some(owner) = self.row(next, [after], |row| row.get::<_, i64>(0))? else { break };
-            after = owner;
-            if self.alive.contains(&owner) {
-                continue;
-            }
-            let name = self.worker_name(owner)?;
-            if own.contains(&name) || !self.workers.is_dead(&name) {
-                self.alive.push(owner);
-                continue;
-            }
-            // A run that was taken after its end, to be tried again, is over as before.
-            self.run("UPDATE runs SET owner = NULL WHERE owner = ?1 AND status >= ?2", [owner, FINAL])?;
-            let sql = "SELECT key, id, epoch, coalesce(lost, owner) FROM runs WHERE owner = ?1 AND (?2 IS NULL OR key = ?2 OR root = ?2) \
-                 ORDER BY key LIMIT ?3";
-            let room = int((claim.limit - leases.len()) as u64);
-            let free = self.rows(sql, params![owner, within, room], Free::read)?;
-            if !free.is_empty() {
-                let worker = self.worker_key_or_new(&claim.worker)?;
-                for run in free {
-                    leases.push(self.take(run, worker)?);
-                }
-            }
-        }
-        Ok(leases)
-    }
-
-    fn queued(&mut self, within: Option<i64>, limit: usize) -> Result<Vec<Free>, Trouble> {
-        let limit = int(limit as u64);
-        match within {
+    /// Puts runs whose time has come into the queue, and tells how many.
+    fn wake(&mut self, tree: Option<i64>, now: i64, most: usize) -> Result<usize, Trouble> {
+        let most = int(most as u64);
+        let due = match tree {
             None => {
-                let sql = "SELECT key, id, epoch, coalesce(lost, owner) FROM runs WHERE ready IS NOT NULL ORDER BY ready LIMIT ?1";
-                self.rows(sql, [limit], Free::read)
+                let sql = "SELECT key FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
+                self.rows(sql, [now, most], |row| row.get::<_, i64>(0))?
             }
             Some(root) => {
-                let sql = "SELECT key, id, epoch, lost FROM runs WHERE key = ?1 AND ready IS NOT NULL LIMIT ?2";
-                let mut free = self.rows(sql, [root, limit], Free::read)?;
-                let sql = "SELECT key, id, epoch, lost FROM runs WHERE root = ?1 AND ready IS NOT NULL \
-                     ORDER BY ready LIMIT ?2";
-                let room = limit - int(free.len() as u64);
-                if room > 0 {
-                    free.extend(self.rows(sql, [root, room], Free::read)?);
-                }
-                Ok(free)
+                let sql = "SELECT key, wake_at FROM runs WHERE key = ?1 AND wake_at <= ?2 UNION ALL \
+                     SELECT key, wake_at FROM runs WHERE root = ?1 AND wake_at <= ?2 ORDER BY wake_at, key LIMIT ?3";
+                self.rows(sql, [root, now, most], |row| row.get::<_, i64>(0))?
             }
+        };
+        for run in &due {
+            let place = self.place();
+            self.run("UPDATE runs SET ready = ?1, wake_at = NULL WHERE key = ?2", [place, *run])?;
         }
+        Ok(due.len())
     }
 
-    fn due(&mut self, within: Option<i64>, now: i64, limit: usize) -> Result<Vec<Free>, Trouble> {
+    /// The first of a tree.
+    fn first(&mut self, root: i64, limit: usize) -> Result<Vec<Free>, Trouble> {
         let limit = int(limit as u64);
-        match within {
-            None => {
-                let sql = "SELECT key, id, epoch, coalesce(lost, owner) FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
-                self.rows(sql, [now, limit], Free::read)
-            }
-            Some(root) => {
-                let sql = "SELECT key, id, epoch, lost, wake_at FROM runs WHERE key = ?1 AND wake_at <= ?2 \
-                     UNION ALL SELECT key, id, epoch, lost, wake_at FROM runs WHERE root = ?1 AND wake_at <= ?2 \
-                     ORDER BY wake_at LIMIT ?3";
-                self.rows(sql, [root, now, limit], Free::read)
-            }
+        let sql = format!("{FREE} FROM runs WHERE key = ?1 AND ready IS NOT NULL LIMIT ?2");
+        let top = self.rows(&sql, [root, limit], Free::read)?;
+        let sql = format!("{FREE} FROM runs WHERE root = ?1 AND ready IS NOT NULL ORDER BY ready, key LIMIT ?2");
+        let room = limit - int(top.len() as u64);
+        let mut free = top;
+        if room > 0 {
+            free.extend(self.rows(&sql, [root, room], Free::read)?);
         }
+        Ok(free)
     }
 
-    pub(super) fn take_over(&mut self, run: &RunId, worker: &WorkerId) -> Result<Option<Lease>, Trouble> {
-        let sql = "SELECT key, id, epoch, coalesce(lost, owner), status FROM runs WHERE id = ?1";
-        let found = self.row(sql, [run.as_str()], |row| Ok((Free::read(row)?, row.get::<_, i64>(4)?)))?;
-        match found {
-            Some((free, status)) if status < FINAL || status == FAILED => {
-                let worker = self.worker_key_or_new(worker)?;
-                Ok(Some(self.take(free, worker)?))
+    /// Pools in which runs wait.
+    pub(super) fn waiting_pools(&mut self) -> Result<Vec<i64>, Trouble> {
+        let sql = "WITH RECURSIVE found (pool) AS ( \
+             SELECT (SELECT min(pool) FROM runs WHERE ready IS NOT NULL) UNION ALL \
+             SELECT (SELECT min(pool) FROM runs WHERE pool > found.pool AND ready IS NOT NULL) FROM found \
+             WHERE found.pool IS NOT NULL) SELECT pool FROM found WHERE pool IS NOT NULL";
+        self.rows(sql, [], |row| row.get(0))
+    }
+
+    /// Some of each tenant in turn, class after class.
+    fn deal(&mut self, claim: &Claim) -> Result<Vec<Free>, Trouble> {
+        let waiting = self.waiting_pools()?;
+        let pools = match claim.pools.is_empty() {
+            true => waiting,
+            false => {
+                let wanted = claim.pools.iter().map(|pool| self.name_key(pool)).collect::<Result<Vec<_>, _>>()?;
+                waiting.into_iter().filter(|pool| wanted.contains(&Some(*pool))).collect()
             }
-            Some(_) | None => Ok(None),
+        };
+        let mut dealt = Vec::new();
+        if pools.is_empty() {
+            return Ok(dealt);
+        }
+        let mut bounds = match claim.tenant_held_max {
+            Some(most) => self.bounds(most)?,
+            None => BTreeMap::new(),
+        };
+        let most = claim.tenant_held_max.map_or(usize::MAX, |most| most as usize);
+        for place in 0..3 {
+            let priority = if claim.lowest_first { 2 - place } else { place };
+            let room = claim.limit - dealt.len();
+            let class = Class { priority, pools: &pools, bounds: &bounds };
+            let of_class = if room > 0 { self.deal_class(&class, most, room)? } else { Vec::new() };
+            for (tenant, run) in of_class {
+                let left = bounds.entry(tenant).or_insert(most);
+                *left = left.saturating_sub(1);
+                dealt.push(run);
+            }
+        }
+        Ok(dealt)
+    }
+
+    /// How many more each tenant that holds something may hold.
+    fn bounds(&mut self, most: u32) -> Result<BTreeMap<i64, usize>, Trouble> {
+        let sql = "SELECT tenant, count(*) FROM runs WHERE owner IS NOT NULL GROUP BY tenant";
+        let held = self.rows(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        Ok(held
+            .into_iter()
+            .map(|(tenant, held)| (tenant, (most as usize).saturating_sub(count_of(count(held)))))
+            .collect())
+    }
+
+    /// Some of each tenant of one class: as many of each as there is room for, then one of each until it is full.
+    fn deal_class(&mut self, class: &Class<'_>, most: usize, mut room: usize) -> Result<Vec<(i64, Free)>, Trouble> {
+        let mut turns: Vec<Turn> = Vec::new();
+        for tenant in self.tenants(class, room)? {
+            let left = class.bounds.get(&tenant).copied().unwrap_or(most);
+            if left > 0 {
+                turns.push(Turn { tenant, left, after: (i64::MIN, 0) });
+            }
+        }
+        let mut dealt = Vec::new();
+        let Ok(place) = usize::try_from(class.priority) else { return Ok(dealt) };
+        while room > 0 && !turns.is_empty() {
+            let share = (room / turns.len()).max(1);
+            let mut next = Vec::new();
+            for mut turn in turns {
+                let wanted = share.min(turn.left).min(room);
+                if wanted == 0 {
+                    continue;
+                }
+                let runs = self.of_tenant(class, &turn, wanted)?;
+                self.known.turns[place] = turn.tenant;
+                room -= runs.len();
+                turn.left -= runs.len();
+                turn.after = runs.last().map_or((i64::MAX, i64::MAX), |run| (run.ready.unwrap_or_default(), run.key));
+                let is_empty = runs.len() < wanted;
+                dealt.extend(runs.into_iter().map(|run| (turn.tenant, run)));
+                if !is_empty && turn.left > 0 {
+                    next.push(turn);
+                }
+            }
+            turns = next;
+        }
+        Ok(dealt)
+    }
+
+    /// Tenants that wait in a class, from the one after the last that was served. Of those that may have more, as many
+    /// as there is room for.
+    fn tenants(&mut self, class: &Class<'_>, room: usize) -> Result<Vec<i64>, Trouble> {
+        let place = usize::try_from(class.priority).unwrap_or_default();
+        let last = self.known.turns.get(place).copied().unwrap_or_default();
+        let full = class.bounds.values().filter(|left| **left == 0).count();
+        let limit = int((room + full) as u64);
+        let mut found = (BTreeSet::new(), BTreeSet::new());
+        for pool in class.pools {
+            found.0.extend(self.tenants_between(*pool, class.priority, (last, i64::MAX), limit)?);
+        }
+        for pool in class.pools {
+            if last > 0 && found.0.len() < room + full {
+                found.1.extend(self.tenants_between(*pool, class.priority, (0, last), limit)?);
+            }
+        }
+        Ok(found.0.into_iter().chain(found.1).take(room + full).collect())
+    }
+
+    fn tenants_between(
+        &mut self,
+        pool: i64,
+        priority: i64,
+        (after, to): (i64, i64),
+        limit: i64,
+    ) -> Result<Vec<i64>, Trouble> {
+        let sql = "WITH RECURSIVE found (tenant) AS ( \
+             SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > ?3 AND ready IS NOT NULL) \
+             UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > found.tenant \
+             AND ready IS NOT NULL) FROM found WHERE found.tenant < ?4) \
+             SELECT tenant FROM found WHERE tenant <= ?4 LIMIT ?5";
+        self.rows(sql, [pool, priority, after, to, limit], |row| row.get(0))
+    }
+
+    /// The next runs of a tenant, of all pools.
+    fn of_tenant(&mut self, class: &Class<'_>, turn: &Turn, limit: usize) -> Result<Vec<Free>, Trouble> {
+        let sql = format!(
+            "{FREE} FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 AND (ready, key) > (?4, ?5) \
+             ORDER BY ready, key LIMIT ?6"
+        );
+        let mut free = Vec::new();
+        for pool in class.pools {
+            let wanted = params![pool, class.priority, turn.tenant, turn.after.0, turn.after.1, int(limit as u64)];
+            free.extend(self.rows(&sql, wanted, Free::read)?);
+        }
+        if class.pools.len() > 1 {
+            free.sort_by_key(|run| (run.ready, run.key));
+            free.truncate(limit);
+        }
+        Ok(free)
+    }
+
+    pub(super) fn take_over(
+        &mut self,
+        run: &RunId,
+        worker: &WorkerId,
+        expected: Option<Status>,
+    ) -> Result<Option<Lease>, Trouble> {
+        let Some(head) = super::read::head(self.connection, run)? else { return Ok(None) };
+        let takable = !head.status.is_final() || head.status == Status::Failed;
+        if !takable || expected.is_some_and(|expected| expected != head.status) {
+            return Ok(None);
+        }
+        if head.quarantine.is_some() {
+            self.run("UPDATE runs SET quarantine = NULL, strikes = 0 WHERE id = ?1", [run.as_str()])?;
+        }
+        let worker = self.worker_key_or_new(worker)?;
+        let sql = format!("{FREE} FROM runs WHERE id = ?1");
+        match self.row(&sql, [run.as_str()], Free::read)? {
+            Some(free) => self.take(free, worker).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -158,7 +306,7 @@ impl Tx<'_> {
         let (ready, wake_at) = match keep {
             _ if status >= FINAL => (None, None),
             Keep::Park { .. } if pending == 0 => (None, wake_at),
-            Keep::Park { .. } | Keep::HandBack | Keep::Hold | Keep::End => (Some(self.next_ready()?), None),
+            Keep::Park { .. } | Keep::HandBack | Keep::Hold | Keep::End => (Some(self.next_ready()), None),
         };
         self.run(
             "UPDATE runs SET owner = NULL, ready = ?1, wake_at = ?2 WHERE key = ?3",
@@ -167,4 +315,17 @@ impl Tx<'_> {
         self.known.runs.remove(&lease.run);
         Ok(())
     }
+}
+
+/// A tenant whose turn comes.
+struct Turn {
+    tenant: i64,
+    /// How many more it may have.
+    left: usize,
+    /// Place and key of the last run it got.
+    after: (i64, i64),
+}
+
+fn count_of(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

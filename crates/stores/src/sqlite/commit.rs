@@ -3,25 +3,27 @@
 //! An ordinary step is two statements: the guarded change of the hot row, and one journal row that has its audit rows
 //! with it. The guard comes first; what fails it writes nothing.
 
+use std::collections::BTreeMap;
+
 use rusqlite::params;
-use windlass_core::ids::{Digest, RunId};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::run::{Start, Status};
-use windlass_ports::store::{Committed, Created, Keep, OpId, StoreError};
+use windlass_ports::store::{Committed, Created, Keep, OpId, POOL_DEFAULT, Priority, StoreError};
 
 use super::read;
-use super::request::{Creation, Step};
-use super::tx::{Trouble, Tx, count, int, status_code};
+use super::request::{Creation, Step, encode};
+use super::tx::{Parent, Told, Trouble, Tx, class_code, count, int, status_code};
 
 /// The step of a run that its worker goes on with, when its inbox is empty: no index changes.
 const HOLD: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
+     bundle = ?7, updated_at = ?8, lost = NULL, strikes = 0 WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
 /// The same, when its worker lets it go.
 const LET_GO: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL, owner = NULL, ready = ?13, wake_at = ?14 \
+     bundle = ?7, updated_at = ?8, lost = NULL, strikes = 0, owner = NULL, ready = ?13, wake_at = ?14 \
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
 /// The same, whatever the inbox has.
 const ANY: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL, owner = ?13, ready = ?14, wake_at = ?15, pending = ?16 \
+     bundle = ?7, updated_at = ?8, lost = NULL, strikes = 0, owner = ?13, ready = ?14, wake_at = ?15, pending = ?16 \
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12";
 const JOURNAL: &str = "INSERT INTO journal (run, version, op, record, blobs, audit) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
@@ -42,11 +44,20 @@ impl Tx<'_> {
     }
 
     pub(super) fn create(&mut self, creation: &Creation) -> Result<Created, Trouble> {
-        if self.insert(creation)? {
+        let full = match creation.queueing.queued_max {
+            Some(most) => self.is_full(&creation.start.scope.tenant, most)?,
+            None => false,
+        };
+        if !full && self.insert(creation)? {
             return Ok(Created::New);
         }
         match read::head(self.connection, &creation.start.id)? {
             Some(head) => Ok(Created::Exists(Box::new(head))),
+            None if full => {
+                self.parent_of(&creation.start)?;
+                self.root_of(&creation.start)?;
+                Ok(Created::Full)
+            }
             None => Err(StoreError::Corrupt(format!("`{}` can neither be made nor found", creation.start.id)).into()),
         }
     }
@@ -56,26 +67,105 @@ impl Tx<'_> {
         self.run_key(run)?.ok_or_else(|| Trouble::Refused(StoreError::Invalid(text())))
     }
 
+    fn root_of(&mut self, start: &Start) -> Result<Option<i64>, Trouble> {
+        if start.root == start.id { Ok(None) } else { self.above(start, &start.root).map(Some) }
+    }
+
+    /// The parent of a run to be created; children of one commit share it.
+    fn parent_of(&mut self, start: &Start) -> Result<Option<Parent>, Trouble> {
+        let Some(parent) = &start.parent else { return Ok(None) };
+        if let Some((_, known)) = self.parent.as_ref().filter(|(id, _)| *id == parent.run) {
+            return Ok(Some(known.clone()));
+        }
+        let sql = "SELECT key, pool, priority, tags FROM runs JOIN starts ON starts.run = runs.key WHERE id = ?1";
+        let found = self.row(sql, [parent.run.as_str()], |row| {
+            Ok(Parent { key: row.get(0)?, pool: row.get(1)?, priority: row.get(2)?, tags: row.get(3)? })
+        })?;
+        match found {
+            Some(found) => {
+                self.parent = Some((parent.run.clone(), found.clone()));
+                Ok(Some(found))
+            }
+            None => self.above(start, &parent.run).map(|_| None),
+        }
+    }
+
     /// Writes a run into the queue, unless there is one of its name. Tells whether it did.
     fn insert(&mut self, creation: &Creation) -> Result<bool, Trouble> {
-        let start = &creation.start;
-        let parent = start.parent.as_ref().map(|parent| self.above(start, &parent.run)).transpose()?;
-        let root = if start.root == start.id { None } else { Some(self.above(start, &start.root)?) };
-        let ready = self.next_ready()?;
+        let (start, queueing) = (&creation.start, &creation.queueing);
+        let parent = self.parent_of(start)?;
+        let root = self.root_of(start)?;
+        let pool = match (&queueing.pool, &parent) {
+            (Some(pool), _) => self.name_key_or_new(pool)?,
+            (None, Some(parent)) => parent.pool,
+            (None, None) => self.name_key_or_new(&POOL_DEFAULT.into())?,
+        };
+        let priority = match (queueing.priority, &parent) {
+            (None, Some(parent)) => parent.priority,
+            (own, _) => class_code(own.unwrap_or(Priority::Normal)),
+        };
+        let tenant = self.name_key_or_new(&start.scope.tenant)?;
+        let wake_at = queueing.not_before.filter(|then| *then > creation.at).map(|then| int(then.0));
+        let ready = if wake_at.is_none() { Some(self.next_ready()) } else { None };
         let at = int(creation.at.0);
-        let sql = "INSERT INTO runs (id, parent, root, status, step, version, epoch, ready, pending, tokens, \
-             cost_micros, bundle, updated_at) VALUES (?1, ?2, ?3, ?4, 0, 0, 0, ?5, 0, 0, 0, ?6, ?7) \
-             ON CONFLICT (id) DO NOTHING";
+        let sql = "INSERT INTO runs (id, pool, priority, tenant, parent, root, status, step, version, epoch, ready, \
+             wake_at, pending, tokens, cost_micros, bundle, updated_at, strikes) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, ?8, ?9, 0, 0, 0, ?10, ?11, 0) ON CONFLICT (id) DO NOTHING";
         let running = status_code(Status::Running);
-        if self.run(sql, params![start.id.as_str(), parent, root, running, ready, start.bundle.0, at])? == 0 {
+        let above = parent.as_ref().map(|parent| parent.key);
+        let (id, bundle) = (start.id.as_str(), start.bundle.0);
+        let row = params![id, pool, priority, tenant, above, root, running, ready, wake_at, bundle, at];
+        if self.run(sql, row)? == 0 {
             return Ok(false);
         }
+        // A worker that sleeps until the next timer has to look again.
+        self.told = Told { here: true, elsewhere: true };
         let key = self.connection.last_insert_rowid();
-        let sql = "INSERT INTO starts (run, machine, tenant, depth, input, created_at, start) \
+        let tags = self.tag(key, creation, parent.and_then(|parent| parent.tags))?;
+        let sql = "INSERT INTO starts (run, machine, depth, input, created_at, tags, start) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        let (machine, tenant) = (&*start.machine_name, &*start.scope.tenant);
-        self.run(sql, params![key, machine, tenant, start.depth, start.input.digest().0, at, creation.packed])?;
+        let (machine, input) = (&*start.machine_name, start.input.digest().0);
+        self.run(sql, params![key, machine, start.depth, input, at, tags, creation.packed])?;
         Ok(true)
+    }
+
+    /// Writes the tags of a run, and gives them back as they are stored with its start.
+    fn tag(&mut self, run: i64, creation: &Creation, above: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Trouble> {
+        let own = &creation.queueing.tags;
+        let mut tags: BTreeMap<Name, Name> = above.as_deref().map(read::tags).transpose()?.unwrap_or_default();
+        tags.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+        for (key, value) in &tags {
+            self.run("INSERT INTO tags (key, value, run) VALUES (?1, ?2, ?3)", params![&**key, &**value, run])?;
+        }
+        Ok(match (tags.is_empty(), own.is_empty()) {
+            (true, _) => None,
+            (false, true) => above,
+            (false, false) => Some(encode(&tags)?),
+        })
+    }
+
+    /// Whether a tenant has this many runs in the queue.
+    fn is_full(&mut self, tenant: &Name, most: u32) -> Result<bool, Trouble> {
+        let Some(tenant) = self.name_key(tenant)? else { return Ok(most == 0) };
+        let mut room = i64::from(most);
+        for pool in self.waiting_pools()? {
+            for class in 0..3 {
+                let sql = "SELECT count(*) FROM (SELECT 1 FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 \
+                     AND ready IS NOT NULL LIMIT ?4)";
+                let found = self.row(sql, [pool, class, tenant, room], |row| row.get::<_, i64>(0))?;
+                room -= found.unwrap_or_default();
+            }
+        }
+        Ok(room <= 0)
+    }
+
+    /// The pool of a run whose next step asks for another one.
+    fn move_run(&mut self, step: &Step, run: i64) -> Result<(), Trouble> {
+        if let Some(pool) = &step.head.pool {
+            let pool = self.name_key_or_new(pool)?;
+            self.run("UPDATE runs SET pool = ?1 WHERE key = ?2", [pool, run])?;
+        }
+        Ok(())
     }
 
     pub(super) fn commit(&mut self, step: &Step) -> Result<Committed, Trouble> {
@@ -124,7 +214,7 @@ impl Tx<'_> {
         let (epoch, at, bundle) = (int(step.lease.epoch), int(step.at.0), &head.bundle.0);
         let fate = match step.keep {
             Keep::Hold => None,
-            keep => Some(self.fate(keep, false)?),
+            keep => Some(self.fate(keep, false)),
         };
         let changed = match &fate {
             None => self.run(
@@ -158,6 +248,7 @@ impl Tx<'_> {
         for child in &step.children {
             self.insert(child)?;
         }
+        self.move_run(step, run)?;
         self.close_waits(step, run)?;
         Ok(Some(Committed::Applied { held: fate.is_none(), inbox: false }))
     }
@@ -175,6 +266,7 @@ impl Tx<'_> {
         for child in &step.children {
             self.insert(child)?;
         }
+        self.move_run(step, run)?;
         self.close_waits(step, run)?;
         let ends = step.keep == Keep::End;
         for message in &step.messages {
@@ -196,7 +288,7 @@ impl Tx<'_> {
             self.run("UPDATE inbox SET input = NULL WHERE run = ?1 AND input IS NOT NULL", [run])?;
             pending = 0;
         }
-        let fate = self.fate(step.keep, pending > 0)?;
+        let fate = self.fate(step.keep, pending > 0);
         let head = &step.head;
         let changed = self.run(
             ANY,
@@ -225,15 +317,15 @@ impl Tx<'_> {
         Ok(Committed::Applied { held: fate.held, inbox: pending > 0 })
     }
 
-    fn fate(&mut self, keep: Keep, has_inbox: bool) -> Result<Fate, Trouble> {
+    fn fate(&mut self, keep: Keep, has_inbox: bool) -> Fate {
         let gone = Fate { held: false, ready: None, wake_at: None };
-        Ok(match keep {
+        match keep {
             Keep::Hold => Fate { held: true, ..gone },
             Keep::Park { .. } if has_inbox => Fate { held: true, ..gone },
             Keep::Park { wake_at } => Fate { wake_at: wake_at.map(|at| int(at.0)), ..gone },
-            Keep::HandBack => Fate { ready: Some(self.next_ready()?), ..gone },
+            Keep::HandBack => Fate { ready: Some(self.next_ready()), ..gone },
             Keep::End => gone,
-        })
+        }
     }
 
     /// Everything of a decision that is only ever added: journal, audit rows, snapshot, blobs.

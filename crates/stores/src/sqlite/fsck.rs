@@ -30,12 +30,17 @@ const RULES: &[(&str, &str)] = &[
     (
         "liveness",
         "SELECT id, 'the inbox has something and the run is not in the queue' FROM runs \
-         WHERE status < ?1 AND owner IS NULL AND ready IS NULL AND pending > 0",
+         WHERE status < ?1 AND owner IS NULL AND ready IS NULL AND quarantine IS NULL AND pending > 0",
     ),
     (
         "liveness",
-        "SELECT id, 'nothing will ever wake the run' FROM runs WHERE status < ?1 AND status NOT IN (?2, ?3, ?4) \
-         AND owner IS NULL AND ready IS NULL AND wake_at IS NULL AND pending = 0 \
+        "SELECT id, 'the run is quarantined and held, in the queue, due or over' FROM runs WHERE quarantine IS NOT NULL \
+         AND (owner IS NOT NULL OR ready IS NOT NULL OR wake_at IS NOT NULL OR status >= ?1)",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'nothing will ever wake the run' FROM runs WHERE status < ?1 AND status NOT IN (?2, ?3) \
+         AND quarantine IS NULL AND owner IS NULL AND ready IS NULL AND wake_at IS NULL AND pending = 0 \
          AND NOT EXISTS (SELECT 1 FROM waits WHERE waits.run = runs.key) \
          AND NOT EXISTS (SELECT 1 FROM runs AS child WHERE child.root = coalesce(runs.root, runs.key) \
              AND child.parent = runs.key AND child.status < ?1)",
@@ -68,8 +73,20 @@ const RULES: &[(&str, &str)] = &[
         "SELECT NULL, 'rows of `' || what || '` belong to run ' || run || ', which does not exist' FROM ( \
          SELECT DISTINCT 'starts' AS what, run FROM starts UNION SELECT DISTINCT 'journal', run FROM journal \
          UNION SELECT DISTINCT 'snapshots', run FROM snapshots UNION SELECT DISTINCT 'waits', run FROM waits \
-         UNION SELECT DISTINCT 'inbox', run FROM inbox UNION SELECT DISTINCT 'blob_uses', run FROM blob_uses) \
+         UNION SELECT DISTINCT 'inbox', run FROM inbox UNION SELECT DISTINCT 'blob_uses', run FROM blob_uses \
+         UNION SELECT DISTINCT 'tags', run FROM tags) \
          WHERE run NOT IN (SELECT key FROM runs)",
+    ),
+    (
+        "orphan",
+        "SELECT id, 'its pool or its tenant has no name' FROM runs \
+         WHERE pool NOT IN (SELECT key FROM names) OR tenant NOT IN (SELECT key FROM names)",
+    ),
+    (
+        "integrity",
+        "SELECT id, 'its tags are not those it is found by' FROM runs JOIN starts ON starts.run = runs.key \
+         WHERE coalesce((SELECT count(*) FROM json_each(CAST(starts.tags AS TEXT))), 0) \
+            <> (SELECT count(*) FROM tags WHERE tags.run = runs.key)",
     ),
     (
         "blob",
@@ -110,9 +127,9 @@ fn integrity(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(),
 }
 
 fn ask(connection: &Connection, rule: &str, sql: &str, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let holds = [Status::Paused, Status::Attention, Status::Quarantined].map(status_code);
+    let holds = [Status::Paused, Status::Attention].map(status_code);
     let mut statement = connection.prepare(sql).map_err(failed)?;
-    let all = [FINAL, holds[0], holds[1], holds[2]];
+    let all = [FINAL, holds[0], holds[1]];
     let used = all.into_iter().take(statement.parameter_count());
     let rows = statement
         .query_map(rusqlite::params_from_iter(used), |row| {
@@ -226,6 +243,7 @@ fn payloads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), 
         ("snapshot", "SELECT id, bytes FROM snapshots JOIN runs ON key = run"),
         ("input", "SELECT runs.id, input FROM inbox JOIN runs ON key = run WHERE input IS NOT NULL"),
         ("signal", "SELECT NULL, data FROM signals WHERE data IS NOT NULL"),
+        ("object", "SELECT NULL, bytes FROM objects"),
     ] {
         let mut statement = connection.prepare(sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;

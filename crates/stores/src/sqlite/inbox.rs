@@ -12,16 +12,17 @@ use crate::pack::{pack, unpack};
 
 impl Tx<'_> {
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, Trouble> {
-        let sql = "SELECT key, status, owner, ready FROM runs WHERE id = ?1";
+        let sql = "SELECT key, status, owner, ready, quarantine IS NOT NULL FROM runs WHERE id = ?1";
         let found = self.row(sql, [delivery.to.as_str()], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
                 row.get::<_, i64>(1)?,
                 row.get::<_, Option<i64>>(2)?,
                 row.get::<_, Option<i64>>(3)?,
+                row.get::<_, bool>(4)?,
             ))
         })?;
-        let Some((run, status, owner, ready)) = found else { return Ok(Delivered::NotFound) };
+        let Some((run, status, owner, ready, quarantined)) = found else { return Ok(Delivered::NotFound) };
         if status >= FINAL {
             return Ok(Delivered::Finished);
         }
@@ -33,10 +34,13 @@ impl Tx<'_> {
                 self.run("UPDATE runs SET pending = pending + 1 WHERE key = ?1", [run])?;
                 self.told = Told { here: true, elsewhere: self.told.elsewhere || !self.is_own(owner) };
             }
+            None if quarantined => {
+                self.run("UPDATE runs SET pending = pending + 1 WHERE key = ?1", [run])?;
+            }
             None => {
                 let ready = match ready {
                     Some(ready) => ready,
-                    None => self.next_ready()?,
+                    None => self.next_ready(),
                 };
                 self.told = Told { here: true, elsewhere: true };
                 let sql = "UPDATE runs SET pending = pending + 1, ready = ?2, wake_at = NULL WHERE key = ?1";

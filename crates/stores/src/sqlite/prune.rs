@@ -7,7 +7,7 @@ use windlass_core::time::Timestamp;
 use windlass_ports::store::{Pruned, Retention, StoreError};
 
 use super::failed;
-use super::read::seconds_now;
+use super::read::{self, seconds_now};
 use super::tx::{FINAL, Trouble, Tx, count};
 
 /// A bundle stored this recently may be about to get its first run.
@@ -15,7 +15,7 @@ const BUNDLE_KEPT_SECONDS: i64 = 3_600;
 
 /// Keys of the roots of trees that may go, oldest first.
 pub(super) fn candidates(connection: &Connection, retention: &Retention) -> Result<Vec<i64>, StoreError> {
-    let sql = "SELECT trees.key, trees.ended_at, starts.machine FROM \
+    let sql = "SELECT trees.key, trees.ended_at, starts.machine, starts.tags FROM \
          (SELECT coalesce(root, key) AS key, max(updated_at) AS ended_at, min(status) AS least FROM runs GROUP BY 1) \
          AS trees JOIN starts ON starts.run = trees.key WHERE trees.least >= ?1 ORDER BY trees.key DESC";
     let mut statement = connection.prepare(sql).map_err(failed)?;
@@ -30,7 +30,8 @@ pub(super) fn candidates(connection: &Connection, retention: &Retention) -> Resu
         *place += 1;
         let surplus = retention.keep_per_machine.is_none_or(|keep| *place > keep);
         let old = retention.ended_before.is_none_or(|before| ended_at < before);
-        if wanted && surplus && old {
+        let tags: Option<Vec<u8>> = row.get(3).map_err(failed)?;
+        if wanted && surplus && old && read::has_tags(tags.as_deref(), &retention.tags)? {
             keys.push(row.get(0).map_err(failed)?);
         }
     }
@@ -107,6 +108,7 @@ impl Tx<'_> {
             "DELETE FROM waits WHERE run = ?1",
             "DELETE FROM inbox WHERE run = ?1",
             "DELETE FROM blob_uses WHERE run = ?1",
+            "DELETE FROM tags WHERE run = ?1",
             "DELETE FROM starts WHERE run = ?1",
             "DELETE FROM runs WHERE key = ?1",
         ] {

@@ -1,5 +1,6 @@
 //! Everything that only reads, on a connection of its own.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::types::ToSql;
@@ -10,23 +11,42 @@ use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Head, InboxItem, JournalRow, Page, Query, Stats, StoreError, Stored, WaitRow, WorkerId};
+use windlass_ports::store::{
+    Depth, Head, InboxItem, JournalRow, Object, Page, Priority, Query, Stats, StoreError, Stored, WaitRow, WorkerId,
+};
 
 use super::failed;
-use super::tx::{count, int, status_code};
+use super::tx::{FRONT, count, int, status_code};
 use crate::pack::{is_primed, unpack, unpack_primed};
 
-/// Columns of [`head_of`], in its order.
-const HEAD: &str = "SELECT runs.key, runs.id, runs.status, runs.state, runs.step, runs.version, runs.epoch, \
-     runs.ready, runs.wake_at, runs.tokens, runs.cost_micros, runs.bundle, runs.updated_at, workers.id, parents.id, \
-     roots.id, starts.machine, starts.tenant, starts.depth, starts.input, starts.created_at FROM runs \
+/// The status that is shown: that of `Quarantined`, of `Queued`, or the last decided one.
+const WORD: &str = "CASE WHEN runs.quarantine IS NOT NULL THEN 5 \
+     WHEN runs.ready IS NOT NULL OR (runs.version = 0 AND runs.owner IS NULL) THEN 0 ELSE runs.status END";
+
+/// Columns of [`head_of`], in its order, after [`WORD`].
+const HEAD: &str = "runs.key, runs.id, runs.state, runs.step, runs.version, runs.epoch, \
+     runs.wake_at, runs.tokens, runs.cost_micros, runs.bundle, runs.updated_at, workers.id, parents.id, \
+     roots.id, starts.machine, tenants.name, starts.depth, starts.input, starts.created_at, pools.name, \
+     runs.priority, starts.tags, runs.strikes, runs.quarantine FROM runs \
      JOIN starts ON starts.run = runs.key \
+     JOIN names AS pools ON pools.key = runs.pool \
+     JOIN names AS tenants ON tenants.key = runs.tenant \
      LEFT JOIN workers ON workers.key = runs.owner \
      LEFT JOIN runs AS parents ON parents.key = runs.parent \
      LEFT JOIN runs AS roots ON roots.key = runs.root";
 
+fn heads(filter: &str) -> String {
+    format!("SELECT {WORD}, {HEAD} {filter}")
+}
+
 fn damaged(what: &str, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("{what} cannot be read: {error}"))
+}
+
+/// The present.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// Seconds since the Unix epoch.
@@ -42,37 +62,69 @@ fn optional_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Name>>
     Ok(row.get_ref(column)?.as_str_or_null()?.map(Name::from))
 }
 
+fn unreadable(column: usize, error: StoreError) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
+}
+
 fn head_of(row: &Row<'_>) -> rusqlite::Result<Head> {
     let number = |column: usize| row.get::<_, i64>(column).map(count);
-    let id = RunId::stored(row.get_ref(1)?.as_str()?);
-    let is_ready = row.get::<_, Option<i64>>(7)?.is_some();
-    let status = usize::try_from(row.get::<_, i64>(2)?).ok().and_then(|place| Status::ALL.get(place).copied());
+    let place = |column: usize| row.get::<_, i64>(column).map(|place| usize::try_from(place).unwrap_or(usize::MAX));
+    let outside = |column: usize| row.get(column).map(|code| rusqlite::Error::IntegralValueOutOfRange(column, code));
+    let id = RunId::stored(row.get_ref(2)?.as_str()?);
     let run = |name: Name| RunId::stored(&name);
+    let tags = match row.get_ref(22)?.as_blob_or_null()? {
+        Some(bytes) => tags(bytes).map_err(|error| unreadable(22, error))?,
+        None => BTreeMap::new(),
+    };
     Ok(Head {
-        status: match status {
-            Some(status) if !is_ready => status,
-            Some(_) => Status::Queued,
-            None => return Err(rusqlite::Error::IntegralValueOutOfRange(2, row.get(2)?)),
+        status: match Status::ALL.get(place(0)?) {
+            Some(status) => *status,
+            None => return Err(outside(0)?),
         },
         state: optional_name(row, 3)?,
         step: number(4)?,
         version: number(5)?,
         epoch: number(6)?,
-        wake_at: row.get::<_, Option<i64>>(8)?.map(|at| Timestamp(count(at))),
-        tokens: number(9)?,
-        cost_micros: number(10)?,
-        bundle: Digest(row.get(11)?),
-        updated_at: Timestamp(number(12)?),
-        owner: optional_name(row, 13)?.map(WorkerId),
-        parent: optional_name(row, 14)?.map(run),
-        root: optional_name(row, 15)?.map_or_else(|| id.clone(), run),
-        machine: name(row, 16)?,
-        tenant: name(row, 17)?,
-        depth: row.get(18)?,
-        input: Digest(row.get(19)?),
-        created_at: Timestamp(number(20)?),
+        wake_at: row.get::<_, Option<i64>>(7)?.map(|at| Timestamp(count(at))),
+        tokens: number(8)?,
+        cost_micros: number(9)?,
+        bundle: Digest(row.get(10)?),
+        updated_at: Timestamp(number(11)?),
+        owner: optional_name(row, 12)?.map(WorkerId),
+        parent: optional_name(row, 13)?.map(run),
+        root: optional_name(row, 14)?.map_or_else(|| id.clone(), run),
+        machine: name(row, 15)?,
+        tenant: name(row, 16)?,
+        depth: row.get(17)?,
+        input: Digest(row.get(18)?),
+        created_at: Timestamp(number(19)?),
+        pool: name(row, 20)?,
+        priority: match Priority::ALL.get(place(21)?) {
+            Some(priority) => *priority,
+            None => return Err(outside(21)?),
+        },
+        tags,
+        strikes: row.get(23)?,
+        quarantine: optional_name(row, 24)?,
         id,
     })
+}
+
+/// Tags as stored.
+pub(super) fn tags(bytes: &[u8]) -> Result<BTreeMap<Name, Name>, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| damaged("tags", &error))
+}
+
+/// Whether stored tags have all of these.
+pub(super) fn has_tags(stored: Option<&[u8]>, wanted: &[(Name, Option<Name>)]) -> Result<bool, StoreError> {
+    if wanted.is_empty() {
+        return Ok(true);
+    }
+    let stored = stored.map(tags).transpose()?.unwrap_or_default();
+    let has = |key: &Name, value: &Option<Name>| {
+        stored.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+    };
+    Ok(wanted.iter().all(|(key, value)| has(key, value)))
 }
 
 /// A run at a glance.
@@ -81,8 +133,8 @@ pub(super) fn head(connection: &Connection, run: &RunId) -> Result<Option<Head>,
 }
 
 fn keyed_head(connection: &Connection, run: &RunId) -> Result<Option<(i64, Head)>, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{HEAD} WHERE runs.id = ?1")).map_err(failed)?;
-    statement.query_row([run.as_str()], |row| Ok((row.get(0)?, head_of(row)?))).optional().map_err(failed)
+    let mut statement = connection.prepare_cached(&heads("WHERE runs.id = ?1")).map_err(failed)?;
+    statement.query_row([run.as_str()], |row| Ok((row.get(1)?, head_of(row)?))).optional().map_err(failed)
 }
 
 /// The key of a run.
@@ -229,48 +281,87 @@ pub(super) fn waits(connection: &Connection, run: &RunId, tree: bool) -> Result<
     Ok(waits)
 }
 
-/// Runs, newest first.
-pub(super) fn list(connection: &Connection, query: &Query) -> Result<Page, StoreError> {
-    let mut clauses = Vec::new();
-    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut add = |clause: String, value: Box<dyn ToSql>| {
-        values.push(value);
-        clauses.push(clause.replace('?', &format!("?{}", values.len())));
-    };
+/// The conditions of a list, and the values in them.
+#[derive(Default)]
+struct Filter {
+    clauses: Vec<String>,
+    values: Vec<Box<dyn ToSql>>,
+}
+
+impl Filter {
+    /// Adds a condition; each `?` in it is the value.
+    fn add(&mut self, clause: &str, value: impl ToSql + 'static) {
+        self.values.push(Box::new(value));
+        self.clauses.push(clause.replace('?', &format!("?{}", self.values.len())));
+    }
+
+    /// Only runs with a tag. Looks at runs before the cursor only, since lists are read page by page.
+    fn add_tag(&mut self, key: &str, value: Option<&Name>, before: i64) {
+        self.values.push(Box::new(key.to_owned()));
+        let mut clause =
+            format!("runs.key IN (SELECT run FROM tags WHERE run < {before} AND key = ?{}", self.values.len());
+        if let Some(value) = value {
+            self.values.push(Box::new(value.to_string()));
+            clause.push_str(&format!(" AND value = ?{}", self.values.len()));
+        }
+        clause.push(')');
+        self.clauses.push(clause);
+    }
+}
+
+/// What a query asks for; none when nothing can match.
+fn filter(connection: &Connection, query: &Query) -> Result<Option<Filter>, StoreError> {
+    let mut filter = Filter::default();
+    let mut before = i64::MAX;
     if let Some(text) = &query.cursor {
-        let cursor: i64 =
-            text.parse().map_err(|_| StoreError::Invalid(format!("`{text}` is not a cursor of this store")))?;
-        add("runs.key < ?".into(), Box::new(cursor));
+        before = text.parse().map_err(|_| StoreError::Invalid(format!("`{text}` is not a cursor of this store")))?;
+        filter.add("runs.key < ?", before);
     }
     if let Some(machine) = &query.machine {
-        add("starts.machine = ?".into(), Box::new(machine.to_string()));
+        filter.add("starts.machine = ?", machine.to_string());
     }
-    for (run, column) in [(&query.parent, "parent"), (&query.root, "root")] {
-        let Some(run) = run else { continue };
-        let key = if column == "root" { root_key_of(connection, run)? } else { key_of(connection, run)? };
-        let Some(key) = key else { return Ok(Page::default()) };
-        if column == "root" {
-            add("(runs.root = ? OR runs.key = ?)".into(), Box::new(key));
-        } else {
-            let root = "(SELECT coalesce(root, key) FROM runs WHERE key = ?)";
-            add(format!("(runs.root = {root} AND runs.parent = ?)"), Box::new(key));
+    if let Some(parent) = &query.parent {
+        let Some(key) = key_of(connection, parent)? else { return Ok(None) };
+        let root = "(SELECT coalesce(root, key) FROM runs WHERE key = ?)";
+        filter.add(&format!("(runs.root = {root} AND runs.parent = ?)"), key);
+    }
+    if let Some(root) = &query.root {
+        let Some(key) = root_key_of(connection, root)? else { return Ok(None) };
+        filter.add("(runs.root = ? OR runs.key = ?)", key);
+    }
+    for (name, column) in [(&query.tenant, "tenant"), (&query.pool, "pool")] {
+        if let Some(name) = name {
+            filter.add(&format!("runs.{column} = (SELECT key FROM names WHERE name = ?)"), name.to_string());
         }
+    }
+    for (key, value) in &query.tags {
+        filter.add_tag(key, value.as_ref(), before);
+    }
+    if let Some(from) = query.created_from {
+        filter.add("starts.created_at >= ?", int(from.0));
+    }
+    if let Some(before) = query.created_before {
+        filter.add("starts.created_at < ?", int(before.0));
     }
     if !query.statuses.is_empty() {
         let codes: Vec<_> = query.statuses.iter().map(|status| status_code(*status).to_string()).collect();
-        let queued = query.statuses.contains(&Status::Queued);
-        let ready = if queued { "OR runs.ready IS NOT NULL" } else { "" };
-        clauses.push(format!("((runs.ready IS NULL AND runs.status IN ({})) {ready})", codes.join(", ")));
+        filter.clauses.push(format!("({WORD}) IN ({})", codes.join(", ")));
     }
     if query.roots_only {
-        clauses.push("runs.parent IS NULL".into());
+        filter.clauses.push("runs.parent IS NULL".into());
     }
+    Ok(Some(filter))
+}
+
+/// Runs, newest first.
+pub(super) fn list(connection: &Connection, query: &Query) -> Result<Page, StoreError> {
+    let Some(Filter { clauses, values }) = filter(connection, query)? else { return Ok(Page::default()) };
     let filter = if clauses.is_empty() { String::new() } else { format!("WHERE {}", clauses.join(" AND ")) };
     let limit = int((query.limit as u64).saturating_add(1));
-    let sql = format!("{HEAD} {filter} ORDER BY runs.key DESC LIMIT {limit}");
+    let sql = heads(&format!("{filter} ORDER BY runs.key DESC LIMIT {limit}"));
     let mut statement = connection.prepare(&sql).map_err(failed)?;
     let values = rusqlite::params_from_iter(values.iter());
-    let found = statement.query_map(values, |row| Ok((row.get::<_, i64>(0)?, head_of(row)?))).map_err(failed)?;
+    let found = statement.query_map(values, |row| Ok((row.get::<_, i64>(1)?, head_of(row)?))).map_err(failed)?;
     let mut found = found.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let more = found.len() > query.limit;
     found.truncate(query.limit);
@@ -320,13 +411,79 @@ pub(super) fn bundled_at(connection: &Connection, digest: Digest) -> Result<Opti
 pub(super) fn stats(connection: &Connection) -> Result<Stats, StoreError> {
     let pragma = |text: &str| connection.query_row(text, [], |row| row.get::<_, i64>(0)).map(count).map_err(failed);
     let bytes = pragma("PRAGMA page_count")?.saturating_mul(pragma("PRAGMA page_size")?);
-    let sql = "SELECT CASE WHEN ready IS NULL THEN status ELSE ?1 END AS word, count(*) FROM runs GROUP BY word";
-    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let sql = format!("SELECT {WORD} AS word, count(*) FROM runs GROUP BY word");
+    let mut statement = connection.prepare(&sql).map_err(failed)?;
     let words = statement
-        .query_map(params![status_code(Status::Queued)], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+        .query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(failed)?;
     let word = |code: i64| usize::try_from(code).ok().and_then(|place| Status::ALL.get(place));
     let runs = words.into_iter().map(|(code, runs)| (word(code).map_or("?", |s| s.as_str()).to_owned(), count(runs)));
-    Ok(Stats { bytes, runs: runs.collect(), ..Stats::default() })
+    Ok(Stats { bytes, runs: runs.collect(), queue: depths(connection)?, ..Stats::default() })
+}
+
+/// Runs in the queue by pool and class.
+fn depths(connection: &Connection) -> Result<Vec<Depth>, StoreError> {
+    let sql = "SELECT names.name, priority, count(*), min(CASE WHEN ready < 0 THEN ready + ?1 ELSE ready END) \
+         FROM runs JOIN names ON names.key = runs.pool WHERE ready IS NOT NULL GROUP BY pool, priority \
+         ORDER BY names.name, priority";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let rows = statement.query_map([FRONT], |row| {
+        let class: i64 = row.get(1)?;
+        let priority = usize::try_from(class).ok().and_then(|place| Priority::ALL.get(place).copied());
+        Ok(Depth {
+            pool: name(row, 0)?,
+            priority: priority.ok_or(rusqlite::Error::IntegralValueOutOfRange(1, class))?,
+            runs: row.get(2).map(count)?,
+            oldest: Timestamp(row.get(3).map(count)? / 1_000),
+        })
+    });
+    rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)
+}
+
+/// How many runs each worker holds.
+pub(super) fn held(connection: &Connection) -> Result<BTreeMap<WorkerId, u64>, StoreError> {
+    let sql = "SELECT workers.id, count(*) FROM runs JOIN workers ON workers.key = runs.owner \
+         WHERE owner IS NOT NULL GROUP BY owner";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let rows = statement.query_map([], |row| Ok((WorkerId(name(row, 0)?), row.get(1).map(count)?)));
+    rows.and_then(Iterator::collect::<Result<BTreeMap<_, _>, _>>).map_err(failed)
+}
+
+/// Whether a worker was voided by a fence.
+pub(super) fn is_fenced(connection: &Connection, worker: &WorkerId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM workers WHERE id = ?1 AND fenced = 1";
+    connection.prepare_cached(sql).and_then(|mut found| found.exists([&*worker.0])).map_err(failed)
+}
+
+/// An object.
+pub(super) fn object(connection: &Connection, kind: &str, key: &str) -> Result<Option<Object>, StoreError> {
+    let sql = "SELECT key, revision, bytes FROM objects WHERE kind = ?1 AND key = ?2";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut found = statement.query([kind, key]).map_err(failed)?;
+    found.next().map_err(failed)?.map(object_of).transpose()
+}
+
+/// Objects of a kind, in the order of their keys.
+pub(super) fn objects(
+    connection: &Connection,
+    kind: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Object>, StoreError> {
+    let sql = "SELECT key, revision, bytes FROM objects WHERE kind = ?1 AND (?2 IS NULL OR key > ?2) \
+         ORDER BY key LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut found = statement.query(params![kind, after, int(limit as u64)]).map_err(failed)?;
+    let mut objects = Vec::new();
+    while let Some(row) = found.next().map_err(failed)? {
+        objects.push(object_of(row)?);
+    }
+    Ok(objects)
+}
+
+fn object_of(row: &Row<'_>) -> Result<Object, StoreError> {
+    let packed: Vec<u8> = row.get(2).map_err(failed)?;
+    let revision = row.get(1).map(count).map_err(failed)?;
+    Ok(Object { key: name(row, 0).map_err(failed)?, revision, bytes: unpack(&packed)? })
 }

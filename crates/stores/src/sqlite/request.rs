@@ -3,11 +3,11 @@
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
-use windlass_core::run::Start;
+use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
-    Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Signal,
-    Signalled, StoreError, WorkerId,
+    Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Queueing,
+    Reaped, Signal, Signalled, StoreError, WorkerId,
 };
 
 use crate::pack::{pack, pack_primed, pack_start};
@@ -17,11 +17,16 @@ use crate::pack::{pack, pack_primed, pack_start};
 pub(super) enum Request {
     PutBundle(Digest, Vec<u8>),
     Create(Box<Creation>),
-    Claim(Claim, Vec<WorkerId>),
-    TakeOver(RunId, WorkerId),
+    Claim(Claim),
+    TakeOver(RunId, WorkerId, Option<Status>),
     Commit(Box<Step>),
     WasCommitted(RunId, OpId),
     Release(Lease, WorkerId, Keep),
+    Leave(WorkerId),
+    Reap,
+    Requeue(RunId),
+    Fence(Name),
+    PutObject(Replacement),
     Deliver(Delivery),
     Signal(Signal),
     /// Trees by the keys of their roots; the flag says that nothing is to be removed.
@@ -38,7 +43,10 @@ pub(super) enum Answer {
     Created(Created),
     Leases(Vec<Lease>),
     Committed(Committed),
-    WasCommitted(bool),
+    /// Whether it is so, or was done.
+    Is(bool),
+    Reaped(Reaped),
+    Fenced(u64),
     Delivered(Delivered),
     Signalled(Signalled),
     Pruned(Pruned),
@@ -50,13 +58,23 @@ pub(super) enum Answer {
 pub(super) struct Creation {
     pub(super) start: Start,
     pub(super) at: Timestamp,
+    pub(super) queueing: Queueing,
     pub(super) packed: Vec<u8>,
+}
+
+/// A change of an object.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    pub(super) kind: Name,
+    pub(super) key: Name,
+    pub(super) expected: u64,
+    pub(super) packed: Option<Vec<u8>>,
 }
 
 impl Creation {
     pub(super) fn prepare(new: NewRun) -> Result<Self, StoreError> {
         let packed = pack_start(&encode(&new.start)?);
-        Ok(Self { start: new.start, at: new.at, packed })
+        Ok(Self { start: new.start, at: new.at, queueing: new.queueing, packed })
     }
 }
 

@@ -1,11 +1,12 @@
 //! One open transaction: the keys looked up in it, the statements counted, and who has to be told of it.
 
 use std::ops::ControlFlow;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
-use windlass_ports::store::{StoreError, WorkerId};
+use windlass_ports::store::{Priority, StoreError, WorkerId};
 
 use super::request::{Answer, Request};
 use super::workers::Workers;
@@ -36,6 +37,8 @@ pub(super) struct Tally {
     pub(super) commits: u64,
     pub(super) stale: u64,
     pub(super) statements: u64,
+    pub(super) claims: u64,
+    pub(super) reaped: u64,
 }
 
 /// Who has to be told when it is durable.
@@ -53,8 +56,32 @@ pub(super) struct Tx<'a> {
     pub(super) told: Told,
     /// Workers found alive in this transaction.
     pub(super) alive: Vec<i64>,
+    /// The parent that the children before had.
+    pub(super) parent: Option<(RunId, Parent)>,
     ran: u64,
-    last_ready: Option<i64>,
+}
+
+/// What a child has from its parent.
+#[derive(Clone)]
+pub(super) struct Parent {
+    pub(super) key: i64,
+    pub(super) pool: i64,
+    pub(super) priority: i64,
+    pub(super) tags: Option<Vec<u8>>,
+}
+
+/// Places of runs that were taken back from a worker are this much smaller, so that they come before all others.
+pub(super) const FRONT: i64 = 1 << 62;
+
+/// A class as stored, the one claimed first being 0.
+pub(super) fn class_code(priority: Priority) -> i64 {
+    Priority::ALL.iter().position(|known| *known == priority).map_or(-1, |place| place as i64)
+}
+
+/// Microseconds since the Unix epoch.
+fn micros_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or_default()
 }
 
 /// A number as stored. What is beyond 2^63-1 stands for the end of time or of counting, and stays there.
@@ -74,28 +101,35 @@ pub(super) fn status_code(status: Status) -> i64 {
 
 /// The first of the final ones, which are last.
 pub(super) const FINAL: i64 = 6;
-pub(super) const FAILED: i64 = 7;
 
 impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Connection, known: &'a mut Known, workers: &'a Workers) -> Self {
         let (tally, told) = (Tally::default(), Told::default());
-        Self { connection, known, workers, tally, told, alive: Vec::new(), ran: 0, last_ready: None }
+        Self { connection, known, workers, tally, told, alive: Vec::new(), parent: None, ran: 0 }
     }
 
     pub(super) fn perform(&mut self, request: &Request) -> Result<Answer, Trouble> {
+        self.parent = None;
         match request {
             Request::PutBundle(digest, packed) => self.put_bundle(*digest, packed).map(|()| Answer::Done),
             Request::Create(creation) => self.create(creation).map(Answer::Created),
-            Request::Claim(claim, own) => self.claim(claim, own).map(Answer::Leases),
-            Request::TakeOver(run, worker) => Ok(Answer::Leases(self.take_over(run, worker)?.into_iter().collect())),
+            Request::Claim(claim) => self.claim(claim).map(Answer::Leases),
+            Request::TakeOver(run, worker, expected) => {
+                Ok(Answer::Leases(self.take_over(run, worker, *expected)?.into_iter().collect()))
+            }
             Request::Commit(step) => {
                 self.ran = 0;
                 let committed = self.commit(step)?;
                 self.tally.statements += self.ran;
                 Ok(Answer::Committed(committed))
             }
-            Request::WasCommitted(run, op) => self.was_committed(run, *op).map(Answer::WasCommitted),
+            Request::WasCommitted(run, op) => self.was_committed(run, *op).map(Answer::Is),
             Request::Release(lease, worker, keep) => self.release(lease, worker, *keep).map(|()| Answer::Done),
+            Request::Leave(worker) => self.leave(worker).map(|()| Answer::Done),
+            Request::Reap => self.reap(None).map(Answer::Reaped),
+            Request::Requeue(run) => self.requeue(run).map(Answer::Is),
+            Request::Fence(reason) => self.fence(reason).map(Answer::Fenced),
+            Request::PutObject(put) => self.put_object(put).map(Answer::Is),
             Request::Deliver(delivery) => self.deliver(delivery).map(Answer::Delivered),
             Request::Signal(signal) => self.signal(signal).map(Answer::Signalled),
             Request::Prune(roots, dry_run) => self.prune(roots, *dry_run).map(Answer::Pruned),
@@ -164,18 +198,38 @@ impl<'a> Tx<'a> {
         Ok(key)
     }
 
-    /// The next place in the queue.
-    pub(super) fn next_ready(&mut self) -> Result<i64, Trouble> {
-        let last = match self.last_ready {
-            Some(last) => last,
-            None => {
-                let last = "SELECT ready FROM runs WHERE ready IS NOT NULL ORDER BY ready DESC LIMIT 1";
-                self.row(last, [], |row| row.get(0))?.unwrap_or_default()
-            }
-        };
-        self.last_ready = Some(last + 1);
+    /// The next place in the queue: the time, and later than all before it. Others are told.
+    pub(super) fn next_ready(&mut self) -> i64 {
         self.told = Told { here: true, elsewhere: true };
-        Ok(last + 1)
+        self.place()
+    }
+
+    /// The next place in the queue, of which nobody needs to be told.
+    pub(super) fn place(&mut self) -> i64 {
+        self.known.last_ready = micros_now().max(self.known.last_ready + 1);
+        self.known.last_ready
+    }
+
+    /// The key of a name.
+    pub(super) fn name_key(&mut self, name: &Name) -> Result<Option<i64>, Trouble> {
+        if let Some(key) = self.known.names.get(name) {
+            return Ok(Some(*key));
+        }
+        let found = self.row("SELECT key FROM names WHERE name = ?1", [&**name], |row| row.get(0))?;
+        if let Some(key) = found {
+            self.known.remember_name(name, key);
+        }
+        Ok(found)
+    }
+
+    pub(super) fn name_key_or_new(&mut self, name: &Name) -> Result<i64, Trouble> {
+        if let Some(key) = self.name_key(name)? {
+            return Ok(key);
+        }
+        self.run("INSERT INTO names (name) VALUES (?1)", [&**name])?;
+        let key = self.connection.last_insert_rowid();
+        self.known.remember_name(name, key);
+        Ok(key)
     }
 
     /// Whether the worker of this key belongs to this process.

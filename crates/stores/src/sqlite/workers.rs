@@ -4,21 +4,23 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Sent;
-use windlass_ports::store::{StoreError, WorkerId};
+use windlass_core::time::Timestamp;
+use windlass_ports::store::{Load, Registration, StoreError, WorkerId};
 
 use super::marks::{self, Marks};
+use super::request::encode;
 
 /// How long the file of a dead worker is kept for those who took over its runs and are about to ask.
 const KEPT: Duration = Duration::from_secs(3_600);
@@ -32,6 +34,31 @@ struct Mine {
     id: WorkerId,
     file: File,
     marks: Marks,
+    /// Its card, which says what it is and does.
+    card: File,
+    /// Where the load begins on the card.
+    load_at: u64,
+    /// Ends the thread that waits for hints.
+    closed: Arc<AtomicBool>,
+}
+
+/// What the files of a worker say about it.
+#[derive(Debug)]
+pub(super) struct Card {
+    pub(super) registration: Registration,
+    pub(super) load: Load,
+    pub(super) seen_at: Timestamp,
+}
+
+/// The load as it is on a card: always as long, so that it is overwritten in place.
+fn load_line(load: Load) -> String {
+    format!("{:>10} {:>10} {}\n", load.held, load.calls, u8::from(load.draining))
+}
+
+fn read_load(line: &str) -> Option<Load> {
+    let mut words = line.split_ascii_whitespace();
+    let (held, calls) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(Load { held, calls, draining: words.next()? == "1" })
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +75,6 @@ pub(super) struct Workers {
     peers: Mutex<Peers>,
     sender: Option<UnixDatagram>,
     hint: Arc<Notify>,
-    closed: Arc<AtomicBool>,
 }
 
 fn unavailable(what: &str, path: &Path, error: &io::Error) -> StoreError {
@@ -65,14 +91,7 @@ impl Workers {
         let mut dir = path.as_os_str().to_owned();
         dir.push(".workers");
         let sender = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)).ok();
-        Self {
-            dir: dir.into(),
-            mine: Mutex::default(),
-            peers: Mutex::default(),
-            sender,
-            hint,
-            closed: Arc::new(AtomicBool::new(false)),
-        }
+        Self { dir: dir.into(), mine: Mutex::default(), peers: Mutex::default(), sender, hint }
     }
 
     /// Makes the directory, for this user only.
@@ -95,7 +114,7 @@ impl Workers {
     }
 
     /// Becomes a worker: makes its file and locks it before anyone can see it.
-    pub(super) fn join(&self) -> Result<WorkerId, StoreError> {
+    pub(super) fn join(&self, registration: &Registration) -> Result<WorkerId, StoreError> {
         self.make_dir()?;
         let id = WorkerId(format!("w-{}", uuid::Uuid::now_v7().simple()).into());
         let (hidden, path) = (self.dir.join(format!(".{id}")), self.dir.join(&*id.0));
@@ -103,26 +122,84 @@ impl Workers {
         let file = open.map_err(|error| unavailable("make", &hidden, &error))?;
         file.lock().map_err(|error| unavailable("lock", &hidden, &error))?;
         let marks = Marks::begin(&file).map_err(|error| unavailable("write", &hidden, &error))?;
-        self.listen(&id);
+        let card_path = self.dir.join(format!("{id}.card"));
+        let (card, load_at) = write_card(&card_path, registration)?;
+        let closed = self.listen(&id);
         fs::rename(&hidden, &path).map_err(|error| unavailable("make", &path, &error))?;
-        locked(&self.mine).push(Mine { id: id.clone(), file, marks });
+        locked(&self.mine).push(Mine { id: id.clone(), file, marks, card, load_at, closed });
         Ok(id)
     }
 
     /// Waits for hints on a thread that sleeps in the kernel. Without a socket there are no hints, and nothing fails.
-    fn listen(&self, id: &WorkerId) {
+    fn listen(&self, id: &WorkerId) -> Arc<AtomicBool> {
+        let closed = Arc::new(AtomicBool::new(false));
         let Some(socket) = self.address(&format!("{id}.sock")).and_then(|path| UnixDatagram::bind(path).ok()) else {
-            return;
+            return closed;
         };
-        let (hint, closed) = (Arc::clone(&self.hint), Arc::clone(&self.closed));
+        let (hint, ended) = (Arc::clone(&self.hint), Arc::clone(&closed));
         let listener = move || {
             let mut byte = [0];
-            while socket.recv(&mut byte).is_ok() && !closed.load(Ordering::Acquire) {
+            while socket.recv(&mut byte).is_ok() && !ended.load(Ordering::Acquire) {
                 tell(&hint);
             }
         };
         // A process that cannot start a thread goes on without hints.
         let _without = std::thread::Builder::new().name("windlass-hints".into()).spawn(listener);
+        closed
+    }
+
+    /// Notes what a worker of this handle does. False when it is none.
+    pub(super) fn beat(&self, worker: &WorkerId, load: Load) -> bool {
+        let mine = locked(&self.mine);
+        let Some(mine) = mine.iter().find(|mine| mine.id == *worker) else { return false };
+        if let Err(error) = mine.card.write_all_at(load_line(load).as_bytes(), mine.load_at) {
+            tracing::debug!(%error, "the card of a worker is not up to date");
+        }
+        true
+    }
+
+    /// A worker of this handle ends: others see it dead from now on. False when it is none.
+    pub(super) fn leave(&self, worker: &WorkerId) -> bool {
+        let left = {
+            let mut mine = locked(&self.mine);
+            mine.iter().position(|mine| mine.id == *worker).map(|place| mine.remove(place))
+        };
+        left.map(|mine| self.close(&mine)).is_some()
+    }
+
+    /// Every worker of this handle ends.
+    pub(super) fn leave_all(&self) {
+        let all = std::mem::take(&mut *locked(&self.mine));
+        for mine in &all {
+            self.close(mine);
+        }
+    }
+
+    /// Ends the thread of a worker and removes its socket. Its file stays, for those who take over its runs.
+    fn close(&self, mine: &Mine) {
+        mine.closed.store(true, Ordering::Release);
+        let name = format!("{}.sock", mine.id);
+        if let (Some(sender), Some(path)) = (&self.sender, self.address(&name)) {
+            // Wakes the listener, which then ends; a full socket wakes it as well.
+            let _wake = sender.send_to(&[0], path);
+        }
+        let _later = fs::remove_file(self.dir.join(name));
+    }
+
+    /// What a worker says about itself; none when it says nothing that can be read.
+    pub(super) fn card(&self, worker: &WorkerId) -> Option<Card> {
+        self.opened(worker).ok()?;
+        let mut file = File::open(self.dir.join(format!("{worker}.card"))).ok()?;
+        let changed = file.metadata().and_then(|meta| meta.modified()).ok()?;
+        let seen_at = changed.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let (registration, load) = text.split_once('\n')?;
+        Some(Card {
+            registration: serde_json::from_str(registration).ok()?,
+            load: read_load(load).unwrap_or_default(),
+            seen_at: Timestamp(seen_at),
+        })
     }
 
     /// A path of a socket that is short enough: through an open directory when it is not.
@@ -165,7 +242,7 @@ impl Workers {
     }
 
     /// Ids of all workers that have a file.
-    fn all(&self) -> Vec<WorkerId> {
+    pub(super) fn all(&self) -> Vec<WorkerId> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         names.filter(|name| name.starts_with("w-") && !name.contains('.')).map(|name| WorkerId(name.into())).collect()
@@ -187,7 +264,7 @@ impl Workers {
 
     /// Removes the files of a worker.
     pub(super) fn forget(&self, worker: &WorkerId) {
-        for name in [worker.0.to_string(), format!("{worker}.sock")] {
+        for name in [worker.0.to_string(), format!("{worker}.sock"), format!("{worker}.card")] {
             // What cannot be removed now is removed another time.
             let _later = fs::remove_file(self.dir.join(name));
         }
@@ -258,16 +335,22 @@ fn tell(hint: &Notify) {
     hint.notify_one();
 }
 
+/// Makes the card of a worker; tells where its load begins.
+fn write_card(path: &Path, registration: &Registration) -> Result<(File, u64), StoreError> {
+    let mut text = encode(registration)?;
+    text.push(b'\n');
+    let load_at = text.len() as u64;
+    text.extend_from_slice(load_line(Load::default()).as_bytes());
+    let open = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
+    let card = open.map_err(|error| unavailable("make", path, &error))?;
+    card.write_all_at(&text, 0).map_err(|error| unavailable("write", path, &error))?;
+    Ok((card, load_at))
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.closed.store(true, Ordering::Release);
         for mine in locked(&self.mine).iter() {
-            let name = format!("{}.sock", mine.id);
-            if let (Some(sender), Some(path)) = (&self.sender, self.address(&name)) {
-                // Wakes the listener, which then ends; a full socket wakes it as well.
-                let _wake = sender.send_to(&[0], path);
-            }
-            let _later = fs::remove_file(self.dir.join(name));
+            self.close(mine);
         }
     }
 }

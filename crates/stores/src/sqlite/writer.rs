@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::{StoreError, WorkerId};
 
 use super::request::{Answer, Request};
@@ -45,13 +45,36 @@ pub(super) struct Counters {
     pub(super) statements: AtomicU64,
     pub(super) transactions: AtomicU64,
     pub(super) stale: AtomicU64,
+    pub(super) claims: AtomicU64,
+    pub(super) reaped: AtomicU64,
 }
+
+/// Names of pools and tenants that are remembered.
+const NAMES_MAX: usize = 4_096;
 
 /// Keys looked up before. Forgotten when a transaction fails, since it may have made them.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) runs: HashMap<RunId, i64>,
     pub(super) workers: HashMap<WorkerId, i64>,
+    pub(super) names: HashMap<Name, i64>,
+    /// The last place that was given out in the queue. Never forgotten.
+    pub(super) last_ready: i64,
+    /// Of each class, the tenant that was served last. Never forgotten.
+    pub(super) turns: [i64; 3],
+}
+
+impl Known {
+    pub(super) fn remember_name(&mut self, name: &Name, key: i64) {
+        if self.names.len() >= NAMES_MAX {
+            self.names.clear();
+        }
+        self.names.insert(name.clone(), key);
+    }
+
+    fn forget(&mut self) {
+        *self = Self { last_ready: self.last_ready, turns: self.turns, ..Self::default() };
+    }
 }
 
 pub(super) struct Writer {
@@ -97,7 +120,9 @@ impl Writer {
             Ok(())
         };
         connection.wal_hook(Some(hook)).map_err(failed)?;
-        let known = Known::default();
+        let last = "SELECT max(ready) FROM runs WHERE ready IS NOT NULL";
+        let last_ready: Option<i64> = connection.query_row(last, [], |row| row.get(0)).map_err(failed)?;
+        let known = Known { last_ready: last_ready.unwrap_or_default(), ..Known::default() };
         let (broken, copier) = (None, None);
         Ok(Self {
             connection,
@@ -194,7 +219,7 @@ impl Writer {
         let answers = match committed {
             Ok(answers) => answers,
             Err(trouble) => {
-                self.known = Known::default();
+                self.known.forget();
                 let failure = match trouble {
                     Trouble::Refused(error) => Failure::Request(error),
                     Trouble::Sql(error) => self.judge(error),
@@ -215,6 +240,8 @@ impl Writer {
         self.counters.commits.fetch_add(tally.commits, Ordering::Relaxed);
         self.counters.stale.fetch_add(tally.stale, Ordering::Relaxed);
         self.counters.statements.fetch_add(tally.statements, Ordering::Relaxed);
+        self.counters.claims.fetch_add(tally.claims, Ordering::Relaxed);
+        self.counters.reaped.fetch_add(tally.reaped, Ordering::Relaxed);
         self.counters.transactions.fetch_add(u64::from(tally.commits > 0), Ordering::Relaxed);
         if told.here {
             self.workers.tell(told.elsewhere);

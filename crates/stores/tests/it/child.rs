@@ -12,8 +12,8 @@ use windlass_core::run::{Parent, Start, Status, TenantScope};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::store::{
-    Claim, Commit, Committed, HeadUpdate, JournalRow, Keep, Lease, NewRun, OpId, Query, Store, StoreError, WaitRow,
-    WorkerId,
+    Claim, Commit, Committed, HeadUpdate, JournalRow, Keep, Lease, NewRun, OpId, Query, Registration, Store,
+    StoreError, WaitRow, WorkerId,
 };
 use windlass_stores::{Options, SqliteStore, Sync};
 
@@ -83,6 +83,7 @@ pub(crate) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
             tokens: 0,
             cost_micros: 0,
             bundle: Digest::of(b"bundle"),
+            pool: None,
         },
         record: JournalRow { version, bytes: format!("{worker} {version}").into_bytes(), blobs: Vec::new() },
         at: Timestamp(version),
@@ -125,7 +126,7 @@ fn rich(lease: &Lease, worker: &WorkerId, expected: u64, previous: Digest) -> Co
     let parent = Some(Parent { run: lease.run.clone(), awaited: true });
     let child = lease.run.child(version, 0);
     let start = Start { parent, root: lease.run.clone(), depth: 1, ..start(child.as_str()) };
-    commit.children = vec![NewRun { start, at: Timestamp(version) }];
+    commit.children = vec![NewRun::new(start, Timestamp(version))];
     commit
 }
 
@@ -134,12 +135,12 @@ async fn steps(path: &Path, sync: Sync, count: u64) {
     let acks = path.with_file_name("acks");
     let mut acks = std::fs::OpenOptions::new().create(true).append(true).open(acks).expect("a file for answers");
     let store = SqliteStore::open(path, Options { sync, ..Options::default() }).await.expect("it opens");
-    let worker = store.join().await.expect("it joins");
+    let worker = store.join(Registration::default()).await.expect("it joins");
     store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.expect("stored");
-    store.create(NewRun { start: start("a"), at: Timestamp(0) }).await.expect("created");
+    store.create(NewRun::new(start("a"), Timestamp(0))).await.expect("created");
     acks.write_all(b"0\n").expect("told");
     let within = Some(RunId::stored("a"));
-    let claim = Claim { worker: worker.clone(), limit: 1, within, now: Timestamp(0) };
+    let claim = Claim { within, ..Claim::any(worker.clone(), 1, Timestamp(0)) };
     let lease = store.claim(claim).await.expect("claimed").remove(0);
     let mut previous = Digest::ZERO;
     for expected in 0..count {
@@ -164,10 +165,10 @@ async fn fail(path: &Path) {
     let acks = path.with_file_name("acks");
     let mut acks = std::fs::OpenOptions::new().create(true).append(true).open(acks).expect("a file for answers");
     let Ok(store) = SqliteStore::open(path, Options::default()).await else { return };
-    let Ok(worker) = store.join().await else { return };
+    let Ok(worker) = store.join(Registration::default()).await else { return };
     let Ok(()) = store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await else { return };
-    let created = store.create(NewRun { start: start("a"), at: Timestamp(0) }).await;
-    let claim = Claim { worker: worker.clone(), limit: 1, within: Some(RunId::stored("a")), now: Timestamp(0) };
+    let created = store.create(NewRun::new(start("a"), Timestamp(0))).await;
+    let claim = Claim { within: Some(RunId::stored("a")), ..Claim::any(worker.clone(), 1, Timestamp(0)) };
     let (Ok(_), Ok(mut leases)) = (created, store.claim(claim).await) else { return };
     let lease = leases.remove(0);
     acks.write_all(b"0\n").expect("told");
@@ -204,10 +205,10 @@ async fn fail(path: &Path) {
 /// Claims runs and drives each through five decisions, until all are done. Tells `run version` of each acknowledged.
 async fn work(path: &Path) {
     let store = SqliteStore::open(path, Options::default()).await.expect("it opens");
-    let worker = store.join().await.expect("it joins");
+    let worker = store.join(Registration::default()).await.expect("it joins");
     let mut out = std::io::stdout();
     loop {
-        let claim = Claim { worker: worker.clone(), limit: 2, within: None, now: Timestamp(0) };
+        let claim = Claim::any(worker.clone(), 2, Timestamp(0));
         let leases = store.claim(claim).await.expect("claimed");
         if leases.is_empty() {
             let statuses = vec![Status::Queued, Status::Running];

@@ -42,7 +42,7 @@ fn killed_processes_lose_nothing_and_are_replaced() {
         store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.expect("stored");
         for n in 0..RUNS {
             let start = child::start(&format!("r{n}"));
-            store.create(NewRun { start, at: Timestamp(0) }).await.expect("created");
+            store.create(NewRun::new(start, Timestamp(0))).await.expect("created");
         }
         store
     });

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Claim, Lease, NewRun, Store, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Lease, NewRun, Registration, Store, StoreError, WorkerId};
 use windlass_stores::{Options, SqliteStore};
 
 use crate::child;
@@ -15,11 +15,11 @@ async fn open(path: &Path) -> SqliteStore {
 }
 
 async fn begin(store: &SqliteStore, id: &str) -> (Lease, WorkerId) {
-    let worker = store.join().await.expect("joined");
+    let worker = store.join(Registration::default()).await.expect("joined");
     store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.expect("stored");
-    store.create(NewRun { start: child::start(id), at: Timestamp(0) }).await.expect("created");
+    store.create(NewRun::new(child::start(id), Timestamp(0))).await.expect("created");
     let within = Some(RunId::stored(id));
-    let claim = Claim { worker: worker.clone(), limit: 1, within, now: Timestamp(0) };
+    let claim = Claim { within, ..Claim::any(worker.clone(), 1, Timestamp(0)) };
     (store.claim(claim).await.expect("claimed").remove(0), worker)
 }
 
@@ -165,8 +165,8 @@ async fn a_copy_is_a_store() {
     assert!(matches!(store.backup(&copy).await, Err(StoreError::Invalid(_))), "nothing is written over");
     let copied = open(&copy).await;
     assert_eq!(copied.fsck().await.unwrap(), []);
-    let other = copied.join().await.unwrap();
-    let claim = Claim { worker: other.clone(), limit: 9, within: None, now: Timestamp(0) };
+    let other = copied.join(Registration::default()).await.unwrap();
+    let claim = Claim::any(other.clone(), 9, Timestamp(0));
     let lease = copied.claim(claim).await.unwrap().remove(0);
     assert_eq!(lease.taken_from, Some(worker), "in the copy its holder is dead");
     let head = copied.load(RunId::stored("a")).await.unwrap().unwrap().head;
@@ -228,8 +228,8 @@ async fn a_store_at_a_long_path_tells_other_processes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("d".repeat(120)).join("windlass.db");
     let (one, two) = (open(&path).await, open(&path).await);
-    one.join().await.unwrap();
+    one.join(Registration::default()).await.unwrap();
     let told = one.changed();
-    two.create(NewRun { start: child::start("a"), at: Timestamp(0) }).await.unwrap();
+    two.create(NewRun::new(child::start("a"), Timestamp(0))).await.unwrap();
     told.await;
 }

@@ -32,6 +32,7 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
         roots_only: !args.all && args.below.is_none(),
         cursor: args.cursor,
         limit: args.limit as usize,
+        ..Query::default()
     };
     let page = match app.store_to_read().await? {
         Some(store) => store.list(query).await?,
@@ -61,6 +62,7 @@ pub(crate) async fn prune(app: &App, args: args::RunsPrune) -> Result<Exit, Prob
         ended_before: args.older_than.map(|age| Timestamp(app.now().0.saturating_sub(age.0))),
         keep_per_machine: args.keep,
         machine: args.machine.as_deref().map(Into::into),
+        tags: Vec::new(),
         dry_run: args.dry_run,
     };
     let pruned = store.prune(retention).await?;

@@ -11,7 +11,7 @@ use windlass_core::time::Timestamp;
 
 use super::Harness;
 use super::setup::{NOW, Process, child, commit, end, id, message, park, run};
-use crate::store::{Claim, Committed, Keep, StoreError};
+use crate::store::{Claim, Committed, Keep, Registration, StoreError};
 
 pub(super) async fn claim_is_exclusive(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
@@ -122,7 +122,7 @@ pub(super) async fn runs_of_a_dead_worker_are_taken_over_at_once(harness: Arc<dy
     drop(one);
     let taken = two.claim_one(NOW.0).await;
     assert_eq!((taken.epoch, taken.taken_from), (lease.epoch + 1, Some(dead.clone())));
-    let taken = crate::store::Lease { run: id("a"), epoch: lease.epoch + 1, taken_from: None };
+    let taken = crate::store::Lease { run: id("a"), epoch: lease.epoch + 1, taken_from: None, strikes: 0 };
     assert_eq!(two.commit(commit(&lease, &dead, 1)).await, Committed::Stale, "the dead one's decisions are void");
     two.apply(commit(&taken, &two.worker, 1)).await;
     assert!(two.claim_all(NOW.0).await.is_empty(), "it is held again");
@@ -149,7 +149,7 @@ pub(super) async fn the_worker_that_lost_a_run_is_known_until_the_next_decision(
 
 pub(super) async fn runs_of_a_live_worker_are_not_claimed(harness: Arc<dyn Harness>) {
     let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
-    let second = one.store.join().await.expect("a process may join twice");
+    let second = one.store.join(Registration::default()).await.expect("a process may join twice");
     assert_ne!(second, one.worker, "every worker has its own id");
     one.begin("a").await;
     for _ in 0..3 {
@@ -162,7 +162,7 @@ pub(super) async fn take_over_fences_the_old_holder(harness: Arc<dyn Harness>) {
     let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
     let old = one.begin("a").await;
     one.apply(commit(&old, &one.worker, 0)).await;
-    let new = two.store.take_over(id("a"), two.worker.clone()).await.expect("answered").expect("it can be taken");
+    let new = two.store.take_over(id("a"), two.worker.clone(), None).await.expect("answered").expect("it can be taken");
     assert_eq!((new.epoch, new.taken_from.clone()), (old.epoch + 1, Some(one.worker.clone())));
     assert_eq!(one.commit(commit(&old, &one.worker, 1)).await, Committed::Stale);
     assert_eq!(one.commit(end(&old, &one.worker, 1)).await, Committed::Stale);
@@ -181,11 +181,13 @@ pub(super) async fn take_over_fences_the_old_holder(harness: Arc<dyn Harness>) {
 pub(super) async fn take_over_of_a_run_nobody_holds(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
     one.store.create(run("a")).await.expect("created");
-    let lease = one.store.take_over(id("a"), one.worker.clone()).await.expect("answered").expect("it can be taken");
+    let lease =
+        one.store.take_over(id("a"), one.worker.clone(), None).await.expect("answered").expect("it can be taken");
     assert_eq!((lease.epoch, lease.taken_from.as_ref()), (1, None));
     assert!(one.claim_all(NOW.0).await.is_empty(), "it is no longer in the queue");
     one.apply(park(&lease, &one.worker, 0, Some(2_000))).await;
-    let lease = one.store.take_over(id("a"), one.worker.clone()).await.expect("answered").expect("it can be taken");
+    let lease =
+        one.store.take_over(id("a"), one.worker.clone(), None).await.expect("answered").expect("it can be taken");
     assert_eq!(lease.epoch, 2);
     assert_eq!(one.store.next_due(None).await.expect("read"), None);
     assert!(one.claim_all(2_000).await.is_empty(), "it is no longer parked");
@@ -200,13 +202,15 @@ pub(super) async fn only_a_failed_run_can_be_taken_over_after_its_end(harness: A
         one.apply(last).await;
     }
     for over in ["a", "b"] {
-        assert!(one.store.take_over(id(over), one.worker.clone()).await.expect("answered").is_none());
+        assert!(one.store.take_over(id(over), one.worker.clone(), None).await.expect("answered").is_none());
     }
     assert!(one.claim_all(u64::MAX >> 1).await.is_empty());
-    let lease = one.store.take_over(id("c"), one.worker.clone()).await.expect("answered").expect("to be tried again");
+    let lease =
+        one.store.take_over(id("c"), one.worker.clone(), None).await.expect("answered").expect("to be tried again");
     one.store.release(lease, one.worker.clone(), Keep::HandBack).await.expect("released");
     assert!(one.claim_all(u64::MAX >> 1).await.is_empty(), "a failed run let go is not in the queue");
-    let lease = one.store.take_over(id("c"), one.worker.clone()).await.expect("answered").expect("to be tried again");
+    let lease =
+        one.store.take_over(id("c"), one.worker.clone(), None).await.expect("answered").expect("to be tried again");
     one.apply(commit(&lease, &one.worker, 1)).await;
     one.store.release(lease, one.worker.clone(), Keep::HandBack).await.expect("released");
     assert_eq!(one.claim_names(NOW.0).await, ["c"], "it goes on");
@@ -240,7 +244,7 @@ pub(super) async fn release_hands_back_or_parks(harness: Arc<dyn Harness>) {
 pub(super) async fn release_by_a_fenced_worker_changes_nothing(harness: Arc<dyn Harness>) {
     let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
     let old = one.begin("a").await;
-    let new = two.store.take_over(id("a"), two.worker.clone()).await.expect("answered").expect("taken");
+    let new = two.store.take_over(id("a"), two.worker.clone(), None).await.expect("answered").expect("taken");
     for keep in [Keep::HandBack, Keep::Park { wake_at: Some(Timestamp(1)) }] {
         one.store.release(old.clone(), one.worker.clone(), keep).await.expect("answered");
         one.store.release(new.clone(), one.worker.clone(), keep).await.expect("answered");

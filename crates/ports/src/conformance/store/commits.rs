@@ -103,7 +103,7 @@ pub(super) async fn a_stale_version_writes_nothing(harness: Arc<dyn Harness>) {
 pub(super) async fn a_stale_epoch_writes_nothing(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
     let (lease, number) = prepared(&one).await;
-    let newer = one.store.take_over(id("a"), one.worker.clone()).await.expect("answered").expect("taken");
+    let newer = one.store.take_over(id("a"), one.worker.clone(), None).await.expect("answered").expect("taken");
     for epoch in [lease.epoch, newer.epoch + 1, 0] {
         let mut stale = full(&Lease { epoch, ..lease.clone() }, &one.worker, 1);
         stale.taken = vec![number];
@@ -303,7 +303,7 @@ pub(super) async fn audit_rows_keep_their_order(harness: Arc<dyn Harness>) {
 pub(super) async fn zero_characters_survive(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
     let text = "a\0b\u{1}\u{fffd}\u{10ffff}'\"";
-    let mut new = NewRun { start: start("a"), at: NOW };
+    let mut new = NewRun::new(start("a"), NOW);
     new.start.input = Value::str(text);
     new.start.machine_name = text.into();
     new.start.scope.tenant = text.into();

@@ -11,7 +11,9 @@ use windlass_core::time::Timestamp;
 use super::Harness;
 use super::setup::{BUNDLE, Process, audit_row, child, commit, id, message, run, signal, wait};
 use crate::fake::MemoryStore;
-use crate::store::{Claim, Commit, Created, Head, Keep, Lease, Query, Retention, Signal, Signalled, Store, WorkerId};
+use crate::store::{
+    Claim, Commit, Created, Head, Keep, Lease, Query, Registration, Retention, Signal, Signalled, Store, WorkerId,
+};
 
 const SEEDS: u64 = 4;
 const STEPS: u64 = 250;
@@ -57,7 +59,12 @@ impl Side {
 
     fn plain(&self, head: Head) -> (Head, Option<usize>) {
         let owner = self.name(head.owner.as_ref());
-        (Head { owner: None, ..head }, owner)
+        let plain = |(place, id): (usize, &WorkerId)| (id.to_string(), format!("worker {place}"));
+        let names: Vec<_> = self.workers.iter().enumerate().map(plain).collect();
+        let quarantine = head.quarantine.map(|text| {
+            names.iter().fold(text.to_string(), |text, (id, plain)| text.replace(&format!("`{id}`"), plain)).into()
+        });
+        (Head { owner: None, quarantine, ..head }, owner)
     }
 
     fn take(&mut self, place: usize, mut leases: Vec<Lease>) -> Vec<(RunId, u64, Option<usize>)> {
@@ -180,6 +187,7 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
                 ended_before: (chance.below(2) == 0).then(|| Timestamp(1_000 + chance.below(seen + 1))),
                 keep_per_machine: (chance.below(2) == 0).then(|| chance.below(3)),
                 machine: None,
+                tags: Vec::new(),
                 dry_run: chance.below(2) == 0,
             },
         ),
@@ -228,6 +236,7 @@ async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> St
         Event::Create(place, name) => match side.processes[place].store.create(run(&name)).await.expect("created") {
             Created::New => told("new"),
             Created::Exists(head) => told(side.plain(*head)),
+            Created::Full => told("full"),
         },
         Event::Claim(place, now, within) => {
             let claim = Claim { within, ..side.processes[place].wanted(10_000, now) };
@@ -238,7 +247,7 @@ async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> St
         }
         Event::TakeOver(place, run) => {
             let worker = side.processes[place].worker.clone();
-            let lease = side.processes[place].store.take_over(run, worker.clone()).await.expect("answered");
+            let lease = side.processes[place].store.take_over(run, worker.clone(), None).await.expect("answered");
             let place = side.name(Some(&worker)).expect("a worker");
             told(side.take(place, lease.into_iter().collect()))
         }
@@ -331,7 +340,7 @@ pub(super) async fn behaves_like_the_store_in_memory(harness: Arc<dyn Harness>) 
         let memory = MemoryStore::new();
         let open = async || {
             let store: Arc<dyn Store> = Arc::new(memory.another());
-            let worker = store.join().await.expect("joined");
+            let worker = store.join(Registration::default()).await.expect("joined");
             store.put_bundle(Digest::of(BUNDLE), BUNDLE.to_vec()).await.expect("stored");
             Process { store, worker }
         };
@@ -363,7 +372,7 @@ async fn empty(side: &mut Side) {
     let one = &side.processes[0];
     let page = one.store.list(Query { limit: 10_000, ..Query::default() }).await.expect("listed");
     for head in page.heads.into_iter().filter(|head| !head.status.is_final()) {
-        let lease = one.store.take_over(head.id, one.worker.clone()).await.expect("answered").expect("taken");
+        let lease = one.store.take_over(head.id, one.worker.clone(), None).await.expect("answered").expect("taken");
         let mut last = super::setup::end(&lease, &one.worker, head.version);
         last.at = Timestamp(1);
         one.apply(last).await;

@@ -21,7 +21,7 @@ pub(super) async fn create_is_idempotent(harness: Arc<dyn Harness>) {
             assert_eq!(head.version, 1, "the head is that of the run as it is");
             assert_eq!(&*head.machine, "machine");
         }
-        Created::New => panic!("a run of the same id was created twice"),
+        other => panic!("a run of the same id was created twice: {other:?}"),
     }
     let page = one.store.list(Query { limit: 10, ..Query::default() }).await.expect("listed");
     assert_eq!(page.heads.len(), 1);
@@ -77,7 +77,7 @@ pub(super) async fn unknown_runs_are_empty(harness: Arc<dyn Harness>) {
     assert!(one.store.journal(id("x"), 0, 10).await.expect("read").is_empty());
     assert!(one.store.audit(id("x")).await.expect("read").is_empty());
     assert!(one.store.waits(id("x"), true).await.expect("read").is_empty());
-    assert!(one.store.take_over(id("x"), one.worker.clone()).await.expect("answered").is_none());
+    assert!(one.store.take_over(id("x"), one.worker.clone(), None).await.expect("answered").is_none());
     assert!(!one.store.was_committed(id("x"), crate::store::OpId(1)).await.expect("answered"));
     assert_eq!(one.store.next_due(None).await.expect("read"), None);
     assert_eq!(one.store.next_due(Some(id("x"))).await.expect("read"), None);

@@ -13,8 +13,8 @@ use windlass_core::value::Value;
 
 use super::Harness;
 use crate::store::{
-    Claim, Commit, Committed, HeadUpdate, JournalRow, Keep, Lease, Message, NewRun, OpId, Signal, Store, WaitRow,
-    WorkerId,
+    Claim, Commit, Committed, HeadUpdate, JournalRow, Keep, Lease, Message, NewRun, OpId, Registration, Signal, Store,
+    WaitRow, WorkerId,
 };
 
 /// The bundle of every run here.
@@ -45,14 +45,14 @@ pub(super) fn start(text: &str) -> Start {
 }
 
 pub(super) fn run(text: &str) -> NewRun {
-    NewRun { start: start(text), at: NOW }
+    NewRun::new(start(text), NOW)
 }
 
 /// A run below another one of the tree of `root`.
 pub(super) fn child(text: &str, parent: &str, root: &str) -> NewRun {
     let start =
         Start { parent: Some(Parent { run: id(parent), awaited: true }), root: id(root), depth: 1, ..start(text) };
-    NewRun { start, at: NOW }
+    NewRun::new(start, NOW)
 }
 
 pub(super) fn message(to: &str, text: &str) -> Message {
@@ -99,6 +99,7 @@ pub(super) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
             tokens: version * 10,
             cost_micros: version * 100,
             bundle: Digest::of(BUNDLE),
+            pool: None,
         },
         record: JournalRow {
             version,
@@ -143,13 +144,13 @@ pub(super) struct Process {
 impl Process {
     pub(super) async fn open(harness: &Arc<dyn Harness>) -> Self {
         let store = harness.open().await;
-        let worker = store.join().await.expect("a process can join");
+        let worker = store.join(Registration::default()).await.expect("a process can join");
         store.put_bundle(Digest::of(BUNDLE), BUNDLE.to_vec()).await.expect("a bundle can be stored");
         Self { store, worker }
     }
 
     pub(super) fn wanted(&self, limit: usize, now: u64) -> Claim {
-        Claim { worker: self.worker.clone(), limit, within: None, now: Timestamp(now) }
+        Claim::any(self.worker.clone(), limit, Timestamp(now))
     }
 
     /// Claims everything claimable, in order of run ids.

@@ -9,8 +9,8 @@ use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 
 use crate::store::{
-    Claim, Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
-    Page, Query, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
+    Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Message, NewRun, Object, OpId,
+    POOL_DEFAULT, Page, Priority, Put, Query, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
 };
 
 #[derive(Debug)]
@@ -25,6 +25,16 @@ pub(super) struct OpenWait {
     pub(super) row: WaitRow,
     /// A signal is on its way to it; it takes no other.
     pub(super) answered: bool,
+}
+
+/// A place in the queue: earlier ones are smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// Behind the runs that were taken back from a worker.
+    pub(super) is_back: bool,
+    pub(super) number: u64,
+    /// When it was taken.
+    pub(super) since: Timestamp,
 }
 
 #[derive(Debug)]
@@ -47,7 +57,13 @@ pub(super) struct Row {
     /// The worker that lost the run and whose calls no decision has dealt with yet.
     pub(super) lost: Option<WorkerId>,
     /// Place in the queue, when it is there.
-    pub(super) ready: Option<u64>,
+    pub(super) ready: Option<Place>,
+    pub(super) pool: Name,
+    pub(super) priority: Priority,
+    pub(super) tags: BTreeMap<Name, Name>,
+    pub(super) strikes: u32,
+    /// Why it is quarantined, when it is.
+    pub(super) quarantine: Option<Name>,
     /// Earliest timer; only of a parked run.
     pub(super) wake_at: Option<Timestamp>,
     pub(super) records: Vec<Record>,
@@ -76,6 +92,11 @@ impl Row {
             bundle: self.bundle,
             input: self.start.input.digest(),
             wake_at: self.wake_at,
+            pool: self.pool.clone(),
+            priority: self.priority,
+            tags: self.tags.clone(),
+            strikes: self.strikes,
+            quarantine: self.quarantine.clone(),
             tokens: self.tokens,
             cost_micros: self.cost_micros,
             created_at: self.created_at,
@@ -84,15 +105,23 @@ impl Row {
     }
 
     pub(super) fn shown_status(&self) -> Status {
-        if self.ready.is_some() { Status::Queued } else { self.status }
+        match (&self.quarantine, self.ready) {
+            (Some(_), _) => Status::Quarantined,
+            (None, Some(_)) => Status::Queued,
+            (None, None) if self.version == 0 && self.owner.is_none() => Status::Queued,
+            (None, None) => self.status,
+        }
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.status.is_final()
     }
 
-    fn is_due(&self, now: Timestamp) -> bool {
-        !self.is_over() && self.owner.is_none() && self.wake_at.is_some_and(|at| at <= now)
+    pub(super) fn has_tags(&self, wanted: &[(Name, Option<Name>)]) -> bool {
+        let has = |key: &Name, value: &Option<Name>| {
+            self.tags.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
+        };
+        wanted.iter().all(|(key, value)| has(key, value))
     }
 }
 
@@ -110,8 +139,14 @@ pub(super) struct Data {
     pub(super) buffered: Vec<Signal>,
     /// Every signal ever sent, with its time.
     pub(super) signals_seen: BTreeMap<Name, Timestamp>,
+    /// By kind and key.
+    pub(super) objects: BTreeMap<(Name, Name), Object>,
     pub(super) commits: u64,
     pub(super) stale: u64,
+    /// Of each class, the tenant that was served last.
+    pub(super) turns: BTreeMap<Priority, Name>,
+    /// The store's time at the present change.
+    pub(super) now: Timestamp,
     /// Something came into the queue or an inbox since this was last cleared.
     pub(super) woke: bool,
     /// Source of every growing number.
@@ -119,9 +154,39 @@ pub(super) struct Data {
 }
 
 impl Data {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    /// The last place in the queue.
+    pub(super) fn back(&mut self) -> Place {
+        Place { is_back: true, number: self.next(), since: self.now }
+    }
+
+    pub(super) fn object(&self, kind: Name, key: Name) -> Option<Object> {
+        self.objects.get(&(kind, key)).cloned()
+    }
+
+    pub(super) fn objects(&self, kind: &Name, after: Option<&Name>, limit: usize) -> Vec<Object> {
+        let of_kind = self.objects.iter().filter(|((known, _), _)| known == kind).map(|(_, object)| object);
+        of_kind.filter(|object| after.is_none_or(|after| object.key > *after)).take(limit).cloned().collect()
+    }
+
+    pub(super) fn put_object(&mut self, put: Put) -> bool {
+        let place = (put.kind, put.key);
+        let revision = self.objects.get(&place).map_or(0, |object| object.revision);
+        if revision != put.expected {
+            return false;
+        }
+        match put.bytes {
+            Some(bytes) => {
+                let object = Object { key: place.1.clone(), revision: revision + 1, bytes };
+                self.objects.insert(place, object);
+            }
+            None => drop(self.objects.remove(&place)),
+        }
+        true
     }
 
     pub(super) fn put_bundle(&mut self, digest: Digest, bytes: Vec<u8>) -> Result<(), StoreError> {
@@ -158,11 +223,22 @@ impl Data {
             return Ok(Created::Exists(Box::new(row.head())));
         }
         self.check_place(&run.start)?;
+        let of_tenant = |row: &&Row| row.ready.is_some() && row.start.scope.tenant == run.start.scope.tenant;
+        let queued = || self.runs.values().filter(of_tenant).count();
+        if run.queueing.queued_max.is_some_and(|most| queued() >= most as usize) {
+            return Ok(Created::Full);
+        }
         self.insert(run);
         Ok(Created::New)
     }
 
     fn insert(&mut self, run: &NewRun) {
+        let parent = run.start.parent.as_ref().and_then(|parent| self.runs.get(&parent.run));
+        let pool = run.queueing.pool.clone().or_else(|| parent.map(|parent| parent.pool.clone()));
+        let priority = run.queueing.priority.or_else(|| parent.map(|parent| parent.priority));
+        let mut tags = parent.map(|parent| parent.tags.clone()).unwrap_or_default();
+        tags.extend(run.queueing.tags.clone());
+        let wake_at = run.queueing.not_before.filter(|then| *then > run.at);
         let row = Row {
             place: self.next(),
             start: run.start.clone(),
@@ -178,8 +254,13 @@ impl Data {
             bundle: run.start.bundle,
             owner: None,
             lost: None,
-            ready: Some(self.next()),
-            wake_at: None,
+            ready: if wake_at.is_none() { Some(self.back()) } else { None },
+            wake_at,
+            pool: pool.unwrap_or_else(|| POOL_DEFAULT.into()),
+            priority: priority.unwrap_or_default(),
+            tags,
+            strikes: 0,
+            quarantine: None,
             records: Vec::new(),
             snapshot: None,
             waits: BTreeMap::new(),
@@ -188,38 +269,6 @@ impl Data {
         };
         self.runs.insert(run.start.id.clone(), row);
         self.woke = true;
-    }
-
-    pub(super) fn claim(&mut self, claim: &Claim, dead: &BTreeSet<WorkerId>) -> Vec<Lease> {
-        let is_dead = |row: &Row| row.owner.as_ref().is_some_and(|owner| dead.contains(owner));
-        // A run that was taken after its end, to be tried again, is over as before.
-        for row in self.runs.values_mut().filter(|row| row.is_over() && is_dead(row)) {
-            row.owner = None;
-        }
-        let inside = |row: &Row| claim.within.as_ref().is_none_or(|root| row.start.root == *root);
-        let orphaned = |row: &Row| !row.is_over() && is_dead(row);
-        let ranked = |row: &Row| match (row.ready, row.wake_at) {
-            _ if !inside(row) => None,
-            _ if orphaned(row) => Some((0, row.place, row.place)),
-            (Some(place), _) => Some((1, place, row.place)),
-            (None, Some(at)) if row.is_due(claim.now) => Some((2, at.0, row.place)),
-            (None, _) => None,
-        };
-        let mut found: Vec<_> =
-            self.runs.values().filter_map(|row| Some((ranked(row)?, row.start.id.clone()))).collect();
-        found.sort();
-        found.truncate(claim.limit);
-        found.into_iter().filter_map(|(_, id)| self.take_over(&id, &claim.worker)).collect()
-    }
-
-    pub(super) fn take_over(&mut self, run: &RunId, worker: &WorkerId) -> Option<Lease> {
-        let row = self.runs.get_mut(run).filter(|row| !row.is_over() || row.status == Status::Failed)?;
-        row.epoch += 1;
-        row.ready = None;
-        row.wake_at = None;
-        let owner = row.owner.replace(worker.clone());
-        row.lost = row.lost.take().or(owner);
-        Some(Lease { run: run.clone(), epoch: row.epoch, taken_from: row.lost.clone() })
     }
 
     pub(super) fn load(&self, run: &RunId) -> Option<Stored> {
@@ -279,6 +328,8 @@ impl Data {
         row.tokens = head.tokens;
         row.cost_micros = head.cost_micros;
         row.bundle = head.bundle;
+        row.pool = head.pool.unwrap_or_else(|| row.pool.clone());
+        row.strikes = 0;
         row.version = commit.record.version;
         row.updated_at = commit.at;
         let audit = std::mem::take(&mut commit.audit);
@@ -314,7 +365,7 @@ impl Data {
 
     /// What becomes of the lease.
     fn keep(&mut self, run: &RunId, keep: Keep) -> Committed {
-        let place = self.next();
+        let place = self.back();
         let Some(row) = self.runs.get_mut(run) else { return Committed::Stale };
         row.lost = None;
         let inbox = !row.inbox.is_empty();
@@ -344,31 +395,12 @@ impl Data {
         self.runs.get(run).is_some_and(|row| row.records.iter().any(|record| record.op == op))
     }
 
-    pub(super) fn release(&mut self, lease: &Lease, worker: &WorkerId, keep: Keep) -> Result<(), StoreError> {
-        if !matches!(keep, Keep::Park { .. } | Keep::HandBack) {
-            return Err(StoreError::Invalid(format!("a run cannot be released with {keep:?}")));
-        }
-        let held = |row: &&mut Row| row.epoch == lease.epoch && row.owner.as_ref() == Some(worker);
-        let place = self.next();
-        let Some(row) = self.runs.get_mut(&lease.run).filter(held) else { return Ok(()) };
-        row.owner = None;
-        match keep {
-            _ if row.is_over() => {}
-            Keep::Park { wake_at } if row.inbox.is_empty() => row.wake_at = wake_at,
-            Keep::Park { .. } | Keep::HandBack | Keep::Hold | Keep::End => {
-                row.ready = Some(place);
-                self.woke = true;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn inbox(&self, run: &RunId) -> Vec<InboxItem> {
         self.runs.get(run).map(|row| row.inbox.values().cloned().collect()).unwrap_or_default()
     }
 
     pub(super) fn deliver(&mut self, message: Message) -> Delivered {
-        let (number, place) = (self.next(), self.next());
+        let (number, place) = (self.next(), self.back());
         let Some(row) = self.runs.get_mut(&message.to) else { return Delivered::NotFound };
         if row.is_over() {
             return Delivered::Finished;
@@ -377,6 +409,9 @@ impl Data {
             return Delivered::Duplicate;
         }
         row.inbox.insert(number, InboxItem { number, id: message.id, input: message.input });
+        if row.quarantine.is_some() {
+            return Delivered::Accepted;
+        }
         if row.owner.is_none() {
             row.wake_at = None;
             row.ready = row.ready.or(Some(place));
@@ -469,6 +504,11 @@ impl Data {
             .filter(|row| query.parent.is_none() || parent(row) == query.parent)
             .filter(|row| query.root.as_ref().is_none_or(|root| row.start.root == *root))
             .filter(|row| !query.roots_only || row.start.parent.is_none())
+            .filter(|row| query.tenant.as_ref().is_none_or(|tenant| row.start.scope.tenant == *tenant))
+            .filter(|row| query.pool.as_ref().is_none_or(|pool| row.pool == *pool))
+            .filter(|row| row.has_tags(&query.tags))
+            .filter(|row| query.created_from.is_none_or(|from| row.created_at >= from))
+            .filter(|row| query.created_before.is_none_or(|before| row.created_at < before))
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.place));
         let more = rows.len() > query.limit;

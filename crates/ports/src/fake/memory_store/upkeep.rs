@@ -6,9 +6,9 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 
-use super::data::{Data, Row};
+use super::data::{Data, Place, Row};
 use crate::conformance::store::Damage;
-use crate::store::{Finding, Pruned, Retention, Stats};
+use crate::store::{Depth, Finding, Priority, Pruned, Retention, Stats};
 
 /// The schema of a store without one.
 const SCHEMA: u32 = 1;
@@ -34,7 +34,7 @@ impl Data {
             let surplus = retention.keep_per_machine.is_none_or(|keep| *newer > keep);
             let old = retention.ended_before.is_none_or(|before| at < before);
             let wanted = retention.machine.as_ref().is_none_or(|machine| root.start.machine_name == *machine);
-            if surplus && old && wanted {
+            if surplus && old && wanted && root.has_tags(&retention.tags) {
                 prunable.insert(root.start.id.clone());
             }
         }
@@ -114,14 +114,18 @@ impl Data {
     }
 
     fn check_liveness(&self, id: &RunId, row: &Row, find: &mut impl FnMut(&str, String)) {
-        if row.is_over() || row.owner.is_some() || row.ready.is_some() {
+        let quarantined = row.quarantine.is_some();
+        if quarantined && (row.is_over() || row.owner.is_some() || row.ready.is_some() || row.wake_at.is_some()) {
+            find("liveness", "the run is quarantined and held, in the queue, due or over".into());
+        }
+        if row.is_over() || quarantined || row.owner.is_some() || row.ready.is_some() {
             return;
         }
         if !row.inbox.is_empty() {
             find("liveness", "the inbox has something and the run is not in the queue".into());
             return;
         }
-        let held = matches!(row.status, Status::Paused | Status::Attention | Status::Quarantined);
+        let held = matches!(row.status, Status::Paused | Status::Attention);
         let child = |other: &Row| !other.is_over() && other.start.parent.as_ref().is_some_and(|up| up.run == *id);
         if !held && row.waits.is_empty() && row.wake_at.is_none() && !self.runs.values().any(child) {
             find("liveness", "nothing will ever wake the run".into());
@@ -142,7 +146,21 @@ impl Data {
             transactions: self.commits,
             stale: self.stale,
             workers: 0,
+            queue: self.depths(),
+            claims: 0,
+            reaped: 0,
         }
+    }
+
+    fn depths(&self) -> Vec<Depth> {
+        let mut depths: BTreeMap<(&Name, Priority), Depth> = BTreeMap::new();
+        for (row, place) in self.runs.values().filter_map(|row| Some((row, row.ready?))) {
+            let empty = || Depth { pool: row.pool.clone(), priority: row.priority, runs: 0, oldest: place.since };
+            let depth = depths.entry((&row.pool, row.priority)).or_insert_with(empty);
+            depth.runs += 1;
+            depth.oldest = depth.oldest.min(place.since);
+        }
+        depths.into_values().collect()
     }
 
     pub(super) fn damage(&mut self, damage: &Damage) {
@@ -167,7 +185,7 @@ impl Data {
                 row.wake_at = None;
                 row.ready = None;
             }
-            Damage::Queue(_) => row.ready = Some(u64::MAX),
+            Damage::Queue(_) => row.ready = Some(Place { is_back: true, number: u64::MAX, since: Timestamp(0) }),
             Damage::Journal(_) => row.records.retain(|record| record.row.version != 1),
             Damage::Audit(_) => {
                 for audit in row.records.iter_mut().flat_map(|record| &mut record.audit).take(1) {

@@ -6,6 +6,9 @@
 CREATE TABLE runs (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
+    pool INTEGER NOT NULL,        -- a name
+    priority INTEGER NOT NULL,    -- 0 is claimed first
+    tenant INTEGER NOT NULL,      -- a name
     parent INTEGER,               -- none for a caller's run
     root INTEGER,                 -- none for a caller's run
     status INTEGER NOT NULL,      -- the last decided word, by its place in `Status::ALL`
@@ -15,17 +18,19 @@ CREATE TABLE runs (
     epoch INTEGER NOT NULL,
     owner INTEGER,                -- the worker that holds it
     lost INTEGER,                 -- the dead worker whose calls no decision has dealt with yet
-    ready INTEGER,                -- place in the queue
-    wake_at INTEGER,              -- earliest timer of a parked run
+    ready INTEGER,                -- place in the queue: since when, in microseconds; see `tx.rs`
+    wake_at INTEGER,              -- earliest timer of a parked run, or when a new one may be claimed
     pending INTEGER NOT NULL,     -- rows of its inbox that are not taken
     tokens INTEGER NOT NULL,
     cost_micros INTEGER NOT NULL,
     bundle BLOB NOT NULL,
-    updated_at INTEGER NOT NULL
+    updated_at INTEGER NOT NULL,
+    strikes INTEGER NOT NULL,     -- losses of a worker in a row with no decision in between
+    quarantine TEXT               -- why it is quarantined
 );
-CREATE INDEX runs_ready ON runs (ready) WHERE ready IS NOT NULL;
+CREATE INDEX runs_ready ON runs (pool, priority, tenant, ready) WHERE ready IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;
-CREATE INDEX runs_owner ON runs (owner) WHERE owner IS NOT NULL;
+CREATE INDEX runs_owner ON runs (owner, tenant) WHERE owner IS NOT NULL;
 CREATE INDEX runs_tree ON runs (root, parent) WHERE root IS NOT NULL;
 CREATE INDEX runs_tree_ready ON runs (root, ready) WHERE root IS NOT NULL AND ready IS NOT NULL;
 CREATE INDEX runs_tree_wake ON runs (root, wake_at) WHERE root IS NOT NULL AND wake_at IS NOT NULL;
@@ -34,12 +39,27 @@ CREATE INDEX runs_tree_wake ON runs (root, wake_at) WHERE root IS NOT NULL AND w
 CREATE TABLE starts (
     run INTEGER PRIMARY KEY,
     machine TEXT NOT NULL,
-    tenant TEXT NOT NULL,
     depth INTEGER NOT NULL,
     input BLOB NOT NULL,
     created_at INTEGER NOT NULL,
+    tags BLOB,                    -- as an object, those of its parent included
     start BLOB NOT NULL
 );
+
+-- Pools and tenants.
+CREATE TABLE names (
+    key INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+
+-- Tags once more, to find runs by them.
+CREATE TABLE tags (
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    run INTEGER NOT NULL,
+    PRIMARY KEY (key, value, run)
+) WITHOUT ROWID;
+CREATE INDEX tags_run ON tags (run);
 
 -- One row for each decision, with its audit rows. Appended in the order of commits, whatever the run.
 CREATE TABLE journal (
@@ -107,5 +127,15 @@ CREATE INDEX blob_uses_blob ON blob_uses (blob);
 
 CREATE TABLE workers (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE
+    id TEXT NOT NULL UNIQUE,
+    fenced INTEGER NOT NULL DEFAULT 0
 );
+
+-- Small things that are kept beside the runs.
+CREATE TABLE objects (
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;

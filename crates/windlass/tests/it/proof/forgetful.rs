@@ -7,13 +7,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use windlass_core::audit;
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::{
-    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
-    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
+    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
+    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
 };
 
 use super::cuts::{compare, finish, in_flight};
@@ -55,8 +57,38 @@ impl Store for Forgetful {
         })
     }
 
-    fn join(&self) -> Reply<'_, WorkerId> {
-        self.inner.join()
+    fn join(&self, registration: Registration) -> Reply<'_, WorkerId> {
+        self.inner.join(registration)
+    }
+    fn beat(&self, worker: WorkerId, load: Load) -> Reply<'_, Beat> {
+        self.inner.beat(worker, load)
+    }
+    fn is_current(&self, worker: &WorkerId) -> bool {
+        self.inner.is_current(worker)
+    }
+    fn leave(&self, worker: WorkerId) -> Reply<'_, ()> {
+        self.inner.leave(worker)
+    }
+    fn reap(&self) -> Reply<'_, Reaped> {
+        self.inner.reap()
+    }
+    fn workers(&self) -> Reply<'_, Vec<WorkerRow>> {
+        self.inner.workers()
+    }
+    fn requeue(&self, run: RunId) -> Reply<'_, bool> {
+        self.inner.requeue(run)
+    }
+    fn fence(&self, reason: Name) -> Reply<'_, u64> {
+        self.inner.fence(reason)
+    }
+    fn object(&self, kind: Name, key: Name) -> Reply<'_, Option<Object>> {
+        self.inner.object(kind, key)
+    }
+    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Reply<'_, Vec<Object>> {
+        self.inner.objects(kind, after, limit)
+    }
+    fn put_object(&self, put: Put) -> Reply<'_, bool> {
+        self.inner.put_object(put)
     }
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Reply<'_, ()> {
         self.inner.put_bundle(digest, bytes)
@@ -70,8 +102,8 @@ impl Store for Forgetful {
     fn claim(&self, claim: Claim) -> Reply<'_, Vec<Lease>> {
         self.inner.claim(claim)
     }
-    fn take_over(&self, run: RunId, worker: WorkerId) -> Reply<'_, Option<Lease>> {
-        self.inner.take_over(run, worker)
+    fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Reply<'_, Option<Lease>> {
+        self.inner.take_over(run, worker, expected)
     }
     fn load(&self, run: RunId) -> Reply<'_, Option<Stored>> {
         self.inner.load(run)

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_core::audit;
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 
 use crate::BoxFuture;
 use crate::store::{
-    Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Message, NewRun, OpId,
-    Page, Pruned, Query, Retention, Signal, Signalled, Stats, Store, StoreError, Stored, WaitRow, WorkerId,
+    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
+    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
+    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
 };
 
 /// What is wrong with it.
@@ -67,8 +69,38 @@ impl Broken {
 }
 
 impl Store for Broken {
-    fn join(&self) -> Answer<'_, WorkerId> {
-        self.inner.join()
+    fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
+        self.inner.join(registration)
+    }
+    fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
+        self.inner.beat(worker, load)
+    }
+    fn is_current(&self, worker: &WorkerId) -> bool {
+        self.inner.is_current(worker)
+    }
+    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
+        self.inner.leave(worker)
+    }
+    fn reap(&self) -> Answer<'_, Reaped> {
+        self.inner.reap()
+    }
+    fn workers(&self) -> Answer<'_, Vec<WorkerRow>> {
+        self.inner.workers()
+    }
+    fn requeue(&self, run: RunId) -> Answer<'_, bool> {
+        self.inner.requeue(run)
+    }
+    fn fence(&self, reason: Name) -> Answer<'_, u64> {
+        self.inner.fence(reason)
+    }
+    fn object(&self, kind: Name, key: Name) -> Answer<'_, Option<Object>> {
+        self.inner.object(kind, key)
+    }
+    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Answer<'_, Vec<Object>> {
+        self.inner.objects(kind, after, limit)
+    }
+    fn put_object(&self, put: Put) -> Answer<'_, bool> {
+        self.inner.put_object(put)
     }
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
         self.inner.put_bundle(digest, bytes)
@@ -82,8 +114,8 @@ impl Store for Broken {
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Lease>> {
         self.inner.claim(claim)
     }
-    fn take_over(&self, run: RunId, worker: WorkerId) -> Answer<'_, Option<Lease>> {
-        self.inner.take_over(run, worker)
+    fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Answer<'_, Option<Lease>> {
+        self.inner.take_over(run, worker, expected)
     }
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
         self.inner.load(run)
