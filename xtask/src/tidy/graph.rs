@@ -46,6 +46,13 @@ const GRAPH: &[Node] = &[
         never: &["anyhow", "rusqlite", "reqwest", "genai"],
     },
     Node {
+        name: "chaos",
+        uses: &["core", "ports", "runtime"],
+        tests_use: &["testpg"],
+        outside: &[],
+        never: &["anyhow", "rusqlite", "reqwest"],
+    },
+    Node {
         name: "windlass",
         uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime"],
         tests_use: &["testpg"],
