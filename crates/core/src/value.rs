@@ -193,15 +193,19 @@ impl Value {
     /// shortest form that reads back. Unlike RFC 8785 it keeps integers above 2^53 apart.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let mut out = String::with_capacity(64);
-        write_canonical(self, &mut out);
-        out
+        String::from_utf8(self.canonical_bytes()).unwrap_or_default()
     }
 
     /// The hash of the canonical form.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest::of(self.canonical().as_bytes())
+        Digest::of(&self.canonical_bytes())
+    }
+
+    fn canonical_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.size_bytes() + 64);
+        write_canonical(self, &mut out);
+        out
     }
 
     /// JSON text in key order of the value.
@@ -219,36 +223,39 @@ impl Value {
     }
 }
 
-fn write_canonical(value: &Value, out: &mut String) {
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => {
-            out.push_str(&value.to_json())
-        }
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => write_scalar(value, out),
         Value::List(items) => {
-            out.push('[');
+            out.push(b'[');
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
                 write_canonical(item, out);
             }
-            out.push(']');
+            out.push(b']');
         }
         Value::Map(map) => {
             let mut keys: Vec<_> = map.iter().collect();
             keys.sort_unstable_by(|a, b| a.0.cmp(b.0));
-            out.push('{');
+            out.push(b'{');
             for (i, (key, item)) in keys.into_iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.push(b',');
                 }
-                write_canonical(&Value::Str(key.clone()), out);
-                out.push(':');
+                write_scalar(&**key, out);
+                out.push(b':');
                 write_canonical(item, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
     }
+}
+
+fn write_scalar<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    // Neither plain data nor memory that grows can fail here.
+    let _written = serde_json::to_writer(out, value);
 }
 
 impl fmt::Debug for Value {
