@@ -26,7 +26,7 @@ use crate::input::{Ending, Facts, Input, Needs, Sent};
 use crate::journal::Entry;
 use crate::limits;
 use crate::machine::{Machine, State};
-use crate::policy::{Answer, Question};
+use crate::policy::{Answer, Question, Verdict};
 use crate::run::{Hold, Part, Run, Stage, Start};
 use crate::time::Timestamp;
 use crate::value::{Map, Value};
@@ -90,15 +90,16 @@ pub fn decide(
 ) -> Result<Decision, Rejected> {
     admit(machine, run, &input)?;
     let stage = run.stage.clone();
-    let mut turn = Turn { machine, evaluator, facts, run, decision: Decision::default(), moves: 0, stage, scope: None };
-    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), verdicts: facts.verdicts.clone() });
+    let (decision, used) = (Decision::default(), Vec::new());
+    let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
+    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), verdicts: Vec::new() });
     turn.take(input);
     turn.drive();
     turn.settle_stage();
     if turn.run.ending.is_none() {
         turn.warn();
     }
-    Ok(turn.decision)
+    Ok(turn.decided())
 }
 
 /// Refuses inputs that do not apply, before anything is recorded.
@@ -157,6 +158,8 @@ struct Turn<'a> {
     decision: Decision,
     /// Moves so far; bounded.
     moves: u32,
+    /// Policy answers used so far.
+    used: Vec<&'a Verdict>,
     /// Where the run is; recorded when the decision rests.
     stage: Stage,
     /// `context` and `input` as templates see them, while nothing they are made of has changed.
@@ -188,6 +191,15 @@ impl<'a> Turn<'a> {
             self.decision.audit.push(row);
         }
         self.decision.entries.push(entry);
+    }
+
+    /// The decision, with the policy answers that it used. They change nothing in the run, so they are added last.
+    fn decided(self) -> Decision {
+        let Self { mut decision, used, .. } = self;
+        if let Some(Entry::Decided { verdicts, .. }) = decision.entries.first_mut() {
+            verdicts.extend(used.into_iter().cloned());
+        }
+        decision
     }
 
     fn ask(&mut self, effect: Effect) {
@@ -257,8 +269,12 @@ impl<'a> Turn<'a> {
     }
 
     /// Whether the policy allows it.
-    fn permitted(&self, question: &Question) -> Result<(), Failure> {
-        match self.facts.verdicts.iter().find(|verdict| verdict.question == *question) {
+    fn permitted(&mut self, question: &Question) -> Result<(), Failure> {
+        let verdict = self.facts.verdicts.iter().find(|verdict| verdict.question == *question);
+        if let Some(verdict) = verdict.filter(|verdict| !self.used.contains(verdict)) {
+            self.used.push(verdict);
+        }
+        match verdict {
             Some(verdict) => match verdict.answer {
                 Answer::Allow => Ok(()),
                 Answer::Ask => Err(Failure::new(

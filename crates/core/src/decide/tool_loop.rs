@@ -319,7 +319,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Why a call is not made; the model reads it as the call's answer.
-    fn refusal(&self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) -> Option<String> {
+    fn refusal(&mut self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) -> Option<String> {
         let name = &request.name;
         if looping.skip.iter().any(|s| *s == request.id || s == name) {
             return Some(format!("Tool '{name}' was skipped by policy"));

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::input::Ending;
+use windlass_core::journal::{Entry, Record};
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::{Status, TenantScope};
 use windlass_core::value::Value;
 use windlass_ports::policy::Policy;
+use windlass_ports::store::Store;
 
 use crate::kit::{Kit, acting, contract, done, report, tree};
 
@@ -118,4 +120,11 @@ async fn a_policy_is_asked_and_its_rule_is_named() {
     let Some(Ending::Failed { failure, state }) = report.run.ending else { panic!("should fail") };
     assert_eq!((failure.code, state.as_deref()), (Code::PolicyDenied, Some("b")));
     assert!(failure.message.contains("rule-7"), "{failure}");
+    let rows = kit.store.journal(run, 0, 100).await.expect("journal");
+    let used = rows.iter().map(|row| match Record::decode(&row.bytes).expect("a record").entries.swap_remove(0) {
+        Entry::Decided { verdicts, .. } => verdicts.into_iter().map(|verdict| verdict.question).collect(),
+        other => panic!("{other:?}"),
+    });
+    let take = |from: &str, to: &str| vec![Question::TakeTransition { from: from.into(), to: to.into() }];
+    assert_eq!(used.collect::<Vec<Vec<_>>>(), [Vec::new(), take("a", "b"), take("b", "done")]);
 }
