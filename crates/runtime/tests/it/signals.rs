@@ -151,3 +151,51 @@ async fn one_tree_leaves_the_others_alone() {
     engine.drive(Scope::Idle, Stop::new()).await.expect("driven");
     assert_eq!(report(&engine, &other).await.head.status, Status::Completed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_that_came_goes_before_the_timeout_that_is_due() {
+    let mut kit = Kit::new();
+    kit.settings.wait_ms = 1_000;
+    // A timeout would fail the run: nothing handles it.
+    kit.machine("main", vec![waiting("w", "c", Some(30_000), "done"), done()]);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    assert!(matches!(tree(&engine, &run).await, Driven::Parked { .. }));
+    tokio::time::advance(std::time::Duration::from_secs(40)).await;
+    kit.signal("c", Value::Int(7)).await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    let answer = output(&engine, &run).await;
+    assert_eq!(answer.get("answer").and_then(|a| a.get("value")), Some(&Value::Int(7)));
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_run_whose_process_died_begins_no_call() {
+    let (kit, called) = stuck();
+    let first = kit.another();
+    let run = kit.submit(&first, "r").await;
+    let pausing = async {
+        called.notified().await;
+        kit.deliver(&run, "p", Input::Pause { reason: "hold on".into() }).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    };
+    tokio::select! {
+        driven = first.drive(Scope::All, Stop::new()) => panic!("{driven:?}"),
+        () = pausing => {}
+    }
+    drop(first);
+    // The tasks of the worker are dropped when the runtime next looks.
+    tokio::task::yield_now().await;
+    let engine = kit.engine();
+    assert!(matches!(tree(&engine, &run).await, Driven::Parked { .. }));
+    let left = report(&engine, &run).await;
+    assert_eq!((left.head.status, left.run.has_calls_out()), (Status::Paused, true));
+    kit.fsck().await;
+    let again = tokio::time::timeout(std::time::Duration::from_secs(1), called.notified()).await;
+    assert!(again.is_err(), "a call was begun");
+    kit.deliver(&run, "u", Input::Unpause).await;
+    tokio::select! {
+        driven = engine.drive(Scope::All, Stop::new()) => panic!("{driven:?}"),
+        () = called.notified() => {}
+    }
+}
