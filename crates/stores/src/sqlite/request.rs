@@ -10,7 +10,7 @@ use windlass_ports::store::{
     Reaped, Signal, Signalled, StoreError, WorkerId,
 };
 
-use crate::pack::{pack, pack_primed, pack_start};
+use crate::pack::{pack, pack_audit, pack_record, pack_start};
 
 /// One change, or a question that must come after all changes before it.
 #[derive(Debug)]
@@ -135,13 +135,13 @@ impl Step {
             let kind = (wait.kind != WaitKind::Signal).then(|| encode(&wait.kind)).transpose()?;
             Ok(Opening { effect: wait.effect, channel: wait.channel, kind, due: wait.due })
         });
-        let audit = if commit.audit.is_empty() { None } else { Some(pack(&encode(&commit.audit)?)) };
+        let audit = if commit.audit.is_empty() { None } else { Some(pack_audit(&encode(&commit.audit)?)) };
         Ok(Self {
             op: commit.op,
             expected: commit.expected,
             head: commit.head,
             at: commit.at,
-            record: pack_primed(&commit.record.bytes, primer),
+            record: pack_record(&commit.record.bytes, primer),
             uses_packed: (!uses.is_empty()).then(|| uses.iter().flat_map(|digest| digest.0).collect()),
             uses,
             audit,
