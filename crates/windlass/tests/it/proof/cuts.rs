@@ -120,7 +120,8 @@ pub(super) fn answer_waits(folder: &Path, world: &World) -> bool {
             } else {
                 continue;
             };
-            let id = format!("answer-{}", wait.channel).into();
+            // A call that is lost twice is asked about twice, on the same channel.
+            let id = format!("answer-{run}{}", wait.effect).into();
             let at = windlass::wire::now();
             let signal = Signal { id, channel: wait.channel, run: Some(run), data, at };
             store.signal(signal).await.expect("a signal");

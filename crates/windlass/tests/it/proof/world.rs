@@ -32,13 +32,21 @@ pub(super) struct World {
     /// Open connections, and a bell for when one closes.
     open: Arc<(Mutex<u64>, Condvar)>,
     delay_ms: Arc<AtomicU64>,
+    /// A kind of deed, and how long its answers take instead.
+    lingers: Arc<Mutex<(String, u64)>>,
 }
 
 impl World {
     pub(super) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
-        let world = Self { address, memory: Arc::default(), open: Arc::default(), delay_ms: Arc::default() };
+        let world = Self {
+            address,
+            memory: Arc::default(),
+            open: Arc::default(),
+            delay_ms: Arc::default(),
+            lingers: Arc::default(),
+        };
         let server = world.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -57,6 +65,19 @@ impl World {
     /// How long every answer takes from here on.
     pub(super) fn delay(&self, ms: u64) {
         self.delay_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How long the answers to deeds of one kind take from here on.
+    pub(super) fn linger(&self, what: &str, ms: u64) {
+        *self.lingers.lock().expect("a kind") = (what.to_owned(), ms);
+    }
+
+    fn pause(&self, path: &str) -> Duration {
+        let lingers = self.lingers.lock().expect("a kind");
+        let what =
+            if path.ends_with("/chat/completions") { "model" } else { path.rsplit('/').next().unwrap_or_default() };
+        let ms = if lingers.0 == what { lingers.1 } else { self.delay_ms.load(Ordering::Relaxed) };
+        Duration::from_millis(ms)
     }
 
     /// Waits until everything that dead processes had sent has been read. Connections are taken in the order they
@@ -97,7 +118,7 @@ impl World {
             let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
             let reply = self.answer(&path, &key, &body);
             // Slow on purpose: a call has to last long enough to be interrupted.
-            std::thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::Relaxed)));
+            std::thread::sleep(self.pause(&path));
             let text = reply.to_string();
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
