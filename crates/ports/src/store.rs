@@ -693,6 +693,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// A run as stored.
     fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
 
+    /// The start of a run that was just claimed, when the store has it in memory and there was nothing else to read at
+    /// the time of the claim: no decision and no inbox. Told once; [`Store::load`] and [`Store::inbox`] tell the same.
+    fn newborn(&self, _: &Lease) -> Option<Start> {
+        None
+    }
+
     /// Writes a decision, whole or not at all. On [`StoreError::Unavailable`] the outcome is unknown until
     /// [`Store::was_committed`] tells.
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>>;

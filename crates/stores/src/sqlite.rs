@@ -8,6 +8,7 @@ mod commit;
 mod fsck;
 mod inbox;
 mod marks;
+mod newborn;
 mod prune;
 mod read;
 mod reap;
@@ -30,7 +31,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use windlass_core::audit;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
-use windlass_core::run::Status;
+use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::{
@@ -149,6 +150,7 @@ pub struct SqliteStore {
     hint: Arc<Notify>,
     /// Starts of runs that were loaded before their first decision, which repeats them.
     primers: Mutex<HashMap<RunId, Arc<[u8]>>>,
+    newborns: Mutex<newborn::Claimed>,
     schema: u32,
     jobs: Option<Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -198,6 +200,7 @@ impl SqliteStore {
             counters,
             hint,
             primers: Mutex::default(),
+            newborns: Mutex::default(),
             schema,
             jobs: Some(jobs),
             writer: Some(thread),
@@ -225,12 +228,28 @@ impl SqliteStore {
         self.primers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember_start(&self, run: &RunId, bytes: Vec<u8>) {
+    fn remember_start(&self, run: &RunId, bytes: Arc<[u8]>) {
         let mut primers = self.primers();
         if primers.len() >= PRIMERS_MAX {
             primers.clear();
         }
-        primers.insert(run.clone(), bytes.into());
+        primers.insert(run.clone(), bytes);
+    }
+
+    fn newborns(&self) -> std::sync::MutexGuard<'_, newborn::Claimed> {
+        self.newborns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what came with the leases until it is asked for.
+    fn received(&self, taken: Vec<claim::Taken>) -> Vec<Lease> {
+        let mut newborns = self.newborns();
+        let keep = |(lease, newborn): claim::Taken| {
+            if let Some(newborn) = newborn {
+                newborns.keep(lease.run.clone(), lease.epoch, newborn);
+            }
+            lease
+        };
+        taken.into_iter().map(keep).collect()
     }
 
     async fn prune_now(&self, retention: Retention) -> Result<Pruned, StoreError> {
@@ -409,7 +428,10 @@ impl Store for SqliteStore {
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
-        Box::pin(async move { answer!(self.ask(Request::Claim(claim)).await, Leases) })
+        Box::pin(async move {
+            let taken: Result<_, StoreError> = answer!(self.ask(Request::Claim(claim)).await, Leases);
+            Ok(self.received(taken?))
+        })
     }
 
     fn take_over(
@@ -420,8 +442,8 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
         Box::pin(async move {
             let taken = self.ask(Request::TakeOver(run, worker, expected)).await;
-            let leases: Result<_, StoreError> = answer!(taken, Leases);
-            leases.map(|mut leases| leases.pop())
+            let taken: Result<_, StoreError> = answer!(taken, Leases);
+            Ok(self.received(taken?).pop())
         })
     }
 
@@ -431,11 +453,17 @@ impl Store for SqliteStore {
             let loaded = self.read(move |connection| read::load(connection, &wanted)).await?;
             Ok(loaded.map(|(stored, start)| {
                 if stored.head.version == 0 {
-                    self.remember_start(&run, start);
+                    self.remember_start(&run, start.into());
                 }
                 stored
             }))
         })
+    }
+
+    fn newborn(&self, lease: &Lease) -> Option<Start> {
+        let newborn = self.newborns().take(&lease.run, lease.epoch)?;
+        self.remember_start(&lease.run, newborn.text);
+        Some(Start::clone(&newborn.start))
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {

@@ -7,11 +7,15 @@ use windlass_core::ids::RunId;
 use windlass_core::run::Status;
 use windlass_ports::store::{Claim, Keep, Lease, StoreError, WorkerId};
 
+use super::newborn::Newborn;
 use super::tx::{FINAL, Told, Trouble, Tx, count, int};
 
 /// Runs whose time has come that one claim puts into the queue, at least: so many workers claim so little at a time
 /// that they would not keep up.
 const WAKE_MIN: usize = 64;
+
+/// A run that was taken, and its start when nothing else is to be read of it.
+pub(super) type Taken = (Lease, Option<Newborn>);
 
 /// A run that can be taken.
 struct Free {
@@ -44,7 +48,7 @@ struct Class<'a> {
 }
 
 impl Tx<'_> {
-    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Vec<Lease>, Trouble> {
+    pub(super) fn claim(&mut self, claim: &Claim) -> Result<Vec<Taken>, Trouble> {
         let worker = match self.claimant(&claim.worker)? {
             Some(worker) => worker,
             None => return Ok(Vec::new()),
@@ -84,13 +88,23 @@ impl Tx<'_> {
 
     /// Gives a run to a worker. The one it was lost by stays known until a decision has dealt with its calls: whoever
     /// took the run from it and died, or let go, before a decision has not.
-    fn take(&mut self, run: Free, worker: i64) -> Result<Lease, Trouble> {
+    fn take(&mut self, run: Free, worker: i64) -> Result<Taken, Trouble> {
         let sql = "UPDATE runs SET lost = ?1, owner = ?2, epoch = ?3, ready = NULL, wake_at = NULL WHERE key = ?4";
         let epoch = run.epoch + 1;
         self.run(sql, params![run.lost, worker, epoch, run.key])?;
         let taken_from = run.lost.map(|lost| self.worker_name(lost)).transpose()?;
         self.known.runs.insert(run.id.clone(), run.key);
-        Ok(Lease { run: run.id, epoch: count(epoch), taken_from, strikes: run.strikes })
+        let newborn = match self.known.newborns.claimed(run.key, epoch) {
+            Some(newborn) if taken_from.is_none() => self.unheard(run.key, newborn)?,
+            _ => None,
+        };
+        Ok((Lease { run: run.id, epoch: count(epoch), taken_from, strikes: run.strikes }, newborn))
+    }
+
+    /// A run that was made here, unless its inbox has something.
+    fn unheard(&mut self, run: i64, newborn: Newborn) -> Result<Option<Newborn>, Trouble> {
+        let pending = self.row("SELECT pending FROM runs WHERE key = ?1", [run], |row| row.get::<_, i64>(0))?;
+        Ok((pending == Some(0)).then_some(newborn))
     }
 
     /// Puts runs whose time has come into the queue, and tells how many.
@@ -272,7 +286,7 @@ impl Tx<'_> {
         run: &RunId,
         worker: &WorkerId,
         expected: Option<Status>,
-    ) -> Result<Option<Lease>, Trouble> {
+    ) -> Result<Option<Taken>, Trouble> {
         let Some(head) = super::read::head(self.connection, run)? else { return Ok(None) };
         let takable = !head.status.is_final() || head.status == Status::Failed;
         if !takable || expected.is_some_and(|expected| expected != head.status) {

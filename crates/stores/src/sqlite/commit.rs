@@ -92,7 +92,7 @@ impl Tx<'_> {
 
     /// Writes a run into the queue, unless there is one of its name. Tells whether it did.
     fn insert(&mut self, creation: &Creation) -> Result<bool, Trouble> {
-        let (start, queueing) = (&creation.start, &creation.queueing);
+        let (start, queueing) = (&*creation.start, &creation.queueing);
         let parent = self.parent_of(start)?;
         let root = self.root_of(start)?;
         let pool = match (&queueing.pool, &parent) {
@@ -124,8 +124,9 @@ impl Tx<'_> {
         let tags = self.tag(key, creation, parent.and_then(|parent| parent.tags))?;
         let sql = "INSERT INTO starts (run, machine, depth, input, created_at, tags, start) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-        let (machine, input) = (&*start.machine_name, start.input.digest().0);
+        let (machine, input) = (&*start.machine_name, creation.input.0);
         self.run(sql, params![key, machine, start.depth, input, at, tags, creation.packed])?;
+        self.known.newborns.made(key, creation.newborn());
         Ok(true)
     }
 

@@ -1,5 +1,7 @@
 //! What the writer is asked to do, prepared as far as possible before it is asked: packed, and ready to be run again.
 
+use std::sync::Arc;
+
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
@@ -10,6 +12,8 @@ use windlass_ports::store::{
     Reaped, Signal, Signalled, StoreError, WorkerId,
 };
 
+use super::claim::Taken;
+use super::newborn::Newborn;
 use crate::pack::{pack, pack_audit, pack_record, pack_start};
 
 /// One change, or a question that must come after all changes before it.
@@ -41,7 +45,7 @@ pub(super) enum Request {
 pub(super) enum Answer {
     Done,
     Created(Created),
-    Leases(Vec<Lease>),
+    Leases(Vec<Taken>),
     Committed(Committed),
     /// Whether it is so, or was done.
     Is(bool),
@@ -56,9 +60,12 @@ pub(super) enum Answer {
 /// A run to be created.
 #[derive(Debug)]
 pub(super) struct Creation {
-    pub(super) start: Start,
+    pub(super) start: Arc<Start>,
+    pub(super) text: Arc<[u8]>,
     pub(super) at: Timestamp,
     pub(super) queueing: Queueing,
+    /// Hash of the input.
+    pub(super) input: Digest,
     pub(super) packed: Vec<u8>,
 }
 
@@ -73,8 +80,13 @@ pub(super) struct Replacement {
 
 impl Creation {
     pub(super) fn prepare(new: NewRun) -> Result<Self, StoreError> {
-        let packed = pack_start(&encode(&new.start)?);
-        Ok(Self { start: new.start, at: new.at, queueing: new.queueing, packed })
+        let text = encode(&new.start)?;
+        let (packed, input) = (pack_start(&text), new.start.input.digest());
+        Ok(Self { start: Arc::new(new.start), text: text.into(), at: new.at, queueing: new.queueing, input, packed })
+    }
+
+    pub(super) fn newborn(&self) -> Newborn {
+        Newborn { start: Arc::clone(&self.start), text: Arc::clone(&self.text) }
     }
 }
 

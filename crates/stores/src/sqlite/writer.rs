@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::{StoreError, WorkerId};
 
+use super::newborn;
 use super::request::{Answer, Request};
 use super::schema::{self, FileId};
 use super::tx::{Trouble, Tx};
@@ -56,6 +57,7 @@ const NAMES_MAX: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) runs: HashMap<RunId, i64>,
+    pub(super) newborns: newborn::Queued,
     pub(super) workers: HashMap<WorkerId, i64>,
     pub(super) names: HashMap<Name, i64>,
     /// The last place that was given out in the queue. Never forgotten.

@@ -10,7 +10,7 @@ use windlass_core::run::{Run, Stage, Status};
 use windlass_ports::store::{InboxItem, Query, StoreError, Stored, WorkerId};
 
 use super::{Claimed, Fault, Ready, Source, Work};
-use crate::fold::{self, Folded};
+use crate::fold::{self, Folded, Tail};
 use crate::recover;
 use crate::shell::engine::{Core, EngineError};
 use crate::shell::execute::Calls;
@@ -25,10 +25,17 @@ impl<'a> Work<'a> {
     /// The run of a claim, with nothing begun.
     pub(super) async fn load(claimed: &'a Claimed, permit: Option<OwnedSemaphorePermit>) -> Result<Self, Fault> {
         let core = &claimed.core;
+        let mut inbox_flag = true;
         let (folded, loaded) = match core.warm(&claimed.lease) {
             Some(warm) => (Folded { run: warm.run, tail: warm.tail }, warm.loaded),
             None => {
-                let folded = stored(core, &claimed.lease.run).await?;
+                let folded = match core.parts.store.newborn(&claimed.lease) {
+                    Some(start) => {
+                        inbox_flag = false;
+                        Folded { run: Run::blank(start), tail: Tail::default() }
+                    }
+                    None => stored(core, &claimed.lease.run).await?,
+                };
                 let loaded = program(core, &folded.run).await?;
                 (folded, loaded)
             }
@@ -36,7 +43,7 @@ impl<'a> Work<'a> {
         Ok(Self {
             claimed,
             permit,
-            inbox_flag: true,
+            inbox_flag,
             run: folded.run,
             loaded,
             tail: folded.tail,
