@@ -128,6 +128,8 @@ codes! {
     ApprovalRejected = "approval.rejected",
     /// The document is not valid.
     SpecInvalid = "spec.invalid",
+    /// Too many runs of the tenant wait for a worker.
+    QueueFull = "queue.full",
     /// The request conflicts with what is stored.
     StoreConflict = "store.conflict",
     /// The store cannot be reached or cannot be written.
@@ -317,6 +319,7 @@ fn conventional(code: Code) -> &'static [&'static str] {
         | Code::RunAllFailed
         | Code::RunChildFailed
         | Code::RunAttemptLost
+        | Code::QueueFull
         | Code::StoreConflict
         | Code::StoreUnavailable
         | Code::StoreCorrupt

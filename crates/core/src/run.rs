@@ -102,7 +102,7 @@ pub enum Status {
     Paused,
     /// Held until a person decides.
     Attention,
-    /// Held because it took workers down.
+    /// Held by the store because it took workers down, whatever its journal says last.
     Quarantined,
     /// Ended with an output.
     Completed,
@@ -166,11 +166,6 @@ pub enum Hold {
     },
     /// A person must decide.
     Attention {
-        /// Why.
-        reason: Name,
-    },
-    /// It took workers down.
-    Quarantined {
         /// Why.
         reason: Name,
     },
@@ -422,7 +417,6 @@ impl Run {
             };
         }
         match &self.hold {
-            Some(Hold::Quarantined { .. }) => return Status::Quarantined,
             Some(_) | None if self.has_calls_out() => return Status::Running,
             Some(Hold::Paused { .. }) => return Status::Paused,
             Some(Hold::Attention { .. }) => return Status::Attention,

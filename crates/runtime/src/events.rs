@@ -146,7 +146,7 @@ pub enum What {
     FailureRaised(FailureSeen),
     /// The run holds.
     HoldPlaced {
-        /// `paused`, `attention`, `quarantined`.
+        /// `paused` or `attention`.
         hold: Name,
         /// Why.
         reason: Name,
@@ -327,7 +327,6 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
             let (kind, reason) = match hold {
                 Hold::Paused { reason } => ("paused", reason),
                 Hold::Attention { reason } => ("attention", reason),
-                Hold::Quarantined { reason } => ("quarantined", reason),
             };
             What::HoldPlaced { hold: kind.into(), reason: reason.clone() }
         }
