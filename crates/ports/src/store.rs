@@ -122,6 +122,9 @@ pub struct Reaped {
 /// The pool of runs that ask for none.
 pub const POOL_DEFAULT: &str = "default";
 
+/// Stands for whoever may have held a run before a fence. No worker has this id, so nothing is known of what it sent.
+pub const FENCED: &str = "fenced";
+
 /// Losses of a worker in a row, with no decision in between, after which a run is quarantined.
 pub const STRIKES_MAX: u32 = 3;
 
@@ -269,6 +272,8 @@ pub struct Head {
     pub strikes: u32,
     /// Why it is quarantined, when it is.
     pub quarantine: Option<Name>,
+    /// How often a person took it out of quarantine, or from the worker that held it.
+    pub helped: u32,
     /// Tokens used, finished children included.
     pub tokens: u64,
     /// Micro-USD used, finished children included.
@@ -710,7 +715,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn requeue(&self, run: RunId) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Voids every lease and every worker, and quarantines every unfinished run with this reason: what is in the store
-    /// may be older than what its runs have done. Gives back how many were quarantined by this.
+    /// may be older than what its runs have done. Their open calls may have left since, so whoever takes such a run next
+    /// takes it from [`FENCED`]. Gives back how many were quarantined by this.
     fn fence(&self, reason: Name) -> BoxFuture<'_, Result<u64, StoreError>>;
 
     /// Gives a run back to the queue, or parks it, without a decision.

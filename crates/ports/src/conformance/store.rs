@@ -8,10 +8,15 @@ mod hints;
 mod inbox;
 mod lists;
 mod model;
+mod objects;
+mod quarantine;
+mod queue;
 mod runs;
 mod setup;
 mod signals;
+mod tags;
 mod upkeep;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +25,7 @@ use futures::future::LocalBoxFuture;
 use windlass_core::ids::{Digest, RunId};
 
 use crate::BoxFuture;
-use crate::store::Store;
+use crate::store::{Store, WorkerId};
 
 /// What a store brings: an empty store, opened as often as asked.
 pub trait Harness: Send + Sync + fmt::Debug {
@@ -29,6 +34,13 @@ pub trait Harness: Send + Sync + fmt::Debug {
 
     /// Breaks what is stored, behind the back of every handle.
     fn damage(&self, damage: &Damage);
+
+    /// Lets the lease of a worker run out at once, behind the back of its process, which lives: as when it was stopped
+    /// for longer than a lease lasts. False where that cannot be, because a worker is as alive as its process.
+    fn forget(&self, worker: &WorkerId) -> bool {
+        let _as_alive_as_its_process = worker;
+        false
+    }
 }
 
 /// Something that [`Store::fsck`] must notice.
@@ -46,6 +58,8 @@ pub enum Damage {
     Blob(Digest),
     /// The parent of a run is gone.
     Parent(RunId),
+    /// A run in the queue is quarantined as well.
+    Quarantine(RunId),
 }
 
 /// One case.
@@ -141,6 +155,34 @@ macro_rules! store_cases {
             upkeep::fsck_finds_nothing_in_a_sound_store
             upkeep::fsck_finds_every_planted_damage
             upkeep::stats_count
+            workers::workers_are_listed_with_what_they_said
+            workers::a_heartbeat_tells_who_lives
+            workers::a_worker_that_leaves_gives_back_what_it_holds
+            workers::reaping_puts_runs_of_dead_workers_first
+            workers::a_worker_believed_gone_can_do_nothing_more
+            quarantine::losses_are_counted_until_the_next_decision
+            quarantine::a_run_that_loses_worker_after_worker_is_quarantined
+            quarantine::reaping_quarantines_too
+            quarantine::what_comes_for_a_quarantined_run_is_kept
+            quarantine::a_quarantine_ends_by_requeueing
+            quarantine::a_quarantined_run_can_be_taken_over
+            quarantine::take_over_of_a_run_that_is_no_longer_as_expected
+            quarantine::a_fence_voids_everything
+            queue::classes_are_claimed_in_order
+            queue::workers_of_a_pool_get_its_runs
+            queue::children_wait_as_their_parent_does
+            queue::a_tenant_with_many_runs_holds_up_nobody
+            queue::many_tenants_take_turns
+            queue::a_tenant_holds_no_more_than_it_may
+            queue::a_run_is_not_claimed_before_its_time
+            queue::a_queue_that_is_full_takes_no_more
+            queue::the_depth_of_the_queue_is_known
+            tags::runs_are_found_by_their_tags
+            tags::runs_are_found_by_tenant_pool_and_time
+            tags::prune_goes_by_tags
+            objects::an_object_changes_only_as_expected
+            objects::objects_are_listed_by_key
+            objects::no_change_of_an_object_is_lost
             hints::a_change_here_is_told
             hints::a_change_elsewhere_is_told
             model::behaves_like_the_store_in_memory

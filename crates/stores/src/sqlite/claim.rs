@@ -292,6 +292,9 @@ impl Tx<'_> {
         if !takable || expected.is_some_and(|expected| expected != head.status) {
             return Ok(None);
         }
+        if !head.status.is_final() && (head.owner.is_some() || head.quarantine.is_some()) {
+            self.run("UPDATE runs SET helped = helped + 1 WHERE id = ?1", [run.as_str()])?;
+        }
         if head.quarantine.is_some() {
             self.run("UPDATE runs SET quarantine = NULL, strikes = 0 WHERE id = ?1", [run.as_str()])?;
         }

@@ -27,7 +27,7 @@ const WORD: &str = "CASE WHEN runs.quarantine IS NOT NULL THEN 5 \
 const HEAD: &str = "runs.key, runs.id, runs.state, runs.step, runs.version, runs.epoch, \
      runs.wake_at, runs.tokens, runs.cost_micros, runs.bundle, runs.updated_at, workers.id, parents.id, \
      roots.id, starts.machine, tenants.name, starts.depth, starts.input, starts.created_at, pools.name, \
-     runs.priority, starts.tags, runs.strikes, runs.quarantine FROM runs \
+     runs.priority, starts.tags, runs.strikes, runs.quarantine, runs.helped FROM runs \
      JOIN starts ON starts.run = runs.key \
      JOIN names AS pools ON pools.key = runs.pool \
      JOIN names AS tenants ON tenants.key = runs.tenant \
@@ -106,6 +106,7 @@ fn head_of(row: &Row<'_>) -> rusqlite::Result<Head> {
         tags,
         strikes: row.get(23)?,
         quarantine: optional_name(row, 24)?,
+        helped: row.get(25)?,
         id,
     })
 }

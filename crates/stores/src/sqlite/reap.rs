@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 use windlass_core::ids::{Name, RunId};
-use windlass_ports::store::{Reaped, STRIKES_MAX, WorkerId, lost_too_often};
+use windlass_ports::store::{FENCED, Reaped, STRIKES_MAX, WorkerId, lost_too_often};
 
 use super::request::Replacement;
 use super::tx::{FINAL, FRONT, Told, Trouble, Tx, int};
@@ -81,7 +81,8 @@ impl Tx<'_> {
 
     pub(super) fn requeue(&mut self, run: &RunId) -> Result<bool, Trouble> {
         let place = self.place();
-        let sql = "UPDATE runs SET quarantine = NULL, strikes = 0, ready = ?1 WHERE id = ?2 AND quarantine IS NOT NULL";
+        let sql = "UPDATE runs SET quarantine = NULL, strikes = 0, helped = helped + 1, ready = ?1 \
+             WHERE id = ?2 AND quarantine IS NOT NULL";
         let ended = self.run(sql, params![place, run.as_str()])? > 0;
         if ended {
             self.told = Told { here: true, elsewhere: true };
@@ -96,9 +97,10 @@ impl Tx<'_> {
         let sql = "SELECT count(*) FROM runs WHERE status < ?1 AND quarantine IS NULL";
         let quarantined = self.row(sql, [FINAL], |row| row.get::<_, i64>(0))?.unwrap_or_default();
         self.run("UPDATE runs SET epoch = epoch + 1, owner = NULL WHERE status >= ?1", [FINAL])?;
-        let sql = "UPDATE runs SET epoch = epoch + 1, lost = coalesce(lost, owner), owner = NULL, ready = NULL, \
-             wake_at = NULL, quarantine = ?2 WHERE status < ?1";
-        self.run(sql, params![FINAL, &**reason])?;
+        let nobody = self.worker_key_or_new(&WorkerId(FENCED.into()))?;
+        let sql = "UPDATE runs SET epoch = epoch + 1, lost = ?3, owner = NULL, ready = NULL, wake_at = NULL, \
+             quarantine = ?2 WHERE status < ?1";
+        self.run(sql, params![FINAL, &**reason, nobody])?;
         Ok(super::tx::count(quarantined))
     }
 

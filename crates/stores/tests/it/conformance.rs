@@ -42,6 +42,7 @@ impl Harness for File {
                 run("UPDATE runs SET wake_at = NULL, ready = NULL WHERE key = ?1", key(id))
             }
             Damage::Queue(id) => run("UPDATE runs SET ready = 99 WHERE key = ?1", key(id)),
+            Damage::Quarantine(id) => run("UPDATE runs SET quarantine = 'on purpose' WHERE key = ?1", key(id)),
             Damage::Journal(id) => run("DELETE FROM journal WHERE run = ?1 AND version = 1", key(id)),
             Damage::Audit(id) => {
                 // Bytes that are sound in themselves, and tell of another row: those of a later decision.

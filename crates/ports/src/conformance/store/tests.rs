@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{CASES, Case, Damage, Harness};
 use crate::BoxFuture;
 use crate::fake::MemoryStore;
-use crate::store::Store;
+use crate::store::{Store, WorkerId};
 use broken::{Broken, Fault};
 
 #[derive(Debug, Default)]
@@ -28,6 +28,11 @@ impl Harness for Memory {
 
     fn damage(&self, damage: &Damage) {
         self.first.damage(damage);
+    }
+
+    fn forget(&self, worker: &WorkerId) -> bool {
+        self.first.forget(worker);
+        true
     }
 }
 
@@ -85,6 +90,21 @@ fn a_lost_inbox_row_is_noticed() {
 #[test]
 fn a_blind_park_is_noticed() {
     assert_noticed(Fault::BlindPark, &["the_inbox_is_checked_when_parking"]);
+}
+
+#[test]
+fn losses_that_are_never_forgotten_are_noticed() {
+    assert_noticed(Fault::StrikesKept, &["losses_are_counted_until_the_next_decision"]);
+}
+
+#[test]
+fn a_starving_tenant_is_noticed() {
+    assert_noticed(Fault::Starvation, &["a_tenant_with_many_runs_holds_up_nobody", "many_tenants_take_turns"]);
+}
+
+#[test]
+fn an_ignored_revision_is_noticed() {
+    assert_noticed(Fault::BlindPut, &["an_object_changes_only_as_expected", "no_change_of_an_object_is_lost"]);
 }
 
 #[test]

@@ -152,6 +152,7 @@ pub(super) async fn fsck_finds_every_planted_damage(harness: Arc<dyn Harness>) {
     let planted = [
         (Damage::Wake(id("parked")), "liveness", Some("parked")),
         (Damage::Queue(id("held")), "lease_and_queue", Some("held")),
+        (Damage::Quarantine(id("queued")), "liveness", Some("queued")),
         (Damage::Journal(id("ended")), "journal_gap", Some("ended")),
         (Damage::Audit(id("held")), "audit", Some("held")),
         (Damage::Blob(blob), "blob", None),

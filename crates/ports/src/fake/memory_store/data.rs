@@ -64,6 +64,8 @@ pub(super) struct Row {
     pub(super) strikes: u32,
     /// Why it is quarantined, when it is.
     pub(super) quarantine: Option<Name>,
+    /// How often a person took it out of quarantine, or from its worker.
+    pub(super) helped: u32,
     /// Earliest timer; only of a parked run.
     pub(super) wake_at: Option<Timestamp>,
     pub(super) records: Vec<Record>,
@@ -97,6 +99,7 @@ impl Row {
             tags: self.tags.clone(),
             strikes: self.strikes,
             quarantine: self.quarantine.clone(),
+            helped: self.helped,
             tokens: self.tokens,
             cost_micros: self.cost_micros,
             created_at: self.created_at,
@@ -261,6 +264,7 @@ impl Data {
             tags,
             strikes: 0,
             quarantine: None,
+            helped: 0,
             records: Vec::new(),
             snapshot: None,
             waits: BTreeMap::new(),

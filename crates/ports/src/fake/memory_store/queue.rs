@@ -6,7 +6,7 @@ use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
 
 use super::data::{Data, Place, Row};
-use crate::store::{Claim, Keep, Lease, Priority, Reaped, STRIKES_MAX, StoreError, WorkerId};
+use crate::store::{Claim, FENCED, Keep, Lease, Priority, Reaped, STRIKES_MAX, StoreError, WorkerId};
 
 impl Row {
     fn is_within(&self, tree: Option<&RunId>) -> bool {
@@ -156,6 +156,9 @@ impl Data {
         if expected.is_some_and(|expected| row.shown_status() != expected) {
             return None;
         }
+        if !row.is_over() && (row.owner.is_some() || row.quarantine.is_some()) {
+            row.helped += 1;
+        }
         if row.quarantine.take().is_some() {
             row.strikes = 0;
         }
@@ -197,6 +200,7 @@ impl Data {
         let place = self.back();
         let Some(row) = self.runs.get_mut(run).filter(|row| row.quarantine.is_some()) else { return false };
         (row.quarantine, row.strikes, row.ready) = (None, 0, Some(place));
+        row.helped += 1;
         self.woke = true;
         true
     }
@@ -209,6 +213,7 @@ impl Data {
             row.take_back(place);
             if !row.is_over() {
                 quarantined += u64::from(row.quarantine.is_none());
+                row.lost = Some(WorkerId(FENCED.into()));
                 row.quarantine(reason.clone());
             }
         }

@@ -176,7 +176,11 @@ impl Data {
                 }
                 return;
             }
-            Damage::Wake(run) | Damage::Queue(run) | Damage::Journal(run) | Damage::Audit(run) => run,
+            Damage::Wake(run)
+            | Damage::Queue(run)
+            | Damage::Journal(run)
+            | Damage::Audit(run)
+            | Damage::Quarantine(run) => run,
         };
         let Some(row) = self.runs.get_mut(run) else { return };
         match damage {
@@ -185,6 +189,7 @@ impl Data {
                 row.wake_at = None;
                 row.ready = None;
             }
+            Damage::Quarantine(_) => row.quarantine = Some("on purpose".into()),
             Damage::Queue(_) => row.ready = Some(Place { is_back: true, number: u64::MAX, since: Timestamp(0) }),
             Damage::Journal(_) => row.records.retain(|record| record.row.version != 1),
             Damage::Audit(_) => {

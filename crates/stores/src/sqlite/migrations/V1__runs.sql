@@ -26,7 +26,8 @@ CREATE TABLE runs (
     bundle BLOB NOT NULL,
     updated_at INTEGER NOT NULL,
     strikes INTEGER NOT NULL,     -- losses of a worker in a row with no decision in between
-    quarantine TEXT               -- why it is quarantined
+    quarantine TEXT,              -- why it is quarantined
+    helped INTEGER NOT NULL DEFAULT 0 -- times a person took it out of quarantine, or from its worker
 );
 CREATE INDEX runs_ready ON runs (pool, priority, tenant, ready) WHERE ready IS NOT NULL;
 CREATE INDEX runs_wake ON runs (wake_at) WHERE wake_at IS NOT NULL;

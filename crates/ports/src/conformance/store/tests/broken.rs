@@ -1,8 +1,9 @@
 //! A store with one fault, around a right one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use windlass_core::audit;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
@@ -32,6 +33,12 @@ pub(super) enum Fault {
     LostInboxRow,
     /// A run is parked whatever its inbox has.
     BlindPark,
+    /// Losses of a worker are counted for the whole life of a run.
+    StrikesKept,
+    /// Runs are claimed by name, whose ever they are.
+    Starvation,
+    /// Objects change whatever revision they have.
+    BlindPut,
 }
 
 #[derive(Debug)]
@@ -39,17 +46,40 @@ pub(super) struct Broken {
     inner: Arc<dyn Store>,
     fault: Fault,
     calls: AtomicU64,
+    strikes: Mutex<BTreeMap<RunId, u32>>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Broken {
     pub(super) fn new(inner: Arc<dyn Store>, fault: Fault) -> Self {
-        Self { inner, fault, calls: AtomicU64::new(0) }
+        Self { inner, fault, calls: AtomicU64::new(0), strikes: Mutex::default() }
     }
 
     fn every_fifth(&self) -> bool {
         self.calls.fetch_add(1, Ordering::SeqCst) % 5 == 1
+    }
+
+    /// Leases with every loss that there ever was.
+    fn with_all_strikes(&self, mut leases: Vec<Lease>) -> Vec<Lease> {
+        let mut strikes = self.strikes.lock().expect("lock");
+        for lease in leases.iter_mut().filter(|lease| lease.strikes > 0) {
+            let all = strikes.entry(lease.run.clone()).or_default();
+            *all += 1;
+            lease.strikes = *all;
+        }
+        leases
+    }
+
+    /// The runs that come first by their names; the others are put back.
+    async fn first_by_name(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        let (limit, worker) = (claim.limit, claim.worker.clone());
+        let mut leases = self.inner.claim(Claim { limit: usize::MAX, ..claim }).await?;
+        leases.sort_by(|a, b| b.run.cmp(&a.run));
+        for lease in leases.split_off(limit.min(leases.len())) {
+            self.inner.release(lease, worker.clone(), Keep::HandBack).await?;
+        }
+        Ok(leases)
     }
 
     /// The commit as it would have to be to count.
@@ -100,7 +130,13 @@ impl Store for Broken {
         self.inner.objects(kind, after, limit)
     }
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
-        self.inner.put_object(put)
+        if self.fault != Fault::BlindPut {
+            return self.inner.put_object(put);
+        }
+        Box::pin(async move {
+            let there = self.inner.object(put.kind.clone(), put.key.clone()).await?;
+            self.inner.put_object(Put { expected: there.map_or(0, |object| object.revision), ..put }).await
+        })
     }
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
         self.inner.put_bundle(digest, bytes)
@@ -112,7 +148,11 @@ impl Store for Broken {
         self.inner.create(run)
     }
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Lease>> {
-        self.inner.claim(claim)
+        match self.fault {
+            Fault::StrikesKept => Box::pin(async { Ok(self.with_all_strikes(self.inner.claim(claim).await?)) }),
+            Fault::Starvation if claim.within.is_none() => Box::pin(self.first_by_name(claim)),
+            _ => self.inner.claim(claim),
+        }
     }
     fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Answer<'_, Option<Lease>> {
         self.inner.take_over(run, worker, expected)
@@ -139,9 +179,7 @@ impl Store for Broken {
                     }
                     Ok(answer)
                 }
-                Fault::None | Fault::DroppedAcknowledgement | Fault::LostInboxRow | Fault::BlindPark => {
-                    self.inner.commit(commit).await
-                }
+                _ => self.inner.commit(commit).await,
             }
         })
     }
