@@ -3,6 +3,7 @@
 //! saw, what the ledger says and what comes out must be what the promises allow.
 
 mod machine;
+mod place;
 mod world;
 mod worker;
 mod cuts;

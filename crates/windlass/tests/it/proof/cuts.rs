@@ -12,6 +12,7 @@ use windlass_core::value::Value;
 use windlass_ports::store::{Query, Signal};
 
 use super::machine::{CHANNEL, SIDE, TOOLS, UNREPEATABLE};
+use super::place::Place;
 use super::worker::{End, RUN, engine, spawn, store, wait};
 use super::world::{Deed, World};
 
@@ -53,9 +54,6 @@ impl Lost {
 pub(super) fn in_flight(folder: &Path, world: &World) -> Lost {
     world.settle();
     let mut lost = Lost::default();
-    if !folder.join("store.db").exists() {
-        return lost;
-    }
     let seen = world.counts();
     block_on(async {
         let (engine, _) = engine(folder, None).await;
@@ -181,8 +179,7 @@ fn ending_of(run: &Run) -> Value {
 #[expect(clippy::print_stdout, reason = "the count and the seed are part of the proof")]
 fn a_cut_at_any_point_changes_nothing_that_was_promised() {
     let world = World::start();
-    let calm = tempfile::tempdir().expect("a folder");
-    super::machine::write(calm.path(), &world.address);
+    let calm = Place::new(&world);
     let expected = finish(calm.path(), &world);
     assert_eq!(expected.deeds.iter().filter(|deed| TOOLS.contains(&&*deed.what)).count(), TOOLS.len());
 
@@ -191,8 +188,7 @@ fn a_cut_at_any_point_changes_nothing_that_was_promised() {
     let (mut cut, mut lost_models) = (0, 0);
     loop {
         cut += 1;
-        let folder = tempfile::tempdir().expect("a folder");
-        super::machine::write(folder.path(), &world.address);
+        let folder = Place::new(&world);
         let point = match wait(folder.path(), spawn(folder.path(), Some(cut))) {
             End::Cut(point) => point,
             End::Done => break,

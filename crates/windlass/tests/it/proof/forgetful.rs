@@ -19,6 +19,7 @@ use windlass_ports::store::{
 };
 
 use super::cuts::{compare, finish, in_flight};
+use super::place::Place;
 use super::worker::{End, spawn_broken, wait};
 use super::world::World;
 
@@ -167,12 +168,10 @@ impl Store for Forgetful {
 #[test]
 fn the_proof_notices_an_engine_without_effect_records() {
     let world = World::start();
-    let calm = tempfile::tempdir().expect("a folder");
-    super::machine::write(calm.path(), &world.address);
+    let calm = Place::new(&world);
     let expected = finish(calm.path(), &world);
     let noticed = (1..=CUTS_MAX).any(|cut| {
-        let folder = tempfile::tempdir().expect("a folder");
-        super::machine::write(folder.path(), &world.address);
+        let folder = Place::new(&world);
         let End::Cut(point) = wait(folder.path(), spawn_broken(folder.path(), cut)) else { return false };
         let lost = in_flight(folder.path(), &world);
         let trace = finish(folder.path(), &world);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cuts::{Lost, answer_waits, compare, finish, in_flight};
 use super::machine::TOOLS;
+use super::place::Place;
 use super::worker::{End, spawn, wait};
 use super::world::World;
 
@@ -38,8 +39,7 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
     println!("seed {seed}");
     let mut random = Random(seed);
     let world = World::start();
-    let calm = tempfile::tempdir().expect("a folder");
-    super::machine::write(calm.path(), &world.address);
+    let calm = Place::new(&world);
     let expected = finish(calm.path(), &world);
 
     let mut landed: BTreeMap<String, u64> = BTreeMap::new();
@@ -51,8 +51,7 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
         let least = kinds().min_by_key(|kind| landed.get(*kind).copied().unwrap_or(0)).expect("kinds");
         world.linger(least, LINGER_MS);
         assert!(runs < 200, "too few kills land: {landed:?}");
-        let folder = tempfile::tempdir().expect("a folder");
-        super::machine::write(folder.path(), &world.address);
+        let folder = Place::new(&world);
         let (lost, times) = kill_a_run(folder.path(), &world, &mut random);
         let trace = finish(folder.path(), &world);
         compare(&expected, &trace, &lost, &format!("run {runs}, seed {seed}, lost {lost:?}"));
@@ -81,7 +80,7 @@ fn kill_a_run(folder: &Path, world: &World, random: &mut Random) -> (Lost, BTree
             lost.models.extend(now.models);
             lost.tools.extend(now.tools);
         }
-        if folder.join("store.db").exists() && answer_waits(folder, world) {
+        if answer_waits(folder, world) {
             break;
         }
     }

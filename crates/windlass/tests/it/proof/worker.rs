@@ -11,13 +11,14 @@ use windlass_core::ids::RunId;
 use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::Store;
+use windlass_ports::store::{Queueing, Store};
 use windlass_runtime::{Engine, Failpoint, Parts, Point, Scope, Settings, Silent, Stop, Submission, SystemClock};
 use windlass_spec::compile::{LoadOptions, SpecCompiler, load};
 use windlass_spec::source::DirFiles;
 use windlass_tools::CatalogConfig;
 
 use super::forgetful::Forgetful;
+use super::place::store_url;
 
 const FOLDER: &str = "WINDLASS_PROOF_FOLDER";
 const CUT: &str = "WINDLASS_PROOF_CUT";
@@ -123,14 +124,14 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         ceilings: Ceilings { tokens: Some(1_000_000), model_calls: Some(1_000), ..Ceilings::default() },
         scope: TenantScope::default(),
         origin: None,
+        queueing: Queueing::default(),
     };
     (Engine::new(parts), submission)
 }
 
 /// The store of a folder.
 pub(super) async fn store(folder: &Path) -> Arc<dyn Store> {
-    let url = format!("sqlite:{}", folder.join("store.db").display());
-    windlass::wire::open_store(&url).await.expect("the store opens")
+    windlass::wire::open_store(&store_url(folder)).await.expect("the store opens")
 }
 
 /// Aborts at the `cut`-th point, having noted which one it is.
