@@ -4,14 +4,17 @@
 
 pub mod floor;
 mod pack;
+mod restore;
 pub mod sqlite;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use windlass_core::time::Timestamp;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{Store, StoreError};
 
+pub use restore::{RestoreError, Restored, Schema};
 pub use sqlite::{Options, SqliteStore, Sync};
 
 /// Opens the store of a URL: `sqlite:PATH`, made when it is not there, or `memory:`, which dies with the process.
@@ -29,4 +32,47 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, StoreEr
         }
         None => Err(StoreError::Invalid(format!("`{url}` is no URL of a store; write `sqlite:{url}`"))),
     }
+}
+
+/// The schema of the store of a URL, which is not changed and not made. None when there is no store.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for a URL that names no store that lasts, otherwise why it cannot be read.
+pub async fn schema(url: &str) -> Result<Option<Schema>, StoreError> {
+    match url.split_once(':') {
+        Some(("sqlite", path)) if !path.is_empty() => sqlite::schema(Path::new(path)).await,
+        _ => Err(not_kept(url)),
+    }
+}
+
+/// Brings the schema of the store of a URL up to date; makes the store when there is none. Gives back what was found.
+///
+/// # Errors
+/// As [`open`].
+pub async fn migrate(url: &str) -> Result<Schema, StoreError> {
+    let found = schema(url).await?;
+    drop(open(url, Options::default()).await?);
+    let known = schema(url).await?.map_or(0, |schema| schema.known);
+    Ok(found.unwrap_or(Schema { found: 0, known }))
+}
+
+/// Makes the store of a URL from a backup, with every unfinished run quarantined. `reason` is given the time of the last
+/// change in the backup. With `replace` a store that is there is kept aside.
+///
+/// # Errors
+/// Why nothing was restored.
+pub async fn restore(
+    from: &Path,
+    url: &str,
+    replace: bool,
+    reason: impl FnOnce(Option<Timestamp>) -> String,
+) -> Result<Restored, RestoreError> {
+    match url.split_once(':') {
+        Some(("sqlite", path)) if !path.is_empty() => sqlite::restore(from, Path::new(path), replace, reason).await,
+        _ => Err(not_kept(url).into()),
+    }
+}
+
+fn not_kept(url: &str) -> StoreError {
+    StoreError::Invalid(format!("`{url}` names no store that is kept; use `sqlite:PATH`"))
 }

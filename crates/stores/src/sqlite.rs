@@ -13,6 +13,7 @@ mod prune;
 mod read;
 mod reap;
 mod request;
+mod restore;
 mod schema;
 mod tx;
 mod workers;
@@ -42,6 +43,7 @@ use windlass_ports::store::{
 
 use crate::pack::pack;
 use request::{Answer, Creation, Delivery, Replacement, Request, Step};
+pub(crate) use restore::{restore, schema};
 use schema::FileId;
 use workers::Workers;
 use writer::{Counters, Job, Writer};
@@ -318,8 +320,12 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.jobs = None;
+        // Nobody puts another file in place between the look at it and the end of the last connection.
+        let _closing = self.workers.closing_lock();
         // The last connection to close empties the log, so readers go first.
-        self.readers.idle().clear();
+        for reader in self.readers.idle().drain(..) {
+            schema::close(reader, &self.readers.path, self.readers.file);
+        }
         if let Some(writer) = self.writer.take() {
             // A writer that panicked has nothing left to do.
             let _done = writer.join();
@@ -375,7 +381,8 @@ impl Store for SqliteStore {
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {
-        self.workers.is_mine(worker)
+        // A process whose file was replaced learns of it here, before it sends anything.
+        self.workers.is_mine(worker) && FileId::of(&self.readers.path) == Some(self.readers.file)
     }
 
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -69,6 +69,17 @@ pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, Stor
     Ok(connection)
 }
 
+/// Closes a connection. The last one of a database empties the log and removes it by its name, which must not happen
+/// when another database has that name.
+pub(super) fn close(connection: Connection, path: &Path, file: FileId) {
+    if FileId::of(path) != Some(file) {
+        // A connection that cannot be set so is left open until the process ends.
+        if connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_err() {
+            std::mem::forget(connection);
+        }
+    }
+}
+
 /// A connection that only reads.
 pub(super) fn connect_reader(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let connection = connect(path, options)?;
@@ -84,7 +95,7 @@ pub(super) fn known() -> u32 {
 }
 
 /// The schema of a file; 0 of an empty one.
-fn found(connection: &Connection) -> Result<u32, StoreError> {
+pub(super) fn found(connection: &Connection) -> Result<u32, StoreError> {
     let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'refinery_schema_history'";
     let has_history: i64 = connection.query_row(tables, [], |row| row.get(0)).map_err(super::failed)?;
     if has_history == 0 {

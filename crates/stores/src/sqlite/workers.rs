@@ -113,6 +113,13 @@ impl Workers {
         Ok(file)
     }
 
+    /// Waits until nobody opens the database or replaces it, while the file is held. None when that cannot be known.
+    pub(super) fn closing_lock(&self) -> Option<File> {
+        let file = File::open(self.dir.join("open.lock")).ok()?;
+        file.lock_shared().ok()?;
+        Some(file)
+    }
+
     /// Becomes a worker: makes its file and locks it before anyone can see it.
     pub(super) fn join(&self, registration: &Registration) -> Result<WorkerId, StoreError> {
         self.make_dir()?;

@@ -155,6 +155,9 @@ impl Writer {
             self.work(jobs);
             self.tend_log();
         }
+        let Self { connection, path, file, copier, .. } = self;
+        drop(copier);
+        schema::close(connection, &path, file);
     }
 
     /// The next job. Empties the log once when none comes for a while, and then sleeps until one does.
@@ -296,13 +299,14 @@ impl Writer {
     /// The thread that copies the log back; without one the writer does it when the log is long.
     fn start_copier(&self) -> Option<SyncSender<()>> {
         let (sender, asked) = sync_channel::<()>(1);
-        let (path, options) = (self.path.clone(), self.options);
+        let (path, file, options) = (self.path.clone(), self.file, self.options);
         let work = move || {
             let Ok(connection) = schema::connect(&path, &options) else { return };
             while let Ok(()) = asked.recv() {
                 // A copy that fails is tried again with more pages; the log keeps what was not copied.
                 let _again = connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE);
             }
+            schema::close(connection, &path, file);
         };
         std::thread::Builder::new().name("windlass-checkpoint".into()).spawn(work).ok()?;
         sender.try_send(()).ok()?;
