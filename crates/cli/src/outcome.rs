@@ -151,8 +151,9 @@ pub(crate) fn submit_problem(error: SubmitError) -> Problem {
         SubmitError::Store(error) => error.into(),
         SubmitError::Conflict { .. } => Problem::rejected(error.to_string())
             .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"),
-        SubmitError::Full => Problem::new(Exit::Denied, "queue.full", error.to_string())
+        SubmitError::Full { .. } => Problem::new(Exit::Denied, "queue.full", error.to_string())
             .hint("try again when some runs have been worked off, or start more workers"),
+        SubmitError::Pool { .. } => Problem::invalid(error.to_string()),
         SubmitError::Id { source, .. } => Problem::invalid(source.to_string()),
         SubmitError::TooLarge { bytes } => too_large(format!(
             "the input takes {bytes} bytes in memory, which is more than its text has; at most {VALUE_BYTES_MAX} are taken"

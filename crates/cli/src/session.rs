@@ -162,6 +162,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         require_contracts: !config.documents.undeclared_tools,
         needs_secrets: true,
         environment: Arc::new(|name| std::env::var_os(name)),
+        pools: windlass_tools::WorkPools::default(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Reads no environment and no file: the caller hands everything in.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, SecretString};
 use windlass_core::failure::Failure;
@@ -14,12 +16,41 @@ const REDACT_BYTES_MIN: usize = 8;
 /// What stands in a text for a key.
 const REDACTED: &str = "[redacted]";
 
+/// Finds the secret behind a reference that a document holds.
+pub type Lookup = dyn Fn(&str) -> Option<SecretString> + Send + Sync;
+
+/// References that are looked up when a document needs them, and what was found so far.
+#[derive(Clone, Default)]
+struct Looked {
+    up: Option<Arc<Lookup>>,
+    found: Arc<Mutex<BTreeMap<String, SecretString>>>,
+}
+
+impl fmt::Debug for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Looked")
+    }
+}
+
+impl Looked {
+    fn found(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SecretString>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn up(&self, reference: &str) -> Option<SecretString> {
+        let secret = (self.up.as_ref()?)(reference).filter(|secret| given(Some(secret)).is_some())?;
+        self.found().insert(reference.to_owned(), secret.clone());
+        Some(secret)
+    }
+}
+
 /// Every key this process knows. `Debug` shows names only.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     secrets: BTreeMap<String, SecretString>,
     providers: BTreeMap<String, SecretString>,
     environment: BTreeMap<String, SecretString>,
+    looked: Looked,
 }
 
 impl Keys {
@@ -44,6 +75,14 @@ impl Keys {
         self
     }
 
+    /// Looks up references that are not known, each time a document needs one: for a process that runs documents it has
+    /// not seen yet.
+    #[must_use]
+    pub fn lookup(mut self, lookup: Arc<Lookup>) -> Self {
+        self.looked.up = Some(lookup);
+        self
+    }
+
     /// These keys, and those of another set that have no name here.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
@@ -55,13 +94,17 @@ impl Keys {
         add(&mut self.secrets, other.secrets);
         add(&mut self.providers, other.providers);
         add(&mut self.environment, other.environment);
+        if self.looked.up.is_none() {
+            self.looked = other.looked;
+        }
         self
     }
 
     /// The key that a document refers to. Empty values count as absent.
     #[must_use]
-    pub fn referred(&self, reference: &str) -> Option<&SecretString> {
-        given(self.secrets.get(reference)).or_else(|| given(self.environment.get(reference)))
+    pub fn referred(&self, reference: &str) -> Option<SecretString> {
+        let known = given(self.secrets.get(reference)).or_else(|| given(self.environment.get(reference)));
+        known.cloned().or_else(|| self.looked.up(reference))
     }
 
     /// The key of a provider: what is configured, else what the environment says. Empty values count as absent.
@@ -73,7 +116,9 @@ impl Keys {
     /// The text without any known key.
     #[must_use]
     pub fn redact(&self, text: &str) -> Option<String> {
+        let found = self.looked.found();
         let values = self.secrets.values().chain(self.providers.values()).chain(self.environment.values());
+        let values = values.chain(found.values());
         let mut out: Option<String> = None;
         for value in values.map(|v| v.expose_secret().trim()).filter(|v| v.len() >= REDACT_BYTES_MIN) {
             let current = out.as_deref().unwrap_or(text);
@@ -135,12 +180,20 @@ mod tests {
     fn keys_are_found_by_reference_then_configuration_then_environment() {
         let keys = keys();
         let shown = |key: Option<&SecretString>| key.map(|k| k.expose_secret().to_owned());
-        assert_eq!(shown(keys.referred("doc")).as_deref(), Some("sk-document-1"));
-        assert_eq!(shown(keys.referred("MY_PROXY_API_KEY")).as_deref(), Some("sk-environment-4"));
-        assert_eq!(shown(keys.referred("empty")), None);
+        assert_eq!(shown(keys.referred("doc").as_ref()).as_deref(), Some("sk-document-1"));
+        assert_eq!(shown(keys.referred("MY_PROXY_API_KEY").as_ref()).as_deref(), Some("sk-environment-4"));
+        assert_eq!(shown(keys.referred("empty").as_ref()), None);
         assert_eq!(shown(keys.own("openai")).as_deref(), Some("sk-configured-2"));
         assert_eq!(shown(keys.own("my-proxy")).as_deref(), Some("sk-environment-4"));
         assert_eq!(shown(keys.own("other")), None);
+    }
+
+    #[test]
+    fn references_are_looked_up_when_they_are_needed() {
+        let keys = keys().lookup(Arc::new(|reference| (reference == "env:LATE").then(|| "sk-looked-up-5".into())));
+        assert!(keys.redact("sk-looked-up-5").is_none());
+        assert!(keys.referred("env:LATE").is_some() && keys.referred("env:OTHER").is_none());
+        assert_eq!(keys.redact("sk-looked-up-5").as_deref(), Some(REDACTED));
     }
 
     #[test]

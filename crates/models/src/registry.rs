@@ -253,7 +253,7 @@ impl Models {
         let structured = settings.and_then(|s| s.structured_output).or(at_home.map(|p| p.structured_output));
         let outgoing = Outgoing {
             url: sender::address(address, wire.path())?,
-            headers: headers(wire, key, settings)?,
+            headers: headers(wire, key.as_ref(), settings)?,
             body: wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?.to_json(),
             timeout_ms: request.timeout_ms,
         };
@@ -267,7 +267,7 @@ impl Models {
         request: &ModelRequest,
         own_address: bool,
         at_home: Option<&Provider>,
-    ) -> Result<Option<&SecretString>, Fault> {
+    ) -> Result<Option<SecretString>, Fault> {
         let provider = &*request.provider;
         let referred = request.key.as_deref().map(|reference| self.keys.referred(reference));
         let key = match referred {
@@ -276,7 +276,7 @@ impl Models {
                 tracing::warn!(provider, "the key that the document names is not set; the request goes without one");
                 None
             }
-            Some(None) | None => self.keys.own(provider),
+            Some(None) | None => self.keys.own(provider).cloned(),
         };
         if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
             let variable = variable(provider);

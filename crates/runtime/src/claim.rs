@@ -9,6 +9,10 @@ use windlass_core::time::Timestamp;
 const BATCH_SHARE: usize = 8;
 /// How long free slots are collected, in milliseconds.
 const BATCH_MS: u64 = 2;
+/// Runs claimed at a time, so that workers that look at the same moment share what there is.
+const CLAIM_MAX: usize = 128;
+/// One claim in so many takes the lowest class first.
+const LOWEST_FIRST_EVERY: u64 = 16;
 /// Pause before a run is looked for again that was due and could not be claimed, in milliseconds.
 const OVERDUE_MS: u64 = 250;
 
@@ -44,6 +48,7 @@ pub struct Claims {
     due: Option<Timestamp>,
     looked_at: Timestamp,
     asks: bool,
+    made: u64,
 }
 
 impl Claims {
@@ -51,7 +56,7 @@ impl Claims {
     /// `backlog_max` calls wait for a slot. It looks at once.
     #[must_use]
     pub fn new(slots: usize, held_max: usize, backlog_max: usize) -> Self {
-        Self { slots, held_max, backlog_max, hint: true, due: None, looked_at: Timestamp(0), asks: false }
+        Self { slots, held_max, backlog_max, hint: true, due: None, looked_at: Timestamp(0), asks: false, made: 0 }
     }
 
     /// The queue may have something.
@@ -71,11 +76,23 @@ impl Claims {
     /// So many were asked for, and so many came.
     pub fn claimed(&mut self, asked: usize, got: usize, now: Timestamp) {
         self.looked_at = now;
+        self.made = self.made.wrapping_add(1);
         if got < asked {
             self.hint = false;
             self.due = None;
             self.asks = true;
         }
+    }
+
+    /// Whether the next claim takes the lowest class first, so that it is not forgotten.
+    #[must_use]
+    pub fn lowest_first(&self) -> bool {
+        self.made % LOWEST_FIRST_EVERY == LOWEST_FIRST_EVERY - 1
+    }
+
+    /// What is known about parked runs may be out of date: others park runs too.
+    pub fn doubt(&mut self) {
+        self.asks = true;
     }
 
     /// Whether the store should be asked when the next parked run is due.
@@ -105,7 +122,7 @@ impl Claims {
     /// When to claim, and how many.
     #[must_use]
     pub fn look(&self, now: Timestamp, room: Room) -> Look {
-        let n = room.free.min(self.held_max.saturating_sub(room.held));
+        let n = room.free.min(self.held_max.saturating_sub(room.held)).min(CLAIM_MAX);
         if n == 0 || room.backlog > self.backlog_max {
             return Look::Idle;
         }
@@ -113,7 +130,11 @@ impl Claims {
             return self.due.map_or(Look::Idle, Look::At);
         }
         let batched = self.looked_at.plus_ms(BATCH_MS);
-        if n.saturating_mul(BATCH_SHARE) >= self.slots || now >= batched { Look::Now(n) } else { Look::At(batched) }
+        if n.saturating_mul(BATCH_SHARE) >= self.slots || n == CLAIM_MAX || now >= batched {
+            Look::Now(n)
+        } else {
+            Look::At(batched)
+        }
     }
 }
 
@@ -163,6 +184,21 @@ mod tests {
         assert_eq!(claims.look(Timestamp(5), Room { free: 0, ..ROOM }), Look::Idle);
         assert_eq!(claims.look(Timestamp(5), Room { held: 10, ..ROOM }), Look::Idle);
         assert_eq!(claims.look(Timestamp(5), Room { backlog: 65, ..ROOM }), Look::Idle);
+    }
+
+    #[test]
+    fn the_lowest_class_has_its_turn_and_a_claim_its_bound() {
+        let mut claims = Claims::new(1_000, 4_000, 64);
+        let room = Room { free: 1_000, ..ROOM };
+        let mut turns = Vec::new();
+        for turn in 0..32 {
+            assert_eq!(claims.look(Timestamp(5), room), Look::Now(128));
+            if claims.lowest_first() {
+                turns.push(turn);
+            }
+            claims.claimed(128, 128, Timestamp(5));
+        }
+        assert_eq!(turns, [15, 31]);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use windlass_core::Decision;
 use windlass_core::effect::Effect;
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::journal::{self, Entry, Record};
-use windlass_core::machine::Program;
+use windlass_core::machine::{Machine, Program};
 use windlass_core::run::{Hold, Run, Stage, Status};
 use windlass_core::snapshot;
 use windlass_core::time::Timestamp;
 use windlass_core::{audit, limits};
-use windlass_ports::store::{Commit, HeadUpdate, JournalRow, Keep, Lease, Message, NewRun, OpId, WaitRow, WorkerId};
+use windlass_ports::store::{
+    Commit, HeadUpdate, JournalRow, Keep, Lease, Message, NewRun, OpId, Queueing, WaitRow, WorkerId,
+};
 
 use crate::fold::Tail;
 use crate::payload;
@@ -110,7 +112,7 @@ pub fn draft(
         lease: under.lease.clone(),
         worker: under.worker.clone(),
         expected: run.version - 1,
-        head: head(run, keep),
+        head: head(program, run, keep),
         record: row,
         at: run.now,
         snapshot,
@@ -130,8 +132,11 @@ fn with_effects(mut commit: Commit, program: &Program, run: &Run, effects: &[Eff
     for effect in effects {
         match effect {
             Effect::Start(child) => {
-                let name = program.machines.get(&child.machine).map_or(&child.machine, |machine| &machine.name);
-                commit.children.push(NewRun::new(run.child_start(child, name.clone()), run.now));
+                let machine = program.machines.get(&child.machine);
+                let name = machine.map_or(&child.machine, |machine| &machine.name);
+                let start = run.child_start(child, name.clone());
+                let queueing = machine.map_or_else(Queueing::default, |machine| queueing(machine));
+                commit.children.push(NewRun { start, at: run.now, queueing });
             }
             Effect::Tell { to, id, input } => {
                 let message = Message { to: to.clone(), id: id.clone(), input: (**input).clone() };
@@ -151,8 +156,16 @@ fn wait_row(run: &Run, id: EffectId) -> Option<WaitRow> {
     Some(WaitRow { effect: id, channel: wait.channel.clone(), kind: wait.kind.clone(), due: wait.due })
 }
 
-fn head(run: &Run, keep: Keep) -> HeadUpdate {
+/// How a new run of a machine waits for a worker, as far as the machine says.
+#[must_use]
+pub fn queueing(machine: &Machine) -> Queueing {
+    let pool = machine.pool_of(Some(&machine.initial)).cloned();
+    Queueing { pool, priority: machine.placement.priority, ..Queueing::default() }
+}
+
+fn head(program: &Program, run: &Run, keep: Keep) -> HeadUpdate {
     let used = run.used();
+    let machine = program.machines.get(&run.start.machine);
     HeadUpdate {
         status: status(run, keep),
         state: run.state.clone(),
@@ -160,7 +173,7 @@ fn head(run: &Run, keep: Keep) -> HeadUpdate {
         tokens: used.tokens,
         cost_micros: used.cost_micros,
         bundle: run.start.bundle,
-        pool: None,
+        pool: machine.and_then(|machine| machine.pool_of(run.state.as_deref())).cloned(),
     }
 }
 

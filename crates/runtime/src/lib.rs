@@ -7,14 +7,18 @@ pub mod payload;
 pub mod fold;
 pub mod claim;
 pub mod lease;
+pub mod suspect;
 pub mod timers;
 pub mod recover;
 pub mod commit;
 pub mod events;
+pub mod schedule;
+pub mod keys;
 mod shell;
 
 pub use events::Seen;
 pub use shell::{
-    Driven, Engine, EngineError, Failpoint, Observer, Parts, Point, Report, Scope, Settings, Silent, Stop, Submission,
-    SubmitError, Submitted, SystemClock, Waiting,
+    Driven, Engine, EngineError, Failpoint, Meter, Observer, Parts, Point, Report, Scope, Settings, Silent, Span, Stop,
+    Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
+pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};

@@ -1,11 +1,17 @@
 //! The async side of the runtime: everything that waits. Logic that can do without waiting is in the modules above.
 
 mod engine;
+mod member;
 mod programs;
 mod submit;
+mod objects;
+mod keys;
+mod schedules;
 mod status;
 mod worker;
 mod rest;
+mod reap;
+mod unfit;
 mod drive;
 mod send;
 mod execute;
@@ -14,9 +20,11 @@ mod observe;
 mod clock;
 
 pub use clock::SystemClock;
-pub use engine::{Engine, EngineError, Parts, Scope, Settings};
-pub use observe::{Failpoint, Observer, Point, Silent};
+pub use engine::{Engine, EngineError, Parts, Scope, Settings, Vitals};
+pub use keys::{KeyError, Keyed};
+pub use observe::{Failpoint, Meter, Observer, Point, Silent, Span, Tally};
 pub use rest::{Driven, Waiting};
+pub use schedules::{LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
 pub use shutdown::Stop;
 pub use status::Report;
 pub use submit::{Submission, SubmitError, Submitted};

@@ -15,6 +15,7 @@ use crate::client::Clients;
 use crate::config::{CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
 use crate::kind::{ALL, Kind, Make};
 use crate::observer::Observer;
+use crate::pools::{PoolHook, WorkPools};
 use crate::role::Role;
 
 /// Time for one attempt at most, in milliseconds: a day.
@@ -33,6 +34,8 @@ pub struct Surroundings<'a> {
     pub secret: &'a dyn Fn(&str) -> Option<SecretString>,
     /// Whether a tool or action without a class and an idempotency is refused.
     pub require_contracts: bool,
+    /// The work pools of this process.
+    pub pools: &'a WorkPools,
 }
 
 impl fmt::Debug for Surroundings<'_> {
@@ -55,6 +58,7 @@ pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) ->
     for name in [crate::observer::LOGGING.name, crate::observer::METRICS.name] {
         catalog.hooks.insert(name.into(), Arc::new(Observer));
     }
+    catalog.hooks.insert(crate::pools::KIND.name.into(), Arc::new(PoolHook(surroundings.pools.clone())));
     for (name, table) in &config.hooks {
         let mut site = Site::new("hooks", name, surroundings, &clients, &mut problems);
         if let Some(hook) = hook(&mut site, table) {
@@ -190,6 +194,11 @@ impl<'a> Site<'a> {
     /// The folder that relative paths start from.
     pub(crate) fn folder(&self) -> &'a Path {
         self.surroundings.folder
+    }
+
+    /// The work pools of this process.
+    pub(crate) fn pools(&self) -> WorkPools {
+        self.surroundings.pools.clone()
     }
 
     /// A variable of this process' environment.

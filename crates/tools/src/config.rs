@@ -26,7 +26,8 @@ pub struct CatalogConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HookConfig {
-    /// `webhook` (HTTP), `command` (a process for each event), `logging` or `metrics` (built-in observers).
+    /// `webhook` (HTTP), `command` (a process for each event), `distributed-worker` (the format's work pools), `logging`
+    /// or `metrics` (built-in observers).
     #[serde(rename = "type")]
     pub kind: String,
     /// The events sent to it. Default: all.

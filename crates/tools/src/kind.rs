@@ -39,6 +39,7 @@ pub const ALL: &[Kind] = &[
     crate::command_hook::KIND,
     crate::observer::LOGGING,
     crate::observer::METRICS,
+    crate::pools::KIND,
 ];
 
 impl Kind {

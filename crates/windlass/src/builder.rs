@@ -14,7 +14,7 @@ use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_ports::model::Model;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::{Signal, Signalled, StoreError};
+use windlass_ports::store::{Queueing, Signal, Signalled, StoreError};
 use windlass_ports::tool::{Catalog, Hook, Tool};
 use windlass_runtime::{
     Driven, Engine, EngineError, Observer, Parts, Scope, Settings, Silent, Stop, Submission, SubmitError, SystemClock,
@@ -281,6 +281,7 @@ impl Builder {
             observer: self.observer,
             settings: self.settings,
         });
+        self.wiring.bind(&engine);
         Ok(Windlass { engine, catalog, ceilings: self.ceilings, strict: self.strict })
     }
 }
@@ -353,6 +354,7 @@ impl Windlass {
             ceilings: self.ceilings,
             scope: TenantScope::default(),
             origin: None,
+            queueing: Queueing::default(),
         };
         Ok(self.engine.submit(submission).await?.run_id)
     }

@@ -22,8 +22,8 @@ use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
-use windlass_runtime::SystemClock;
-use windlass_tools::{CatalogConfig, Surroundings, build_catalog};
+use windlass_runtime::{Engine, SystemClock};
+use windlass_tools::{CatalogConfig, Surroundings, WorkPools, build_catalog};
 
 /// The name that stands for every provider.
 pub const EVERY: &str = "*";
@@ -104,6 +104,8 @@ pub struct Wiring {
     pub needs_secrets: bool,
     /// The environment.
     pub environment: Arc<Environment>,
+    /// The work pools of this process; see [`Wiring::bind`].
+    pub pools: WorkPools,
 }
 
 impl Default for Wiring {
@@ -117,6 +119,7 @@ impl Default for Wiring {
             require_contracts: false,
             needs_secrets: true,
             environment: Arc::new(|_| None),
+            pools: WorkPools::default(),
         }
     }
 }
@@ -213,6 +216,12 @@ pub fn now() -> Timestamp {
 }
 
 impl Wiring {
+    /// Gives the work pools of the catalog the store and the clock of an engine. Without it their hook fails.
+    pub fn bind(&self, engine: &Engine) {
+        let parts = engine.parts();
+        self.pools.bind(Arc::clone(&parts.store), Arc::clone(&parts.compiler), Arc::clone(&parts.clock));
+    }
+
     /// The configured tools, actions and hooks.
     ///
     /// # Errors
@@ -225,6 +234,7 @@ impl Wiring {
                 self.secret(reference).or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
             },
             require_contracts: self.require_contracts,
+            pools: &self.pools,
         };
         build_catalog(&self.catalog, &surroundings).map_err(|error| {
             let key = error.problems.first().map(|problem| problem.key.clone());
@@ -256,6 +266,9 @@ impl Wiring {
                 keys = keys.environment(variable, value);
             }
         }
+        let finder =
+            Self { folder: self.folder.clone(), environment: Arc::clone(&self.environment), ..Self::default() };
+        keys = keys.lookup(Arc::new(move |reference| finder.secret(reference)));
         let mut builder = Models::builder().keys(keys).prices(self.price_book()?);
         for (name, provider) in self.providers.iter().filter(|(name, _)| *name != EVERY) {
             builder = builder.provider(name.clone(), self.provider(name, provider)?);

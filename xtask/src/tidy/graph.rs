@@ -46,6 +46,13 @@ const GRAPH: &[Node] = &[
         never: &["anyhow", "rusqlite", "reqwest", "genai"],
     },
     Node {
+        name: "server",
+        uses: &["core", "ports", "runtime"],
+        tests_use: &[],
+        outside: &[],
+        never: &["anyhow", "rusqlite", "reqwest", "genai"],
+    },
+    Node {
         name: "chaos",
         uses: &["core", "ports", "runtime"],
         tests_use: &["testpg"],
@@ -61,7 +68,7 @@ const GRAPH: &[Node] = &[
     },
     Node {
         name: "cli",
-        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "windlass"],
+        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "server", "windlass"],
         tests_use: &["testpg"],
         outside: &[],
         never: &[],

@@ -51,6 +51,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         ceilings,
         scope: TenantScope::default(),
         origin: None,
+        queueing: windlass_ports::store::Queueing::default(),
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
     if let Some(head) = &submitted.existing {

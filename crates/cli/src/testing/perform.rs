@@ -92,6 +92,7 @@ async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Re
         ceilings: windlass_core::budget::Ceilings { steps: case.max_steps, ..Default::default() },
         scope: TenantScope::default(),
         origin: None,
+        queueing: windlass_ports::store::Queueing::default(),
     };
     let run = engine.submit(submission).await.map_err(outcome::submit_problem)?.run_id;
     engine.drive(Scope::Tree(run.clone()), Stop::new()).await.map_err(outcome::engine_problem)?;

@@ -17,7 +17,7 @@ use futures::future::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use windlass_core::effect::Effect;
-use windlass_core::ids::{EffectId, RunId};
+use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
 use windlass_core::journal::Entry;
 use windlass_core::run::Run;
@@ -27,7 +27,8 @@ use windlass_ports::store::{Commit, Keep, Lease, StoreError, WorkerId};
 
 use super::engine::{Core, EngineError, Warm};
 use super::execute::{Calls, Done};
-use super::observe::Point;
+use super::member::Member;
+use super::observe::{Point, Span, Tally};
 use super::programs::Loaded;
 use super::send::{patiently, send};
 use super::shutdown::Stop;
@@ -45,6 +46,8 @@ pub(super) enum Parting {
     Ended,
     /// It waits; until then at the latest.
     Parked(Option<Timestamp>),
+    /// It is left for a worker that has what it needs, at least until then.
+    Unfit(Option<Timestamp>),
     /// It is in the queue again.
     HandedBack,
     /// Someone else holds it.
@@ -63,8 +66,15 @@ pub(super) struct Claimed {
     pub(super) stop: Stop,
     /// Set when the worker claims no more.
     pub(super) leaving: Arc<AtomicBool>,
+    /// The life of this process under which it was claimed.
+    pub(super) member: Arc<Member>,
+    /// Whether it is one of many: what this process cannot drive is left for another one.
+    pub(super) serving: bool,
+    /// Set once a decision is durable, for a run that is driven alone until then.
+    pub(super) alone: Option<Arc<AtomicBool>>,
     /// Inputs that came with the claim.
     pub(super) extra: Vec<Input>,
+    at: Instant,
     parted: bool,
 }
 
@@ -79,7 +89,11 @@ impl Claimed {
             nudge,
             stop: stop.clone(),
             leaving: Arc::default(),
+            member: core.member_of(worker),
+            serving: false,
+            alone: None,
             extra: Vec::new(),
+            at: Instant::now(),
             parted: false,
         })
     }
@@ -91,7 +105,7 @@ impl Drop for Claimed {
         if self.core.hungry.swap(false, Ordering::AcqRel) {
             self.core.wake(false);
         }
-        if !self.parted && !std::thread::panicking() {
+        if !self.parted && !self.member.lost.is_cancelled() && !std::thread::panicking() {
             // The worker was dropped in the middle. The next one of this process goes on as after a crash.
             let taken_from = Some(self.worker.clone());
             self.core.orphan(Lease { taken_from, ..self.lease.clone() });
@@ -105,7 +119,12 @@ pub(super) async fn drive(
     permit: Option<OwnedSemaphorePermit>,
 ) -> (RunId, Parting, Option<Rejected>) {
     let mut rejected = None;
-    let parting = rescue::guarded(&claimed, permit, &mut rejected).await;
+    let lost = claimed.member.lost.clone();
+    let parting = tokio::select! {
+        biased;
+        () = lost.cancelled() => Parting::Lost,
+        parting = rescue::guarded(&claimed, permit, &mut rejected) => parting,
+    };
     // A store that stayed away says nothing about the run: its lease is taken up again by the next claim.
     claimed.parted = !matches!(parting, Parting::Stranded(EngineError::Store(_)));
     (claimed.lease.run.clone(), parting, rejected)
@@ -120,6 +139,8 @@ enum Fault {
     Fold(#[from] FoldError),
     #[error("{0}")]
     Program(String),
+    #[error("this process has no {0}")]
+    Unfit(Name),
     #[error("{0}")]
     Invariant(String),
 }
@@ -254,13 +275,18 @@ impl Work<'_> {
 
     async fn step(&mut self, ready: Ready) -> Result<Option<Parting>, Fault> {
         let Ready { input, source } = ready;
+        let began = Instant::now();
         let about = self.about(&input);
         let timer = if let Input::TimerFired { timer } = &input { Some(*timer) } else { None };
         let facts = self.facts(&input);
         self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
         let core = &self.claimed.core;
         match decide(&self.loaded.machine, &*core.evaluator, &mut self.run, input, &facts) {
-            Ok(decision) => self.commit(decision, source, about).await,
+            Ok(decision) => {
+                let parted = self.commit(decision, source, about).await;
+                self.timed(began);
+                parted
+            }
             Err(rejected) => {
                 tracing::debug!(run_id = %self.run.id(), %rejected, "an input was dropped");
                 if let Source::Inbox(number) = source {
@@ -272,6 +298,16 @@ impl Work<'_> {
                 self.clear(about);
                 self.rejected = Some(rejected);
                 Ok(None)
+            }
+        }
+    }
+
+    /// Tells how long a step took, and the first one how long it had to wait after the claim.
+    fn timed(&self, began: Instant) {
+        if let Some(meter) = &self.claimed.core.parts.settings.meter {
+            meter.took(Span::Step, began.elapsed());
+            if self.commits == 1 {
+                meter.took(Span::Start, began.duration_since(self.claimed.at));
             }
         }
     }
@@ -311,6 +347,7 @@ impl Work<'_> {
         source: Source,
         about: Option<(EffectId, u32)>,
     ) -> Result<Option<Parting>, Fault> {
+        self.leaving |= self.is_elsewhere();
         let leaving = self.is_leaving() || self.slice_is_over();
         let ahead = self.ahead(&decision.effects, leaving);
         let keep = commit::keep(&self.run, ahead).map_err(|stuck| Fault::Invariant(stuck.to_string()))?;
@@ -334,18 +371,37 @@ impl Work<'_> {
         let Draft { commit, entries, effects } =
             commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
         core.pass(Point::BeforeCommit);
+        let began = Instant::now();
         let sending = send(&*core.parts.store, &commit);
         let standing = during(&mut self.calls, &mut self.ready, sending).await?;
         core.pass(Point::AfterCommit);
         if standing == Standing::Lost {
+            tracing::warn!(run_id = %self.run.id(), epoch = self.claimed.lease.epoch, "fenced: someone else holds the run");
+            core.count(Tally::Fenced, 1);
             return Ok(Some(Parting::Lost));
         }
-        self.commits += 1;
+        self.committed(began, &entries);
         core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
         self.clear(about);
         self.spread(&commit);
         self.perform(&effects, &entries, leaving);
         self.stand(standing, keep).await
+    }
+
+    /// Counts a decision that is durable.
+    fn committed(&mut self, began: Instant, entries: &[Entry]) {
+        let core = &self.claimed.core;
+        self.commits += 1;
+        if let Some(alone) = self.claimed.alone.as_ref().filter(|_| self.commits == 1) {
+            alone.store(true, Ordering::Release);
+            core.wake(false);
+        }
+        if let Some(meter) = &core.parts.settings.meter {
+            meter.took(Span::Commit, began.elapsed());
+            meter.count(Tally::Commit, 1);
+            meter.count(Tally::Step, count(entries, |entry| matches!(entry, Entry::StateEntered { .. })));
+            meter.count(Tally::Ended, count(entries, |entry| matches!(entry, Entry::RunEnded)));
+        }
     }
 
     /// Wakes whoever a commit concerns.
@@ -383,7 +439,7 @@ impl Work<'_> {
 
     fn start(&mut self, effect: EffectId) {
         if !self.calls.contains(effect) {
-            self.calls.start(&self.claimed.core, &self.loaded.machine, &self.run, effect);
+            self.calls.start(&self.claimed.core, &self.claimed.member, &self.loaded.machine, &self.run, effect);
         }
     }
 
@@ -432,6 +488,12 @@ impl Work<'_> {
             tail: self.tail,
             loaded: self.loaded,
         })
+    }
+
+    /// Whether the next step asks for a pool that this worker does not serve.
+    fn is_elsewhere(&self) -> bool {
+        let pool = self.loaded.machine.pool_of(self.run.state.as_deref());
+        pool.is_some_and(|pool| !self.claimed.core.parts.settings.serves(pool))
     }
 
     /// Whether others should have a turn: nothing of this run is in memory only, and the queue waits for a slot.
@@ -500,18 +562,20 @@ impl Work<'_> {
             core.wake(false);
         }
         let leaving = self.is_leaving();
+        // Whoever only makes room for others lets calls end; only an end of the process cuts them off.
+        let stopping = self.claimed.stop.graceful.is_cancelled();
         let timer = if leaving { None } else { self.timers.next(&self.run) };
         let pause = timer.map(|due| Duration::from_millis(due.since_ms(core.parts.clock.now())));
         let grace = Duration::from_millis(core.parts.settings.grace_ms);
         let grace_ends =
-            if leaving { *self.grace_ends.get_or_insert_with(|| Instant::now() + grace) } else { Instant::now() };
+            if stopping { *self.grace_ends.get_or_insert_with(|| Instant::now() + grace) } else { Instant::now() };
         tokio::select! {
             biased;
             done = self.calls.next() => self.ready.push_back(settled(done)),
             () = self.claimed.nudge.notified(), if !leaving => self.inbox_flag = true,
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-            () = self.claimed.stop.graceful.cancelled(), if !leaving => self.leaving = true,
-            () = tokio::time::sleep_until(grace_ends), if leaving => self.cut(),
+            () = self.claimed.stop.graceful.cancelled(), if !stopping => self.leaving = true,
+            () = tokio::time::sleep_until(grace_ends), if stopping => self.cut(),
         }
     }
 
@@ -554,6 +618,10 @@ async fn release(claimed: &Claimed, keep: Keep) -> Result<(), Fault> {
     let Claimed { core, worker, lease, .. } = claimed;
     patiently(core, || core.parts.store.release(lease.clone(), worker.clone(), keep)).await?;
     Ok(())
+}
+
+fn count(entries: &[Entry], is_one: impl Fn(&Entry) -> bool) -> u64 {
+    entries.iter().filter(|entry| is_one(entry)).count() as u64
 }
 
 fn settled(done: Done) -> Ready {

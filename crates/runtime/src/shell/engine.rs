@@ -1,25 +1,29 @@
 //! The engine: what is wired together, and what all workers of a process share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 use windlass_core::eval::Evaluator;
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
+use windlass_core::machine::Priority;
 use windlass_core::run::Run;
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::Compiler;
 use windlass_ports::model::Model;
 use windlass_ports::policy::Policy;
-use windlass_ports::store::{Lease, OpId, Registration, Store, StoreError, WorkerId};
+use windlass_ports::store::{Lease, Load, OpId, Registration, Store, StoreError, WorkerId};
 use windlass_ports::tool::Catalog;
 
-use super::observe::{Failpoint, Observer, Point};
+use super::clock::StoreClock;
+use super::member::Membership;
+use super::observe::{Failpoint, Meter, Observer, Point, Tally};
 use super::programs::{Loaded, Programs};
 use super::rest::Driven;
 use super::shutdown::Stop;
+use super::unfit::Unfit;
 use super::worker;
 use crate::fold::{FoldError, Tail};
 
@@ -65,8 +69,54 @@ pub struct Settings {
     /// How long a store that is unavailable is tried before a worker gives up, in milliseconds. A commit whose outcome
     /// is unknown is asked about for as long as it takes.
     pub store_patience_ms: u64,
+    /// Pause between two looks for runs of workers that are gone, in milliseconds; up to half of it more.
+    pub reap_ms: u64,
+    /// The pools it works for; every pool when empty.
+    pub pools: Vec<Name>,
+    /// Runs of one tenant that all workers together hold at most, as far as those that claim at the same moment see
+    /// one another.
+    pub tenant_held_max: Option<u32>,
+    /// Runs of one tenant that wait in the queue at most. Submissions of a lower class are refused before that.
+    pub queued_max: Option<u32>,
+    /// The host's name, as others see it in the list of workers.
+    pub host: String,
+    /// The build, as others see it there.
+    pub build: String,
+    /// Is told how often things happen and how long they take.
+    pub meter: Option<Arc<dyn Meter>>,
     /// Is called at every point where a process may die.
     pub failpoint: Option<Failpoint>,
+}
+
+/// Percent of [`Settings::queued_max`] up to which runs of a class are taken: what can wait is refused first.
+const SHARES: [(Priority, u64); 3] = [(Priority::High, 100), (Priority::Normal, 90), (Priority::Low, 50)];
+
+impl Settings {
+    /// What a process says about itself when it becomes a worker.
+    pub(super) fn registration(&self) -> Registration {
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Registration {
+            host: self.host.clone(),
+            pid: std::process::id(),
+            build: self.build.clone(),
+            pools: self.pools.clone(),
+            claim_slots: small(self.claim_slots),
+            call_slots: small(self.call_slots),
+        }
+    }
+
+    /// How many runs of a tenant may wait when one of this class is submitted.
+    #[must_use]
+    pub fn queued_max_of(&self, class: Priority) -> Option<u32> {
+        let share = SHARES.iter().find(|(of, _)| *of == class).map_or(100, |(_, share)| *share);
+        self.queued_max.map(|max| u32::try_from(u64::from(max) * share / 100).unwrap_or(max).max(1))
+    }
+
+    /// Whether this worker takes runs of a pool.
+    #[must_use]
+    pub fn serves(&self, pool: &str) -> bool {
+        self.pools.is_empty() || self.pools.iter().any(|served| **served == *pool)
+    }
 }
 
 impl Default for Settings {
@@ -79,6 +129,13 @@ impl Default for Settings {
             wait_ms: 60_000,
             signal_wait_ms: 0,
             store_patience_ms: 30_000,
+            reap_ms: super::reap::PACE_MS,
+            pools: Vec::new(),
+            tenant_held_max: None,
+            queued_max: None,
+            host: String::new(),
+            build: String::new(),
+            meter: None,
             failpoint: None,
         }
     }
@@ -132,6 +189,19 @@ pub enum EngineError {
     NotFound(RunId),
 }
 
+/// How an engine is doing, without asking the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    /// This process as a worker, when it has joined and counts.
+    pub worker: Option<WorkerId>,
+    /// Whether its leases are surely its own.
+    pub is_current: bool,
+    /// What it does.
+    pub load: Load,
+    /// Calls that wait for a slot.
+    pub backlog: usize,
+}
+
 /// Submits runs and drives them. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -158,6 +228,28 @@ impl Engine {
     pub async fn drive(&self, scope: Scope, stop: Stop) -> Result<Driven, EngineError> {
         worker::drive(Arc::clone(&self.core), scope, stop).await
     }
+
+    /// Puts runs of workers that are gone into the queue again, now and then, until `stop` says so.
+    pub async fn reap(&self, stop: Stop) {
+        super::reap::until(&self.core, &stop).await;
+    }
+
+    /// How it is doing.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let member = self.core.present();
+        Vitals {
+            is_current: member.as_ref().is_some_and(|member| self.core.parts.store.is_current(&member.id)),
+            worker: member.map(|member| member.id.clone()),
+            load: self.core.load(),
+            backlog: self.core.backlog.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells the store that this process is no longer a worker. What it still holds goes into the queue.
+    pub async fn leave(&self) {
+        self.core.leave().await;
+    }
 }
 
 /// What all workers of a process share.
@@ -171,8 +263,12 @@ pub(super) struct Core {
     pub(super) backlog: AtomicUsize,
     /// A worker found no free claim slot although the queue may have something.
     pub(super) hungry: AtomicBool,
-    worker: OnceCell<WorkerId>,
-    held: Mutex<HashMap<RunId, Arc<Notify>>>,
+    /// The clock of `parts`, to be told the store's time.
+    pub(super) clock: Arc<StoreClock>,
+    pub(super) membership: Membership,
+    pub(super) unfit: Unfit,
+    /// In an order, so that runs are woken in one.
+    held: Mutex<BTreeMap<RunId, Arc<Notify>>>,
     /// Leases of this process that nobody works on.
     orphans: Mutex<Vec<Lease>>,
     warm: Mutex<VecDeque<Warm>>,
@@ -211,7 +307,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    fn new(parts: Parts) -> Self {
+    fn new(mut parts: Parts) -> Self {
+        let clock = Arc::new(StoreClock::over(parts.clock));
+        parts.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let settings = &parts.settings;
         Self {
             evaluator: parts.compiler.evaluator(),
@@ -220,7 +318,9 @@ impl Core {
             call_slots: Semaphore::new(settings.call_slots.max(1)),
             backlog: AtomicUsize::new(0),
             hungry: AtomicBool::new(false),
-            worker: OnceCell::new(),
+            clock,
+            membership: Membership::default(),
+            unfit: Unfit::default(),
             held: Mutex::default(),
             orphans: Mutex::default(),
             warm: Mutex::default(),
@@ -231,9 +331,11 @@ impl Core {
         }
     }
 
-    /// This process as a worker.
-    pub(super) async fn worker(&self) -> Result<&WorkerId, StoreError> {
-        self.worker.get_or_try_init(|| self.parts.store.join(Registration::default())).await
+    /// It happened so many times more.
+    pub(super) fn count(&self, what: Tally, by: u64) {
+        if let (Some(meter), true) = (&self.parts.settings.meter, by > 0) {
+            meter.count(what, by);
+        }
     }
 
     /// A name for a commit.
@@ -281,6 +383,12 @@ impl Core {
         for nudge in lock(&self.held).values() {
             nudge.notify_one();
         }
+    }
+
+    /// Drops what is kept under leases that are void.
+    pub(super) fn forget_held(&self) {
+        lock(&self.orphans).clear();
+        lock(&self.warm).clear();
     }
 
     pub(super) fn orphan(&self, lease: Lease) {

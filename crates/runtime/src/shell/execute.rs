@@ -22,6 +22,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Tool};
 
 use super::engine::Core;
+use super::member::Member;
 use super::observe::{Point, span};
 use crate::recover::is_marked;
 
@@ -75,12 +76,20 @@ impl Calls {
     }
 
     /// Starts an open call of `run`. It makes progress when [`Calls::next`] is polled.
-    pub(super) fn start(&mut self, core: &Arc<Core>, machine: &Machine, run: &Run, effect: EffectId) {
+    pub(super) fn start(
+        &mut self,
+        core: &Arc<Core>,
+        member: &Arc<Member>,
+        machine: &Machine,
+        run: &Run,
+        effect: EffectId,
+    ) {
         let Some(open) = run.calls.get(&effect) else { return };
         let job = job(core, machine, run, effect, open);
         let sent = Arc::new(AtomicBool::new(false));
         let attempt = Attempt {
             core: Arc::clone(core),
+            member: Arc::clone(member),
             run: run.id().clone(),
             effect,
             number: open.attempt,
@@ -206,6 +215,7 @@ fn hook_job(
 /// One attempt on its way.
 struct Attempt {
     core: Arc<Core>,
+    member: Arc<Member>,
     run: RunId,
     effect: EffectId,
     number: u32,
@@ -226,6 +236,8 @@ impl Attempt {
 
     async fn send(&self, job: Job) -> (Outcome, Spent) {
         let _slot = self.slot().await;
+        // A worker that slept through its lease sends nothing: the call is left to whoever holds the run.
+        self.core.entitled(&self.member).await;
         self.core.pass(Point::BeforeSend(self.kind));
         // Between the mark and the call there is nothing: a process that dies here leaves a call that may have left.
         if self.marked

@@ -103,11 +103,12 @@ impl Engine {
         }
         let bundle = submission.bundle.clone();
         let Prepared { digest, bytes, run } = self.prepare(submission)?;
-        let size = bytes.len() + run.start.input.size_bytes();
+        let documents: usize = bundle.files.iter().map(|(path, text)| path.len() + text.len()).sum();
+        let size = documents + run.start.input.size_bytes();
         if size > KEYED_BYTES_MAX {
             return Err(KeyError::TooLarge { bytes: size });
         }
-        self.core.parts.store.put_bundle(digest, bytes).await?;
+        self.stow(digest, bytes).await?;
         let name: Name = format!("{}:{key}", run.start.scope.tenant).as_str().into();
         let wanted = Wanted::new(run, bundle);
         match mode {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use windlass_core::effect::Call;
 use windlass_core::journal::Entry;
@@ -27,6 +28,49 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn committed(&self, _: &Run, _: &[Entry]) {}
+}
+
+/// Something that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tally {
+    /// A run was claimed.
+    Claimed,
+    /// A decision became durable.
+    Commit,
+    /// A decision was refused because someone else holds the run.
+    Fenced,
+    /// A state was entered.
+    Step,
+    /// A run ended.
+    Ended,
+    /// A worker of this process no longer counted.
+    WorkerLost,
+    /// A run was taken back from a worker that is gone.
+    Reaped,
+    /// A run was quarantined.
+    Quarantined,
+    /// A run was left for another worker, because this one lacks what it needs.
+    Unfit,
+}
+
+/// Something that takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Span {
+    /// From a claim to the first thing decided.
+    Start,
+    /// From an input to its decision being durable.
+    Step,
+    /// From a commit being sent to its answer.
+    Commit,
+}
+
+/// Is told how often things happen and how long they take. Called on the path of every step: it must not wait.
+pub trait Meter: Send + Sync + fmt::Debug {
+    /// It happened so many times more.
+    fn count(&self, what: Tally, by: u64);
+
+    /// It took so long.
+    fn took(&self, what: Span, time: Duration);
 }
 
 /// A place in the life of a run at which a process may be made to die.

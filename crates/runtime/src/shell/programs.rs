@@ -2,18 +2,24 @@
 //!
 //! A cache: a program that is dropped from it is compiled again when a run needs it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_core::ids::{Digest, Name};
 use windlass_core::input::Quote;
 use windlass_core::machine::{Machine, Program};
-use windlass_ports::compile::{Bundle, Compiler};
-use windlass_ports::model::Model;
-use windlass_ports::store::{Store, StoreError};
+use windlass_core::time::Timestamp;
+use windlass_ports::compile::Bundle;
+use windlass_ports::store::StoreError;
+
+use super::engine::Parts;
+use super::unfit;
 
 /// Programs kept at most.
 const PROGRAMS_MAX: usize = 256;
+/// How long a bundle that was stored need not be stored again, in milliseconds. Stores keep one without runs longer.
+const STORED_MS: u64 = 600_000;
 
 /// A machine with the prices of its agents.
 #[derive(Clone, Debug)]
@@ -21,6 +27,8 @@ pub(super) struct Loaded {
     pub(super) program: Arc<Program>,
     pub(super) machine: Arc<Machine>,
     pub(super) quotes: Arc<BTreeMap<Name, Quote>>,
+    /// The first thing that it needs and this process does not have.
+    pub(super) lacks: Option<Name>,
 }
 
 /// Why a program cannot be had.
@@ -36,6 +44,8 @@ pub(super) enum ProgramError {
 struct Cached {
     program: Arc<Program>,
     machines: HashMap<Name, Loaded>,
+    /// When this process last stored the bundle.
+    stored_at: Option<Timestamp>,
 }
 
 /// The cache.
@@ -44,40 +54,55 @@ pub(super) struct Programs(Mutex<HashMap<Digest, Cached>>);
 
 impl Programs {
     /// A machine of a bundle.
-    pub(super) async fn machine(
-        &self,
-        bundle: Digest,
-        key: &Name,
-        store: &dyn Store,
-        compiler: &dyn Compiler,
-        model: &dyn Model,
-    ) -> Result<Loaded, ProgramError> {
-        if let Some(loaded) = self.cached(bundle, key, model) {
+    pub(super) async fn machine(&self, bundle: Digest, key: &Name, parts: &Parts) -> Result<Loaded, ProgramError> {
+        if let Some(loaded) = self.cached(bundle, key, parts) {
             return Ok(loaded);
         }
         let unusable = |message: String| ProgramError::Unusable(message);
-        let bytes = store
+        let bytes = parts
+            .store
             .blob(bundle)
             .await?
             .ok_or_else(|| unusable(format!("bundle `{}` is not in the store", bundle.short())))?;
         let read = Bundle::decode(&bytes)
             .map_err(|error| unusable(format!("bundle `{}` cannot be read: {error}", bundle.short())))?;
-        let program = compiler.compile(&read).map_err(|error| unusable(error.to_string()))?;
+        let program = parts.compiler.compile(&read).map_err(|error| unusable(error.to_string()))?;
         self.keep(bundle, program);
-        self.cached(bundle, key, model)
+        self.cached(bundle, key, parts)
             .ok_or_else(|| unusable(format!("bundle `{}` has no machine `{key}`", bundle.short())))
     }
 
-    /// Keeps a program that is already compiled.
+    /// Keeps a program that is already compiled, in place of an equal one.
     pub(super) fn keep(&self, bundle: Digest, program: Arc<Program>) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= PROGRAMS_MAX && !cache.contains_key(&bundle) {
             cache.clear();
         }
-        cache.entry(bundle).or_insert_with(|| Cached { program, machines: HashMap::new() });
+        match cache.entry(bundle) {
+            Entry::Occupied(mut known) => known.get_mut().program = program,
+            Entry::Vacant(free) => {
+                free.insert(Cached { program, machines: HashMap::new(), stored_at: None });
+            }
+        }
     }
 
-    fn cached(&self, bundle: Digest, key: &Name, model: &dyn Model) -> Option<Loaded> {
+    /// The bundle is in the store now.
+    pub(super) fn stored(&self, bundle: Digest, now: Timestamp) {
+        if let Some(cached) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&bundle) {
+            cached.stored_at = Some(now);
+        }
+    }
+
+    /// The hash of a program's bundle, when this process has stored it so lately that the store surely keeps it for a
+    /// run that is about to come.
+    pub(super) fn stored_lately(&self, program: &Arc<Program>, now: Timestamp) -> Option<Digest> {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |cached: &Cached| cached.stored_at.is_some_and(|at| now.since_ms(at) < STORED_MS);
+        let found = cache.iter().find(|(_, cached)| Arc::ptr_eq(&cached.program, program) && is_fresh(cached));
+        found.map(|(bundle, _)| *bundle)
+    }
+
+    fn cached(&self, bundle: Digest, key: &Name, parts: &Parts) -> Option<Loaded> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = cache.get_mut(&bundle)?;
         if let Some(loaded) = cached.machines.get(key) {
@@ -87,9 +112,10 @@ impl Programs {
         let quotes = machine
             .agents
             .iter()
-            .filter_map(|(name, agent)| Some((name.clone(), model.quote(&agent.model)?)))
+            .filter_map(|(name, agent)| Some((name.clone(), parts.model.quote(&agent.model)?)))
             .collect();
-        let loaded = Loaded { program: Arc::clone(&cached.program), machine, quotes: Arc::new(quotes) };
+        let lacks = unfit::missing(&machine, &parts.catalog);
+        let loaded = Loaded { program: Arc::clone(&cached.program), machine, quotes: Arc::new(quotes), lacks };
         cached.machines.insert(key.clone(), loaded.clone());
         Some(loaded)
     }

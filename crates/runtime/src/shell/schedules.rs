@@ -184,8 +184,7 @@ impl Schedules {
             pool: queueing.pool,
         };
         let new = Schedule::new(spec.clone(), now)?;
-        let store = &self.core.parts.store;
-        store.put_bundle(digest, bytes).await?;
+        engine.stow(digest, bytes).await?;
         self.keep_work(&spec, &work).await?;
         for _ in 0..TRIES_MAX {
             let record = self.read(&plan.name).await?;

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use windlass_core::budget::Ceilings;
-use windlass_core::ids::{RunId, RunIdError};
+use windlass_core::ids::{Digest, Name, RunId, RunIdError};
 use windlass_core::input::Input;
 use windlass_core::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
-use windlass_core::machine::Program;
+use windlass_core::machine::{Machine, Program};
 use windlass_core::run::{Origin, Start, Status, TenantScope};
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
-use windlass_ports::store::{Created, Head, Lease, NewRun, Query, StoreError};
+use windlass_ports::store::{Created, Head, Lease, NewRun, Query, Queueing, StoreError};
 
 use super::drive::{self, Claimed, Parting};
 use super::engine::{Engine, EngineError};
 use super::send::patiently;
 use super::shutdown::Stop;
+use crate::commit;
 
 /// A run that is wanted.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Submission {
     pub scope: TenantScope,
     /// Where it continues from, for a fork.
     pub origin: Option<Origin>,
+    /// How it waits for a worker. What is not said here is as the machine says.
+    pub queueing: Queueing,
 }
 
 /// A run that was submitted.
@@ -43,6 +46,14 @@ pub struct Submitted {
     pub run_id: RunId,
     /// What the store has of it, when it was there before.
     pub existing: Option<Box<Head>>,
+}
+
+/// A run as it would be created.
+pub(super) struct Prepared {
+    pub(super) digest: Digest,
+    /// The bundle; none when the store has it.
+    pub(super) bytes: Option<Vec<u8>>,
+    pub(super) run: NewRun,
 }
 
 /// Why a run cannot be submitted.
@@ -57,9 +68,6 @@ pub enum SubmitError {
         /// The id.
         run_id: RunId,
     },
-    /// Too many runs of its tenant wait for a worker.
-    #[error("the queue is full")]
-    Full,
     /// The id cannot be a caller's.
     #[error("`{run_id}` cannot be the id of a new run: {source}")]
     Id {
@@ -80,6 +88,24 @@ pub enum SubmitError {
         /// Its depth.
         depth: usize,
     },
+    /// Too many runs of its tenant wait for a worker.
+    #[error("the queue is full: {queued_max} runs of `{tenant}` wait, which is all that are taken of this class")]
+    Full {
+        /// The tenant.
+        tenant: Name,
+        /// How many may wait.
+        queued_max: u32,
+    },
+    /// It asks for a pool, and so does its machine.
+    #[error("the machine `{machine}` asks for the pool `{asked}` itself, so `{given}` cannot be given")]
+    Pool {
+        /// The machine.
+        machine: Name,
+        /// The machine's pool.
+        asked: Name,
+        /// The caller's pool.
+        given: Name,
+    },
     /// The program has no machine to start.
     #[error("the program has no machine `{0}`")]
     NoEntry(String),
@@ -91,9 +117,23 @@ impl Engine {
     /// # Errors
     /// An id that is taken by a run with another input, an input beyond the bounds, a store that fails.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let Submission { bundle, program, input, run_id, ceilings, scope, origin } = submission;
-        check(&input)?;
         let parts = &self.core.parts;
+        let Prepared { digest, bytes, run } = self.prepare(submission)?;
+        self.stow(digest, bytes).await?;
+        let (id, input, tenant) = (run.start.id.clone(), run.start.input.clone(), run.start.scope.tenant.clone());
+        let queued_max = run.queueing.queued_max.unwrap_or_default();
+        match parts.store.create(run).await? {
+            Created::Full => Err(SubmitError::Full { tenant, queued_max }),
+            Created::New => Ok(Submitted { run_id: id, existing: None }),
+            Created::Exists(head) if head.input == input.digest() => Ok(Submitted { run_id: id, existing: Some(head) }),
+            Created::Exists(_) => Err(SubmitError::Conflict { run_id: id }),
+        }
+    }
+
+    /// The run of a submission as it would be created, and the bundle to be stored before it.
+    pub(super) fn prepare(&self, submission: Submission) -> Result<Prepared, SubmitError> {
+        let Submission { bundle, program, input, run_id, ceilings, scope, origin, queueing } = submission;
+        check(&input)?;
         let id = match run_id {
             Some(id) => match RunId::new(id.as_str()) {
                 Ok(id) => id,
@@ -103,8 +143,15 @@ impl Engine {
         };
         let machine = program.machines.get(&program.entry);
         let machine = machine.ok_or_else(|| SubmitError::NoEntry(program.entry.to_string()))?;
-        let bytes = bundle.encode();
-        let digest = windlass_core::ids::Digest::of(&bytes);
+        let queueing = self.queueing(queueing, machine)?;
+        let now = self.core.parts.clock.now();
+        let (digest, bytes) = match self.core.programs.stored_lately(&program, now) {
+            Some(digest) => (digest, None),
+            None => {
+                let bytes = bundle.encode();
+                (Digest::of(&bytes), Some(bytes))
+            }
+        };
         let start = Start {
             id: id.clone(),
             bundle: digest,
@@ -120,14 +167,31 @@ impl Engine {
             origin,
         };
         self.core.programs.keep(digest, program);
+        Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })
+    }
+
+    /// Stores the bundle of a submission, unless the store has it.
+    pub(super) async fn stow(&self, digest: Digest, bytes: Option<Vec<u8>>) -> Result<(), StoreError> {
+        let Some(bytes) = bytes else { return Ok(()) };
+        let parts = &self.core.parts;
         parts.store.put_bundle(digest, bytes).await?;
-        let input = start.input.clone();
-        match parts.store.create(NewRun::new(start, parts.clock.now())).await? {
-            Created::New => Ok(Submitted { run_id: id, existing: None }),
-            Created::Exists(head) if head.input == input.digest() => Ok(Submitted { run_id: id, existing: Some(head) }),
-            Created::Full => Err(SubmitError::Full),
-            Created::Exists(_) => Err(SubmitError::Conflict { run_id: id }),
+        self.core.programs.stored(digest, parts.clock.now());
+        Ok(())
+    }
+
+    /// What the caller says, then what the machine says, and how many may wait.
+    fn queueing(&self, given: Queueing, machine: &Machine) -> Result<Queueing, SubmitError> {
+        let asked = commit::queueing(machine);
+        if let (Some(given), Some(asked)) = (&given.pool, &asked.pool)
+            && given != asked
+        {
+            let (asked, given) = (asked.clone(), given.clone());
+            return Err(SubmitError::Pool { machine: machine.name.clone(), asked, given });
         }
+        let priority = given.priority.or(asked.priority);
+        let queued_max =
+            given.queued_max.or_else(|| self.core.parts.settings.queued_max_of(priority.unwrap_or_default()));
+        Ok(Queueing { pool: given.pool.or(asked.pool), priority, queued_max, ..given })
     }
 
     /// Takes every unfinished run of a tree from whoever holds it, alive or not. Driving goes on with them. Gives
@@ -174,8 +238,8 @@ impl Engine {
             return Err(not_failed());
         }
         let worker = patiently(core, || core.worker()).await?.clone();
-        let lease = core.parts.store.take_over(run.clone(), worker.clone(), Some(Status::Failed));
-        let lease = lease.await?.ok_or_else(not_failed)?;
+        let taking = core.parts.store.take_over(run.clone(), worker.clone(), Some(Status::Failed));
+        let lease = taking.await?.ok_or_else(not_failed)?;
         self.decide_alone(lease, Input::Retry).await
     }
 
@@ -193,7 +257,9 @@ impl Engine {
         match (parting, rejected) {
             (Parting::Stranded(error), _) => Err(error),
             (_, Some(reason)) => Err(EngineError::Rejected { run, reason }),
-            (Parting::Ended | Parting::Parked(_) | Parting::HandedBack | Parting::Lost, None) => Ok(()),
+            (Parting::Ended | Parting::Parked(_) | Parting::Unfit(_) | Parting::HandedBack | Parting::Lost, None) => {
+                Ok(())
+            }
         }
     }
 

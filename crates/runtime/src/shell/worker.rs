@@ -11,14 +11,18 @@ use tokio::task::{JoinError, JoinSet};
 use windlass_core::Rejected;
 use windlass_core::ids::RunId;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Claim, Lease, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Keep, Lease, StoreError};
 
 use super::drive::{self, Claimed, Parting};
 use super::engine::{Bell, Core, EngineError, Scope};
+use super::member::Member;
+use super::observe::Tally;
+use super::reap;
 use super::rest::{Driven, Rest, Resting};
 use super::send::patiently;
 use super::shutdown::Stop;
 use crate::claim::{Claims, Look, Room};
+use crate::suspect::{Next, Suspects, is_suspect};
 
 /// Between looks when the store gave no hint although something is held, in milliseconds.
 const SAFETY_MS: u64 = 30_000;
@@ -26,9 +30,16 @@ const SAFETY_MS: u64 = 30_000;
 const SWEEP_MS_MIN: u64 = 5;
 /// Held runs for each millisecond of that pause.
 const SWEEP_RUNS_PER_MS: u64 = 10;
+/// By how much a look at runs whose time comes is put off at most, so that workers that wait for the same moment spread
+/// out, in milliseconds.
+const DUE_JITTER_MS: u64 = 10;
+/// The same for the first look of a worker.
+const START_JITTER_MS: u64 = 100;
 
 type Ended = (RunId, Parting, Option<Rejected>);
+type Suspect = (Lease, Option<OwnedSemaphorePermit>);
 type Claiming = Pin<Box<dyn Future<Output = Taken> + Send>>;
+type Reaping = Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>>;
 
 /// The answer to a claim.
 struct Taken {
@@ -39,19 +50,34 @@ struct Taken {
 
 /// Drives the runs of a scope until it is done.
 pub(super) async fn drive(core: Arc<Core>, scope: Scope, stop: Stop) -> Result<Driven, EngineError> {
-    let id = patiently(&core, || core.worker()).await?.clone();
+    let member = patiently(&core, || core.member()).await?;
     let settings = &core.parts.settings;
+    let serving = !scope.ends();
+    if serving {
+        core.membership.draining.store(false, Ordering::Relaxed);
+        let pause = Duration::from_millis(core.parts.clock.seed() % START_JITTER_MS);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(pause) => {}
+            () = stop.graceful.cancelled() => {}
+            () = stop.immediate.cancelled() => {}
+        }
+    }
     let worker = Worker {
         bell: core.enlist(),
         claims: Claims::new(settings.claim_slots.max(1), settings.held_max, settings.call_slots),
+        suspects: Suspects::default(),
         resting: Resting::new(scope),
         actors: JoinSet::new(),
+        stopping: false,
         leaving: Arc::default(),
         claiming: None,
+        reaping: None,
+        reap_at: serving.then(|| core.parts.clock.now()),
         failed: None,
         sweep: None,
         swept_at: Timestamp(0),
-        id,
+        member,
         stop,
         core,
     };
@@ -60,14 +86,22 @@ pub(super) async fn drive(core: Arc<Core>, scope: Scope, stop: Stop) -> Result<D
 
 struct Worker {
     core: Arc<Core>,
-    id: WorkerId,
+    member: Arc<Member>,
     stop: Stop,
     bell: Arc<Bell>,
     claims: Claims,
+    /// Runs that took workers down before.
+    suspects: Suspects<Suspect>,
     resting: Resting,
     actors: JoinSet<Ended>,
+    /// It claims no more and is done when nothing is held.
+    stopping: bool,
+    /// Shared with the tasks of held runs: they let go when they can.
     leaving: Arc<AtomicBool>,
     claiming: Option<Claiming>,
+    reaping: Option<Reaping>,
+    /// When to look for runs of workers that are gone. A worker that drives a tree leaves that to others.
+    reap_at: Option<Timestamp>,
     /// The first run of this scope that cannot be driven.
     failed: Option<EngineError>,
     /// When to look into the inboxes of held runs.
@@ -85,6 +119,8 @@ impl Worker {
             let now = self.core.parts.clock.now();
             self.adopt();
             self.sweep(now);
+            self.reap(now);
+            self.confine(now).await?;
             let wake = self.look(now).await?;
             let wake = match self.settle(now).await? {
                 Some(Rest::Done(driven)) => return Ok(driven),
@@ -92,16 +128,19 @@ impl Worker {
                 None => wake,
             };
             let pause = wake.map(|(then, _)| Duration::from_millis(then.since_ms(self.core.parts.clock.now())));
+            let lost = self.member.lost.clone();
             tokio::select! {
                 biased;
                 () = stop.immediate.cancelled() => return Ok(Driven::Stopped),
-                () = stop.graceful.cancelled(), if !self.is_leaving() => self.leave(),
+                () = stop.graceful.cancelled(), if !self.stopping => self.leave(),
+                () = lost.cancelled(), if !self.stopping => self.rejoin().await?,
                 () = &mut changed => {
                     changed = store.changed();
                     self.changed(now);
                 }
                 Some(ended) = self.actors.join_next() => self.ended(ended),
-                taken = poll_claim(&mut self.claiming) => self.taken(taken)?,
+                taken = poll(&mut self.claiming) => self.taken(taken)?,
+                reaped = poll(&mut self.reaping) => self.reaped(reaped),
                 () = bell.rung.notified() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                     if wake.is_some_and(|(_, looks)| looks) {
@@ -115,12 +154,23 @@ impl Worker {
         }
     }
 
-    fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Acquire)
+    fn leave(&mut self) {
+        self.stopping = true;
+        self.leaving.store(true, Ordering::Release);
+        if !self.resting.scope().ends() {
+            self.core.membership.draining.store(true, Ordering::Relaxed);
+        }
     }
 
-    fn leave(&self) {
-        self.leaving.store(true, Ordering::Release);
+    /// Goes on under another name: what was held is void, and its tasks end by themselves.
+    async fn rejoin(&mut self) -> Result<(), EngineError> {
+        self.claiming = None;
+        self.suspects = Suspects::default();
+        // What was to be let go for a suspect is gone with it; what is claimed from here on is to be driven.
+        self.leaving = Arc::default();
+        self.member = patiently(&self.core, || self.core.member()).await?;
+        self.claims.hinted();
+        Ok(())
     }
 
     /// The store, or time, says that there may be something new.
@@ -144,7 +194,7 @@ impl Worker {
 
     /// Goes on with leases of this process that nobody works on.
     fn adopt(&mut self) {
-        if self.is_leaving() {
+        if self.stopping || self.suspects.are_there() {
             return;
         }
         for lease in self.core.adopt(|run| self.resting.scope().includes(run)) {
@@ -153,13 +203,62 @@ impl Worker {
         }
     }
 
+    /// Looks for runs of workers that are gone.
+    fn reap(&mut self, now: Timestamp) {
+        if self.stopping || self.reaping.is_some() || self.reap_at.is_none_or(|then| then > now) {
+            return;
+        }
+        let core = Arc::clone(&self.core);
+        self.reaping = Some(Box::pin(async move { reap::round(&core).await }));
+    }
+
+    fn reaped(&mut self, reaped: Result<u64, StoreError>) {
+        self.reaping = None;
+        match reaped {
+            Ok(0) => {}
+            Ok(_) => self.claims.hinted(),
+            Err(error) => tracing::warn!(%error, "runs of lost workers could not be looked for"),
+        }
+        // Others park runs too, and not every hint arrives.
+        self.claims.doubt();
+        self.reap_at = Some(self.core.parts.clock.now().plus_ms(reap::pause_ms(&self.core)));
+    }
+
+    /// Drives a run that took workers down while nothing else is held, so that it takes nothing else with it.
+    async fn confine(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        let others = self.actors.len() + usize::from(self.claiming.is_some());
+        if self.stopping {
+            return Ok(());
+        }
+        match self.suspects.next(now, others) {
+            Next::Nothing => {}
+            Next::Drive((lease, permit)) => {
+                tracing::warn!(run_id = %lease.run, strikes = lease.strikes, "driven alone: it took workers down before");
+                self.leaving = Arc::default();
+                self.start_as(lease, permit, true);
+            }
+            Next::GiveUp(suspects) => {
+                self.leaving = Arc::default();
+                let (pause, clock) = (self.core.parts.settings.grace_ms, &self.core.parts.clock);
+                let wake_at = Some(now.plus_ms(pause + clock.seed() % pause.max(1)));
+                let_go(&self.core, &self.member, suspects, Keep::Park { wake_at }).await?;
+                self.claims.parked(wake_at);
+            }
+        }
+        Ok(())
+    }
+
     /// Claims when there is a reason and room. Gives back when to look again, and whether that is a look at everything.
     async fn look(&mut self, now: Timestamp) -> Result<Option<(Timestamp, bool)>, EngineError> {
         let mut wake = self.sweep.map(|then| (then, false));
         if !self.actors.is_empty() {
             wake = earlier(wake, Some((now.plus_ms(SAFETY_MS), true)));
         }
-        if self.is_leaving() || self.claiming.is_some() {
+        if let (Some(then), false) = (self.reap_at, self.reaping.is_some() || self.stopping) {
+            wake = earlier(wake, Some((then, false)));
+        }
+        wake = earlier(wake, self.suspects.gives_up_at().map(|then| (then, false)));
+        if self.stopping || self.claiming.is_some() || self.suspects.are_there() {
             return Ok(wake);
         }
         if self.bell.queued.swap(false, Ordering::AcqRel) {
@@ -174,7 +273,7 @@ impl Worker {
         if look == Look::Idle && self.claims.asks() {
             let within = self.resting.scope().within();
             let due = patiently(&self.core, || self.core.parts.store.next_due(within.clone())).await?;
-            self.claims.told(due);
+            self.claims.told(due.map(|due| self.put_off(due, now)));
             look = self.claims.look(now, self.room());
         }
         match look {
@@ -183,6 +282,14 @@ impl Worker {
             Look::Idle => {}
         }
         Ok(wake)
+    }
+
+    /// A time at which many workers may look, moved a little for each of them.
+    fn put_off(&self, due: Timestamp, now: Timestamp) -> Timestamp {
+        if due <= now || self.resting.scope().ends() {
+            return due;
+        }
+        due.plus_ms(self.core.parts.clock.seed() % DUE_JITTER_MS)
     }
 
     fn room(&self) -> Room {
@@ -196,8 +303,16 @@ impl Worker {
     fn claim(&self, room: usize, now: Timestamp) -> Option<Claiming> {
         let slots = Arc::clone(&self.core.claim_slots);
         let permits = slots.try_acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX)).ok()?;
-        let within = self.resting.scope().within();
-        let claim = Claim { within, ..Claim::any(self.id.clone(), room, now) };
+        let settings = &self.core.parts.settings;
+        let claim = Claim {
+            worker: self.member.id.clone(),
+            limit: room,
+            within: self.resting.scope().within(),
+            now,
+            pools: settings.pools.clone(),
+            tenant_held_max: settings.tenant_held_max.filter(|_| !self.resting.scope().ends()),
+            lowest_first: self.claims.lowest_first(),
+        };
         let core = Arc::clone(&self.core);
         Some(Box::pin(async move {
             let leases = patiently(&core, || core.parts.store.claim(claim.clone())).await;
@@ -213,27 +328,52 @@ impl Worker {
         if !leases.is_empty() {
             self.resting.disturbed();
         }
+        self.core.count(Tally::Claimed, leases.len() as u64);
         for lease in leases {
             let permit = permits.as_mut().and_then(|permits| permits.split(1));
-            self.start(lease, permit);
+            if is_suspect(&lease) {
+                self.suspect(lease, permit);
+            } else {
+                self.start(lease, permit);
+            }
         }
         Ok(())
     }
 
+    /// Keeps a run back until nothing else is held; the others let go when they can.
+    fn suspect(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>) {
+        let patience = self.core.parts.settings.grace_ms;
+        self.suspects.push((lease, permit), self.core.parts.clock.now(), patience);
+        self.leaving.store(true, Ordering::Release);
+        self.core.nudge_all();
+    }
+
     fn start(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>) {
-        match Claimed::new(&self.core, &self.id, lease.clone(), &self.stop) {
+        self.start_as(lease, permit, false);
+    }
+
+    fn start_as(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>, alone: bool) {
+        match Claimed::new(&self.core, &self.member.id, lease.clone(), &self.stop) {
             Some(mut claimed) => {
                 claimed.leaving = Arc::clone(&self.leaving);
+                claimed.serving = !self.resting.scope().ends();
+                claimed.alone = alone.then(|| self.suspects.progress());
                 self.actors.spawn(drive::drive(claimed, permit));
             }
             // The task that held it before has not quite ended. It wakes this worker when it has.
-            None => self.core.orphan(lease),
+            None => {
+                self.core.orphan(lease);
+                self.suspects.ended();
+            }
         }
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) {
+        if self.actors.is_empty() {
+            self.suspects.ended();
+        }
         match ended {
-            Ok((_, Parting::Parked(wake_at), _)) => self.claims.parked(wake_at),
+            Ok((_, Parting::Parked(wake_at) | Parting::Unfit(wake_at), _)) => self.claims.parked(wake_at),
             Ok((_, Parting::HandedBack, _)) => self.claims.hinted(),
             Ok((_, Parting::Ended | Parting::Lost, _)) => {}
             Ok((run, Parting::Stranded(error), _)) => {
@@ -246,10 +386,12 @@ impl Worker {
 
     /// What to do when nothing is held and nothing can be claimed.
     async fn settle(&mut self, now: Timestamp) -> Result<Option<Rest>, EngineError> {
-        if !self.actors.is_empty() || self.claiming.is_some() {
+        if !self.actors.is_empty() || self.claiming.is_some() || (self.suspects.are_there() && !self.stopping) {
             return Ok(None);
         }
-        if self.is_leaving() {
+        if self.stopping {
+            let suspects = self.suspects.take();
+            let_go(&self.core, &self.member, suspects, Keep::HandBack).await?;
             return Ok(Some(Rest::Done(Driven::Stopped)));
         }
         if !self.claims.is_quiet() || self.claims.due().is_some_and(|due| due <= now) {
@@ -262,6 +404,14 @@ impl Worker {
     }
 }
 
+/// Lets go of suspects that were not driven.
+async fn let_go(core: &Core, member: &Member, suspects: Vec<Suspect>, keep: Keep) -> Result<(), EngineError> {
+    for (lease, _) in suspects {
+        patiently(core, || core.parts.store.release(lease.clone(), member.id.clone(), keep)).await?;
+    }
+    Ok(())
+}
+
 /// The earlier of two times to wake, and whether everything is looked at then.
 fn earlier(a: Option<(Timestamp, bool)>, b: Option<(Timestamp, bool)>) -> Option<(Timestamp, bool)> {
     match (a, b) {
@@ -270,10 +420,10 @@ fn earlier(a: Option<(Timestamp, bool)>, b: Option<(Timestamp, bool)>) -> Option
     }
 }
 
-/// The answer of the claim on its way; pending when there is none.
-async fn poll_claim(claiming: &mut Option<Claiming>) -> Taken {
-    match claiming {
-        Some(claiming) => claiming.await,
+/// The answer of what is on its way; pending when nothing is.
+async fn poll<T>(way: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match way {
+        Some(way) => way.await,
         None => std::future::pending().await,
     }
 }

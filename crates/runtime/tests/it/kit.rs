@@ -14,7 +14,8 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::input::{Ending, Input, Quote};
 use windlass_core::journal::Entry;
 use windlass_core::machine::{
-    Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Program, State, Template, Transition,
+    Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Placement, Program, State, Template,
+    Transition,
 };
 use windlass_core::request::ModelRequest;
 use windlass_core::run::{Run, Status, TenantScope};
@@ -26,7 +27,7 @@ use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::model::{Model, ModelResult};
 use windlass_ports::policy::{AllowAll, Policy};
-use windlass_ports::store::{Delivered, Message, Signal, Signalled, Store};
+use windlass_ports::store::{Delivered, Message, Queueing, Signal, Signalled, Store};
 use windlass_ports::tool::{Catalog, Invocation, Tool};
 use windlass_runtime::{Driven, Engine, Observer, Parts, Report, Scope, Settings, Stop, Submission, events};
 
@@ -162,8 +163,9 @@ pub(crate) fn answer(value: i64) -> Result<Value, Failure> {
 
 impl Kit {
     pub(crate) fn new() -> Self {
+        let clock = Arc::new(PausedClock(Instant::now()));
         Self {
-            store: Arc::new(MemoryStore::new()),
+            store: Arc::new(MemoryStore::with_clock(Arc::clone(&clock) as Arc<dyn Clock>)),
             events: Arc::default(),
             settings: Settings::default(),
             model: Arc::new(FnModel(Box::new(|_| {
@@ -174,7 +176,7 @@ impl Kit {
             machines: BTreeMap::new(),
             tools: BTreeMap::new(),
             contracts: BTreeMap::new(),
-            clock: Arc::new(PausedClock(Instant::now())),
+            clock,
         }
     }
 
@@ -202,7 +204,6 @@ impl Kit {
         let initial = states[0].name.clone();
         let states: IndexMap<Name, State> = states.into_iter().map(|state| (state.name.clone(), state)).collect();
         let machine = Machine {
-            placement: windlass_core::machine::Placement::default(),
             key: name.into(),
             name: name.into(),
             spec_version: "4.2".into(),
@@ -218,6 +219,7 @@ impl Kit {
             lifecycle: Vec::new(),
             ceilings,
             output_schema: None,
+            placement: Placement::default(),
         };
         self.machines.insert(name.into(), Arc::new(machine));
     }
@@ -258,7 +260,11 @@ impl Kit {
     }
 
     pub(crate) async fn submit_with(&self, engine: &Engine, id: &str, input: Value) -> RunId {
-        let submission = Submission {
+        engine.submit(self.submission(id, input)).await.expect("submitted").run_id
+    }
+
+    pub(crate) fn submission(&self, id: &str, input: Value) -> Submission {
+        Submission {
             bundle: Bundle::default(),
             program: self.program(),
             input,
@@ -266,8 +272,8 @@ impl Kit {
             ceilings: Ceilings::default(),
             scope: TenantScope::default(),
             origin: None,
-        };
-        engine.submit(submission).await.expect("submitted").run_id
+            queueing: Queueing::default(),
+        }
     }
 
     pub(crate) async fn signal(&self, channel: &str, data: Value) -> Signalled {

@@ -2,10 +2,13 @@
 
 mod kit;
 mod unreliable;
+mod interleaved;
 mod calls;
 mod children;
 mod faults;
+mod keys;
 mod points;
+mod schedules;
 mod shutdown;
 mod signals;
 mod simple;

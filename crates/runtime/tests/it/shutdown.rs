@@ -233,9 +233,8 @@ async fn a_failed_run_tries_again() {
 #[tokio::test(start_paused = true)]
 async fn workers_of_one_store_have_names_of_their_own() {
     let kit = Kit::new();
-    let (one, two): (WorkerId, WorkerId) = (
-        kit.store.join(Registration::default()).await.expect("one"),
-        kit.store.another().join(Registration::default()).await.expect("two"),
-    );
+    let me = Registration::default();
+    let (one, two): (WorkerId, WorkerId) =
+        (kit.store.join(me.clone()).await.expect("one"), kit.store.another().join(me).await.expect("two"));
     assert_ne!(one, two);
 }

@@ -77,7 +77,7 @@ async fn an_adapter_that_does_not_end_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn parked_runs_make_no_wakeups() {
+async fn parked_runs_make_few_wakeups() {
     let mut kit = Kit::new();
     kit.machine("main", vec![waiting("w", "c", None, "done"), done()]);
     let store = Arc::new(Unreliable::new(kit.store.another()));
@@ -90,12 +90,13 @@ async fn parked_runs_make_no_wakeups() {
     let watching = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let before = store.calls();
-        tokio::time::sleep(Duration::from_secs(100_000)).await;
+        tokio::time::sleep(Duration::from_secs(10_000)).await;
         stop.graceful.cancel();
         (before, store.calls())
     };
     let (driven, (before, after)) = tokio::join!(driving, watching);
     assert_eq!(driven.expect("driven"), Driven::Stopped);
-    assert_eq!(before, after);
+    // One look for lost workers and one for runs whose time comes, each second or more.
+    assert!(after - before < 2 * 10_000, "{before} {after}");
     assert_eq!(kit.store.stats().await.expect("stats").commits, 20);
 }

@@ -32,7 +32,10 @@ fn build(folder: &Path, toml: &str, require_contracts: bool) -> Result<Catalog, 
         _ => None,
     };
     let secret = |name: &str| (name == "env:KEY").then(|| SecretString::from("s3cret-key"));
-    build_catalog(&config, &Surroundings { folder, environment: &environment, secret: &secret, require_contracts })
+    let pools = windlass_tools::WorkPools::default();
+    let surroundings =
+        Surroundings { folder, environment: &environment, secret: &secret, require_contracts, pools: &pools };
+    build_catalog(&config, &surroundings)
 }
 
 fn catalog(toml: &str) -> Catalog {

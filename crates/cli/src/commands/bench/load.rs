@@ -107,6 +107,7 @@ pub(crate) fn submission(loaded: &Loaded, data: &Value) -> Submission {
         },
         scope: TenantScope::default(),
         origin: None,
+        queueing: windlass_ports::store::Queueing::default(),
     }
 }
 

@@ -119,6 +119,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         ceilings: app.loaded.config.limits.ceilings(),
         scope: TenantScope::default(),
         origin: Some(origin),
+        queueing: windlass_ports::store::Queueing::default(),
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
     if submitted.existing.is_some() {

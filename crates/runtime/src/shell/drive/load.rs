@@ -40,6 +40,9 @@ impl<'a> Work<'a> {
                 (folded, loaded)
             }
         };
+        if let (true, Some(lacks)) = (claimed.serving, &loaded.lacks) {
+            return Err(Fault::Unfit(lacks.clone()));
+        }
         Ok(Self {
             claimed,
             permit,
@@ -160,7 +163,7 @@ pub(in crate::shell) async fn look(core: &Core, stored: Stored) -> Result<Run, E
         Ok(folded) => Ok(folded.run),
         Err(Fault::Store(error)) => Err(EngineError::Store(error)),
         Err(Fault::Fold(source)) => Err(EngineError::Fold { run: id, source }),
-        Err(fault @ (Fault::Program(_) | Fault::Invariant(_))) => {
+        Err(fault @ (Fault::Program(_) | Fault::Unfit(_) | Fault::Invariant(_))) => {
             Err(EngineError::Stranded { run: id, message: fault.to_string() })
         }
     }
@@ -168,9 +171,8 @@ pub(in crate::shell) async fn look(core: &Core, stored: Stored) -> Result<Run, E
 
 async fn program(core: &Arc<Core>, run: &Run) -> Result<Loaded, Fault> {
     let parts = &core.parts;
-    let (store, compiler, model) = (&*parts.store, &*parts.compiler, &*parts.model);
     patiently(core, || async {
-        match core.programs.machine(run.start.bundle, &run.start.machine, store, compiler, model).await {
+        match core.programs.machine(run.start.bundle, &run.start.machine, parts).await {
             Ok(loaded) => Ok(Ok(loaded)),
             Err(ProgramError::Store(error)) => Err(error),
             Err(ProgramError::Unusable(why)) => Ok(Err(why)),

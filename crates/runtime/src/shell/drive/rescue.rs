@@ -7,7 +7,7 @@ use futures::future::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use windlass_core::Rejected;
 use windlass_core::failure::Code;
-use windlass_core::ids::EffectId;
+use windlass_core::ids::{Digest, EffectId};
 use windlass_core::input::{Input, Sent};
 use windlass_ports::store::{Keep, StoreError};
 
@@ -15,6 +15,8 @@ use super::{Claimed, Fault, Parting, Work, release};
 use crate::recover;
 use crate::shell::engine::EngineError;
 use crate::shell::execute::panic_text;
+use crate::shell::observe::Tally;
+use crate::shell::send::patiently;
 
 /// Drives a claimed run. Whatever goes wrong stays with it.
 pub(super) async fn guarded(
@@ -42,7 +44,9 @@ pub(super) async fn guarded(
         Err(panic) => Fault::Invariant(panic_text(&*panic)),
     };
     let run = &claimed.lease.run;
-    tracing::error!(run_id = %run, %fault, "a run cannot be driven on");
+    if !(claimed.serving && matches!(fault, Fault::Program(_) | Fault::Unfit(_))) {
+        tracing::error!(run_id = %run, %fault, "a run cannot be driven on");
+    }
     // An inbox row that cannot be decided on must not come again.
     let poison = work.as_ref().and_then(|work| work.deciding);
     let cut = work.map(|mut work| work.calls.cut()).unwrap_or_default();
@@ -50,6 +54,8 @@ pub(super) async fn guarded(
         Fault::Store(StoreError::Invalid(message)) | Fault::Invariant(message) => message,
         Fault::Store(error) => return Parting::Stranded(EngineError::Store(error)),
         Fault::Fold(source) => return Parting::Stranded(EngineError::Fold { run: run.clone(), source }),
+        Fault::Unfit(lacks) => return leave(claimed, &format!("this process has no {lacks}")).await,
+        Fault::Program(message) if claimed.serving => return leave(claimed, &message).await,
         // Without its program nothing can be decided for the run. Another build can take it over.
         Fault::Program(message) => {
             return Parting::Stranded(EngineError::Stranded { run: run.clone(), message });
@@ -62,6 +68,28 @@ pub(super) async fn guarded(
             tracing::error!(run_id = %run, "the run could not be put on hold and keeps its lease");
             Parting::Stranded(EngineError::Stranded { run: run.clone(), message })
         }
+    }
+}
+
+/// Leaves a run for a worker that can drive it.
+async fn leave(claimed: &Claimed, why: &str) -> Parting {
+    let Claimed { core, lease, .. } = claimed;
+    let bundle = match patiently(core, || core.parts.store.load(lease.run.clone())).await {
+        Ok(stored) => stored.map_or(Digest::ZERO, |stored| stored.head.bundle),
+        Err(error) => return Parting::Stranded(EngineError::Store(error)),
+    };
+    let (pause, first) = core.unfit.leave(&lease.run, bundle, core.parts.clock.seed());
+    if first {
+        tracing::warn!(run_id = %lease.run, bundle = %bundle.short(), why, "runs of this bundle are left for other workers");
+    } else {
+        tracing::debug!(run_id = %lease.run, why, pause, "a run is left for other workers");
+    }
+    core.count(Tally::Unfit, 1);
+    let wake_at = Some(core.parts.clock.now().plus_ms(pause));
+    match release(claimed, Keep::Park { wake_at }).await {
+        Ok(()) => Parting::Unfit(wake_at),
+        Err(Fault::Store(error)) => Parting::Stranded(EngineError::Store(error)),
+        Err(fault) => Parting::Stranded(EngineError::Stranded { run: lease.run.clone(), message: fault.to_string() }),
     }
 }
 

@@ -1,0 +1,97 @@
+//! The three routes: `/healthz`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use windlass_ports::store::Stats;
+use windlass_runtime::{Engine, Stop};
+
+use crate::metrics::Metrics;
+
+/// How long the store may take to answer a question about its health.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of a request's body: no route reads one.
+const BODY_BYTES_MAX: usize = 1_024;
+
+/// What the routes look at.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The engine of this process.
+    pub engine: Engine,
+    /// Its numbers.
+    pub metrics: Arc<Metrics>,
+    /// Whether this process drives runs, and so has to be a worker to be ready.
+    pub works: bool,
+    /// How it is told to stop: it is not ready from then on.
+    pub stop: Stop,
+}
+
+/// The routes of a process.
+pub fn router(probe: Probe) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(probe)
+}
+
+/// The process is up.
+async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// The process can do its part: the store answers, the worker counts, and nobody told it to stop.
+async fn ready(State(probe): State<Probe>) -> Response {
+    let store = match tokio::time::timeout(STORE_PATIENCE, probe.engine.parts().store.next_due(None)).await {
+        Ok(Ok(_)) => "ok".to_owned(),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready: the store does not answer");
+            "unreachable".to_owned()
+        }
+        Err(_) => "slow".to_owned(),
+    };
+    let vitals = probe.engine.vitals();
+    let worker = match (probe.works, &vitals.worker) {
+        (false, _) => "none",
+        (true, Some(_)) if vitals.is_current => "ok",
+        (true, Some(_)) => "lapsed",
+        (true, None) => "not_joined",
+    };
+    let draining = probe.stop.is_stopping() || vitals.load.draining;
+    let is_ready = store == "ok" && matches!(worker, "ok" | "none") && !draining;
+    let body = json!({ "ready": is_ready, "store": store, "worker": worker, "draining": draining });
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = (status, format!("{body}\n")).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if !is_ready {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// The numbers, as Prometheus reads them.
+async fn metrics(State(probe): State<Probe>) -> Response {
+    let stats: Option<Stats> = match tokio::time::timeout(STORE_PATIENCE, probe.engine.parts().store.stats()).await {
+        Ok(Ok(stats)) => Some(stats),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the store gives no numbers");
+            None
+        }
+        Err(_) => None,
+    };
+    let now = probe.engine.parts().clock.now();
+    let text = probe.metrics.render(&probe.engine.vitals(), stats.as_ref(), now);
+    let mut response = Response::new(Body::from(text));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

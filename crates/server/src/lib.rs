@@ -1,0 +1,11 @@
+//! What a process says about itself over HTTP: whether it is up, whether it is ready, and its numbers.
+//!
+//! Owns the listener and the routes. Serves nothing that starts or changes a run, and knows no SQL and no format.
+
+pub mod metrics;
+pub mod listen;
+mod health;
+
+pub use health::{Probe, router};
+pub use listen::serve;
+pub use metrics::Metrics;

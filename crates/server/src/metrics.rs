@@ -1,0 +1,237 @@
+//! The numbers of a process, counted as things happen and read from the store when they are asked for.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use windlass_core::time::Timestamp;
+use windlass_ports::store::Stats;
+use windlass_runtime::{Meter, Span, Tally, Vitals};
+
+/// Upper bounds of the latency histograms, in seconds.
+const BUCKETS: &[f64] =
+    &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Pools that are named; more are counted together, so that a name somebody makes up does not grow the output.
+const POOLS_MAX: usize = 100;
+/// The name under which further pools are counted.
+const OTHER: &str = "other";
+
+/// Names and meanings of the counters, by what they count.
+const TALLIES: &[(Tally, &str, &str)] = &[
+    (Tally::Claimed, "windlass_runs_claimed_total", "Runs claimed by this process."),
+    (Tally::Commit, "windlass_commits_total", "Decisions that this process made durable."),
+    (Tally::Fenced, "windlass_fenced_total", "Decisions refused because someone else holds the run."),
+    (Tally::Step, "windlass_steps_total", "States entered."),
+    (Tally::Ended, "windlass_runs_ended_total", "Runs that ended, however they did."),
+    (Tally::WorkerLost, "windlass_worker_lost_total", "Times this process no longer counted as a worker."),
+    (Tally::Reaped, "windlass_leases_expired_total", "Runs taken back from workers that are gone, by this process."),
+    (Tally::Quarantined, "windlass_runs_quarantined_total", "Runs that this process quarantined."),
+    (Tally::Unfit, "windlass_runs_unfit_total", "Times a run was left for a worker that has what it needs."),
+];
+
+/// Names and meanings of the histograms, by what they measure.
+const SPANS: &[(Span, &str, &str)] = &[
+    (Span::Start, "windlass_claim_to_start_seconds", "From a claim to the first decision."),
+    (Span::Step, "windlass_step_seconds", "From an input to its decision being durable."),
+    (Span::Commit, "windlass_commit_seconds", "From a commit being sent to its answer."),
+];
+
+/// Counts for one process. Give it to the engine as its meter.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    tallies: Vec<(Tally, IntCounter)>,
+    spans: Vec<(Span, Histogram)>,
+    held: IntGauge,
+    calls_out: IntGauge,
+    backlog: IntGauge,
+    is_worker: IntGauge,
+    draining: IntGauge,
+    store_up: IntGauge,
+    workers: IntGauge,
+    store_bytes: IntGauge,
+    runs: IntGaugeVec,
+    queue_depth: IntGaugeVec,
+    queue_age: IntGaugeVec,
+}
+
+/// A collector whose name and help are constants of this file.
+fn sure<T>(made: Result<T, prometheus::Error>) -> T {
+    made.expect("names of metrics are valid")
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, sure(IntGauge::new(name, help)))
+}
+
+fn labelled(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, sure(IntGaugeVec::new(Opts::new(name, help), labels)))
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    sure(registry.register(Box::new(collector.clone())));
+    collector
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let counter =
+            |(what, name, help): &(Tally, &str, &str)| (*what, register(r, sure(IntCounter::new(*name, *help))));
+        let histogram = |(what, name, help): &(Span, &str, &str)| {
+            let options = HistogramOpts::new(*name, *help).buckets(BUCKETS.to_vec());
+            (*what, register(r, sure(Histogram::with_opts(options))))
+        };
+        Self {
+            tallies: TALLIES.iter().map(counter).collect(),
+            spans: SPANS.iter().map(histogram).collect(),
+            held: gauge(r, "windlass_runs_held", "Runs that this process holds."),
+            calls_out: gauge(r, "windlass_calls_out", "Calls of this process that are out."),
+            backlog: gauge(r, "windlass_calls_waiting", "Calls of this process that wait for a slot."),
+            is_worker: gauge(r, "windlass_worker_joined", "1 while this process counts as a worker."),
+            draining: gauge(r, "windlass_worker_draining", "1 while this process claims no more."),
+            store_up: gauge(r, "windlass_store_up", "1 when the store answered the last question about its numbers."),
+            workers: gauge(r, "windlass_workers", "Workers alive, all processes together."),
+            store_bytes: gauge(r, "windlass_store_bytes", "Bytes of the store."),
+            runs: labelled(r, "windlass_runs", "Runs in the store by status.", &["status"]),
+            queue_depth: labelled(
+                r,
+                "windlass_queue_depth",
+                "Runs that wait for a worker, by pool and class.",
+                &["pool", "priority"],
+            ),
+            queue_age: labelled(
+                r,
+                "windlass_queue_oldest_seconds",
+                "How long the run that waits longest has waited, by pool and class.",
+                &["pool", "priority"],
+            ),
+            registry,
+        }
+    }
+
+    /// Everything as text, with what the store says now. Without an answer of the store its numbers are left out.
+    #[must_use]
+    pub fn render(&self, vitals: &Vitals, stats: Option<&Stats>, now: Timestamp) -> String {
+        self.held.set(i64::from(vitals.load.held));
+        self.calls_out.set(i64::from(vitals.load.calls));
+        self.backlog.set(whole(vitals.backlog as u64));
+        self.is_worker.set(i64::from(vitals.worker.is_some() && vitals.is_current));
+        self.draining.set(i64::from(vitals.load.draining));
+        self.store_up.set(i64::from(stats.is_some()));
+        for gauges in [&self.runs, &self.queue_depth, &self.queue_age] {
+            gauges.reset();
+        }
+        if let Some(stats) = stats {
+            self.stored(stats, now);
+        }
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, and every family has its labels.
+        let written = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        if let Err(error) = written {
+            tracing::error!(%error, "the numbers cannot be written");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn stored(&self, stats: &Stats, now: Timestamp) {
+        self.workers.set(whole(stats.workers));
+        self.store_bytes.set(whole(stats.bytes));
+        for (status, runs) in &stats.runs {
+            self.runs.with_label_values(&[status.as_str()]).set(whole(*runs));
+        }
+        let mut named: Vec<&str> = Vec::new();
+        for depth in &stats.queue {
+            let known = named.contains(&&*depth.pool);
+            if !known && named.len() < POOLS_MAX {
+                named.push(&depth.pool);
+            }
+            let pool = if known || named.contains(&&*depth.pool) { &*depth.pool } else { OTHER };
+            let labels = [pool, depth.priority.as_str()];
+            self.queue_depth.with_label_values(&labels).add(whole(depth.runs));
+            let age = self.queue_age.with_label_values(&labels);
+            age.set(age.get().max(whole(now.since_ms(depth.oldest) / 1_000)));
+        }
+    }
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Meter for Metrics {
+    fn count(&self, what: Tally, by: u64) {
+        if let Some((_, counter)) = self.tallies.iter().find(|(of, _)| *of == what) {
+            counter.inc_by(by);
+        }
+    }
+
+    fn took(&self, what: Span, time: Duration) {
+        if let Some((_, histogram)) = self.spans.iter().find(|(of, _)| *of == what) {
+            histogram.observe(time.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_ports::store::{Depth, Load, Priority};
+
+    use super::*;
+
+    fn vitals() -> Vitals {
+        let load = Load { held: 3, calls: 2, draining: false };
+        Vitals { worker: None, is_current: false, load, backlog: 4 }
+    }
+
+    fn depth(pool: &str, runs: u64) -> Depth {
+        Depth { pool: pool.into(), priority: Priority::Normal, runs, oldest: Timestamp(5_000) }
+    }
+
+    #[test]
+    fn what_happens_is_counted() {
+        let metrics = Metrics::new();
+        for (what, ..) in TALLIES {
+            metrics.count(*what, 2);
+        }
+        for (what, ..) in SPANS {
+            metrics.took(*what, Duration::from_millis(3));
+        }
+        let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
+        let text = metrics.render(&vitals(), Some(&stats), Timestamp(9_500));
+        for line in [
+            "windlass_steps_total 2",
+            "windlass_fenced_total 2",
+            "windlass_commit_seconds_count 1",
+            "windlass_commit_seconds_bucket{le=\"0.005\"} 1",
+            "windlass_runs_held 3",
+            "windlass_calls_out 2",
+            "windlass_runs{status=\"queued\"} 7",
+            "windlass_queue_depth{pool=\"gpu\",priority=\"normal\"} 7",
+            "windlass_queue_oldest_seconds{pool=\"gpu\",priority=\"normal\"} 4",
+            "windlass_store_up 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+        let text = metrics.render(&vitals(), None, Timestamp(9_500));
+        assert!(text.contains("windlass_store_up 0") && !text.contains("windlass_queue_depth{"), "{text}");
+    }
+
+    #[test]
+    fn names_that_somebody_makes_up_do_not_grow_the_output() {
+        let metrics = Metrics::new();
+        let queue = (0..1_000).map(|n| depth(&format!("p{n}"), 1)).collect();
+        let text = metrics.render(&vitals(), Some(&Stats { queue, ..Stats::default() }), Timestamp(9_500));
+        assert_eq!(text.lines().filter(|line| line.starts_with("windlass_queue_depth{")).count(), POOLS_MAX + 1);
+        assert!(text.contains("windlass_queue_depth{pool=\"other\",priority=\"normal\"} 900"), "{text}");
+    }
+}

@@ -1,0 +1,4 @@
+//! The listener of a process, asked over real connections.
+
+mod kit;
+mod routes;
