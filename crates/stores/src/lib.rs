@@ -4,6 +4,7 @@
 
 pub mod floor;
 mod pack;
+pub mod postgres;
 mod restore;
 pub mod sqlite;
 
@@ -14,10 +15,13 @@ use windlass_core::time::Timestamp;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{Store, StoreError};
 
+pub use postgres::PostgresStore;
+use postgres::SchemaStatus;
 pub use restore::{RestoreError, Restored, Schema};
 pub use sqlite::{Options, SqliteStore, Sync};
 
-/// Opens the store of a URL: `sqlite:PATH`, made when it is not there, or `memory:`, which dies with the process.
+/// Opens the store of a URL: `sqlite:PATH`, made when it is not there; `postgres://…`, an empty database or one with a
+/// store; or `memory:`, which dies with the process.
 ///
 /// # Errors
 /// [`StoreError::Invalid`] for another kind of URL, otherwise why the store cannot be used.
@@ -25,11 +29,12 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, StoreEr
     match url.split_once(':') {
         Some(("sqlite", "")) => Err(StoreError::Invalid(format!("`{url}` names no file"))),
         Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(Path::new(path), options).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url).await?)),
         Some(("memory", "")) => Ok(Arc::new(MemoryStore::new())),
         Some(("memory", _)) => Err(StoreError::Invalid("a store in memory has no name: write `memory:`".into())),
-        Some((kind, _)) => {
-            Err(StoreError::Invalid(format!("there is no store of kind `{kind}`; use `sqlite:PATH` or `memory:`")))
-        }
+        Some((kind, _)) => Err(StoreError::Invalid(format!(
+            "there is no store of kind `{kind}`; use `sqlite:PATH`, `postgres://HOST/DATABASE` or `memory:`"
+        ))),
         None => Err(StoreError::Invalid(format!("`{url}` is no URL of a store; write `sqlite:{url}`"))),
     }
 }
@@ -41,6 +46,10 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, StoreEr
 pub async fn schema(url: &str) -> Result<Option<Schema>, StoreError> {
     match url.split_once(':') {
         Some(("sqlite", path)) if !path.is_empty() => sqlite::schema(Path::new(path)).await,
+        Some(("postgres" | "postgresql", _)) => {
+            let SchemaStatus { found, known } = PostgresStore::schema_status(url).await?;
+            Ok(Some(Schema { found, known }))
+        }
         _ => Err(not_kept(url)),
     }
 }
@@ -69,10 +78,12 @@ pub async fn restore(
 ) -> Result<Restored, RestoreError> {
     match url.split_once(':') {
         Some(("sqlite", path)) if !path.is_empty() => sqlite::restore(from, Path::new(path), replace, reason).await,
+        Some(("postgres" | "postgresql", _)) => PostgresStore::restore(url, from, reason).await,
         _ => Err(not_kept(url).into()),
     }
 }
 
 fn not_kept(url: &str) -> StoreError {
-    StoreError::Invalid(format!("`{url}` names no store that is kept; use `sqlite:PATH`"))
+    let kind = url.split_once(':').map_or(url, |(kind, _)| kind);
+    StoreError::Invalid(format!("`{kind}` is no store that is kept; use `sqlite:PATH` or `postgres://HOST/DATABASE`"))
 }

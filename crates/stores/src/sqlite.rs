@@ -7,7 +7,7 @@ mod claim;
 mod commit;
 mod fsck;
 mod inbox;
-mod marks;
+pub(crate) mod marks;
 mod newborn;
 mod prune;
 mod read;

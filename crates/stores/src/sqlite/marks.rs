@@ -17,10 +17,10 @@ const BOOT_BYTES: usize = 48;
 const SLOT_BYTES: usize = 16;
 
 /// Stands for one attempt at one call.
-pub(super) type Mark = [u8; SLOT_BYTES];
+pub(crate) type Mark = [u8; SLOT_BYTES];
 
 /// The mark of an attempt. Two attempts with one mark would only be taken for sent when they were not.
-pub(super) fn mark(run: &RunId, effect: EffectId, attempt: u32) -> Mark {
+pub(crate) fn mark(run: &RunId, effect: EffectId, attempt: u32) -> Mark {
     let hash = blake3::hash(format!("{}#{attempt}", effect.key(run)).as_bytes());
     let mut mark = [0; SLOT_BYTES];
     mark.copy_from_slice(&hash.as_bytes()[..SLOT_BYTES]);
@@ -38,7 +38,7 @@ fn boot() -> Option<[u8; BOOT_BYTES]> {
 
 /// The slots of one file.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(crate) struct Marks {
     used: HashMap<Mark, u64>,
     free: Vec<u64>,
     slots: u64,
@@ -46,7 +46,7 @@ pub(super) struct Marks {
 
 impl Marks {
     /// Writes the header of a new file.
-    pub(super) fn begin(file: &File) -> io::Result<Self> {
+    pub(crate) fn begin(file: &File) -> io::Result<Self> {
         let mut header = [0; HEADER_BYTES as usize];
         header[..MAGIC.len()].copy_from_slice(MAGIC);
         header[MAGIC.len()..].copy_from_slice(&boot().unwrap_or([0; BOOT_BYTES]));
@@ -55,7 +55,7 @@ impl Marks {
     }
 
     /// Writes a mark into a free slot, or a new one.
-    pub(super) fn set(&mut self, file: &File, mark: Mark) -> io::Result<()> {
+    pub(crate) fn set(&mut self, file: &File, mark: Mark) -> io::Result<()> {
         if self.used.contains_key(&mark) {
             return Ok(());
         }
@@ -72,13 +72,20 @@ impl Marks {
     }
 
     /// Frees the slot of a mark. It stays written until the slot is used again: nobody asks for a settled call.
-    pub(super) fn clear(&mut self, mark: &Mark) {
+    pub(crate) fn clear(&mut self, mark: &Mark) {
         self.free.extend(self.used.remove(mark));
     }
 }
 
+/// Whether the file was begun on this host, since its system started.
+pub(crate) fn is_of_this_boot(file: &File) -> bool {
+    let mut header = [0; HEADER_BYTES as usize];
+    let is_read = file.read_exact_at(&mut header, 0).is_ok();
+    is_read && header.starts_with(MAGIC) && boot().is_some_and(|boot| header.ends_with(&boot))
+}
+
 /// Whether the file certainly does not have this mark: written in this boot, whole, and without it.
-pub(super) fn is_absent(file: &File, mark: &Mark) -> bool {
+pub(crate) fn is_absent(file: &File, mark: &Mark) -> bool {
     let Some(boot) = boot() else { return false };
     let Ok(length) = file.metadata().map(|meta| meta.len()) else { return false };
     let Ok(length) = usize::try_from(length) else { return false };

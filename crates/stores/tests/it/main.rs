@@ -2,6 +2,7 @@
 
 mod child;
 mod conformance;
+mod postgres;
 mod power;
 mod processes;
 mod sqlite;

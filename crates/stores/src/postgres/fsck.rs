@@ -1,0 +1,255 @@
+//! Checks everything that can be checked without a machine. Reads one state of the store, and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use windlass_core::audit::Chain;
+use windlass_core::ids::{Digest, RunId};
+use windlass_ports::store::{Finding, StoreError};
+
+use super::connect::{Link, Sql, Trouble, trouble};
+use super::pool::Pool;
+use super::read::{audit_rows, hashes, unread};
+use super::request::count;
+use super::schema::run;
+use super::text::unshield;
+use crate::pack::{is_primed, unpack, unpack_primed};
+
+/// Rules that are one query each: rows of (run, message) that should not be.
+const RULES: &[(&str, &str)] = &[
+    (
+        "lease_and_queue",
+        "SELECT id, 'the run is held and in the queue' FROM runs WHERE owner IS NOT NULL AND ready IS NOT NULL",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'the run is over and in the queue, or due' FROM runs WHERE status >= 6 \
+         AND (ready IS NOT NULL OR wake_at IS NOT NULL)",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'the inbox has something and the run is not in the queue' FROM runs \
+         WHERE status < 6 AND owner IS NULL AND ready IS NULL AND quarantine IS NULL AND pending > 0",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'the run is quarantined and held, in the queue, due or over' FROM runs WHERE quarantine IS NOT NULL \
+         AND (owner IS NOT NULL OR ready IS NOT NULL OR wake_at IS NOT NULL OR status >= 6)",
+    ),
+    (
+        "liveness",
+        "SELECT id, 'nothing will ever wake the run' FROM runs r WHERE status < 6 AND status NOT IN (3, 4) \
+         AND quarantine IS NULL AND owner IS NULL AND ready IS NULL AND wake_at IS NULL AND pending = 0 \
+         AND NOT EXISTS (SELECT 1 FROM waits w WHERE w.run = r.id) \
+         AND NOT EXISTS (SELECT 1 FROM runs c WHERE c.root = r.root AND c.parent = r.id AND c.status < 6)",
+    ),
+    (
+        "integrity",
+        "SELECT id, 'the count of the inbox is ' || pending || ' and not ' || there FROM (SELECT id, pending, \
+         (SELECT count(*) FROM inbox x WHERE x.run = r.id AND x.input IS NOT NULL) AS there FROM runs r) c \
+         WHERE pending <> there",
+    ),
+    (
+        "orphan",
+        "SELECT id, 'the run above it does not exist' FROM runs r WHERE NOT EXISTS (SELECT 1 FROM runs t WHERE t.id = r.root) \
+         OR (parent IS NOT NULL AND NOT EXISTS (SELECT 1 FROM runs p WHERE p.id = r.parent))",
+    ),
+    (
+        "orphan",
+        "SELECT id, 'the run has no start' FROM runs r WHERE NOT EXISTS (SELECT 1 FROM starts s WHERE s.run = r.id)",
+    ),
+    (
+        "orphan",
+        "SELECT id, 'the run is held by a worker that was never known' FROM runs r WHERE owner IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = r.owner)",
+    ),
+    (
+        "orphan",
+        "SELECT NULL, 'rows of `' || what || '` belong to run `' || run || '`, which does not exist' FROM ( \
+         SELECT 'starts' AS what, run FROM starts UNION SELECT 'journal', run FROM journal \
+         UNION SELECT 'snapshots', run FROM snapshots UNION SELECT 'waits', run FROM waits \
+         UNION SELECT 'inbox', run FROM inbox UNION SELECT 'blob_uses', run FROM blob_uses) o \
+         WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = o.run)",
+    ),
+    (
+        "blob",
+        "SELECT run, 'a blob of its journal is missing' FROM blob_uses u \
+         WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = u.digest)",
+    ),
+    (
+        "blob",
+        "SELECT id, 'its bundle is missing' FROM runs r \
+         WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = r.bundle)",
+    ),
+];
+
+const JOURNALS: &str = "SELECT j.run, j.version, j.record, j.audit, j.blobs, \
+     CASE WHEN get_byte(j.record, 0) & 127 = 2 THEN s.start END FROM journal j LEFT JOIN starts s ON s.run = j.run \
+     ORDER BY j.run, j.version";
+
+/// What is stored beside journals, and what to call it.
+const PAYLOADS: &[(&str, &str)] = &[
+    ("start", "SELECT run, start FROM starts"),
+    ("snapshot", "SELECT run, bytes FROM snapshots"),
+    ("input", "SELECT run, input FROM inbox WHERE input IS NOT NULL"),
+    ("signal", "SELECT NULL, data FROM signals WHERE data IS NOT NULL"),
+    ("object", "SELECT NULL, bytes FROM objects"),
+];
+
+static USED: Sql = Sql {
+    text: "SELECT DISTINCT i.run, i.digest FROM unnest($1::text[], $2::bytea[]) AS i (run, digest) \
+         WHERE NOT EXISTS (SELECT 1 FROM blobs b JOIN blob_uses u ON u.digest = b.digest \
+         WHERE b.digest = i.digest AND u.run = i.run)",
+    types: &[Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
+};
+
+fn finding(run: Option<&str>, rule: &str, message: impl Into<String>) -> Finding {
+    let run = run.map(|run| RunId::stored(&unshield(run)));
+    Finding { run, rule: rule.into(), message: message.into() }
+}
+
+/// What is wrong.
+pub(super) async fn check(pool: &Pool) -> Result<Vec<Finding>, StoreError> {
+    let mut link = pool.lend().await?;
+    run(&link, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut findings = Vec::new();
+    for (rule, text) in RULES {
+        each(&link, text, |row| {
+            let (run, message): (Option<&str>, &str) =
+                (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+            findings.push(finding(run, rule, message));
+            Ok(())
+        })
+        .await?;
+    }
+    journals(&mut link, &mut findings).await?;
+    payloads(&link, &mut findings).await?;
+    run(&link, "COMMIT").await?;
+    link.put_back();
+    Ok(findings)
+}
+
+/// Reads the rows of a query one after another.
+async fn each(link: &Link, text: &str, mut read: impl FnMut(&Row) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let failed = |error: tokio_postgres::Error| trouble(&error).error();
+    let none: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
+    let mut rows = pin!(link.client.query_typed_raw(text, none).await.map_err(failed)?);
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        read(&row)?;
+    }
+    Ok(())
+}
+
+/// What has been seen of one journal.
+#[derive(Default)]
+struct Seen {
+    version: i64,
+    chain: Chain,
+    broken: bool,
+    gap: bool,
+}
+
+/// Every version is there once and in order, every record is what was written, and audit rows are a chain.
+async fn journals(link: &mut Link, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+    let (mut users, mut used): (Vec<String>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+    each(link, JOURNALS, |row| {
+        let id: String = row.try_get(0).map_err(unread)?;
+        let version: i64 = row.try_get(1).map_err(unread)?;
+        let seen = seen.entry(id.clone()).or_default();
+        if version != seen.version + 1 && !seen.gap {
+            seen.gap = true;
+            findings.push(finding(Some(&id), "journal_gap", format!("version {} is missing", seen.version + 1)));
+        }
+        seen.version = version;
+        let (record, start): (&[u8], Option<&[u8]>) =
+            (row.try_get(2).map_err(unread)?, row.try_get(5).map_err(unread)?);
+        let read = match (is_primed(record), start) {
+            (true, Some(start)) => unpack(start).and_then(|primer| unpack_primed(record, &primer)),
+            _ => unpack(record),
+        };
+        if let Err(error) = read {
+            findings.push(finding(Some(&id), "integrity", format!("record {version}: {error}")));
+        }
+        if let Some(packed) = row.try_get::<_, Option<&[u8]>>(3).map_err(unread)? {
+            audit(&id, packed, seen, findings);
+        }
+        for digest in hashes(row.try_get(4).map_err(unread)?)? {
+            users.push(id.clone());
+            used.push(digest.0.to_vec());
+        }
+        Ok(())
+    })
+    .await?;
+    for (users, used) in users.chunks(10_000).zip(used.chunks(10_000)) {
+        let rows = link.query(&USED, vec![Box::new(users.to_vec()), Box::new(used.to_vec())]).await;
+        for row in &rows.map_err(Trouble::error)? {
+            let (run, digest): (&str, Vec<u8>) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+            let name = <[u8; 32]>::try_from(digest).map_or_else(|_| "?".to_owned(), |bytes| Digest(bytes).short());
+            findings.push(finding(Some(run), "blob", format!("blob `{name}` is missing or not kept")));
+        }
+    }
+    each(link, "SELECT id, version FROM runs", |row| {
+        let (id, version): (&str, i64) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+        let written = seen.get(id).map_or(0, |seen| seen.version);
+        if version != written {
+            let message = format!("the journal ends at version {written}, the run is at {}", count(version));
+            findings.push(finding(Some(id), "journal_gap", message));
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn audit(id: &str, packed: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
+    let rows = match audit_rows(packed) {
+        Ok(rows) => rows,
+        Err(error) => {
+            findings.push(finding(Some(id), "audit", format!("audit rows of version {}: {error}", seen.version)));
+            return;
+        }
+    };
+    for row in rows {
+        let follows = row.number == seen.chain.rows + 1 && row.previous == seen.chain.head;
+        if !follows && !seen.broken {
+            seen.broken = true;
+            let message = format!("audit row {} does not follow row {}", row.number, seen.chain.rows);
+            findings.push(finding(Some(id), "audit", message));
+        }
+        seen.chain = Chain { rows: row.number, head: row.hash() };
+    }
+}
+
+/// Starts, snapshots, inputs, signals, objects and blobs are what was written.
+async fn payloads(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    for (what, text) in PAYLOADS {
+        each(link, text, |row| {
+            let (run, packed): (Option<&str>, &[u8]) =
+                (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+            if let Err(error) = unpack(packed) {
+                findings.push(finding(run, "integrity", format!("{what}: {error}")));
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    let mut told = BTreeSet::new();
+    each(link, "SELECT digest, bytes FROM blobs", |row| {
+        let (digest, packed): (Vec<u8>, &[u8]) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+        let name = <[u8; 32]>::try_from(digest).ok().map(Digest);
+        let short = name.map_or_else(|| "?".to_owned(), |digest| digest.short());
+        let message = match unpack(packed) {
+            Ok(bytes) if Some(Digest::of(&bytes)) == name => return Ok(()),
+            Ok(_) => format!("blob `{short}` has other bytes"),
+            Err(error) => format!("blob `{short}`: {error}"),
+        };
+        if told.insert(short) {
+            findings.push(finding(None, "blob", message));
+        }
+        Ok(())
+    })
+    .await
+}
