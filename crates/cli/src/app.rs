@@ -15,7 +15,7 @@ use crate::output::Output;
 
 /// What to do about a store that cannot be read at all.
 pub(crate) const RESTORE: &str =
-    "restore a copy made by `windlass backup`, or name the file of a store with `--store sqlite:PATH`";
+    "restore a copy made by `windlass store backup`, or name the file of a store with `--store sqlite:PATH`";
 
 /// The surroundings of one command.
 #[derive(Debug)]
@@ -54,6 +54,12 @@ impl App {
         &self.loaded.config.store.0
     }
 
+    /// The store's address for people, without the password that may be in it.
+    #[must_use]
+    pub(crate) fn shown_store(&self) -> String {
+        without_password(self.store_url())
+    }
+
     /// Opens the store; creates it when there is none.
     ///
     /// # Errors
@@ -62,7 +68,7 @@ impl App {
         wire::open_store(self.store_url()).await.map_err(|error| {
             let is_corrupt = matches!(error, StoreError::Corrupt(_));
             let problem = Problem::from(error);
-            let problem = Problem { message: format!("`{}`: {}", self.store_url(), problem.message), ..problem };
+            let problem = Problem { message: format!("`{}`: {}", self.shown_store(), problem.message), ..problem };
             // What cannot be opened cannot be checked either.
             if is_corrupt { problem.hint(RESTORE) } else { problem }
         })
@@ -93,7 +99,7 @@ impl App {
     /// There is no store.
     #[must_use]
     pub(crate) fn no_store(&self) -> Problem {
-        Problem::new(Exit::Rejected, "cli.not_found", format!("there is no store at `{}`", self.store_url()))
+        Problem::new(Exit::Rejected, "cli.not_found", format!("there is no store at `{}`", self.shown_store()))
             .hint("`windlass run` creates it; `--store` names another one")
     }
 
@@ -113,5 +119,30 @@ impl App {
     #[must_use]
     pub(crate) fn now(&self) -> Timestamp {
         wire::now()
+    }
+}
+
+/// An address without the password and the parameters that may be in it.
+#[must_use]
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let rest = rest.split('?').next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let user = user.map(|user| format!("{}@", user.split(':').next().unwrap_or_default())).unwrap_or_default();
+    let path = path.map(|path| format!("/{path}")).unwrap_or_default();
+    format!("{scheme}://{user}{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_of_addresses_are_not_shown() {
+        assert_eq!(without_password("postgres://me:pw@db:5432/w?password=x"), "postgres://me@db:5432/w");
+        assert_eq!(without_password("postgres://db/w"), "postgres://db/w");
+        assert_eq!(without_password("postgres://db"), "postgres://db");
+        assert_eq!(without_password("sqlite:a@b.db"), "sqlite:a@b.db");
     }
 }

@@ -1,7 +1,12 @@
 //! The command line: every command, flag and example. Parsing only; nothing here acts.
 
 mod bench;
+mod many;
 mod runs;
+mod schedules;
+mod serve;
+pub(crate) mod slo;
+mod store;
 
 use std::path::PathBuf;
 
@@ -9,11 +14,19 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Preset, Span};
 
+pub(crate) use many::Many;
 pub(crate) use bench::{Bench, BenchLoad, BenchPark, BenchStart, BenchSteps};
 pub(crate) use runs::{
-    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRetry, RunsShow, RunsUnpause,
-    RunsWatch,
+    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
+    RunsSignal, RunsUnpause, RunsWatch,
 };
+pub(crate) use schedules::{
+    Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,
+    SchedulesRunNow, SchedulesShow,
+};
+pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
+pub(crate) use slo::{Slo, SloReport};
+pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
 
 /// A durable runtime for agent workflows.
 #[derive(Debug, Parser)]
@@ -48,7 +61,7 @@ pub(crate) struct Global {
     /// The configuration file; without it `windlass.toml` here, else beside the machine
     #[arg(long, global = true, value_name = "FILE", env = "WINDLASS_CONFIG", help_heading = "Global options")]
     pub config: Option<PathBuf>,
-    /// The set of defaults: `dev-safe` or `prod-safe`
+    /// The set of defaults: `dev-safe`, `staging` or `prod-safe`
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub preset: Option<Preset>,
     /// Write JSON to stdout, also on a terminal
@@ -77,6 +90,15 @@ pub(crate) enum Command {
     /// List, inspect and steer runs
     #[command(subcommand)]
     Runs(Runs),
+    /// Start runs at times and in intervals
+    #[command(subcommand)]
+    Schedules(Schedules),
+    /// Drive the runs of the store until told to stop, and answer health checks
+    Serve(Serve),
+    /// Drive the runs of the store until told to stop
+    Worker(Worker),
+    /// List the processes that drive runs
+    Workers(Workers),
     /// Fold a run's journal and print the state it gives
     Replay(Replay),
     /// Replay a run, render everything it sent again, and compare
@@ -91,8 +113,12 @@ pub(crate) enum Command {
     ExplainSchema(ExplainSchema),
     /// Check the store
     Fsck(Fsck),
-    /// Copy the store while it is in use
-    Backup(Backup),
+    /// Look at, upgrade, copy and bring back the store
+    #[command(subcommand)]
+    Store(Store),
+    /// Measure how many runs complete without a person
+    #[command(subcommand)]
+    Slo(Slo),
     /// Print what someone needs to help you, without secrets
     Diagnostics(Diagnostics),
     /// Measure this build on this computer
@@ -112,7 +138,9 @@ pub(crate) enum Command {
 #[command(after_help = "Examples:
   windlass run machine.yml --input '{\"topic\": \"tides\"}'
   windlass run machine.yml --input @input.json --run-id order-4711
-  windlass run machine.yml --detach
+  windlass run machine.yml --detach --tag team=night
+  windlass run sync.yml --key account-7 --if-running return
+  windlass run reindex.yml --key docs --debounce 30s --detach
   cat input.json | windlass run machine.yml --input - | jq .summary
 
 stdout is the machine's output as one JSON document. A failed run exits with 3 and
@@ -133,12 +161,58 @@ pub(crate) struct Run {
     /// Steps at most
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u64>,
-    /// Only put the run in the queue, for a later `resume` or a server
+    /// What the run is about.
+    #[command(flatten)]
+    pub keyed: RunKey,
+    /// Only put the run in the queue, for workers or a later `resume`
     #[arg(long, conflicts_with_all = ["wait", "events"])]
     pub detach: bool,
+    /// How the run waits for a worker.
+    #[command(flatten)]
+    pub queueing: Queued,
     /// How the command waits and what it reports.
     #[command(flatten)]
     pub follow: Follow,
+}
+
+/// What a new run is about.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunKey {
+    /// At most one unfinished run with this key: letters, digits, `.`, `_` and `-`
+    #[arg(long, value_name = "KEY", help_heading = "Run keys")]
+    pub key: Option<String>,
+    /// While a run of the key is unfinished: `refuse`, or `return` that run [default: refuse]
+    #[arg(long, value_name = "WHAT", requires = "key", conflicts_with = "debounce", help_heading = "Run keys")]
+    pub if_running: Option<String>,
+    /// Start when nothing with the key was submitted for this long; the last input counts
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "key",
+        conflicts_with_all = ["not_before", "run_id"],
+        help_heading = "Run keys"
+    )]
+    pub debounce: Option<Span>,
+    /// Start after this long at the latest, whatever comes [default: ten times `--debounce`]
+    #[arg(long, value_name = "DURATION", requires = "debounce", help_heading = "Run keys")]
+    pub max_wait: Option<Span>,
+}
+
+/// How a new run waits for a worker.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Queued {
+    /// The pool whose workers take the run, when the machine names none
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// The class in which the run waits: `high`, `normal` or `low` [default: as the machine says, else `normal`]
+    #[arg(long, value_name = "CLASS")]
+    pub priority: Option<String>,
+    /// A word to find the run by; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<String>,
+    /// Do not start before this time (`2027-01-31T08:00:00Z`) or for this long (`10m`)
+    #[arg(long, value_name = "TIME|DURATION", requires = "detach")]
+    pub not_before: Option<String>,
 }
 
 /// How a command that drives a run waits and what it reports.
@@ -320,20 +394,9 @@ pub(crate) struct ExplainSchema {
   windlass fsck
   windlass fsck --store sqlite:/var/lib/windlass/windlass.db --json
 
-Changes nothing. Exits with 3 when something is wrong.")]
+Changes nothing, and may run while others work. Exits with 3 when something is wrong;
+docs/operations/fsck.md says what each rule means and what to do.")]
 pub(crate) struct Fsck {}
-
-/// Copy the store.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  windlass backup /backups/windlass-monday.db
-
-The copy is a store of its own; runs go on meanwhile.")]
-pub(crate) struct Backup {
-    /// The new file; must not exist
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-}
 
 /// Print what someone needs to help.
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The commands: one file each. This one finds the right one and sets up logging and threads for it.
 
 mod bench;
+mod bulk;
 mod diagnostics;
 mod explain;
 mod graph;
@@ -8,7 +9,10 @@ mod reference;
 mod replay;
 mod run;
 mod runs;
+mod schedules;
+mod serve;
 mod signal;
+mod slo;
 mod store;
 mod test;
 mod validate;
@@ -67,12 +71,23 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Runs(Runs::Pause(args)) => runs::pause(app, args).await,
         Command::Runs(Runs::Unpause(args)) => runs::unpause(app, args).await,
         Command::Runs(Runs::Retry(args)) => runs::retry(app, args).await,
+        Command::Runs(Runs::Requeue(args)) => runs::requeue(app, args).await,
+        Command::Runs(Runs::Signal(args)) => runs::signal(app, args).await,
         Command::Runs(Runs::Fork(args)) => runs::fork(app, args).await,
         Command::Runs(Runs::Prune(args)) => runs::prune(app, args).await,
+        Command::Serve(args) => serve::serve(app, args).await,
+        Command::Worker(args) => serve::worker(app, args).await,
+        Command::Workers(args) => serve::workers(app, args).await,
+        Command::Schedules(args) => schedule(app, args).await,
         Command::Replay(args) => replay::replay(app, args).await,
         Command::Verify(args) => replay::verify(app, args).await,
         Command::Fsck(args) => store::fsck(app, args).await,
-        Command::Backup(args) => store::backup(app, args).await,
+        Command::Store(args::Store::Status(args)) => store::status(app, args).await,
+        Command::Store(args::Store::Migrate(args)) => store::migrate(app, args).await,
+        Command::Store(args::Store::Backup(args)) => store::backup(app, args).await,
+        Command::Store(args::Store::Restore(args)) => store::restore(app, args).await,
+        Command::Store(args::Store::Fence(args)) => store::fence(app, args).await,
+        Command::Slo(args::Slo::Report(args)) => slo::report(app, args).await,
         Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,
         Command::Bench(args::Bench::Floor(args)) => bench::floor(app, args).await,
         Command::Bench(args::Bench::Steps(args)) => bench::steps(app, args).await,
@@ -88,10 +103,26 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
     }
 }
 
+/// Commands about schedules.
+async fn schedule(app: &App, command: args::Schedules) -> Result<Exit, Problem> {
+    use args::Schedules;
+    match command {
+        Schedules::Add(args) => schedules::add(app, *args).await,
+        Schedules::List(args) => schedules::list(app, args).await,
+        Schedules::Show(args) => schedules::show(app, args).await,
+        Schedules::Pause(args) => schedules::pause(app, args).await,
+        Schedules::Resume(args) => schedules::resume(app, args).await,
+        Schedules::Remove(args) => schedules::remove(app, args).await,
+        Schedules::RunNow(args) => schedules::run_now(app, args).await,
+        Schedules::Next(args) => schedules::next(app, args).await,
+    }
+}
+
 /// The machine document that a command is about; the configuration beside it counts.
 fn machine(command: &Command) -> Option<&Path> {
     match command {
         Command::Run(args) => Some(&args.machine),
+        Command::Schedules(args::Schedules::Add(args)) => Some(&args.machine),
         Command::Graph(args) => Some(&args.machine),
         Command::Diagnostics(args) => args.machine.as_deref(),
         Command::Validate(args) => args.paths.first().filter(|path| path.is_file()).map(std::path::PathBuf::as_path),

@@ -7,6 +7,7 @@ mod load;
 mod quantity;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -22,7 +23,7 @@ pub(crate) use quantity::{Bytes, Span};
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// The set of defaults: `dev-safe` or `prod-safe`.
+    /// The set of defaults: `dev-safe`, `staging` or `prod-safe`.
     pub preset: Preset,
     /// Where runs are stored: `sqlite:PATH`, or `memory:` for nothing that lasts. A path is relative to the working
     /// directory. Default: `sqlite:.windlass/windlass.db`.
@@ -38,6 +39,10 @@ pub(crate) struct Config {
     pub limits: Limits,
     /// How this process works.
     pub worker: Worker,
+    /// How many runs may wait and be worked on.
+    pub queue: Queue,
+    /// How `windlass serve` listens.
+    pub serve: Serve,
     /// What is logged to stderr.
     pub log: Log,
     /// Who serves models, by the name that documents use as `provider`. `openai`, `anthropic` and the like need no
@@ -58,6 +63,9 @@ pub(crate) enum Preset {
     /// For writing machines: warnings stay warnings, and keys written into documents are accepted.
     #[default]
     DevSafe,
+    /// For trying what will go to production: warnings are errors and keys in documents are refused, as there; tools
+    /// without a contract are accepted and nothing has a ceiling.
+    Staging,
     /// For production: warnings are errors, keys in documents and tools without a contract are refused, and every run
     /// has ceilings.
     ProdSafe,
@@ -162,6 +170,9 @@ pub(crate) struct Worker {
     pub claim_slots: usize,
     /// Calls out at the same time. Default: `64`.
     pub call_slots: usize,
+    /// The pools whose runs `windlass serve` and `worker` drive. Default: every pool.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<String>,
     /// How long an interrupted process lets calls finish before it hands its runs back. Default: `10s`.
     pub grace: Span,
     /// Threads of this process. Default: `2`.
@@ -170,7 +181,39 @@ pub(crate) struct Worker {
 
 impl Default for Worker {
     fn default() -> Self {
-        Self { claim_slots: 256, call_slots: 64, grace: Span(10_000), threads: 2 }
+        Self { claim_slots: 256, call_slots: 64, pools: Vec::new(), grace: Span(10_000), threads: 2 }
+    }
+}
+
+/// How many runs may wait and be worked on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Queue {
+    /// Runs of one tenant that may wait for a worker. New runs of class `low` are refused when half as many wait, those
+    /// of class `normal` at nine tenths. Default: no bound; `100000` in `prod-safe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// Runs of one tenant that all workers of the store work on at the same time. Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_held_max: Option<u32>,
+}
+
+/// How `windlass serve` listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Serve {
+    /// The address for health checks and metrics. Default: `127.0.0.1:8377`.
+    pub listen: Listen,
+}
+
+/// An address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub(crate) struct Listen(#[schemars(with = "String")] pub SocketAddr);
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self(SocketAddr::from(([127, 0, 0, 1], 8377)))
     }
 }
 
@@ -207,10 +250,12 @@ impl Preset {
     pub(crate) fn keys(self) -> &'static str {
         match self {
             Self::DevSafe => "",
+            Self::Staging => "[documents]\nstrict = true\ninline_keys = false\n",
             Self::ProdSafe => concat!(
                 "[documents]\nstrict = true\ninline_keys = false\nundeclared_tools = false\n",
                 "[limits]\nsteps = 1000\nmodel_calls = 1000\ntool_calls = 1000\nlaunches = 1000\n",
                 "tokens = 10000000\ncost_micros = 10000000\n",
+                "[queue]\nmax = 100000\n",
             ),
         }
     }
@@ -220,6 +265,7 @@ impl Preset {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::DevSafe => "dev-safe",
+            Self::Staging => "staging",
             Self::ProdSafe => "prod-safe",
         }
     }

@@ -149,7 +149,9 @@ impl From<StoreError> for Problem {
         let hint = match &error {
             StoreError::Unavailable(_) => "check that the path of `--store` can be written and its disk has space",
             StoreError::NewerSchema { .. } => "use the build that wrote this store, or a newer one",
-            StoreError::Corrupt(_) => "`windlass fsck` lists what is damaged; restore a copy made by `windlass backup`",
+            StoreError::Corrupt(_) => {
+                "`windlass fsck` lists what is damaged; restore a copy made by `windlass store backup`"
+            }
             StoreError::Invalid(_) => "`--store sqlite:PATH` names a store",
         };
         Self::new(exit, code, error.to_string()).hint(hint)

@@ -81,8 +81,17 @@ async fn blobs(store: &dyn Store, rows: &[JournalRow]) -> Result<BTreeMap<Digest
     Ok(found)
 }
 
+/// What a row of a journal records, large values in place.
+///
+/// # Errors
+/// The store cannot be read, or its content is damaged.
+pub(crate) async fn record(store: &dyn Store, run: &RunId, row: &JournalRow) -> Result<Record, Problem> {
+    let blobs = blobs(store, std::slice::from_ref(row)).await?;
+    fold::read(row, &blobs).map_err(|error| damaged(run, &error))
+}
+
 /// Stored bytes that are not what was written.
 pub(crate) fn damaged(run: &RunId, error: &dyn std::fmt::Display) -> Problem {
     Problem::new(Exit::Unreachable, "store.corrupt", format!("run `{run}` cannot be read: {error}"))
-        .hint("`windlass fsck` lists what is damaged; restore a copy made by `windlass backup`")
+        .hint("`windlass fsck` lists what is damaged; restore a copy made by `windlass store backup`")
 }

@@ -1,6 +1,7 @@
 //! How a run ended, as the document that `run` and `resume` print, and as an exit code.
 
 use serde_json::{Value as Json, json};
+use windlass_core::failure::Code;
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
 use windlass_core::limits::VALUE_BYTES_MAX;
@@ -131,7 +132,7 @@ pub(crate) fn engine_problem(error: EngineError) -> Problem {
                 source = inner.source();
             }
             Problem::new(Exit::Unreachable, "store.corrupt", text)
-                .hint("`windlass fsck` lists what is damaged; restore a copy made by `windlass backup`")
+                .hint("`windlass fsck` lists what is damaged; restore a copy made by `windlass store backup`")
         }
         EngineError::Stranded { .. } => Problem::new(Exit::Bug, "internal.invariant", error.to_string()),
         EngineError::Rejected { reason, run } => Problem::rejected(format!("run `{run}`: {reason}")),
@@ -151,8 +152,8 @@ pub(crate) fn submit_problem(error: SubmitError) -> Problem {
         SubmitError::Store(error) => error.into(),
         SubmitError::Conflict { .. } => Problem::rejected(error.to_string())
             .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"),
-        SubmitError::Full { .. } => Problem::new(Exit::Denied, "queue.full", error.to_string())
-            .hint("try again when some runs have been worked off, or start more workers"),
+        SubmitError::Full { .. } => Problem::new(Exit::Denied, Code::QueueFull.as_str(), error.to_string())
+            .hint("send it again when some of the waiting runs have been worked off, or start more workers"),
         SubmitError::Pool { .. } => Problem::invalid(error.to_string()),
         SubmitError::Id { source, .. } => Problem::invalid(source.to_string()),
         SubmitError::TooLarge { bytes } => too_large(format!(

@@ -22,6 +22,13 @@ pub(crate) fn waits() -> Option<u64> {
     Some(counts.sum())
 }
 
+/// The name of this computer; empty when it has none.
+#[must_use]
+pub(crate) fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().filter(|name| !name.trim().is_empty());
+    name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default().trim().to_owned()
+}
+
 /// Megabytes, for people.
 #[must_use]
 pub(crate) fn megabytes(bytes: u64) -> f64 {

@@ -21,6 +21,7 @@ use crate::exit::{Exit, Problem};
 use crate::outcome;
 use crate::output;
 use crate::places;
+use crate::process;
 use crate::watcher::Watcher;
 
 /// The engine of one command.
@@ -52,8 +53,7 @@ impl Session {
     pub(crate) fn new(app: &App, wiring: &Wiring, materials: Materials<'_>, follow: &Follow) -> Result<Self, Problem> {
         let models = wiring.models(&materials.secrets, materials.program).map_err(setting)?;
         let watcher = Arc::new(Watcher::new(app.output, follow.events.as_deref())?);
-        let config = &app.loaded.config;
-        let wait = follow.wait.unwrap_or(config.run.wait);
+        let wait = follow.wait.unwrap_or(app.loaded.config.run.wait);
         let engine = Engine::new(Parts {
             store: materials.store,
             compiler: wire::compiler(),
@@ -62,14 +62,9 @@ impl Session {
             policy: Arc::new(AllowAll),
             clock: Arc::new(SystemClock::new()),
             observer: Arc::clone(&watcher) as Arc<dyn windlass_runtime::Observer>,
-            settings: Settings {
-                claim_slots: config.worker.claim_slots,
-                call_slots: config.worker.call_slots,
-                grace_ms: config.worker.grace.0,
-                wait_ms: wait.0,
-                ..Settings::default()
-            },
+            settings: Settings { wait_ms: wait.0, ..settings(app) },
         });
+        wiring.bind(&engine);
         Ok(Self { engine, watcher })
     }
 
@@ -88,6 +83,7 @@ impl Session {
         let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
         interrupts.abort();
         patience.abort();
+        self.engine.leave().await;
         self.watcher.finish();
         driven.map(|_| ()).map_err(outcome::engine_problem)
     }
@@ -101,6 +97,7 @@ impl Session {
         let interrupts = tokio::spawn(interrupts(stop.clone()));
         let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
         interrupts.abort();
+        self.engine.leave().await;
         self.watcher.finish();
         let stopped = driven.map_err(outcome::engine_problem)? == Driven::Stopped;
         let report = self.engine.status(run).await.map_err(outcome::engine_problem)?;
@@ -119,6 +116,22 @@ impl Session {
         }
         app.output.document(&document);
         Ok(exit)
+    }
+}
+
+/// The numbers of an engine, as configured.
+#[must_use]
+pub(crate) fn settings(app: &App) -> Settings {
+    let config = &app.loaded.config;
+    Settings {
+        claim_slots: config.worker.claim_slots,
+        call_slots: config.worker.call_slots,
+        grace_ms: config.worker.grace.0,
+        queued_max: config.queue.max,
+        tenant_held_max: config.queue.tenant_held_max,
+        host: process::host(),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Settings::default()
     }
 }
 
@@ -219,7 +232,7 @@ fn check_configured(bundle: &Bundle, catalog: &Catalog) -> Result<(), Problem> {
 }
 
 /// The first signal stops gracefully, the second at once.
-async fn interrupts(stop: Stop) {
+pub(crate) async fn interrupts(stop: Stop) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::Follow;
+use super::{Follow, Many};
 use crate::config::Span;
 
 /// List, inspect and steer runs.
@@ -24,6 +24,10 @@ pub(crate) enum Runs {
     Unpause(RunsUnpause),
     /// Let a failed run try its last state again
     Retry(RunsRetry),
+    /// End the quarantine of runs: they are in the queue again
+    Requeue(RunsRequeue),
+    /// Send a signal to many runs
+    Signal(RunsSignal),
     /// Start a new run from a step of another one
     Fork(RunsFork),
     /// Remove finished runs
@@ -36,6 +40,7 @@ pub(crate) enum Runs {
   windlass runs list
   windlass runs list --status failed --status attention --limit 100
   windlass runs list --below order-4711
+  windlass runs list --tag team=night --tag urgent --since 24h
   windlass runs list --json | jq -r '.runs[].id'")]
 pub(crate) struct RunsList {
     /// Only runs of this status; may be repeated
@@ -44,6 +49,21 @@ pub(crate) struct RunsList {
     /// Only runs of this machine
     #[arg(long, value_name = "NAME")]
     pub machine: Option<String>,
+    /// Only runs of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Only runs of this pool
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Only runs with this tag, of any value when none is given; may be repeated, then all of them
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub tag: Vec<String>,
+    /// Only runs created at or after this time, or since this long ago
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub since: Option<String>,
+    /// Only runs created before this time, or longer ago than this
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub until: Option<String>,
     /// This run and everything below it
     #[arg(long, value_name = "RUN")]
     pub below: Option<String>,
@@ -116,57 +136,97 @@ pub(crate) struct RunsWatch {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs cancel order-4711 --reason 'customer withdrew'
+  windlass runs cancel --where 'machine=triage tag=team=night'
+  windlass runs cancel --where 'machine=triage since=2h' --yes
 
 Whoever works on the run stops it within a second; a run that nobody works on is stopped
 here.")]
 pub(crate) struct RunsCancel {
     /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
+    #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
+    pub run: Option<String>,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "cancelled by command")]
     pub reason: String,
+    /// Many runs instead.
+    #[command(flatten)]
+    pub many: Many,
 }
 
 /// Hold a run.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs pause order-4711 --reason 'waiting for the audit'
+  windlass runs pause --where 'machine=triage status=waiting' --yes
 
 Calls that are out settle first; then nothing happens until `windlass runs unpause`.")]
 pub(crate) struct RunsPause {
     /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
+    #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
+    pub run: Option<String>,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "paused by command")]
     pub reason: String,
+    /// Many runs instead.
+    #[command(flatten)]
+    pub many: Many,
 }
 
 /// Let a held run go on.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  windlass runs unpause order-4711 && windlass resume order-4711")]
+  windlass runs unpause order-4711 && windlass resume order-4711
+  windlass runs unpause --where machine=triage --yes")]
 pub(crate) struct RunsUnpause {
     /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
+    #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
+    pub run: Option<String>,
+    /// Many runs instead.
+    #[command(flatten)]
+    pub many: Many,
 }
 
 /// Let a failed run try again.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs retry order-4711
+  windlass runs retry --where 'machine=triage since=24h' --yes
 
 The run tries its last state again, with the context it had when it entered it. stdout and
-exit codes are those of `windlass run`.")]
+exit codes are those of `windlass run`; many runs are only put into the queue.")]
 pub(crate) struct RunsRetry {
     /// The run
-    #[arg(value_name = "RUN")]
-    pub run: String,
+    #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
+    pub run: Option<String>,
     /// How the command waits and what it reports.
     #[command(flatten)]
     pub follow: Follow,
+    /// Many runs instead.
+    #[command(flatten)]
+    pub many: Many,
+}
+
+/// Send a signal to many runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs signal rates/changed --where 'machine=quote status=waiting'
+  windlass runs signal rates/changed --data @rates.json --where machine=quote --id rates-7 --yes
+
+Each run that the filter finds gets the signal; one that does not wait for it yet gets it when it
+does. With `--id`, a repeat sends it to no run twice. `windlass signal` sends to whoever waits.")]
+pub(crate) struct RunsSignal {
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    pub channel: String,
+    /// The data: JSON, `@FILE`, or `-` for stdin [default: null]
+    #[arg(long, value_name = "JSON|@FILE|-")]
+    pub data: Option<String>,
+    /// Makes a repeat of this command harmless
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// The runs.
+    #[command(flatten)]
+    pub many: Many,
 }
 
 /// Start a new run from a step of another one.
@@ -198,11 +258,32 @@ pub(crate) struct RunsFork {
     pub follow: Follow,
 }
 
+/// End the quarantine of runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs list --status quarantined --all
+  windlass runs show order-4711
+  windlass runs requeue order-4711 order-4712
+  windlass runs requeue --where machine=triage --yes
+
+A run is quarantined when its worker was lost again and again while it held it. Once the
+reason is gone, this puts the run into the queue with nothing counted against it.")]
+pub(crate) struct RunsRequeue {
+    /// The runs
+    #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
+    pub runs: Vec<String>,
+    /// Many runs instead.
+    #[command(flatten)]
+    pub many: Many,
+}
+
 /// Remove finished runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs prune --older-than 30d
-  windlass runs prune --keep 1000 --machine triage
+  windlass runs prune --keep 1000 --machine triage --tag drill
+  windlass runs prune --where 'tag=drill until=30d'
+  windlass runs prune --where 'tag=drill until=30d' --yes
 
 Whole trees are removed, and only finished ones. At least one condition is needed.")]
 pub(crate) struct RunsPrune {
@@ -215,7 +296,21 @@ pub(crate) struct RunsPrune {
     /// Only runs of this machine
     #[arg(long, value_name = "NAME")]
     pub machine: Option<String>,
+    /// Only callers' runs with this tag; may be repeated, then all of them
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub tag: Vec<String>,
     /// Say what would be removed and remove nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Finished runs for which this holds: `machine=NAME`, `tag=KEY=VALUE`, and `until=TIME` for when they ended
+    #[arg(
+        long = "where",
+        value_name = "FILTER",
+        conflicts_with_all = ["older_than", "keep", "machine", "tag"],
+        help_heading = "Many runs"
+    )]
+    pub wanted: Vec<String>,
+    /// Do it; without this, `--where` only counts
+    #[arg(long, requires = "wanted", conflicts_with = "dry_run", help_heading = "Many runs")]
+    pub yes: bool,
 }

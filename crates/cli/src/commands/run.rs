@@ -1,16 +1,21 @@
 //! `windlass run` and `resume`: the two commands that drive a run to its end.
 
+mod key;
+
 use std::path::Path;
 
 use serde_json::json;
-use windlass_core::ids::{Digest, RunId};
+use windlass_core::ids::{Digest, Name, RunId};
+use windlass_core::machine::Priority;
 use windlass_core::run::TenantScope;
+use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
-use windlass_ports::store::Head;
+use windlass_ports::store::{Head, Queueing};
 use windlass_runtime::Submission;
 
 use crate::app::App;
 use crate::args;
+use crate::config::Span;
 use crate::documents;
 use crate::exit::{Exit, Problem};
 use crate::input;
@@ -51,14 +56,24 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         ceilings,
         scope: TenantScope::default(),
         origin: None,
-        queueing: windlass_ports::store::Queueing::default(),
+        queueing: queueing(app, &args.queueing)?,
     };
-    let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
+    let config = app.loaded.file.as_deref().map(places::absolute);
+    let place = Place { config, folder: places::absolute(folder) };
+    let submitted = match &args.keyed.key {
+        Some(key) => match key::submit(app, &session, submission, key, &args).await? {
+            key::Under::Submitted(submitted) => submitted,
+            key::Under::Answered(exit) => {
+                places::remember(app.store_url(), digest, &place);
+                return Ok(exit);
+            }
+        },
+        None => session.engine.submit(submission).await.map_err(outcome::submit_problem)?,
+    };
     if let Some(head) = &submitted.existing {
         check_same(app, head, machine.as_deref().unwrap_or_default(), digest)?;
     }
-    let config = app.loaded.file.as_deref().map(places::absolute);
-    places::remember(app.store_url(), digest, &Place { config, folder: places::absolute(folder) });
+    places::remember(app.store_url(), digest, &place);
     if args.detach {
         let status = submitted.existing.as_ref().map_or("queued", |head| head.status.as_str());
         let run = submitted.run_id.as_str();
@@ -66,6 +81,47 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         return Ok(Exit::Ok);
     }
     session.follow(app, &submitted.run_id).await
+}
+
+/// How the run waits for a worker, as the command line says.
+///
+/// # Errors
+/// A class, pool, tag or time that cannot be used.
+pub(crate) fn queueing(app: &App, given: &args::Queued) -> Result<Queueing, Problem> {
+    let priority = match &given.priority {
+        None => None,
+        Some(word) => Some(Priority::parse(word).ok_or_else(|| {
+            Problem::invalid(format!("`--priority`: `{word}` is no class")).hint("one of high, normal, low")
+        })?),
+    };
+    let tags = given.tag.iter().map(|text| tag(text)).collect::<Result<_, _>>()?;
+    let not_before = given.not_before.as_deref().map(|text| not_before(app, text)).transpose()?;
+    let pool = given.pool.as_deref().map(super::serve::pool).transpose()?;
+    Ok(Queueing { pool, priority, not_before, tags, queued_max: None })
+}
+
+/// Bytes of a tag's key and of its value.
+const TAG_BYTES_MAX: usize = 256;
+
+fn tag(text: &str) -> Result<(Name, Name), Problem> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && key.len() <= TAG_BYTES_MAX && value.len() <= TAG_BYTES_MAX => {
+            Ok((key.into(), value.into()))
+        }
+        _ => Err(Problem::invalid(format!("`--tag`: `{text}` is no tag"))
+            .hint(format!("write KEY=VALUE, each of {TAG_BYTES_MAX} bytes at most"))),
+    }
+}
+
+fn not_before(app: &App, text: &str) -> Result<Timestamp, Problem> {
+    if let Ok(span) = text.parse::<Span>() {
+        return Ok(app.now().plus_ms(span.0));
+    }
+    let time = text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
+    time.map(Timestamp).ok_or_else(|| {
+        Problem::invalid(format!("`--not-before`: `{text}` is no time"))
+            .hint("write a time such as `2027-01-31T08:00:00Z`, or how long from now, such as `10m`")
+    })
 }
 
 /// A run id that is used again means the run that is there: it has to be one of this machine, and stays with the

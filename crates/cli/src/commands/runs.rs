@@ -5,7 +5,7 @@ mod steer;
 mod show;
 mod watch;
 
-pub(crate) use list::{list, prune};
+pub(crate) use list::{head, list, prune};
 pub(crate) use show::{journal, replayed, show};
-pub(crate) use steer::{cancel, fork, pause, retry, unpause};
+pub(crate) use steer::{cancel, fork, pause, requeue, retry, signal, unpause};
 pub(crate) use watch::watch;

@@ -1,4 +1,7 @@
-//! `windlass fsck` and `windlass backup`: the store as a whole.
+//! `windlass store` and `windlass fsck`: the store as a whole.
+
+mod copy;
+mod status;
 
 use serde_json::json;
 use windlass_ports::store::StoreError;
@@ -6,6 +9,9 @@ use windlass_ports::store::StoreError;
 use crate::app::{App, RESTORE};
 use crate::args;
 use crate::exit::{Exit, Problem};
+
+pub(crate) use copy::{backup, restore};
+pub(crate) use status::{migrate, status};
 
 /// Checks everything that can be checked without a machine.
 pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
@@ -26,24 +32,33 @@ pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
         return Ok(Exit::Ok);
     }
     app.output.table(&value, &["run", "rule", "finding"], &rows);
+    app.output.note("docs/operations/fsck.md says what each rule means and what to do");
     Ok(Exit::Failed)
 }
 
-/// Copies the store.
-pub(crate) async fn backup(app: &App, args: args::Backup) -> Result<Exit, Problem> {
-    let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
-    if args.file.exists() {
-        return Err(Problem::rejected(format!("`{}` exists already", args.file.display()))
-            .hint("name a new file; a backup never replaces one"));
+/// Voids every lease and holds back every unfinished run.
+pub(crate) async fn fence(app: &App, args: args::StoreFence) -> Result<Exit, Problem> {
+    let reason = args.reason.trim();
+    if reason.is_empty() {
+        return Err(Problem::invalid("`--reason` is empty").hint("say why; it is shown with every run"));
     }
-    store.backup(&args.file).await.map_err(|error| match error {
-        StoreError::Invalid(text) => Problem::invalid(text),
-        other => other.into(),
-    })?;
-    let bytes = std::fs::metadata(&args.file).map(|meta| meta.len()).unwrap_or_default();
+    let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
+    let quarantined = store.fence(reason.into()).await?;
     app.output.sentence(
-        &json!({ "file": args.file.display().to_string(), "bytes": bytes }),
-        &format!("wrote `{}`, {bytes} bytes", args.file.display()),
+        &json!({ "quarantined": quarantined, "reason": reason, "next": NEXT }),
+        &format!("{quarantined} unfinished runs are quarantined, and no lease is valid any more\n{}", next()),
     );
     Ok(Exit::Ok)
+}
+
+/// What a person does with runs that are held back.
+const NEXT: [&str; 4] = [
+    "windlass runs list --status quarantined --all",
+    "windlass runs show RUN",
+    "windlass runs requeue RUN",
+    "windlass runs cancel RUN",
+];
+
+fn next() -> String {
+    format!("next: {}", NEXT.join("\n      "))
 }

@@ -22,7 +22,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::clock::Clock;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::{Signal, Store};
+use windlass_ports::store::{Queueing, Signal, Store};
 use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
 use windlass_runtime::{Engine, Observer, Parts, Scope, Settings, Stop, Submission};
 use windlass_spec::Loaded;
@@ -92,7 +92,7 @@ async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Re
         ceilings: windlass_core::budget::Ceilings { steps: case.max_steps, ..Default::default() },
         scope: TenantScope::default(),
         origin: None,
-        queueing: windlass_ports::store::Queueing::default(),
+        queueing: Queueing::default(),
     };
     let run = engine.submit(submission).await.map_err(outcome::submit_problem)?.run_id;
     engine.drive(Scope::Tree(run.clone()), Stop::new()).await.map_err(outcome::engine_problem)?;

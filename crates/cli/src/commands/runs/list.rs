@@ -2,38 +2,31 @@
 
 use serde_json::{Value as Json, json};
 use windlass_core::ids::RunId;
-use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Head, Page, Query, Retention};
 
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
+use crate::filter::{self, Filter};
 use crate::output::{Form, time};
 use crate::story::dollars;
 
 /// Lists runs, newest first.
 pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Problem> {
-    let statuses = args
-        .status
-        .iter()
-        .map(|word| {
-            Status::parse(word).ok_or_else(|| {
-                let words: Vec<&str> = Status::ALL.iter().map(|s| s.as_str()).collect();
-                Problem::invalid(format!("`{word}` is no status")).hint(format!("one of {}", words.join(", ")))
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let query = Query {
-        statuses,
+    let now = app.now();
+    let filter = Filter {
+        statuses: args.status.iter().map(|word| filter::status(word)).collect::<Result<_, _>>()?,
         machine: args.machine.as_deref().map(Into::into),
-        parent: None,
-        root: args.below.as_deref().map(RunId::stored),
-        roots_only: !args.all && args.below.is_none(),
-        cursor: args.cursor,
-        limit: args.limit as usize,
-        ..Query::default()
+        tenant: args.tenant.as_deref().map(Into::into),
+        pool: args.pool.as_deref().map(Into::into),
+        tags: args.tag.iter().map(|text| filter::tag(text)).collect(),
+        below: args.below.as_deref().map(RunId::stored),
+        since: args.since.as_deref().map(|text| filter::moment("--since", text, now)).transpose()?,
+        until: args.until.as_deref().map(|text| filter::moment("--until", text, now)).transpose()?,
+        children: args.all,
     };
+    let query = Query { cursor: args.cursor, ..filter.query(args.limit as usize) };
     let page = match app.store_to_read().await? {
         Some(store) => store.list(query).await?,
         None => {
@@ -53,18 +46,9 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
 
 /// Removes finished runs.
 pub(crate) async fn prune(app: &App, args: args::RunsPrune) -> Result<Exit, Problem> {
-    if args.older_than.is_none() && args.keep.is_none() {
-        return Err(Problem::invalid("`prune` needs `--older-than` or `--keep`")
-            .hint("`--machine NAME` narrows either of them"));
-    }
+    let retention = retention(app, &args)?;
+    let dry_run = retention.dry_run;
     let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
-    let retention = Retention {
-        ended_before: args.older_than.map(|age| Timestamp(app.now().0.saturating_sub(age.0))),
-        keep_per_machine: args.keep,
-        machine: args.machine.as_deref().map(Into::into),
-        tags: Vec::new(),
-        dry_run: args.dry_run,
-    };
     let pruned = store.prune(retention).await?;
     app.output.sentence(
         &json!({
@@ -72,18 +56,46 @@ pub(crate) async fn prune(app: &App, args: args::RunsPrune) -> Result<Exit, Prob
             "records": pruned.records,
             "blobs": pruned.blobs,
             "bytes": pruned.bytes,
-            "dry_run": args.dry_run,
+            "dry_run": dry_run,
         }),
         &format!(
             "{} {} runs, {} records and {} blobs, {} bytes",
-            if args.dry_run { "would remove" } else { "removed" },
+            if dry_run { "would remove" } else { "removed" },
             pruned.runs,
             pruned.records,
             pruned.blobs,
             pruned.bytes
         ),
     );
+    if dry_run && !args.wanted.is_empty() {
+        app.output.note("nothing was removed; `--yes` does it");
+    }
     Ok(Exit::Ok)
+}
+
+/// What is to be removed.
+fn retention(app: &App, args: &args::RunsPrune) -> Result<Retention, Problem> {
+    if !args.wanted.is_empty() {
+        let filter = Filter::parse(&args.wanted, app.now())?;
+        let Filter { machine, tags, until, .. } = filter.clone();
+        let rest = Filter { machine: None, tags: Vec::new(), until: None, ..filter };
+        if rest != Filter::default() {
+            return Err(Problem::invalid("`--where` of `prune` takes `machine`, `tag` and `until` only")
+                .hint("`until` is when runs ended; only finished runs are removed"));
+        }
+        return Ok(Retention { ended_before: until, keep_per_machine: None, machine, tags, dry_run: !args.yes });
+    }
+    if args.older_than.is_none() && args.keep.is_none() {
+        return Err(Problem::invalid("`prune` needs `--older-than`, `--keep` or `--where`")
+            .hint("`--machine NAME` and `--tag KEY=VALUE` narrow the first two"));
+    }
+    Ok(Retention {
+        ended_before: args.older_than.map(|age| Timestamp(app.now().0.saturating_sub(age.0))),
+        keep_per_machine: args.keep,
+        machine: args.machine.as_deref().map(Into::into),
+        tags: args.tag.iter().map(|text| filter::tag(text)).collect(),
+        dry_run: args.dry_run,
+    })
 }
 
 /// A run at a glance, as JSON.
@@ -100,6 +112,10 @@ pub(crate) fn head(head: &Head) -> Json {
         "root_run_id": head.root.as_str(),
         "depth": head.depth,
         "tenant": &*head.tenant,
+        "pool": &*head.pool,
+        "priority": head.priority.as_str(),
+        "tags": head.tags,
+        "quarantine": head.quarantine.as_deref(),
         "worker": head.owner.as_ref().map(|owner| owner.0.to_string()),
         "wake_at": head.wake_at.map(time),
         "tokens": head.tokens,

@@ -10,29 +10,37 @@ use windlass_core::run::{Origin, Run, Status, TenantScope};
 use windlass_core::value::{Map, Value};
 use windlass_core::{apply, limits};
 use windlass_ports::compile::Bundle;
-use windlass_ports::store::{Delivered, Head, Message, Store};
+use windlass_ports::store::{Delivered, Head, Message, Queueing, Store};
 use windlass_runtime::Submission;
 
+use super::super::bulk::{self, Action};
 use crate::app::App;
 use crate::args::{self, Follow};
 use crate::config::Span;
 use crate::exit::{Exit, Problem};
+use crate::input;
 use crate::journal::{self, Reader};
 use crate::outcome;
 use crate::session;
 
 /// Stops a run and everything below it.
 pub(crate) async fn cancel(app: &mut App, args: args::RunsCancel) -> Result<Exit, Problem> {
+    let Some(run) = &args.run else {
+        return bulk::perform(app, Action::Cancel { reason: args.reason.as_str().into() }, &args.many).await;
+    };
     let reason = args.reason.as_str().into();
-    let (store, head) = app.run(&args.run).await?;
+    let (store, head) = app.run(run).await?;
     send(&*store, &head, Input::Cancel { reason }).await?;
     settle(app, store, head, "cancelling").await
 }
 
 /// Holds a run.
 pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, Problem> {
+    let Some(run) = &args.run else {
+        return bulk::perform(app, Action::Pause { reason: args.reason.as_str().into() }, &args.many).await;
+    };
     let reason = args.reason.as_str().into();
-    let (store, head) = app.run(&args.run).await?;
+    let (store, head) = app.run(run).await?;
     send(&*store, &head, Input::Pause { reason }).await?;
     if head.owner.is_some() {
         report(app, &head.id, "pausing", &format!("{} is pausing", head.id));
@@ -42,8 +50,11 @@ pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, 
 }
 
 /// Lets a held run go on.
-pub(crate) async fn unpause(app: &App, args: args::RunsUnpause) -> Result<Exit, Problem> {
-    let (store, head) = app.run(&args.run).await?;
+pub(crate) async fn unpause(app: &mut App, args: args::RunsUnpause) -> Result<Exit, Problem> {
+    let Some(run) = &args.run else {
+        return bulk::perform(app, Action::Unpause, &args.many).await;
+    };
+    let (store, head) = app.run(run).await?;
     send(&*store, &head, Input::Unpause).await?;
     report(app, &head.id, "unpaused", &format!("go on with: windlass resume {}", head.root));
     Ok(Exit::Ok)
@@ -78,7 +89,10 @@ fn report(app: &App, run: &RunId, status: &str, text: &str) {
 
 /// Lets a failed run try its last state again.
 pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, Problem> {
-    let (store, head) = app.run(&args.run).await?;
+    let Some(run) = &args.run else {
+        return bulk::perform(app, Action::Retry, &args.many).await;
+    };
+    let (store, head) = app.run(run).await?;
     if head.root != head.id {
         return Err(Problem::rejected(format!("run `{}` is a child; its parent has dealt with its failure", head.id))
             .hint(format!("windlass runs retry {}", head.root)));
@@ -86,6 +100,54 @@ pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, 
     let session = session::of_run(app, store, head.bundle, &args.follow).await?;
     session.engine.retry(&head.id).await.map_err(outcome::engine_problem)?;
     session.follow(app, &head.id).await
+}
+
+/// Ends the quarantine of runs. Those that have none are named; the others are in the queue all the same.
+pub(crate) async fn requeue(app: &mut App, args: args::RunsRequeue) -> Result<Exit, Problem> {
+    if args.runs.is_empty() {
+        return bulk::perform(app, Action::Requeue, &args.many).await;
+    }
+    let mut rows = Vec::new();
+    let mut refused = None;
+    for id in &args.runs {
+        let (store, head) = app.run(id).await?;
+        let queued = store.requeue(head.id.clone()).await?;
+        let status = if queued { Status::Queued } else { head.status };
+        if !queued {
+            refused.get_or_insert_with(|| {
+                Problem::rejected(format!("run `{}` is not quarantined: it is {}", head.id, head.status.as_str()))
+            });
+        }
+        rows.push((head.id.clone(), status, queued));
+    }
+    if let (Some(problem), true) = (&refused, rows.iter().all(|(_, _, queued)| !queued)) {
+        return Err(problem.clone());
+    }
+    let value: Vec<_> = rows
+        .iter()
+        .map(|(id, status, queued)| json!({ "run_id": id.as_str(), "status": status.as_str(), "requeued": queued }))
+        .collect();
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|(id, status, _)| vec![id.to_string(), status.as_str().into()]).collect();
+    app.output.table(&json!({ "runs": value }), &["run", "status"], &cells);
+    refused.map_or(Ok(Exit::Ok), |problem| {
+        app.output.note(&problem.message);
+        Ok(problem.exit)
+    })
+}
+
+/// Sends a signal to many runs.
+pub(crate) async fn signal(app: &mut App, args: args::RunsSignal) -> Result<Exit, Problem> {
+    if args.channel.is_empty() || args.channel.len() > limits::CHANNEL_BYTES_MAX {
+        return Err(Problem::invalid(format!("a channel has 1 to {} bytes", limits::CHANNEL_BYTES_MAX)));
+    }
+    let data = input::value("--data", args.data.as_deref())?;
+    let id = args.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+    if args.many.yes {
+        app.output.note(&format!("the same command with `--id {id}` sends it to no run twice"));
+    }
+    let action = Action::Signal { channel: args.channel.as_str().into(), data, id: id.as_str().into() };
+    bulk::perform(app, action, &args.many).await
 }
 
 /// Starts a new run from a step of another one.
@@ -119,7 +181,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         ceilings: app.loaded.config.limits.ceilings(),
         scope: TenantScope::default(),
         origin: Some(origin),
-        queueing: windlass_ports::store::Queueing::default(),
+        queueing: Queueing::default(),
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
     if submitted.existing.is_some() {

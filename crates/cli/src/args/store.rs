@@ -1,0 +1,85 @@
+//! `windlass store`: the store as a whole. Parsing only.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Look at, upgrade, copy and bring back the store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Print schema, size, runs, queue and workers
+    Status(StoreStatus),
+    /// Bring the schema up to what this build knows
+    Migrate(StoreMigrate),
+    /// Copy the store while it is in use
+    Backup(StoreBackup),
+    /// Make a store from a backup, with every unfinished run held back
+    Restore(StoreRestore),
+    /// Void every lease and hold back every unfinished run
+    Fence(StoreFence),
+}
+
+/// Print the state of the store.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store status
+  windlass store status --json | jq .schema
+
+Changes nothing: a schema that is not up to date is reported and not migrated. Exits with 3
+when a migration is due, and with 6 when the store cannot be reached or has a newer schema.")]
+pub(crate) struct StoreStatus {}
+
+/// Bring the schema up to date.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store migrate
+  windlass store migrate --store postgres://windlass_owner@db/windlass
+
+One process migrates at a time, in one transaction: killed in the middle, the schema is the
+one before or the one after. Does nothing to a schema that is up to date.")]
+pub(crate) struct StoreMigrate {}
+
+/// Copy the store.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store backup /backups/windlass-monday.db
+
+The copy is of one moment; runs go on meanwhile. `windlass store restore` makes a store of it.")]
+pub(crate) struct StoreBackup {
+    /// The new file; must not exist
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Make a store from a backup.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store restore /backups/windlass-monday.db --store sqlite:/var/lib/windlass/windlass.db
+  windlass store restore /backups/windlass-monday.db --replace
+
+Checks the backup first. Every unfinished run is quarantined: the backup does not know what
+it did since, and going on could do it again. Look at each one, then `windlass runs requeue`
+or `windlass runs cancel` it. Processes that still work on the old store cannot write to the
+new one.")]
+pub(crate) struct StoreRestore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace the store that is there; its file is kept beside it (SQLite)
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Void every lease.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store fence --reason 'failed over to the standby, the last seconds may be missing'
+
+For a database that was brought back by other means than `windlass store restore`: a file
+system snapshot, a point-in-time recovery, a standby that was behind. Every unfinished run
+is quarantined until `windlass runs requeue` or `windlass runs cancel`.")]
+pub(crate) struct StoreFence {
+    /// Why; shown with every run that is held back
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}

@@ -1,0 +1,233 @@
+//! `windlass serve`, `worker` and `workers`: this process as one of a fleet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use windlass::wire;
+use windlass_chaos::record::{Journalist, Recorded};
+use windlass_core::ids::Name;
+use windlass_core::machine::Placement;
+use windlass_ports::policy::AllowAll;
+use windlass_ports::store::{Store, WorkerRow};
+use windlass_runtime::{Driven, Engine, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
+use windlass_server::{Metrics, Probe};
+
+use crate::app::App;
+use crate::args::{self, Role};
+use crate::exit::{Exit, Problem};
+use crate::outcome;
+use crate::output::time;
+use crate::session;
+
+/// How much longer than the grace a process that was told to stop may take before it is cut off.
+const GRACE_SLACK: Duration = Duration::from_secs(5);
+
+/// Serves with the role that was asked for.
+pub(crate) async fn serve(app: &App, args: args::Serve) -> Result<Exit, Problem> {
+    process(app, args.role, args.place).await
+}
+
+/// Drives runs.
+pub(crate) async fn worker(app: &App, args: args::Worker) -> Result<Exit, Problem> {
+    process(app, Role::Worker, args.place).await
+}
+
+/// Everything that can be wrong is found before the store is touched; then the process does its part until it is told
+/// to stop.
+async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Problem> {
+    let config = &app.loaded.config;
+    let pools = pools(if place.pool.is_empty() { &config.worker.pools } else { &place.pool })?;
+    let wiring = session::wiring(app, &app.loaded.folder);
+    let catalog = wiring.catalog().map_err(session::setting)?;
+    let models = wiring.models(&std::collections::BTreeMap::new(), None).map_err(session::setting)?;
+    let address = place.listen.or_else(|| role.listens().then_some(config.serve.listen.0));
+    let listener = match address {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let metrics = Arc::new(Metrics::new());
+    let meter = Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>;
+    // A process of a fleet waits for its store, however long that takes.
+    let settings = Settings { pools, meter: Some(meter), store_patience_ms: u64::MAX, ..session::settings(app) };
+    let engine = Engine::new(Parts {
+        store: store(app, &place).await?,
+        compiler: wire::compiler(),
+        model: Arc::new(models),
+        catalog: Arc::new(catalog),
+        policy: Arc::new(AllowAll),
+        clock: Arc::new(SystemClock::new()),
+        observer: Arc::new(Silent),
+        settings,
+    });
+    wiring.bind(&engine);
+    let stop = Stop::new();
+    let signals = tokio::spawn(session::interrupts(stop.clone()));
+    let heard = announce(app, role, listener.as_ref());
+    let probe = Probe { engine: engine.clone(), metrics, works: role.works(), stop: stop.clone() };
+    let ended = tokio_util::sync::CancellationToken::new();
+    let listening = listener
+        .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
+    heard?;
+    let result = work(&engine, role, &stop).await;
+    signals.abort();
+    ended.cancel();
+    if let Some(listening) = listening {
+        // It ends within its own patience.
+        let _ended = listening.await;
+    }
+    result
+}
+
+/// The store, with what is asked of it written down when that is wanted.
+async fn store(app: &App, place: &args::Placed) -> Result<Arc<dyn Store>, Problem> {
+    let store = app.store().await?;
+    let Some(path) = &place.history else { return Ok(store) };
+    let journalist = Journalist::new(place.history_name.as_str(), path).map_err(|error| {
+        Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", path.display()))
+    })?;
+    Ok(Arc::new(Recorded::new(store, journalist)))
+}
+
+/// Does the part of a role until it is told to stop.
+async fn work(engine: &Engine, role: Role, stop: &Stop) -> Result<Exit, Problem> {
+    let reaping = tokio::spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move {
+            if !role.works() {
+                engine.reap(stop).await;
+            }
+        }
+    });
+    let schedules = Schedules::new(engine);
+    let starting = tokio::spawn({
+        let (schedules, stop) = (schedules.clone(), stop.clone());
+        async move {
+            if role.schedules() {
+                schedules.drive(stop).await;
+            }
+        }
+    });
+    let driven = async {
+        if role.works() {
+            return engine.drive(Scope::All, stop.clone()).await.map_err(outcome::engine_problem);
+        }
+        stop.graceful.cancelled().await;
+        Ok(Driven::Stopped)
+    };
+    let grace = Duration::from_millis(engine.parts().settings.grace_ms) + GRACE_SLACK;
+    let result = tokio::select! {
+        biased;
+        () = stop.immediate.cancelled() => Ok(Exit::Interrupted),
+        () = overdue(stop, grace) => {
+            tracing::error!("not done within the grace; what is held is left to be taken over");
+            Ok(Exit::Interrupted)
+        }
+        driven = driven => driven.map(|_| Exit::Ok),
+    };
+    reaping.abort();
+    starting.abort();
+    if !stop.immediate.is_cancelled() {
+        engine.leave().await;
+    }
+    result
+}
+
+/// Resolves when a process that was told to stop has had its time.
+async fn overdue(stop: &Stop, grace: Duration) {
+    stop.graceful.cancelled().await;
+    tokio::time::sleep(grace).await;
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Problem> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let message = format!("cannot listen on `{address}`: {error}");
+        Problem::new(Exit::Unreachable, "cli.listen", message)
+            .hint("`--listen ADDRESS:PORT` names another address; port 0 takes a free one")
+    })
+}
+
+/// Says that the process is up, and where: one document on stdout.
+fn announce(app: &App, role: Role, listener: Option<&TcpListener>) -> Result<(), Problem> {
+    let listen = match listener.map(TcpListener::local_addr) {
+        None => None,
+        Some(Ok(address)) => Some(format!("http://{address}")),
+        Some(Err(error)) => return Err(Problem::new(Exit::Unreachable, "cli.listen", error.to_string())),
+    };
+    let at = listen.as_ref().map(|listen| format!(", listening on {listen}")).unwrap_or_default();
+    let value = json!({ "role": role.as_str(), "listen": listen, "pid": std::process::id() });
+    app.output.sentence(&value, &format!("serving as {}{at}", role.as_str()));
+    Ok(())
+}
+
+fn pools(given: &[String]) -> Result<Vec<Name>, Problem> {
+    given.iter().map(|name| pool(name)).collect()
+}
+
+/// A pool's name as a person gave it.
+///
+/// # Errors
+/// A text that cannot name a pool.
+pub(crate) fn pool(name: &str) -> Result<Name, Problem> {
+    if Placement::is_pool_name(name) {
+        return Ok(name.into());
+    }
+    Err(Problem::invalid(format!("`{name}` cannot name a pool")).hint("use up to 64 letters, digits, `.`, `_` and `-`"))
+}
+
+/// Lists workers, alive ones first.
+pub(crate) async fn workers(app: &App, args: args::Workers) -> Result<Exit, Problem> {
+    let mut rows = match app.store_to_read().await? {
+        Some(store) => store.workers().await?,
+        None => Vec::new(),
+    };
+    rows.retain(|row| args.all || row.is_alive || row.runs > 0);
+    let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    let header = ["worker", "state", "host", "pid", "pools", "held", "calls", "runs", "seen"];
+    app.output.table(&json!({ "workers": rows.iter().map(row).collect::<Vec<_>>() }), &header, &cells);
+    Ok(Exit::Ok)
+}
+
+fn state(row: &WorkerRow) -> &'static str {
+    match (row.is_alive, row.load.draining) {
+        (true, false) => "alive",
+        (true, true) => "draining",
+        (false, _) => "gone",
+    }
+}
+
+fn row(row: &WorkerRow) -> serde_json::Value {
+    json!({
+        "id": row.id,
+        "state": state(row),
+        "is_alive": row.is_alive,
+        "host": row.registration.host,
+        "pid": row.registration.pid,
+        "build": row.registration.build,
+        "pools": row.registration.pools,
+        "claim_slots": row.registration.claim_slots,
+        "call_slots": row.registration.call_slots,
+        "held": row.load.held,
+        "calls": row.load.calls,
+        "draining": row.load.draining,
+        "runs": row.runs,
+        "seen_at": time(row.seen_at),
+    })
+}
+
+fn cells(row: &WorkerRow) -> Vec<String> {
+    let pools: Vec<&str> = row.registration.pools.iter().map(|pool| &**pool).collect();
+    vec![
+        row.id.to_string(),
+        state(row).into(),
+        row.registration.host.clone(),
+        row.registration.pid.to_string(),
+        if pools.is_empty() { "all".into() } else { pools.join(",") },
+        row.load.held.to_string(),
+        row.load.calls.to_string(),
+        row.runs.to_string(),
+        time(row.seen_at),
+    ]
+}

@@ -1,0 +1,84 @@
+//! `windlass store backup` and `restore`: a copy of the store, and a store from a copy.
+
+use std::path::Path;
+
+use serde_json::json;
+use windlass_core::time::Timestamp;
+use windlass_ports::store::StoreError;
+use windlass_stores::{RestoreError, Restored};
+
+use super::{NEXT, next};
+use crate::app::App;
+use crate::args;
+use crate::exit::{Exit, Problem};
+use crate::output::time;
+
+/// Copies the store.
+pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, Problem> {
+    let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
+    if args.file.exists() {
+        return Err(Problem::rejected(format!("`{}` exists already", args.file.display()))
+            .hint("name a new file; a backup never replaces one"));
+    }
+    store.backup(&args.file).await.map_err(|error| match error {
+        StoreError::Invalid(text) => Problem::invalid(text),
+        other => other.into(),
+    })?;
+    let bytes = std::fs::metadata(&args.file).map(|meta| meta.len()).unwrap_or_default();
+    app.output.sentence(
+        &json!({ "file": args.file.display().to_string(), "bytes": bytes }),
+        &format!("wrote `{}`, {bytes} bytes", args.file.display()),
+    );
+    Ok(Exit::Ok)
+}
+
+/// Makes a store from a backup.
+pub(crate) async fn restore(app: &App, args: args::StoreRestore) -> Result<Exit, Problem> {
+    let restored = windlass_stores::restore(&args.file, app.store_url(), args.replace, reason).await;
+    let restored = restored.map_err(|error| refused(&args.file, error))?;
+    let Restored { aside, quarantined, taken_at } = restored;
+    let aside = aside.map(|path| path.display().to_string());
+    let value = json!({
+        "store": app.shown_store(),
+        "backup": args.file.display().to_string(),
+        "taken_at": taken_at.map(time),
+        "quarantined": quarantined,
+        "aside": aside,
+        "next": if quarantined > 0 { &NEXT[..] } else { &[] },
+    });
+    let state = taken_at.map_or_else(|| "without runs".to_owned(), |at| format!("as of {}", time(at)));
+    let mut text = format!("`{}` is the backup, {state}", app.shown_store());
+    if let Some(aside) = aside {
+        text.push_str(&format!("\nthe store that was there is `{aside}`"));
+    }
+    if quarantined > 0 {
+        text.push_str(&format!("\n{quarantined} unfinished runs are quarantined\n{}", next()));
+    }
+    app.output.sentence(&value, &text);
+    Ok(Exit::Ok)
+}
+
+/// What is said of every run that is held back.
+fn reason(taken_at: Option<Timestamp>) -> String {
+    let of = taken_at.map_or_else(String::new, |at| format!(" of {}", time(at)));
+    format!("restored from a backup{of}: what it did since is not known")
+}
+
+fn refused(file: &Path, error: RestoreError) -> Problem {
+    let text = error.to_string();
+    match error {
+        RestoreError::NotEmpty { .. } => Problem::rejected(text)
+            .hint("name another store with `--store`, or replace the one that is there with `--replace` (SQLite)"),
+        RestoreError::Damaged(findings) => Problem::new(Exit::Failed, "store.corrupt", text)
+            .detail("findings", serde_json::to_value(findings).unwrap_or_default())
+            .hint("take an older backup; nothing was changed"),
+        RestoreError::Store(StoreError::Invalid(text)) => {
+            Problem::invalid(text).hint("`windlass store backup` makes a backup")
+        }
+        RestoreError::Store(error @ StoreError::Corrupt(_)) => {
+            Problem::new(Exit::Failed, "store.corrupt", format!("`{}`: {error}", file.display()))
+                .hint("take an older backup; nothing was changed")
+        }
+        RestoreError::Store(error) => error.into(),
+    }
+}
