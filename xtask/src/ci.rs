@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{conformance, docs, process, tidy};
+use crate::{alerts, conformance, docs, process, tidy};
 
 /// What a step found out by counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,7 @@ const STEPS: &[Step] = &[
     Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
     Step { name: "docs", run: |root| plain(docs::check(root)) },
     Step { name: "examples", run: |root| plain(examples(root)) },
+    Step { name: "alerts", run: |root| plain(alerts::check(root)) },
     Step { name: "readme", run: |root| plain(readme(root)) },
     Step { name: "conformance", run: conformance },
 ];

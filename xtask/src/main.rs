@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool that talks to its user")]
 
+mod alerts;
 mod ci;
 mod conformance;
 mod docs;
@@ -19,7 +20,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   ci      everything that must hold before a change lands: format, tidy, lints, build, tests, doc tests,
-          generated pages, examples, and the FlatMachine conformance kit when FLATMACHINE_KIT names its folder;
+          generated pages, examples, alert rules, and the FlatMachine conformance kit when FLATMACHINE_KIT names its folder;
           `ci STEP...` runs only these steps
   tidy    rules about the source tree that no compiler checks
   docs    writes the generated pages of docs/ again; `docs --check` only compares
