@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::Stats;
 use windlass_runtime::{Meter, Span, Tally, Vitals};
@@ -27,13 +29,20 @@ const TALLIES: &[(Tally, &str, &str)] = &[
     (Tally::Reaped, "windlass_leases_expired_total", "Runs taken back from workers that are gone, by this process."),
     (Tally::Quarantined, "windlass_runs_quarantined_total", "Runs that this process quarantined."),
     (Tally::Unfit, "windlass_runs_unfit_total", "Times a run was left for a worker that has what it needs."),
+    (Tally::Scheduled, "windlass_schedule_runs_total", "Runs that schedules started in this process."),
+    (Tally::ScheduleFailed, "windlass_schedule_failures_total", "Times a schedule could not be dealt with."),
 ];
+
+/// Statuses by which the ends of callers' runs are counted.
+const ENDINGS: &[(Tally, &str)] =
+    &[(Tally::Completed, "completed"), (Tally::Failed, "failed"), (Tally::Cancelled, "cancelled")];
 
 /// Names and meanings of the histograms, by what they measure.
 const SPANS: &[(Span, &str, &str)] = &[
     (Span::Start, "windlass_claim_to_start_seconds", "From a claim to the first decision."),
     (Span::Step, "windlass_step_seconds", "From an input to its decision being durable."),
     (Span::Commit, "windlass_commit_seconds", "From a commit being sent to its answer."),
+    (Span::Late, "windlass_schedule_lateness_seconds", "From the time a scheduled run was due to its creation."),
 ];
 
 /// Counts for one process. Give it to the engine as its meter.
@@ -91,8 +100,14 @@ impl Metrics {
             let options = HistogramOpts::new(*name, *help).buckets(BUCKETS.to_vec());
             (*what, register(r, sure(Histogram::with_opts(options))))
         };
+        let endings = sure(IntCounterVec::new(
+            Opts::new("agent_runs_total", "Callers' runs that ended, by how they did."),
+            &["status"],
+        ));
+        let endings = register(r, endings);
+        let ending = |(what, status): &(Tally, &str)| (*what, endings.with_label_values(&[*status]));
         Self {
-            tallies: TALLIES.iter().map(counter).collect(),
+            tallies: TALLIES.iter().map(counter).chain(ENDINGS.iter().map(ending)).collect(),
             spans: SPANS.iter().map(histogram).collect(),
             held: gauge(r, "windlass_runs_held", "Runs that this process holds."),
             calls_out: gauge(r, "windlass_calls_out", "Calls of this process that are out."),
@@ -206,6 +221,7 @@ mod tests {
         for (what, ..) in SPANS {
             metrics.took(*what, Duration::from_millis(3));
         }
+        metrics.count(Tally::Completed, 1);
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
         let text = metrics.render(&vitals(), Some(&stats), Timestamp(9_500));
         for line in [
@@ -219,6 +235,8 @@ mod tests {
             "windlass_queue_depth{pool=\"gpu\",priority=\"normal\"} 7",
             "windlass_queue_oldest_seconds{pool=\"gpu\",priority=\"normal\"} 4",
             "windlass_store_up 1",
+            "agent_runs_total{status=\"completed\"} 1",
+            "agent_runs_total{status=\"failed\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -400,7 +400,11 @@ impl Work<'_> {
             meter.took(Span::Commit, began.elapsed());
             meter.count(Tally::Commit, 1);
             meter.count(Tally::Step, count(entries, |entry| matches!(entry, Entry::StateEntered { .. })));
-            meter.count(Tally::Ended, count(entries, |entry| matches!(entry, Entry::RunEnded)));
+            let ended = count(entries, |entry| matches!(entry, Entry::RunEnded));
+            meter.count(Tally::Ended, ended);
+            if self.run.start.parent.is_none() {
+                meter.count(Tally::of_ending(self.run.status()), ended);
+            }
         }
     }
 

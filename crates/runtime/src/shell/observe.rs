@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use windlass_core::effect::Call;
 use windlass_core::journal::Entry;
-use windlass_core::run::Run;
+use windlass_core::run::{Run, Status};
 
 use crate::events::Seen;
 
@@ -43,6 +43,12 @@ pub enum Tally {
     Step,
     /// A run ended.
     Ended,
+    /// A caller's run completed.
+    Completed,
+    /// A caller's run failed.
+    Failed,
+    /// A caller's run was cancelled.
+    Cancelled,
     /// A worker of this process no longer counted.
     WorkerLost,
     /// A run was taken back from a worker that is gone.
@@ -51,6 +57,21 @@ pub enum Tally {
     Quarantined,
     /// A run was left for another worker, because this one lacks what it needs.
     Unfit,
+    /// A schedule started a run.
+    Scheduled,
+    /// A schedule could not be dealt with.
+    ScheduleFailed,
+}
+
+impl Tally {
+    /// What the end of a caller's run is counted as.
+    pub(super) fn of_ending(status: Status) -> Self {
+        match status {
+            Status::Completed => Self::Completed,
+            Status::Cancelled => Self::Cancelled,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Something that takes time.
@@ -62,6 +83,8 @@ pub enum Span {
     Step,
     /// From a commit being sent to its answer.
     Commit,
+    /// From the time a scheduled run was due to its creation.
+    Late,
 }
 
 /// Is told how often things happen and how long they take. Called on the path of every step: it must not wait.
