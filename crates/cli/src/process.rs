@@ -1,5 +1,8 @@
 //! What the operating system says about this process: memory, wakeups. Linux; elsewhere nothing is known.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
 /// Memory in use, in bytes.
 #[must_use]
 pub(crate) fn resident_bytes() -> Option<u64> {
@@ -12,14 +15,17 @@ pub(crate) fn resident_bytes_peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:").map(|kib| kib * 1024)
 }
 
-/// How often threads of this process gave up the processor to wait, all threads together.
+/// How often each thread of this process but the calling one gave up the processor to wait, by the thread's number.
 #[must_use]
-pub(crate) fn waits() -> Option<u64> {
-    let tasks = std::fs::read_dir("/proc/self/task").ok()?;
-    let counts = tasks
-        .flatten()
-        .filter_map(|task| field(&task.path().join("status").to_string_lossy(), "voluntary_ctxt_switches:"));
-    Some(counts.sum())
+pub(crate) fn waits_of_others() -> Option<BTreeMap<OsString, u64>> {
+    let caller = std::fs::read_link("/proc/thread-self").ok()?;
+    let tasks = std::fs::read_dir("/proc/self/task").ok()?.flatten();
+    let others = tasks.filter(|task| Some(&*task.file_name()) != caller.file_name());
+    let waits = |task: std::fs::DirEntry| {
+        let count = field(&task.path().join("status").to_string_lossy(), "voluntary_ctxt_switches:")?;
+        Some((task.file_name(), count))
+    };
+    Some(others.filter_map(waits).collect())
 }
 
 /// The name of this computer; empty when it has none.
@@ -48,6 +54,6 @@ mod tests {
     fn a_process_uses_memory() {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1_000_000));
         assert!(resident_bytes_peak() >= resident_bytes());
-        assert!(waits().is_some());
+        assert!(waits_of_others().is_some());
     }
 }

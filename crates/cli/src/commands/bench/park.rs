@@ -1,5 +1,7 @@
 //! What a parked run costs in memory and on disk, and whether it wakes anybody.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,8 @@ use crate::process;
 const BATCH: usize = 2_000;
 /// Submissions that wait for the store at the same time.
 const SUBMITTERS: usize = 256;
+/// Time for the worker to find that it has nothing to do, before it is watched.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Parks runs and looks at what that costs.
 pub(crate) async fn park(app: &App, args: args::BenchPark) -> Result<Exit, Problem> {
@@ -83,15 +87,26 @@ async fn watch(engine: &windlass_runtime::Engine, duration: Duration) -> Result<
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { engine.drive(Scope::All, stop).await }
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = process::waits();
-    tokio::time::sleep(duration).await;
-    let after = process::waits();
+    // Watched from a thread of its own that sleeps in the kernel: a timer of the async runtime would be counted itself.
+    let watching = move || {
+        std::thread::sleep(SETTLE);
+        let before = process::waits_of_others();
+        std::thread::sleep(duration);
+        (before, process::waits_of_others())
+    };
+    let (before, after) = tokio::task::spawn_blocking(watching)
+        .await
+        .map_err(|error| Problem::bug(format!("the watch of the measurement ended: {error}")))?;
     stop.graceful.cancel();
     driving
         .await
         .map_err(|error| Problem::bug(format!("the worker of the measurement ended: {error}")))?
         .map_err(outcome::engine_problem)?;
     let seconds = duration.as_secs_f64().max(0.001);
-    Ok(after.zip(before).map(|(after, before)| after.saturating_sub(before) as f64 / seconds))
+    // A thread that ended in between, as those without work do, is no wakeup of a parked run.
+    let more = |(thread, after): (&OsString, &u64), before: &BTreeMap<OsString, u64>| {
+        after.saturating_sub(before.get(thread).copied().unwrap_or_default())
+    };
+    let waits = after.zip(before).map(|(after, before)| after.iter().map(|one| more(one, &before)).sum::<u64>());
+    Ok(waits.map(|waits| waits as f64 / seconds))
 }
