@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use windlass_core::ids::{Digest, RunId};
+use windlass_core::input::Ending;
 use windlass_ports::store::{Store, StoreError};
 use windlass_runtime::{Settings, SubmitError};
 
@@ -119,6 +120,12 @@ impl Simulation {
     #[must_use]
     pub fn usual_ms(&self) -> u64 {
         self.reference.usual_ms
+    }
+
+    /// How the machine ends when nothing disturbs it.
+    #[must_use]
+    pub fn usual_ending(&self) -> Option<&Ending> {
+        self.reference.ending()
     }
 
     /// Plays one seed.

@@ -29,12 +29,17 @@ struct Summary {
     /// Calls that changed the world, by kind and target.
     changes: BTreeMap<Name, usize>,
     /// Things that may send a run another way, by their kind: failures, timeouts, stops.
-    turns: BTreeMap<&'static str, u64>,
+    turns: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Reference {
     pub(crate) fn of(history: &History, root: &RunId, usual_ms: u64) -> Self {
         Self { usual_ms: usual_ms.max(1), summary: summary(history, root) }
+    }
+
+    /// How the machine ends when nothing disturbs it.
+    pub(crate) fn ending(&self) -> Option<&Ending> {
+        self.summary.as_ref().and_then(|summary| summary.ending.as_ref())
     }
 
     /// A run that nothing sent another way ends as an undisturbed one does, and changes the world as often.
@@ -70,16 +75,16 @@ fn summary(history: &History, root: &RunId) -> Option<Summary> {
         *changes.entry(target.clone()).or_default() += 1;
     }
     let ending = tree.iter().find(|end| end.start.id == *root)?.rows.iter().flat_map(|row| &row.record.entries);
-    let ending = ending.filter_map(|entry| match entry {
+    let mut ending = ending.filter_map(|entry| match entry {
         Entry::EndingDecided { ending } => Some(ending.clone()),
         _ => None,
     });
     let mut seen = BTreeMap::new();
     tree.iter().for_each(|end| turns(end, &mut seen));
-    Some(Summary { ending: ending.last(), changes, turns: seen })
+    Some(Summary { ending: ending.next_back(), changes, turns: seen })
 }
 
-fn turns(end: &RunEnd, seen: &mut BTreeMap<&'static str, u64>) {
+fn turns(end: &RunEnd, seen: &mut BTreeMap<(&'static str, &'static str), u64>) {
     let mut timers: BTreeMap<EffectId, TimerPurpose> = BTreeMap::new();
     for entry in end.rows.iter().flat_map(|row| &row.record.entries) {
         let is_turn = match entry {
@@ -107,8 +112,18 @@ fn turns(end: &RunEnd, seen: &mut BTreeMap<&'static str, u64>) {
             _ => false,
         };
         if is_turn {
-            *seen.entry(entry.kind()).or_default() += 1;
+            *seen.entry((entry.kind(), code(entry))).or_default() += 1;
         }
+    }
+}
+
+fn code(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::CallSettled { outcome: Outcome::Failed(failure), .. }
+        | Entry::FailureRaised { failure }
+        | Entry::SampleFailed { failure, .. }
+        | Entry::ChildSettled { ending: Ending::Failed { failure, .. }, .. } => failure.code.as_str(),
+        _ => "",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use windlass_sim::{Bug, Options};
 
-use crate::kit::{first_violation, simulation};
+use crate::kit::{first_violation, simulation, tell};
 
 /// Looks for a bug with the machines in turn, and says which seed found it. The rules are those that may find it.
 fn is_found(bug: Bug, machine: &str, rules: &[&str]) {
@@ -12,7 +12,7 @@ fn is_found(bug: Bug, machine: &str, rules: &[&str]) {
         first_violation(machine, &simulation, 1_000).unwrap_or_else(|| panic!("{bug} was not found with `{machine}`"));
     let first = &outcome.violations[0];
     assert!(outcome.violations.iter().any(|found| rules.contains(&&*found.rule)), "{bug}: {first}");
-    eprintln!("{bug}: found with `{machine}` by seed {seed}: {first}");
+    tell(&format!("{bug}: found with `{machine}` by seed {seed}: {first}"));
 }
 
 #[test]

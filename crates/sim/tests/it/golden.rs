@@ -2,7 +2,7 @@
 
 use windlass_sim::Options;
 
-use crate::kit::{GOLDEN, account, simulation};
+use crate::kit::{GOLDEN, account, simulation, tell};
 
 /// Seeds in all, unless `WINDLASS_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 200;
@@ -26,7 +26,10 @@ fn clean(name: &str) {
     }
     let (seeds, hours) = (seeds(), virtual_ms / 3_600_000);
     assert!(faults > seeds, "hardly any fault struck: {faults}");
-    eprintln!("`{name}`: {seeds} seeds clean in {:?}: {faults} faults, {effects} calls, {hours} h", begun.elapsed());
+    tell(&format!(
+        "`{name}`: {seeds} seeds clean in {:?}: {faults} faults, {effects} calls, {hours} h",
+        begun.elapsed()
+    ));
 }
 
 #[test]
@@ -64,5 +67,5 @@ fn a_month_passes() {
     assert!(outcome.violations.is_empty(), "{}", account("month", &outcome));
     let days = outcome.virtual_ms / 86_400_000;
     assert!(days >= 30, "{days}");
-    eprintln!("`month`: {days} days in {:?}", begun.elapsed());
+    tell(&format!("`month`: {days} days in {:?}", begun.elapsed()));
 }

@@ -62,6 +62,12 @@ pub(crate) fn account(name: &str, outcome: &Outcome) -> String {
     )
 }
 
+/// Tells whoever runs the tests by hand how many seeds there were and how long they took.
+#[expect(clippy::print_stderr, reason = "counts and times are for people; the test runner shows them on demand")]
+pub(crate) fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
 /// The first seed with a violation.
 pub(crate) fn first_violation(name: &str, simulation: &Simulation, seeds: u64) -> Option<(u64, Outcome)> {
     (0..seeds).find_map(|seed| {
