@@ -5,6 +5,7 @@ mod many;
 mod runs;
 mod schedules;
 mod serve;
+mod sim;
 pub(crate) mod slo;
 mod store;
 
@@ -25,6 +26,7 @@ pub(crate) use schedules::{
     SchedulesRunNow, SchedulesShow,
 };
 pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
+pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
 
@@ -105,6 +107,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Run the tests beside machines
     Test(Test),
+    /// Run a machine under many schedules of faults, and check what it promises
+    Sim(Sim),
     /// Check documents without running them
     Validate(Validate),
     /// Draw a machine

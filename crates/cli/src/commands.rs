@@ -12,6 +12,7 @@ mod runs;
 mod schedules;
 mod serve;
 mod signal;
+mod sim;
 mod slo;
 mod store;
 mod test;
@@ -51,6 +52,7 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Validate(args) => validate::validate(&app, &args),
         Command::Graph(args) => graph::graph(&app, &args),
         Command::Test(args) => test::test(&app, &args),
+        Command::Sim(args) => sim::sim(&app, &args),
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, args),
         command => runtime(&app)?.block_on(perform(&mut app, command)),
     }
@@ -99,6 +101,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Config(_)
         | Command::Validate(_)
         | Command::Graph(_)
+        | Command::Sim(_)
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
     }
 }
@@ -122,6 +125,7 @@ async fn schedule(app: &App, command: args::Schedules) -> Result<Exit, Problem> 
 fn machine(command: &Command) -> Option<&Path> {
     match command {
         Command::Run(args) => Some(&args.machine),
+        Command::Sim(args) => Some(&args.machine),
         Command::Schedules(args::Schedules::Add(args)) => Some(&args.machine),
         Command::Graph(args) => Some(&args.machine),
         Command::Diagnostics(args) => args.machine.as_deref(),

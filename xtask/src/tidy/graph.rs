@@ -60,6 +60,13 @@ const GRAPH: &[Node] = &[
         never: &["anyhow", "rusqlite", "reqwest"],
     },
     Node {
+        name: "sim",
+        uses: &["core", "ports", "spec", "models", "runtime"],
+        tests_use: &[],
+        outside: &[],
+        never: &["anyhow", "rusqlite", "tokio-postgres", "reqwest", "hyper"],
+    },
+    Node {
         name: "windlass",
         uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime"],
         tests_use: &["testpg"],
@@ -68,7 +75,7 @@ const GRAPH: &[Node] = &[
     },
     Node {
         name: "cli",
-        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "server", "windlass"],
+        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "server", "sim", "windlass"],
         tests_use: &["testpg"],
         outside: &[],
         never: &[],

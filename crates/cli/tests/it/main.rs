@@ -5,4 +5,5 @@ mod help;
 mod kit;
 mod life;
 mod purity;
+mod sim;
 mod testing;
