@@ -31,6 +31,26 @@ struct Free {
 /// Columns of [`Free::read`].
 const FREE: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready";
 
+/// Runs that are due.
+const DUE: &str = "SELECT key FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
+/// Pools in which runs wait, found by leaps.
+const WAITING_POOLS: &str = "WITH RECURSIVE found (pool) AS ( \
+     SELECT (SELECT min(pool) FROM runs WHERE ready IS NOT NULL) UNION ALL \
+     SELECT (SELECT min(pool) FROM runs WHERE pool > found.pool AND ready IS NOT NULL) FROM found \
+     WHERE found.pool IS NOT NULL) SELECT pool FROM found WHERE pool IS NOT NULL";
+/// Tenants that wait in a pool and class, found by leaps.
+const TENANTS: &str = "WITH RECURSIVE found (tenant) AS ( \
+     SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > ?3 AND ready IS NOT NULL) \
+     UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > found.tenant \
+     AND ready IS NOT NULL) FROM found WHERE found.tenant < ?4) \
+     SELECT tenant FROM found WHERE tenant <= ?4 LIMIT ?5";
+/// Runs that wait of a pool, class and tenant, behind a place.
+const OF_TENANT: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready FROM runs \
+     WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 AND ready >= ?4 AND (ready > ?4 OR key > ?5) \
+     ORDER BY ready, key LIMIT ?6";
+/// Held runs by tenant.
+const HELD: &str = "SELECT tenant, count(*) FROM runs WHERE owner IS NOT NULL GROUP BY tenant";
+
 impl Free {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let id = RunId::stored(row.get_ref(1)?.as_str()?);
@@ -111,10 +131,7 @@ impl Tx<'_> {
     fn wake(&mut self, tree: Option<i64>, now: i64, most: usize) -> Result<usize, Trouble> {
         let most = int(most as u64);
         let due = match tree {
-            None => {
-                let sql = "SELECT key FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
-                self.rows(sql, [now, most], |row| row.get::<_, i64>(0))?
-            }
+            None => self.rows(DUE, [now, most], |row| row.get::<_, i64>(0))?,
             Some(root) => {
                 let sql = "SELECT key, wake_at FROM runs WHERE key = ?1 AND wake_at <= ?2 UNION ALL \
                      SELECT key, wake_at FROM runs WHERE root = ?1 AND wake_at <= ?2 ORDER BY wake_at, key LIMIT ?3";
@@ -144,11 +161,7 @@ impl Tx<'_> {
 
     /// Pools in which runs wait.
     pub(super) fn waiting_pools(&mut self) -> Result<Vec<i64>, Trouble> {
-        let sql = "WITH RECURSIVE found (pool) AS ( \
-             SELECT (SELECT min(pool) FROM runs WHERE ready IS NOT NULL) UNION ALL \
-             SELECT (SELECT min(pool) FROM runs WHERE pool > found.pool AND ready IS NOT NULL) FROM found \
-             WHERE found.pool IS NOT NULL) SELECT pool FROM found WHERE pool IS NOT NULL";
-        self.rows(sql, [], |row| row.get(0))
+        self.rows(WAITING_POOLS, [], |row| row.get(0))
     }
 
     /// Some of each tenant in turn, class after class.
@@ -186,8 +199,7 @@ impl Tx<'_> {
 
     /// How many more each tenant that holds something may hold.
     fn bounds(&mut self, most: u32) -> Result<BTreeMap<i64, usize>, Trouble> {
-        let sql = "SELECT tenant, count(*) FROM runs WHERE owner IS NOT NULL GROUP BY tenant";
-        let held = self.rows(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let held = self.rows(HELD, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
         Ok(held
             .into_iter()
             .map(|(tenant, held)| (tenant, (most as usize).saturating_sub(count_of(count(held)))))
@@ -255,24 +267,15 @@ impl Tx<'_> {
         (after, to): (i64, i64),
         limit: i64,
     ) -> Result<Vec<i64>, Trouble> {
-        let sql = "WITH RECURSIVE found (tenant) AS ( \
-             SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > ?3 AND ready IS NOT NULL) \
-             UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > found.tenant \
-             AND ready IS NOT NULL) FROM found WHERE found.tenant < ?4) \
-             SELECT tenant FROM found WHERE tenant <= ?4 LIMIT ?5";
-        self.rows(sql, [pool, priority, after, to, limit], |row| row.get(0))
+        self.rows(TENANTS, [pool, priority, after, to, limit], |row| row.get(0))
     }
 
     /// The next runs of a tenant, of all pools.
     fn of_tenant(&mut self, class: &Class<'_>, turn: &Turn, limit: usize) -> Result<Vec<Free>, Trouble> {
-        let sql = format!(
-            "{FREE} FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 AND (ready, key) > (?4, ?5) \
-             ORDER BY ready, key LIMIT ?6"
-        );
         let mut free = Vec::new();
         for pool in class.pools {
             let wanted = params![pool, class.priority, turn.tenant, turn.after.0, turn.after.1, int(limit as u64)];
-            free.extend(self.rows(&sql, wanted, Free::read)?);
+            free.extend(self.rows(OF_TENANT, wanted, Free::read)?);
         }
         if class.pools.len() > 1 {
             free.sort_by_key(|run| (run.ready, run.key));
@@ -345,4 +348,31 @@ struct Turn {
 
 fn count_of(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commit::WAITING_OF_TENANT;
+    use super::super::reap::NEXT_OWNER;
+    use super::super::{Options, schema};
+    use super::*;
+
+    /// Claiming costs what it takes, however much waits: every question is answered by one range of an index.
+    #[test]
+    fn nothing_is_scanned_or_sorted_to_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("windlass.db");
+        schema::make_file(&path).unwrap();
+        let mut connection = schema::connect(&path, &Options::default()).unwrap();
+        schema::migrate(&mut connection).unwrap();
+        for sql in [DUE, WAITING_POOLS, TENANTS, OF_TENANT, HELD, NEXT_OWNER, WAITING_OF_TENANT] {
+            let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let any = rusqlite::params_from_iter(vec![1; explained.parameter_count()]);
+            let steps = explained.query_map(any, |row| row.get::<_, String>(3)).unwrap();
+            for step in steps.map(Result::unwrap) {
+                let is_range = !step.contains("runs") || step.starts_with("SEARCH runs USING");
+                assert!(is_range && !step.contains("ORDER BY"), "{sql}: {step}");
+            }
+        }
+    }
 }

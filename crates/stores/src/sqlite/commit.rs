@@ -27,6 +27,10 @@ const ANY: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version =
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12";
 const JOURNAL: &str = "INSERT INTO journal (run, version, op, record, blobs, audit) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
+/// How many runs of a pool, class and tenant wait, counted up to a bound.
+pub(super) const WAITING_OF_TENANT: &str = "SELECT count(*) FROM (SELECT 1 FROM runs \
+     WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 AND ready IS NOT NULL LIMIT ?4)";
+
 /// What becomes of the lease.
 struct Fate {
     held: bool,
@@ -151,9 +155,7 @@ impl Tx<'_> {
         let mut room = i64::from(most);
         for pool in self.waiting_pools()? {
             for class in 0..3 {
-                let sql = "SELECT count(*) FROM (SELECT 1 FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 \
-                     AND ready IS NOT NULL LIMIT ?4)";
-                let found = self.row(sql, [pool, class, tenant, room], |row| row.get::<_, i64>(0))?;
+                let found = self.row(WAITING_OF_TENANT, [pool, class, tenant, room], |row| row.get::<_, i64>(0))?;
                 room -= found.unwrap_or_default();
             }
         }

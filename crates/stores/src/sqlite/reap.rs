@@ -7,14 +7,18 @@ use windlass_ports::store::{FENCED, Reaped, STRIKES_MAX, WorkerId, lost_too_ofte
 use super::request::Replacement;
 use super::tx::{FINAL, FRONT, Told, Trouble, Tx, int};
 
+/// The next worker that holds runs.
+pub(super) const NEXT_OWNER: &str = "SELECT min(owner) FROM runs WHERE owner > ?1";
+
 impl Tx<'_> {
     /// Puts runs of dead workers to the front of the queue. Looks at each owner once, however many runs it holds.
     pub(super) fn reap(&mut self, tree: Option<i64>) -> Result<Reaped, Trouble> {
         let mut reaped = Reaped::default();
         let mut after = 0;
         loop {
-            let next = "SELECT min(owner) FROM runs WHERE owner > ?1";
-            let Some(owner) = self.row(next, [after], |row| row.get::<_, Option<i64>>(0))?.flatten() else { break };
+            let Some(owner) = self.row(NEXT_OWNER, [after], |row| row.get::<_, Option<i64>>(0))?.flatten() else {
+                break;
+            };
             after = owner;
             if self.alive.contains(&owner) {
                 continue;

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Claim, Lease, NewRun, Registration, Store, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Finding, Lease, NewRun, Put, Queueing, Registration, Store, StoreError, WorkerId};
 use windlass_stores::{Options, SqliteStore};
 
 use crate::child;
@@ -73,7 +73,7 @@ async fn decisions_that_wait_share_one_transaction() {
 #[tokio::test]
 async fn urls_name_the_kind_of_store() {
     for (url, says) in [
-        ("postgres://x", "no store of kind `postgres`"),
+        ("mysql://x", "no store of kind `mysql`"),
         ("windlass.db", "write `sqlite:windlass.db`"),
         ("sqlite:", "names no file"),
         ("memory:x", "write `memory:`"),
@@ -232,4 +232,34 @@ async fn a_store_at_a_long_path_tells_other_processes() {
     let told = one.changed();
     two.create(NewRun::new(child::start("a"), Timestamp(0))).await.unwrap();
     told.await;
+}
+
+#[tokio::test]
+async fn damaged_tags_objects_and_queue_names_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let store = open(&path).await;
+    let put = Put { kind: "schedule".into(), key: "k".into(), expected: 0, bytes: Some(b"sound".to_vec()) };
+    assert!(store.put_object(put).await.unwrap());
+    let tags = [("team".into(), "a".into())].into();
+    let queueing = Queueing { tags, ..Queueing::default() };
+    store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.unwrap();
+    for name in ["a", "b"] {
+        let queueing = queueing.clone();
+        store.create(NewRun { queueing, ..NewRun::new(child::start(name), Timestamp(0)) }).await.unwrap();
+    }
+    assert_eq!(store.fsck().await.unwrap(), []);
+    let connection = Connection::open(&path).unwrap();
+    for (damage, rule, run) in [
+        ("INSERT INTO tags (key, value, run) VALUES ('team', 'a', 77)", "orphan", None),
+        ("DELETE FROM tags WHERE run = (SELECT key FROM runs WHERE id = 'a')", "integrity", Some("a")),
+        ("UPDATE runs SET pool = 99 WHERE id = 'b'", "orphan", Some("b")),
+        ("UPDATE objects SET bytes = x'0001020304'", "integrity", None),
+    ] {
+        connection.execute(damage, []).unwrap();
+        let found = store.fsck().await.unwrap();
+        let told = |finding: &Finding| &*finding.rule == rule && finding.run.as_ref().map(RunId::as_str) == run;
+        assert!(found.iter().any(told), "{damage}: {found:?}");
+    }
+    assert!(matches!(store.object("schedule".into(), "k".into()).await, Err(StoreError::Corrupt(_))));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 
@@ -12,7 +12,8 @@ use super::Harness;
 use super::setup::{BUNDLE, Process, audit_row, child, commit, id, message, run, signal, wait};
 use crate::fake::MemoryStore;
 use crate::store::{
-    Claim, Commit, Created, Head, Keep, Lease, Query, Registration, Retention, Signal, Signalled, Store, WorkerId,
+    Claim, Commit, Created, FENCED, Head, Keep, Lease, NewRun, Priority, Put, Query, Queueing, Registration, Retention,
+    Signal, Signalled, Store, WorkerId,
 };
 
 const SEEDS: u64 = 4;
@@ -54,7 +55,8 @@ struct Side {
 
 impl Side {
     fn name(&self, worker: Option<&WorkerId>) -> Option<usize> {
-        worker.map(|id| self.workers.iter().position(|known| known == id).expect("a known worker"))
+        let place = |id: &WorkerId| self.workers.iter().position(|known| known == id).expect("a known worker");
+        worker.map(|id| if &*id.0 == FENCED { usize::MAX } else { place(id) })
     }
 
     fn plain(&self, head: Head) -> (Head, Option<usize>) {
@@ -67,9 +69,11 @@ impl Side {
         (Head { owner: None, quarantine, ..head }, owner)
     }
 
-    fn take(&mut self, place: usize, mut leases: Vec<Lease>) -> Vec<(RunId, u64, Option<usize>)> {
+    fn take(&mut self, place: usize, mut leases: Vec<Lease>) -> Vec<(RunId, u64, Option<usize>, u32)> {
         leases.sort_by(|a, b| a.run.cmp(&b.run));
-        let plain = leases.iter().map(|lease| (lease.run.clone(), lease.epoch, self.name(lease.taken_from.as_ref())));
+        let plain = leases
+            .iter()
+            .map(|lease| (lease.run.clone(), lease.epoch, self.name(lease.taken_from.as_ref()), lease.strikes));
         let plain = plain.collect();
         for lease in leases {
             self.leases.insert(lease.run.clone(), (place, lease));
@@ -81,9 +85,9 @@ impl Side {
 /// What happens, named so that both stores can be told the same.
 #[derive(Clone, Debug)]
 enum Event {
-    Create(usize, String),
-    Claim(usize, u64, Option<RunId>),
-    TakeOver(usize, RunId),
+    Create(usize, Box<NewRun>),
+    Claim(usize, u64, Option<RunId>, Vec<Name>),
+    TakeOver(usize, RunId, Option<Status>),
     Commit(RunId, Box<Plan>),
     Release(RunId, Keep),
     Deliver(usize, String, String),
@@ -91,7 +95,24 @@ enum Event {
     Due(usize, Option<RunId>),
     List(usize, Query),
     Prune(usize, Retention),
+    Requeue(usize, RunId),
+    Reap(usize),
+    Put(usize, Put),
+    Objects(usize, Name, Option<Name>, usize),
+    Leave(usize),
+    Fence(usize),
     Die(usize),
+}
+
+impl Event {
+    /// Whether processes have to become workers again after it.
+    fn ends(&self, place: usize) -> bool {
+        match self {
+            Self::Fence(_) => true,
+            Self::Leave(left) => *left == place,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +124,8 @@ struct Plan {
     keep: Keep,
     opened: Vec<(u64, String)>,
     closed: Vec<u64>,
-    children: Vec<String>,
+    pool: Option<Name>,
+    children: Vec<(String, Queueing)>,
     messages: Vec<(String, String)>,
     take: u64,
     snapshot: bool,
@@ -113,6 +135,30 @@ struct Plan {
 
 fn names() -> Vec<String> {
     (0..8).map(|n| format!("r{n}")).collect()
+}
+
+fn pool(chance: &mut Chance) -> Option<Name> {
+    (chance.below(4) == 0).then(|| (*chance.pick(&["default", "gpu"])).into())
+}
+
+fn tag(chance: &mut Chance) -> (Name, Name) {
+    ((*chance.pick(&["k", "l"])).into(), (*chance.pick(&["v", "w"])).into())
+}
+
+fn queueing(chance: &mut Chance) -> Queueing {
+    Queueing {
+        pool: pool(chance),
+        priority: (chance.below(3) == 0).then(|| *chance.pick(&Priority::ALL)),
+        not_before: (chance.below(4) == 0).then(|| Timestamp(900 + chance.below(500))),
+        tags: (0..chance.below(3)).map(|_| tag(chance)).collect(),
+        queued_max: (chance.below(6) == 0).then(|| chance.below(4) as u32),
+    }
+}
+
+fn new_run(chance: &mut Chance) -> NewRun {
+    let mut new = run(chance.pick(names().as_slice()).as_str());
+    new.start.scope.tenant = (*chance.pick(&["t", "u"])).into();
+    NewRun { queueing: queueing(chance), ..new }
 }
 
 fn plan(chance: &mut Chance, run: &RunId, seen: u64) -> Plan {
@@ -131,7 +177,10 @@ fn plan(chance: &mut Chance, run: &RunId, seen: u64) -> Plan {
         keep,
         opened: (0..chance.below(3)).map(|n| (seen * 10 + n, chance.channel())).collect(),
         closed: (0..chance.below(3)).map(|_| chance.below(seen + 1) * 10 + chance.below(2)).collect(),
-        children: (0..chance.below(5).saturating_sub(2)).map(|n| format!("{run}~{}.{n}", seen % 7)).collect(),
+        pool: pool(chance),
+        children: (0..chance.below(5).saturating_sub(2))
+            .map(|n| (format!("{run}~{}.{n}", seen % 7), queueing(chance)))
+            .collect(),
         messages: (0..chance.below(3))
             .map(|_| (chance.pick(&names()).clone(), format!("m{}", chance.below(40))))
             .collect(),
@@ -149,10 +198,16 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
         0 if !held.is_empty() => chance.pick(&held).clone(),
         _ => id(chance.pick(names().as_slice()).as_str()),
     };
-    match chance.below(24) {
-        0..=2 => Event::Create(place, chance.pick(&names()).clone()),
-        3..=6 => Event::Claim(place, 1_000 + chance.below(400), (chance.below(4) == 0).then(|| any(chance))),
-        7 => Event::TakeOver(place, any(chance)),
+    match chance.below(28) {
+        0..=2 => Event::Create(place, Box::new(new_run(chance))),
+        3..=6 => {
+            let within = (chance.below(4) == 0).then(|| any(chance));
+            Event::Claim(place, 1_000 + chance.below(400), within, pool(chance).into_iter().collect())
+        }
+        7 => {
+            let expected = (chance.below(2) == 0).then(|| *chance.pick(&Status::ALL));
+            Event::TakeOver(place, any(chance), expected)
+        }
         8..=14 if !held.is_empty() => {
             let run = chance.pick(&held).clone();
             let plan = plan(chance, &run, seen);
@@ -177,6 +232,12 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
                 parent: (chance.below(4) == 0).then(|| any(chance)),
                 root: (chance.below(4) == 0).then(|| any(chance)),
                 roots_only: chance.below(3) == 0,
+                tenant: (chance.below(4) == 0).then(|| "t".into()),
+                pool: pool(chance),
+                tags: (0..chance.below(6).saturating_sub(3))
+                    .map(|_| (tag(chance), chance.below(2) == 0))
+                    .map(|((key, value), exact)| (key, exact.then_some(value)))
+                    .collect(),
                 limit: 1 + chance.below(9) as usize,
                 ..Query::default()
             },
@@ -187,12 +248,25 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
                 ended_before: (chance.below(2) == 0).then(|| Timestamp(1_000 + chance.below(seen + 1))),
                 keep_per_machine: (chance.below(2) == 0).then(|| chance.below(3)),
                 machine: None,
-                tags: Vec::new(),
+                tags: (0..chance.below(2)).map(|_| tag(chance)).map(|(key, value)| (key, Some(value))).collect(),
                 dry_run: chance.below(2) == 0,
             },
         ),
         23 if chance.below(3) == 0 => Event::Die(place),
-        _ => Event::Claim(place, 1_400, None),
+        24 => Event::Requeue(place, any(chance)),
+        25 if chance.below(3) == 0 => Event::Leave(place),
+        25 if chance.below(10) == 0 => Event::Fence(place),
+        25 => Event::Reap(place),
+        26 => {
+            let bytes = (chance.below(4) > 0).then(|| vec![chance.below(256) as u8; chance.below(9) as usize]);
+            let (kind, key) = tag(chance);
+            Event::Put(place, Put { kind, key, expected: chance.below(3), bytes })
+        }
+        27 => {
+            let (kind, after) = tag(chance);
+            Event::Objects(place, kind, (chance.below(2) == 0).then_some(after), chance.below(3) as usize)
+        }
+        _ => Event::Claim(place, 1_400, None, Vec::new()),
     }
 }
 
@@ -210,7 +284,12 @@ async fn planned(side: &Side, run: &RunId, plan: &Plan) -> Option<Commit> {
     step.waits_opened = plan.opened.iter().map(|(effect, channel)| wait(*effect, channel)).collect();
     step.waits_closed = plan.closed.iter().map(|effect| EffectId(*effect)).collect();
     let root = run.as_str().split('~').next().unwrap_or_default();
-    step.children = plan.children.iter().map(|name| child(name, run.as_str(), root)).collect();
+    step.head.pool = plan.pool.clone();
+    let created = |(name, queueing): &(String, Queueing)| NewRun {
+        queueing: queueing.clone(),
+        ..child(name, run.as_str(), root)
+    };
+    step.children = plan.children.iter().map(created).collect();
     step.messages = plan.messages.iter().map(|(to, text)| message(to, text)).collect();
     step.taken = inbox.iter().take(plan.take as usize).map(|item| item.number).collect();
     step.snapshot = plan.snapshot.then(|| format!("snapshot at {}", plan.at).into_bytes());
@@ -233,21 +312,21 @@ fn told(answer: impl Debug) -> String {
 /// Tells one store what happens; the answer is free of names that differ between stores.
 async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> String {
     match event.clone() {
-        Event::Create(place, name) => match side.processes[place].store.create(run(&name)).await.expect("created") {
+        Event::Create(place, new) => match side.processes[place].store.create(*new).await.expect("created") {
             Created::New => told("new"),
             Created::Exists(head) => told(side.plain(*head)),
             Created::Full => told("full"),
         },
-        Event::Claim(place, now, within) => {
-            let claim = Claim { within, ..side.processes[place].wanted(10_000, now) };
+        Event::Claim(place, now, within, pools) => {
+            let claim = Claim { within, pools, ..side.processes[place].wanted(10_000, now) };
             let leases = side.processes[place].store.claim(claim).await.expect("claimed");
             let worker = side.processes[place].worker.clone();
             let place = side.name(Some(&worker)).expect("a worker");
             told(side.take(place, leases))
         }
-        Event::TakeOver(place, run) => {
+        Event::TakeOver(place, run, expected) => {
             let worker = side.processes[place].worker.clone();
-            let lease = side.processes[place].store.take_over(run, worker.clone(), None).await.expect("answered");
+            let lease = side.processes[place].store.take_over(run, worker.clone(), expected).await.expect("answered");
             let place = side.name(Some(&worker)).expect("a worker");
             told(side.take(place, lease.into_iter().collect()))
         }
@@ -291,6 +370,21 @@ async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> St
             let pruned = side.processes[place].store.prune(retention).await.expect("pruned");
             told((pruned.runs, pruned.records, pruned.blobs))
         }
+        Event::Requeue(place, run) => told(side.processes[place].store.requeue(run).await.expect("answered")),
+        Event::Reap(place) => {
+            let mut reaped = side.processes[place].store.reap().await.expect("answered");
+            reaped.quarantined.sort();
+            told((reaped.runs, reaped.quarantined))
+        }
+        Event::Put(place, put) => told(side.processes[place].store.put_object(put).await.expect("answered")),
+        Event::Objects(place, kind, after, limit) => {
+            told(side.processes[place].store.objects(kind, after, limit).await.expect("read"))
+        }
+        Event::Leave(place) => {
+            let process = &side.processes[place];
+            told(process.store.leave(process.worker.clone()).await.is_ok())
+        }
+        Event::Fence(place) => told(side.processes[place].store.fence("fenced".into()).await.expect("fenced")),
         Event::Die(place) => {
             let process = reopened.expect("a process to go on with");
             side.workers.push(process.worker.clone());
@@ -318,6 +412,11 @@ async fn picture(side: &Side) -> String {
             store.audit(run).await.expect("read"),
         )));
     }
+    let mut stats = store.stats().await.expect("counted");
+    stats.runs.sort();
+    let mut queue: Vec<_> = stats.queue.into_iter().map(|depth| (depth.pool, depth.priority, depth.runs)).collect();
+    queue.sort();
+    out.push(told((stats.runs, queue)));
     let mut findings: Vec<_> =
         store.fsck().await.expect("checked").into_iter().map(|finding| (finding.run, finding.rule)).collect();
     findings.sort();
@@ -327,6 +426,15 @@ async fn picture(side: &Side) -> String {
     }
     out.push(told(findings));
     out.join("\n")
+}
+
+/// Those who can do nothing more as workers become new ones.
+async fn rejoin(side: &mut Side, event: &Event) {
+    let ended = side.processes.iter_mut().enumerate().filter(|(place, _)| event.ends(*place));
+    for (_, process) in ended {
+        process.worker = process.store.join(Registration::default()).await.expect("joined");
+        side.workers.push(process.worker.clone());
+    }
 }
 
 async fn side(open: impl AsyncFn() -> Process) -> Side {
@@ -356,6 +464,9 @@ pub(super) async fn behaves_like_the_store_in_memory(harness: Arc<dyn Harness>) 
             };
             let expected = happen(&mut reference, &event, one).await;
             let found = happen(&mut tested, &event, two).await;
+            for side in [&mut reference, &mut tested] {
+                rejoin(side, &event).await;
+            }
             assert_eq!(found, expected, "seed {seed}, event {seen}: {event:?}, after {history:#?}");
             history.push(format!("{event:?} -> {found}"));
             if seen % 10 == 9 {
@@ -378,6 +489,12 @@ async fn empty(side: &mut Side) {
         one.apply(last).await;
     }
     one.store.prune(Retention::default()).await.expect("pruned");
+    for kind in ["k", "l"] {
+        for object in one.store.objects(kind.into(), None, 9).await.expect("read") {
+            let put = Put { kind: kind.into(), key: object.key, expected: object.revision, bytes: None };
+            assert!(one.store.put_object(put).await.expect("removed"));
+        }
+    }
     let left = one.store.list(Query { limit: 1, ..Query::default() }).await.expect("listed");
     assert!(left.heads.is_empty());
 }
