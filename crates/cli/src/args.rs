@@ -1,6 +1,8 @@
 //! The command line: every command, flag and example. Parsing only; nothing here acts.
 
 mod bench;
+#[cfg(test)]
+mod deploy;
 mod many;
 mod runs;
 mod schedules;

@@ -15,6 +15,7 @@ use windlass_core::value::Value;
 use windlass_ports::store::{Delivered, Head, Message, Signal, Signalled, Store};
 use windlass_runtime::{Engine, EngineError, Scope, Stop};
 
+use super::runs;
 use crate::app::App;
 use crate::args::{Follow, Many};
 use crate::config::Span;
@@ -178,7 +179,7 @@ async fn one_page(engine: &Engine, action: &Action, heads: Vec<Head>, at_once: u
         let done = act(engine, action, &head).await;
         (head, done)
     });
-    acts.buffer_unordered(at_once).collect().await
+    acts.buffered(at_once).collect().await
 }
 
 async fn act(engine: &Engine, action: &Action, head: &Head) -> Done {
@@ -187,7 +188,10 @@ async fn act(engine: &Engine, action: &Action, head: &Head) -> Done {
     let id = || format!("bulk:{}:{}", action.as_str(), head.version).as_str().into();
     let deliver = |input| store.deliver(Message { to: head.id.clone(), id: id(), input });
     let delivered = match action {
-        Action::Cancel { reason } => deliver(Input::Cancel { reason: reason.clone() }).await,
+        Action::Cancel { reason } => match deliver(Input::Cancel { reason: reason.clone() }).await {
+            Ok(Delivered::Accepted) => runs::free_cancelled(&**store, head, reason).await.map(|()| Delivered::Accepted),
+            other => other,
+        },
         Action::Pause { .. } if head.status == Status::Paused => return Done::Skipped("is paused already".into()),
         Action::Pause { reason } => deliver(Input::Pause { reason: reason.clone() }).await,
         Action::Unpause if !head.status.is_final() && head.status != Status::Paused => {

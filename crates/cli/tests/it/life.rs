@@ -178,15 +178,6 @@ fn replay_and_verify_agree_with_what_was_done() {
 }
 
 #[test]
-fn a_backup_is_a_store_of_its_own() {
-    let place = Place::new();
-    place.windlass(&["run", "asks.yml", "--input", "{}", "--run-id", "x"]);
-    assert_eq!(place.windlass(&["backup", "copy.db"]).code(), 0);
-    assert_eq!(place.windlass(&["runs", "show", "x", "--store", "sqlite:copy.db"]).json()["status"], "completed");
-    assert_eq!(place.windlass(&["backup", "copy.db"]).code(), 4, "a backup replaces nothing");
-}
-
-#[test]
 fn an_interrupted_run_can_be_resumed() {
     let place = Place::new();
     place.write("script.yml", "rules: []\ndefault: {content: late, delay_ms: 20000}\n");

@@ -1,9 +1,16 @@
 //! Runs the binary and looks at exit code, stdout and stderr together.
 
+mod alerts;
 mod bad_input;
+mod bulk;
 mod help;
 mod kit;
 mod life;
 mod purity;
+mod restore;
+mod runbooks;
+mod schedules;
 mod sim;
+mod slo;
 mod testing;
+mod upgrade;

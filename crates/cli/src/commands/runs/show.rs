@@ -44,6 +44,9 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     if let Some(owner) = &head.owner {
         rows.push(pair("worker", &owner.0));
     }
+    if let Some(reason) = &head.quarantine {
+        rows.push(pair("quarantined", reason));
+    }
     for wait in &waits {
         rows.push(pair("waits for", &outcome::described(wait)));
     }

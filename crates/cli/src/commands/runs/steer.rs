@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::run::{Origin, Run, Status, TenantScope};
 use windlass_core::value::{Map, Value};
 use windlass_core::{apply, limits};
 use windlass_ports::compile::Bundle;
-use windlass_ports::store::{Delivered, Head, Message, Queueing, Store};
+use windlass_ports::store::{Delivered, Head, Message, Query, Queueing, Store, StoreError};
 use windlass_runtime::Submission;
 
 use super::super::bulk::{self, Action};
 use crate::app::App;
-use crate::args::{self, Follow};
+use crate::args::{self, Follow, Many};
 use crate::config::Span;
 use crate::exit::{Exit, Problem};
 use crate::input;
@@ -23,20 +23,56 @@ use crate::journal::{self, Reader};
 use crate::outcome;
 use crate::session;
 
+/// Quarantined runs looked at together.
+const FREED: usize = 200;
+
+/// The run that a command names; none when it is about many.
+fn one<'a>(run: Option<&'a String>, many: &Many) -> Result<Option<&'a String>, Problem> {
+    if run.is_some() && many.yes {
+        return Err(Problem::invalid("`--yes` goes with `--where`").hint("leave it out for one run"));
+    }
+    Ok(run)
+}
+
 /// Stops a run and everything below it.
 pub(crate) async fn cancel(app: &mut App, args: args::RunsCancel) -> Result<Exit, Problem> {
-    let Some(run) = &args.run else {
+    let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Cancel { reason: args.reason.as_str().into() }, &args.many).await;
     };
-    let reason = args.reason.as_str().into();
+    let reason: Name = args.reason.as_str().into();
     let (store, head) = app.run(run).await?;
-    send(&*store, &head, Input::Cancel { reason }).await?;
+    send(&*store, &head, Input::Cancel { reason: reason.clone() }).await?;
+    free_cancelled(&*store, &head, &reason).await?;
     settle(app, store, head, "cancelling").await
+}
+
+/// Ends the quarantine of a run that is to be cancelled, and of those below a caller's run: nobody would take the order
+/// up otherwise. Each has it in its inbox first, so none does anything else.
+pub(in crate::commands) async fn free_cancelled(
+    store: &dyn Store,
+    head: &Head,
+    reason: &Name,
+) -> Result<(), StoreError> {
+    let (root, statuses) = (Some(head.root.clone()), vec![Status::Quarantined]);
+    let mut query = Query { root, statuses, limit: FREED, ..Query::default() };
+    loop {
+        let page = store.list(query.clone()).await?;
+        for held in page.heads.iter().filter(|held| held.id == head.id || head.id == head.root) {
+            let id = format!("command:cancel:{}", head.id).as_str().into();
+            let input = Input::Cancel { reason: reason.clone() };
+            store.deliver(Message { to: held.id.clone(), id, input }).await?;
+            store.requeue(held.id.clone()).await?;
+        }
+        match page.next {
+            Some(next) => query.cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Holds a run.
 pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, Problem> {
-    let Some(run) = &args.run else {
+    let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Pause { reason: args.reason.as_str().into() }, &args.many).await;
     };
     let reason = args.reason.as_str().into();
@@ -51,7 +87,7 @@ pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, 
 
 /// Lets a held run go on.
 pub(crate) async fn unpause(app: &mut App, args: args::RunsUnpause) -> Result<Exit, Problem> {
-    let Some(run) = &args.run else {
+    let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Unpause, &args.many).await;
     };
     let (store, head) = app.run(run).await?;
@@ -89,7 +125,7 @@ fn report(app: &App, run: &RunId, status: &str, text: &str) {
 
 /// Lets a failed run try its last state again.
 pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, Problem> {
-    let Some(run) = &args.run else {
+    let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Retry, &args.many).await;
     };
     let (store, head) = app.run(run).await?;
@@ -104,7 +140,7 @@ pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, 
 
 /// Ends the quarantine of runs. Those that have none are named; the others are in the queue all the same.
 pub(crate) async fn requeue(app: &mut App, args: args::RunsRequeue) -> Result<Exit, Problem> {
-    if args.runs.is_empty() {
+    if one(args.runs.first(), &args.many)?.is_none() {
         return bulk::perform(app, Action::Requeue, &args.many).await;
     }
     let mut rows = Vec::new();
