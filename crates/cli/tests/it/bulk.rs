@@ -67,7 +67,8 @@ fn many_runs_are_shown_first_and_cancelled_when_told() {
 #[test]
 fn many_runs_are_paused_unpaused_retried_and_sent_signals() {
     let place = four();
-    let all = |verb: &[&str], filter: &str| windlass(&place, &[&["runs"], verb, &["--where", filter, "--yes"]].concat());
+    let all =
+        |verb: &[&str], filter: &str| windlass(&place, &[&["runs"], verb, &["--where", filter, "--yes"]].concat());
     assert_eq!(all(&["pause"], "machine=waits").json()["done"], 3);
     assert_eq!(ids(&place, &["--status", "paused"]), ["a", "b", "c"]);
     assert_eq!(all(&["pause"], "machine=waits status=paused").json()["skipped"], 3);

@@ -122,7 +122,8 @@ fn a_server_starts_the_runs_of_ticks() {
     };
     let page = until(&place, &["runs", "list", "--tag", "schedule=often"], enough);
     drop(servers);
-    let mut ids: Vec<&str> = page["runs"].as_array().expect("runs").iter().filter_map(|run| run["id"].as_str()).collect();
+    let mut ids: Vec<&str> =
+        page["runs"].as_array().expect("runs").iter().filter_map(|run| run["id"].as_str()).collect();
     let all = ids.len();
     ids.dedup();
     assert_eq!(ids.len(), all, "each tick has one run");

@@ -8,6 +8,7 @@ mod drive;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use windlass_core::ids::{Digest, Name, RunId};
@@ -21,6 +22,7 @@ use windlass_ports::store::{Created, Head, Message, NewRun, Query, Queueing, Sto
 
 use super::engine::{Core, Engine};
 use super::objects::{self, Record, TRIES_MAX};
+use super::observe::{Span, Tally};
 use super::submit::{Prepared, Submission, SubmitError};
 use crate::schedule::{CatchUp, Overlap, ReadError, Schedule, Spec, SpecError, TAG, Timing, Wants};
 
@@ -405,6 +407,10 @@ impl Schedules {
         }
         for (run, late_ms) in done {
             self.numbers.started(late_ms);
+            self.core.count(Tally::Scheduled, 1);
+            if let Some(meter) = &self.core.parts.settings.meter {
+                meter.took(Span::Late, Duration::from_millis(late_ms));
+            }
             tracing::info!(schedule = &*spec.name, run_id = %run, late_ms, "a schedule started a run");
         }
         record.put(&self.core, schedule).await?;

@@ -13,6 +13,7 @@ use super::{KIND, PAGE, ScheduleError, Schedules};
 use crate::schedule::Schedule;
 use crate::shell::engine::Engine;
 use crate::shell::keys::Sweep;
+use crate::shell::observe::Tally;
 use crate::shell::shutdown::Stop;
 
 /// How often everything is read again, so that what others added or changed is seen, in milliseconds.
@@ -161,6 +162,7 @@ impl Schedules {
 
     fn failed(&self, name: &Name, error: &ScheduleError) {
         self.numbers.failed.fetch_add(1, Ordering::Relaxed);
+        self.core.count(Tally::ScheduleFailed, 1);
         tracing::warn!(schedule = &**name, error = error as &dyn std::error::Error, "a schedule was not dealt with");
     }
 
