@@ -43,6 +43,7 @@ use windlass_ports::store::{
 
 use crate::pack::pack;
 use request::{Answer, Creation, Delivery, Replacement, Request, Step};
+use restore::copy;
 pub(crate) use restore::{restore, schema};
 use schema::FileId;
 use workers::Workers;
@@ -331,31 +332,6 @@ impl Drop for SqliteStore {
             let _done = writer.join();
         }
     }
-}
-
-/// Copies a store, all of one moment, to a file that must not be there.
-fn copy(connection: &Connection, to: &Path) -> Result<(), StoreError> {
-    let failed_io =
-        |error: std::io::Error| StoreError::Unavailable(format!("cannot write the copy `{}`: {error}", to.display()));
-    if to.exists() {
-        return Err(StoreError::Invalid(format!("`{}` exists already", to.display())));
-    }
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    match std::fs::remove_file(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed_io(error)),
-        _ => {}
-    }
-    schema::make_file(&partial)?;
-    {
-        let mut target = Connection::open(&partial).map_err(failed)?;
-        let backup = rusqlite::backup::Backup::new(connection, &mut target).map_err(failed)?;
-        // In one go: a reader of the log holds up nobody, and copies one state.
-        backup.step(-1).map_err(failed)?;
-    }
-    let written = std::fs::File::open(&partial).and_then(|file| file.sync_all());
-    written.and_then(|()| std::fs::rename(&partial, to)).map_err(failed_io)
 }
 
 macro_rules! answer {

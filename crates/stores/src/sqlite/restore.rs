@@ -1,6 +1,7 @@
-//! Brings a backup back: checked, fenced, and put where nothing is, or in place of a store that is kept aside.
+//! Backups: made while the store is in use, and brought back: checked, fenced, and put where nothing is, or in place of
+//! a store that is kept aside.
 //!
-//! Until the very end everything happens in a file of its own beside the target, so a restore that fails, or is killed,
+//! Until the very end of a restore everything happens in a file of its own beside the target, so a restore that fails, or is killed,
 //! has changed nothing.
 
 use std::fs::{self, File, OpenOptions};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rusqlite::Connection;
 use tokio::sync::Notify;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Store, StoreError};
@@ -21,6 +23,31 @@ use crate::restore::{RestoreError, Restored, Schema};
 
 /// The first bytes of every SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Copies a store, all of one moment, to a file that must not be there.
+pub(super) fn copy(connection: &Connection, to: &Path) -> Result<(), StoreError> {
+    let failed_io =
+        |error: std::io::Error| StoreError::Unavailable(format!("cannot write the copy `{}`: {error}", to.display()));
+    if to.exists() {
+        return Err(StoreError::Invalid(format!("`{}` exists already", to.display())));
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed_io(error)),
+        _ => {}
+    }
+    schema::make_file(&partial)?;
+    {
+        let mut target = Connection::open(&partial).map_err(super::failed)?;
+        let backup = rusqlite::backup::Backup::new(connection, &mut target).map_err(super::failed)?;
+        // In one go: a reader of the log holds up nobody, and copies one state.
+        backup.step(-1).map_err(super::failed)?;
+    }
+    let written = std::fs::File::open(&partial).and_then(|file| file.sync_all());
+    written.and_then(|()| std::fs::rename(&partial, to)).map_err(failed_io)
+}
 
 /// The schema of a file, which is not changed. None when there is no file, or an empty one.
 pub(crate) async fn schema(path: &Path) -> Result<Option<Schema>, StoreError> {
