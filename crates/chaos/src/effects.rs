@@ -18,10 +18,19 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use http::Request;
 
-/// The name of the verifying tool: asked with `{effect_id}`, it says whether that call happened.
-pub const VERIFIER: &str = "happened";
-/// The word for model calls in the log.
-pub const MODEL: &str = "model";
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A call of a tool or an action.
+    Tool,
+    /// A question whether a call happened.
+    Verify,
+    /// An event for a hook.
+    Hook,
+    /// A call of a model.
+    Model,
+}
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -50,7 +59,9 @@ impl Fate {
 /// One request, as it arrived.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Deed {
-    /// What was asked for: the name of a tool, an action or a hook, [`VERIFIER`] or [`MODEL`].
+    /// What it is for.
+    pub kind: Kind,
+    /// The name of the tool, the action or the hook.
     pub what: String,
     /// The idempotency key that it came with.
     pub key: String,
@@ -75,6 +86,8 @@ pub struct Manners {
     pub closed_before: u32,
     /// So many see it closed after.
     pub closed_after: u32,
+    /// Tools that say whether a call happened: asked with `{effect_id, tool}` they answer from the log.
+    pub verifiers: BTreeSet<String>,
     /// Tools that drop a repeat of a key.
     pub keyed: BTreeSet<String>,
     /// What a tool answers; `{"done": NAME}` when it is not named.
@@ -110,7 +123,11 @@ impl World {
     }
 
     /// Takes note of a request, at the moment it has arrived, and decides what becomes of it.
-    fn arrived(&self, request: &Request) -> (Fate, Duration) {
+    fn arrived(&self, request: &mut Request) -> (Fate, Duration) {
+        let asks = request.kind == Kind::Tool && request.body.get("effect_id").is_some();
+        if asks && self.manners.verifiers.contains(&request.what) {
+            request.kind = Kind::Verify;
+        }
         let mut memory = self.memory();
         let (fate, delay) = self.fate(&mut memory, request);
         if fate.happened() && !request.key.is_empty() {
@@ -119,6 +136,7 @@ impl World {
         *memory.in_flight.entry(request.worker.clone()).or_default() += 1;
         let at_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         memory.log.push(Deed {
+            kind: request.kind,
             what: request.what.clone(),
             key: request.key.clone(),
             worker: request.worker.clone(),
@@ -132,7 +150,7 @@ impl World {
     fn fate(&self, memory: &mut Memory, request: &Request) -> (Fate, Duration) {
         let (shortest, longest) = self.manners.delay_ms;
         let delay = Duration::from_millis(memory.random.u64(shortest..=longest.max(shortest)));
-        if request.what == VERIFIER {
+        if request.kind == Kind::Verify {
             return (Fate::Done, Duration::ZERO);
         }
         let Manners { refused, closed_before, closed_after, .. } = self.manners;
@@ -141,7 +159,7 @@ impl World {
             Fate::Refused
         } else if drawn < refused + closed_before {
             Fate::ClosedBefore
-        } else if self.manners.keyed.contains(&request.what) && memory.happened.contains(&request.key) {
+        } else if self.is_keyed(request) && memory.happened.contains(&request.key) {
             Fate::Repeat
         } else if drawn < refused + closed_before + closed_after {
             Fate::ClosedAfter
@@ -149,6 +167,10 @@ impl World {
             Fate::Done
         };
         (fate, delay)
+    }
+
+    fn is_keyed(&self, request: &Request) -> bool {
+        request.kind == Kind::Hook || self.manners.keyed.contains(&request.what)
     }
 
     fn has_happened(&self, key: &str) -> bool {
@@ -191,7 +213,7 @@ impl Effects {
         Ok(Self { address, world, _running: stop.drop_guard() })
     }
 
-    /// What a worker of this name calls: tools are below `/tools/`, models below `/v1`.
+    /// What a worker of this name calls: tools are below `/tools/`, hooks below `/hooks/`, models below `/v1`.
     #[must_use]
     pub fn base(&self, worker: &str) -> String {
         format!("http://{}/w/{worker}", self.address)

@@ -1,9 +1,10 @@
 //! The command line: every command, flag and example. Parsing only; nothing here acts.
 
 mod bench;
+mod chaos;
+mod many;
 #[cfg(test)]
 mod deploy;
-mod many;
 mod runs;
 mod schedules;
 mod serve;
@@ -19,6 +20,7 @@ use crate::config::{Preset, Span};
 
 pub(crate) use many::Many;
 pub(crate) use bench::{Bench, BenchLoad, BenchPark, BenchStart, BenchSteps};
+pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
     RunsSignal, RunsUnpause, RunsWatch,
@@ -130,6 +132,9 @@ pub(crate) enum Command {
     /// Measure this build on this computer
     #[command(subcommand)]
     Bench(Bench),
+    /// Do faults to real workers and check every promise
+    #[command(subcommand)]
+    Chaos(Chaos),
     /// Print the configuration and where each value comes from
     Config(ShowConfig),
     /// Print a completion script for a shell

@@ -1,6 +1,7 @@
 //! The commands: one file each. This one finds the right one and sets up logging and threads for it.
 
 mod bench;
+mod chaos;
 mod bulk;
 mod diagnostics;
 mod explain;
@@ -94,6 +95,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Bench(args::Bench::Floor(args)) => bench::floor(app, args).await,
         Command::Bench(args::Bench::Steps(args)) => bench::steps(app, args).await,
         Command::Bench(args::Bench::Park(args)) => bench::park(app, args).await,
+        Command::Chaos(args::Chaos::Run(args)) => chaos::run(app, args).await,
         Command::Bench(args::Bench::Start(_))
         | Command::Completions(_)
         | Command::Docs(_)

@@ -53,18 +53,18 @@ const GRAPH: &[Node] = &[
         never: &["anyhow", "rusqlite", "reqwest", "genai"],
     },
     Node {
-        name: "chaos",
-        uses: &["core", "ports", "runtime"],
-        tests_use: &["testpg"],
-        outside: &[],
-        never: &["anyhow", "rusqlite", "reqwest"],
-    },
-    Node {
         name: "sim",
         uses: &["core", "ports", "spec", "models", "runtime"],
         tests_use: &[],
         outside: &[],
         never: &["anyhow", "rusqlite", "tokio-postgres", "reqwest", "hyper"],
+    },
+    Node {
+        name: "chaos",
+        uses: &["core", "ports", "runtime", "sim"],
+        tests_use: &["testpg", "spec", "stores", "tools", "windlass"],
+        outside: &[],
+        never: &["anyhow", "rusqlite", "reqwest"],
     },
     Node {
         name: "windlass",
@@ -75,7 +75,7 @@ const GRAPH: &[Node] = &[
     },
     Node {
         name: "cli",
-        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "server", "sim", "windlass"],
+        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "server", "sim", "chaos", "windlass"],
         tests_use: &["testpg"],
         outside: &[],
         never: &[],

@@ -4,16 +4,22 @@
 use serde_json::{Value, json};
 
 use super::http::Request;
-use super::{Fate, MODEL, VERIFIER, World};
+use super::{Fate, Kind, World};
 
 /// Status and body of an answer; none when the connection is closed instead.
 pub(super) fn of(world: &World, request: &Request, fate: Fate) -> Option<(u16, Value)> {
     match fate {
         Fate::ClosedBefore | Fate::ClosedAfter => None,
         Fate::Refused => Some((503, json!({"error": {"type": "unavailable", "message": "nothing was done"}}))),
-        Fate::Done | Fate::Repeat if request.what == VERIFIER => Some((200, verdict(world, &request.body))),
-        Fate::Done | Fate::Repeat if request.what == MODEL => Some((200, model(world, &request.body))),
-        Fate::Done | Fate::Repeat => Some((200, tool(world, &request.what))),
+        Fate::Done | Fate::Repeat => {
+            let body = match request.kind {
+                Kind::Tool => tool(world, &request.what),
+                Kind::Verify => verdict(world, &request.body),
+                Kind::Hook => json!({}),
+                Kind::Model => model(world, &request.body),
+            };
+            Some((200, body))
+        }
     }
 }
 

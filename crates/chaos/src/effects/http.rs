@@ -2,12 +2,16 @@
 
 use serde_json::Value;
 
+use super::Kind;
+
 /// Bytes of a request at most.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// A request, whole.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Request {
+    /// What it is for.
+    pub(super) kind: Kind,
     /// The last part of its address.
     pub(super) what: String,
     /// What follows `/w/` in its address.
@@ -42,23 +46,27 @@ pub(super) fn next(buffer: &mut Vec<u8>) -> Result<Option<Request>, Malformed> {
             return Err(Malformed);
         }
     }
-    let (what, worker) = parts(target);
+    let (kind, what, worker) = parts(target);
     if buffer.len() < end + 4 + length {
         return Ok(None);
     }
     let body = serde_json::from_slice(&buffer[end + 4..end + 4 + length]).unwrap_or(Value::Null);
     buffer.drain(..end + 4 + length);
-    Ok(Some(Request { what, worker, key, body }))
+    Ok(Some(Request { kind, what, worker, key, body }))
 }
 
 /// What is asked for, and by whom.
-fn parts(target: &str) -> (String, String) {
+fn parts(target: &str) -> (Kind, String, String) {
     let path = target.split('?').next().unwrap_or_default();
     let mut parts = path.split('/').skip(1);
     let worker = if parts.next() == Some("w") { parts.next().unwrap_or_default() } else { "" };
-    let what =
-        if path.ends_with("/chat/completions") { super::MODEL } else { path.rsplit('/').next().unwrap_or_default() };
-    (what.to_owned(), worker.to_owned())
+    let kind = match parts.next() {
+        Some("hooks") => Kind::Hook,
+        Some("v1") => Kind::Model,
+        _ => Kind::Tool,
+    };
+    let what = if kind == Kind::Model { "model" } else { path.rsplit('/').next().unwrap_or_default() };
+    (kind, what.to_owned(), worker.to_owned())
 }
 
 /// An answer, whole.
@@ -89,7 +97,7 @@ mod tests {
             let found = next(&mut buffer).expect("a request").expect("all of it");
             assert_eq!((&*found.what, &*found.worker, &*found.key), ("pay", "1.4", "r#7"));
             assert_eq!(found.body, json!({"order": 7}));
-            assert_eq!(next(&mut buffer).expect("a request").expect("all of it").what, super::super::MODEL);
+            assert_eq!(next(&mut buffer).expect("a request").expect("all of it").kind, Kind::Model);
             assert!(buffer.is_empty());
         }
     }

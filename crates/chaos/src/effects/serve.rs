@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::http::{self, Request};
-use super::{Fate, VERIFIER, World, answer};
+use super::{Fate, Kind, World, answer};
 
 /// What a connection has read.
 #[derive(Debug, Default)]
@@ -52,8 +52,8 @@ impl Connection {
             }
             loop {
                 match http::next(&mut inbound.buffer) {
-                    Ok(Some(request)) => {
-                        let (fate, delay) = world.arrived(&request);
+                    Ok(Some(mut request)) => {
+                        let (fate, delay) = world.arrived(&mut request);
                         inbound.requests.push_back((request, fate, delay));
                     }
                     Ok(None) => break,
@@ -184,7 +184,7 @@ async fn reply(site: &Arc<Site>, connection: &Connection) {
             continue;
         };
         tokio::time::sleep(delay).await;
-        if request.what == VERIFIER {
+        if request.kind == Kind::Verify {
             settle(site);
         }
         let sent = match answer::of(&site.world, &request, fate) {

@@ -73,6 +73,16 @@ impl Address {
         }
     }
 
+    /// The same with a parameter, unless it has that already.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        if parameters(&self.after).all(|(given, _)| given != name) {
+            let joint = if self.after.contains('?') { '&' } else { '?' };
+            self.after.push_str(&format!("{joint}{name}={value}"));
+        }
+        self
+    }
+
     /// The same database through a proxy.
     #[must_use]
     pub fn through(&self, proxy: SocketAddr) -> String {

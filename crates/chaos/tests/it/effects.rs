@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use windlass_chaos::effects::{Effects, Fate, Manners, VERIFIER};
+use windlass_chaos::effects::{Effects, Fate, Kind, Manners};
 
 fn request(worker: &str, what: &str, key: &str, body: &Value) -> String {
     let body = body.to_string();
@@ -73,7 +73,8 @@ async fn a_repeat_of_a_key_is_done_once_by_those_that_know_keys() {
 
 #[tokio::test]
 async fn what_a_dead_worker_had_sent_counts_before_anyone_is_told_that_it_did_not_happen() {
-    let effects = Effects::start(Manners::default(), Instant::now()).expect("a server");
+    let manners = Manners { verifiers: ["happened".to_owned()].into(), ..Manners::default() };
+    let effects = Effects::start(manners, Instant::now()).expect("a server");
     for round in 0..200 {
         let key = format!("r#{round}");
         // Sent with blocking calls, so that the server had no chance to look at it before the question comes.
@@ -81,10 +82,11 @@ async fn what_a_dead_worker_had_sent_counts_before_anyone_is_told_that_it_did_no
         std::io::Write::write_all(&mut worker, request("1.0", "pay", &key, &Value::Null).as_bytes()).expect("sent");
         drop(worker);
         let question = json!({"effect_id": key, "tool": "pay"});
-        let answer = ask(&effects, &request("2.0", VERIFIER, "r#v", &question)).await;
+        let answer = ask(&effects, &request("2.0", "happened", "r#v", &question)).await;
         assert_eq!(answer, json!({"happened": true, "result": {"done": "pay"}}), "round {round}");
     }
-    let answer = ask(&effects, &request("2.0", VERIFIER, "r#v", &json!({"effect_id": "r#none", "tool": "pay"}))).await;
+    let answer =
+        ask(&effects, &request("2.0", "happened", "r#v", &json!({"effect_id": "r#none", "tool": "pay"}))).await;
     assert_eq!(answer["happened"], json!(false));
 }
 
@@ -114,5 +116,5 @@ async fn a_model_asks_for_every_tool_once() {
     assert_eq!((calls, &first["choices"][0]["finish_reason"]), (2, &json!("tool_calls")));
     let messages = json!([{"role": "user", "content": "7"}, {"role": "tool", "content": "x"}]);
     assert_eq!(ask(&effects, &turn(messages)).await["choices"][0]["finish_reason"], json!("stop"));
-    assert_eq!(effects.log()[0].what, "model");
+    assert_eq!(effects.log()[0].kind, Kind::Model);
 }

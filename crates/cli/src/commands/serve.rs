@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 use windlass::wire;
+use windlass_chaos::record::{Journalist, Recorded};
 use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::WorkerRow;
+use windlass_ports::store::{Store, WorkerRow};
 use windlass_runtime::{Driven, Engine, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
 use windlass_server::{Metrics, Probe};
 
@@ -52,7 +53,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     // A process of a fleet waits for its store, however long that takes.
     let settings = Settings { pools, meter: Some(meter), store_patience_ms: u64::MAX, ..session::settings(app) };
     let engine = Engine::new(Parts {
-        store: app.store().await?,
+        store: store(app, &place).await?,
         compiler: wire::compiler(),
         model: Arc::new(models),
         catalog: Arc::new(catalog),
@@ -78,6 +79,16 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         let _ended = listening.await;
     }
     result
+}
+
+/// The store, with what is asked of it written down when that is wanted.
+async fn store(app: &App, place: &args::Placed) -> Result<Arc<dyn Store>, Problem> {
+    let store = app.store().await?;
+    let Some(path) = &place.history else { return Ok(store) };
+    let journalist = Journalist::new(place.history_name.as_str(), path).map_err(|error| {
+        Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", path.display()))
+    })?;
+    Ok(Arc::new(Recorded::new(store, journalist)))
 }
 
 /// Does the part of a role until it is told to stop.
