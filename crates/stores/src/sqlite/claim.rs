@@ -33,17 +33,24 @@ const FREE: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready
 
 /// Runs that are due.
 const DUE: &str = "SELECT key FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
-/// Pools in which runs wait, found by leaps.
-const WAITING_POOLS: &str = "WITH RECURSIVE found (pool) AS ( \
+/// Pools and classes in which runs wait, found by leaps.
+const WAITING: &str = "WITH RECURSIVE found (pool) AS ( \
      SELECT (SELECT min(pool) FROM runs WHERE ready IS NOT NULL) UNION ALL \
      SELECT (SELECT min(pool) FROM runs WHERE pool > found.pool AND ready IS NOT NULL) FROM found \
-     WHERE found.pool IS NOT NULL) SELECT pool FROM found WHERE pool IS NOT NULL";
-/// Tenants that wait in a pool and class, found by leaps.
-const TENANTS: &str = "WITH RECURSIVE found (tenant) AS ( \
+     WHERE found.pool IS NOT NULL) \
+     SELECT pool, class.column1 FROM found JOIN (VALUES (0), (1), (2)) AS class \
+     WHERE EXISTS (SELECT 1 FROM runs WHERE pool = found.pool AND priority = class.column1 AND ready IS NOT NULL)";
+/// Tenants that wait in a pool and class, found by leaps, from the one after the given one and then from the first.
+const TENANTS: &str = "WITH RECURSIVE after (tenant) AS ( \
      SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > ?3 AND ready IS NOT NULL) \
-     UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > found.tenant \
-     AND ready IS NOT NULL) FROM found WHERE found.tenant < ?4) \
-     SELECT tenant FROM found WHERE tenant <= ?4 LIMIT ?5";
+     UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > after.tenant \
+     AND ready IS NOT NULL) FROM after WHERE after.tenant IS NOT NULL), \
+     before (tenant) AS ( \
+     SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant <= ?3 AND ready IS NOT NULL) \
+     UNION ALL SELECT (SELECT min(tenant) FROM runs WHERE pool = ?1 AND priority = ?2 AND tenant > before.tenant \
+     AND tenant <= ?3 AND ready IS NOT NULL) FROM before WHERE before.tenant IS NOT NULL) \
+     SELECT * FROM (SELECT tenant FROM after WHERE tenant IS NOT NULL UNION ALL \
+     SELECT tenant FROM before WHERE tenant IS NOT NULL) LIMIT ?4";
 /// Runs that wait of a pool, class and tenant, behind a place.
 const OF_TENANT: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready FROM runs \
      WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 AND ready >= ?4 AND (ready > ?4 OR key > ?5) \
@@ -159,23 +166,20 @@ impl Tx<'_> {
         Ok(free)
     }
 
-    /// Pools in which runs wait.
-    pub(super) fn waiting_pools(&mut self) -> Result<Vec<i64>, Trouble> {
-        self.rows(WAITING_POOLS, [], |row| row.get(0))
+    /// Pools and classes in which runs wait.
+    pub(super) fn waiting(&mut self) -> Result<Vec<(i64, i64)>, Trouble> {
+        self.rows(WAITING, [], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
     /// Some of each tenant in turn, class after class.
     fn deal(&mut self, claim: &Claim) -> Result<Vec<Free>, Trouble> {
-        let waiting = self.waiting_pools()?;
-        let pools = match claim.pools.is_empty() {
-            true => waiting,
-            false => {
-                let wanted = claim.pools.iter().map(|pool| self.name_key(pool)).collect::<Result<Vec<_>, _>>()?;
-                waiting.into_iter().filter(|pool| wanted.contains(&Some(*pool))).collect()
-            }
-        };
+        let mut waiting = self.waiting()?;
+        if !claim.pools.is_empty() && !waiting.is_empty() {
+            let wanted = claim.pools.iter().map(|pool| self.name_key(pool)).collect::<Result<Vec<_>, _>>()?;
+            waiting.retain(|(pool, _)| wanted.contains(&Some(*pool)));
+        }
         let mut dealt = Vec::new();
-        if pools.is_empty() {
+        if waiting.is_empty() || claim.limit == 0 {
             return Ok(dealt);
         }
         let mut bounds = match claim.tenant_held_max {
@@ -185,10 +189,13 @@ impl Tx<'_> {
         let most = claim.tenant_held_max.map_or(usize::MAX, |most| most as usize);
         for place in 0..3 {
             let priority = if claim.lowest_first { 2 - place } else { place };
+            let pools: Vec<i64> = waiting.iter().filter(|(_, of)| *of == priority).map(|(pool, _)| *pool).collect();
             let room = claim.limit - dealt.len();
+            if room == 0 || pools.is_empty() {
+                continue;
+            }
             let class = Class { priority, pools: &pools, bounds: &bounds };
-            let of_class = if room > 0 { self.deal_class(&class, most, room)? } else { Vec::new() };
-            for (tenant, run) in of_class {
+            for (tenant, run) in self.deal_class(&class, most, room)? {
                 let left = bounds.entry(tenant).or_insert(most);
                 *left = left.saturating_sub(1);
                 dealt.push(run);
@@ -247,27 +254,17 @@ impl Tx<'_> {
         let place = usize::try_from(class.priority).unwrap_or_default();
         let last = self.known.turns.get(place).copied().unwrap_or_default();
         let full = class.bounds.values().filter(|left| **left == 0).count();
-        let limit = int((room + full) as u64);
-        let mut found = (BTreeSet::new(), BTreeSet::new());
-        for pool in class.pools {
-            found.0.extend(self.tenants_between(*pool, class.priority, (last, i64::MAX), limit)?);
+        let most = room.saturating_add(full);
+        let limit = int(most as u64);
+        if let [pool] = class.pools {
+            return self.rows(TENANTS, [*pool, class.priority, last, limit], |row| row.get(0));
         }
+        let mut found = BTreeSet::new();
         for pool in class.pools {
-            if last > 0 && found.0.len() < room + full {
-                found.1.extend(self.tenants_between(*pool, class.priority, (0, last), limit)?);
-            }
+            found.extend(self.rows(TENANTS, [*pool, class.priority, last, limit], |row| row.get::<_, i64>(0))?);
         }
-        Ok(found.0.into_iter().chain(found.1).take(room + full).collect())
-    }
-
-    fn tenants_between(
-        &mut self,
-        pool: i64,
-        priority: i64,
-        (after, to): (i64, i64),
-        limit: i64,
-    ) -> Result<Vec<i64>, Trouble> {
-        self.rows(TENANTS, [pool, priority, after, to, limit], |row| row.get(0))
+        let (before, after): (Vec<_>, Vec<_>) = found.into_iter().partition(|tenant| *tenant <= last);
+        Ok(after.into_iter().chain(before).take(most).collect())
     }
 
     /// The next runs of a tenant, of all pools.
@@ -365,12 +362,12 @@ mod tests {
         schema::make_file(&path).unwrap();
         let mut connection = schema::connect(&path, &Options::default()).unwrap();
         schema::migrate(&mut connection).unwrap();
-        for sql in [DUE, WAITING_POOLS, TENANTS, OF_TENANT, HELD, NEXT_OWNER, WAITING_OF_TENANT] {
+        for sql in [DUE, WAITING, TENANTS, OF_TENANT, HELD, NEXT_OWNER, WAITING_OF_TENANT] {
             let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let any = rusqlite::params_from_iter(vec![1; explained.parameter_count()]);
             let steps = explained.query_map(any, |row| row.get::<_, String>(3)).unwrap();
             for step in steps.map(Result::unwrap) {
-                let is_range = !step.contains("runs") || step.starts_with("SEARCH runs USING");
+                let is_range = !step.contains("runs") || step.starts_with("SEARCH runs ");
                 assert!(is_range && !step.contains("ORDER BY"), "{sql}: {step}");
             }
         }

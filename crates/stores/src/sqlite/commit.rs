@@ -153,11 +153,9 @@ impl Tx<'_> {
     fn is_full(&mut self, tenant: &Name, most: u32) -> Result<bool, Trouble> {
         let Some(tenant) = self.name_key(tenant)? else { return Ok(most == 0) };
         let mut room = i64::from(most);
-        for pool in self.waiting_pools()? {
-            for class in 0..3 {
-                let found = self.row(WAITING_OF_TENANT, [pool, class, tenant, room], |row| row.get::<_, i64>(0))?;
-                room -= found.unwrap_or_default();
-            }
+        for (pool, class) in self.waiting()? {
+            let found = self.row(WAITING_OF_TENANT, [pool, class, tenant, room], |row| row.get::<_, i64>(0))?;
+            room -= found.unwrap_or_default();
         }
         Ok(room <= 0)
     }
