@@ -1,5 +1,6 @@
 //! What `deploy/` and `docs/operations/` tell people to type is what this command line takes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -129,4 +130,15 @@ fn every_alert_names_a_page_that_exists() {
         let page = alert["annotations"]["runbook"].as_str().unwrap_or_else(|| panic!("{alert} names no page"));
         assert!(root().join(page).is_file(), "{page}");
     }
+}
+
+#[test]
+fn every_rule_of_fsck_has_a_section_and_every_section_a_rule() {
+    let port = read(&root().join("crates/ports/src/store.rs"));
+    let (_, rest) = port.split_once("/// The rule broken:").expect("the rules");
+    let (listed, _) = rest.split_once("pub rule").expect("the field");
+    let rules: BTreeSet<&str> = listed.split('`').skip(1).step_by(2).collect();
+    let page = read(&root().join("docs/operations/fsck.md"));
+    let sections = page.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'));
+    assert_eq!(sections.collect::<BTreeSet<_>>(), rules);
 }
