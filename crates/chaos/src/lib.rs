@@ -6,6 +6,7 @@
 pub mod effects;
 mod fleet;
 mod judge;
+pub mod layer;
 pub mod machine;
 mod member;
 pub mod plan;

@@ -7,20 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::time::{ClockId, clock_gettime};
-use windlass_core::audit;
-use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::input::Sent;
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::run::Status;
-use windlass_core::time::Timestamp;
-use windlass_ports::BoxFuture;
 use windlass_ports::store::{
-    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
-    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    Claim, Commit, Committed, Created, Delivered, Lease, Message, NewRun, Object, Put, Signal, Signalled, Store,
+    StoreError, Stored, WorkerId,
 };
 use windlass_sim::history::{Granted, Op, Record, Result as Ended};
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+use crate::layer::{Answer, Layer, Layered};
 
 /// Milliseconds on a clock that all processes of a host share, that never goes back, and that goes on while a process
 /// or the host sleeps.
@@ -85,8 +80,8 @@ fn granted(lease: &Lease) -> Granted {
 impl Recorded {
     /// Writes down what is asked of a store.
     #[must_use]
-    pub fn new(inner: Arc<dyn Store>, to: Journalist) -> Self {
-        Self { inner, to }
+    pub fn over(inner: Arc<dyn Store>, to: Journalist) -> Layered<Self> {
+        Layered(Self { inner, to })
     }
 
     async fn claim_noted(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
@@ -183,37 +178,9 @@ impl Recorded {
     }
 }
 
-impl Store for Recorded {
-    fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
-        self.inner.join(registration)
-    }
-
-    fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
-        self.inner.beat(worker, load)
-    }
-
-    fn is_current(&self, worker: &WorkerId) -> bool {
-        self.inner.is_current(worker)
-    }
-
-    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
-        self.inner.leave(worker)
-    }
-
-    fn reap(&self) -> Answer<'_, Reaped> {
-        self.inner.reap()
-    }
-
-    fn workers(&self) -> Answer<'_, Vec<WorkerRow>> {
-        self.inner.workers()
-    }
-
-    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
-        self.inner.put_bundle(digest, bytes)
-    }
-
-    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
-        self.inner.blob(digest)
+impl Layer for Recorded {
+    fn below(&self) -> &dyn Store {
+        &*self.inner
     }
 
     fn create(&self, run: NewRun) -> Answer<'_, Created> {
@@ -236,26 +203,6 @@ impl Store for Recorded {
         Box::pin(self.commit_noted(commit))
     }
 
-    fn was_committed(&self, run: RunId, op: OpId) -> Answer<'_, bool> {
-        self.inner.was_committed(run, op)
-    }
-
-    fn requeue(&self, run: RunId) -> Answer<'_, bool> {
-        self.inner.requeue(run)
-    }
-
-    fn fence(&self, reason: Name) -> Answer<'_, u64> {
-        self.inner.fence(reason)
-    }
-
-    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> Answer<'_, ()> {
-        self.inner.release(lease, worker, keep)
-    }
-
-    fn inbox(&self, run: RunId) -> Answer<'_, Vec<InboxItem>> {
-        self.inner.inbox(run)
-    }
-
     fn deliver(&self, message: Message) -> Answer<'_, Delivered> {
         Box::pin(self.deliver_noted(message))
     }
@@ -264,68 +211,12 @@ impl Store for Recorded {
         Box::pin(self.signal_noted(signal))
     }
 
-    fn next_due(&self, within: Option<RunId>) -> Answer<'_, Option<Timestamp>> {
-        self.inner.next_due(within)
-    }
-
-    fn changed(&self) -> BoxFuture<'_, ()> {
-        self.inner.changed()
-    }
-
-    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
-        self.inner.mark_sent(run, effect, attempt)
-    }
-
-    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32) {
-        self.inner.clear_sent(run, effect, attempt);
-    }
-
-    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
-        self.inner.was_sent(worker, run, effect, attempt)
-    }
-
     fn object(&self, kind: Name, key: Name) -> Answer<'_, Option<Object>> {
         Box::pin(self.object_noted(kind, key))
     }
 
-    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Answer<'_, Vec<Object>> {
-        self.inner.objects(kind, after, limit)
-    }
-
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         Box::pin(self.put_object_noted(put))
-    }
-
-    fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {
-        self.inner.journal(run, after, limit)
-    }
-
-    fn audit(&self, run: RunId) -> Answer<'_, Vec<audit::Row>> {
-        self.inner.audit(run)
-    }
-
-    fn waits(&self, run: RunId, tree: bool) -> Answer<'_, Vec<(RunId, WaitRow)>> {
-        self.inner.waits(run, tree)
-    }
-
-    fn list(&self, query: Query) -> Answer<'_, Page> {
-        self.inner.list(query)
-    }
-
-    fn prune(&self, retention: Retention) -> Answer<'_, Pruned> {
-        self.inner.prune(retention)
-    }
-
-    fn fsck(&self) -> Answer<'_, Vec<Finding>> {
-        self.inner.fsck()
-    }
-
-    fn stats(&self) -> Answer<'_, Stats> {
-        self.inner.stats()
-    }
-
-    fn backup(&self, to: &Path) -> Answer<'_, ()> {
-        self.inner.backup(to)
     }
 }
 

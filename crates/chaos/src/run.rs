@@ -115,7 +115,7 @@ async fn open(cast: Cast, scene: Scene, options: Options) -> Result<(Stage, u64)
     let configuration = Configuration(Box::new(move |base| stand_in::configuration(&bundle, &models, base)));
     let history = scene.folder.join(format!("{CALLER}.jsonl"));
     let ground = Ground { spawn: scene.spawn, folder: scene.folder, effects, configuration };
-    let store: Arc<dyn Store> = Arc::new(Recorded::new(scene.store, Journalist::new(CALLER, &history)?));
+    let store: Arc<dyn Store> = Arc::new(Recorded::over(scene.store, Journalist::new(CALLER, &history)?));
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stage = Stage {
         cast,

@@ -88,7 +88,7 @@ async fn store(app: &App, place: &args::Placed) -> Result<Arc<dyn Store>, Proble
     let journalist = Journalist::new(place.history_name.as_str(), path).map_err(|error| {
         Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", path.display()))
     })?;
-    Ok(Arc::new(Recorded::new(store, journalist)))
+    Ok(Arc::new(Recorded::over(store, journalist)))
 }
 
 /// Does the part of a role until it is told to stop.

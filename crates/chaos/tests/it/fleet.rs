@@ -1,0 +1,100 @@
+//! Short runs of chaos with real worker processes: clean on the stores as they are, and found out on stores that break a
+//! promise on purpose.
+
+mod broken;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass::wire;
+use windlass_chaos::plan::Kind;
+use windlass_chaos::{Cast, Options, Report, Scene, Verdict, machine};
+use windlass_spec::source::MemoryFiles;
+
+use broken::Breach;
+
+/// A short run of chaos on a store. `breach` is what its workers' store breaks.
+async fn chaos(url: &str, options: Options, breach: Option<Breach>) -> Report {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wiring = worker::wiring(&machine::tools());
+    let catalog = wiring.catalog().expect("the catalog");
+    let files = machine::documents().into_iter().fold(MemoryFiles::new(), |files, (path, text)| files.with(path, text));
+    let load_options =
+        windlass_spec::LoadOptions { tools: wire::contracts(&catalog), strict: true, ..Default::default() };
+    let loaded = windlass_spec::load(&files, machine::ENTRY, &load_options).unwrap_or_else(|found| panic!("{found:?}"));
+    let scene = Scene {
+        store_url: url.to_owned(),
+        store: wire::open_store(url).await.expect("the store"),
+        engine: Box::new(|store| worker::engine(store, &windlass::wire::Wiring::default())),
+        spawn: worker::spawn(breach),
+        folder: folder.path().to_owned(),
+        database: None,
+    };
+    let cast = Cast::shipped(loaded.bundle, Arc::clone(&loaded.program));
+    windlass_chaos::run(cast, scene, options, &|_| {}).await.expect("chaos can be made")
+}
+
+/// Slow on purpose: faults need work that is in flight when they land.
+fn short(kinds: &[Kind]) -> Options {
+    Options {
+        seed: 7,
+        runs: 150,
+        duration: Duration::from_secs(10),
+        every: Duration::from_millis(500),
+        kinds: kinds.to_vec(),
+        lease: Duration::from_secs(1),
+        delay_ms: (20, 200),
+        ..Options::default()
+    }
+}
+
+fn rules(report: &Report) -> Vec<&str> {
+    let mut rules: Vec<&str> = report.violations.iter().map(|violation| &*violation.rule).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_keeps_its_promises() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}", folder.path().join("store.db").display());
+    let report = chaos(&url, short(&[Kind::Kill, Kind::Stop, Kind::Restart]), None).await;
+    assert_eq!(report.verdict, Verdict::Good, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_keeps_its_promises() {
+    let database = windlass_testpg::database();
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Database).collect();
+    let report = chaos(&database.url(), short(&kinds), None).await;
+    assert_eq!(report.verdict, Verdict::Good, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_forgets_what_was_sent_is_found_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}", folder.path().join("store.db").display());
+    let report = chaos(&url, short(&[Kind::Kill]), Some(Breach::ForgetsSent)).await;
+    assert_eq!(report.verdict, Verdict::Broken, "{report}");
+    assert!(rules(&report).contains(&"effect"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_without_a_fence_is_found_out() {
+    let database = windlass_testpg::database();
+    let report = chaos(&database.url(), short(&[Kind::Stop]), Some(Breach::NoFence)).await;
+    assert_eq!(report.verdict, Verdict::Broken, "{report}");
+    let rules = rules(&report);
+    assert!(rules.iter().any(|rule| ["fence", "zombie", "legal_path"].contains(rule)), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_chaos_that_does_not_hurt_says_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}", folder.path().join("store.db").display());
+    let options = Options { runs: 1, duration: Duration::from_secs(1), ..short(&[Kind::Kill]) };
+    let report = chaos(&url, Options { every: Duration::from_secs(2), ..options }, None).await;
+    assert!(matches!(report.verdict, Verdict::Inconclusive { .. }), "{report}");
+}

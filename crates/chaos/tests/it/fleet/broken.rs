@@ -1,0 +1,86 @@
+//! Stores that break a promise on purpose.
+
+use std::sync::Arc;
+
+use windlass_chaos::layer::{Answer, Layer, Layered};
+use windlass_core::ids::{EffectId, RunId};
+use windlass_core::input::Sent;
+use windlass_ports::store::{Commit, Committed, Store, StoreError, WorkerId};
+
+/// The promise that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// Decisions count whatever lease they are made under, and every worker believes in its leases.
+    NoFence,
+    /// No call counts as sent.
+    ForgetsSent,
+}
+
+impl Breach {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoFence => "no-fence",
+            Self::ForgetsSent => "forgets-sent",
+        }
+    }
+
+    pub(super) fn of(word: &str) -> Option<Self> {
+        [Self::NoFence, Self::ForgetsSent].into_iter().find(|breach| breach.as_str() == word)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Broken {
+    inner: Arc<dyn Store>,
+    breach: Breach,
+}
+
+impl Broken {
+    pub(super) fn over(inner: Arc<dyn Store>, breach: Breach) -> Layered<Self> {
+        Layered(Self { inner, breach })
+    }
+
+    /// Writes a decision under whatever lease is the current one.
+    async fn unfenced(&self, mut commit: Commit) -> Result<Committed, StoreError> {
+        let answer = self.inner.commit(commit.clone()).await?;
+        if answer == Committed::Stale
+            && let Some(stored) = self.inner.load(commit.lease.run.clone()).await?
+        {
+            commit.lease.epoch = stored.head.epoch;
+            commit.worker = stored.head.owner.unwrap_or(commit.worker);
+            return self.inner.commit(commit).await;
+        }
+        Ok(answer)
+    }
+}
+
+impl Layer for Broken {
+    fn below(&self) -> &dyn Store {
+        &*self.inner
+    }
+
+    fn commit(&self, commit: Commit) -> Answer<'_, Committed> {
+        match self.breach {
+            Breach::NoFence => Box::pin(self.unfenced(commit)),
+            Breach::ForgetsSent => self.inner.commit(commit),
+        }
+    }
+
+    fn is_current(&self, worker: &WorkerId) -> bool {
+        self.breach == Breach::NoFence || self.inner.is_current(worker)
+    }
+
+    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
+        match self.breach {
+            Breach::NoFence => self.inner.mark_sent(run, effect, attempt),
+            Breach::ForgetsSent => Ok(()),
+        }
+    }
+
+    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
+        match self.breach {
+            Breach::NoFence => self.inner.was_sent(worker, run, effect, attempt),
+            Breach::ForgetsSent => Sent::No,
+        }
+    }
+}
