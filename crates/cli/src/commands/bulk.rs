@@ -98,8 +98,8 @@ impl Action {
 }
 
 /// What became of one run.
-enum Done {
-    Done,
+enum Became {
+    Told,
     Skipped(String),
     Failed(String),
 }
@@ -114,15 +114,15 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, head: &Head, done: &Done) {
+    fn add(&mut self, head: &Head, done: &Became) {
         self.matched += 1;
         let (reasons, why) = match done {
-            Done::Done => {
+            Became::Told => {
                 self.done += 1;
                 return;
             }
-            Done::Skipped(why) => (&mut self.skipped, why),
-            Done::Failed(why) => (&mut self.failed, why),
+            Became::Skipped(why) => (&mut self.skipped, why),
+            Became::Failed(why) => (&mut self.failed, why),
         };
         let (count, runs) = reasons.entry(why.clone()).or_default();
         *count += 1;
@@ -174,7 +174,7 @@ pub(crate) async fn perform(app: &mut App, action: Action, many: &Many) -> Resul
 }
 
 /// Does it to the runs of one page.
-async fn one_page(engine: &Engine, action: &Action, heads: Vec<Head>, at_once: usize) -> Vec<(Head, Done)> {
+async fn one_page(engine: &Engine, action: &Action, heads: Vec<Head>, at_once: usize) -> Vec<(Head, Became)> {
     let acts = futures::stream::iter(heads).map(|head| async move {
         let done = act(engine, action, &head).await;
         (head, done)
@@ -182,7 +182,7 @@ async fn one_page(engine: &Engine, action: &Action, heads: Vec<Head>, at_once: u
     acts.buffered(at_once).collect().await
 }
 
-async fn act(engine: &Engine, action: &Action, head: &Head) -> Done {
+async fn act(engine: &Engine, action: &Action, head: &Head) -> Became {
     let store = &engine.parts().store;
     // The version is a part of the id: the same order to a run that has not changed since is the same order.
     let id = || format!("bulk:{}:{}", action.as_str(), head.version).as_str().into();
@@ -192,44 +192,44 @@ async fn act(engine: &Engine, action: &Action, head: &Head) -> Done {
             Ok(Delivered::Accepted) => runs::free_cancelled(&**store, head, reason).await.map(|()| Delivered::Accepted),
             other => other,
         },
-        Action::Pause { .. } if head.status == Status::Paused => return Done::Skipped("is paused already".into()),
+        Action::Pause { .. } if head.status == Status::Paused => return Became::Skipped("is paused already".into()),
         Action::Pause { reason } => deliver(Input::Pause { reason: reason.clone() }).await,
         Action::Unpause if !head.status.is_final() && head.status != Status::Paused => {
-            return Done::Skipped(format!("is {}, not paused", head.status.as_str()));
+            return Became::Skipped(format!("is {}, not paused", head.status.as_str()));
         }
         Action::Unpause => deliver(Input::Unpause).await,
         Action::Retry => return retry(engine, head).await,
         Action::Signal { channel, data, id } => return signal(engine, head, channel, data, id).await,
         Action::Requeue => {
             return match store.requeue(head.id.clone()).await {
-                Ok(true) => Done::Done,
-                Ok(false) => Done::Skipped(format!("is {}, not quarantined", head.status.as_str())),
-                Err(error) => Done::Failed(error.to_string()),
+                Ok(true) => Became::Told,
+                Ok(false) => Became::Skipped(format!("is {}, not quarantined", head.status.as_str())),
+                Err(error) => Became::Failed(error.to_string()),
             };
         }
     };
     match delivered {
-        Ok(Delivered::Accepted) => Done::Done,
-        Ok(Delivered::Duplicate) => Done::Skipped(TOLD.into()),
-        Ok(Delivered::NotFound) => Done::Skipped("is gone".into()),
-        Ok(Delivered::Finished) => Done::Skipped("has ended".into()),
-        Err(error) => Done::Failed(error.to_string()),
+        Ok(Delivered::Accepted) => Became::Told,
+        Ok(Delivered::Duplicate) => Became::Skipped(TOLD.into()),
+        Ok(Delivered::NotFound) => Became::Skipped("is gone".into()),
+        Ok(Delivered::Finished) => Became::Skipped("has ended".into()),
+        Err(error) => Became::Failed(error.to_string()),
     }
 }
 
-async fn retry(engine: &Engine, head: &Head) -> Done {
+async fn retry(engine: &Engine, head: &Head) -> Became {
     if head.root != head.id {
-        return Done::Skipped("is a child; its parent has dealt with its failure".into());
+        return Became::Skipped("is a child; its parent has dealt with its failure".into());
     }
     match engine.retry(&head.id).await {
-        Ok(()) => Done::Done,
-        Err(EngineError::NotFound(_)) => Done::Skipped("is gone".into()),
-        Err(EngineError::Rejected { reason, .. }) => Done::Skipped(reason.to_string()),
-        Err(error) => Done::Failed(error.to_string()),
+        Ok(()) => Became::Told,
+        Err(EngineError::NotFound(_)) => Became::Skipped("is gone".into()),
+        Err(EngineError::Rejected { reason, .. }) => Became::Skipped(reason.to_string()),
+        Err(error) => Became::Failed(error.to_string()),
     }
 }
 
-async fn signal(engine: &Engine, head: &Head, channel: &Name, data: &Value, id: &Name) -> Done {
+async fn signal(engine: &Engine, head: &Head, channel: &Name, data: &Value, id: &Name) -> Became {
     let signal = Signal {
         id: format!("{id}:{}", head.id).as_str().into(),
         channel: channel.clone(),
@@ -238,19 +238,19 @@ async fn signal(engine: &Engine, head: &Head, channel: &Name, data: &Value, id: 
         at: engine.parts().clock.now(),
     };
     match engine.parts().store.signal(signal).await {
-        Ok(Signalled::Delivered(_) | Signalled::Buffered) => Done::Done,
-        Ok(Signalled::Duplicate) => Done::Skipped("was sent this signal already".into()),
-        Ok(Signalled::NotFound) => Done::Skipped("is gone".into()),
-        Ok(Signalled::Finished) => Done::Skipped("has ended".into()),
-        Err(error) => Done::Failed(error.to_string()),
+        Ok(Signalled::Delivered(_) | Signalled::Buffered) => Became::Told,
+        Ok(Signalled::Duplicate) => Became::Skipped("was sent this signal already".into()),
+        Ok(Signalled::NotFound) => Became::Skipped("is gone".into()),
+        Ok(Signalled::Finished) => Became::Skipped("has ended".into()),
+        Err(error) => Became::Failed(error.to_string()),
     }
 }
 
 /// Lets runs take up here what they were told, now or by an earlier try, for nobody else would.
-async fn settle(app: &mut App, store: &Arc<dyn Store>, told: &mut [(Head, Done)], at_once: usize) {
-    let mut by_bundle: BTreeMap<Digest, Vec<&mut (Head, Done)>> = BTreeMap::new();
+async fn settle(app: &mut App, store: &Arc<dyn Store>, told: &mut [(Head, Became)], at_once: usize) {
+    let mut by_bundle: BTreeMap<Digest, Vec<&mut (Head, Became)>> = BTreeMap::new();
     for one in told {
-        let is_told = matches!(&one.1, Done::Done) || matches!(&one.1, Done::Skipped(why) if why == TOLD);
+        let is_told = matches!(&one.1, Became::Told) || matches!(&one.1, Became::Skipped(why) if why == TOLD);
         if is_told && one.0.owner.is_none() {
             by_bundle.entry(one.0.bundle).or_default().push(one);
         }
@@ -261,7 +261,7 @@ async fn settle(app: &mut App, store: &Arc<dyn Store>, told: &mut [(Head, Done)]
             Ok(session) => session.engine,
             Err(problem) => {
                 for one in told {
-                    one.1 = Done::Failed(format!("was told, and cannot take it up here: {problem}"));
+                    one.1 = Became::Failed(format!("was told, and cannot take it up here: {problem}"));
                 }
                 continue;
             }
@@ -269,7 +269,7 @@ async fn settle(app: &mut App, store: &Arc<dyn Store>, told: &mut [(Head, Done)]
         let engine = &engine;
         let taking = futures::stream::iter(told).map(|one| async move {
             if let Err(error) = engine.drive(Scope::Tree(one.0.root.clone()), Stop::new()).await {
-                one.1 = Done::Failed(format!("was told, and did not take it up: {error}"));
+                one.1 = Became::Failed(format!("was told, and did not take it up: {error}"));
             }
         });
         taking.buffer_unordered(at_once).collect::<()>().await;
