@@ -7,7 +7,7 @@ use std::path::Path;
 use windlass_core::budget::Amounts;
 use windlass_core::ids::RunId;
 use windlass_core::input::{Ending, Sent};
-use windlass_core::run::Run;
+use windlass_core::run::{Run, Status};
 use windlass_core::value::Value;
 use windlass_ports::store::{Query, Signal};
 
@@ -95,7 +95,19 @@ pub(super) fn finish(folder: &Path, world: &World) -> Trace {
             other => panic!("an untouched worker ended by {other:?}"),
         }
     }
-    panic!("the run does not end");
+    panic!("the run does not end: {}", standing(folder));
+}
+
+/// Where every run of a folder stands.
+fn standing(folder: &Path) -> String {
+    block_on(async {
+        let store = store(folder).await;
+        let root = RunId::stored(RUN);
+        let query = Query { root: Some(root.clone()), limit: 100, ..Query::default() };
+        let heads = store.list(query).await.expect("a list").heads;
+        let waits = store.waits(root, true).await.expect("waits");
+        format!("{heads:?}, {waits:?}")
+    })
 }
 
 /// Answers what the tree waits for. True when all of it has ended.
@@ -107,6 +119,10 @@ pub(super) fn answer_waits(folder: &Path, world: &World) -> bool {
             store.list(Query { root: Some(root.clone()), limit: 100, ..Query::default() }).await.expect("a list");
         if !page.heads.is_empty() && page.heads.iter().all(|head| head.status.is_final()) {
             return true;
+        }
+        // Workers that die three times before they can decide anything look like the fault of the run.
+        for head in page.heads.iter().filter(|head| head.status == Status::Quarantined) {
+            assert!(store.requeue(head.id.clone()).await.expect("an answer"), "`{}` is quarantined", head.id);
         }
         for (run, wait) in store.waits(root.clone(), true).await.expect("waits") {
             let data = if &*wait.channel == CHANNEL {

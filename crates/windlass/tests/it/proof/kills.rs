@@ -16,6 +16,11 @@ const LANDED_MIN: u64 = 100;
 const KILLS_PER_RUN: u32 = 12;
 /// How long every answer of the world takes, in milliseconds.
 const DELAY_MS: u64 = 25;
+/// The longest that a worker lives before it is killed, in milliseconds: at first, and at most. It grows with every kill
+/// that found nothing in flight, because a busy machine, or a store across a connection, takes longer to begin.
+const LIFE_MS: (u64, u64) = (250, 3_000);
+/// By how much it grows, and shrinks again.
+const LIFE_STEP_MS: u64 = 50;
 /// How long answers take of the kind that was hit least so far: kills are spread over all kinds whatever the machine
 /// is busy with.
 const LINGER_MS: u64 = 150;
@@ -43,7 +48,7 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
     let expected = finish(calm.path(), &world);
 
     let mut landed: BTreeMap<String, u64> = BTreeMap::new();
-    let mut runs = 0;
+    let (mut runs, mut life_ms) = (0, LIFE_MS.0);
     world.delay(DELAY_MS);
     let kinds = || TOOLS.into_iter().chain(["model"]);
     while landed.values().sum::<u64>() < LANDED_MIN || kinds().any(|kind| !landed.contains_key(kind)) {
@@ -52,7 +57,7 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
         world.linger(least, LINGER_MS);
         assert!(runs < 200, "too few kills land: {landed:?}");
         let folder = Place::new(&world);
-        let (lost, times) = kill_a_run(folder.path(), &world, &mut random);
+        let (lost, times) = kill_a_run(folder.path(), &world, &mut random, &mut life_ms);
         let trace = finish(folder.path(), &world);
         compare(&expected, &trace, &lost, &format!("run {runs}, seed {seed}, lost {lost:?}"));
         for (kind, times) in times {
@@ -63,17 +68,21 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
 }
 
 /// Kills workers of one run at random moments. Gives what was lost in all, and how many kills landed on what.
-fn kill_a_run(folder: &Path, world: &World, random: &mut Random) -> (Lost, BTreeMap<String, u64>) {
+fn kill_a_run(folder: &Path, world: &World, random: &mut Random, life_ms: &mut u64) -> (Lost, BTreeMap<String, u64>) {
     let (mut lost, mut landed) = (Lost::default(), BTreeMap::new());
     for _ in 0..KILLS_PER_RUN {
         let mut child = spawn(folder, None);
-        if !ends_within(&mut child, Duration::from_millis(30 + random.below(250))) {
+        if !ends_within(&mut child, Duration::from_millis(30 + random.below(*life_ms))) {
             child.kill().expect("killed");
         }
         if matches!(wait(folder, child), End::Killed) {
             let now = in_flight(folder, world);
             let tool = now.tools.values().next().cloned();
             let word = tool.or_else(|| (!now.models.is_empty()).then(|| "model".to_owned()));
+            *life_ms = match word {
+                Some(_) => life_ms.saturating_sub(LIFE_STEP_MS).max(LIFE_MS.0),
+                None => (*life_ms + LIFE_STEP_MS).min(LIFE_MS.1),
+            };
             if let Some(word) = word {
                 *landed.entry(word).or_default() += 1;
             }
