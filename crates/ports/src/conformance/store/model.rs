@@ -191,6 +191,41 @@ fn plan(chance: &mut Chance, run: &RunId, seen: u64) -> Plan {
     }
 }
 
+fn query(chance: &mut Chance, any: &RunId) -> Query {
+    Query {
+        statuses: if chance.below(2) == 0 { vec![*chance.pick(&Status::ALL)] } else { Vec::new() },
+        parent: (chance.below(4) == 0).then(|| any.clone()),
+        root: (chance.below(4) == 0).then(|| any.clone()),
+        roots_only: chance.below(3) == 0,
+        tenant: (chance.below(4) == 0).then(|| "t".into()),
+        pool: pool(chance),
+        tags: (0..chance.below(6).saturating_sub(3))
+            .map(|_| (tag(chance), chance.below(2) == 0))
+            .map(|((key, value), exact)| (key, exact.then_some(value)))
+            .collect(),
+        limit: 1 + chance.below(9) as usize,
+        ..Query::default()
+    }
+}
+
+fn fleet_event(chance: &mut Chance, place: usize, run: RunId) -> Event {
+    match chance.below(4) {
+        0 => Event::Requeue(place, run),
+        1 if chance.below(3) == 0 => Event::Leave(place),
+        1 if chance.below(10) == 0 => Event::Fence(place),
+        1 => Event::Reap(place),
+        2 => {
+            let bytes = (chance.below(4) > 0).then(|| vec![chance.below(256) as u8; chance.below(9) as usize]);
+            let (kind, key) = tag(chance);
+            Event::Put(place, Put { kind, key, expected: chance.below(3), bytes })
+        }
+        _ => {
+            let (kind, after) = tag(chance);
+            Event::Objects(place, kind, (chance.below(2) == 0).then_some(after), chance.below(3) as usize)
+        }
+    }
+}
+
 fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
     let place = chance.below(2) as usize;
     let held: Vec<RunId> = side.leases.keys().cloned().collect();
@@ -225,23 +260,10 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
             Event::Signal(place, Signal { run, ..sent })
         }
         20 => Event::Due(place, (chance.below(2) == 0).then(|| any(chance))),
-        21 => Event::List(
-            place,
-            Query {
-                statuses: if chance.below(2) == 0 { vec![*chance.pick(&Status::ALL)] } else { Vec::new() },
-                parent: (chance.below(4) == 0).then(|| any(chance)),
-                root: (chance.below(4) == 0).then(|| any(chance)),
-                roots_only: chance.below(3) == 0,
-                tenant: (chance.below(4) == 0).then(|| "t".into()),
-                pool: pool(chance),
-                tags: (0..chance.below(6).saturating_sub(3))
-                    .map(|_| (tag(chance), chance.below(2) == 0))
-                    .map(|((key, value), exact)| (key, exact.then_some(value)))
-                    .collect(),
-                limit: 1 + chance.below(9) as usize,
-                ..Query::default()
-            },
-        ),
+        21 => {
+            let run = any(chance);
+            Event::List(place, query(chance, &run))
+        }
         22 if chance.below(3) == 0 => Event::Prune(
             place,
             Retention {
@@ -253,18 +275,9 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
             },
         ),
         23 if chance.below(3) == 0 => Event::Die(place),
-        24 => Event::Requeue(place, any(chance)),
-        25 if chance.below(3) == 0 => Event::Leave(place),
-        25 if chance.below(10) == 0 => Event::Fence(place),
-        25 => Event::Reap(place),
-        26 => {
-            let bytes = (chance.below(4) > 0).then(|| vec![chance.below(256) as u8; chance.below(9) as usize]);
-            let (kind, key) = tag(chance);
-            Event::Put(place, Put { kind, key, expected: chance.below(3), bytes })
-        }
-        27 => {
-            let (kind, after) = tag(chance);
-            Event::Objects(place, kind, (chance.below(2) == 0).then_some(after), chance.below(3) as usize)
+        24..=27 => {
+            let run = any(chance);
+            fleet_event(chance, place, run)
         }
         _ => Event::Claim(place, 1_400, None, Vec::new()),
     }
@@ -307,6 +320,41 @@ async fn planned(side: &Side, run: &RunId, plan: &Plan) -> Option<Commit> {
 
 fn told(answer: impl Debug) -> String {
     format!("{answer:?}")
+}
+
+/// The part of what happens that concerns workers and objects.
+async fn happen_to_fleet(side: &Side, event: &Event) -> String {
+    let store = |place: usize| &side.processes[place].store;
+    match event.clone() {
+        Event::Requeue(place, run) => told(store(place).requeue(run).await.expect("answered")),
+        Event::Reap(place) => {
+            let mut reaped = store(place).reap().await.expect("answered");
+            reaped.quarantined.sort();
+            told((reaped.runs, reaped.quarantined))
+        }
+        Event::Put(place, put) => told(store(place).put_object(put).await.expect("answered")),
+        Event::Objects(place, kind, after, limit) => {
+            told(store(place).objects(kind, after, limit).await.expect("read"))
+        }
+        Event::Leave(place) => told(store(place).leave(side.processes[place].worker.clone()).await.is_ok()),
+        Event::Fence(place) => told(store(place).fence("fenced".into()).await.expect("fenced")),
+        other => panic!("{other:?} concerns runs"),
+    }
+}
+
+/// A whole list, page by page.
+async fn listed(side: &Side, place: usize, query: Query) -> String {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = side.processes[place].store.list(Query { cursor, ..query.clone() }).await.expect("listed");
+        all.extend(page.heads.into_iter().map(|head| side.plain(head)));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    told(all)
 }
 
 /// Tells one store what happens; the answer is free of names that differ between stores.
@@ -353,38 +401,17 @@ async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> St
             told(answer)
         }
         Event::Due(place, within) => told(side.processes[place].store.next_due(within).await.expect("read")),
-        Event::List(place, query) => {
-            let mut all = Vec::new();
-            let mut cursor = None;
-            loop {
-                let page = side.processes[place].store.list(Query { cursor, ..query.clone() }).await.expect("listed");
-                all.extend(page.heads.into_iter().map(|head| side.plain(head)));
-                cursor = page.next;
-                if cursor.is_none() {
-                    break;
-                }
-            }
-            told(all)
-        }
+        Event::List(place, query) => listed(side, place, query).await,
         Event::Prune(place, retention) => {
             let pruned = side.processes[place].store.prune(retention).await.expect("pruned");
             told((pruned.runs, pruned.records, pruned.blobs))
         }
-        Event::Requeue(place, run) => told(side.processes[place].store.requeue(run).await.expect("answered")),
-        Event::Reap(place) => {
-            let mut reaped = side.processes[place].store.reap().await.expect("answered");
-            reaped.quarantined.sort();
-            told((reaped.runs, reaped.quarantined))
-        }
-        Event::Put(place, put) => told(side.processes[place].store.put_object(put).await.expect("answered")),
-        Event::Objects(place, kind, after, limit) => {
-            told(side.processes[place].store.objects(kind, after, limit).await.expect("read"))
-        }
-        Event::Leave(place) => {
-            let process = &side.processes[place];
-            told(process.store.leave(process.worker.clone()).await.is_ok())
-        }
-        Event::Fence(place) => told(side.processes[place].store.fence("fenced".into()).await.expect("fenced")),
+        Event::Requeue(..)
+        | Event::Reap(_)
+        | Event::Put(..)
+        | Event::Objects(..)
+        | Event::Leave(_)
+        | Event::Fence(_) => happen_to_fleet(side, event).await,
         Event::Die(place) => {
             let process = reopened.expect("a process to go on with");
             side.workers.push(process.worker.clone());
