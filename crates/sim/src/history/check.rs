@@ -153,35 +153,53 @@ fn fenced(history: &History, found: &mut Vec<Violation>) {
     for (record, lease) in grants(history) {
         given.entry(&lease.run).or_default().push((record.end, lease.epoch));
     }
-    let ends = ends(history);
-    let mut written: BTreeMap<&RunId, BTreeMap<u64, u64>> = BTreeMap::new();
-    for commit in commits(history).filter(|commit| is_in_journal(&ends, commit)) {
-        // It was not there when someone read an earlier version.
-        let written_after = reads_of(history, commit.run)
-            .filter(|(_, version)| *version < commit.version)
-            .map(|(at, _)| at)
-            .fold(commit.record.start, u64::max);
-        let newer = given.get(commit.run).into_iter().flatten();
-        let newer = newer.filter(|(at, epoch)| *at < written_after && *epoch > commit.epoch).max();
-        if let Some((at, epoch)) = newer {
-            let message = format!(
-                "version {} was written with epoch {} after {written_after} ms, and epoch {epoch} was given at {at} ms",
-                commit.version, commit.epoch
-            );
-            found.push(Violation::of("fence", commit.run, message));
+    let mut before: BTreeMap<&RunId, u64> = BTreeMap::new();
+    for ((run, version), writers) in writers(history) {
+        let mut late = writers.iter().map(|commit| overtaken(history, &given, commit));
+        if let Some(message) = late.next().flatten().filter(|_| late.all(|other| other.is_some())) {
+            found.push(Violation::of("fence", run, format!("version {version} was written with {message}")));
         }
-        written.entry(commit.run).or_default().insert(commit.version, commit.epoch);
-    }
-    for (run, versions) in written {
-        let mut before = 0;
-        for (version, epoch) in versions {
-            if epoch < before {
+        // Where two may have written it, neither says anything about the order.
+        let epoch = writers[0].epoch;
+        if writers.iter().all(|commit| commit.epoch == epoch) {
+            let before = before.entry(run).or_default();
+            if epoch < *before {
                 let message = format!("version {version} has epoch {epoch} after one with epoch {before}");
                 found.push(Violation::of("fence", run, message));
             }
-            before = before.max(epoch);
+            *before = epoch.max(*before);
         }
     }
+}
+
+/// Who may have written each row of the journals: whoever was told so, else everyone who tried and was not refused. Two
+/// workers may have come to the same row.
+fn writers(history: &History) -> BTreeMap<(&RunId, u64), Vec<Written<'_>>> {
+    let ends = ends(history);
+    let mut writers: BTreeMap<(&RunId, u64), Vec<Written<'_>>> = BTreeMap::new();
+    for commit in commits(history).filter(|commit| commit.record.result != Result::Fail) {
+        if is_in_journal(&ends, &commit) {
+            writers.entry((commit.run, commit.version)).or_default().push(commit);
+        }
+    }
+    for writers in writers.values_mut() {
+        if writers.iter().any(|commit| commit.record.result == Result::Ok) {
+            writers.retain(|commit| commit.record.result == Result::Ok);
+        }
+    }
+    writers
+}
+
+/// What shows that a newer lease had been given when a commit was written.
+fn overtaken(history: &History, given: &BTreeMap<&RunId, Vec<(u64, u64)>>, commit: &Written<'_>) -> Option<String> {
+    // It was not there when someone read an earlier version.
+    let after = reads_of(history, commit.run)
+        .filter(|(_, version)| *version < commit.version)
+        .map(|(at, _)| at)
+        .fold(commit.record.start, u64::max);
+    let newer = given.get(commit.run).into_iter().flatten();
+    let (at, epoch) = newer.filter(|(at, epoch)| *at < after && *epoch > commit.epoch).max()?;
+    Some(format!("epoch {} after {after} ms, and epoch {epoch} was given at {at} ms", commit.epoch))
 }
 
 /// When a run was looked at, and the version that was seen.
