@@ -3,6 +3,8 @@
 //! One step is one INSERT of 200 bytes and one UPDATE of a row. Submitters wait for their own step; one writer takes
 //! whatever waits into one transaction, synced before it answers.
 
+mod postgres;
+
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 use tokio::sync::oneshot;
 use windlass_ports::store::StoreError;
+
+pub use postgres::measure_postgres;
 
 use crate::sqlite::{Options, connect_plain};
 

@@ -83,6 +83,12 @@ pub struct SchemaStatus {
     pub known: u32,
 }
 
+/// A connection to a database that nothing else uses, as the driver makes it.
+pub(crate) async fn connect_plain(url: &str) -> Result<tokio_postgres::Client, StoreError> {
+    let link = Connector::new(Address::parse(url)?)?.link(connect::Purpose::Any).await?;
+    Ok(link.client)
+}
+
 impl PostgresStore {
     /// Opens the database of a URL, and brings its schema up to date. Parameters of the URL beside those of the driver:
     /// `sslmode` (`disable`, `prefer`, `require`, `verify-full`), `sslrootcert`, `lease_ms`, `poll_ms`, `readers`,

@@ -51,6 +51,15 @@ impl Database {
         sql::run(&self.url(), statements)
     }
 
+    /// Runs statements as the owner of everything, in another database of the same server: for changes that this one
+    /// refuses.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn execute_outside(&self, statements: &str) -> Result<Rows, SqlError> {
+        sql::run(&self.address.url("postgres"), statements)
+    }
+
     /// The first column of the first row of what a statement gives; empty when there is none.
     ///
     /// # Panics

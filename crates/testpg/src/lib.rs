@@ -3,6 +3,7 @@
 //! Owns starting, sharing, breaking and stopping servers, and cutting connections. Knows nothing of the product. A
 //! server that cannot be started fails the test that asked for it: nothing is skipped.
 
+mod bouncer;
 mod database;
 mod host;
 mod keeper;
@@ -11,6 +12,7 @@ mod server;
 mod shared;
 mod sql;
 
+pub use bouncer::Bouncer;
 pub use database::Database;
 pub use proxy::{Cut, Proxy};
 pub use server::{Options, Server, Stop};

@@ -10,9 +10,9 @@ use crate::must;
 /// Where the next matching connection is cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// A message from the client that holds these bytes does not reach the server.
+    /// These bytes from the client do not reach the server, and nothing after them; what came before them does.
     Before(Vec<u8>),
-    /// A message from the client that holds these bytes reaches the server, is carried out, and its answer is lost.
+    /// What holds these bytes reaches the server and is carried out, and its answer is lost.
     After(Vec<u8>),
 }
 
@@ -130,15 +130,17 @@ fn questions(mut client: TcpStream, mut server: TcpStream, state: &State, muted:
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(size @ 1..) = client.read(&mut bytes) {
         let said = &bytes[..size];
-        let holds = |what: &[u8]| said.windows(what.len()).any(|window| window == what);
+        let holds = |what: &[u8]| said.windows(what.len()).position(|window| window == what);
         let mut cut = state.cut.lock().unwrap_or_else(PoisonError::into_inner);
         match &*cut {
-            Some(Cut::Before(what)) if holds(what) => {
+            Some(Cut::Before(what)) if let Some(place) = holds(what) => {
                 *cut = None;
                 state.cuts.fetch_add(1, Ordering::AcqRel);
+                // The connection ends anyway.
+                let _sent = server.write_all(&bytes[..place]);
                 break;
             }
-            Some(Cut::After(what)) if holds(what) => {
+            Some(Cut::After(what)) if holds(what).is_some() => {
                 *cut = None;
                 state.cuts.fetch_add(1, Ordering::AcqRel);
                 muted.store(true, Ordering::Release);

@@ -3,6 +3,8 @@
 mod child;
 mod conformance;
 mod postgres;
+mod postgres_doors;
+mod postgres_faults;
 mod power;
 mod processes;
 mod sqlite;
