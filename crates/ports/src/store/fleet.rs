@@ -1,0 +1,177 @@
+//! The fleet's part of the port: workers, who gets which run next, and the small objects beside the runs.
+//!
+//! Plain data. What a store does with it is said at the methods of [`Store`](super::Store).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use windlass_core::ids::{Name, RunId};
+use windlass_core::time::Timestamp;
+
+use super::{Priority, WorkerId};
+
+/// What a process says about itself when it becomes a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// The host's name.
+    pub host: String,
+    /// The process id there.
+    pub pid: u32,
+    /// The build.
+    pub build: String,
+    /// The pools it works for; every pool when empty.
+    pub pools: Vec<Name>,
+    /// Runs it decides on at the same time.
+    pub claim_slots: u32,
+    /// Calls it has out at the same time.
+    pub call_slots: u32,
+}
+
+/// What a worker does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Runs it holds.
+    pub held: u32,
+    /// Calls that are out.
+    pub calls: u32,
+    /// It claims no more.
+    pub draining: bool,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// The store's time.
+    pub now: Timestamp,
+    /// Whether the worker still counts as alive. When it does not, all its leases are void and it has to join again.
+    pub is_alive: bool,
+    /// How soon the next heartbeat is wanted, in milliseconds.
+    pub again_ms: u64,
+}
+
+/// A worker as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkerRow {
+    /// Its id.
+    pub id: WorkerId,
+    /// What it said when it joined.
+    pub registration: Registration,
+    /// What it did at its last heartbeat.
+    pub load: Load,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// Whether it counts as alive.
+    pub is_alive: bool,
+    /// Runs that it holds.
+    pub runs: u64,
+}
+
+/// What was taken from workers that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reaped {
+    /// The workers.
+    pub workers: Vec<WorkerId>,
+    /// Runs that are in the queue again.
+    pub runs: u64,
+    /// Runs that are quarantined.
+    pub quarantined: Vec<RunId>,
+}
+
+/// The pool of runs that ask for none.
+pub const POOL_DEFAULT: &str = "default";
+
+/// Stands for whoever may have held a run before a fence. No worker has this id, so nothing is known of what it sent.
+pub const FENCED: &str = "fenced";
+
+/// Losses of a worker in a row, with no decision in between, after which a run is quarantined.
+pub const STRIKES_MAX: u32 = 3;
+
+/// Why a run is quarantined after [`STRIKES_MAX`] losses, the last of which was that of `worker`.
+#[must_use]
+pub fn lost_too_often(worker: &str) -> Name {
+    format!("its worker was lost {STRIKES_MAX} times in a row with no decision in between, last `{worker}`").into()
+}
+
+/// How a run waits for a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queueing {
+    /// The pool whose workers take it: that of its parent when none is named, [`POOL_DEFAULT`] without a parent.
+    pub pool: Option<Name>,
+    /// Its class: that of its parent when none is named.
+    pub priority: Option<Priority>,
+    /// It is not claimed before, unless something comes into its inbox.
+    pub not_before: Option<Timestamp>,
+    /// Words to find it by: those of its parent as well.
+    pub tags: BTreeMap<Name, Name>,
+    /// It is refused when this many runs of its tenant are in the queue already, those that are not to be claimed yet
+    /// not counted. Children, which are created with the commit of their parent, are never refused.
+    pub queued_max: Option<u32>,
+}
+
+/// The exclusive right to decide for a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The run.
+    pub run: RunId,
+    /// Grows with every claim; a write with an older one changes nothing.
+    pub epoch: u64,
+    /// The dead process whose calls have to be dealt with: the one that held the run when it was last decided on, when
+    /// it did not let go. Stays until the next commit, whoever takes the run in between.
+    pub taken_from: Option<WorkerId>,
+    /// How often in a row its worker was lost with no decision in between. A run that has lost two is to be driven
+    /// alone; with [`STRIKES_MAX`] it is quarantined and nobody gets it.
+    pub strikes: u32,
+}
+
+/// Which runs a worker wants.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Who claims.
+    pub worker: WorkerId,
+    /// How many at most.
+    pub limit: usize,
+    /// Only this caller's run and everything below it, first come, first served. Whoever drives one tree drives it
+    /// whole: neither pools nor classes nor the bound of its tenant are looked at.
+    pub within: Option<RunId>,
+    /// Runs whose time has come by now are claimable.
+    pub now: Timestamp,
+    /// Only runs of these pools; of every pool when empty.
+    pub pools: Vec<Name>,
+    /// No run of a tenant of which workers hold this many already. Runs of a tenant may be held beyond it for a moment
+    /// when several workers claim at once.
+    pub tenant_held_max: Option<u32>,
+    /// The lowest class first, so that it is not forgotten.
+    pub lowest_first: bool,
+}
+
+impl Claim {
+    /// Any run of the store, in the ordinary order.
+    #[must_use]
+    pub fn any(worker: WorkerId, limit: usize, now: Timestamp) -> Self {
+        Self { worker, limit, within: None, now, pools: Vec::new(), tenant_held_max: None, lowest_first: false }
+    }
+}
+
+/// Something small that is kept beside the runs and changed by whoever read it last: a schedule, a run key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its key, unique for its kind.
+    pub key: Name,
+    /// Grows with every change; 1 at first.
+    pub revision: u64,
+    /// What it is.
+    pub bytes: Vec<u8>,
+}
+
+/// A change of an [`Object`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// What it is for, such as `schedule`.
+    pub kind: Name,
+    /// Its key.
+    pub key: Name,
+    /// The revision that it replaces; 0 when there must be none.
+    pub expected: u64,
+    /// The new bytes; none removes it.
+    pub bytes: Option<Vec<u8>>,
+}
