@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::audit;
 use crate::budget::{Amounts, Ledger, Meter};
 use crate::effect::{Call, ChildStart, OpenCall, Outcome};
+use crate::failure::Code;
 use crate::ids::{EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::journal::Entry;
@@ -247,6 +248,7 @@ fn attempt_failed(
     let call = run.calls.get_mut(&effect)?;
     let reserved = std::mem::take(&mut call.reserved);
     call.backoff = backoff;
+    call.losses += u32::from(code == Code::RunAttemptLost.as_str());
     let call = call.clone();
     run.ledger.settle(&reserved, used, estimated);
     Some(row(run, effect, &call, "failed", Some(code.into())))

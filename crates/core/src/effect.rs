@@ -158,6 +158,13 @@ pub struct OpenCall {
     /// In doubt: waiting for [`Call::Verify`] or for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
+    /// Attempts that were lost with the process that made them.
+    #[serde(default, skip_serializing_if = "none_lost")]
+    pub losses: u32,
+}
+
+fn none_lost(losses: &u32) -> bool {
+    *losses == 0
 }
 
 impl OpenCall {

@@ -26,6 +26,8 @@ pub const SAMPLES_MAX: u32 = 100;
 pub const TURNS_DEFAULT: u64 = 200;
 /// Tool calls that one model reply may ask for. The rest is answered with an error.
 pub const CALLS_PER_TURN_MAX: usize = 128;
+/// Attempts at one call that may be lost with the process that made them; then the call fails.
+pub const LOSSES_MAX: u32 = 10;
 /// Synchronous moves of one decision; more means that a machine spins without asking for anything.
 pub const MOVES_PER_DECISION_MAX: u32 = 512;
 /// Output tokens reserved for a model call whose profile names no maximum, and asked for where a ceiling needs a bound.

@@ -105,6 +105,7 @@ pub(crate) mod tests {
             at: Timestamp(1),
             backoff: None,
             doubt: None,
+            losses: 0,
         }
     }
 

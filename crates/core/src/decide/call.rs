@@ -7,6 +7,7 @@ use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Spent, Tim
 use crate::failure::{Code, Failure, Retry};
 use crate::ids::{Digest, EffectId};
 use crate::journal::Entry;
+use crate::limits::LOSSES_MAX;
 use crate::machine::{Agent, Execution};
 use crate::request;
 use crate::retry::pause_ms;
@@ -60,6 +61,7 @@ impl Turn<'_> {
             at: self.facts.now,
             backoff: None,
             doubt: None,
+            losses: 0,
         };
         open.arguments = request::digest(self.machine, self.run, effect, &open.call);
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
@@ -169,6 +171,11 @@ impl Turn<'_> {
         let used = if is_model { open.reserved } else { Amounts::ZERO };
         let failure = Failure::new(Code::RunAttemptLost, "the process that made this attempt ended before its result");
         let attempt = open.attempt;
+        if open.losses + 1 >= LOSSES_MAX {
+            // The call may be what ends its processes: the next one is spared.
+            let outcome = Outcome::Failed(failure);
+            return self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: is_model });
+        }
         self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: is_model, backoff: None });
         self.attempt_again(effect);
     }

@@ -12,8 +12,8 @@ use super::world::World;
 
 /// Kills that must land while an effect is in flight.
 const LANDED_MIN: u64 = 100;
-/// Kills at most in one run, so that every run also ends.
-const KILLS_PER_RUN: u32 = 12;
+/// Kills at most in one run, so that every run also ends, and that no call is lost so often that it fails.
+const KILLS_PER_RUN: u32 = windlass_core::limits::LOSSES_MAX - 1;
 /// How long every answer of the world takes, in milliseconds.
 const DELAY_MS: u64 = 25;
 /// The longest that a worker lives before it is killed, in milliseconds: at first, and at most. It grows with every kill
