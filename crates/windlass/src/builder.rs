@@ -157,7 +157,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Where runs are stored: `sqlite:PATH`, or `memory:` for nothing that lasts. Default: `memory:`.
+    /// Where runs are stored: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for nothing that lasts. Default:
+    /// `memory:`.
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
         self.store = url.into();

@@ -158,7 +158,7 @@ impl WireError {
     }
 }
 
-/// Opens a store: `sqlite:PATH`, or `memory:` for one that lasts as long as the process.
+/// Opens a store: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for one that lasts as long as the process.
 ///
 /// # Errors
 /// An address of another form, or a store that cannot be opened.
