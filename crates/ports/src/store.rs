@@ -427,7 +427,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Puts the runs of workers that are gone into the queue again, and quarantines those that were lost
-    /// [`STRIKES_MAX`] times in a row. Safe to be done by everyone at any time.
+    /// [`STRIKES_MAX`] times in a row, the last time alone. Safe to be done by everyone at any time.
     fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>>;
 
     /// Workers, alive ones first.
@@ -443,7 +443,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn create(&self, run: NewRun) -> BoxFuture<'_, Result<Created, StoreError>>;
 
     /// Takes runs that are in the queue. Classes in order, and within a class from each tenant that waits in turn, so
-    /// that one with many runs does not hold up the others; runs of one tenant and class first come, first served.
+    /// that one with many runs does not hold up the others; runs of one tenant and class first come, first served. Of
+    /// runs that are suspect only the first is taken, and nothing with it.
     ///
     /// Runs whose time has come are put into the queue first, and those whose owner is known to be dead at its front,
     /// whoever may take them then: this is [`Store::reap`] too.

@@ -162,6 +162,7 @@ macro_rules! store_cases {
             workers::a_worker_believed_gone_can_do_nothing_more
             quarantine::losses_are_counted_until_the_next_decision
             quarantine::a_run_that_loses_worker_after_worker_is_quarantined
+            quarantine::runs_that_lose_workers_in_company_are_driven_alone_first
             quarantine::reaping_quarantines_too
             quarantine::what_comes_for_a_quarantined_run_is_kept
             quarantine::a_quarantine_ends_by_requeueing

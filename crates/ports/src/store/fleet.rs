@@ -83,7 +83,8 @@ pub const POOL_DEFAULT: &str = "default";
 /// Stands for whoever may have held a run before a fence. No worker has this id, so nothing is known of what it sent.
 pub const FENCED: &str = "fenced";
 
-/// Losses of a worker in a row, with no decision in between, after which a run is quarantined.
+/// Losses of a worker in a row, with no decision in between, after which a run is quarantined. The last of them counts
+/// only when the worker held nothing else: whatever killed it in company may have been another run, or no run at all.
 pub const STRIKES_MAX: u32 = 3;
 
 /// Why a run is quarantined after [`STRIKES_MAX`] losses, the last of which was that of `worker`.
@@ -118,8 +119,9 @@ pub struct Lease {
     /// The dead process whose calls have to be dealt with: the one that held the run when it was last decided on, when
     /// it did not let go. Stays until the next commit, whoever takes the run in between.
     pub taken_from: Option<WorkerId>,
-    /// How often in a row its worker was lost with no decision in between. A run that has lost two is to be driven
-    /// alone; with [`STRIKES_MAX`] it is quarantined and nobody gets it.
+    /// How often in a row its worker was lost with no decision in between. A run that has lost two is suspect: a claim
+    /// takes it with nothing else, and it is to be driven alone; with [`STRIKES_MAX`] it is quarantined and nobody gets
+    /// it.
     pub strikes: u32,
 }
 

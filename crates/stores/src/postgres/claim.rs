@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use windlass_core::ids::RunId;
 use windlass_core::machine::Priority;
 use windlass_core::run::Status;
-use windlass_ports::store::{Claim, Keep, Lease, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Keep, Lease, STRIKES_MAX, StoreError, WorkerId};
 
 use super::connect::{Sql, Value};
 use super::flight::status_code;
@@ -16,6 +16,8 @@ use super::request::{count, int};
 use super::statements::now_us;
 use super::text::{shield, unshield};
 
+/// Losses of a worker from which on a run is suspect: a claim takes it with nothing else.
+const SUSPECT: i32 = STRIKES_MAX as i32 - 1;
 /// Tenants looked at in one class and pool.
 const TENANTS_MAX: i64 = 256;
 
@@ -71,36 +73,52 @@ static SURVEY: Sql = Sql {
 /// share.
 static DEAL: Sql = Sql {
     text: concat!(
-        "WITH free AS MATERIALIZED (SELECT i.share, q.id, q.tenant, q.priority, q.ready \
+        "WITH free AS MATERIALIZED (SELECT i.share, q.id, q.tenant, q.priority, q.ready, q.strikes \
            FROM unnest($2::smallint[], $3::text[], $4::text[], $5::bigint[]) AS i (priority, pool, tenant, share) \
-           CROSS JOIN LATERAL (SELECT r.id, r.tenant, r.priority, r.ready FROM runs r WHERE r.priority = i.priority \
-             AND r.pool = i.pool AND r.tenant = i.tenant AND r.ready IS NOT NULL ORDER BY r.ready LIMIT i.share \
+           CROSS JOIN LATERAL (SELECT r.id, r.tenant, r.priority, r.ready, r.strikes FROM runs r \
+             WHERE r.priority = i.priority AND r.pool = i.pool AND r.tenant = i.tenant AND r.ready IS NOT NULL ORDER BY r.ready LIMIT i.share \
              FOR NO KEY UPDATE SKIP LOCKED) q), \
-         dealt AS MATERIALIZED (SELECT id, tenant, priority, nth FROM (SELECT free.*, row_number() OVER \
+         dealt AS MATERIALIZED (SELECT id, tenant, priority, nth, strikes FROM (SELECT free.*, row_number() OVER \
            (PARTITION BY priority, tenant ORDER BY ready, id) AS nth FROM free) f WHERE nth <= share), \
+         suspect AS MATERIALIZED (SELECT d.id FROM dealt d JOIN unnest($6::smallint[], $7::text[], $8::bigint[]) \
+           WITH ORDINALITY AS o (priority, tenant, nth, place) USING (priority, tenant, nth) WHERE d.strikes >= $9 \
+           ORDER BY o.place LIMIT 1), \
          taken AS (",
         take!(),
-        " FROM dealt d WHERE r.id = d.id AND r.ready IS NOT NULL AND EXISTS \
+        " FROM dealt d WHERE r.id = d.id AND r.ready IS NOT NULL AND (NOT EXISTS (SELECT 1 FROM suspect) \
+           OR d.id = (SELECT id FROM suspect)) AND EXISTS \
            (SELECT 1 FROM workers w WHERE w.id = $1 AND w.alive)",
         lease!(),
         ") SELECT taken.id, taken.epoch, taken.lost, taken.strikes, d.priority, d.tenant, d.nth \
          FROM taken JOIN dealt d ON d.id = taken.id"
     ),
-    types: &[Type::TEXT, Type::INT2_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY],
+    types: &[
+        Type::TEXT,
+        Type::INT2_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT2_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT4,
+    ],
 };
 
 static CLAIM_TREE: Sql = Sql {
     text: concat!(
-        "WITH free AS MATERIALIZED (SELECT id, ready FROM runs WHERE root = $2 AND ready IS NOT NULL \
-         ORDER BY ready, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED), taken AS (",
+        "WITH free AS MATERIALIZED (SELECT id, ready, strikes FROM runs WHERE root = $2 AND ready IS NOT NULL \
+         ORDER BY ready, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED), \
+         suspect AS MATERIALIZED (SELECT id FROM free WHERE strikes >= $4 ORDER BY ready, id LIMIT 1), taken AS (",
         take!(),
-        " FROM free WHERE r.id = free.id AND r.ready IS NOT NULL AND EXISTS \
+        " FROM free WHERE r.id = free.id AND r.ready IS NOT NULL AND (NOT EXISTS (SELECT 1 FROM suspect) \
+         OR r.id = (SELECT id FROM suspect)) AND EXISTS \
          (SELECT 1 FROM workers w WHERE w.id = $1 AND w.alive)",
         lease!(),
         ") SELECT taken.id, taken.epoch, taken.lost, taken.strikes FROM taken JOIN free ON free.id = taken.id \
          ORDER BY free.ready, free.id"
     ),
-    types: &[Type::TEXT, Type::TEXT, Type::INT8],
+    types: &[Type::TEXT, Type::TEXT, Type::INT8, Type::INT4],
 };
 
 /// The word that a run's status reads as, as a number.
@@ -221,7 +239,8 @@ pub(super) async fn claim(pool: &Pool, claim: &Claim, turns: &mut Turns) -> Resu
     if let Some(root) = &claim.within {
         let values = || -> Vec<Value> {
             let root = shield(root.as_str()).into_owned();
-            vec![Box::new(shield(&claim.worker.0).into_owned()), Box::new(root), Box::new(int(claim.limit as u64))]
+            let limit = int(claim.limit as u64);
+            vec![Box::new(shield(&claim.worker.0).into_owned()), Box::new(root), Box::new(limit), Box::new(SUSPECT)]
         };
         let rows = pool.rows(&CLAIM_TREE, values).await?;
         return rows.iter().map(lease).collect::<Result<_, _>>().map_err(failed);
@@ -294,6 +313,10 @@ async fn take(
             Box::new(parts.iter().map(|(part, _)| part.pool.clone()).collect::<Vec<String>>()),
             Box::new(parts.iter().map(|(part, _)| part.tenant.clone()).collect::<Vec<String>>()),
             Box::new(parts.iter().map(|(_, share)| *share).collect::<Vec<i64>>()),
+            Box::new(order.iter().map(|(class, _, _)| *class).collect::<Vec<i16>>()),
+            Box::new(order.iter().map(|(_, tenant, _)| tenant.clone()).collect::<Vec<String>>()),
+            Box::new(order.iter().map(|(_, _, nth)| *nth as i64).collect::<Vec<i64>>()),
+            Box::new(SUSPECT),
         ]
     };
     let rows = pool.rows(&DEAL, values).await?;

@@ -75,14 +75,17 @@ static UPKEEP: Sql = Sql {
         " AS us), gone AS (UPDATE workers w SET alive = false FROM (SELECT id FROM workers, now WHERE alive \
            AND (until_us < now.us OR id = ANY($1::text[])) ORDER BY id FOR UPDATE OF workers SKIP LOCKED) g \
            WHERE w.id = g.id RETURNING w.id), \
-         lost AS MATERIALIZED (SELECT id, owner, row_number() OVER (ORDER BY id) AS nth FROM (SELECT r.id, r.owner \
-           FROM runs r WHERE r.owner IN (SELECT id FROM gone UNION SELECT id FROM workers WHERE NOT alive) \
+         lost AS MATERIALIZED (SELECT id, owner, row_number() OVER (ORDER BY id) AS nth, strikes + 1 >= $6 \
+             AND (SELECT count(*) FROM (SELECT 1 FROM runs h WHERE h.owner = l.owner AND h.status < 6 LIMIT 2) c) = 1 \
+             AS is_last FROM (SELECT r.id, r.owner, r.strikes FROM runs r \
+           WHERE r.owner IN (SELECT id FROM gone UNION SELECT id FROM workers WHERE NOT alive) \
            AND ($2::text IS NULL OR r.root = $2) ORDER BY r.id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED) l), \
          back AS (UPDATE runs r SET owner = NULL, \
            lost = CASE WHEN r.status < 6 THEN coalesce(r.lost, r.owner) ELSE r.lost END, \
-           strikes = CASE WHEN r.status < 6 THEN r.strikes + 1 ELSE r.strikes END, \
-           ready = CASE WHEN r.status < 6 AND r.strikes + 1 < $6 THEN $5 + now.us + lost.nth END, \
-           quarantine = CASE WHEN r.status < 6 AND r.strikes + 1 >= $6 THEN $7 || lost.owner || $8 END \
+           strikes = CASE WHEN r.status < 6 AND (lost.is_last OR r.strikes + 1 < $6) THEN r.strikes + 1 \
+             ELSE r.strikes END, \
+           ready = CASE WHEN r.status < 6 AND NOT lost.is_last THEN $5 + now.us + lost.nth END, \
+           quarantine = CASE WHEN r.status < 6 AND lost.is_last THEN $7 || lost.owner || $8 END \
            FROM lost, now WHERE r.id = lost.id AND r.owner = lost.owner \
            RETURNING r.id, lost.owner, r.ready IS NOT NULL AS ready, r.quarantine IS NOT NULL AS quarantined), \
          due AS MATERIALIZED (SELECT id, row_number() OVER (ORDER BY wake_at, id) AS nth FROM (SELECT id, wake_at \

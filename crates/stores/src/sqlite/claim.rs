@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Row, params};
 use windlass_core::ids::RunId;
 use windlass_core::run::Status;
-use windlass_ports::store::{Claim, Keep, Lease, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Keep, Lease, STRIKES_MAX, StoreError, WorkerId};
 
 use super::newborn::Newborn;
 use super::tx::{FINAL, Told, Trouble, Tx, count, int};
@@ -58,6 +58,14 @@ const OF_TENANT: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, 
 /// Held runs by tenant.
 const HELD: &str = "SELECT tenant, count(*) FROM runs WHERE owner IS NOT NULL GROUP BY tenant";
 
+/// The first that is suspect and nothing else, or all when none is.
+fn apart(mut free: Vec<Free>) -> Vec<Free> {
+    match free.iter().position(|run| run.strikes + 1 >= STRIKES_MAX) {
+        Some(at) => vec![free.swap_remove(at)],
+        None => free,
+    }
+}
+
 impl Free {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let id = RunId::stored(row.get_ref(1)?.as_str()?);
@@ -97,6 +105,7 @@ impl Tx<'_> {
             Some(root) => self.first(root, claim.limit)?,
             None => self.deal(claim)?,
         };
+        let free = apart(free);
         // Whoever claims takes what it woke; what it leaves is for others.
         self.told = if waked > free.len() { Told { here: true, elsewhere: true } } else { told };
         self.tally.claims += free.len() as u64;

@@ -48,19 +48,22 @@ impl Tx<'_> {
         // A run that was taken after its end, to be tried again, is over as before.
         let sql = format!("UPDATE runs SET owner = NULL WHERE {within} AND status >= ?3");
         let over = self.run(&sql, params![owner, tree, FINAL])?;
+        let held = "SELECT count(*) FROM (SELECT 1 FROM runs WHERE owner = ?1 LIMIT 2)";
+        let alone = self.row(held, [owner], |row| row.get::<_, i64>(0))? == Some(1);
         let sql = format!(
             "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), strikes = strikes + 1, quarantine = ?3 \
-             WHERE {within} AND strikes + 1 >= ?4 RETURNING id"
+             WHERE {within} AND ?5 AND strikes + 1 >= ?4 RETURNING id"
         );
         let reason = lost_too_often(&name.0);
-        let lost = self.rows(&sql, params![owner, tree, &*reason, STRIKES_MAX], |row| {
+        let lost = self.rows(&sql, params![owner, tree, &*reason, STRIKES_MAX, alone], |row| {
             row.get_ref(0)?.as_str().map(RunId::stored).map_err(Into::into)
         })?;
         let place = self.place() - FRONT;
         let sql = format!(
-            "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), strikes = strikes + 1, ready = ?3 WHERE {within}"
+            "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), strikes = min(strikes + 1, ?4), ready = ?3 \
+             WHERE {within}"
         );
-        let runs = self.run(&sql, params![owner, tree, place])?;
+        let runs = self.run(&sql, params![owner, tree, place, STRIKES_MAX - 1])?;
         if over + lost.len() + runs > 0 {
             reaped.workers.push(name.clone());
             reaped.runs += runs as u64;

@@ -64,6 +64,35 @@ pub(super) async fn a_run_that_loses_worker_after_worker_is_quarantined(harness:
     assert_eq!(one.store.reap().await.expect("answered").quarantined, [], "once");
 }
 
+pub(super) async fn runs_that_lose_workers_in_company_are_driven_alone_first(harness: Arc<dyn Harness>) {
+    let first = Process::open(&harness).await;
+    for name in ["a", "b"] {
+        first.store.create(run(name)).await.expect("created");
+    }
+    assert_eq!(first.claim_all(NOW.0).await.len(), 2);
+    drop(first);
+    for strikes in 1..STRIKES_MAX - 1 {
+        let next = Process::open(&harness).await;
+        let leases = next.claim_all(NOW.0).await;
+        assert_eq!(leases.iter().map(|lease| lease.strikes).collect::<Vec<_>>(), [strikes; 2]);
+    }
+    let company = Process::open(&harness).await;
+    for name in ["a", "b"] {
+        let lease = company.claim_one(NOW.0).await;
+        assert_eq!((&lease.run, lease.strikes), (&id(name), STRIKES_MAX - 1), "one at a time");
+    }
+    drop(company);
+    let alone = Process::open(&harness).await;
+    assert_eq!(alone.claim_one(NOW.0).await.run, id("a"), "which of them it was is not known");
+    drop(alone);
+    let last = Process::open(&harness).await;
+    let lease = last.claim_one(NOW.0).await;
+    assert_eq!((&lease.run, lease.strikes), (&id("b"), STRIKES_MAX - 1));
+    assert_eq!((head(&last, "a").await.status, head(&last, "a").await.strikes), (Status::Quarantined, STRIKES_MAX));
+    last.apply(commit(&lease, &last.worker, 0)).await;
+    assert_eq!(head(&last, "b").await.strikes, 0);
+}
+
 pub(super) async fn reaping_quarantines_too(harness: Arc<dyn Harness>) {
     let (one, _) = lose(&harness, "a", STRIKES_MAX).await;
     let reaped = one.store.reap().await.expect("answered");

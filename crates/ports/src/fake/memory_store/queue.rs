@@ -37,16 +37,37 @@ impl Data {
             Some(_) => self.first(claim),
             None => self.deal(claim),
         };
-        let leases: Vec<_> = found.into_iter().filter_map(|id| self.take(&id, &claim.worker)).collect();
+        let leases: Vec<_> = self.apart(found).into_iter().filter_map(|id| self.take(&id, &claim.worker)).collect();
         // Whoever claims takes what it woke; what it leaves is for others.
         self.woke |= waked > leases.len();
         (leases, reaped)
+    }
+
+    /// The first that is suspect and nothing else, or all when none is.
+    fn apart(&self, found: Vec<RunId>) -> Vec<RunId> {
+        let suspect = |id: &&RunId| self.runs.get(*id).is_some_and(|row| row.strikes + 1 >= STRIKES_MAX);
+        match found.iter().find(suspect) {
+            Some(id) => vec![id.clone()],
+            None => found,
+        }
+    }
+
+    /// How many unfinished runs each worker holds.
+    fn held(&self) -> BTreeMap<WorkerId, usize> {
+        let mut held = BTreeMap::new();
+        for row in self.runs.values().filter(|row| !row.is_over()) {
+            if let Some(owner) = &row.owner {
+                *held.entry(owner.clone()).or_default() += 1;
+            }
+        }
+        held
     }
 
     /// Puts runs of dead workers into the queue.
     pub(super) fn reap(&mut self, dead: &BTreeSet<WorkerId>, tree: Option<&RunId>) -> Reaped {
         let mut reaped = Reaped::default();
         let mut workers = BTreeSet::new();
+        let held = self.held();
         let ids: Vec<RunId> = self.runs.keys().cloned().collect();
         for id in ids {
             let place = Place { is_back: false, ..self.back() };
@@ -55,7 +76,10 @@ impl Data {
             let worker = row.owner.clone();
             row.take_back(place);
             if !row.is_over() {
-                row.strikes += 1;
+                let alone = worker.as_ref().and_then(|worker| held.get(worker)) == Some(&1);
+                if alone || row.strikes + 1 < STRIKES_MAX {
+                    row.strikes += 1;
+                }
                 if row.strikes < STRIKES_MAX {
                     reaped.runs += 1;
                 } else {
