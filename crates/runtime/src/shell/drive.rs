@@ -603,7 +603,7 @@ impl Work<'_> {
                 return Ok(None);
             }
         }
-        let ahead = Ahead { inputs: self.run.version == 0 || !self.ready.is_empty(), ..self.ahead(&[], leaving) };
+        let ahead = Ahead { inputs: self.is_unbegun() || !self.ready.is_empty(), ..self.ahead(&[], leaving) };
         let keep = match commit::keep(&self.run, ahead) {
             Ok(Keep::HandBack) => Keep::HandBack,
             Ok(Keep::Park { .. } | Keep::Hold | Keep::End) => Keep::Park { wake_at: self.timers.next(&self.run) },
