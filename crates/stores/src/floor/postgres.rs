@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::future::try_join4;
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
@@ -88,12 +88,12 @@ async fn batch(
     let states: Vec<&str> = steps.iter().map(|_| "state").collect();
     let rows: [&(dyn ToSql + Sync); 3] = [&runs, &versions, &records];
     let changes: [&(dyn ToSql + Sync); 2] = [&runs, &states];
-    let (begin, commit) = (client.batch_execute("BEGIN"), client.batch_execute("COMMIT"));
-    let flight: [std::pin::Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>; 4] = [
-        Box::pin(begin),
-        Box::pin(async { client.execute(insert, &rows).await.map(|_| ()) }),
-        Box::pin(async { client.execute(update, &changes).await.map(|_| ()) }),
-        Box::pin(commit),
-    ];
-    try_join_all(flight).await.map(|_| ())
+    // All are sent before the first is answered, in this order.
+    let flight = try_join4(
+        client.batch_execute("BEGIN"),
+        client.execute(insert, &rows),
+        client.execute(update, &changes),
+        client.batch_execute("COMMIT"),
+    );
+    flight.await.map(|_| ())
 }
