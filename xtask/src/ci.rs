@@ -40,7 +40,8 @@ const STEPS: &[Step] = &[
         run: |root| cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Step { name: "build", run: |root| cargo(root, &["build", "--workspace", "--all-targets"]) },
-    Step { name: "tests", run: tests },
+    Step { name: "tests", run: |root| tests(nextest(root, &[])) },
+    Step { name: "postgresql", run: |root| tests(on_postgresql(root)) },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
     Step { name: "docs", run: |root| plain(docs::check(root)) },
     Step { name: "examples", run: |root| plain(examples(root)) },
@@ -106,8 +107,19 @@ fn cargo(root: &Path, args: &[&str]) -> Ended {
 }
 
 /// Unit and integration tests of every crate.
-fn tests(root: &Path) -> Ended {
-    let command = process::cargo(root, &["nextest", "run", "--workspace", "--all-targets"]);
+fn nextest(root: &Path, more: &[&str]) -> Command {
+    process::cargo(root, &[&["nextest", "run", "--workspace", "--all-targets"], more].concat())
+}
+
+/// The tests that run on the store that the variable names: the crash proof and the tests of a fleet of processes.
+fn on_postgresql(root: &Path) -> Command {
+    let which = "(package(windlass) & test(/^proof::/)) | (package(windlass-cli) & test(/^fleet::/))";
+    let mut command = nextest(root, &["-E", which]);
+    command.env("WINDLASS_TEST_STORE", "postgres");
+    command
+}
+
+fn tests(command: Command) -> Ended {
     match process::run_watched(command) {
         Ok((lines, true)) => match lines.iter().rev().find_map(|line| nextest_count(line)) {
             Some(count) => Ended::Passed(count),

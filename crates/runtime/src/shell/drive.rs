@@ -6,6 +6,7 @@
 pub(super) use load::look;
 
 mod load;
+mod perform;
 mod rescue;
 
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use windlass_core::journal::Entry;
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_core::{Decision, Rejected, decide, plan};
-use windlass_ports::store::{Commit, Keep, Lease, StoreError, WorkerId};
+use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 
 use super::engine::{Core, EngineError, Warm};
 use super::execute::{Calls, Done};
@@ -405,60 +406,6 @@ impl Work<'_> {
             if self.run.start.parent.is_none() {
                 meter.count(Tally::of_ending(self.run.status()), ended);
             }
-        }
-    }
-
-    /// Wakes whoever a commit concerns.
-    fn spread(&self, commit: &Commit) {
-        let core = &self.claimed.core;
-        let elsewhere = commit.messages.iter().filter(|message| !core.nudge(&message.to)).count();
-        if elsewhere > 0 || !commit.children.is_empty() || commit.keep == Keep::HandBack {
-            core.wake(true);
-        }
-    }
-
-    fn perform(&mut self, effects: &[Effect], entries: &[Entry], leaving: bool) {
-        for effect in effects {
-            match effect {
-                // A run that is held begins nothing; what is open begins when the hold is lifted.
-                Effect::Call(effect) if !leaving && self.run.hold.is_none() => self.start(*effect),
-                Effect::Abandon(effect) => {
-                    let marked = self.calls.abandon(*effect);
-                    self.clear(marked.map(|attempt| (*effect, attempt)));
-                }
-                // Rows of the commit.
-                Effect::Call(_)
-                | Effect::Start(_)
-                | Effect::Tell { .. }
-                | Effect::OpenWait(_)
-                | Effect::CloseWait(_)
-                | Effect::SetTimer(_)
-                | Effect::CancelTimer(_) => {}
-            }
-        }
-        if !leaving && entries.iter().any(|entry| matches!(entry, Entry::HoldLifted)) {
-            self.start_unsent();
-        }
-    }
-
-    fn start(&mut self, effect: EffectId) {
-        if !self.calls.contains(effect) {
-            self.calls.start(&self.claimed.core, &self.claimed.member, &self.loaded.machine, &self.run, effect);
-        }
-    }
-
-    /// Starts every call that is open, not out, and of which nothing is known yet.
-    fn start_unsent(&mut self) {
-        let known = |effect: EffectId, input: &Input| match input {
-            Input::Settled { effect: of, .. } | Input::Lost { effect: of, .. } => *of == effect,
-            _ => false,
-        };
-        let effects: Vec<EffectId> = recover::unsent(&self.run)
-            .filter(|effect| !self.recovering.iter().any(|input| known(*effect, input)))
-            .filter(|effect| !self.ready.iter().any(|ready| known(*effect, &ready.input)))
-            .collect();
-        for effect in effects {
-            self.start(effect);
         }
     }
 

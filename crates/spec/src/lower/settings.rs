@@ -80,11 +80,7 @@ pub(crate) fn output_schema(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Op
 }
 
 /// Which workers take the machine's runs.
-pub(crate) fn placement(
-    settings: Option<&Arc<Node>>,
-    states: &IndexMap<Name, State>,
-    sink: &mut Sink,
-) -> Placement {
+pub(crate) fn placement(settings: Option<&Arc<Node>>, states: &IndexMap<Name, State>, sink: &mut Sink) -> Placement {
     let pool = settings.and_then(|s| s.get("pool")).and_then(|node| pool_name(node, sink));
     let mut pools = BTreeMap::new();
     let listed = settings.and_then(|s| s.get("pools")).and_then(|n| n.as_map()).unwrap_or_default();

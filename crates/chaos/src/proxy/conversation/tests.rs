@@ -1,3 +1,5 @@
+//! What a conversation makes of frames, without a network.
+
 use super::*;
 use crate::proxy::wire::Framer;
 
