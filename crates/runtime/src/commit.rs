@@ -112,7 +112,7 @@ pub fn draft(
         lease: under.lease.clone(),
         worker: under.worker.clone(),
         expected: run.version - 1,
-        head: head(program, run, keep),
+        head: head(program, run, keep, &record.entries),
         record: row,
         at: run.now,
         snapshot,
@@ -163,9 +163,12 @@ pub fn queueing(machine: &Machine) -> Queueing {
     Queueing { pool, priority: machine.placement.priority, ..Queueing::default() }
 }
 
-fn head(program: &Program, run: &Run, keep: Keep) -> HeadUpdate {
+fn head(program: &Program, run: &Run, keep: Keep, entries: &[Entry]) -> HeadUpdate {
     let used = run.used();
     let machine = program.machines.get(&run.start.machine);
+    let entered = || entries.iter().any(|entry| matches!(entry, Entry::StateEntered { .. }));
+    // Where no state has a pool of its own, the run stays in the one it was made in.
+    let moved = machine.filter(|machine| !machine.placement.pools.is_empty() && entered());
     HeadUpdate {
         status: status(run, keep),
         state: run.state.clone(),
@@ -173,7 +176,7 @@ fn head(program: &Program, run: &Run, keep: Keep) -> HeadUpdate {
         tokens: used.tokens,
         cost_micros: used.cost_micros,
         bundle: run.start.bundle,
-        pool: machine.and_then(|machine| machine.pool_of(run.state.as_deref())).cloned(),
+        pool: moved.and_then(|machine| machine.pool_of(run.state.as_deref())).cloned(),
     }
 }
 

@@ -245,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn every_number_is_described() {
+        let page = include_str!("../../../docs/metrics.md");
+        let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
+        let text = Metrics::new().render(&vitals(), Some(&stats), Timestamp(9_500));
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        for name in names {
+            assert!(page.contains(&format!("| `{name}` |")), "`{name}` is not in docs/metrics.md");
+        }
+    }
+
+    #[test]
     fn names_that_somebody_makes_up_do_not_grow_the_output() {
         let metrics = Metrics::new();
         let queue = (0..1_000).map(|n| depth(&format!("p{n}"), 1)).collect();

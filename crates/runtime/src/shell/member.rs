@@ -97,7 +97,10 @@ impl Core {
         self.clock.seen(beat.now);
         let member = Arc::new(Member::new(id, beat.again_ms));
         tracing::info!(worker = %member.id, "joined the store");
-        self.membership.set(Some(Arc::clone(&member)));
+        if let Some(before) = self.membership.set(Some(Arc::clone(&member))) {
+            // Nothing is held under it any more. Where the store has not noticed yet, others need not wait until it does.
+            let _noticed = store.leave(before.id.clone()).await;
+        }
         tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&member)));
         Ok(member)
     }

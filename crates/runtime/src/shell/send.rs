@@ -58,7 +58,9 @@ where
             Err(StoreError::Unavailable(_)) if waited_ms < core.parts.settings.store_patience_ms => {
                 let pause = backoff.next_ms();
                 waited_ms += pause;
-                tokio::time::sleep(Duration::from_millis(pause)).await;
+                // Processes that lost the same store at the same moment do not come back to it together.
+                let earlier = core.parts.clock.seed() % (pause / 4).max(1);
+                tokio::time::sleep(Duration::from_millis(pause - earlier)).await;
             }
             answer => return answer,
         }

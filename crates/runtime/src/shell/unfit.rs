@@ -1,12 +1,13 @@
 //! Runs that this process cannot drive because it lacks something they need: they are left for another worker, and
 //! looked at again ever more rarely.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use windlass_core::contract::OnUnknown;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::{HookKind, Machine, State};
+use windlass_core::time::Timestamp;
 use windlass_ports::tool::Catalog;
 
 /// The first pause before such a run is looked at again, in milliseconds.
@@ -16,10 +17,16 @@ const PAUSE_MS_MAX: u64 = 60_000;
 /// Runs that are kept in mind at most.
 const RUNS_MAX: usize = 10_000;
 
+/// By how much this process comes later than others to a run that it left, in milliseconds: more than others take to
+/// learn when the run is due.
+const LATER_MS: u64 = 2_500;
+
 #[derive(Debug, Default)]
 struct Known {
     pauses: HashMap<RunId, u64>,
     told: HashSet<Digest>,
+    /// When the runs that were left may be taken again.
+    wakes: BTreeSet<Timestamp>,
 }
 
 /// The runs that were left for others.
@@ -27,19 +34,30 @@ struct Known {
 pub(super) struct Unfit(Mutex<Known>);
 
 impl Unfit {
-    /// A run is left for others: for how long, in milliseconds, and whether this is the first of its bundle, so that a
-    /// person should be told.
-    pub(super) fn leave(&self, run: &RunId, bundle: Digest, seed: u64) -> (u64, bool) {
+    /// When this process looks at a run that is due then: later than others when it is one that it left for them.
+    pub(super) fn look_at(&self, due: Timestamp) -> Timestamp {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The earliest one that is due is what is asked about: what was due before has been taken.
+        known.wakes = known.wakes.split_off(&due);
+        if known.wakes.contains(&due) { due.plus_ms(LATER_MS) } else { due }
+    }
+
+    /// A run is left for others: until when, and whether this is the first of its bundle, so that a person should be
+    /// told.
+    pub(super) fn leave(&self, run: &RunId, bundle: Digest, now: Timestamp, seed: u64) -> (Timestamp, bool) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.pauses.len() >= RUNS_MAX {
             known.pauses.clear();
             known.told.clear();
+            known.wakes.clear();
         }
         let pause = known.pauses.entry(run.clone()).or_insert(PAUSE_MS_MIN);
         let ms = *pause;
         *pause = (ms * 2).min(PAUSE_MS_MAX);
         let first = known.told.insert(bundle);
-        (ms + seed % (ms / 2), first)
+        let wake_at = now.plus_ms(ms + seed % (ms / 2));
+        known.wakes.insert(wake_at);
+        (wake_at, first)
     }
 }
 
@@ -75,10 +93,21 @@ mod tests {
     fn a_run_is_looked_at_ever_more_rarely_and_told_of_once() {
         let unfit = Unfit::default();
         let run = RunId::stored("r");
-        let pauses: Vec<(u64, bool)> = (0..8).map(|_| unfit.leave(&run, Digest::ZERO, 0)).collect();
-        assert_eq!(pauses[..3], [(1_000, true), (2_000, false), (4_000, false)]);
-        assert_eq!(pauses[7], (60_000, false));
-        let (pause, first) = unfit.leave(&RunId::stored("other"), Digest::ZERO, 7_777);
-        assert!((1_000..1_500).contains(&pause) && !first);
+        let now = Timestamp(5);
+        let pauses: Vec<(Timestamp, bool)> = (0..8).map(|_| unfit.leave(&run, Digest::ZERO, now, 0)).collect();
+        let at = |ms: u64| now.plus_ms(ms);
+        assert_eq!(pauses[..3], [(at(1_000), true), (at(2_000), false), (at(4_000), false)]);
+        assert_eq!(pauses[7], (at(60_000), false));
+        let (wake_at, first) = unfit.leave(&RunId::stored("other"), Digest::ZERO, now, 7_777);
+        assert!((1_000..1_500).contains(&wake_at.since_ms(now)) && !first);
+    }
+
+    #[test]
+    fn whoever_left_a_run_comes_to_it_after_the_others() {
+        let unfit = Unfit::default();
+        let (left, _) = unfit.leave(&RunId::stored("r"), Digest::ZERO, Timestamp(5), 0);
+        assert_eq!(unfit.look_at(Timestamp(7)), Timestamp(7));
+        assert_eq!(unfit.look_at(left), left.plus_ms(LATER_MS));
+        assert_eq!(unfit.look_at(Timestamp(9_999)), Timestamp(9_999));
     }
 }

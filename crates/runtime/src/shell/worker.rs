@@ -289,7 +289,7 @@ impl Worker {
         if due <= now || self.resting.scope().ends() {
             return due;
         }
-        due.plus_ms(self.core.parts.clock.seed() % DUE_JITTER_MS)
+        self.core.unfit.look_at(due).plus_ms(self.core.parts.clock.seed() % DUE_JITTER_MS)
     }
 
     fn room(&self) -> Room {
@@ -373,7 +373,10 @@ impl Worker {
             self.suspects.ended();
         }
         match ended {
-            Ok((_, Parting::Parked(wake_at) | Parting::Unfit(wake_at), _)) => self.claims.parked(wake_at),
+            Ok((_, Parting::Parked(wake_at), _)) => self.claims.parked(wake_at),
+            Ok((_, Parting::Unfit(wake_at), _)) => {
+                self.claims.parked(wake_at.map(|at| self.core.unfit.look_at(at)));
+            }
             Ok((_, Parting::HandedBack, _)) => self.claims.hinted(),
             Ok((_, Parting::Ended | Parting::Lost, _)) => {}
             Ok((run, Parting::Stranded(error), _)) => {

@@ -224,6 +224,20 @@ impl Kit {
         self.machines.insert(name.into(), Arc::new(machine));
     }
 
+    /// Says which workers take the runs of a machine.
+    pub(crate) fn place(&mut self, name: &str, placement: Placement) {
+        let machine = self.machines.get_mut(name).expect("a machine");
+        Arc::make_mut(machine).placement = placement;
+    }
+
+    /// An engine of another process whose configuration lacks a tool.
+    pub(crate) fn without(&mut self, tool: &str) -> Engine {
+        let tool = self.tools.remove_entry(tool).expect("a tool");
+        let engine = self.another();
+        self.tools.insert(tool.0, tool.1);
+        engine
+    }
+
     pub(crate) fn program(&self) -> Arc<Program> {
         Arc::new(Program {
             bundle: Digest::ZERO,

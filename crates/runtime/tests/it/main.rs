@@ -6,6 +6,7 @@ mod interleaved;
 mod calls;
 mod children;
 mod faults;
+mod fleet;
 mod keys;
 mod points;
 mod schedules;

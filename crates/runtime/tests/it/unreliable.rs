@@ -27,6 +27,8 @@ pub(crate) enum Lose {
     Request,
     /// It arrives, and the answer does not.
     Answer,
+    /// It does not arrive, and nothing ever says so.
+    Word,
 }
 
 /// Wraps the store in memory.
@@ -38,6 +40,7 @@ pub(crate) struct Unreliable {
     plan: Mutex<VecDeque<Lose>>,
     deaf: AtomicUsize,
     away: AtomicBool,
+    lapsed: AtomicBool,
 }
 
 impl Unreliable {
@@ -49,12 +52,18 @@ impl Unreliable {
             plan: Mutex::default(),
             deaf: AtomicUsize::new(0),
             away: AtomicBool::new(false),
+            lapsed: AtomicBool::new(false),
         }
     }
 
     /// What happens to the commits to come.
     pub(crate) fn plan(&self, plan: &[Lose]) {
         *self.plan.lock().expect("lock") = plan.iter().copied().collect();
+    }
+
+    /// Whether everything that was planned has happened.
+    pub(crate) fn is_done(&self) -> bool {
+        self.plan.lock().expect("lock").is_empty()
     }
 
     /// How many requests after a lost commit are not answered either.
@@ -65,6 +74,11 @@ impl Unreliable {
     /// Nothing can be claimed from here on.
     pub(crate) fn go_away(&self) {
         self.away.store(true, Ordering::SeqCst);
+    }
+
+    /// No heartbeat arrives, and the leases of this process run out, or that ends.
+    pub(crate) fn lapse(&self, lapsed: bool) {
+        self.lapsed.store(lapsed, Ordering::SeqCst);
     }
 
     /// How often it was asked for anything.
@@ -95,11 +109,11 @@ impl Store for Unreliable {
     }
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
-        self.asked().beat(worker, load)
+        if self.lapsed.load(Ordering::SeqCst) { unavailable() } else { self.asked().beat(worker, load) }
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {
-        self.inner.is_current(worker)
+        !self.lapsed.load(Ordering::SeqCst) && self.inner.is_current(worker)
     }
 
     fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
@@ -167,6 +181,7 @@ impl Store for Unreliable {
         match lose {
             Lose::Nothing => self.asked().commit(commit),
             Lose::Request => unavailable(),
+            Lose::Word => Box::pin(std::future::pending()),
             Lose::Answer => Box::pin(async move {
                 self.asked().commit(commit).await?;
                 Err(StoreError::Unavailable("on purpose".into()))

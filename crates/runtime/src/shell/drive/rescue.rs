@@ -78,14 +78,15 @@ async fn leave(claimed: &Claimed, why: &str) -> Parting {
         Ok(stored) => stored.map_or(Digest::ZERO, |stored| stored.head.bundle),
         Err(error) => return Parting::Stranded(EngineError::Store(error)),
     };
-    let (pause, first) = core.unfit.leave(&lease.run, bundle, core.parts.clock.seed());
+    let clock = &core.parts.clock;
+    let (wake_at, first) = core.unfit.leave(&lease.run, bundle, clock.now(), clock.seed());
     if first {
         tracing::warn!(run_id = %lease.run, bundle = %bundle.short(), why, "runs of this bundle are left for other workers");
     } else {
-        tracing::debug!(run_id = %lease.run, why, pause, "a run is left for other workers");
+        tracing::debug!(run_id = %lease.run, why, "a run is left for other workers");
     }
     core.count(Tally::Unfit, 1);
-    let wake_at = Some(core.parts.clock.now().plus_ms(pause));
+    let wake_at = Some(wake_at);
     match release(claimed, Keep::Park { wake_at }).await {
         Ok(()) => Parting::Unfit(wake_at),
         Err(Fault::Store(error)) => Parting::Stranded(EngineError::Store(error)),
