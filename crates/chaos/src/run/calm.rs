@@ -27,6 +27,9 @@ pub(crate) struct Calm {
     pub(crate) effects: Option<BTreeMap<String, usize>>,
 }
 
+/// What one undisturbed run ended with, and how many effects its tree had.
+type Seen = (Option<Ending>, BTreeMap<String, usize>);
+
 /// Runs every input undisturbed.
 pub(super) async fn observe(stage: &Arc<Stage>) -> Result<Vec<Calm>, ChaosError> {
     let _care = spawned(load::care(Arc::clone(stage)));
@@ -40,7 +43,7 @@ pub(super) async fn observe(stage: &Arc<Stage>) -> Result<Vec<Calm>, ChaosError>
     for (_, run) in &runs {
         ended(stage, run).await?;
     }
-    let mut seen: Vec<Vec<(Option<Ending>, BTreeMap<String, usize>)>> = vec![Vec::new(); stage.cast.inputs.len()];
+    let mut seen: Vec<Vec<Seen>> = vec![Vec::new(); stage.cast.inputs.len()];
     let deeds = stage.fleet.effects().log();
     let ends = windlass_sim::history::collect(&*stage.store).await?;
     for (input, run) in &runs {
@@ -50,9 +53,9 @@ pub(super) async fn observe(stage: &Arc<Stage>) -> Result<Vec<Calm>, ChaosError>
     Ok(seen.iter().map(|runs| calm(runs)).collect())
 }
 
-fn calm(runs: &[(Option<Ending>, BTreeMap<String, usize>)]) -> Calm {
+fn calm(runs: &[Seen]) -> Calm {
     let Some((ending, effects)) = runs.first() else { return Calm { ending: None, effects: None } };
-    let is_same = |of: &dyn Fn(&(Option<Ending>, BTreeMap<String, usize>)) -> bool| runs.iter().all(of);
+    let is_same = |of: &dyn Fn(&Seen) -> bool| runs.iter().all(of);
     Calm {
         ending: ending.clone().filter(|_| is_same(&|run| run.0 == *ending)),
         effects: Some(effects.clone()).filter(|_| is_same(&|run| run.1 == *effects)),
