@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -210,6 +211,8 @@ impl Fleet {
         }
         let how = match member.end(PATIENCE).await {
             Some(status) if matches!(status.code(), Some(0 | INTERRUPTED | UNREACHABLE)) => return,
+            // It was told before it listened.
+            Some(status) if status.signal() == Some(Signal::SIGTERM as i32) => return,
             Some(status) => format!("ended with {status} when it was told to end"),
             None => "did not end when it was told to".to_owned(),
         };

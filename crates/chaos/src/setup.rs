@@ -178,7 +178,7 @@ impl Default for Options {
             every: Duration::from_secs(1),
             kinds: vec![Kind::Kill, Kind::Stop, Kind::Restart],
             lease: Duration::from_secs(2),
-            delay_ms: (20, 120),
+            delay_ms: (50, 250),
             drain_max: Duration::from_secs(120),
             landed_min: 50,
             completed_min: 90,

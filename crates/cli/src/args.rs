@@ -18,9 +18,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Preset, Span};
 
-pub(crate) use many::Many;
 pub(crate) use bench::{Bench, BenchLoad, BenchPark, BenchStart, BenchSteps};
 pub(crate) use chaos::{Chaos, ChaosRun};
+pub(crate) use many::Many;
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
     RunsSignal, RunsUnpause, RunsWatch,

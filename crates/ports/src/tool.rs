@@ -11,6 +11,37 @@ use windlass_core::value::Value;
 
 use crate::BoxFuture;
 
+/// Tells whether a call may still leave. A worker can lose its runs while a connection is being made: whoever sends looks
+/// once more right before the first byte.
+#[derive(Clone, Default)]
+pub struct Permit(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Permit {
+    /// One that holds as long as a function says so.
+    pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(holds)))
+    }
+
+    /// Whether the call may leave now. One that was never bound to anything always holds.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.0.as_ref().is_none_or(|holds| holds())
+    }
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Permit")
+    }
+}
+
+/// Two calls are the same call whatever they are bound to.
+impl PartialEq for Permit {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// One call of a tool or an action.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Invocation {
@@ -28,6 +59,8 @@ pub struct Invocation {
     pub timeout_ms: u64,
     /// Bytes of the answer.
     pub output_bytes_max: u64,
+    /// Whether it may still leave.
+    pub permit: Permit,
 }
 
 /// A tool or an action.
@@ -57,6 +90,8 @@ pub struct HookEvent {
     pub timeout_ms: u64,
     /// Bytes of the answer.
     pub output_bytes_max: u64,
+    /// Whether it may still leave.
+    pub permit: Permit,
 }
 
 /// A hook.

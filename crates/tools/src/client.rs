@@ -3,13 +3,18 @@
 //! Owns sending and reading. What a status means is decided here once for all callers; bodies are theirs.
 
 use std::error::Error as _;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
+use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use windlass_core::failure::{Failure, Retry};
+use windlass_ports::tool::Permit;
 
 use crate::answer;
 use crate::role::Caller;
@@ -61,6 +66,40 @@ pub(crate) struct Message {
     pub(crate) headers: HeaderMap,
     /// Body.
     pub(crate) body: Option<Vec<u8>>,
+    /// Whether it may still leave.
+    pub(crate) permit: Permit,
+}
+
+/// The permit of a call is gone: it did not leave.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this worker may no longer send it")]
+struct Withdrawn;
+
+/// A body that is given out only while its call may leave. It is asked for after the connection has been made, when
+/// nothing has been written to it yet.
+struct Guarded {
+    bytes: Option<Bytes>,
+    permit: Permit,
+}
+
+impl Body for Guarded {
+    type Data = Bytes;
+    type Error = Withdrawn;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        if self.bytes.is_some() && !self.permit.holds() {
+            return Poll::Ready(Some(Err(Withdrawn)));
+        }
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
 }
 
 /// A complete answer.
@@ -111,8 +150,12 @@ pub(crate) async fn exchange(
 async fn follow(client: &Client, mut message: Message, bytes_max: u64) -> Result<Answer, Trouble> {
     for _ in 0..=REDIRECTS_MAX {
         let mut request = client.request(message.method.clone(), message.url.clone()).headers(message.headers.clone());
+        if !message.permit.holds() {
+            return Err(Trouble::NotSent(Withdrawn.to_string()));
+        }
         if let Some(body) = &message.body {
-            request = request.body(body.clone());
+            let bytes = Some(Bytes::copy_from_slice(body)).filter(|bytes| !bytes.is_empty());
+            request = request.body(reqwest::Body::wrap(Guarded { bytes, permit: message.permit.clone() }));
         }
         let response = request.send().await.map_err(|error| sort(&error))?;
         match next(&message, &response)? {
@@ -169,11 +212,22 @@ async fn read(response: Response, bytes_max: u64) -> Result<Answer, Trouble> {
 }
 
 fn sort(error: &reqwest::Error) -> Trouble {
-    if error.is_connect() || error.is_builder() {
+    if error.is_connect() || error.is_builder() || is_withdrawn(error) {
         Trouble::NotSent(chain(error))
     } else {
         Trouble::Broken(chain(error))
     }
+}
+
+fn is_withdrawn(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        if next.is::<Withdrawn>() {
+            return true;
+        }
+        cause = next.source();
+    }
+    false
 }
 
 /// The causes of an error in one line, without the address, whose query may hold what nobody should read.

@@ -128,7 +128,7 @@ impl HttpTool {
                 Some(rest(arguments, &used).to_json().into_bytes())
             }
         };
-        Ok(Message { method: self.method.clone(), url, headers, body })
+        Ok(Message { method: self.method.clone(), url, headers, body, permit: invocation.permit.clone() })
     }
 
     fn query(&self, url: &mut Url, arguments: &Map, used: &BTreeSet<&str>) -> Result<(), Failure> {

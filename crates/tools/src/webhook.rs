@@ -103,6 +103,7 @@ pub(crate) async fn post(
         url,
         headers: with_key(headers, &event.idempotency_key),
         body: Some(event.body.to_json().into_bytes()),
+        permit: event.permit.clone(),
     };
     let answer = client::exchange(clients, caller, message, event.timeout_ms, event.output_bytes_max).await?;
     if !answer.status.is_success() {

@@ -41,10 +41,10 @@ fn short(kinds: &[Kind]) -> Options {
         seed: 7,
         runs: 150,
         duration: Duration::from_secs(10),
-        every: Duration::from_millis(500),
+        every: Duration::from_millis(600),
         kinds: kinds.to_vec(),
         lease: Duration::from_secs(1),
-        delay_ms: (20, 200),
+        delay_ms: (100, 400),
         ..Options::default()
     }
 }

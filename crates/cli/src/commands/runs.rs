@@ -7,6 +7,6 @@ mod watch;
 
 pub(crate) use list::{head, list, prune};
 pub(crate) use show::{journal, replayed, show};
-pub(crate) use steer::{cancel, fork, pause, requeue, retry, signal, unpause};
 pub(super) use steer::free_cancelled;
+pub(crate) use steer::{cancel, fork, pause, requeue, retry, signal, unpause};
 pub(crate) use watch::watch;

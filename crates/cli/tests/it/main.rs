@@ -3,8 +3,10 @@
 mod alerts;
 mod bad_input;
 mod bulk;
+mod fleet;
 mod help;
 mod kit;
+mod kit_on_postgresql;
 mod life;
 mod purity;
 mod restore;

@@ -1,6 +1,6 @@
 //! Executes the pages of `docs/operations` against the failures that they are about: a page that goes stale fails.
 
-mod book;
+pub(crate) mod book;
 mod scenes;
 
 use std::collections::BTreeSet;

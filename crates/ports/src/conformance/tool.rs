@@ -11,7 +11,7 @@ use windlass_core::ids::RunId;
 use windlass_core::value::Value;
 
 use crate::BoxFuture;
-use crate::tool::{Invocation, Tool};
+use crate::tool::{Invocation, Permit, Tool};
 
 /// What the other side of a tool under test does when it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,7 @@ fn invocation(attempt: u32, timeout_ms: u64) -> Invocation {
         attempt,
         timeout_ms,
         output_bytes_max: BYTES_MAX,
+        permit: Permit::default(),
     }
 }
 

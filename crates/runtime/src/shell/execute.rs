@@ -19,7 +19,7 @@ use windlass_core::machine::{HookKind, Machine};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
 use windlass_ports::BoxFuture;
-use windlass_ports::tool::{Hook, HookEvent, Invocation, Tool};
+use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
 use super::engine::Core;
 use super::member::Member;
@@ -179,6 +179,7 @@ fn job(core: &Core, machine: &Machine, run: &Run, effect: EffectId, open: &OpenC
                 attempt: open.attempt,
                 timeout_ms: open.timeout_ms,
                 output_bytes_max: open.output_bytes_max,
+                permit: Permit::default(),
             };
             Job::Tool(Arc::clone(tool), invocation)
         }
@@ -208,6 +209,7 @@ fn hook_job(
         idempotency_key: effect.key(run.id()),
         timeout_ms: open.timeout_ms,
         output_bytes_max: open.output_bytes_max,
+        permit: Permit::default(),
     };
     Job::Hook(Arc::clone(hook), event)
 }
@@ -263,6 +265,12 @@ impl Attempt {
         }
     }
 
+    /// Holds while the leases of this worker are surely its own.
+    fn permit(&self) -> Permit {
+        let (store, member) = (Arc::clone(&self.core.parts.store), Arc::clone(&self.member));
+        Permit::new(move || !member.lost.is_cancelled() && store.is_current(&member.id))
+    }
+
     async fn slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
         if let Ok(permit) = self.core.call_slots.try_acquire() {
             return Some(permit);
@@ -281,8 +289,14 @@ impl Attempt {
                 let outcome = result.outcome.map_or_else(Outcome::Failed, |reply| Outcome::Replied(Box::new(reply)));
                 (outcome, result.spent)
             }
-            Job::Tool(tool, invocation) => (returned(tool.call(invocation).await), known),
-            Job::Hook(hook, event) => (returned(hook.call(event).await), known),
+            Job::Tool(tool, invocation) => {
+                let invocation = Invocation { permit: self.permit(), ..invocation };
+                (returned(tool.call(invocation).await), known)
+            }
+            Job::Hook(hook, event) => {
+                let event = HookEvent { permit: self.permit(), ..event };
+                (returned(hook.call(event).await), known)
+            }
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
         }
     }

@@ -21,9 +21,9 @@ const BATCH_MAX: usize = 256;
 /// Bytes of payload in one transaction, about.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// So many requests are worth a second transaction beside one that is under way.
-const BESIDE_MIN: usize = 48;
+const BESIDE_MIN: usize = 128;
 /// A request that has waited for so long is, too.
-const BESIDE_AFTER: Duration = Duration::from_millis(5);
+const BESIDE_AFTER: Duration = Duration::from_millis(10);
 
 /// What the lanes did, for everyone to read.
 #[derive(Debug, Default)]

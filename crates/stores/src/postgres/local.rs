@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -46,10 +46,21 @@ impl Local {
     /// The workers of the database of this id, in a folder below `base`, or below the folder for temporary files: notes
     /// need not outlive the system, and those of another boot say nothing.
     pub(super) fn open(base: Option<&Path>, database: &str) -> Result<Self, StoreError> {
-        let base = base.map_or_else(|| std::env::temp_dir().join("windlass-workers"), Path::to_path_buf);
+        let own = fs::metadata("/proc/self").map(|meta| meta.uid()).ok();
+        let user = own.map_or_else(String::new, |uid| format!("-{uid}"));
+        let of_user = || std::env::temp_dir().join(format!("windlass-workers{user}"));
+        let base = base.map_or_else(of_user, Path::to_path_buf);
         let dir = base.join(database);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(|error| unavailable("make the folder", &dir, &error))?;
+        let meta = fs::metadata(&dir).map_err(|error| unavailable("read the folder", &dir, &error))?;
+        if own.is_some_and(|own| own != meta.uid()) || meta.mode() & 0o022 != 0 {
+            // Whoever else can write there could make a sent call look unsent.
+            let path = dir.display();
+            return Err(StoreError::Unavailable(format!(
+                "others can write to `{path}`, where sent calls are noted; name another folder with `marks` in the address"
+            )));
+        }
         let local = Self { dir, mine: Mutex::default(), settled: Mutex::default() };
         local.remove_old();
         Ok(local)

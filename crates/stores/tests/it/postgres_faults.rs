@@ -355,3 +355,65 @@ async fn a_worker_that_slept_through_its_lease_sends_nothing() {
     assert_eq!(beat.is_alive, store.is_current(&worker));
     assert!(beat.now.0 > 1_600_000_000_000, "the time is that of the database");
 }
+
+#[tokio::test]
+async fn a_clock_an_hour_off_changes_no_lease_and_no_timer() {
+    let server = Server::start(Options { faketime: Some("-1h".into()), ..Options::default() });
+    let database = server.database();
+    let marks = tempfile::tempdir().expect("a directory");
+    let store =
+        PostgresStore::open(&format!("{}?marks={}", database.url(), marks.path().display())).await.expect("opened");
+    let worker = ready(&store).await;
+    let beat = store.beat(worker.clone(), Load::default()).await.expect("answered");
+    let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a time").as_millis() as u64;
+    assert!((3_500_000..3_700_000).contains(&here.saturating_sub(beat.now.0)), "the database's time is an hour behind");
+    let lease = begin(&store, &worker, "a").await;
+    let mut step = commit(&lease, &worker, 0);
+    step.head.status = Status::Waiting;
+    step.keep = Keep::Park { wake_at: Some(Timestamp(beat.now.0 + 60_000)) };
+    store.commit(step).await.expect("parked");
+    assert!(
+        store.claim(Claim::any(worker.clone(), 9, beat.now)).await.expect("answered").is_empty(),
+        "it is not due there"
+    );
+    let due = Timestamp(beat.now.0 + 60_000);
+    assert_eq!(store.claim(Claim::any(worker.clone(), 9, due)).await.expect("answered").len(), 1);
+    assert!(store.reap().await.expect("answered").workers.is_empty(), "nobody's lease ran out");
+    assert!(store.is_current(&worker));
+}
+
+#[tokio::test]
+async fn a_copy_of_one_moment_is_restored_and_held_back() {
+    let fleet = Fleet::new();
+    let store = fleet.store().await;
+    let worker = ready(&store).await;
+    let (lease, _other) = (begin(&store, &worker, "a").await, begin(&store, &worker, "b").await);
+    for expected in 0..20 {
+        store.commit(commit(&lease, &worker, expected)).await.expect("committed");
+    }
+    let copy = fleet.marks.path().join("copy");
+    let busy = async {
+        for expected in 20..40 {
+            store.commit(commit(&lease, &worker, expected)).await.expect("committed");
+        }
+    };
+    let (copied, ()) = futures::future::join(store.backup(&copy), busy).await;
+    copied.expect("copied");
+    assert!(matches!(store.backup(&copy).await, Err(StoreError::Invalid(_))), "nothing is written over");
+    let other = Fleet::new();
+    let mut damaged = std::fs::read(&copy).expect("read");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let bad = fleet.marks.path().join("bad");
+    std::fs::write(&bad, damaged).expect("written");
+    assert!(windlass_stores::restore(&bad, &other.url(), false, |_| "restored".into()).await.is_err());
+    assert_eq!(other.database.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "0");
+    let restored = windlass_stores::restore(&copy, &other.url(), false, |_| "restored".into()).await.expect("restored");
+    assert_eq!(restored.quarantined, 2);
+    let copied = other.store().await;
+    let stored = copied.load(lease.run.clone()).await.expect("read").expect("it exists");
+    assert!(stored.records.len() as u64 == stored.head.version && stored.head.version >= 20, "all of one moment");
+    assert_eq!(stored.head.status, Status::Quarantined);
+    assert_eq!(copied.fsck().await.expect("checked"), []);
+    assert!(windlass_stores::restore(&copy, &other.url(), false, |_| "again".into()).await.is_err(), "it is not empty");
+}

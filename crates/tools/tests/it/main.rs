@@ -6,6 +6,7 @@ mod config;
 mod examples;
 mod function;
 mod http;
+mod pools;
 mod server;
 mod webhook;
 
@@ -59,5 +60,6 @@ fn call(arguments: &str) -> Invocation {
         attempt: 1,
         timeout_ms: 20_000,
         output_bytes_max: 100_000,
+        permit: Permit::default(),
     }
 }

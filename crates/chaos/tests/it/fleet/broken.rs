@@ -5,7 +5,8 @@ use std::sync::Arc;
 use windlass_chaos::layer::{Answer, Layer, Layered};
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Sent;
-use windlass_ports::store::{Commit, Committed, Store, StoreError, WorkerId};
+use windlass_core::journal::Record;
+use windlass_ports::store::{Commit, Committed, OpId, Store, StoreError, WorkerId};
 
 /// The promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +41,20 @@ impl Broken {
         Layered(Self { inner, breach })
     }
 
-    /// Writes a decision under whatever lease is the current one.
+    /// Writes a decision under whatever lease is the current one, after whatever was written last.
     async fn unfenced(&self, mut commit: Commit) -> Result<Committed, StoreError> {
         let answer = self.inner.commit(commit.clone()).await?;
-        if answer == Committed::Stale
-            && let Some(stored) = self.inner.load(commit.lease.run.clone()).await?
-        {
-            commit.lease.epoch = stored.head.epoch;
-            commit.worker = stored.head.owner.unwrap_or(commit.worker);
-            return self.inner.commit(commit).await;
-        }
-        Ok(answer)
+        let stored = self.inner.load(commit.lease.run.clone()).await?;
+        let (Committed::Stale, Some(stored)) = (answer, stored) else { return Ok(answer) };
+        let Ok(mut record) = Record::decode(&commit.record.bytes) else { return Ok(answer) };
+        commit.lease.epoch = stored.head.epoch;
+        commit.worker = stored.head.owner.unwrap_or(commit.worker);
+        commit.expected = stored.head.version;
+        record.version = stored.head.version + 1;
+        commit.record.version = record.version;
+        commit.record.bytes = record.encode();
+        commit.op = OpId(commit.op.0 ^ 1);
+        self.inner.commit(commit).await
     }
 }
 

@@ -30,9 +30,14 @@ pub(crate) struct Step {
 }
 
 impl Book {
-    /// Reads a page. Blocks marked `console` hold steps: `$ ` starts a command, the lines below it are what is seen.
+    /// Reads a page of operations.
     pub(crate) fn read(name: &str) -> Self {
-        let text = std::fs::read_to_string(folder().join(name)).expect("the page");
+        Self::of(name, &std::fs::read_to_string(folder().join(name)).expect("the page"))
+    }
+
+    /// Reads the text of a page. Blocks marked `console` hold steps: `$ ` starts a command, the lines below it are what
+    /// is seen.
+    pub(crate) fn of(name: &str, text: &str) -> Self {
         let mut sections = vec![Section { heading: String::new(), steps: Vec::new() }];
         let mut block = None;
         for (number, line) in text.lines().enumerate() {
