@@ -18,8 +18,10 @@ use super::text::{shield, unshield};
 
 /// Losses of a worker from which on a run is suspect: a claim takes it with nothing else.
 const SUSPECT: i32 = STRIKES_MAX as i32 - 1;
-/// Tenants looked at in one class and pool.
-const TENANTS_MAX: i64 = 256;
+/// Tenants looked at in one class and pool, at most.
+const TENANTS_MAX: usize = 256;
+/// Of those, tenants that may turn out to hold as much as they may.
+const TENANTS_SPARE: usize = 64;
 
 /// Columns of a lease, after a change of the row.
 macro_rules! lease {
@@ -260,10 +262,16 @@ pub(super) async fn claim(pool: &Pool, claim: &Claim, turns: &mut Turns) -> Resu
         if leases.len() >= claim.limit || !got_all {
             return Ok(leases);
         }
-        if waiting.iter().all(|part| part.runs < room) && waiting.len() < TENANTS_MAX as usize {
+        if waiting.iter().all(|part| part.runs < room) && waiting.len() < tenants_max(claim, room) {
             return Ok(leases);
         }
     }
+}
+
+/// How many tenants are looked at: each that waits gives one run at least, unless it holds as many as it may.
+fn tenants_max(claim: &Claim, room: usize) -> usize {
+    let spare = if claim.tenant_held_max.is_some() { TENANTS_SPARE } else { 0 };
+    room.saturating_add(spare).min(TENANTS_MAX)
 }
 
 async fn survey(pool: &Pool, claim: &Claim, room: usize, turns: &Turns) -> Result<Vec<Waiting>, StoreError> {
@@ -276,7 +284,7 @@ async fn survey(pool: &Pool, claim: &Claim, room: usize, turns: &Turns) -> Resul
             Box::new(turns.values().cloned().collect::<Vec<String>>()),
             Box::new(pools.clone()),
             Box::new(int(room as u64)),
-            Box::new(TENANTS_MAX),
+            Box::new(tenants_max(claim, room) as i64),
             Box::new(held_max),
         ]
     };
