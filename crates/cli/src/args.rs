@@ -61,7 +61,7 @@ pub(crate) struct Cli {
 /// Options that every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// Where runs are stored: `sqlite:PATH` or `memory:`
+    /// Where runs are stored: `sqlite:PATH`, `postgres://HOST/DATABASE` or `memory:`
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub store: Option<String>,
     /// The configuration file; without it `windlass.toml` here, else beside the machine

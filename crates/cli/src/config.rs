@@ -25,8 +25,8 @@ pub(crate) use quantity::{Bytes, Span};
 pub(crate) struct Config {
     /// The set of defaults: `dev-safe`, `staging` or `prod-safe`.
     pub preset: Preset,
-    /// Where runs are stored: `sqlite:PATH`, or `memory:` for nothing that lasts. A path is relative to the working
-    /// directory. Default: `sqlite:.windlass/windlass.db`.
+    /// Where runs are stored: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for nothing that lasts. A path is
+    /// relative to the working directory. Default: `sqlite:.windlass/windlass.db`.
     pub store: StoreUrl,
     /// A price book file, relative to this file. Default: the book that comes with this build.
     #[serde(skip_serializing_if = "Option::is_none")]
