@@ -132,6 +132,7 @@ async fn hook(script: &str, kind: HookKind) -> Result<Value, Failure> {
         idempotency_key: "run-1#7".into(),
         timeout_ms: 20_000,
         output_bytes_max: 10_000,
+        permit: Default::default(),
     })
     .await
 }

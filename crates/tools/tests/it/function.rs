@@ -16,6 +16,7 @@ fn event(kind: HookKind) -> HookEvent {
         idempotency_key: "run-1#7".into(),
         timeout_ms: 50,
         output_bytes_max: 100,
+        permit: Default::default(),
     }
 }
 

@@ -60,6 +60,6 @@ fn call(arguments: &str) -> Invocation {
         attempt: 1,
         timeout_ms: 20_000,
         output_bytes_max: 100_000,
-        permit: Permit::default(),
+        permit: Default::default(),
     }
 }

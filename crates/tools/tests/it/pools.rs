@@ -65,7 +65,7 @@ impl Pool {
             idempotency_key: key.to_owned(),
             timeout_ms: 1_000,
             output_bytes_max: 1_000_000,
-            permit: Permit::default(),
+            permit: Default::default(),
         };
         self.hook.call(event).await
     }
@@ -169,7 +169,7 @@ async fn a_hook_without_a_store_says_so() {
         idempotency_key: "k".into(),
         timeout_ms: 1_000,
         output_bytes_max: 1_000,
-        permit: Permit::default(),
+        permit: Default::default(),
     };
     assert!(hook.call(event).await.is_err());
 }

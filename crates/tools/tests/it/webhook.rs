@@ -22,6 +22,7 @@ fn event(kind: HookKind) -> HookEvent {
         idempotency_key: "run-1#7".into(),
         timeout_ms: 20_000,
         output_bytes_max: 10_000,
+        permit: Default::default(),
     }
 }
 
@@ -147,4 +148,24 @@ async fn a_document_may_address_a_webhook() {
     {
         assert_eq!(call(&bare, args.into()).await.unwrap_err().code, Code::SpecInvalid, "{args}");
     }
+}
+
+#[tokio::test]
+async fn a_call_whose_permit_is_gone_when_the_connection_is_there_does_not_leave() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let catalog = crate::catalog(&format!("[hooks.h]\ntype = \"webhook\"\nurl = \"{url}\"\n"));
+    let hook = catalog.hook("h").expect("the hook").clone();
+    // It holds when the call begins, and not any more once there is a connection.
+    let looks = std::sync::atomic::AtomicU64::new(0);
+    let permit =
+        windlass_ports::tool::Permit::new(move || looks.fetch_add(1, std::sync::atomic::Ordering::AcqRel) == 0);
+    let calling = tokio::spawn(async move { hook.call(HookEvent { permit, ..event(HookKind::Action) }).await });
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    let mut bytes = Vec::new();
+    // A reset is as good as an end.
+    let _over = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut bytes).await;
+    assert_eq!(String::from_utf8_lossy(&bytes), "", "not a byte of it");
+    let failure = calling.await.expect("no panic").expect_err("it did not leave");
+    assert_eq!(failure.retry, Retry::Backoff, "{failure}");
 }

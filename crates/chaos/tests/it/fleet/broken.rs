@@ -6,7 +6,7 @@ use windlass_chaos::layer::{Answer, Layer, Layered};
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Sent;
 use windlass_core::journal::Record;
-use windlass_ports::store::{Commit, Committed, OpId, Store, StoreError, WorkerId};
+use windlass_ports::store::{Commit, Committed, OpId, Registration, Store, StoreError, WorkerId};
 
 /// The promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +41,19 @@ impl Broken {
         Layered(Self { inner, breach })
     }
 
-    /// Writes a decision under whatever lease is the current one, after whatever was written last.
+    /// Writes a decision whoever holds the run, after whatever was written last.
     async fn unfenced(&self, mut commit: Commit) -> Result<Committed, StoreError> {
         let answer = self.inner.commit(commit.clone()).await?;
+        if answer != Committed::Stale {
+            return Ok(answer);
+        }
+        let thief = self.inner.join(Registration::default()).await?;
+        let Some(lease) = self.inner.take_over(commit.lease.run.clone(), thief.clone(), None).await? else {
+            return Ok(answer);
+        };
         let stored = self.inner.load(commit.lease.run.clone()).await?;
-        let (Committed::Stale, Some(stored)) = (answer, stored) else { return Ok(answer) };
-        let Ok(mut record) = Record::decode(&commit.record.bytes) else { return Ok(answer) };
-        commit.lease.epoch = stored.head.epoch;
-        commit.worker = stored.head.owner.unwrap_or(commit.worker);
+        let (Some(stored), Ok(mut record)) = (stored, Record::decode(&commit.record.bytes)) else { return Ok(answer) };
+        (commit.lease, commit.worker) = (lease, thief);
         commit.expected = stored.head.version;
         record.version = stored.head.version + 1;
         commit.record.version = record.version;
