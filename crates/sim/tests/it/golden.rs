@@ -60,8 +60,10 @@ fn samples_and_actions_are_sound() {
 #[test]
 fn a_month_passes() {
     let faults = "crash,duplicate,reorder,delay".parse().expect("known");
+    let begun = std::time::Instant::now();
     let simulation = simulation("month", Options { faults, meddles: false, ..Options::default() });
     assert!(simulation.usual_ms() >= 30 * 86_400_000);
+    tell(&format!("`month`: undisturbed in {:?}", begun.elapsed()));
     let begun = std::time::Instant::now();
     let outcome = simulation.play(1).expect("played");
     assert!(outcome.violations.is_empty(), "{}", account("month", &outcome));
