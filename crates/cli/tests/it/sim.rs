@@ -51,7 +51,8 @@ fn the_examples_are_clean() {
     for folder in folders {
         let (machine, input) = (folder.join("machine.yml"), format!("@{}", folder.join("input.json").display()));
         let machine = machine.to_str().expect("a path in Unicode");
-        let ran = place.windlass(&["sim", machine, "--seeds", "5", "--input", &input, "--json"]);
+        let config = folder.join("windlass.toml").display().to_string();
+        let ran = place.windlass(&["sim", machine, "--config", &config, "--seeds", "5", "--input", &input, "--json"]);
         assert_eq!(ran.code(), 0, "{machine}: {}", ran.shown());
     }
 }
