@@ -126,8 +126,13 @@ impl Served {
     }
 
     /// Told to stop, and waited for.
-    fn stop(mut self) -> ExitStatus {
+    fn stop(self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.ended()
+    }
+
+    /// Waited for. A second word would end it at once.
+    fn ended(mut self) -> ExitStatus {
         self.child.wait().expect("it ends")
     }
 
@@ -252,7 +257,7 @@ fn a_worker_that_is_told_to_stop_lets_its_calls_end_and_gives_its_runs_back() {
     worker.signal(Signal::SIGTERM);
     fleet.until_all("it is not ready", || (worker.get("/readyz").0 == 503).then_some(()));
     fleet.write("go", "");
-    assert_eq!(worker.stop().code(), Some(0));
+    assert_eq!(worker.ended().code(), Some(0));
     let shown = fleet.show("held");
     assert_eq!((&shown["status"], &shown["state"]), (&json!("queued"), &json!("again")), "{shown}");
     let resumed = fleet.run(&["resume", "held"]);
