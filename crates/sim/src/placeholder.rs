@@ -60,6 +60,7 @@ fn kind(schema: &Value) -> Option<&str> {
         Some("number") => Some("number"),
         Some("boolean") => Some("boolean"),
         Some("null") => Some("null"),
+        Some("string") => Some("string"),
         _ => None,
     };
     match schema.get("type") {
