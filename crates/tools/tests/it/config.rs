@@ -154,6 +154,7 @@ fn the_list_of_kinds_is_complete_and_documented() {
         ("command", true),
         ("logging", true),
         ("metrics", true),
+        ("distributed-worker", true),
     ];
     assert_eq!(names, expected);
     let schema = serde_json::to_string(&schemars::schema_for!(CatalogConfig)).expect("a schema");
