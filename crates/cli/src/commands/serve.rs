@@ -125,7 +125,8 @@ async fn work(engine: &Engine, role: Role, stop: &Stop) -> Result<Exit, Problem>
             tracing::error!("not done within the grace; what is held is left to be taken over");
             Ok(Exit::Interrupted)
         }
-        driven = driven => driven.map(|_| Exit::Ok),
+        // The second word may have come while the work was being looked at.
+        driven = driven => driven.map(|_| if stop.immediate.is_cancelled() { Exit::Interrupted } else { Exit::Ok }),
     };
     reaping.abort();
     starting.abort();
