@@ -500,7 +500,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn next_due(&self, within: Option<RunId>) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
 
     /// Resolves when another process, or another part of this one, may have put something in the queue or in an
-    /// inbox. A hint: it may come for nothing.
+    /// inbox, or has joined. A hint: it may come for nothing.
     fn changed(&self) -> BoxFuture<'_, ()>;
 
     /// Notes, in a way that survives the death of this process, that a call is about to leave it. Cheap, not durable

@@ -378,7 +378,8 @@ impl Store for SqliteStore {
             if held.keys().any(|worker| self.workers.is_dead(worker)) {
                 return answer!(self.ask(Request::Reap).await, Reaped);
             }
-            Ok(Reaped::default())
+            let alone = held.keys().all(|worker| self.workers.is_mine(worker)) && self.workers.are_alone();
+            Ok(Reaped { alone, ..Reaped::default() })
         })
     }
 

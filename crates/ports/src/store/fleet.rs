@@ -75,6 +75,9 @@ pub struct Reaped {
     pub runs: u64,
     /// Runs that are quarantined.
     pub quarantined: Vec<RunId>,
+    /// No other worker lives, and [`changed`](super::Store::changed) is sure to tell when one joins: until then nobody
+    /// can be lost. A store that cannot be sure says false.
+    pub alone: bool,
 }
 
 /// The pool of runs that ask for none.

@@ -14,6 +14,14 @@ use crate::lease::Backoff;
 /// what a dead process held goes on at once where a store knows at once.
 pub(super) const PACE_MS: u64 = 1_000;
 
+/// Pause while no other worker lives, in milliseconds: a process that has only parked runs sleeps.
+const ALONE_MS: u64 = 30_000;
+
+/// The pause of a worker that is alone.
+pub(super) fn alone_ms(core: &Core) -> u64 {
+    ALONE_MS.max(pause_ms(core))
+}
+
 /// The pause before the next round, up to half of it longer, so that the rounds of a fleet that was started at once do
 /// not fall together.
 pub(super) fn pause_ms(core: &Core) -> u64 {
@@ -21,9 +29,18 @@ pub(super) fn pause_ms(core: &Core) -> u64 {
     pace + core.parts.clock.seed() % (pace / 2).max(1)
 }
 
-/// One round. Gives back how many runs are in the queue again.
-pub(super) async fn round(core: &Arc<Core>) -> Result<u64, StoreError> {
-    let Reaped { workers, runs, quarantined } = core.parts.store.reap().await?;
+/// What one round found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    /// Runs that are in the queue again.
+    pub(super) runs: u64,
+    /// No other worker lives; one that joins is heard of.
+    pub(super) alone: bool,
+}
+
+/// One round.
+pub(super) async fn round(core: &Arc<Core>) -> Result<Round, StoreError> {
+    let Reaped { workers, runs, quarantined, alone } = core.parts.store.reap().await?;
     for worker in &workers {
         tracing::warn!(%worker, "a worker is gone; what it held is taken back");
     }
@@ -32,7 +49,7 @@ pub(super) async fn round(core: &Arc<Core>) -> Result<u64, StoreError> {
     }
     core.count(Tally::Reaped, runs);
     core.count(Tally::Quarantined, quarantined.len() as u64);
-    Ok(runs)
+    Ok(Round { runs, alone })
 }
 
 /// Rounds until stopped. A store that does not answer is asked again.
@@ -40,9 +57,9 @@ pub(super) async fn until(core: &Arc<Core>, stop: &Stop) {
     let mut backoff = Backoff::default();
     loop {
         let pause = match round(core).await {
-            Ok(runs) => {
+            Ok(found) => {
                 backoff = Backoff::default();
-                if runs > 0 {
+                if found.runs > 0 {
                     core.wake(true);
                 }
                 pause_ms(core)

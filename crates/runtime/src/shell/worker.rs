@@ -17,7 +17,7 @@ use super::drive::{self, Claimed, Parting};
 use super::engine::{Bell, Core, EngineError, Scope};
 use super::member::Member;
 use super::observe::Tally;
-use super::reap;
+use super::reap::{self, Round};
 use super::rest::{Driven, Rest, Resting};
 use super::send::patiently;
 use super::shutdown::Stop;
@@ -39,7 +39,7 @@ const START_JITTER_MS: u64 = 100;
 type Ended = (RunId, Parting, Option<Rejected>);
 type Suspect = (Lease, Option<OwnedSemaphorePermit>);
 type Claiming = Pin<Box<dyn Future<Output = Taken> + Send>>;
-type Reaping = Pin<Box<dyn Future<Output = Result<u64, StoreError>> + Send>>;
+type Reaping = Pin<Box<dyn Future<Output = Result<Round, StoreError>> + Send>>;
 
 /// The answer to a claim.
 struct Taken {
@@ -74,6 +74,8 @@ pub(super) async fn drive(core: Arc<Core>, scope: Scope, stop: Stop) -> Result<D
         claiming: None,
         reaping: None,
         reap_at: serving.then(|| core.parts.clock.now()),
+        alone: false,
+        told: false,
         failed: None,
         sweep: None,
         swept_at: Timestamp(0),
@@ -102,6 +104,10 @@ struct Worker {
     reaping: Option<Reaping>,
     /// When to look for runs of workers that are gone. A worker that drives a tree leaves that to others.
     reap_at: Option<Timestamp>,
+    /// The last round saw no other worker, so that the next one waits until the store tells of something new.
+    alone: bool,
+    /// The store told of something new since the round of now began.
+    told: bool,
     /// The first run of this scope that cannot be driven.
     failed: Option<EngineError>,
     /// When to look into the inboxes of held runs.
@@ -176,6 +182,11 @@ impl Worker {
     /// The store, or time, says that there may be something new.
     fn changed(&mut self, now: Timestamp) {
         self.claims.hinted();
+        self.told = true;
+        if std::mem::take(&mut self.alone) {
+            let soon = now.plus_ms(reap::pause_ms(&self.core));
+            self.reap_at = self.reap_at.map(|then| then.min(soon));
+        }
         let held = self.core.held() as u64;
         if held > 0 {
             let pause = SWEEP_MS_MIN.max(held / SWEEP_RUNS_PER_MS);
@@ -208,20 +219,27 @@ impl Worker {
         if self.stopping || self.reaping.is_some() || self.reap_at.is_none_or(|then| then > now) {
             return;
         }
+        self.told = false;
         let core = Arc::clone(&self.core);
         self.reaping = Some(Box::pin(async move { reap::round(&core).await }));
     }
 
-    fn reaped(&mut self, reaped: Result<u64, StoreError>) {
+    fn reaped(&mut self, reaped: Result<Round, StoreError>) {
         self.reaping = None;
+        self.alone = false;
         match reaped {
-            Ok(0) => {}
-            Ok(_) => self.claims.hinted(),
+            Ok(Round { runs, alone }) => {
+                self.alone = alone && !self.told;
+                if runs > 0 {
+                    self.claims.hinted();
+                }
+            }
             Err(error) => tracing::warn!(%error, "runs of lost workers could not be looked for"),
         }
         // Others park runs too, and not every hint arrives.
         self.claims.doubt();
-        self.reap_at = Some(self.core.parts.clock.now().plus_ms(reap::pause_ms(&self.core)));
+        let pause = if self.alone { reap::alone_ms(&self.core) } else { reap::pause_ms(&self.core) };
+        self.reap_at = Some(self.core.parts.clock.now().plus_ms(pause));
     }
 
     /// Drives a run that took workers down while nothing else is held, so that it takes nothing else with it.

@@ -38,8 +38,8 @@ struct Mine {
     card: File,
     /// Where the load begins on the card.
     load_at: u64,
-    /// Ends the thread that waits for hints.
-    closed: Arc<AtomicBool>,
+    /// Ends the thread that waits for hints; none where there is no such thread.
+    closed: Option<Arc<AtomicBool>>,
 }
 
 /// What the files of a worker say about it.
@@ -134,15 +134,16 @@ impl Workers {
         let closed = self.listen(&id);
         fs::rename(&hidden, &path).map_err(|error| unavailable("make", &path, &error))?;
         locked(&self.mine).push(Mine { id: id.clone(), file, marks, card, load_at, closed });
+        // Whoever thought that it was alone looks for lost workers from now on.
+        self.tell(true);
         Ok(id)
     }
 
-    /// Waits for hints on a thread that sleeps in the kernel. Without a socket there are no hints, and nothing fails.
-    fn listen(&self, id: &WorkerId) -> Arc<AtomicBool> {
+    /// Waits for hints on a thread that sleeps in the kernel. Without a socket or a thread there are no hints, and
+    /// nothing fails.
+    fn listen(&self, id: &WorkerId) -> Option<Arc<AtomicBool>> {
         let closed = Arc::new(AtomicBool::new(false));
-        let Some(socket) = self.address(&format!("{id}.sock")).and_then(|path| UnixDatagram::bind(path).ok()) else {
-            return closed;
-        };
+        let socket = self.address(&format!("{id}.sock")).and_then(|path| UnixDatagram::bind(path).ok())?;
         let (hint, ended) = (Arc::clone(&self.hint), Arc::clone(&closed));
         let listener = move || {
             let mut byte = [0];
@@ -150,9 +151,7 @@ impl Workers {
                 tell(&hint);
             }
         };
-        // A process that cannot start a thread goes on without hints.
-        let _without = std::thread::Builder::new().name("windlass-hints".into()).spawn(listener);
-        closed
+        std::thread::Builder::new().name("windlass-hints".into()).spawn(listener).ok().map(|_| closed)
     }
 
     /// Notes what a worker of this handle does. False when it is none.
@@ -184,7 +183,9 @@ impl Workers {
 
     /// Ends the thread of a worker and removes its socket. Its file stays, for those who take over its runs.
     fn close(&self, mine: &Mine) {
-        mine.closed.store(true, Ordering::Release);
+        if let Some(closed) = &mine.closed {
+            closed.store(true, Ordering::Release);
+        }
         let name = format!("{}.sock", mine.id);
         if let (Some(sender), Some(path)) = (&self.sender, self.address(&name)) {
             // Wakes the listener, which then ends; a full socket wakes it as well.
@@ -253,6 +254,12 @@ impl Workers {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         names.filter(|name| name.starts_with("w-") && !name.contains('.')).map(|name| WorkerId(name.into())).collect()
+    }
+
+    /// Whether every living worker is one of this handle, and one that joins will be heard of.
+    pub(super) fn are_alone(&self) -> bool {
+        let hears = locked(&self.mine).iter().all(|mine| mine.closed.is_some());
+        hears && self.all().iter().all(|worker| self.is_mine(worker) || self.is_dead(worker))
     }
 
     /// How many live.

@@ -235,6 +235,21 @@ async fn a_store_at_a_long_path_tells_other_processes() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_alone_hears_of_one_that_joins() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let (one, two) = (open(&path).await, open(&path).await);
+    one.join(Registration::default()).await.unwrap();
+    assert!(one.reap().await.unwrap().alone);
+    let told = one.changed();
+    let other = two.join(Registration::default()).await.unwrap();
+    told.await;
+    assert!(!one.reap().await.unwrap().alone, "the other one may be lost");
+    two.leave(other).await.unwrap();
+    assert!(one.reap().await.unwrap().alone);
+}
+
+#[tokio::test]
 async fn damaged_tags_objects_and_queue_names_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("windlass.db");
