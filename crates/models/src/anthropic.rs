@@ -9,8 +9,9 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::{Fault, ProviderError};
+use crate::prove;
 use crate::schema;
-use crate::wire::{self, Answer, Assemble, StructuredOutput, Wire, count, text};
+use crate::wire::{self, Answer, Assemble, CallIds, Place, StructuredOutput, Wire, count, text};
 
 /// The version of the API that this mapping speaks.
 const VERSION: &str = "2023-06-01";
@@ -34,8 +35,8 @@ const WITHOUT_SCHEMA: &[&str] = &[
 pub(crate) struct Anthropic;
 
 impl Wire for Anthropic {
-    fn path(&self) -> &'static str {
-        "messages"
+    fn place(&self, _: &ModelRequest) -> Place {
+        Place::at("messages")
     }
 
     fn structured_output(&self) -> StructuredOutput {
@@ -66,8 +67,7 @@ impl Wire for Anthropic {
         }
         wire::add_params(&mut body, &request.params, RESERVED)?;
         if let Some(stop) = body.shift_remove("stop") {
-            let list = if stop.as_list().is_some() { stop } else { Value::list(vec![stop]) };
-            body.insert("stop_sequences".into(), list);
+            body.insert("stop_sequences".into(), wire::listed(stop));
         }
         let takes_schema =
             structured == StructuredOutput::Schema && !WITHOUT_SCHEMA.iter().any(|s| model.starts_with(s));
@@ -79,6 +79,10 @@ impl Wire for Anthropic {
             body.insert("output_config".into(), Value::map(config));
         }
         Ok(Value::map(body))
+    }
+
+    fn prove(&self, body: &Value) -> Result<(), Fault> {
+        prove::anthropic(body)
     }
 
     fn answer(&self, body: &Value) -> Result<Answer, Fault> {
@@ -121,13 +125,8 @@ impl Parts {
                 self.content.push_str(text(block, "text").unwrap_or_default());
             }
             Some("tool_use") => {
-                let arguments = match (input.filter(|text| !text.is_empty()), block.get("input")) {
-                    (Some(text), _) => wire::arguments(text),
-                    (None, Some(map @ Value::Map(_))) => map.clone(),
-                    (None, Some(Value::Str(text))) => wire::arguments(text),
-                    (None, None | Some(Value::Null)) => Value::empty_map(),
-                    (None, Some(other)) => Value::str(other.to_json()),
-                };
+                let streamed = input.filter(|text| !text.is_empty()).map(wire::arguments);
+                let arguments = streamed.unwrap_or_else(|| wire::whole_arguments(block.get("input")));
                 let part = |key: &str| text(block, key).unwrap_or_default().into();
                 self.tool_calls.push(ToolRequest { id: part("id"), name: part("name"), arguments });
             }
@@ -165,17 +164,28 @@ fn instructions(message: &Message) -> Option<&str> {
 
 /// Turns of two roles in alternation: what follows in the same role joins the turn before it.
 fn messages(messages: &[Message], provider: &str) -> Value {
+    let ids = CallIds::of(messages);
     let mut turns: Vec<(&str, Vec<Value>)> = Vec::new();
-    for message in messages {
+    for (place, message) in messages.iter().enumerate() {
         let (role, blocks) = match message {
             Message::System { .. } => continue,
             Message::User { content } => ("user", vec![said(content)]),
             Message::Assistant { content, tool_calls, attachments } => {
                 let attached = attachments.get(provider).and_then(Value::as_list).unwrap_or_default();
                 let text = Some(said(content)).filter(|_| !content.is_empty());
-                ("assistant", attached.iter().cloned().chain(text).chain(tool_calls.iter().map(call)).collect())
+                (
+                    "assistant",
+                    attached
+                        .iter()
+                        .cloned()
+                        .chain(text)
+                        .chain(tool_calls.iter().map(|c| call(c, ids.accepted(place, &c.id))))
+                        .collect(),
+                )
             }
-            Message::Tool { call_id, content, is_error } => ("user", vec![result(call_id, content, *is_error)]),
+            Message::Tool { call_id, content, is_error } => {
+                ("user", vec![result(ids.accepted(place, call_id), content, *is_error)])
+            }
         };
         match turns.last_mut() {
             _ if blocks.is_empty() => {}
@@ -193,30 +203,19 @@ fn said(content: &str) -> Value {
     Value::object([("type", Value::str("text")), ("text", Value::str(content))])
 }
 
-fn call(call: &ToolRequest) -> Value {
-    // An input must be a mapping here; text that was none goes back under a name.
-    let input = match &call.arguments {
-        map @ Value::Map(_) => map.clone(),
-        other => Value::object([("invalid_arguments", other.clone())]),
-    };
+fn call(call: &ToolRequest, id: Value) -> Value {
     Value::object([
         ("type", Value::str("tool_use")),
-        ("id", accepted(&call.id)),
+        ("id", id),
         ("name", call.name.clone().into()),
-        ("input", input),
+        ("input", wire::mapping(&call.arguments)),
     ])
 }
 
-/// An id as this provider takes it, for calls that another provider made earlier in the conversation.
-fn accepted(id: &str) -> Value {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
-    Value::str(id.chars().map(plain).collect::<String>())
-}
-
-fn result(id: &str, content: &str, is_error: bool) -> Value {
+fn result(id: Value, content: &str, is_error: bool) -> Value {
     let mut map = Map::new();
     map.insert("type".into(), "tool_result".into());
-    map.insert("tool_use_id".into(), accepted(id));
+    map.insert("tool_use_id".into(), id);
     map.insert("content".into(), content.into());
     if is_error {
         map.insert("is_error".into(), Value::Bool(true));

@@ -17,6 +17,9 @@ pub const RETRY_AFTER_MS_MAX: u64 = 3_600_000;
 /// Bytes of a provider's own message that are kept.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 
+/// Headers in which providers name a request.
+pub(crate) const REQUEST_IDS: &[&str] = &["x-request-id", "request-id", "x-amzn-requestid"];
+
 /// Failures that no row of the table matched, since this process started.
 static UNCLASSIFIED: AtomicU64 = AtomicU64::new(0);
 
@@ -85,6 +88,9 @@ pub const TABLE: &[Row] = &[
             "prompt is too long",
             "too many tokens",
             "input is too long",
+            "exceeds the maximum number of tokens",
+            "exceeds the available context size",
+            "exceeds the context length",
         ]),
         Code::ProviderContextLength,
         false,
@@ -119,9 +125,17 @@ pub const TABLE: &[Row] = &[
         false,
     ),
     row(On::Statuses(&[429]), Sign::Any, Code::ProviderRateLimited, true, false),
+    row(
+        On::Any,
+        Sign::Named(&["api_key_invalid", "api_key_service_blocked", "unrecognizedclientexception"]),
+        Code::ProviderAuth,
+        false,
+        false,
+    ),
     row(On::Statuses(&[401, 402, 403, 407]), Sign::Any, Code::ProviderAuth, false, false),
     row(On::Statuses(&[408, 504, 524]), Sign::Any, Code::ProviderTimeout, true, true),
     row(On::Statuses(&[409, 425]), Sign::Any, Code::ProviderUnavailable, true, false),
+    row(On::Statuses(&[424]), Sign::Any, Code::ProviderUnavailable, true, true),
     row(On::Statuses(&[501, 505]), Sign::Any, Code::ProviderInvalidRequest, false, false),
     row(On::Statuses(&[502, 520, 522]), Sign::Any, Code::ProviderUnavailable, true, true),
     row(On::Range(500, 599), Sign::Any, Code::ProviderUnavailable, true, false),
@@ -134,7 +148,16 @@ pub const TABLE: &[Row] = &[
     ),
     row(
         On::Any,
-        Sign::Named(&["rate_limit_error", "rate_limit_exceeded", "rate_limit", "too_many_requests"]),
+        Sign::Named(&[
+            "rate_limit_error",
+            "rate_limit_exceeded",
+            "rate_limit",
+            "too_many_requests",
+            "resource_exhausted",
+            "throttlingexception",
+            "toomanyrequestsexception",
+            "servicequotaexceededexception",
+        ]),
         Code::ProviderRateLimited,
         true,
         false,
@@ -146,24 +169,64 @@ pub const TABLE: &[Row] = &[
         true,
         false,
     ),
-    row(On::Any, Sign::Named(&["timeout_error", "timeout"]), Code::ProviderTimeout, true, true),
     row(
         On::Any,
-        Sign::Named(&["authentication_error", "invalid_api_key", "permission_error", "billing_error"]),
+        Sign::Named(&["timeout_error", "timeout", "deadline_exceeded", "modeltimeoutexception"]),
+        Code::ProviderTimeout,
+        true,
+        true,
+    ),
+    row(
+        On::Any,
+        Sign::Named(&[
+            "authentication_error",
+            "invalid_api_key",
+            "permission_error",
+            "billing_error",
+            "permission_denied",
+            "unauthenticated",
+            "accessdeniedexception",
+            "expiredtokenexception",
+        ]),
         Code::ProviderAuth,
         false,
         false,
     ),
     row(
         On::Any,
-        Sign::Named(&["server_error", "api_error", "internal_server_error", "internal_error", "service_unavailable"]),
+        Sign::Named(&[
+            "server_error",
+            "api_error",
+            "internal_server_error",
+            "internal_error",
+            "internal",
+            "unavailable",
+            "service_unavailable",
+            "internalserverexception",
+            "modelerrorexception",
+            "modelnotreadyexception",
+            "modelstreamerrorexception",
+            "serviceunavailableexception",
+        ]),
         Code::ProviderUnavailable,
         true,
         true,
     ),
     row(
         On::Any,
-        Sign::Named(&["invalid_request_error", "invalid_request", "bad_request", "badrequesterror", "not_found_error"]),
+        Sign::Named(&[
+            "invalid_request_error",
+            "invalid_request",
+            "invalid_prompt",
+            "bad_request",
+            "badrequesterror",
+            "not_found_error",
+            "invalid_argument",
+            "failed_precondition",
+            "not_found",
+            "validationexception",
+            "resourcenotfoundexception",
+        ]),
         Code::ProviderInvalidRequest,
         false,
         false,
@@ -213,7 +276,8 @@ pub struct ProviderError {
 }
 
 impl ProviderError {
-    /// Reads an error body: the shapes of OpenAI, Anthropic, FastAPI servers and Google; else its first bytes as text.
+    /// Reads an error body: the shapes of OpenAI, Anthropic, Google, AWS and FastAPI servers; else its first bytes as
+    /// text.
     #[must_use]
     pub fn from_body(status: Option<u16>, body: &str) -> Self {
         match Value::from_json(body) {
@@ -238,21 +302,30 @@ impl ProviderError {
             (None, None, Some(detail)) => detail.as_str().map_or_else(|| detail.to_json(), str::to_owned),
             (None, None, None) => error.to_json(),
         };
+        let kind = text("type").or_else(|| text("__type").map(|name| bare(&name))).or_else(|| text("status"));
+        let details = error.get("details").and_then(Value::as_list).unwrap_or_default();
+        let detail = |key: &str| details.iter().find_map(|detail| detail.get(key)).and_then(Value::as_str);
+        let (retry_after_ms, reason) = (detail("retryDelay").and_then(seconds_ms), detail("reason"));
         let code = text("code");
         let status = status.filter(|s| *s >= 400).or_else(|| {
             let number = code.as_deref().and_then(|c| c.parse::<u16>().ok());
             number.filter(|n| (400..600).contains(n)).or(status)
         });
-        Self { status, kind: text("type"), code, message, ..Self::default() }
+        let code = reason.map(str::to_owned).or(code);
+        Self { status, kind, code, message, retry_after_ms, ..Self::default() }
     }
 
     /// Adds what the headers say.
     #[must_use]
     pub fn with_headers<'a>(mut self, header: impl Fn(&str) -> Option<&'a str>, now: Timestamp) -> Self {
         let millis = header("retry-after-ms").and_then(|text| text.trim().parse::<f64>().ok()).and_then(whole_ms);
-        self.retry_after_ms = millis.or_else(|| header("retry-after").and_then(|text| retry_after_ms(text, now)));
+        let said = millis.or_else(|| header("retry-after").and_then(|text| retry_after_ms(text, now)));
+        self.retry_after_ms = said.or(self.retry_after_ms);
         self.should_retry = header("x-should-retry").and_then(|text| text.trim().parse().ok());
-        self.request_id = header("x-request-id").or_else(|| header("request-id")).map(str::to_owned);
+        self.request_id = REQUEST_IDS.iter().find_map(|name| header(name)).map(str::to_owned);
+        if self.kind.is_none() {
+            self.kind = header("x-amzn-errortype").map(bare);
+        }
         self
     }
 
@@ -339,6 +412,17 @@ pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
     let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
     let ms = date.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
     Some(u64::try_from(ms).unwrap_or(0).min(RETRY_AFTER_MS_MAX))
+}
+
+/// A duration as Google writes it: `34.5s`.
+fn seconds_ms(text: &str) -> Option<u64> {
+    text.strip_suffix('s')?.parse::<f64>().ok().and_then(|seconds| whole_ms(seconds * 1_000.0))
+}
+
+/// The name of an AWS error without its namespace before it and its address after it.
+fn bare(name: &str) -> String {
+    let name = name.split(':').next().unwrap_or_default();
+    name.rsplit('#').next().unwrap_or_default().to_owned()
 }
 
 fn whole_ms(ms: f64) -> Option<u64> {

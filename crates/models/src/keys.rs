@@ -157,6 +157,11 @@ fn given(key: Option<&SecretString>) -> Option<&SecretString> {
 /// The environment variable that conventionally holds a provider's key: `OPENAI_API_KEY` for `openai`.
 #[must_use]
 pub fn variable(provider: &str) -> String {
+    match provider {
+        "bedrock" => return "AWS_BEARER_TOKEN_BEDROCK".to_owned(),
+        "openai-responses" => return variable("openai"),
+        _ => {}
+    }
     let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     format!("{}_API_KEY", provider.chars().map(upper).collect::<String>())
 }

@@ -1,13 +1,20 @@
-//! Model providers behind one port: mappings of two wire formats, the scripted provider, keys, prices, and one table
-//! of errors. Mapping is pure; one sender does I/O; nothing here retries, and nothing reads the environment.
+//! Model providers behind one port: mappings of the providers' wire formats, the scripted provider, keys, prices, and
+//! one table of errors. Mapping is pure; one sender does I/O; nothing here retries, and nothing reads the environment.
 
 pub mod errors;
 pub mod keys;
 pub mod prices;
 pub mod scripted;
 mod anthropic;
+mod aws;
+mod bedrock;
+mod frames;
+mod gemini;
+mod ollama;
 mod openai;
+mod prove;
 mod registry;
+mod responses;
 mod schema;
 mod sender;
 mod sse;

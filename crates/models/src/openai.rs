@@ -8,14 +8,12 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::{Fault, ProviderError};
+use crate::prove;
 use crate::schema;
-use crate::wire::{self, Answer, Assemble, StructuredOutput, Wire, count, text};
+use crate::wire::{self, Answer, Assemble, Place, StructuredOutput, Wire, count, text};
 
 /// Body keys that parameters must not set.
 const RESERVED: &[&str] = &["model", "messages", "tools", "functions", "stream", "stream_options", "max_tokens"];
-
-/// Models that take `max_completion_tokens` instead of `max_tokens`, by the start of their name.
-const COMPLETION_TOKENS: &[&str] = &["gpt-5", "gpt-6", "o1", "o3", "o4"];
 
 /// Parts of a message that are sent back as they came: plain reasoning, and signed or encrypted blocks of it.
 const REASONING: &str = "reasoning_content";
@@ -26,8 +24,8 @@ const REASONING_DETAILS: &str = "reasoning_details";
 pub(crate) struct OpenAi;
 
 impl Wire for OpenAi {
-    fn path(&self) -> &'static str {
-        "chat/completions"
+    fn place(&self, _: &ModelRequest) -> Place {
+        Place::at("chat/completions")
     }
 
     fn structured_output(&self) -> StructuredOutput {
@@ -59,13 +57,17 @@ impl Wire for OpenAi {
         }
         wire::add_params(&mut body, &request.params, RESERVED)?;
         let asked = count(body.get("max_completion_tokens"));
-        let by_name = COMPLETION_TOKENS.iter().any(|start| model.starts_with(start));
+        let by_name = wire::is_reasoning(model);
         let key =
             if by_name || body.contains_key("max_completion_tokens") { "max_completion_tokens" } else { "max_tokens" };
         if let Some(most) = asked.into_iter().chain(request.max_tokens).min() {
             body.insert(key.into(), Value::count(most));
         }
         Ok(Value::map(body))
+    }
+
+    fn prove(&self, body: &Value) -> Result<(), Fault> {
+        prove::chat(body)
     }
 
     fn answer(&self, body: &Value) -> Result<Answer, Fault> {
@@ -229,12 +231,7 @@ fn tool_request(call: &Value) -> Result<ToolRequest, Fault> {
     let Some(function) = call.get("function").filter(|f| f.as_map().is_some()) else {
         return Err(Fault::Malformed("a tool call has no `function`".to_owned()));
     };
-    let arguments = match function.get("arguments") {
-        Some(Value::Str(text)) => wire::arguments(text),
-        Some(map @ Value::Map(_)) => map.clone(),
-        None | Some(Value::Null) => Value::empty_map(),
-        Some(other) => Value::str(other.to_json()),
-    };
+    let arguments = wire::whole_arguments(function.get("arguments"));
     let id = text(call, "id").unwrap_or_default();
     Ok(ToolRequest { id: id.into(), name: text(function, "name").unwrap_or_default().into(), arguments })
 }

@@ -18,10 +18,14 @@ use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
 
 use crate::anthropic::Anthropic;
+use crate::bedrock::Bedrock;
 use crate::errors::Fault;
+use crate::gemini::Gemini;
 use crate::keys::{Keys, variable};
+use crate::ollama::Ollama;
 use crate::openai::OpenAi;
 use crate::prices::{PriceBook, Rates};
+use crate::responses::Responses;
 use crate::scripted::{Live, Scripts};
 use crate::sender::{self, Bounds, Outgoing, Sender};
 use crate::wire::{Answer, StructuredOutput, Wire, distinct_ids};
@@ -40,7 +44,33 @@ pub enum Kind {
     OpenAi,
     /// Anthropic messages.
     Anthropic,
+    /// OpenAI responses.
+    #[serde(rename = "openai_responses")]
+    OpenAiResponses,
+    /// Gemini `generateContent`.
+    Gemini,
+    /// Amazon Bedrock `Converse`, with an API key of Bedrock.
+    Bedrock,
+    /// Ollama's own API.
+    Ollama,
 }
+
+impl Kind {
+    fn wire(self) -> Option<&'static dyn Wire> {
+        match self {
+            Self::Scripted => None,
+            Self::OpenAi => Some(&OpenAi),
+            Self::Anthropic => Some(&Anthropic),
+            Self::OpenAiResponses => Some(&Responses),
+            Self::Gemini => Some(&Gemini),
+            Self::Bedrock => Some(&Bedrock),
+            Self::Ollama => Some(&Ollama),
+        }
+    }
+}
+
+/// The model parameter that names the region of Bedrock.
+const REGION: &str = "region";
 
 /// A provider that is known by name.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +92,10 @@ const fn compatible(name: &'static str, base_url: &'static str) -> Provider {
     Provider { name, kind, base_url: Some(base_url), structured_output, needs_key: true }
 }
 
+const fn own(kind: Kind, name: &'static str, base_url: &'static str, structured_output: StructuredOutput) -> Provider {
+    Provider { name, kind, base_url: Some(base_url), structured_output, needs_key: true }
+}
+
 /// Every provider that is known by name. Any other name is an OpenAI-compatible server, once it has an address.
 pub const ALL: &[Provider] = &[
     Provider {
@@ -71,20 +105,12 @@ pub const ALL: &[Provider] = &[
         structured_output: StructuredOutput::Off,
         needs_key: false,
     },
-    Provider {
-        name: "openai",
-        kind: Kind::OpenAi,
-        base_url: Some("https://api.openai.com/v1"),
-        structured_output: StructuredOutput::Schema,
-        needs_key: true,
-    },
-    Provider {
-        name: "anthropic",
-        kind: Kind::Anthropic,
-        base_url: Some("https://api.anthropic.com/v1"),
-        structured_output: StructuredOutput::Schema,
-        needs_key: true,
-    },
+    own(Kind::OpenAi, "openai", "https://api.openai.com/v1", StructuredOutput::Schema),
+    own(Kind::OpenAiResponses, "openai-responses", "https://api.openai.com/v1", StructuredOutput::Schema),
+    own(Kind::Anthropic, "anthropic", "https://api.anthropic.com/v1", StructuredOutput::Schema),
+    own(Kind::Gemini, "gemini", "https://generativelanguage.googleapis.com/v1beta", StructuredOutput::Schema),
+    own(Kind::Gemini, "google", "https://generativelanguage.googleapis.com/v1beta", StructuredOutput::Schema),
+    own(Kind::Bedrock, "bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com", StructuredOutput::Off),
     compatible("cerebras", "https://api.cerebras.ai/v1"),
     compatible("deepseek", "https://api.deepseek.com/v1"),
     compatible("groq", "https://api.groq.com/openai/v1"),
@@ -92,7 +118,7 @@ pub const ALL: &[Provider] = &[
     compatible("openrouter", "https://openrouter.ai/api/v1"),
     compatible("together", "https://api.together.xyz/v1"),
     compatible("xai", "https://api.x.ai/v1"),
-    Provider { needs_key: false, ..compatible("ollama", "http://localhost:11434/v1") },
+    Provider { needs_key: false, ..own(Kind::Ollama, "ollama", "http://localhost:11434", StructuredOutput::Schema) },
 ];
 
 /// The environment variables that hold keys of the known providers, for a caller that reads the environment.
@@ -237,24 +263,32 @@ impl Models {
         if self.is_scripted(provider) {
             return self.scripts.find(&request.model, &request.params).map(Route::Script);
         }
-        let wire: &'static dyn Wire = match self.kind(provider) {
-            Some(Kind::Anthropic) => &Anthropic,
-            Some(Kind::OpenAi) | None => &OpenAi,
-            Some(Kind::Scripted) => return Err(unknown(provider)),
-        };
         let settings = self.providers.get(provider);
         let known = ALL.iter().find(|p| p.name == provider);
+        let kind = self.kind(provider).unwrap_or(Kind::OpenAi);
         let configured = settings.and_then(|s| s.base_url.as_deref());
-        let own = configured.or(known.and_then(|p| p.base_url));
+        let regional = if kind == Kind::Bedrock && configured.is_none() { regional(&request.params)? } else { None };
+        let own = configured.or(regional.as_deref()).or(known.and_then(|p| p.base_url));
         let address = request.base_url.as_deref().or(own).ok_or_else(|| unknown(provider))?;
+        let chosen = settings.is_some_and(|s| s.kind.is_some());
+        let wire = if kind == Kind::Ollama && !chosen && speaks_openai(address) {
+            &OpenAi
+        } else {
+            kind.wire().ok_or_else(|| unknown(provider))?
+        };
         // What is known about a provider holds at its public address only.
-        let at_home = known.filter(|p| p.base_url.is_some_and(|url| same(url, address)));
+        let at_home = known.filter(|p| {
+            let regional = regional.as_deref();
+            p.base_url.into_iter().chain(regional).any(|url| same(url, address))
+        });
         let key = self.key(request, own.is_some_and(|own| same(own, address)), at_home)?;
         let structured = settings.and_then(|s| s.structured_output).or(at_home.map(|p| p.structured_output));
+        let body = wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?;
+        wire.prove(&body)?;
         let outgoing = Outgoing {
-            url: sender::address(address, wire.path())?,
+            url: sender::address(address, &wire.place(request))?,
             headers: headers(wire, key.as_ref(), settings)?,
-            body: wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?.to_json(),
+            body: body.to_json(),
             timeout_ms: request.timeout_ms,
         };
         Ok(Route::Wire(Box::new(Target { wire, outgoing })))
@@ -280,8 +314,13 @@ impl Models {
         };
         if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
             let variable = variable(provider);
+            let only = if at_home.is_some_and(|p| p.kind == Kind::Bedrock) {
+                "; access keys (SigV4) are not supported, only API keys of Bedrock"
+            } else {
+                ""
+            };
             return Err(Fault::NoKey(format!(
-                "no key for `{provider}`; set `{variable}`, or the key of the provider in the configuration"
+                "no key for `{provider}`; set `{variable}`, or the key of the provider in the configuration{only}"
             )));
         }
         Ok(key)
@@ -302,7 +341,7 @@ impl Models {
         };
         match result {
             Ok(answer) => {
-                let rates = rates.or_else(|| self.prices.find(&request.provider, &request.model));
+                let rates = rates.or_else(|| self.prices.find(priced_as(&request.provider), &request.model));
                 settled(&request, answer, &heads, cost, rates)
             }
             Err(fault) => {
@@ -311,6 +350,30 @@ impl Models {
             }
         }
     }
+}
+
+/// The name under which price books know a provider that has several.
+fn priced_as(provider: &str) -> &str {
+    match provider {
+        "openai-responses" => "openai",
+        "google" => "gemini",
+        other => other,
+    }
+}
+
+/// The address of Bedrock in the region that a profile names.
+fn regional(params: &Value) -> Result<Option<String>, Fault> {
+    let Some(region) = params.get(REGION).filter(|region| !region.is_null()) else { return Ok(None) };
+    let plain = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    match region.as_str().filter(plain) {
+        Some(region) => Ok(Some(format!("https://bedrock-runtime.{region}.amazonaws.com"))),
+        None => Err(Fault::Unsayable(format!("the model parameter `{REGION}` is no region: {}", region.to_json()))),
+    }
+}
+
+/// Whether an address of Ollama is that of its OpenAI-compatible side.
+fn speaks_openai(address: &str) -> bool {
+    address.trim().trim_end_matches('/').ends_with("/v1")
 }
 
 /// Whether two addresses are one, but for a slash at the end.
@@ -404,7 +467,7 @@ impl Model for Models {
                 return Some(rates.quote(SCRIPT_PRICES.into()));
             }
         }
-        let (rates, version) = self.prices.find(&settings.provider, &settings.model)?;
+        let (rates, version) = self.prices.find(priced_as(&settings.provider), &settings.model)?;
         Some(rates.quote(version))
     }
 }

@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use windlass_core::value::{Map, Value};
 
-use crate::errors::{Fault, ProviderError};
+use crate::errors::{Fault, ProviderError, REQUEST_IDS};
+use crate::frames::Frames;
 use crate::keys::Keys;
-use crate::sse;
-use crate::wire::{Answer, Wire};
+use crate::wire::{Answer, Place, Wire};
 
 /// Bytes of an error body that are read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
@@ -96,13 +96,12 @@ impl Sender {
             let error = ProviderError::from_body(Some(status.as_u16()), &String::from_utf8_lossy(&bytes));
             return Err(Fault::Refused(Box::new(error.with_headers(header, jiff::Timestamp::now()))));
         }
-        let streamed =
-            header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.trim_start().starts_with("text/event-stream"));
-        let answer = if streamed {
-            self.streamed(&mut response, wire).await?
-        } else {
-            let bytes = self.whole(&mut response).await?;
-            wire.answer(&parsed(&bytes, &self.keys)?)?
+        let answer = match header(CONTENT_TYPE.as_str()).and_then(Frames::of) {
+            Some(frames) => self.streamed(&mut response, wire, frames).await?,
+            None => {
+                let bytes = self.whole(&mut response).await?;
+                wire.answer(&parsed(&bytes, &self.keys)?)?
+            }
         };
         Ok((answer, said_by(header, &headers)))
     }
@@ -135,14 +134,20 @@ impl Sender {
         Ok(bytes)
     }
 
-    async fn streamed(&self, response: &mut reqwest::Response, wire: &dyn Wire) -> Result<Answer, Fault> {
+    async fn streamed(
+        &self,
+        response: &mut reqwest::Response,
+        wire: &dyn Wire,
+        mut frames: Frames,
+    ) -> Result<Answer, Fault> {
         let idle_ms = self.bounds.idle_timeout_ms;
-        let (mut decoder, mut assembler, mut total) = (sse::Decoder::default(), wire.stream(), 0_usize);
+        let (mut assembler, mut total) = (wire.stream(), 0_usize);
         loop {
             let next = tokio::time::timeout(Duration::from_millis(idle_ms), response.chunk()).await;
             let chunk = match next {
                 Err(_) => return Err(Fault::Stalled { idle_ms }),
                 Ok(Err(error)) => return Err(Fault::Truncated(chain(error.without_url()))),
+                Ok(Ok(None)) if frames.is_empty() && assembler.is_whole() => return assembler.finish(),
                 Ok(Ok(None)) => return Err(Fault::Truncated("the stream has no end marker".to_owned())),
                 Ok(Ok(Some(chunk))) => chunk,
             };
@@ -150,7 +155,7 @@ impl Sender {
             if total > self.bounds.answer_bytes_max {
                 return Err(Fault::TooLarge(self.bounds.answer_bytes_max));
             }
-            for event in decoder.push(&chunk)? {
+            for event in frames.push(&chunk)? {
                 if assembler.event(&event)? {
                     return assembler.finish();
                 }
@@ -190,14 +195,17 @@ fn parsed(bytes: &[u8], keys: &Keys) -> Result<Value, Fault> {
     })
 }
 
-/// The base address with a path appended to its own; a query stays.
-pub(crate) fn address(base: &str, path: &str) -> Result<reqwest::Url, Fault> {
+/// The base address with a place appended to its own path; a query stays.
+pub(crate) fn address(base: &str, place: &Place) -> Result<reqwest::Url, Fault> {
     let bad = |why: String| Fault::BadAddress(format!("`base_url` is no address: {why}"));
     let mut url = reqwest::Url::parse(base.trim()).map_err(|e| bad(e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad(format!("it starts with `{}`, not with `http` or `https`", url.scheme())));
     }
-    url.path_segments_mut().map_err(|()| bad("it has no path".to_owned()))?.pop_if_empty().extend(path.split('/'));
+    url.path_segments_mut().map_err(|()| bad("it has no path".to_owned()))?.pop_if_empty().extend(&place.segments);
+    if let Some((name, value)) = place.query {
+        url.query_pairs_mut().append_pair(name, value);
+    }
     Ok(url)
 }
 
@@ -211,11 +219,12 @@ pub(crate) fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue
 
 /// Request id and rate-limit windows, null where the provider says nothing.
 fn said_by<'a>(header: impl Fn(&str) -> Option<&'a str>, headers: &HeaderMap) -> Value {
-    let id = header("x-request-id").or_else(|| header("request-id")).map_or(Value::Null, Value::str);
+    let id = REQUEST_IDS.iter().find_map(|name| header(name)).map_or(Value::Null, Value::str);
     let mut limits = Map::new();
     for (name, value) in headers {
         let name = name.as_str();
-        let known = ["x-ratelimit-", "anthropic-ratelimit-"].iter().find_map(|start| name.strip_prefix(start));
+        let known =
+            ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit-"].iter().find_map(|start| name.strip_prefix(start));
         if let (Some(name), Ok(value)) = (known, value.to_str()) {
             limits.insert(name.into(), Value::str(value));
         }
@@ -266,7 +275,7 @@ mod tests {
 
     #[test]
     fn addresses_are_joined() {
-        let join = |base: &str| address(base, "chat/completions").map(|url| url.to_string());
+        let join = |base: &str| address(base, &Place::at("chat/completions")).map(|url| url.to_string());
         assert_eq!(join("http://h:1/v1").as_deref(), Ok("http://h:1/v1/chat/completions"));
         assert_eq!(join(" http://h:1/v1/ ").as_deref(), Ok("http://h:1/v1/chat/completions"));
         assert_eq!(join("https://h").as_deref(), Ok("https://h/chat/completions"));
@@ -274,6 +283,13 @@ mod tests {
         for bad in ["", "h/v1", "file:///etc/passwd", "mailto:x@y"] {
             assert!(matches!(join(bad), Err(Fault::BadAddress(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_model_is_one_segment_whatever_it_holds() {
+        let segments = ["model", "arn:aws:bedrock:eu:1:p/x y", "converse"].map(str::to_owned).to_vec();
+        let url = address("https://h", &Place { segments, query: Some(("alt", "sse")) }).expect("an address");
+        assert_eq!(url.as_str(), "https://h/model/arn:aws:bedrock:eu:1:p%2Fx%20y/converse?alt=sse");
     }
 
     #[test]

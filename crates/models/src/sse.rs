@@ -3,15 +3,7 @@
 //! An event counts only with the blank line that ends it, so a stream cut anywhere never yields half an event.
 
 use crate::errors::Fault;
-
-/// One event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// Its name; `message` when the stream gave none.
-    pub(crate) name: String,
-    /// Its data; lines joined by `\n`.
-    pub(crate) data: String,
-}
+use crate::frames::Event;
 
 /// Collects bytes until an event is whole. The caller bounds how many bytes it feeds.
 #[derive(Debug, Default)]
@@ -34,6 +26,11 @@ impl Decoder {
         }
         self.line.extend_from_slice(bytes);
         Ok(events)
+    }
+
+    /// Whether no part of an event is left over.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.line.is_empty() && self.data.is_none()
     }
 
     fn line(&mut self, line: &[u8]) -> Result<Option<Event>, Fault> {

@@ -2,7 +2,7 @@
 //!
 //! Pure: [`crate::sender`] does the I/O.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use windlass_core::ids::Name;
@@ -11,7 +11,7 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::Fault;
-use crate::sse::Event;
+use crate::frames::Event;
 
 /// Keys of a model profile that are settings of the client, not of the request: retries and times are the engine's.
 const CLIENT_KEYS: &[&str] = &["max_retries", "timeout", "timeout_seconds", "script"];
@@ -52,10 +52,26 @@ pub(crate) struct Answer {
     pub(crate) model: Option<Name>,
 }
 
+/// Where below the base address a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Path segments, not yet encoded.
+    pub(crate) segments: Vec<String>,
+    /// A pair of the query.
+    pub(crate) query: Option<(&'static str, &'static str)>,
+}
+
+impl Place {
+    /// A path as it is written.
+    pub(crate) fn at(path: &str) -> Self {
+        Self { segments: path.split('/').map(str::to_owned).collect(), query: None }
+    }
+}
+
 /// One wire format.
 pub(crate) trait Wire: Send + Sync + fmt::Debug {
     /// Appended to the base address.
-    fn path(&self) -> &'static str;
+    fn place(&self, request: &ModelRequest) -> Place;
 
     /// How output schemas are sent to a server of this format that nothing is known about.
     fn structured_output(&self) -> StructuredOutput;
@@ -65,6 +81,9 @@ pub(crate) trait Wire: Send + Sync + fmt::Debug {
 
     /// The body of a request.
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault>;
+
+    /// Proves that a body is what the provider takes: roles in order, every tool call answered once and in its place.
+    fn prove(&self, body: &Value) -> Result<(), Fault>;
 
     /// Reads a whole answer.
     fn answer(&self, body: &Value) -> Result<Answer, Fault>;
@@ -78,7 +97,12 @@ pub(crate) trait Assemble: Send {
     /// Takes the next event. True when the stream said that it is over.
     fn event(&mut self, event: &Event) -> Result<bool, Fault>;
 
-    /// The answer, once the stream said that it is over.
+    /// Whether the answer is whole where a stream ends that has no end marker of its own.
+    fn is_whole(&self) -> bool {
+        false
+    }
+
+    /// The answer, once it is whole.
     fn finish(self: Box<Self>) -> Result<Answer, Fault>;
 }
 
@@ -151,6 +175,92 @@ pub(crate) fn distinct_ids(calls: &mut [ToolRequest], prefix: &str) {
     }
 }
 
+/// Ids of tool calls as a provider takes them: letters, digits, `_` and `-`, at most 64, distinct in the whole
+/// conversation. For calls that another provider made earlier in it, and for servers that count from zero in each turn.
+#[derive(Debug, Default)]
+pub(crate) struct CallIds(BTreeMap<usize, BTreeMap<Name, Name>>);
+
+/// Bytes of an id of a tool call that every provider takes.
+const CALL_ID_BYTES_MAX: usize = 64;
+
+impl CallIds {
+    /// The ids of all calls of a conversation, in its order: the same conversation gives the same ids.
+    pub(crate) fn of(messages: &[Message]) -> Self {
+        let mut turns = BTreeMap::new();
+        let mut taken: BTreeSet<Name> = BTreeSet::new();
+        for (place, message) in messages.iter().enumerate() {
+            let Message::Assistant { tool_calls, .. } = message else { continue };
+            let mut ids: BTreeMap<Name, Name> = BTreeMap::new();
+            for call in tool_calls {
+                ids.entry(call.id.clone()).or_insert_with(|| acceptable(&call.id, &mut taken));
+            }
+            turns.insert(place, ids);
+        }
+        Self(turns)
+    }
+
+    /// The id of a call that the message at `place` makes or answers.
+    pub(crate) fn accepted(&self, place: usize, id: &Name) -> Value {
+        let turn = self.0.range(..=place).next_back();
+        Value::Str(turn.and_then(|(_, ids)| ids.get(id)).unwrap_or(id).clone())
+    }
+}
+
+fn acceptable(id: &str, taken: &mut BTreeSet<Name>) -> Name {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
+    let text: String = id.chars().map(plain).take(CALL_ID_BYTES_MAX).collect();
+    let mut out: Name = text.as_str().into();
+    let mut copy = 2;
+    while !taken.insert(out.clone()) {
+        let suffix = format!("_{copy}");
+        out = format!("{}{suffix}", &text[..text.len().min(CALL_ID_BYTES_MAX - suffix.len())]).into();
+        copy += 1;
+    }
+    out
+}
+
+/// Arguments for a provider that takes a mapping only; text that was none goes under a name.
+pub(crate) fn mapping(arguments: &Value) -> Value {
+    match arguments {
+        map @ Value::Map(_) => map.clone(),
+        other => Value::object([("invalid_arguments", other.clone())]),
+    }
+}
+
+/// The arguments of a tool call in a whole answer, of whatever type they came.
+pub(crate) fn whole_arguments(value: Option<&Value>) -> Value {
+    match value {
+        Some(map @ Value::Map(_)) => map.clone(),
+        Some(Value::Str(text)) => arguments(text),
+        None | Some(Value::Null) => Value::empty_map(),
+        Some(other) => Value::str(other.to_json()),
+    }
+}
+
+/// A key of a profile as a list: one text stands for a list of one.
+pub(crate) fn listed(value: Value) -> Value {
+    if value.as_list().is_some() { value } else { Value::list(vec![value]) }
+}
+
+/// Later counts replace earlier ones: they are sums, not steps.
+pub(crate) fn newer(old: Usage, new: Usage) -> Usage {
+    Usage {
+        input: new.input.or(old.input),
+        cache_read: new.cache_read.or(old.cache_read),
+        cache_write: new.cache_write.or(old.cache_write),
+        output: new.output.or(old.output),
+        reasoning: new.reasoning.or(old.reasoning),
+    }
+}
+
+/// Models that reason before they answer and name their maximum of output differently, by the start of their name.
+const REASONING_MODELS: &[&str] = &["gpt-5", "gpt-6", "o1", "o3", "o4"];
+
+/// Whether a model of OpenAI reasons before it answers.
+pub(crate) fn is_reasoning(model: &str) -> bool {
+    REASONING_MODELS.iter().any(|start| model.starts_with(start))
+}
+
 /// A count of tokens; none for anything that is no whole number from zero.
 pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
     value.and_then(Value::as_int).and_then(|n| u64::try_from(n).ok())
@@ -159,6 +269,40 @@ pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
 /// A text at `key`, unless it is absent, null or no text.
 pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
+}
+
+/// A request for tests of the mappings.
+#[cfg(test)]
+pub(crate) fn request_of(provider: &str, model: &str, messages: Vec<Message>) -> ModelRequest {
+    ModelRequest {
+        agent: "a".into(),
+        provider: provider.into(),
+        model: model.into(),
+        base_url: None,
+        key: None,
+        messages,
+        tools: vec![],
+        output_schema: None,
+        max_tokens: Some(77),
+        params: Value::Null,
+        stream: false,
+        timeout_ms: 1_000,
+        idempotency_key: String::new(),
+    }
+}
+
+/// A conversation with a tool call of another provider in it, for tests of the mappings.
+#[cfg(test)]
+pub(crate) fn tool_turn(attachments: Value) -> Vec<Message> {
+    let call = |id: &str, name: &str| ToolRequest { id: id.into(), name: name.into(), arguments: Value::empty_map() };
+    let answer = |id: &str, is_error| Message::Tool { call_id: id.into(), content: "r".into(), is_error };
+    vec![
+        Message::System { content: "s".into() },
+        Message::User { content: "u".into() },
+        Message::Assistant { content: "".into(), tool_calls: vec![call("a.1", "x"), call("b", "y")], attachments },
+        answer("b", true),
+        answer("a.1", false),
+    ]
 }
 
 #[cfg(test)]
@@ -206,6 +350,16 @@ mod tests {
         distinct_ids(&mut calls, "call_4");
         let ids: Vec<&str> = calls.iter().map(|c| &*c.id).collect();
         assert_eq!(ids, ["x", "x_2", "call_4_2", "x_2_2", "x_3"]);
+    }
+
+    #[test]
+    fn ids_of_other_providers_become_acceptable_and_stay_distinct() {
+        let (long, longer) = ("x".repeat(80), "x".repeat(81));
+        let ids = CallIds::of(&[asks(&["a.b", "a:b", &long]), answers("a.b"), asks(&[&longer, "ok", "a.b"])]);
+        let at = |place, id: &str| ids.accepted(place, &id.into()).as_str().unwrap_or_default().to_owned();
+        assert_eq!([at(0, "a.b"), at(0, "a:b"), at(1, "a.b")], ["a_b", "a_b_2", "a_b"]);
+        assert_eq!([at(2, "ok"), at(3, "a.b")], ["ok", "a_b_3"], "an id that comes again is another call");
+        assert!(at(0, &long).len() == 64 && at(2, &longer).len() == 64 && at(0, &long) != at(2, &longer));
     }
 
     #[test]

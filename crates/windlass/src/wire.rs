@@ -34,9 +34,9 @@ const KEY_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProviderConfig {
-    /// What it speaks: `openai` (chat completions, as most servers do), `anthropic`, or `scripted` (answers from a
-    /// script, without network). Default: by its name, else `openai`. With the name `"*"` only `scripted`, which then
-    /// answers for every provider.
+    /// What it speaks: `openai` (chat completions, as most servers do), `openai_responses`, `anthropic`, `gemini`,
+    /// `bedrock`, `ollama`, or `scripted` (answers from a script, without network). Default: by its name, else
+    /// `openai`. With the name `"*"` only `scripted`, which then answers for every provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ProviderKind>,
     /// Its address, up to `/v1`. An address in a document goes before it.
@@ -71,6 +71,15 @@ pub enum ProviderKind {
     OpenAi,
     /// Anthropic messages.
     Anthropic,
+    /// OpenAI responses.
+    #[serde(rename = "openai_responses")]
+    OpenAiResponses,
+    /// Gemini `generateContent`.
+    Gemini,
+    /// Amazon Bedrock `Converse`, with an API key of Bedrock.
+    Bedrock,
+    /// Ollama's own API.
+    Ollama,
 }
 
 impl ProviderKind {
@@ -79,6 +88,10 @@ impl ProviderKind {
             Self::Scripted => Kind::Scripted,
             Self::OpenAi => Kind::OpenAi,
             Self::Anthropic => Kind::Anthropic,
+            Self::OpenAiResponses => Kind::OpenAiResponses,
+            Self::Gemini => Kind::Gemini,
+            Self::Bedrock => Kind::Bedrock,
+            Self::Ollama => Kind::Ollama,
         }
     }
 }

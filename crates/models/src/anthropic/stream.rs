@@ -8,8 +8,8 @@ use windlass_core::value::{Map, Value};
 
 use super::{Parts, usage};
 use crate::errors::{Fault, ProviderError};
-use crate::sse::Event;
-use crate::wire::{Answer, Assemble, text};
+use crate::frames::Event;
+use crate::wire::{Answer, Assemble, newer, text};
 
 #[derive(Debug, Default)]
 struct Block {
@@ -105,15 +105,4 @@ impl Block {
 fn index(data: &Value) -> Result<i64, Fault> {
     let missing = || Fault::Malformed("a content block has no index".to_owned());
     data.get("index").and_then(Value::as_int).ok_or_else(missing)
-}
-
-/// Later counts replace earlier ones: they are sums, not steps.
-fn newer(old: Usage, new: Usage) -> Usage {
-    Usage {
-        input: new.input.or(old.input),
-        cache_read: new.cache_read.or(old.cache_read),
-        cache_write: new.cache_write.or(old.cache_write),
-        output: new.output.or(old.output),
-        reasoning: new.reasoning.or(old.reasoning),
-    }
 }

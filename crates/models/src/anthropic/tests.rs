@@ -117,7 +117,7 @@ fn thinking_survives_a_stream_for_the_next_request() {
         r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":9}}"#,
         r#"{"type":"message_stop"}"#,
     ] {
-        over = assembler.event(&crate::sse::Event { name: String::new(), data: data.into() }).expect("an event");
+        over = assembler.event(&crate::frames::Event { name: String::new(), data: data.into() }).expect("an event");
     }
     assert!(over);
     let answer = assembler.finish().expect("an answer");

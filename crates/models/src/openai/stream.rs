@@ -5,7 +5,7 @@ use windlass_core::value::Value;
 
 use super::{Parts, REASONING, REASONING_DETAILS, content, error_in, usage};
 use crate::errors::Fault;
-use crate::sse::Event;
+use crate::frames::Event;
 use crate::wire::{self, Answer, Assemble, text};
 
 /// Tool calls that one answer may hold: more is no answer but a fault.

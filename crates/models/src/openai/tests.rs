@@ -184,7 +184,7 @@ fn streams_of_several_servers_are_read() {
     let read = |chunks: &[&str]| {
         let mut assembler = OpenAi.stream();
         for chunk in chunks {
-            let event = crate::sse::Event { name: "message".into(), data: (*chunk).into() };
+            let event = crate::frames::Event { name: "message".into(), data: (*chunk).into() };
             if assembler.event(&event).expect("a chunk") {
                 return assembler.finish().expect("an answer");
             }

@@ -4,21 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpSocket;
 use windlass_core::machine::ModelSettings;
+use windlass_core::transcript::Usage;
 use windlass_core::value::Value;
 use windlass_models::Models;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_ports::BoxFuture;
-use windlass_ports::conformance::model::{BROKEN_ARGUMENTS, Behaviour, Subject, TEXT, TOOL, exercise};
+use windlass_ports::conformance::model::{BROKEN_ARGUMENTS, Behaviour, Subject, TEXT, TOOL, USAGE, exercise};
 use windlass_ports::model::{Model, ModelResult};
 
+use crate::formats::{Format, Why};
 use crate::server::{Act, End, Seen, Server};
-
-/// The wire format that a server speaks.
-#[derive(Clone, Copy, Debug)]
-enum Format {
-    OpenAi,
-    Anthropic,
-}
 
 /// Keeps every server of its checks; the last one is the one that is waited on.
 struct OverHttp {
@@ -43,17 +38,22 @@ impl OverHttp {
 impl Subject for OverHttp {
     fn model(&self, behaviour: Behaviour) -> Option<(Arc<dyn Model>, ModelSettings)> {
         let format = self.format;
+        answer(format, behaviour, false).or_else(|| answer(format, behaviour, true))?;
         let server = Arc::new(Server::start(move |seen| act(format, behaviour, seen)));
         let url = match behaviour {
-            Behaviour::Absent => format!("http://{}/v1", self.absent.local_addr().expect("an address")),
-            _ => server.url.clone(),
+            Behaviour::Absent => format!("http://{}/v2", self.absent.local_addr().expect("an address")),
+            _ => format.base(&server),
         };
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
-        let (name, model) = match format {
-            Format::OpenAi => ("openai", "gpt-4o"),
-            Format::Anthropic => ("anthropic", "claude-sonnet-4-5"),
-        };
-        Some((Arc::new(Models::builder().build()), settings(name, model, Some(&url))))
+        Some((Arc::new(Models::builder().build()), settings(format.provider(), format.model(), Some(&url))))
+    }
+
+    fn usage(&self) -> Usage {
+        match self.format {
+            // Nothing is said about caches.
+            Format::Ollama => Usage { input: Some(200), cache_read: None, ..USAGE },
+            Format::OpenAi | Format::Anthropic | Format::Responses | Format::Gemini | Format::Bedrock => USAGE,
+        }
     }
 
     fn arrived(&self) -> BoxFuture<'_, ()> {
@@ -79,6 +79,12 @@ fn settings(provider: &str, model: &str, base_url: Option<&str>) -> ModelSetting
 }
 
 fn act(format: Format, behaviour: Behaviour, seen: &Seen) -> Act {
+    let streamed = format.is_streamed(&seen.path, &seen.body);
+    answer(format, behaviour, streamed).unwrap_or_else(|| panic!("{format:?} cannot do {behaviour:?}: {streamed}"))
+}
+
+/// What a server of a format does; none where it cannot do so.
+fn answer(format: Format, behaviour: Behaviour, streamed: bool) -> Option<Act> {
     let error = |status: u16, message: &str| {
         Act::json(status, &format!(r#"{{"error":{{"message":"{message}","type":"some_error","code":null}}}}"#))
     };
@@ -86,40 +92,26 @@ fn act(format: Format, behaviour: Behaviour, seen: &Seen) -> Act {
         Act::Answer { body, .. } => End::Cut(body.len() / 2),
         Act::Drop | Act::Reset | Act::Hang => End::Whole,
     };
-    let streamed = seen.body.get("stream") == Some(&Value::Bool(true));
-    let say = |finish: &str, usage: bool| match format {
-        Format::OpenAi => crate::streams::openai_text(TEXT, finish, usage, streamed),
-        Format::Anthropic => crate::streams::anthropic_text(TEXT, finish, usage, streamed),
-    };
-    let call = |calls: &[(&str, &str)]| match format {
-        Format::OpenAi => crate::streams::openai_calls(TOOL, calls, streamed),
-        Format::Anthropic => crate::streams::anthropic_calls(TOOL, calls, streamed),
-    };
-    let word = |openai: &'static str, anthropic: &'static str| match format {
-        Format::OpenAi => openai,
-        Format::Anthropic => anthropic,
-    };
-    match behaviour {
-        Behaviour::Says => say(word("stop", "end_turn"), true),
-        Behaviour::CallsTools => call(&[("one", r#"{"n":1}"#), ("two", r#"{"n":2}"#)]),
-        Behaviour::BreaksArguments => call(&[("one", BROKEN_ARGUMENTS)]),
-        Behaviour::CountsNothing => say(word("stop", "end_turn"), false),
-        Behaviour::RunsOut => say(word("length", "max_tokens"), true),
-        Behaviour::Filters => say(word("content_filter", "refusal"), true),
+    Some(match behaviour {
+        Behaviour::Says => format.says(TEXT, Why::Done, true, streamed)?,
+        Behaviour::CallsTools => format.calls(TOOL, &[("one", r#"{"n":1}"#), ("two", r#"{"n":2}"#)], streamed)?,
+        Behaviour::BreaksArguments => format.calls(TOOL, &[("one", BROKEN_ARGUMENTS)], streamed)?,
+        Behaviour::CountsNothing => format.says(TEXT, Why::Done, false, streamed)?,
+        Behaviour::RunsOut => format.says(TEXT, Why::Length, true, streamed)?,
+        Behaviour::Filters => format.says(TEXT, Why::Filter, true, streamed)?,
         Behaviour::Limits => error(429, "slow down").header("retry-after", "7"),
         Behaviour::Fails => error(500, "oops"),
         Behaviour::Locks => error(401, "who are you"),
         Behaviour::Refuses => error(400, "what is that"),
         Behaviour::FindsTooLong => error(400, "prompt is too long: 300000 tokens"),
         Behaviour::BreaksOff => {
-            let answer = say(word("stop", "end_turn"), true);
+            let answer = format.says(TEXT, Why::Done, true, streamed)?;
             let end = middle(answer.clone());
             answer.end(end)
         }
-        Behaviour::Babbles if streamed => Act::stream(b"data: {oops\n\n"),
-        Behaviour::Babbles => Act::json(200, "<html>It works!</html>"),
+        Behaviour::Babbles => format.babble(streamed),
         Behaviour::Hangs | Behaviour::Absent => Act::Hang,
-    }
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +122,26 @@ async fn openai() {
 #[tokio::test(flavor = "multi_thread")]
 async fn anthropic() {
     exercise(|| OverHttp::new(Format::Anthropic)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openai_responses() {
+    exercise(|| OverHttp::new(Format::Responses)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gemini() {
+    exercise(|| OverHttp::new(Format::Gemini)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bedrock() {
+    exercise(|| OverHttp::new(Format::Bedrock)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama() {
+    exercise(|| OverHttp::new(Format::Ollama)).await;
 }
 
 struct ByScript;

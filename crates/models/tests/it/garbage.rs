@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use windlass_core::value::Value;
 use windlass_models::errors::ProviderError;
 
+use crate::formats::{Format, aws, lines as ndjson};
 use crate::http::ask;
 use crate::server::Act;
 
@@ -40,6 +41,19 @@ fn shapes() -> impl Strategy<Value = Value> {
         "text",
         "output_tokens",
         "input_tokens",
+        "output",
+        "response",
+        "status",
+        "item",
+        "candidates",
+        "parts",
+        "functionCall",
+        "args",
+        "finishReason",
+        "usageMetadata",
+        "toolUse",
+        "stopReason",
+        "done",
     ];
     leaf.prop_recursive(6, 64, 6, move |inner| {
         let pairs = prop::collection::vec((prop::sample::select(keys.to_vec()), inner.clone()), 0..6);
@@ -50,30 +64,39 @@ fn shapes() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Asks both formats, whole and streamed, for the same bytes.
-fn survives(whole: &str, stream: &[u8]) {
+/// Asks a format, whole and streamed in each framing, for the same bytes.
+fn survives(format: Format, whole: &str, stream: &[u8]) {
+    let text = String::from_utf8_lossy(stream);
+    let lines: Vec<String> = text.lines().map(|line| line.trim_start_matches("data: ").to_owned()).collect();
+    let streamed = match format {
+        Format::Bedrock => aws(&lines.iter().map(|line| ("contentBlockDelta", line.clone())).collect::<Vec<_>>()),
+        Format::Ollama => ndjson(&lines),
+        Format::OpenAi | Format::Anthropic | Format::Responses | Format::Gemini => Act::stream(stream),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        for provider in ["openai", "anthropic"] {
-            // An answer of any kind is fine; what counts is that there is one.
-            let _whole = ask(provider, Act::json(200, whole), false).await;
-            let _streamed = ask(provider, Act::stream(stream), true).await;
-        }
+        // An answer of any kind is fine; what counts is that there is one.
+        let _whole = ask(format.provider(), Act::json(200, whole), false).await;
+        let _streamed = ask(format.provider(), streamed, true).await;
     });
 }
 
+fn formats() -> impl Strategy<Value = Format> {
+    prop::sample::select(Format::ALL.to_vec())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn prop_answers_of_any_shape_are_survived(values in prop::collection::vec(shapes(), 1..5)) {
+    fn prop_answers_of_any_shape_are_survived(format in formats(), values in prop::collection::vec(shapes(), 1..5)) {
         let events: String = values.iter().map(|v| format!("data: {}\n\n", v.to_json())).collect();
-        survives(&values[0].to_json(), events.as_bytes());
+        survives(format, &values[0].to_json(), events.as_bytes());
     }
 
     #[test]
-    fn prop_any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        survives(&String::from_utf8_lossy(&bytes), &bytes);
+    fn prop_any_bytes_are_survived(format in formats(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        survives(format, &String::from_utf8_lossy(&bytes), &bytes);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod cassettes;
 mod conformance;
+mod formats;
 mod garbage;
 mod http;
 mod keys;

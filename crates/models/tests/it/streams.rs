@@ -2,15 +2,16 @@
 
 use windlass_core::effect::Spent;
 use windlass_core::failure::Code;
-use windlass_core::transcript::Reply;
+use windlass_core::request::ModelRequest;
 use windlass_core::value::Value;
 use windlass_models::{Bounds, Models};
 use windlass_ports::model::{Model, ModelResult};
 
+use crate::formats::{Format, Why};
 use crate::http::{ask, request};
 use crate::server::{Act, End, Server};
 
-fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     Value::str(text).to_json()
 }
 
@@ -155,36 +156,131 @@ fn bytes(act: &Act) -> Vec<u8> {
     }
 }
 
+/// One call of a server of a format that always does the same.
+async fn ask_as(format: Format, act: Act, streamed: bool, bounds: Bounds, timeout_ms: u64) -> ModelResult {
+    let server = Server::always(act);
+    Models::builder().bounds(bounds).build().call(request_as(format, &server, streamed, timeout_ms)).await
+}
+
+fn request_as(format: Format, server: &Server, streamed: bool, timeout_ms: u64) -> ModelRequest {
+    let mut request = request(format.provider(), &format.base(server));
+    (request.model, request.stream, request.timeout_ms) = (format.model().into(), streamed, timeout_ms);
+    request
+}
+
 /// Asks a server that cuts the stream one byte later each time: by breaking off, and by ending as if all were sent.
-async fn for_every_cut(provider: &'static str, answer: Act, whole: &Reply) {
+async fn for_every_cut(format: Format, answer: Act) {
+    let whole = ask_as(format, answer.clone(), true, Bounds::default(), 10_000).await.outcome.expect("an answer");
     let length = bytes(&answer).len();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::start(move |_| {
         let k = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        answer.clone().end(if k.is_multiple_of(2) { End::Cut(k) } else { End::Closed(k) })
+        answer.clone().end(if k.is_multiple_of(2) { End::Cut(k / 2) } else { End::Closed(k / 2) })
     });
     let models = Models::builder().build();
-    let mut request = request(provider, &server.url);
-    request.stream = true;
-    for k in 0..length {
+    let request = request_as(format, &server, true, 10_000);
+    for k in 0..length * 2 {
         let result = models.call(request.clone()).await;
         let failure = result.outcome.expect_err("a stream without its end is no answer");
-        assert_eq!((failure.code, result.spent), (Code::ProviderTruncated, Spent::Unknown), "{k}: {failure}");
+        assert_eq!(
+            (failure.code, result.spent),
+            (Code::ProviderTruncated, Spent::Unknown),
+            "{format:?} {k}: {failure}"
+        );
         assert!(failure.is_transient());
     }
-    let result = models.call(request).await;
-    assert_eq!(result.outcome.as_ref(), Ok(whole), "the whole stream is the answer");
+    for _ in 0..2 {
+        let result = models.call(request.clone()).await;
+        assert_eq!(result.outcome.as_ref(), Ok(&whole), "the whole stream is the answer");
+        assert!(matches!(result.spent, Spent::Known { .. } | Spent::Unknown));
+    }
+}
+
+/// Text and tool calls of a format, cut after any byte.
+async fn cut(format: Format) {
+    let said = format.says("two wörds", Why::Done, true, true).expect("an answer");
+    for_every_cut(format, said).await;
+    let calls = format.calls("hoist", &[("one", r#"{"n":"ä"}"#), ("two", r#"{"n":2}"#)], true).expect("an answer");
+    for_every_cut(format, calls).await;
 }
 
 #[tokio::test]
-async fn a_stream_cut_after_any_byte_is_truncated() {
-    let text = "two wörds";
-    for (provider, answer) in
-        [("openai", openai_text(text, "stop", true, true)), ("anthropic", anthropic_text(text, "end_turn", true, true))]
-    {
-        let whole = ask(provider, answer.clone(), true).await.outcome.expect("an answer");
-        assert_eq!(&*whole.content, text);
-        for_every_cut(provider, answer, &whole).await;
+async fn a_stream_of_openai_cut_after_any_byte_is_truncated() {
+    cut(Format::OpenAi).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_anthropic_cut_after_any_byte_is_truncated() {
+    cut(Format::Anthropic).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_responses_cut_after_any_byte_is_truncated() {
+    cut(Format::Responses).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_gemini_cut_after_any_byte_is_truncated() {
+    cut(Format::Gemini).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_bedrock_cut_after_any_byte_is_truncated() {
+    cut(Format::Bedrock).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_ollama_cut_after_any_byte_is_truncated() {
+    cut(Format::Ollama).await;
+}
+
+/// Errors in the middle of a stream, as each format sends them.
+#[tokio::test]
+async fn an_error_in_the_middle_of_a_stream_ends_it_and_may_have_cost_something() {
+    let sse = |data: &str| Act::stream(format!("data: {data}\n\n").as_bytes());
+    for (format, act, code) in [
+        (
+            Format::Responses,
+            sse(r#"{"type":"error","code":"server_error","message":"oops"}"#),
+            Code::ProviderUnavailable,
+        ),
+        (
+            Format::Responses,
+            sse(
+                r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"rate_limit_exceeded","message":"slow"}}}"#,
+            ),
+            Code::ProviderRateLimited,
+        ),
+        (
+            Format::Gemini,
+            sse(r#"{"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}"#),
+            Code::ProviderUnavailable,
+        ),
+        (
+            Format::Bedrock,
+            crate::formats::aws(&[("throttlingException", r#"{"message":"slow"}"#.to_owned())]),
+            Code::ProviderRateLimited,
+        ),
+        (
+            Format::Bedrock,
+            crate::formats::aws(&[("modelStreamErrorException", r#"{"message":"oops"}"#.to_owned())]),
+            Code::ProviderUnavailable,
+        ),
+        (Format::Ollama, crate::formats::lines(&[r#"{"error":"it crashed"}"#.to_owned()]), Code::ProviderMalformed),
+    ] {
+        let result = ask_as(format, act, true, Bounds::default(), 10_000).await;
+        let failure = result.outcome.expect_err("an error");
+        assert_eq!((failure.code, result.spent), (code, Spent::Unknown), "{format:?}: {failure}");
+    }
+}
+
+/// FLT-N3: an error with status 200 is none the less one.
+#[tokio::test]
+async fn an_error_in_the_place_of_an_answer_is_an_error() {
+    for format in Format::ALL {
+        let body = r#"{"error":{"message":"no","type":"invalid_request_error","code":400}}"#;
+        let result = ask_as(format, Act::json(200, body), false, Bounds::default(), 10_000).await;
+        assert_eq!(result.outcome.expect_err("an error").code, Code::ProviderInvalidRequest, "{format:?}");
     }
 }
 
@@ -223,46 +319,51 @@ async fn broken_streams_are_told_apart() {
 
 #[tokio::test]
 async fn a_stream_that_stands_still_ends_by_the_idle_time() {
-    let server = Server::always(openai_text("two words", "stop", true, true).end(End::Still(40)));
-    let bounds = Bounds { idle_timeout_ms: 30, ..Bounds::default() };
-    let mut request = request("openai", &server.url);
-    request.stream = true;
-    let result = Models::builder().bounds(bounds).build().call(request).await;
-    let failure = result.outcome.expect_err("no answer");
-    assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown));
-    assert!(failure.message.contains("stood still"), "{failure}");
-    server.quiet().await;
+    for format in Format::ALL {
+        let answer = format.says("two words", Why::Done, true, true).expect("an answer");
+        let server = Server::always(answer.end(End::Still(40)));
+        let bounds = Bounds { idle_timeout_ms: 30, ..Bounds::default() };
+        let request = request_as(format, &server, true, 10_000);
+        let result = Models::builder().bounds(bounds).build().call(request).await;
+        let failure = result.outcome.expect_err("no answer");
+        assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown), "{format:?}");
+        assert!(failure.message.contains("stood still"), "{failure}");
+        server.quiet().await;
+    }
 }
 
 #[tokio::test]
 async fn a_slow_trickle_ends_by_the_total_time() {
-    for streamed in [false, true] {
-        let server = Server::always(openai_text("two words", "stop", true, streamed).end(End::Drip(5)));
-        let mut request = request("openai", &server.url);
-        (request.stream, request.timeout_ms) = (streamed, 150);
-        let result = Models::builder().build().call(request).await;
-        let failure = result.outcome.expect_err("no answer");
-        assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown), "{failure}");
+    for format in Format::ALL {
+        for streamed in [false, true] {
+            let answer = format.says("two words", Why::Done, true, streamed).expect("an answer").end(End::Drip(5));
+            let result = ask_as(format, answer, streamed, Bounds::default(), 150).await;
+            let failure = result.outcome.expect_err("no answer");
+            assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown), "{format:?}: {failure}");
+        }
     }
 }
 
 #[tokio::test]
 async fn answers_larger_than_the_bound_are_not_read() {
     let long = "x".repeat(20_000);
-    for streamed in [false, true] {
-        let server = Server::always(openai_text(&long, "stop", true, streamed));
-        let bounds = Bounds { answer_bytes_max: 10_000, ..Bounds::default() };
-        let mut request = request("openai", &server.url);
-        request.stream = streamed;
-        let result = Models::builder().bounds(bounds).build().call(request).await;
-        let failure = result.outcome.expect_err("too large");
-        assert_eq!((failure.code, failure.is_transient()), (Code::ProviderMalformed, false), "{failure}");
+    for format in Format::ALL {
+        for streamed in [false, true] {
+            let answer = format.says(&long, Why::Done, true, streamed).expect("an answer");
+            let bounds = Bounds { answer_bytes_max: 10_000, ..Bounds::default() };
+            let failure = ask_as(format, answer, streamed, bounds, 10_000).await.outcome.expect_err("too large");
+            assert_eq!((failure.code, failure.is_transient()), (Code::ProviderMalformed, false), "{format:?}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_stream_where_none_was_asked_for_is_read_and_the_other_way_round() {
-    let streamed = ask("openai", openai_text("a b", "stop", true, true), false).await.outcome.expect("an answer");
-    let whole = ask("openai", openai_text("a b", "stop", true, false), true).await.outcome.expect("an answer");
-    assert_eq!(streamed, whole);
+    for format in Format::ALL {
+        let said = |streamed| format.says("a b", Why::Done, true, streamed).expect("an answer");
+        let streamed = ask_as(format, said(true), false, Bounds::default(), 10_000).await.outcome.expect("an answer");
+        let whole = ask_as(format, said(false), true, Bounds::default(), 10_000).await.outcome.expect("an answer");
+        assert_eq!((&streamed.content, streamed.usage), (&whole.content, whole.usage), "{format:?}");
+        assert_eq!(streamed.finish, whole.finish);
+    }
 }

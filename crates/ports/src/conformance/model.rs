@@ -56,7 +56,7 @@ pub const TEXT: &str = "It holds: 5 \u{2212} 2 = 3.\n";
 pub const TOOL: &str = "hoist";
 /// Arguments that are no JSON.
 pub const BROKEN_ARGUMENTS: &str = "{\"n\": 1,";
-/// The tokens of an answer, as every provider can tell them.
+/// The tokens of an answer, as most providers can tell them.
 pub const USAGE: Usage =
     Usage { input: Some(120), cache_read: Some(80), cache_write: None, output: Some(30), reasoning: None };
 /// Time that the suite gives a call that never answers, in milliseconds.
@@ -68,6 +68,11 @@ const SLACK_MS: u64 = 10_000;
 pub trait Subject: Send + Sync {
     /// The adapter, and the settings that reach a provider that behaves so. None where it cannot behave so.
     fn model(&self, behaviour: Behaviour) -> Option<(Arc<dyn Model>, ModelSettings)>;
+
+    /// The tokens of an answer, as far as this provider can tell them. Their sum is that of [`USAGE`].
+    fn usage(&self) -> Usage {
+        USAGE
+    }
 
     /// Ends when a request has arrived at a provider that [`Behaviour::Hangs`].
     fn arrived(&self) -> BoxFuture<'_, ()>;
@@ -101,7 +106,7 @@ pub async fn says_what_the_provider_said(subject: &impl Subject, stream: bool) {
     assert_eq!(&*reply.content, TEXT, "the text is not touched");
     assert!(reply.has_content);
     assert_eq!(reply.finish, Finish::Stop);
-    assert_eq!(known(reply.usage), known(USAGE));
+    assert_eq!(known(reply.usage), known(subject.usage()));
     assert_eq!(reply.tool_calls, vec![]);
     for key in ["request_id", "response_id", "model", "finish_reason", "rate_limits"] {
         assert!(reply.provider_data.get(key).is_some(), "`provider_data.{key}` is a value or null");
