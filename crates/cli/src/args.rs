@@ -1,5 +1,6 @@
 //! The command line: every command, flag and example. Parsing only; nothing here acts.
 
+mod approvals;
 mod bench;
 mod chaos;
 mod many;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Preset, Span};
 
+pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
 pub(crate) use bench::{Bench, BenchLoad, BenchPark, BenchStart, BenchSteps};
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;
@@ -96,6 +98,9 @@ pub(crate) enum Command {
     /// List, inspect and steer runs
     #[command(subcommand)]
     Runs(Runs),
+    /// List and answer what runs ask people
+    #[command(subcommand)]
+    Approvals(Approvals),
     /// Start runs at times and in intervals
     #[command(subcommand)]
     Schedules(Schedules),

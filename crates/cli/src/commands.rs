@@ -1,5 +1,6 @@
 //! The commands: one file each. This one finds the right one and sets up logging and threads for it.
 
+mod approvals;
 mod bench;
 mod chaos;
 mod bulk;
@@ -78,6 +79,10 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Runs(Runs::Signal(args)) => runs::signal(app, args).await,
         Command::Runs(Runs::Fork(args)) => runs::fork(app, args).await,
         Command::Runs(Runs::Prune(args)) => runs::prune(app, args).await,
+        Command::Approvals(args::Approvals::List(args)) => approvals::list(app, args).await,
+        Command::Approvals(args::Approvals::Show(args)) => approvals::show(app, args).await,
+        Command::Approvals(args::Approvals::Approve(args)) => approvals::approve(app, args).await,
+        Command::Approvals(args::Approvals::Reject(args)) => approvals::reject(app, args).await,
         Command::Serve(args) => serve::serve(app, args).await,
         Command::Worker(args) => serve::worker(app, args).await,
         Command::Workers(args) => serve::workers(app, args).await,

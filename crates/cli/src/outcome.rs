@@ -53,16 +53,19 @@ fn status(report: &Report) -> &'static str {
 }
 
 fn has_signal_wait(report: &Report) -> bool {
-    report.waits.iter().any(|wait| wait.channel.is_some() || &*wait.kind == "timer")
+    report.waits.iter().any(|wait| wait.channel.is_some() || wait.approval.is_some() || &*wait.kind == "timer")
 }
 
-/// One wait: `{"kind", "run_id", "channel"?, "at"?}`.
+/// One wait: `{"kind", "run_id", "channel"?, "approval"?, "at"?}`.
 #[must_use]
 pub(crate) fn wait(wait: &Waiting) -> Json {
     let mut json = json!({ "kind": &*wait.kind, "run_id": wait.run.as_str() });
     if let Json::Object(map) = &mut json {
         if let Some(channel) = &wait.channel {
             map.insert("channel".into(), (**channel).into());
+        }
+        if let Some(approval) = &wait.approval {
+            map.insert("approval".into(), (**approval).into());
         }
         if let Some(at) = wait.at {
             map.insert("at".into(), time(at).into());
@@ -75,6 +78,9 @@ pub(crate) fn wait(wait: &Waiting) -> Json {
 #[must_use]
 pub(crate) fn described(wait: &Waiting) -> String {
     let until = wait.at.map(|at| format!(" until {}", time(at))).unwrap_or_default();
+    if let Some(approval) = &wait.approval {
+        return format!("a person who approves `{approval}`{until} (run {})", wait.run);
+    }
     match (&*wait.kind, &wait.channel) {
         ("signal", Some(channel)) => format!("a signal on `{channel}`{until} (run {})", wait.run),
         (kind, Some(channel)) => {
@@ -92,6 +98,10 @@ pub(crate) fn advice(report: &Report, flags: &str) -> String {
     let run = report.run.id();
     if report.head.status == Status::Paused {
         return format!("go on with: windlass runs unpause {run}{flags} && windlass resume {run}{flags}");
+    }
+    if let Some(approval) = report.waits.iter().find_map(|wait| wait.approval.as_deref()) {
+        let approval = quoted(approval);
+        return format!("go on with: windlass approvals approve {approval}{flags} && windlass resume {run}{flags}");
     }
     let asked = report.waits.iter().find_map(|wait| wait.channel.as_deref());
     if let Some(channel) = asked {

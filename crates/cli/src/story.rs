@@ -1,5 +1,6 @@
 //! What happens in a run, told to a person: one line for each thing worth knowing. No prompt, argument or output.
 
+use windlass_core::approval::Answer;
 use windlass_core::audit;
 use windlass_core::effect::{Outcome, WaitKind};
 use windlass_core::failure::Failure;
@@ -92,10 +93,14 @@ fn others(entry: &Entry, run: &Run) -> Option<String> {
     Some(match entry {
         Entry::WaitOpened { wait, .. } => match &wait.kind {
             WaitKind::Signal => format!("   waits for a signal on `{}`", wait.channel),
-            WaitKind::Outcome { .. } | WaitKind::Approval { .. } => {
-                format!("   waits for a person, who answers on `{}`", wait.channel)
-            }
+            WaitKind::Outcome { .. } => format!("   waits for a person, who answers on `{}`", wait.channel),
+            WaitKind::Approval { .. } => return None,
         },
+        Entry::ApprovalAsked { wait, rule, reason, .. } => {
+            format!("   waits for a person who approves `{}` (rule {rule}: {reason})", wait.key(run.id()))
+        }
+        Entry::ApprovalAnswered { answer: Answer::Expired, .. } => "   nobody approved it in time".into(),
+        Entry::ApprovalAnswered { answer, by, .. } => format!("   {} by {by}", answer.as_str()),
         Entry::WaitClosed { signal: Some(_), .. } => "   signal received".into(),
         Entry::ChildStarted { child, slot } => {
             let word = if slot.is_some() { "child" } else { "launch" };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::approval;
 use crate::audit;
 use crate::budget::{Amounts, Ledger, Meter};
 use crate::effect::{Call, ChildStart, OpenCall, Outcome};
@@ -44,6 +45,14 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::AttemptStarted { effect, attempt, reserved } => return attempted(run, *effect, *attempt, reserved),
         Entry::AttemptFailed { effect, failure, used, estimated, backoff, .. } => {
             return attempt_failed(run, *effect, failure.code.as_str(), used, *estimated, *backoff);
+        }
+        Entry::ApprovalAsked { effect, wait, rule, reason } => {
+            let question =
+                approval::Question { wait: *wait, rule: rule.clone(), reason: reason.clone(), granted: false };
+            return approval_asked(run, *effect, question);
+        }
+        Entry::ApprovalAnswered { effect, answer, by, arguments, .. } => {
+            return approval_answered(run, *effect, *answer, by, arguments.as_ref());
         }
         Entry::DoubtRaised { effect, doubt } => {
             if let Some(call) = run.calls.get_mut(effect) {
@@ -116,7 +125,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         }
         Entry::FailureRouted { .. } => run.failure = None,
         Entry::HoldPlaced { hold } => run.hold = Some(hold.clone()),
-        Entry::HoldLifted => run.hold = None,
+        Entry::HoldLifted => hold_lifted(run),
         Entry::CancelRequested { reason } => run.cancel = Some(reason.clone()),
         Entry::CeilingNear { meter, .. } => run.warned.push(*meter),
         Entry::CeilingsChanged { ceilings, .. } => change_ceilings(&mut run.ledger, ceilings, run.started_at),
@@ -252,6 +261,51 @@ fn attempt_failed(
     let call = call.clone();
     run.ledger.settle(&reserved, used, estimated);
     Some(row(run, effect, &call, "failed", Some(code.into())))
+}
+
+fn hold_lifted(run: &mut Run) {
+    run.hold = None;
+    for call in run.calls.values_mut().filter(|call| call.approval.as_ref().is_some_and(|asked| asked.granted)) {
+        call.approval = None;
+        call.at = run.now;
+    }
+}
+
+fn approval_asked(run: &mut Run, effect: EffectId, question: approval::Question) -> Option<audit::Row> {
+    let call = run.calls.get_mut(&effect)?;
+    let rule = question.rule.clone();
+    call.approval = Some(Box::new(question));
+    let call = call.clone();
+    Some(row(run, effect, &call, "asked", Some(rule)))
+}
+
+fn approval_answered(
+    run: &mut Run,
+    effect: EffectId,
+    answer: approval::Answer,
+    by: &Name,
+    changed: Option<&Value>,
+) -> Option<audit::Row> {
+    let (now, held) = (run.now, run.hold.is_some());
+    let call = run.calls.get_mut(&effect)?;
+    match &mut call.approval {
+        Some(question) if held && answer == approval::Answer::Approved => question.granted = true,
+        question => *question = None,
+    }
+    call.at = now;
+    let mut told = None;
+    if let (Some(changed), Call::Tool { tool, call_id, arguments, .. }) = (changed, &mut call.call) {
+        *arguments = changed.clone();
+        call.arguments = changed.digest();
+        told =
+            Some(format!("The call {call_id} of tool `{tool}` was made with arguments that {by} changed: {changed}"));
+    }
+    let call = call.clone();
+    if let Some(told) = told {
+        // The model reads it after the turn: it must not go on as if its own arguments had been used.
+        with_loop(run, |state, _| state.steering.push(Message::User { content: told.into() }));
+    }
+    Some(row(run, effect, &call, answer.as_str(), Some(by.clone())))
 }
 
 fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, estimated: bool) -> Option<audit::Row> {
@@ -409,7 +463,7 @@ fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Op
         stage: stage.into(),
         kind: call.call.kind().into(),
         target: call.call.target().clone(),
-        class: class_word(call.class).into(),
+        class: call.class.as_str().into(),
         arguments: call.arguments,
         result,
         at: run.now,
@@ -417,14 +471,6 @@ fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Op
     };
     run.audit = audit::Chain { rows: row.number, head: row.hash() };
     row
-}
-
-fn class_word(class: crate::contract::Class) -> &'static str {
-    match class {
-        crate::contract::Class::Read => "read",
-        crate::contract::Class::Write => "write",
-        crate::contract::Class::Danger => "danger",
-    }
 }
 
 /// Whether hooks of this event come from the machine rather than from its current state.

@@ -31,7 +31,7 @@ pub struct Row {
     pub effect: EffectId,
     /// The attempt.
     pub attempt: u32,
-    /// `intended`, `settled`, `failed`, `lost`, `abandoned`.
+    /// `intended`, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
     pub stage: Name,
     /// `model`, `tool`, `hook`, `action`, `verify`.
     pub kind: Name,
@@ -41,7 +41,8 @@ pub struct Row {
     pub class: Name,
     /// Hash of the arguments.
     pub arguments: Digest,
-    /// Hash of the result, once settled; the failure's code when it failed.
+    /// Hash of the result, once settled; the failure's code when it failed; the rule that asked for an approval, or who
+    /// answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Name>,
     /// When.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Terms;
 use crate::ids::Name;
 use crate::value::Value;
 
@@ -15,6 +16,18 @@ pub enum Class {
     Write,
     /// Changes something that cannot be undone.
     Danger,
+}
+
+impl Class {
+    /// The word: `read`, `write`, `danger`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Danger => "danger",
+        }
+    }
 }
 
 /// Why a repeat of an effect is harmless, if it is.
@@ -65,6 +78,9 @@ pub struct Contract {
     pub timeout_ms: u64,
     /// Bytes of the result.
     pub output_bytes_max: u64,
+    /// When a person has to agree to a call before it leaves.
+    #[serde(default, skip_serializing_if = "Terms::is_default")]
+    pub approval: Terms,
 }
 
 /// Time for one attempt of a tool, action or hook without a contract, in milliseconds.
@@ -86,6 +102,7 @@ impl Contract {
             on_unknown: OnUnknown::Ask,
             timeout_ms: TIMEOUT_MS_DEFAULT,
             output_bytes_max: OUTPUT_BYTES_DEFAULT,
+            approval: Terms::default(),
         }
     }
 

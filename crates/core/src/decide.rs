@@ -4,6 +4,7 @@
 //! decision is by construction what folding its entries gives.
 
 mod agent;
+mod approval;
 mod call;
 mod failing;
 mod hooks;
@@ -15,10 +16,12 @@ mod voting;
 
 pub(crate) use scope::with_metadata;
 
+use approval::Asked;
+
 use crate::apply::apply;
 use crate::audit;
 use crate::budget::{Exceeded, Meter};
-use crate::effect::{Effect, OpenTimer, OpenWait, TimerPurpose, WaitKind};
+use crate::effect::{Effect, OpenTimer, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name, RunId};
@@ -58,7 +61,7 @@ pub enum Rejected {
 
 /// What must be known before `input` can be decided: questions for the policy, and the agents whose prices matter.
 #[must_use]
-pub fn plan(machine: &Machine, _run: &Run, input: &Input) -> Needs {
+pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
     let mut questions: Vec<Question> = machine
         .agents
         .values()
@@ -70,8 +73,12 @@ pub fn plan(machine: &Machine, _run: &Run, input: &Input) -> Needs {
             state.transitions.iter().map(|to| Question::TakeTransition { from: state.name.clone(), to: to.to.clone() }),
         );
     }
-    if let Input::Settled { outcome: crate::effect::Outcome::Replied(reply), .. } = input {
-        questions.extend(reply.tool_calls.iter().map(tool_loop::question));
+    match input {
+        Input::Settled { outcome: crate::effect::Outcome::Replied(reply), .. } => {
+            questions.extend(reply.tool_calls.iter().map(tool_loop::question));
+        }
+        Input::Approved(reply) => questions.extend(approval::question(run, reply)),
+        _ => {}
     }
     Needs { questions, quotes: machine.agents.keys().cloned().collect() }
 }
@@ -88,7 +95,10 @@ pub fn decide(
     input: Input,
     facts: &Facts,
 ) -> Result<Decision, Rejected> {
-    admit(machine, run, &input)?;
+    match &input {
+        Input::Approved(reply) if run.stage != Stage::Ended => approval::admit(machine, evaluator, run, reply, facts)?,
+        other => admit(machine, run, other)?,
+    }
     let stage = run.stage.clone();
     let (decision, used) = (Decision::default(), Vec::new());
     let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
@@ -118,11 +128,8 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Lost { effect, .. } => {
             open(run.calls.get(effect).is_some_and(crate::effect::OpenCall::is_out), format!("call {effect}"))
         }
+        Input::Signalled { wait, .. } if asks_approval(run, *wait) => not_now("an approval is not given by a signal"),
         Input::Signalled { wait, .. } => open(run.waits.contains_key(wait), format!("wait {wait}")),
-        Input::Approved { wait, .. } => {
-            let asks = |open: &OpenWait| matches!(open.kind, WaitKind::Approval { .. });
-            open(run.waits.get(wait).is_some_and(asks), format!("approval {wait}"))
-        }
         Input::TimerFired { timer } => open(run.timers.contains_key(timer), format!("timer {timer}")),
         Input::ChildEnded { child, .. } => open(run.children.contains_key(child), format!("child {child}")),
         Input::Cancel { .. } if run.ending.is_some() => not_now("the run is ending already"),
@@ -141,12 +148,17 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
             not_now("the new machine does not have the state that the run is in")
         }
         Input::Started(_)
+        | Input::Approved(_)
         | Input::Cancel { .. }
         | Input::Pause { .. }
         | Input::Unpause
         | Input::BudgetRaised { .. }
         | Input::Migrated { .. } => Ok(()),
     }
+}
+
+fn asks_approval(run: &Run, wait: EffectId) -> bool {
+    run.waits.get(&wait).is_some_and(|open| matches!(open.kind, WaitKind::Approval { .. }))
 }
 
 /// One decision being made.
@@ -164,6 +176,14 @@ struct Turn<'a> {
     stage: Stage,
     /// `context` and `input` as templates see them, while nothing they are made of has changed.
     scope: Option<Scope>,
+}
+
+/// What the policy says.
+enum Permit {
+    /// Go on.
+    Granted,
+    /// A person decides.
+    Asks(Asked),
 }
 
 /// Whether the run can be driven on.
@@ -268,25 +288,33 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Whether the policy allows it.
-    fn permitted(&mut self, question: &Question) -> Result<(), Failure> {
+    /// What the policy says to something that can wait for a person.
+    fn permit(&mut self, question: &Question) -> Result<Permit, Failure> {
         let verdict = self.facts.verdicts.iter().find(|verdict| verdict.question == *question);
         if let Some(verdict) = verdict.filter(|verdict| !self.used.contains(verdict)) {
             self.used.push(verdict);
         }
         match verdict {
             Some(verdict) => match verdict.answer {
-                Answer::Allow => Ok(()),
-                Answer::Ask => Err(Failure::new(
-                    Code::PolicyDenied,
-                    format!("rule `{}` asks for an approval, and nobody is configured to give one", verdict.rule),
-                )),
+                Answer::Allow => Ok(Permit::Granted),
+                Answer::Ask => Ok(Permit::Asks(Asked { rule: verdict.rule.clone(), reason: verdict.reason.clone() })),
                 Answer::Deny => {
                     Err(Failure::new(Code::PolicyDenied, format!("rule `{}`: {}", verdict.rule, verdict.reason)))
                 }
             },
-            None if self.facts.allow_unasked => Ok(()),
+            None if self.facts.allow_unasked => Ok(Permit::Granted),
             None => Err(Failure::new(Code::PolicyDenied, "no rule was asked, so it is denied")),
+        }
+    }
+
+    /// Whether the policy allows something that cannot wait for a person.
+    fn permitted(&mut self, question: &Question) -> Result<(), Failure> {
+        match self.permit(question)? {
+            Permit::Granted => Ok(()),
+            Permit::Asks(asked) => Err(Failure::new(
+                Code::PolicyDenied,
+                format!("rule `{}` asks for an approval, which only a call of a tool can wait for", asked.rule),
+            )),
         }
     }
 
@@ -317,9 +345,9 @@ impl<'a> Turn<'a> {
                 self.end(Ending::Cancelled { reason });
             }
             Input::Pause { reason } => self.emit(Entry::HoldPlaced { hold: Hold::Paused { reason } }),
-            Input::Unpause => self.emit(Entry::HoldLifted),
+            Input::Unpause => self.lift_hold(),
             Input::Retry => self.reopen(),
-            Input::Approved { wait, approve, by, reason } => self.on_approval(wait, approve, &by, &reason),
+            Input::Approved(reply) => self.on_approval(*reply),
             Input::BudgetRaised { ceilings, by } => {
                 self.emit(Entry::CeilingsChanged { ceilings, by });
                 if let (Some(_), Some(due)) = (ceilings.wall_ms, self.run.ledger.deadline) {
@@ -382,6 +410,7 @@ impl<'a> Turn<'a> {
             TimerPurpose::StateTimeout => {
                 self.raise(Failure::new(Code::RunTimeout, "the state is out of time"));
             }
+            TimerPurpose::WaitTimeout { wait } if asks_approval(self.run, wait) => self.approval_expired(wait),
             TimerPurpose::WaitTimeout { wait } => {
                 let channel = self.run.waits.get(&wait).map(|open| open.channel.clone()).unwrap_or_default();
                 self.close_wait(wait, None);
@@ -405,18 +434,7 @@ impl<'a> Turn<'a> {
                 self.goto(Stage::Working(Part::Output));
             }
             WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
-            WaitKind::Approval { effect, .. } => {
-                let approve = data.get("approve").is_some_and(Value::is_truthy);
-                self.approval_given(effect, approve, "a signal");
-            }
-        }
-    }
-
-    fn on_approval(&mut self, wait: EffectId, approve: bool, by: &Name, reason: &Name) {
-        let kind = self.run.waits.get(&wait).map(|open| open.kind.clone());
-        self.close_wait(wait, None);
-        if let Some(WaitKind::Approval { effect, .. }) = kind {
-            self.approval_given(effect, approve, &format!("{by}: {reason}"));
+            WaitKind::Approval { .. } => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Question;
 use crate::budget::{Amounts, Ceilings};
 use crate::contract::{Class, Idempotency};
 use crate::failure::Failure;
@@ -161,6 +162,9 @@ pub struct OpenCall {
     /// Attempts that were lost with the process that made them.
     #[serde(default, skip_serializing_if = "none_lost")]
     pub losses: u32,
+    /// The question to a person whether it may leave; none when nobody is asked, or somebody has agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Box<Question>>,
 }
 
 fn none_lost(losses: &u32) -> bool {
@@ -171,7 +175,7 @@ impl OpenCall {
     /// Whether an attempt of this call is out, or about to go out.
     #[must_use]
     pub fn is_out(&self) -> bool {
-        self.backoff.is_none() && self.doubt.is_none()
+        self.backoff.is_none() && self.doubt.is_none() && self.approval.is_none()
     }
 }
 
@@ -237,11 +241,12 @@ pub enum WaitKind {
         /// The call in doubt.
         effect: EffectId,
     },
-    /// A person approves what is shown; the shape for later, with the hash of what was shown.
+    /// A person says whether a call may leave. Such a wait has no channel: it is answered by
+    /// [`Input::Approved`](crate::input::Input::Approved) alone.
     Approval {
         /// The call to be approved.
         effect: EffectId,
-        /// Hash of tool, arguments and plan as shown.
+        /// Hash of what is shown, see [`crate::approval::shown`].
         shown: Digest,
     },
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval;
 use crate::budget::{Amounts, Ceilings};
 use crate::effect::{Outcome, Spent};
 use crate::failure::Failure;
@@ -76,16 +77,7 @@ pub enum Input {
     /// Someone wants a failed run to try its last state again.
     Retry,
     /// A person answered an approval.
-    Approved {
-        /// The wait that carries it.
-        wait: EffectId,
-        /// Whether to go on.
-        approve: bool,
-        /// Who.
-        by: Name,
-        /// Why.
-        reason: Name,
-    },
+    Approved(Box<approval::Reply>),
     /// The ceilings changed.
     BudgetRaised {
         /// The new ones, replacing those named.
@@ -117,7 +109,7 @@ impl Input {
             Self::Pause { .. } => "pause",
             Self::Unpause => "unpause",
             Self::Retry => "retry",
-            Self::Approved { .. } => "approved",
+            Self::Approved(_) => "approved",
             Self::BudgetRaised { .. } => "budget_raised",
             Self::Migrated { .. } => "migrated",
         }

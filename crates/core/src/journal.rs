@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval;
 use crate::budget::{Amounts, Ceilings, Meter};
 use crate::effect::{ChildStart, Doubt, OpenCall, OpenTimer, OpenWait, Outcome};
 use crate::failure::Failure;
@@ -161,6 +162,31 @@ pub enum Entry {
         /// The timer after which it is tried again; none when it is tried at once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         backoff: Option<EffectId>,
+    },
+    /// A call waits for a person before it leaves.
+    ApprovalAsked {
+        /// The call.
+        effect: EffectId,
+        /// The wait that carries the question.
+        wait: EffectId,
+        /// The rule that asks, or `contract`.
+        rule: Name,
+        /// Why it asks.
+        reason: Name,
+    },
+    /// A person answered, or nobody did in time.
+    ApprovalAnswered {
+        /// The call.
+        effect: EffectId,
+        /// How.
+        answer: approval::Answer,
+        /// Who answered; empty when nobody did.
+        by: Name,
+        /// Why.
+        reason: Name,
+        /// The arguments it leaves with, when those were changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arguments: Option<Value>,
     },
     /// The process that held a call died, and it is not known whether the call happened.
     DoubtRaised {
@@ -422,6 +448,8 @@ impl Entry {
             Self::CallIntended { .. } => "call_intended",
             Self::AttemptStarted { .. } => "attempt_started",
             Self::AttemptFailed { .. } => "attempt_failed",
+            Self::ApprovalAsked { .. } => "approval_asked",
+            Self::ApprovalAnswered { .. } => "approval_answered",
             Self::DoubtRaised { .. } => "doubt_raised",
             Self::CallSettled { .. } => "call_settled",
             Self::CallAbandoned { .. } => "call_abandoned",

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod time;
 pub mod value;
 pub mod failure;
+pub mod approval;
 pub mod contract;
 pub mod machine;
 pub mod eval;

@@ -82,6 +82,24 @@ pub enum What {
         /// The call.
         effect: u64,
     },
+    /// A call waits for a person before it leaves.
+    ApprovalAsked {
+        /// The call.
+        effect: u64,
+        /// The id of the question, as `windlass approvals` takes it.
+        approval: Name,
+        /// The rule that asks, or `contract`.
+        rule: Name,
+    },
+    /// A question about a call is closed.
+    ApprovalAnswered {
+        /// The call.
+        effect: u64,
+        /// `approved`, `rejected`, `expired`.
+        answer: Name,
+        /// Who answered; empty when nobody did.
+        by: Name,
+    },
     /// It is not known whether a call happened.
     DoubtRaised {
         /// The call.
@@ -316,6 +334,12 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
     Some(match entry {
         Entry::RunStarted(_) => What::RunStarted,
         Entry::StateEntered { .. } => What::StateEntered,
+        Entry::ApprovalAsked { effect, wait, rule, .. } => {
+            What::ApprovalAsked { effect: effect.0, approval: wait.key(run.id()).into(), rule: rule.clone() }
+        }
+        Entry::ApprovalAnswered { effect, answer, by, .. } => {
+            What::ApprovalAnswered { effect: effect.0, answer: answer.as_str().into(), by: by.clone() }
+        }
         Entry::TransitionTaken { from, to, index } => {
             What::Transition { from: from.clone(), to: to.clone(), index: *index, on_error: None }
         }

@@ -106,6 +106,7 @@ pub(crate) mod tests {
             backoff: None,
             doubt: None,
             losses: 0,
+            approval: None,
         }
     }
 

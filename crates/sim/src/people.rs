@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 
+use windlass_core::approval::Reply;
 use windlass_core::budget::Ceilings;
 use windlass_core::effect::WaitKind;
-use windlass_core::ids::{EffectId, Name, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::run::TenantScope;
 use windlass_core::time::Timestamp;
@@ -147,7 +148,8 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
     let world = &stage.world;
     world.sleep(world.draw(|rng| rng.u64(0..2_000))).await;
     let data = match wait.kind {
-        WaitKind::Signal | WaitKind::Approval { .. } => stage.setup.data(&wait.channel),
+        WaitKind::Approval { shown, .. } => return approve(&stage, run, wait.effect, shown).await,
+        WaitKind::Signal => stage.setup.data(&wait.channel),
         WaitKind::Outcome { effect } => {
             let key = effect.key(&run);
             truth(world, &key, stage.setup.result(world, &key).as_ref())
@@ -164,6 +166,22 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
     if world.strikes(Fault::Duplicate) {
         world.sleep(world.draw(|rng| rng.u64(0..5_000))).await;
         persist(&stage, "person", ask).await;
+    }
+}
+
+/// Agrees to a call that waits for that.
+async fn approve(stage: &Arc<Stage>, run: RunId, wait: EffectId, shown: Digest) {
+    let world = &stage.world;
+    let reply = Reply { wait, approve: true, by: "person".into(), reason: "".into(), shown, arguments: None };
+    let message = Message { to: run, id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
+    let ask = |process| {
+        let (store, message) = (stage.store(process), message.clone());
+        async move { store.deliver(message).await }
+    };
+    persist(stage, "person", ask).await;
+    if world.strikes(Fault::Duplicate) {
+        world.sleep(world.draw(|rng| rng.u64(0..5_000))).await;
+        persist(stage, "person", ask).await;
     }
 }
 

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::SecretString;
+use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
 use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
 use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_ports::tool::{Catalog, Hook, Tool};
 
 use crate::addressed::Addressed;
 use crate::client::Clients;
-use crate::config::{CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
+use crate::config::{ApprovalConfig, CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
 use crate::kind::{ALL, Kind, Make};
 use crate::observer::Observer;
 use crate::pools::{PoolHook, WorkPools};
@@ -100,6 +101,10 @@ fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
 fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn Tool>> {
     let kind = site.kind(&table.kind, false)?;
     site.tool_name();
+    if table.approval_expires_ms.is_some_and(|ms| ms == 0 || ms > EXPIRES_MS_MAX) {
+        let message = format!("an approval is waited for from 1 to {EXPIRES_MS_MAX} milliseconds");
+        site.wrong("approval_expires_ms", message, None);
+    }
     site.bounds(table.timeout_ms, TIMEOUT_MS_MAX, table.output_bytes_max, VALUE_BYTES_MAX as u64);
     site.keys(kind, &table.special());
     if site.surroundings.require_contracts {
@@ -133,6 +138,10 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
         on_unknown: table.on_unknown.as_ref().map_or(OnUnknown::Ask, |rule| rule.lower()),
         timeout_ms: table.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: table.output_bytes_max.unwrap_or(base.output_bytes_max),
+        approval: Terms {
+            always: table.approval == Some(ApprovalConfig::Always),
+            expires_ms: table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),
+        },
         ..base
     }
 }

@@ -80,6 +80,11 @@ pub struct ToolConfig {
     /// What to do when a call may or may not have happened and must not be repeated: `ask` a person, `fail`, or
     /// `{ verify = "TOOL" }`, a tool of class `read`. Default: `ask`.
     pub on_unknown: Option<OnUnknownConfig>,
+    /// When a person has to agree before a call leaves: `policy`, where a rule of the policy asks, or `always`. Default:
+    /// `policy`.
+    pub approval: Option<ApprovalConfig>,
+    /// How long an approval is waited for, in milliseconds; then the call is refused. Default: 86400000, a day.
+    pub approval_expires_ms: Option<u64>,
     /// Time for one attempt in milliseconds. Default: 30000.
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
@@ -111,6 +116,16 @@ pub struct ToolConfig {
     pub env: Option<BTreeMap<String, String>>,
     /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
     pub secret_env: Option<BTreeMap<String, SecretRef>>,
+}
+
+/// When a person has to agree before a call leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ApprovalConfig {
+    /// Where a rule of the policy asks.
+    Policy,
+    /// Always.
+    Always,
 }
 
 /// What to do about a call whose outcome is unknown.
@@ -260,6 +275,8 @@ impl ToolConfig {
             kind: _,
             description: _,
             class: _,
+            approval: _,
+            approval_expires_ms: _,
             idempotency: _,
             on_unknown: _,
             timeout_ms: _,

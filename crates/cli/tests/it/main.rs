@@ -1,6 +1,7 @@
 //! Runs the binary and looks at exit code, stdout and stderr together.
 
 mod alerts;
+mod approvals;
 mod bad_input;
 mod bulk;
 mod fleet;

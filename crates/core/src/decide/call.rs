@@ -1,5 +1,6 @@
 //! Calls: intended, settled, tried again, lost with their process, and in doubt.
 
+use super::approval::Asked;
 use super::{Turn, exceeded};
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
@@ -14,13 +15,24 @@ use crate::retry::pause_ms;
 use crate::value::Value;
 
 impl Turn<'_> {
-    /// Commits to a call and asks for it.
-    pub(super) fn intend(&mut self, call: Call, contract: &Contract, timeout_ms: u64) -> Result<(), Failure> {
+    /// Commits to a call and asks for it, or for the approval of a person.
+    pub(super) fn intend(
+        &mut self,
+        call: Call,
+        contract: &Contract,
+        timeout_ms: u64,
+        asked: Option<Asked>,
+    ) -> Result<(), Failure> {
         let reserved = match &call {
             Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
             Call::Model { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
-        self.intend_reserved(call, contract, timeout_ms, reserved)
+        let effect = self.intend_reserved(call, contract, timeout_ms, reserved)?;
+        match asked {
+            Some(asked) => self.ask_approval(effect, asked, contract.approval.expires_ms),
+            None => self.ask(Effect::Call(effect)),
+        }
+        Ok(())
     }
 
     /// Commits to a model call, holding its worst case.
@@ -37,7 +49,9 @@ impl Turn<'_> {
             ..Contract::undeclared(&agent.name)
         };
         let call = Call::Model { agent: agent.name.clone(), sample };
-        self.intend_reserved(call, &contract, agent.model.timeout_ms, reserved)
+        let effect = self.intend_reserved(call, &contract, agent.model.timeout_ms, reserved)?;
+        self.ask(Effect::Call(effect));
+        Ok(())
     }
 
     fn intend_reserved(
@@ -46,7 +60,7 @@ impl Turn<'_> {
         contract: &Contract,
         timeout_ms: u64,
         reserved: Amounts,
-    ) -> Result<(), Failure> {
+    ) -> Result<EffectId, Failure> {
         self.run.ledger.check(&reserved).map_err(exceeded)?;
         let effect = self.next_effect();
         let mut open = OpenCall {
@@ -62,11 +76,11 @@ impl Turn<'_> {
             backoff: None,
             doubt: None,
             losses: 0,
+            approval: None,
         };
         open.arguments = request::digest(self.machine, self.run, effect, &open.call);
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
-        self.ask(Effect::Call(effect));
-        Ok(())
+        Ok(effect)
     }
 
     /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
@@ -193,7 +207,7 @@ impl Turn<'_> {
                 let verify = self.next_effect();
                 self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Verifying(verify) });
                 let call = Call::Verify { tool: tool.clone(), about: effect };
-                if self.intend(call, &reader, reader.timeout_ms).is_err() {
+                if self.intend(call, &reader, reader.timeout_ms, None).is_err() {
                     self.ask_person(effect);
                 }
             }
@@ -246,17 +260,6 @@ impl Turn<'_> {
         let message = format!("`{}` may or may not have been called: {why}", open.call.target());
         let outcome = Outcome::Failed(Failure::new(Code::ToolOutcomeUnknown, message));
         self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: false });
-    }
-
-    /// A person answered for a call that waited for it.
-    pub(super) fn approval_given(&mut self, effect: EffectId, approve: bool, by: &str) {
-        if approve {
-            return self.attempt_again(effect);
-        }
-        let Some(open) = self.run.calls.get(&effect) else { return };
-        let attempt = open.attempt;
-        let outcome = Outcome::Failed(Failure::new(Code::ApprovalRejected, format!("refused by {by}")));
-        self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
     }
 }
 

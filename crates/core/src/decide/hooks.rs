@@ -1,6 +1,7 @@
 //! Hooks of an event, called one after another, each seeing what the ones before changed.
 
 use super::Turn;
+use super::approval::Asked;
 use crate::apply::is_lifecycle;
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
@@ -39,7 +40,8 @@ impl Turn<'_> {
                 Some(call) => {
                     let call = call.clone();
                     let contract = self.hook_contract(&call);
-                    self.intend(call, &contract, contract.timeout_ms)?;
+                    let asked = Asked::by_contract(&contract);
+                    self.intend(call, &contract, contract.timeout_ms, asked)?;
                     return Ok(None);
                 }
                 None => {

@@ -1,7 +1,8 @@
 //! The tool loop: a model asks for tools turn by turn. Every call is answered before the model is asked again, and a
 //! loop resumes at its last settled effect.
 
-use super::{Flow, Turn};
+use super::approval::Asked;
+use super::{Flow, Permit, Turn};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
@@ -306,20 +307,26 @@ impl<'a> Turn<'a> {
             return Ok(Next::Again);
         }
         let request = &pending.request;
-        match self.refusal(call, looping, index, request) {
-            Some(content) => {
+        let permit = match self.refusal(call, looping, index, request) {
+            Some(refusal) => Err(refusal),
+            None => self
+                .permit(&question(request))
+                .map_err(|failure| format!("Tool '{}' is not allowed: {}", request.name, failure.message)),
+        };
+        match permit {
+            Err(content) => {
                 self.emit(Entry::ToolAnswered { index, content: content.into(), is_error: true, counted: false });
                 Ok(Next::Again)
             }
-            None => {
-                self.call_tool(looping, request)?;
+            Ok(permit) => {
+                self.call_tool(looping, request, permit)?;
                 Ok(Next::Rest)
             }
         }
     }
 
-    /// Why a call is not made; the model reads it as the call's answer.
-    fn refusal(&mut self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) -> Option<String> {
+    /// Why a call cannot be made, whatever the policy says; the model reads it as the call's answer.
+    fn refusal(&self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) -> Option<String> {
         let name = &request.name;
         if looping.skip.iter().any(|s| *s == request.id || s == name) {
             return Some(format!("Tool '{name}' was skipped by policy"));
@@ -346,12 +353,10 @@ impl<'a> Turn<'a> {
         {
             return Some(format!("Tool '{name}': the arguments do not fit its schema: {}", problems.join("; ")));
         }
-        self.permitted(&question(request))
-            .err()
-            .map(|failure| format!("Tool '{name}' is not allowed: {}", failure.message))
+        None
     }
 
-    fn call_tool(&mut self, looping: &LoopState, request: &ToolRequest) -> Result<(), Failure> {
+    fn call_tool(&mut self, looping: &LoopState, request: &ToolRequest, permit: Permit) -> Result<(), Failure> {
         let name = &request.name;
         let hook = looping
             .offered
@@ -369,7 +374,11 @@ impl<'a> Turn<'a> {
         };
         let call =
             Call::Tool { tool: name.clone(), call_id: request.id.clone(), arguments: request.arguments.clone(), hook };
-        self.intend(call, &contract, timeout)
+        let asked = match permit {
+            Permit::Asks(asked) => Some(asked),
+            Permit::Granted => Asked::by_contract(&contract),
+        };
+        self.intend(call, &contract, timeout, asked)
     }
 
     /// The hooks see the answer; then a conditional transition may end the loop.

@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use windlass_core::approval::Reply;
 use windlass_core::budget::Ceilings;
-use windlass_core::effect::{Outcome, Spent};
+use windlass_core::effect::{Outcome, Spent, WaitKind};
 use windlass_core::failure::{Code, Failure, Retry};
-use windlass_core::ids::{EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, RunId};
 use windlass_core::input::{Ending, Facts, Input, Quote, Sent};
 use windlass_core::journal::{Entry, FORMAT, Record};
 use windlass_core::machine::{HookKind, Machine, Program};
+use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::{Run, Start, TenantScope};
 use windlass_core::time::Timestamp;
-use windlass_core::transcript::{Finish, Reply, ToolRequest, Usage};
+use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
 use windlass_core::value::Value;
-use windlass_core::{Decision, apply, decide, snapshot};
+use windlass_core::{Decision, apply, decide, plan, snapshot};
 use windlass_ports::compile::Bundle;
 use windlass_spec::compile::compile;
 use windlass_spec::eval::Engine;
@@ -33,6 +35,9 @@ pub(crate) struct Bench {
     snapshots: Vec<(usize, Vec<u8>)>,
     now: u64,
     started: bool,
+    /// What the policy says to calls of tools; it allows everything else. None where there is no policy.
+    policy: Option<BTreeMap<String, Answer>>,
+    user: Option<Arc<str>>,
 }
 
 impl Bench {
@@ -55,6 +60,8 @@ impl Bench {
             snapshots: Vec::new(),
             now: 1_000,
             started: false,
+            policy: None,
+            user: None,
         }
     }
 
@@ -70,6 +77,15 @@ impl Bench {
             self.now += rest.parse::<u64>().expect("milliseconds");
             return out;
         }
+        if verb == "policy" {
+            let rules = serde_json::from_str(rest).expect("answers by tool");
+            self.policy = Some(rules);
+            return out;
+        }
+        if verb == "user" {
+            self.user = Some(rest.into());
+            return out;
+        }
         let input = self.input(verb, rest.trim());
         match self.decide(input) {
             Ok(decision) => print_decision(&decision, &mut out),
@@ -81,14 +97,14 @@ impl Bench {
 
     fn decide(&mut self, input: Input) -> Result<Decision, String> {
         let before = self.run.clone();
+        let machine = self.machine();
         let facts = Facts {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(self.quotes()),
-            verdicts: Vec::new(),
-            allow_unasked: true,
+            verdicts: self.verdicts(plan(&machine, &self.run, &input).questions),
+            allow_unasked: self.policy.is_none(),
         };
-        let machine = self.machine();
         match decide(&machine, &self.evaluator, &mut self.run, input, &facts) {
             Ok(decision) => {
                 self.keep(&before, &decision);
@@ -99,6 +115,37 @@ impl Bench {
                 Err(rejected.to_string())
             }
         }
+    }
+
+    fn verdicts(&self, questions: Vec<Question>) -> Vec<Verdict> {
+        let Some(policy) = &self.policy else { return Vec::new() };
+        let answer = |question: &Question| match question {
+            Question::CallTool { tool, .. } => policy.get(&**tool).copied().unwrap_or(Answer::Allow),
+            Question::CallModel { .. } | Question::StartMachine { .. } | Question::TakeTransition { .. } => {
+                Answer::Allow
+            }
+        };
+        let verdict = |question: Question| Verdict {
+            answer: answer(&question),
+            question,
+            rule: "r1".into(),
+            reason: "money".into(),
+            version: "1".into(),
+        };
+        questions.into_iter().map(verdict).collect()
+    }
+
+    /// `#WAIT BY ["ARGUMENTS"]`
+    fn answer(&self, approve: bool, forged: bool, rest: &str) -> Input {
+        let mut words = rest.splitn(3, ' ');
+        let wait = effect(words.next().expect("a wait"));
+        let by = words.next().unwrap_or_default().into();
+        let shown = match self.run.waits.get(&wait).map(|wait| &wait.kind) {
+            Some(WaitKind::Approval { shown, .. }) if !forged => *shown,
+            _ => Digest::of(b"something else"),
+        };
+        let arguments = words.next().map(json);
+        Input::Approved(Box::new(Reply { wait, approve, by, reason: "because".into(), shown, arguments }))
     }
 
     /// Stores the decision and checks that what is stored gives the same run, from every snapshot so far.
@@ -153,6 +200,9 @@ impl Bench {
                 Input::TimerFired { timer: effect(first) }
             }
             "child" => self.child(first, more),
+            "approve" => self.answer(true, false, rest),
+            "reject" => self.answer(false, false, rest),
+            "forge" => self.answer(true, true, rest),
             "cancel" => Input::Cancel { reason: rest.into() },
             "pause" => Input::Pause { reason: rest.into() },
             "unpause" => Input::Unpause,
@@ -169,7 +219,8 @@ impl Bench {
         let mut parts = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
         let input = parts.next().and_then(Result::ok).map_or_else(Value::empty_map, Value::from);
         let ceilings = parts.next().and_then(Result::ok).map(serde_json::from_value).transpose().expect("ceilings");
-        let start = start_of(&self.program, input, ceilings.unwrap_or_default());
+        let mut start = start_of(&self.program, input, ceilings.unwrap_or_default());
+        start.scope.user.clone_from(&self.user);
         if self.run.version == 0 {
             self.run = Run::blank(start.clone());
         }
@@ -241,7 +292,7 @@ fn failure(text: &str) -> Failure {
 }
 
 /// Text, or `tools [{"id","name","arguments"}]`, or `length TEXT`, or `filtered`.
-fn reply(text: &str) -> Reply {
+fn reply(text: &str) -> transcript::Reply {
     let (content, tool_calls, finish) = if let Some(calls) = text.strip_prefix("tools ") {
         let calls: Vec<ToolRequest> = serde_json::from_str(calls).expect("tool requests");
         ("", calls, Finish::ToolUse)
@@ -250,7 +301,7 @@ fn reply(text: &str) -> Reply {
     } else {
         (text, Vec::new(), Finish::Stop)
     };
-    Reply {
+    transcript::Reply {
         content: content.into(),
         has_content: !content.is_empty(),
         tool_calls,

@@ -1,5 +1,6 @@
 //! When a worker that has nothing to do is done, and what it leaves waiting.
 
+use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
@@ -39,6 +40,8 @@ pub struct Waiting {
     pub kind: Name,
     /// The channel, where a signal ends the wait.
     pub channel: Option<Name>,
+    /// The id of the question, where a person has to approve a call.
+    pub approval: Option<Name>,
     /// When the wait ends by itself.
     pub at: Option<Timestamp>,
 }
@@ -155,7 +158,12 @@ async fn unfinished(core: &Core, root: &RunId) -> Result<Vec<Head>, StoreError> 
 pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> {
     let mut waits: Vec<Waiting> = rows
         .into_iter()
-        .map(|(run, row)| Waiting { run, kind: row.kind.as_str().into(), channel: Some(row.channel), at: row.due })
+        .map(|(run, row)| {
+            let is_approval = matches!(row.kind, WaitKind::Approval { .. });
+            let approval = is_approval.then(|| row.effect.key(&run).into());
+            let channel = (!is_approval).then_some(row.channel);
+            Waiting { run, kind: row.kind.as_str().into(), channel, approval, at: row.due }
+        })
         .collect();
     let known: Vec<RunId> = waits.iter().map(|wait| wait.run.clone()).collect();
     for head in left.iter().filter(|head| !known.contains(&head.id)) {
@@ -164,7 +172,13 @@ pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> 
             Status::Paused | Status::Attention | Status::Quarantined => head.status.as_str(),
             _ => continue,
         };
-        waits.push(Waiting { run: head.id.clone(), kind: kind.into(), channel: None, at: head.wake_at });
+        waits.push(Waiting {
+            run: head.id.clone(),
+            kind: kind.into(),
+            channel: None,
+            approval: None,
+            at: head.wake_at,
+        });
     }
     waits
 }

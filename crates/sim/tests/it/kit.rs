@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use windlass_core::approval::Terms;
 use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
 use windlass_core::value::Value;
 use windlass_sim::{Options, Outcome, Setup, Simulation};
@@ -25,7 +26,10 @@ fn contracts() -> Vec<Contract> {
         tool("tag", Class::Write, Idempotency::Key, &OnUnknown::Fail),
         tool("set", Class::Write, Idempotency::Natural, &OnUnknown::Fail),
         tool("pay", Class::Write, Idempotency::None, &verify),
-        tool("erase", Class::Danger, Idempotency::None, &OnUnknown::Ask),
+        Contract {
+            approval: Terms { always: true, ..Terms::default() },
+            ..tool("erase", Class::Danger, Idempotency::None, &OnUnknown::Ask)
+        },
         tool("charge", Class::Write, Idempotency::None, &OnUnknown::Fail),
         tool("note", Class::Write, Idempotency::Key, &OnUnknown::Fail),
         tool("happened", Class::Read, Idempotency::None, &OnUnknown::Fail),

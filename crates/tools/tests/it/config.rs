@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use windlass_core::approval::Terms;
 use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
 use windlass_core::value::Value;
 use windlass_tools::{ALL, CatalogConfig};
@@ -26,6 +27,8 @@ idempotency = 'key'
 on_unknown = { verify = 'find_refund' }
 timeout_ms = 5000
 output_bytes_max = 4096
+approval = 'always'
+approval_expires_ms = 60000
 input_schema = { type = 'object', required = ['amount'] }
 
 [tools.find_refund]
@@ -50,6 +53,7 @@ command = ['/bin/true']
             on_unknown: OnUnknown::Verify { tool: "find_refund".into() },
             timeout_ms: 5_000,
             output_bytes_max: 4_096,
+            approval: Terms { always: true, expires_ms: 60_000 },
         }
     );
     assert_eq!(*tool(&catalog, "bare").contract(), Contract::undeclared("bare"));

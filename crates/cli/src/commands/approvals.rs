@@ -1,0 +1,245 @@
+//! `windlass approvals`: what runs ask people, and the answers.
+
+use serde_json::{Value as Json, json};
+use windlass_core::approval::{self, Reply};
+use windlass_core::effect::WaitKind;
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
+use windlass_core::input::Input;
+use windlass_core::run::{Run, Status};
+use windlass_core::time::Timestamp;
+use windlass_core::value::Value;
+use windlass_ports::compile::Bundle;
+use windlass_ports::store::{Delivered, Head, Message, Page, Query, Store};
+
+use crate::app::App;
+use crate::args::{ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
+use crate::exit::{Exit, Problem};
+use crate::input;
+use crate::journal;
+use crate::output::{Form, printable, table, time};
+
+/// A question that a run asks, as it is shown.
+struct Question {
+    wait: EffectId,
+    /// Its id, as commands take it.
+    id: String,
+    tool: Name,
+    kind: &'static str,
+    class: &'static str,
+    arguments: Value,
+    rule: Name,
+    reason: Name,
+    shown: Digest,
+    asked_at: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+/// Lists open questions.
+pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem> {
+    let query = Query {
+        statuses: vec![Status::Attention, Status::Paused],
+        tenant: args.tenant.as_deref().map(Into::into),
+        root: args.run.as_deref().map(RunId::stored),
+        limit: args.limit as usize,
+        cursor: args.cursor,
+        ..Query::default()
+    };
+    let store = app.store_to_read().await?;
+    let page = match &store {
+        Some(store) => store.list(query).await?,
+        None => Page::default(),
+    };
+    let mut found = Vec::new();
+    for head in &page.heads {
+        let Some(store) = &store else { break };
+        let asks = store.waits(head.id.clone(), false).await?;
+        if asks.iter().any(|(_, wait)| matches!(wait.kind, WaitKind::Approval { .. })) {
+            let run = journal::current(&**store, &head.id).await?;
+            found.extend(questions(&run).into_iter().map(|question| (head, question)));
+        }
+    }
+    let value = json!({
+        "approvals": found.iter().map(|(head, question)| described(head, question)).collect::<Vec<_>>(),
+        "next": page.next,
+    });
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|(head, question)| {
+            vec![
+                question.id.clone(),
+                head.machine.to_string(),
+                question.tool.to_string(),
+                question.class.to_owned(),
+                printable(&question.arguments.to_json()),
+                question.expires_at.map(time).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    app.output.table(&value, &["approval", "machine", "call", "class", "arguments", "expires"], &rows);
+    if let (Form::Text, Some(next)) = (app.output.form(), &page.next) {
+        app.output.note(&format!("more: --cursor {next}"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// Shows one question.
+pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem> {
+    let asked = find(app, &args.id).await?;
+    let (head, question) = (&asked.head, &asked.question);
+    if app.output.form() == Form::Json {
+        app.output.document(&described(head, question));
+        return Ok(Exit::Ok);
+    }
+    let pair = |name: &str, value: &str| vec![name.to_owned(), printable(value)];
+    let mut rows = vec![
+        pair("approval", &question.id),
+        pair("run", head.id.as_str()),
+        pair("machine", &head.machine),
+        pair("state", head.state.as_deref().unwrap_or("-")),
+        pair(question.kind, &question.tool),
+        pair("class", question.class),
+        pair("arguments", &question.arguments.to_json()),
+        pair("asked by", &format!("rule {}: {}", question.rule, question.reason)),
+        pair("asked", &time(question.asked_at)),
+    ];
+    if let Some(at) = question.expires_at {
+        rows.push(pair("expires", &time(at)));
+    }
+    rows.push(pair("shown", &question.shown.to_string()));
+    app.output.text(&table(&["", ""], &rows));
+    Ok(Exit::Ok)
+}
+
+/// Lets a call leave.
+pub(crate) async fn approve(app: &App, args: ApprovalsApprove) -> Result<Exit, Problem> {
+    let arguments = args.arguments.as_deref().map(|text| input::value("--arguments", Some(text))).transpose()?;
+    answer(app, &args.id, args.who, true, arguments).await
+}
+
+/// Does not let a call leave.
+pub(crate) async fn reject(app: &App, args: ApprovalsReject) -> Result<Exit, Problem> {
+    answer(app, &args.id, args.who, false, None).await
+}
+
+async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<Value>) -> Result<Exit, Problem> {
+    let asked = find(app, id).await?;
+    let shown = match who.shown {
+        None => asked.question.shown,
+        Some(text) => Digest::parse(&text).ok_or_else(|| {
+            Problem::invalid(format!("`--shown {text}` is no hash: take the one of `windlass approvals show`"))
+        })?,
+    };
+    let Who { by, reason, .. } = who;
+    let reply = Reply {
+        wait: asked.question.wait,
+        approve,
+        by: by.as_str().into(),
+        reason: reason.as_str().into(),
+        shown,
+        arguments,
+    };
+    if let Some(why) = approval::refusal(&asked.run, &reply, app.now()) {
+        return Err(Problem::rejected(format!("`{id}` was not answered: {why}")));
+    }
+    if let Some(arguments) = &reply.arguments {
+        check_schema(&asked, arguments).await?;
+    }
+    let message =
+        Message { to: asked.head.id.clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
+    match asked.store.deliver(message).await? {
+        Delivered::Accepted | Delivered::Duplicate => {}
+        Delivered::NotFound => return Err(Problem::unknown_run(asked.head.id.as_str())),
+        Delivered::Finished => return Err(Problem::rejected(format!("run `{}` has ended", asked.head.id))),
+    }
+    let word = if approve { "approved" } else { "rejected" };
+    let value = json!({ "approval": id, "run_id": asked.head.id.as_str(), "answer": word, "by": by, "shown": shown.to_string() });
+    app.output
+        .sentence(&value, &format!("{id} is {word}; a worker takes it up, or: windlass resume {}", asked.head.root));
+    Ok(Exit::Ok)
+}
+
+/// A question with the run that asks it.
+struct Asked {
+    store: std::sync::Arc<dyn Store>,
+    head: Head,
+    run: Run,
+    question: Question,
+}
+
+async fn find(app: &App, id: &str) -> Result<Asked, Problem> {
+    let no_id = || Problem::invalid(format!("`{id}` is no approval: it looks like `RUN#NUMBER`, see `approvals list`"));
+    let (run, number) = id.rsplit_once('#').ok_or_else(no_id)?;
+    let wait = EffectId(number.parse().map_err(|_| no_id())?);
+    let (store, head) = app.run(run).await?;
+    let run = journal::current(&*store, &head.id).await?;
+    let question = questions(&run).into_iter().find(|question| question.wait == wait).ok_or_else(|| {
+        Problem::rejected(format!("`{id}` is not open: it has been answered, has expired, or the run went on"))
+            .hint(format!("windlass runs journal {}", head.id))
+    })?;
+    Ok(Asked { store, head, run, question })
+}
+
+/// The questions of a run, oldest first.
+fn questions(run: &Run) -> Vec<Question> {
+    let mut found = Vec::new();
+    for (wait, open) in &run.waits {
+        let (WaitKind::Approval { shown, .. }, Some((_, call))) = (&open.kind, approval::asked(run, *wait)) else {
+            continue;
+        };
+        let why = call.approval.as_deref();
+        found.push(Question {
+            wait: *wait,
+            id: wait.key(run.id()),
+            tool: call.call.target().clone(),
+            kind: call.call.kind(),
+            class: call.class.as_str(),
+            arguments: approval::arguments(run, call),
+            rule: why.map(|why| why.rule.clone()).unwrap_or_default(),
+            reason: why.map(|why| why.reason.clone()).unwrap_or_default(),
+            shown: *shown,
+            asked_at: call.at,
+            expires_at: open.due,
+        });
+    }
+    found
+}
+
+fn described(head: &Head, question: &Question) -> Json {
+    json!({
+        "id": question.id,
+        "run_id": head.id.as_str(),
+        "root_run_id": head.root.as_str(),
+        "tenant": &*head.tenant,
+        "machine": &*head.machine,
+        "state": head.state.as_deref(),
+        "kind": question.kind,
+        "call": &*question.tool,
+        "class": question.class,
+        "arguments": Json::from(&question.arguments),
+        "rule": &*question.rule,
+        "reason": &*question.reason,
+        "shown": question.shown.to_string(),
+        "asked_at": time(question.asked_at),
+        "expires_at": question.expires_at.map(time),
+    })
+}
+
+/// Says at once what the worker would say: changed arguments that do not fit the schema of the tool.
+async fn check_schema(asked: &Asked, arguments: &Value) -> Result<(), Problem> {
+    let damaged = || Problem::bug("the bundle of the run cannot be read");
+    let bytes = asked.store.blob(asked.run.start.bundle).await?.ok_or_else(damaged)?;
+    let bundle = Bundle::decode(&bytes).map_err(|_| damaged())?;
+    let compiler = windlass::wire::compiler();
+    let program =
+        compiler.compile(&bundle).map_err(|error| Problem::new(Exit::Rejected, "spec.invalid", error.to_string()))?;
+    let contract =
+        program.machines.get(&asked.run.start.machine).and_then(|machine| machine.tools.get(&asked.question.tool));
+    let Some(contract) = contract.filter(|contract| !contract.input_schema.is_null()) else { return Ok(()) };
+    compiler.evaluator().fit(&contract.input_schema, arguments).map(|_| ()).map_err(|problems| {
+        Problem::rejected(format!(
+            "the arguments do not fit the schema of `{}`: {}",
+            contract.name,
+            problems.join("; ")
+        ))
+    })
+}

@@ -1,0 +1,151 @@
+//! Calls that wait for a person: what is shown, what counts as an answer, and what leaves in the end.
+
+use serde_json::{Value, json};
+
+use super::kit::Place;
+
+const MACHINE: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: payer
+  settings: {tools: [pay]}
+  agents:
+    clerk:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: clerk
+        model: { provider: scripted, name: small, max_tokens: 100 }
+        user: Pay the invoice.
+  states:
+    pay:
+      type: initial
+      agent: clerk
+      tool_loop: {max_turns: 4}
+      output_to_context: {said: output.content}
+      transitions: [{to: done}]
+    done: {type: final, output: {said: context.said}}
+"#;
+
+const SCRIPT: &str = r"rules:
+  - {agent: clerk, turn: 1, reply: {tool_calls: [{name: pay, arguments: {cents: 500}}]}}
+  - {agent: clerk, turn: 2, match: 'refused by', reply: {content: I was refused.}}
+  - {agent: clerk, turn: 2, match: 'that ann changed', reply: {content: Paid less.}}
+  - {agent: clerk, turn: 2, reply: {content: Paid.}}
+";
+
+const CONFIG: &str = r#"[providers.scripted]
+script = "script.yml"
+[tools.pay]
+type = "command"
+command = ["python3", "pay.py"]
+class = "write"
+approval = "always"
+input_schema = { type = "object", properties = { cents = { type = "integer", maximum = 1000 } }, required = ["cents"] }
+"#;
+
+const PAY: &str =
+    "import json, sys\ncall = json.load(sys.stdin)\nopen('paid', 'a').write(str(call['cents']) + '\\n')\nprint('{}')\n";
+
+fn place() -> Place {
+    let place = Place::new();
+    place.write("payer.yml", MACHINE);
+    place.write("script.yml", SCRIPT);
+    place.write("windlass.toml", CONFIG);
+    place.write("pay.py", PAY);
+    place
+}
+
+fn paid(place: &Place) -> String {
+    std::fs::read_to_string(place.path("paid")).unwrap_or_default()
+}
+
+/// Starts a run, which asks, and gives back what `show` says.
+fn asked(place: &Place, run: &str) -> Value {
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", run]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let wait = parked.json()["waits"][0].clone();
+    assert_eq!(wait["kind"], "approval", "{}", parked.shown());
+    let id = wait["approval"].as_str().expect("an id").to_owned();
+    let advice = format!("windlass approvals approve '{id}'");
+    assert!(parked.stderr().contains(&advice), "{}", parked.shown());
+    assert_eq!(paid(place), "", "nothing left before anybody agreed");
+    let shown = place.windlass(&["approvals", "show", &id]).json();
+    assert_eq!((&shown["call"], &shown["arguments"]), (&json!("pay"), &json!({"cents": 500})));
+    let listed = place.windlass(&["approvals", "list"]).json();
+    assert_eq!(listed["approvals"], json!([shown]));
+    shown
+}
+
+fn id(shown: &Value) -> &str {
+    shown["id"].as_str().expect("an id")
+}
+
+#[test]
+fn an_approved_call_is_made_once() {
+    let place = place();
+    let shown = asked(&place, "one");
+    let hash = shown["shown"].as_str().expect("a hash");
+    let approve = ["approvals", "approve", id(&shown), "--by", "ann", "--reason", "invoice 7", "--shown", hash];
+    assert_eq!(place.windlass(&approve).json()["answer"], "approved");
+    assert_eq!(place.windlass(&approve).code(), 0, "the same answer once more is the same answer");
+    let done = place.windlass(&["resume", "one"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"said": "Paid."})), "{}", done.shown());
+    assert_eq!(paid(&place), "500\n");
+    let again = place.windlass(&approve);
+    assert_eq!(again.code(), 4, "{}", again.shown());
+    assert_eq!(place.windlass(&["approvals", "list"]).json()["approvals"], json!([]));
+    assert!(place.windlass(&["runs", "journal", "one"]).stdout().contains(r#""by":"ann","reason":"invoice 7""#));
+    assert_eq!(place.windlass(&["fsck"]).code(), 0);
+}
+
+#[test]
+fn a_refusal_is_read_by_the_model() {
+    let place = place();
+    let shown = asked(&place, "two");
+    let reject = ["approvals", "reject", id(&shown), "--by", "ann", "--reason", "no invoice"];
+    assert_eq!(place.windlass(&reject).json()["answer"], "rejected");
+    assert_eq!(place.windlass(&["resume", "two"]).json(), json!({"said": "I was refused."}));
+    assert_eq!(paid(&place), "");
+}
+
+#[test]
+fn changed_arguments_are_checked_and_sent() {
+    let place = place();
+    let shown = asked(&place, "three");
+    let with = |arguments: &str| {
+        place.windlass(&["approvals", "approve", id(&shown), "--by", "ann", "--arguments", arguments])
+    };
+    for wrong in [r#"{"cents":5000}"#, r#"{"cents":"five"}"#, "7"] {
+        let refused = with(wrong);
+        assert_eq!(refused.code(), 4, "{wrong}: {}", refused.shown());
+    }
+    assert_eq!(with(r#"{"cents":100}"#).code(), 0);
+    assert_eq!(place.windlass(&["resume", "three"]).json(), json!({"said": "Paid less."}));
+    assert_eq!(paid(&place), "100\n");
+}
+
+#[test]
+fn answers_that_do_not_fit_are_refused_and_the_question_stays() {
+    let place = place();
+    let shown = asked(&place, "four");
+    let forged = "0".repeat(64);
+    let answers: [&[&str]; 5] = [
+        &["approve", id(&shown), "--by", "ann", "--shown", &forged],
+        &["approve", id(&shown), "--by", "ann", "--shown", "no hash"],
+        &["approve", id(&shown), "--by", ""],
+        &["approve", "four#1", "--by", "ann"],
+        &["approve", "nobody#1", "--by", "ann"],
+    ];
+    for answer in answers {
+        let args: Vec<&str> = ["approvals"].iter().chain(answer).copied().collect();
+        let refused = place.windlass(&args);
+        assert!([2, 4].contains(&refused.code()), "{answer:?}: {}", refused.shown());
+    }
+    for channel in ["", "approval", id(&shown)] {
+        place.windlass(&["signal", channel, "--data", r#"{"approve":true}"#, "--run", "four"]);
+    }
+    assert_eq!(place.windlass(&["resume", "four"]).code(), 7, "it still asks");
+    assert_eq!(paid(&place), "");
+    assert_eq!(place.windlass(&["approvals", "show", id(&shown)]).json(), shown);
+}

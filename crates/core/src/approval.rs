@@ -1,0 +1,182 @@
+//! Approvals: the question that a call puts to a person before it leaves, and what an answer is bound to.
+//!
+//! A question is a wait of the run. It is answered once, by somebody who names the hash of what was shown; a call with
+//! other arguments, or asked about again, has another hash.
+
+use serde::{Deserialize, Serialize};
+
+use crate::effect::{Call, OpenCall, WaitKind};
+use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::run::Run;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// When a person has to agree to a call before it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// Every call is asked about, whatever the policy says.
+    pub always: bool,
+    /// How long an answer is waited for, in milliseconds. The call then fails with `approval.rejected`.
+    pub expires_ms: u64,
+}
+
+/// How long an answer is waited for unless the contract says otherwise: one day, in milliseconds.
+pub const EXPIRES_MS_DEFAULT: u64 = 86_400_000;
+
+/// Longest time that an answer is waited for: a year, in milliseconds.
+pub const EXPIRES_MS_MAX: u64 = 365 * EXPIRES_MS_DEFAULT;
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { always: false, expires_ms: EXPIRES_MS_DEFAULT }
+    }
+}
+
+impl Terms {
+    /// Whether nothing differs from the default.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A question that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The wait that carries it.
+    pub wait: EffectId,
+    /// The rule that asks, or `contract`.
+    pub rule: Name,
+    /// Why it asks.
+    pub reason: Name,
+    /// Somebody agreed while the run was held: the call leaves when the run goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub granted: bool,
+}
+
+/// How a question ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The call may leave.
+    Approved,
+    /// It may not.
+    Rejected,
+    /// Nobody answered in time: it may not.
+    Expired,
+}
+
+impl Answer {
+    /// The word: `approved`, `rejected`, `expired`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// The hash of what is shown: the run, the question, and the call with its arguments.
+#[must_use]
+pub fn shown(run: &RunId, wait: EffectId, effect: EffectId, open: &OpenCall) -> Digest {
+    let text = |text: &str| Value::str(text);
+    Value::list(vec![
+        text("windlass.approval.v1"),
+        text(run.as_str()),
+        text(&wait.key(run)),
+        text(&effect.key(run)),
+        text(open.call.kind()),
+        text(open.call.target()),
+        text(open.class.as_str()),
+        text(&open.arguments.to_string()),
+    ])
+    .digest()
+}
+
+/// The call that a wait asks about.
+#[must_use]
+pub fn asked(run: &Run, wait: EffectId) -> Option<(EffectId, &OpenCall)> {
+    let WaitKind::Approval { effect, .. } = run.waits.get(&wait)?.kind else { return None };
+    run.calls.get(&effect).map(|open| (effect, open))
+}
+
+/// The arguments that are shown: those of a tool, or the state and the context that an action gets.
+#[must_use]
+pub fn arguments(run: &Run, open: &OpenCall) -> Value {
+    match &open.call {
+        Call::Tool { arguments, .. } => arguments.clone(),
+        Call::Action { .. } => Value::object([
+            ("state", run.state.clone().map_or(Value::Null, Value::Str)),
+            ("context", run.context.clone()),
+        ]),
+        Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => Value::Null,
+    }
+}
+
+/// Why an answer does not fit its question, as far as the run itself says. Changed arguments have to fit the schema of
+/// the tool and the policy as well.
+#[must_use]
+pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
+    let Some((effect, open)) = asked(run, reply.wait) else {
+        return Some("it is not open: somebody has answered, or the run went on without it".into());
+    };
+    let due = run.waits.get(&reply.wait).and_then(|wait| wait.due);
+    if due.is_some_and(|due| due <= now) {
+        return Some("the question has expired".into());
+    }
+    if reply.shown != shown(run.id(), reply.wait, effect, open) {
+        return Some("the answer is for something else than what the run asks: look at it again".into());
+    }
+    if reply.by.trim().is_empty() {
+        return Some("an answer says who gives it".into());
+    }
+    if !reply.approve {
+        return None;
+    }
+    if run.start.scope.user.as_ref() == Some(&reply.by) {
+        return Some(format!("`{}` started the run and cannot approve its calls", reply.by));
+    }
+    let is_object = |arguments: &Value| matches!(arguments, Value::Map(_));
+    if reply.arguments.as_ref().is_some_and(|new| !is_object(new) || !matches!(open.call, Call::Tool { .. })) {
+        return Some("only the arguments of a tool can be changed, to other JSON objects".into());
+    }
+    None
+}
+
+/// What a person answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The wait that carries the question.
+    pub wait: EffectId,
+    /// Whether the call may leave.
+    pub approve: bool,
+    /// Who answers. Never the user who started the run, when the call is to leave.
+    pub by: Name,
+    /// Why.
+    pub reason: Name,
+    /// The hash of what was shown, see [`shown`].
+    pub shown: Digest,
+    /// Other arguments for the call, to be checked like those of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Value>,
+}
+
+impl Reply {
+    /// The id under which it is delivered: the same answer counts once, and a wrong one does not shut out the right one.
+    #[must_use]
+    pub fn delivery_id(&self) -> Name {
+        let arguments = self.arguments.as_ref().map(|arguments| Value::str(arguments.digest().to_string()));
+        let digest = Value::list(vec![
+            Value::Bool(self.approve),
+            Value::Str(self.by.clone()),
+            Value::Str(self.reason.clone()),
+            Value::str(self.shown.to_string()),
+            arguments.unwrap_or_default(),
+        ])
+        .digest();
+        format!("approval:{}:{digest}", self.wait.0).into()
+    }
+}

@@ -1,0 +1,142 @@
+//! Calls that wait for a person: asking, the answer, and what happens when nobody answers.
+
+use super::{Permit, Rejected, Turn};
+use crate::approval::{Answer, Reply, asked, refusal, shown};
+use crate::budget::Amounts;
+use crate::contract::Contract;
+use crate::effect::{Call, Effect, OpenCall, OpenWait, Outcome, TimerPurpose, WaitKind};
+use crate::eval::Evaluator;
+use crate::failure::{Code, Failure};
+use crate::ids::{EffectId, Name};
+use crate::input::Facts;
+use crate::journal::Entry;
+use crate::machine::Machine;
+use crate::policy::{self, Question};
+use crate::run::Run;
+
+/// Why a call asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The rule, or `contract`.
+    pub(super) rule: Name,
+    /// Why, for people.
+    pub(super) reason: Name,
+}
+
+impl Asked {
+    /// The reason that lies in a contract, if one does.
+    pub(super) fn by_contract(contract: &Contract) -> Option<Self> {
+        contract.approval.always.then(|| Self {
+            rule: "contract".into(),
+            reason: format!("the contract of `{}` asks for an approval of every call", contract.name).into(),
+        })
+    }
+}
+
+/// The question that an approved call puts to the policy, with the arguments that it would leave with.
+pub(super) fn question(run: &Run, reply: &Reply) -> Option<Question> {
+    let (_, open) = asked(run, reply.wait)?;
+    let Call::Tool { tool, arguments, .. } = &open.call else { return None };
+    let arguments = reply.arguments.as_ref().unwrap_or(arguments).digest();
+    Some(Question::CallTool { tool: tool.clone(), arguments })
+}
+
+/// Refuses answers that do not fit their question. Nothing is recorded, and the question stays open.
+pub(super) fn admit(
+    machine: &Machine,
+    evaluator: &dyn Evaluator,
+    run: &Run,
+    reply: &Reply,
+    facts: &Facts,
+) -> Result<(), Rejected> {
+    let not_now = |text: String| Err(Rejected::NotNow(text));
+    if asked(run, reply.wait).is_none() {
+        return Err(Rejected::NotOpen(format!("approval {}", reply.wait)));
+    }
+    if let Some(why) = refusal(run, reply, facts.now) {
+        return not_now(why);
+    }
+    let (Some((_, open)), Some(arguments)) = (asked(run, reply.wait), &reply.arguments) else { return Ok(()) };
+    let tool = open.call.target();
+    if let Some(contract) = machine.tools.get(tool).filter(|contract| !contract.input_schema.is_null())
+        && let Err(problems) = evaluator.fit(&contract.input_schema, arguments)
+    {
+        return not_now(format!("the changed arguments do not fit the schema of `{tool}`: {}", problems.join("; ")));
+    }
+    let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest() };
+    let denies = |verdict: &&policy::Verdict| verdict.question == question && verdict.answer == policy::Answer::Deny;
+    match facts.verdicts.iter().find(denies) {
+        Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),
+        None => Ok(()),
+    }
+}
+
+impl Turn<'_> {
+    /// Puts a call that has just been committed to a person.
+    pub(super) fn ask_approval(&mut self, effect: EffectId, why: Asked, expires_ms: u64) {
+        let wait = self.next_effect();
+        let Some(open) = self.run.calls.get(&effect) else { return };
+        let due = Some(self.facts.now.plus_ms(expires_ms));
+        let kind = WaitKind::Approval { effect, shown: shown(self.run.id(), wait, effect, open) };
+        // Without a channel no signal can reach it: an answer comes from whoever may give one.
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due } });
+        self.ask(Effect::OpenWait(wait));
+        let Asked { rule, reason } = why;
+        self.emit(Entry::ApprovalAsked { effect, wait, rule, reason });
+        if let Some(due) = due {
+            self.set_timer(due, TimerPurpose::WaitTimeout { wait });
+        }
+    }
+
+    pub(super) fn on_approval(&mut self, reply: Reply) {
+        let Some((effect, open)) = asked(self.run, reply.wait).map(|(effect, open)| (effect, open.clone())) else {
+            return;
+        };
+        let question = question(self.run, &reply);
+        self.close_wait(reply.wait, None);
+        let Reply { approve, by, reason, arguments, .. } = reply;
+        let answer = if approve { Answer::Approved } else { Answer::Rejected };
+        self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
+        if !approve {
+            return self.refuse(effect, &open, format!("refused by {by}: {reason}"));
+        }
+        // The rules may have changed since the question was put.
+        match question.map_or(Ok(Permit::Granted), |question| self.permit(&question)) {
+            Ok(Permit::Granted | Permit::Asks(_)) if self.run.hold.is_some() => {}
+            Ok(Permit::Granted | Permit::Asks(_)) => self.ask(Effect::Call(effect)),
+            Err(failure) => self.settle_refused(effect, &open, failure),
+        }
+    }
+
+    /// The run goes on, and with it the calls that somebody agreed to meanwhile.
+    pub(super) fn lift_hold(&mut self) {
+        let granted = |open: &OpenCall| open.approval.as_ref().is_some_and(|asked| asked.granted);
+        let leaving: Vec<_> = self.run.calls.iter().filter(|(_, open)| granted(open)).map(|(id, _)| *id).collect();
+        self.emit(Entry::HoldLifted);
+        for effect in leaving {
+            self.ask(Effect::Call(effect));
+        }
+    }
+
+    /// Nobody answered in time.
+    pub(super) fn approval_expired(&mut self, wait: EffectId) {
+        let Some((effect, open)) = asked(self.run, wait).map(|(effect, open)| (effect, open.clone())) else {
+            return;
+        };
+        self.close_wait(wait, None);
+        let reason: Name = "nobody answered in time".into();
+        let answer = Answer::Expired;
+        self.emit(Entry::ApprovalAnswered { effect, answer, by: "".into(), reason, arguments: None });
+        self.refuse(effect, &open, "nobody approved it in time".into());
+    }
+
+    fn refuse(&mut self, effect: EffectId, open: &OpenCall, why: String) {
+        let message = format!("the call of `{}` was not made: {why}", open.call.target());
+        self.settle_refused(effect, open, Failure::new(Code::ApprovalRejected, message));
+    }
+
+    fn settle_refused(&mut self, effect: EffectId, open: &OpenCall, failure: Failure) {
+        let (attempt, outcome) = (open.attempt, Outcome::Failed(failure));
+        self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
+    }
+}
