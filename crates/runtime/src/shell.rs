@@ -7,6 +7,7 @@ mod submit;
 mod objects;
 mod keys;
 mod schedules;
+mod approvals;
 mod status;
 mod worker;
 mod rest;

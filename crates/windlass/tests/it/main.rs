@@ -1,3 +1,4 @@
 //! Integration tests of the whole engine: real processes, real files, a world that counts what is done to it.
 
+mod nested_approvals;
 mod proof;
