@@ -20,7 +20,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Preset, Span};
 
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
-pub(crate) use bench::{Bench, BenchLoad, BenchPark, BenchStart, BenchSteps};
+pub(crate) use bench::{
+    Bench, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery, BenchStart, BenchSteps,
+    BenchSurge,
+};
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;
 pub(crate) use runs::{

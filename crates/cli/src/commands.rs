@@ -55,7 +55,7 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Graph(args) => graph::graph(&app, &args),
         Command::Test(args) => test::test(&app, &args),
         Command::Sim(args) => sim::sim(&app, &args),
-        Command::Bench(args::Bench::Start(args)) => bench::start(&app, args),
+        Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
         command => runtime(&app)?.block_on(perform(&mut app, command)),
     }
 }
@@ -97,12 +97,9 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Store(args::Store::Fence(args)) => store::fence(app, args).await,
         Command::Slo(args::Slo::Report(args)) => slo::report(app, args).await,
         Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,
-        Command::Bench(args::Bench::Floor(args)) => bench::floor(app, args).await,
-        Command::Bench(args::Bench::Steps(args)) => bench::steps(app, args).await,
-        Command::Bench(args::Bench::Park(args)) => bench::park(app, args).await,
+        Command::Bench(args) => bench::bench(app, args).await,
         Command::Chaos(args::Chaos::Run(args)) => chaos::run(app, args).await,
-        Command::Bench(args::Bench::Start(_))
-        | Command::Completions(_)
+        Command::Completions(_)
         | Command::Docs(_)
         | Command::ExplainSchema(_)
         | Command::Config(_)

@@ -15,6 +15,30 @@ pub(crate) fn resident_bytes_peak() -> Option<u64> {
     field("/proc/self/status", "VmHWM:").map(|kib| kib * 1024)
 }
 
+/// The most memory that another process used, in bytes.
+#[must_use]
+pub(crate) fn resident_bytes_peak_of(pid: u32) -> Option<u64> {
+    field(&format!("/proc/{pid}/status"), "VmHWM:").map(|kib| kib * 1024)
+}
+
+/// How long each thread of another process has been on a processor, in nanoseconds, by the thread's number.
+#[must_use]
+pub(crate) fn processor_nanos_of(pid: u32) -> Option<BTreeMap<OsString, u64>> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let spent = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        Some((task.file_name(), text.split_whitespace().next()?.parse().ok()?))
+    };
+    Some(tasks.filter_map(spent).collect())
+}
+
+/// How much more threads have of something that only grows. One that ended in between has nothing more.
+#[must_use]
+pub(crate) fn growth(before: &BTreeMap<OsString, u64>, after: &BTreeMap<OsString, u64>) -> u64 {
+    let of = |(thread, now): (&OsString, &u64)| now.saturating_sub(before.get(thread).copied().unwrap_or_default());
+    after.iter().map(of).sum()
+}
+
 /// How often each thread of this process but the calling one gave up the processor to wait, by the thread's number.
 #[must_use]
 pub(crate) fn waits_of_others() -> Option<BTreeMap<OsString, u64>> {
@@ -55,5 +79,13 @@ mod tests {
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1_000_000));
         assert!(resident_bytes_peak() >= resident_bytes());
         assert!(waits_of_others().is_some());
+        assert!(resident_bytes_peak_of(std::process::id()) >= resident_bytes());
+        assert!(processor_nanos_of(std::process::id()).is_some_and(|spent| spent.values().sum::<u64>() > 0));
+    }
+
+    #[test]
+    fn a_thread_that_ended_adds_nothing() {
+        let of = |threads: &[(&str, u64)]| threads.iter().map(|(name, n)| (OsString::from(name), *n)).collect();
+        assert_eq!(growth(&of(&[("1", 5), ("2", 9)]), &of(&[("1", 8), ("3", 4)])), 7);
     }
 }

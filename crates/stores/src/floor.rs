@@ -3,6 +3,7 @@
 //! One step is one INSERT of 200 bytes and one UPDATE of a row. Submitters wait for their own step; one writer takes
 //! whatever waits into one transaction, synced before it answers.
 
+mod ground;
 mod postgres;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use rusqlite::wal::CheckpointMode;
 use tokio::sync::oneshot;
 use windlass_ports::store::StoreError;
 
+pub use ground::Ground;
 pub use postgres::measure_postgres;
 
 use crate::sqlite::{Options, connect_plain};

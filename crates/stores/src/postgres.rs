@@ -83,10 +83,22 @@ pub struct SchemaStatus {
     pub known: u32,
 }
 
-/// A connection to a database that nothing else uses, as the driver makes it.
-pub(crate) async fn connect_plain(url: &str) -> Result<tokio_postgres::Client, StoreError> {
-    let link = Connector::new(Address::parse(url)?)?.link(connect::Purpose::Any).await?;
-    Ok(link.client)
+/// A connection to a database that nothing else uses, and what its address says.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    /// As the driver makes it.
+    pub(crate) client: tokio_postgres::Client,
+    /// How long a worker is taken to live after its last sign of life.
+    pub(crate) lease: Duration,
+    /// Whether a pooler in transaction mode is in between.
+    pub(crate) is_pooled: bool,
+}
+
+/// Connects to a database without making a store in it.
+pub(crate) async fn connect_plain(url: &str) -> Result<Plain, StoreError> {
+    let connector = Connector::new(Address::parse(url)?)?;
+    let client = connector.link(connect::Purpose::Any).await?.client;
+    Ok(Plain { client, lease: connector.address.settings.lease, is_pooled: connector.is_pooled() })
 }
 
 impl PostgresStore {

@@ -1,26 +1,69 @@
 //! `windlass bench`: measures this build on this computer, with a store of its own that is removed afterwards.
 
+mod crew;
+mod fan_out;
+mod field;
+mod idle;
+mod latency;
 mod load;
+mod meter;
+mod naps;
 mod park;
+mod recovery;
+mod resume;
 mod start;
 mod steps;
+mod surge;
+mod worker;
 
-pub(crate) use park::park;
 pub(crate) use start::start;
-pub(crate) use steps::{floor, steps};
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::app::App;
+use crate::args::Bench;
 use crate::exit::{Exit, Problem};
 use crate::process;
+
+/// Measures, and prints what was found.
+///
+/// # Errors
+/// A place that cannot be measured in, or a store that fails.
+pub(crate) async fn bench(app: &App, what: Bench) -> Result<Exit, Problem> {
+    let measured = match what {
+        Bench::Start(args) => return start(app, &args),
+        Bench::Floor(args) => field::within(app, &args.place, async |field| steps::floor(field, &args).await).await,
+        Bench::Steps(args) => {
+            field::within(app, &args.load.place, async |field| steps::steps(field, &args).await).await
+        }
+        Bench::Latency(args) => {
+            field::within(app, &args.load.place, async |field| latency::latency(app, field, &args).await).await
+        }
+        Bench::FanOut(args) => {
+            field::within(app, &args.place, async |field| fan_out::fan_out(field, &args).await).await
+        }
+        Bench::Recovery(args) => {
+            field::within(app, &args.place, async |field| recovery::recovery(app, field, &args).await).await
+        }
+        Bench::Park(args) => field::within(app, &args.place, async |field| park::park(app, field, &args).await).await,
+        Bench::Idle(args) => field::within(app, &args.place, async |field| idle::idle(app, field, &args).await).await,
+        Bench::Surge(args) => {
+            field::within(app, &args.place, async |field| surge::surge(app, field, &args).await).await
+        }
+    }?;
+    app.output.sentence(&measured, &measured.text());
+    Ok(Exit::Ok)
+}
 
 /// What a measurement found. A number that a measurement does not have is null.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Measured {
     /// Which one.
     pub bench: &'static str,
+    /// The kind of store.
+    pub store: &'static str,
     /// Steps, parked runs or runs per second.
     pub steps_per_second: Option<f64>,
     /// Half of the steps took at most so many milliseconds.
@@ -41,8 +84,8 @@ pub(crate) struct Measured {
 impl Measured {
     /// A measurement without numbers but memory.
     #[must_use]
-    pub(crate) fn new(bench: &'static str) -> Self {
-        Self { bench, rss_mb: process::resident_bytes_peak().map(process::megabytes), ..Self::default() }
+    pub(crate) fn new(bench: &'static str, store: &'static str) -> Self {
+        Self { bench, store, rss_mb: process::resident_bytes_peak().map(process::megabytes), ..Self::default() }
     }
 
     /// The same with one more number.
@@ -50,6 +93,12 @@ impl Measured {
     pub(crate) fn with(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// The same with a percentile in milliseconds.
+    #[must_use]
+    pub(crate) fn with_ms(self, name: &str, sorted_micros: &[u32], share: f64) -> Self {
+        self.with(name, percentile_ms(sorted_micros, share))
     }
 
     /// The numbers that there are, as sentences.
@@ -109,6 +158,18 @@ pub(crate) fn percentile_ms(sorted_micros: &[u32], share: f64) -> Option<f64> {
     sorted_micros.get(at).map(|micros| f64::from(*micros) / 1000.0)
 }
 
+/// A length of time in milliseconds.
+#[must_use]
+pub(crate) fn milliseconds(time: std::time::Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1_000.0)
+}
+
+/// A length of time as percentiles are taken of.
+#[must_use]
+pub(crate) fn micros(time: std::time::Duration) -> u32 {
+    u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
+}
+
 /// A number with two digits after the point.
 #[must_use]
 pub(crate) fn rounded(number: f64) -> f64 {
@@ -129,8 +190,8 @@ mod tests {
 
     #[test]
     fn every_measurement_has_the_same_keys() {
-        let json = serde_json::to_value(Measured::new("x").with("runs", 3)).expect("json");
-        for key in ["steps_per_second", "p50_ms", "p99_ms", "floor_ratio", "rss_mb", "disk_bytes_per_run", "runs"] {
+        let json = serde_json::to_value(Measured::new("x", "sqlite").with("runs", 3)).expect("json");
+        for key in ["store", "steps_per_second", "p50_ms", "p99_ms", "floor_ratio", "rss_mb", "disk_bytes_per_run", "runs"] {
             assert!(json.get(key).is_some(), "{key}");
         }
     }

@@ -3,6 +3,7 @@
 mod alerts;
 mod approvals;
 mod bad_input;
+mod bench;
 mod bulk;
 mod fleet;
 mod help;

@@ -29,7 +29,7 @@ type Step = (i64, i64, oneshot::Sender<()>);
 /// # Errors
 /// The database cannot be reached or written.
 pub async fn measure_postgres(url: &str, submitters: usize, duration: Duration) -> Result<Floor, StoreError> {
-    let client = connect_plain(url).await?;
+    let client = connect_plain(url).await?.client;
     client.batch_execute(SETUP).await.map_err(unavailable)?;
     let fill = format!("INSERT INTO windlass_floor.runs SELECT n, 0, 'state' FROM generate_series(0, {submitters}) n");
     client.batch_execute(&fill).await.map_err(unavailable)?;

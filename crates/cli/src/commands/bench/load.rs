@@ -1,21 +1,16 @@
-//! What the measurements share: tiny machines, an engine on a store of its own, and an observer that takes times.
+//! What the measurements share: tiny machines, and an engine with the one call that they make.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use windlass::wire;
 use windlass_core::budget::Ceilings;
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::ids::RunId;
-use windlass_core::journal::Entry;
-use windlass_core::run::{Run, TenantScope};
+use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::Store;
+use windlass_ports::store::{Queueing, Store};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, Observer, Parts, Settings, Submission, SystemClock};
 use windlass_spec::source::MemoryFiles;
@@ -24,13 +19,63 @@ use windlass_tools::FnTool;
 
 use crate::exit::Problem;
 
-/// Parts of the table of times: runs of different parts do not wait for each other.
-const SHARDS: usize = 64;
-/// The name of the action that does nothing.
-const NOOP: &str = "noop";
+/// The name of the action that all machines call.
+pub(crate) const ACTION: &str = "noop";
 
-/// A machine of so many steps, each with one call that does nothing.
+/// What an engine of a measurement is like.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shape {
+    /// Runs that it works on at the same time, at least.
+    pub concurrency: usize,
+    /// Calls that it has out at the same time, when that is bounded.
+    pub call_slots: Option<usize>,
+    /// How long a call takes.
+    pub step_time: Duration,
+    /// Runs that may wait in the queue.
+    pub queued_max: Option<u32>,
+    /// Is told how long things take.
+    pub meter: Option<Arc<dyn windlass_runtime::Meter>>,
+}
+
+/// A machine of so many steps, each with one call.
+///
+/// # Errors
+/// The machine is not valid, which is a fault of this build.
 pub(crate) fn stepper(steps: u32) -> Result<Loaded, Problem> {
+    machine(&[("machine.yml", &steps_text(steps))], vec![noop()])
+}
+
+/// The same for actions of a configuration.
+///
+/// # Errors
+/// As of [`stepper`].
+pub(crate) fn stepper_with(steps: u32, contracts: Vec<Contract>) -> Result<Loaded, Problem> {
+    machine(&[("machine.yml", &steps_text(steps))], contracts)
+}
+
+/// A machine that waits for a signal.
+///
+/// # Errors
+/// As of [`stepper`].
+pub(crate) fn waiter() -> Result<Loaded, Problem> {
+    let text = "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-park\n  context:\n    data: input.data\n  states:\n    wait:\n      type: initial\n      wait_for: bench/go\n      transitions:\n        - to: done\n    done:\n      type: final\n      output:\n        ok: true\n";
+    machine(&[("machine.yml", text)], Vec::new())
+}
+
+/// A machine that starts so many children of one step each, and waits for all.
+///
+/// # Errors
+/// As of [`stepper`].
+pub(crate) fn parent(children: u32) -> Result<Loaded, Problem> {
+    let items: Vec<String> = (0..children).map(|item| item.to_string()).collect();
+    let text = format!(
+        "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-fan-out\n  settings:\n    max_launches: {children}\n  machines:\n    leaf: ./leaf.yml\n  states:\n    all:\n      type: initial\n      foreach: \"{{{{ [{}] }}}}\"\n      machine: leaf\n      output_to_context:\n        results: output\n      transitions:\n        - to: done\n    done:\n      type: final\n      output:\n        count: \"{{{{ context.results | length }}}}\"\n",
+        items.join(", ")
+    );
+    machine(&[("machine.yml", &text), ("leaf.yml", &steps_text(1))], vec![noop()])
+}
+
+fn steps_text(steps: u32) -> String {
     let mut text = String::from(
         "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-steps\n  context:\n    data: input.data\n  states:\n",
     );
@@ -38,23 +83,16 @@ pub(crate) fn stepper(steps: u32) -> Result<Loaded, Problem> {
         let next = if step + 1 == steps { "done".to_owned() } else { format!("s{}", step + 1) };
         let initial = if step == 0 { "      type: initial\n" } else { "" };
         text.push_str(&format!(
-            "    s{step}:\n{initial}      action: {NOOP}\n      transitions:\n        - to: {next}\n"
+            "    s{step}:\n{initial}      action: {ACTION}\n      transitions:\n        - to: {next}\n"
         ));
     }
     text.push_str("    done:\n      type: final\n      output:\n        ok: true\n");
-    machine(&text)
+    text
 }
 
-/// A machine that waits for a signal.
-pub(crate) fn waiter() -> Result<Loaded, Problem> {
-    machine(
-        "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-park\n  context:\n    data: input.data\n  states:\n    wait:\n      type: initial\n      wait_for: bench/go\n      transitions:\n        - to: done\n    done:\n      type: final\n      output:\n        ok: true\n",
-    )
-}
-
-fn machine(text: &str) -> Result<Loaded, Problem> {
-    let files = MemoryFiles::new().with("machine.yml", text);
-    let options = LoadOptions { tools: vec![noop()], ..LoadOptions::default() };
+fn machine(documents: &[(&str, &str)], tools: Vec<Contract>) -> Result<Loaded, Problem> {
+    let files = documents.iter().fold(MemoryFiles::new(), |files, (path, text)| files.with(*path, *text));
+    let options = LoadOptions { tools, ..LoadOptions::default() };
     load(&files, "machine.yml", &options).map_err(|found| {
         let text: Vec<String> = found.iter().map(ToString::to_string).collect();
         Problem::bug(format!("the machine of the measurement is not valid: {}", text.join("; ")))
@@ -62,13 +100,20 @@ fn machine(text: &str) -> Result<Loaded, Problem> {
 }
 
 fn noop() -> Contract {
-    Contract { class: Class::Read, idempotency: Idempotency::Natural, ..Contract::undeclared(NOOP) }
+    Contract { class: Class::Read, idempotency: Idempotency::Natural, ..Contract::undeclared(ACTION) }
 }
 
-/// An engine on a store, with the call that does nothing.
-pub(crate) fn engine(store: Arc<dyn Store>, observer: Arc<dyn Observer>, concurrency: usize) -> Engine {
+/// An engine on a store, with the call of the machines here.
+pub(crate) fn engine(store: Arc<dyn Store>, observer: Arc<dyn Observer>, shape: &Shape) -> Engine {
+    let call = match shape.step_time {
+        Duration::ZERO => FnTool::sync(noop(), |_| Ok(Value::Null)),
+        time => FnTool::new(noop(), move |_| async move {
+            tokio::time::sleep(time).await;
+            Ok(Value::Null)
+        }),
+    };
     let mut catalog = Catalog::default();
-    catalog.tools.insert(NOOP.into(), Arc::new(FnTool::sync(noop(), |_| Ok(Value::Null))));
+    catalog.tools.insert(ACTION.into(), Arc::new(call));
     let defaults = Settings::default();
     Engine::new(Parts {
         store,
@@ -79,9 +124,11 @@ pub(crate) fn engine(store: Arc<dyn Store>, observer: Arc<dyn Observer>, concurr
         clock: Arc::new(SystemClock::new()),
         observer,
         settings: Settings {
-            claim_slots: concurrency.max(defaults.claim_slots),
-            call_slots: concurrency.max(defaults.call_slots),
-            held_max: concurrency.max(defaults.held_max),
+            claim_slots: shape.concurrency.max(defaults.claim_slots),
+            call_slots: shape.call_slots.unwrap_or_else(|| shape.concurrency.max(defaults.call_slots)),
+            held_max: shape.concurrency.max(defaults.held_max),
+            queued_max: shape.queued_max,
+            meter: shape.meter.clone(),
             grace_ms: 1_000,
             ..defaults
         },
@@ -90,15 +137,15 @@ pub(crate) fn engine(store: Arc<dyn Store>, observer: Arc<dyn Observer>, concurr
 
 /// One run of a machine, with ceilings on so that the ledger works as in earnest.
 #[must_use]
-pub(crate) fn submission(loaded: &Loaded, data: &Value) -> Submission {
+pub(crate) fn submission(loaded: &Loaded, data: &Value, run_id: Option<RunId>) -> Submission {
     Submission {
         bundle: loaded.bundle.clone(),
         program: Arc::clone(&loaded.program),
         input: Value::object([("data", data.clone())]),
-        run_id: None,
+        run_id,
         ceilings: Ceilings {
             steps: Some(1_000),
-            launches: Some(1_000),
+            launches: Some(10_000),
             model_calls: Some(1_000),
             tool_calls: Some(10_000),
             tokens: Some(1_000_000),
@@ -107,7 +154,7 @@ pub(crate) fn submission(loaded: &Loaded, data: &Value) -> Submission {
         },
         scope: TenantScope::default(),
         origin: None,
-        queueing: windlass_ports::store::Queueing::default(),
+        queueing: Queueing::default(),
     }
 }
 
@@ -128,82 +175,17 @@ pub(crate) fn data(bytes: u64) -> Value {
     Value::str(text)
 }
 
-/// Counts steps and runs, and takes the time of each step.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    steps: AtomicU64,
-    ended: AtomicU64,
-    room: Arc<Semaphore>,
-    hasher: RandomState,
-    shards: Vec<Mutex<Shard>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Debug, Default)]
-struct Shard {
-    last: HashMap<RunId, Instant>,
-    micros: Vec<u32>,
-}
-
-impl Meter {
-    /// A meter that gives room for another run whenever one ends.
-    #[must_use]
-    pub(crate) fn new(room: Arc<Semaphore>) -> Self {
-        Self {
-            steps: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
-            room,
-            hasher: RandomState::new(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-        }
+    #[test]
+    fn every_machine_is_valid() {
+        assert!(stepper(3).is_ok() && waiter().is_ok() && parent(7).is_ok());
     }
 
-    /// Steps so far.
-    #[must_use]
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps.load(Ordering::Relaxed)
-    }
-
-    /// Runs that have ended.
-    #[must_use]
-    pub(crate) fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Forgets the times taken so far.
-    pub(crate) fn reset(&self) {
-        for shard in &self.shards {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).micros.clear();
-        }
-    }
-
-    /// The times of all steps in microseconds, shortest first.
-    #[must_use]
-    pub(crate) fn sorted_micros(&self) -> Vec<u32> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
-            all.append(&mut shard.lock().unwrap_or_else(PoisonError::into_inner).micros);
-        }
-        all.sort_unstable();
-        all
-    }
-}
-
-impl Observer for Meter {
-    fn committed(&self, run: &Run, entries: &[Entry]) {
-        let settled = entries.iter().filter(|entry| matches!(entry, Entry::CallSettled { .. })).count() as u64;
-        let ended = matches!(entries.last(), Some(Entry::RunEnded));
-        let now = Instant::now();
-        let at = usize::try_from(self.hasher.hash_one(run.id()) % SHARDS as u64).unwrap_or_default();
-        let mut shard = self.shards[at].lock().unwrap_or_else(PoisonError::into_inner);
-        let before = if ended { shard.last.remove(run.id()) } else { shard.last.insert(run.id().clone(), now) };
-        if let (Some(before), true) = (before, settled > 0) {
-            shard.micros.push(u32::try_from(now.duration_since(before).as_micros()).unwrap_or(u32::MAX));
-        }
-        drop(shard);
-        self.steps.fetch_add(settled, Ordering::Relaxed);
-        if ended {
-            self.ended.fetch_add(1, Ordering::Relaxed);
-            self.room.add_permits(1);
-        }
+    #[test]
+    fn data_has_the_bytes_that_were_asked_for() {
+        assert!(matches!(data(1_000), Value::Str(text) if text.len() == 1_000));
     }
 }

@@ -1,19 +1,18 @@
 //! What a parked run costs in memory and on disk, and whether it wakes anybody.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use windlass::wire;
+use windlass_core::ids::RunId;
 use windlass_ports::store::Query;
-use windlass_runtime::{Scope, Silent, Stop};
+use windlass_runtime::{Engine, Scope, Silent, Stop};
 
-use super::load;
-use super::{Measured, Scratch, rounded};
+use super::field::Field;
+use super::load::{self, Shape};
+use super::{Measured, resume, rounded};
 use crate::app::App;
-use crate::args;
-use crate::exit::{Exit, Problem};
+use crate::args::BenchPark;
+use crate::exit::Problem;
 use crate::outcome;
 use crate::process;
 
@@ -24,27 +23,62 @@ const SUBMITTERS: usize = 256;
 /// Time for the worker to find that it has nothing to do, before it is watched.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// Parks runs and looks at what that costs.
-pub(crate) async fn park(app: &App, args: args::BenchPark) -> Result<Exit, Problem> {
-    let scratch = Scratch::new(args.dir.as_deref())?;
-    let url = format!("sqlite:{}", scratch.path("bench.db").display());
-    let store = wire::open_store(&url).await?;
-    let engine = load::engine(Arc::clone(&store), Arc::new(Silent), SUBMITTERS);
-    let loaded = Arc::new(load::waiter()?);
-    let data = load::data(args.context.0);
-    let runs = args.runs as usize;
-    let mut rss: Vec<Option<u64>> = Vec::new();
+/// Time between two notes.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// The id of a run of this measurement.
+#[must_use]
+pub(crate) fn id(number: u64) -> RunId {
+    RunId::stored(&format!("bench-{number:08}"))
+}
+
+/// Parks runs and looks at what that costs; then, when that is wanted, signals all of them.
+pub(crate) async fn park(app: &App, field: &Field, args: &BenchPark) -> Result<Measured, Problem> {
+    let store = field.open().await?;
+    let bytes_before = store.stats().await?.bytes;
+    let engine = load::engine(Arc::clone(&store), Arc::new(Silent), &Shape::default());
     let begun = Instant::now();
-    let mut parked = 0;
+    let rss = fill(app, &engine, args).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let wakeups = watch(&engine, Duration::from_millis(args.watch.0)).await?;
+    let waiting = store.list(Query { limit: 1, ..Query::default() }).await?.heads;
+    if waiting.iter().any(|head| head.status != windlass_core::run::Status::Waiting) {
+        return Err(Problem::bug("a run of the measurement did not park"));
+    }
+    let stats = store.stats().await?;
+    let megabytes = |bytes: Option<Option<u64>>| bytes.flatten().map(process::megabytes);
+    let measured = Measured {
+        steps_per_second: Some(rounded(f64::from(args.runs) / seconds)),
+        disk_bytes_per_run: Some(rounded(stats.bytes.saturating_sub(bytes_before) as f64 / f64::from(args.runs))),
+        rss_mb: megabytes(rss.last().copied()),
+        ..Measured::new("park", field.kind())
+    }
+    .with("runs", args.runs)
+    .with("context_bytes", args.context.0)
+    .with("rss_mb_early", megabytes(rss.get(rss.len() / 10).copied()))
+    .with("rss_mb_peak", process::resident_bytes_peak().map(process::megabytes))
+    .with("wakeups_per_second", wakeups.map(rounded))
+    .with("seconds", rounded(seconds));
+    engine.leave().await;
+    drop((engine, store));
+    if args.signal { resume::resume(app, field, args, measured).await } else { Ok(measured) }
+}
+
+/// Parks all runs, part by part. Gives back the memory in use after each part.
+async fn fill(app: &App, engine: &Engine, args: &BenchPark) -> Result<Vec<Option<u64>>, Problem> {
+    let (loaded, data) = (Arc::new(load::waiter()?), load::data(args.context.0));
+    let runs = args.runs as usize;
+    let (mut parked, mut rss, mut told) = (0, Vec::new(), Instant::now());
     while parked < runs {
         let batch = BATCH.min(runs - parked);
         let mut tasks = tokio::task::JoinSet::new();
-        for share in 0..SUBMITTERS {
-            let count = batch / SUBMITTERS + usize::from(share < batch % SUBMITTERS);
+        for share in 0..SUBMITTERS.min(batch) {
             let (engine, loaded, data) = (engine.clone(), Arc::clone(&loaded), data.clone());
+            let numbers = (parked + share..parked + batch).step_by(SUBMITTERS);
             tasks.spawn(async move {
-                for _ in 0..count {
-                    engine.submit(load::submission(&loaded, &data)).await.map_err(outcome::submit_problem)?;
+                for number in numbers {
+                    let submission = load::submission(&loaded, &data, Some(id(number as u64)));
+                    engine.submit(submission).await.map_err(outcome::submit_problem)?;
                 }
                 Ok::<(), Problem>(())
             });
@@ -55,33 +89,16 @@ pub(crate) async fn park(app: &App, args: args::BenchPark) -> Result<Exit, Probl
         engine.drive(Scope::Idle, Stop::new()).await.map_err(outcome::engine_problem)?;
         parked += batch;
         rss.push(process::resident_bytes());
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            app.output.note(&format!("{parked} of {runs} runs are parked"));
+        }
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let wakeups = watch(&engine, Duration::from_millis(args.watch.0)).await?;
-    let waiting = store.list(Query { limit: 1, ..Query::default() }).await?.heads;
-    if waiting.iter().any(|head| head.status != windlass_core::run::Status::Waiting) {
-        return Err(Problem::bug("a run of the measurement did not park"));
-    }
-    let stats = store.stats().await?;
-    let megabytes = |bytes: Option<Option<u64>>| bytes.flatten().map(process::megabytes);
-    let early = rss.get(rss.len() / 10).copied();
-    let measured = Measured {
-        steps_per_second: Some(rounded(runs as f64 / seconds)),
-        disk_bytes_per_run: Some(rounded(stats.bytes as f64 / runs.max(1) as f64)),
-        rss_mb: megabytes(rss.last().copied()),
-        ..Measured::new("park")
-    }
-    .with("runs", args.runs)
-    .with("context_bytes", args.context.0)
-    .with("rss_mb_early", megabytes(early))
-    .with("wakeups_per_second", wakeups.map(rounded))
-    .with("seconds", rounded(seconds));
-    app.output.sentence(&measured, &measured.text());
-    Ok(Exit::Ok)
+    Ok(rss)
 }
 
 /// How often this process wakes in a second while a worker waits for any of the runs to go on.
-async fn watch(engine: &windlass_runtime::Engine, duration: Duration) -> Result<Option<f64>, Problem> {
+async fn watch(engine: &Engine, duration: Duration) -> Result<Option<f64>, Problem> {
     let stop = Stop::new();
     let driving = tokio::spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
@@ -104,9 +121,6 @@ async fn watch(engine: &windlass_runtime::Engine, duration: Duration) -> Result<
         .map_err(outcome::engine_problem)?;
     let seconds = duration.as_secs_f64().max(0.001);
     // A thread that ended in between, as those without work do, is no wakeup of a parked run.
-    let more = |(thread, after): (&OsString, &u64), before: &BTreeMap<OsString, u64>| {
-        after.saturating_sub(before.get(thread).copied().unwrap_or_default())
-    };
-    let waits = after.zip(before).map(|(after, before)| after.iter().map(|one| more(one, &before)).sum::<u64>());
+    let waits = after.zip(before).map(|(after, before)| process::growth(&before, &after));
     Ok(waits.map(|waits| waits as f64 / seconds))
 }

@@ -11,8 +11,8 @@ use crate::exit::{Exit, Problem};
 const MACHINE: &str = "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-start\n  states:\n    start:\n      type: initial\n      transitions:\n        - to: done\n    done:\n      type: final\n      output:\n        ok: true\n";
 
 /// Starts this program with a tiny machine again and again.
-pub(crate) fn start(app: &App, args: args::BenchStart) -> Result<Exit, Problem> {
-    let scratch = Scratch::new(args.dir.as_deref())?;
+pub(crate) fn start(app: &App, args: &args::BenchStart) -> Result<Exit, Problem> {
+    let scratch = Scratch::new(args.place.dir.as_deref())?;
     let machine = scratch.path("machine.yml");
     let failed = |what: &dyn std::fmt::Display| Problem::new(Exit::Unreachable, "cli.io", what.to_string());
     std::fs::write(&machine, MACHINE).map_err(|error| failed(&error))?;
@@ -41,7 +41,7 @@ pub(crate) fn start(app: &App, args: args::BenchStart) -> Result<Exit, Problem> 
         p50_ms: percentile_ms(&micros, 0.5),
         p99_ms: percentile_ms(&micros, 0.99),
         rss_mb: None,
-        ..Measured::new("start")
+        ..Measured::new("start", "sqlite")
     }
     .with("times", args.times)
     .with("mean_ms", rounded(mean))
