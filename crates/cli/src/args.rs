@@ -21,8 +21,8 @@ use crate::config::{Preset, Span};
 
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
 pub(crate) use bench::{
-    Bench, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery, BenchStart, BenchSteps,
-    BenchSurge,
+    Bench, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery, BenchStart,
+    BenchSteps, BenchSurge,
 };
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;

@@ -90,9 +90,9 @@ impl Claims {
         self.made % LOWEST_FIRST_EVERY == LOWEST_FIRST_EVERY - 1
     }
 
-    /// What is known about parked runs may be out of date: others park runs too.
-    pub fn doubt(&mut self) {
-        self.asks = true;
+    /// What is known about parked runs may be out of date, when there was no look since then: others park runs too.
+    pub fn doubt(&mut self, since: Timestamp) {
+        self.asks |= self.looked_at < since;
     }
 
     /// Whether the store should be asked when the next parked run is due.
@@ -184,6 +184,17 @@ mod tests {
         assert_eq!(claims.look(Timestamp(5), Room { free: 0, ..ROOM }), Look::Idle);
         assert_eq!(claims.look(Timestamp(5), Room { held: 10, ..ROOM }), Look::Idle);
         assert_eq!(claims.look(Timestamp(5), Room { backlog: 65, ..ROOM }), Look::Idle);
+    }
+
+    #[test]
+    fn what_was_looked_at_is_not_doubted() {
+        let mut claims = Claims::new(64, 1_000, 64);
+        claims.claimed(64, 0, Timestamp(500));
+        claims.told(None);
+        claims.doubt(Timestamp(500));
+        assert!(!claims.asks());
+        claims.doubt(Timestamp(501));
+        assert!(claims.asks());
     }
 
     #[test]

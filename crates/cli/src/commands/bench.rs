@@ -191,7 +191,9 @@ mod tests {
     #[test]
     fn every_measurement_has_the_same_keys() {
         let json = serde_json::to_value(Measured::new("x", "sqlite").with("runs", 3)).expect("json");
-        for key in ["store", "steps_per_second", "p50_ms", "p99_ms", "floor_ratio", "rss_mb", "disk_bytes_per_run", "runs"] {
+        for key in
+            ["store", "steps_per_second", "p50_ms", "p99_ms", "floor_ratio", "rss_mb", "disk_bytes_per_run", "runs"]
+        {
             assert!(json.get(key).is_some(), "{key}");
         }
     }

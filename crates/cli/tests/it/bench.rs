@@ -115,7 +115,18 @@ fn workers_without_work_are_watched() {
 #[test]
 fn a_surge_is_refused_in_part_and_what_was_accepted_completes() {
     let args = [
-        "surge", "--factor", "5", "--duration", "500ms", "--queue", "10", "--slots", "2", "--steps", "2", "--step-time",
+        "surge",
+        "--factor",
+        "5",
+        "--duration",
+        "500ms",
+        "--queue",
+        "10",
+        "--slots",
+        "2",
+        "--steps",
+        "2",
+        "--step-time",
         "20ms",
     ];
     on_both(&args, |found| {

@@ -30,6 +30,8 @@ const SAFETY_MS: u64 = 30_000;
 const SWEEP_MS_MIN: u64 = 5;
 /// Held runs for each millisecond of that pause.
 const SWEEP_RUNS_PER_MS: u64 = 10;
+/// For so many pauses between two looks for runs of workers that are gone, what a claim saw is not doubted.
+const SURE_ROUNDS: u64 = 2;
 /// By how much a look at runs whose time comes is put off at most, so that workers that wait for the same moment spread
 /// out, in milliseconds.
 const DUE_JITTER_MS: u64 = 10;
@@ -236,10 +238,12 @@ impl Worker {
             }
             Err(error) => tracing::warn!(%error, "runs of lost workers could not be looked for"),
         }
-        // Others park runs too, and not every hint arrives.
-        self.claims.doubt();
+        let now = self.core.parts.clock.now();
+        // Others park runs too, and not every hint arrives. A store that is looked at all the time is not asked once more.
+        let lately = SURE_ROUNDS * self.core.parts.settings.reap_ms;
+        self.claims.doubt(Timestamp(now.0.saturating_sub(lately)));
         let pause = if self.alone { reap::alone_ms(&self.core) } else { reap::pause_ms(&self.core) };
-        self.reap_at = Some(self.core.parts.clock.now().plus_ms(pause));
+        self.reap_at = Some(now.plus_ms(pause));
     }
 
     /// Drives a run that took workers down while nothing else is held, so that it takes nothing else with it.

@@ -142,7 +142,11 @@ impl Play<'_> {
     fn worker(&self, number: u32) -> Result<Worker, Problem> {
         let config = self.field.path(&format!("worker-{number}.toml"));
         std::fs::write(&config, self.naps.configuration(number, self.args.runs)).map_err(|error| {
-            Problem::new(crate::exit::Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", config.display()))
+            Problem::new(
+                crate::exit::Exit::Unreachable,
+                "cli.io",
+                format!("cannot write `{}`: {error}", config.display()),
+            )
         })?;
         Worker::start(self.field, &config)
     }

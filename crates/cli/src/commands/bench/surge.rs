@@ -37,10 +37,8 @@ pub(crate) async fn surge(app: &App, field: &Field, args: &BenchSurge) -> Result
     let at_once = (args.slots as usize) * (args.workers as usize) * 2;
     let most = capacity(&crew, (&meter, &room), (&loaded, &data), (at_once, duration.min(CAPACITY))).await?;
     let rate = most * f64::from(args.factor);
-    app.output.note(&format!(
-        "the workers do {most:.0} runs a second; {rate:.0} come for {:.0} s",
-        duration.as_secs_f64()
-    ));
+    app.output
+        .note(&format!("the workers do {most:.0} runs a second; {rate:.0} come for {:.0} s", duration.as_secs_f64()));
     let before = meter.ended();
     let store = field.open().await?;
     let bounded = Shape { queued_max: Some(args.queue), ..Shape::default() };
