@@ -9,8 +9,9 @@ use crate::app::App;
 use crate::args::BenchIdle;
 use crate::exit::{Exit, Problem};
 
-/// Time for workers to find that there is nothing to do, before they are watched.
-const SETTLE: Duration = Duration::from_secs(3);
+/// Time for workers to find that there is nothing to do, before they are watched. PostgreSQL counts what a connection did
+/// at its start up to 10 s later.
+const SETTLE: Duration = Duration::from_secs(12);
 
 /// Starts workers and watches them.
 pub(crate) async fn idle(app: &App, field: &Field, args: &BenchIdle) -> Result<Measured, Problem> {
