@@ -240,7 +240,7 @@ impl Worker {
         }
         let now = self.core.parts.clock.now();
         // Others park runs too, and not every hint arrives. A store that is looked at all the time is not asked once more.
-        let lately = SURE_ROUNDS * self.core.parts.settings.reap_ms;
+        let lately = self.core.parts.settings.reap_ms.saturating_mul(SURE_ROUNDS);
         self.claims.doubt(Timestamp(now.0.saturating_sub(lately)));
         let pause = if self.alone { reap::alone_ms(&self.core) } else { reap::pause_ms(&self.core) };
         self.reap_at = Some(now.plus_ms(pause));

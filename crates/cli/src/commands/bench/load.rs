@@ -91,7 +91,7 @@ fn steps_text(steps: u32) -> String {
 }
 
 fn machine(documents: &[(&str, &str)], tools: Vec<Contract>) -> Result<Loaded, Problem> {
-    let files = documents.iter().fold(MemoryFiles::new(), |files, (path, text)| files.with(path, text));
+    let files = documents.iter().fold(MemoryFiles::new(), |files, (path, text)| files.with(path, *text));
     let options = LoadOptions { tools, ..LoadOptions::default() };
     load(&files, "machine.yml", &options).map_err(|found| {
         let text: Vec<String> = found.iter().map(ToString::to_string).collect();
