@@ -24,6 +24,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Time between two looks whether enough has ended.
 const LOOK: Duration = Duration::from_millis(5);
+/// Runs from whose ends a rate can be told, at least.
+const ENDED_MIN: u64 = 10;
 /// Submissions under way at the same time, at most.
 const SUBMITTING_MAX: usize = 10_000;
 
@@ -169,6 +171,9 @@ pub(crate) async fn capacity(
     warm_up(duration).await;
     let (begun, ended) = (Instant::now(), meter.ended());
     tokio::time::sleep(duration).await;
+    while meter.ended() - ended < ENDED_MIN && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(LOOK).await;
+    }
     let rate = (meter.ended() - ended) as f64 / begun.elapsed().as_secs_f64();
     let submitted = callers.end().await?;
     until_ended(meter, before + submitted).await?;
@@ -260,6 +265,7 @@ pub(crate) async fn arrive(
         });
         count += 1;
     }
+    tokio::time::sleep_until((begun + duration).into()).await;
     let seconds = begun.elapsed().as_secs_f64();
     while let Some(answer) = submitting.join_next().await {
         take(answer)?;
