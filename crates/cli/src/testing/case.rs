@@ -47,6 +47,9 @@ pub(crate) struct Case {
     /// Signals that are sent before the run starts; each waits on its channel until the run does.
     #[serde(default)]
     pub signals: Vec<CaseSignal>,
+    /// Answers to calls that ask for an approval, each for the next question it fits. A question without one expires.
+    #[serde(default)]
+    pub approvals: Vec<CaseApproval>,
     /// Steps at most.
     #[serde(default)]
     pub max_steps: Option<u64>,
@@ -88,6 +91,30 @@ pub(crate) struct CaseSignal {
     pub data: Json,
 }
 
+/// An answer to a call that asks for an approval.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaseApproval {
+    /// The tool or action. Default: any.
+    #[serde(default)]
+    pub call: Option<String>,
+    /// Whether the call may leave.
+    pub approve: bool,
+    /// Who answers.
+    #[serde(default = "somebody")]
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+    /// Other arguments for the tool.
+    #[serde(default)]
+    pub arguments: Option<Json>,
+}
+
+fn somebody() -> String {
+    "tester".into()
+}
+
 /// What must come out. What is not given is not checked; the status is, and is `completed` unless given.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -112,7 +139,7 @@ pub(crate) struct Expect {
     /// The failure's code: `provider.timeout`, or `provider.*` for a family.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Channels that the run, or one below it, waits on.
+    /// Channels that the run, or one below it, waits on; `approval` for a call that asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<Vec<String>>,
     /// Cost at most, in millionths of a US dollar.

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use windlass::wire;
+use windlass_core::approval::{self, Reply};
 use windlass_core::contract::Contract;
 use windlass_core::effect::Call;
 use windlass_core::failure::{Code, Failure};
-use windlass_core::ids::{Name, RunId};
-use windlass_core::input::Ending;
+use windlass_core::ids::{EffectId, Name, RunId};
+use windlass_core::input::{Ending, Input};
 use windlass_core::journal::Entry;
 use windlass_core::machine::{HookKind, Program};
 use windlass_core::run::{Run, Status, TenantScope};
@@ -22,13 +23,13 @@ use windlass_ports::BoxFuture;
 use windlass_ports::clock::Clock;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::{Queueing, Signal, Store};
+use windlass_ports::store::{Message, Queueing, Signal, Store};
 use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
-use windlass_runtime::{Engine, Observer, Parts, Scope, Settings, Stop, Submission};
+use windlass_runtime::{Engine, Observer, Parts, Report, Scope, Settings, Stop, Submission, Waiting};
 use windlass_spec::Loaded;
 
 use super::Performed;
-use super::case::{Answers, Case, TestFile};
+use super::case::{Answers, Case, CaseApproval, TestFile};
 use super::compare::Seen;
 use crate::exit::Problem;
 use crate::outcome;
@@ -58,7 +59,8 @@ pub(crate) fn perform(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Pa
 async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Result<Seen, Problem> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let clock = Arc::new(CaseClock::new());
-    let tally = Arc::new(Tally::new(Arc::clone(&loaded.program)));
+    let people = People { store: Arc::clone(&store), answers: Mutex::new(case.approvals.clone()) };
+    let tally = Arc::new(Tally::new(Arc::clone(&loaded.program), people));
     let models =
         windlass_models::Models::builder().scripts(scripts(file, case, folder)?).script_everything(true).build();
     let engine = Engine::new(Parts {
@@ -108,16 +110,28 @@ async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Re
         _ => serde_json::Value::Null,
     };
     Ok(Seen {
-        status: report.run.status().as_str().to_owned(),
+        status: status(&report).to_owned(),
         output,
         error,
         states: counted.states.clone(),
         effects: counted.effects.clone(),
-        waits: report.waits.iter().filter_map(|wait| wait.channel.as_deref().map(str::to_owned)).collect(),
+        waits: report.waits.iter().filter_map(waited_on).map(str::to_owned).collect(),
         cost_micros: report.run.used().cost_micros,
         tokens: report.run.used().tokens,
         steps: report.run.step,
     })
+}
+
+/// The status as `windlass run` says it: a run that asks for an approval waits.
+fn status(report: &Report) -> &'static str {
+    match report.run.status() {
+        Status::Attention if report.waits.iter().any(|wait| wait.approval.is_some()) => Status::Waiting.as_str(),
+        status => status.as_str(),
+    }
+}
+
+fn waited_on(wait: &Waiting) -> Option<&str> {
+    wait.channel.as_deref().or_else(|| wait.approval.as_ref().map(|_| "approval"))
 }
 
 fn scripts(file: &TestFile, case: &Case, folder: &Path) -> Result<Scripts, Problem> {
@@ -235,6 +249,37 @@ impl Clock for CaseClock {
 struct Tally {
     program: Arc<Program>,
     counted: Mutex<Counted>,
+    people: People,
+}
+
+/// Those who answer what calls ask.
+#[derive(Debug)]
+struct People {
+    store: Arc<dyn Store>,
+    answers: Mutex<Vec<CaseApproval>>,
+}
+
+impl People {
+    /// Answers a question, if the case says how.
+    fn asked(&self, run: &Run, effect: EffectId, wait: EffectId) {
+        let Some(open) = run.calls.get(&effect) else { return };
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |answer: &CaseApproval| answer.call.as_deref().is_none_or(|call| call == &**open.call.target());
+        let Some(place) = answers.iter().position(fits) else { return };
+        let answer = answers.remove(place);
+        let reply = Reply {
+            wait,
+            approve: answer.approve,
+            by: answer.by.into(),
+            reason: answer.reason.into(),
+            shown: approval::shown(run.id(), wait, effect, open),
+            arguments: answer.arguments.map(Value::from),
+        };
+        let message =
+            Message { to: run.id().clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move { store.deliver(message).await });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -243,9 +288,15 @@ struct Counted {
     effects: BTreeMap<String, u64>,
 }
 
+impl Counted {
+    fn of(&mut self, name: &str) -> Option<&mut u64> {
+        self.effects.get_mut(name)
+    }
+}
+
 impl Tally {
-    fn new(program: Arc<Program>) -> Self {
-        Self { program, counted: Mutex::default() }
+    fn new(program: Arc<Program>, people: People) -> Self {
+        Self { program, counted: Mutex::default(), people }
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {
@@ -280,6 +331,22 @@ impl Observer for Tally {
                     continue;
                 }
                 Entry::CallIntended { call, .. } => self.call_name(run, &call.call),
+                Entry::ApprovalAsked { effect, wait, .. } => {
+                    self.people.asked(run, *effect, *wait);
+                    // It has not left, and counts once somebody agrees.
+                    if let Some(count) =
+                        run.calls.get(effect).and_then(|open| counted.of(&self.call_name(run, &open.call)))
+                    {
+                        *count -= 1;
+                    }
+                    continue;
+                }
+                Entry::ApprovalAnswered { effect, answer: approval::Answer::Approved, .. } => {
+                    match run.calls.get(effect) {
+                        Some(open) => self.call_name(run, &open.call),
+                        None => continue,
+                    }
+                }
                 Entry::ChildStarted { child, .. } => format!("machine.{}", self.machine_name(run, &child.machine)),
                 _ => continue,
             };

@@ -149,3 +149,31 @@ fn answers_that_do_not_fit_are_refused_and_the_question_stays() {
     assert_eq!(paid(&place), "");
     assert_eq!(place.windlass(&["approvals", "show", id(&shown)]).json(), shown);
 }
+
+#[test]
+fn a_test_beside_the_machine_says_who_answers() {
+    let place = place();
+    place.write(
+        "payer.test.yml",
+        "script: script.yml
+answers: {pay: {returns: {}}}
+cases:
+  - name: approved
+    approvals: [{call: pay, approve: true}]
+    expect: {output: {said: Paid.}, effects: {tool.pay: 1}}
+  - name: changed
+    approvals: [{approve: true, by: ann, arguments: {cents: 1}}]
+    expect: {output: {said: Paid less.}}
+  - name: refused
+    approvals: [{call: pay, approve: false, reason: no}]
+    expect: {output: {said: I was refused.}, effects: {tool.pay: 0}}
+  - name: nobody answers
+    expect: {output: {said: Paid.}}
+  - name: still open
+    approvals: [{call: other, approve: true}]
+    expect: {status: waiting, waits: [approval]}
+",
+    );
+    let ran = place.windlass(&["test", "payer.test.yml"]);
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+}
