@@ -113,7 +113,6 @@ async fn nested_questions_are_answered_in_any_order_with_restarts_between() {
     let dir = tempfile::tempdir().expect("folder");
     let store = dir.path().join("windlass.db");
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let paid = Arc::new(AtomicU64::new(0));
     let windlass = start(&store, &paid).await;
@@ -130,11 +129,11 @@ async fn nested_questions_are_answered_in_any_order_with_restarts_between() {
     for (place, (asking, mut reply)) in open.into_iter().enumerate() {
         let windlass = start(&store, &paid).await;
         let (place, refused) = (place as u64, rng.u8(..4) == 0);
-        assert_eq!(questions(&windlass, &run).await.len() as u64, leaves - place, "the others still ask");
+        assert_eq!(questions(&windlass, &run).await.len() as u64, leaves - place, "seed {seed}: the others still ask");
         reply.approve = !refused;
         approved += u64::from(!refused);
         let sent = windlass.engine().answer(&asking, reply.clone()).await.expect("answered");
-        assert_eq!(sent, Delivered::Accepted);
+        assert_eq!(sent, Delivered::Accepted, "seed {seed}");
         reply.approve = !reply.approve;
         windlass.engine().answer(&asking, reply).await.expect("the second answer changes nothing");
         let outcome = windlass.resume(&run).await.expect("driven");
