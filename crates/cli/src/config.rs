@@ -31,6 +31,9 @@ pub(crate) struct Config {
     /// A price book file, relative to this file. Default: the book that comes with this build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prices: Option<PathBuf>,
+    /// A model catalog file, relative to this file: models under names of your own, and fallback chains. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub models: Option<PathBuf>,
     /// How documents are read.
     pub documents: Documents,
     /// How `windlass run` and `resume` behave.

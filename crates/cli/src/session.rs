@@ -52,6 +52,9 @@ impl Session {
     /// A setting that cannot be used, or an events file that cannot be written.
     pub(crate) fn new(app: &App, wiring: &Wiring, materials: Materials<'_>, follow: &Follow) -> Result<Self, Problem> {
         let models = wiring.models(&materials.secrets, materials.program).map_err(setting)?;
+        for retirement in models.retirements() {
+            tracing::warn!("{retirement}");
+        }
         let watcher = Arc::new(Watcher::new(app.output, follow.events.as_deref())?);
         let wait = follow.wait.unwrap_or(app.loaded.config.run.wait);
         let engine = Engine::new(Parts {
@@ -167,6 +170,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         scripts: folder.to_owned(),
         providers: config.providers.clone(),
         prices: config.prices.clone(),
+        models: config.models.clone(),
         catalog: windlass_tools::CatalogConfig {
             hooks: config.hooks.clone(),
             tools: config.tools.clone(),

@@ -42,7 +42,14 @@ fn program() -> Arc<Program> {
 }
 
 fn facts() -> Facts {
-    Facts { now: Timestamp(1), seed: 1, quotes: Arc::new(BTreeMap::new()), verdicts: Vec::new(), allow_unasked: true }
+    Facts {
+        now: Timestamp(1),
+        seed: 1,
+        quotes: Arc::new(BTreeMap::new()),
+        routes: Arc::new(BTreeMap::new()),
+        verdicts: Vec::new(),
+        allow_unasked: true,
+    }
 }
 
 /// A run with a 1 KB context whose first action is out.

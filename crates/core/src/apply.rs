@@ -7,10 +7,11 @@ use crate::audit;
 use crate::budget::{Amounts, Ledger, Meter};
 use crate::effect::{Call, ChildStart, OpenCall, Outcome};
 use crate::failure::Code;
-use crate::ids::{EffectId, Name, RunId};
+use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::journal::Entry;
 use crate::machine::HookKind;
+use crate::route::Choice;
 use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
@@ -42,7 +43,9 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HooksEnded => run.hooks = None,
         Entry::OutputProduced { output } => run.output = output.clone(),
         Entry::CallIntended { effect, call } => return Some(intended(run, *effect, call)),
-        Entry::AttemptStarted { effect, attempt, reserved } => return attempted(run, *effect, *attempt, reserved),
+        Entry::AttemptStarted { effect, attempt, reserved, route, arguments } => {
+            return attempted(run, *effect, *attempt, reserved, route.as_deref(), *arguments);
+        }
         Entry::AttemptFailed { effect, failure, used, estimated, backoff, .. } => {
             return attempt_failed(run, *effect, failure.code.as_str(), used, *estimated, *backoff);
         }
@@ -232,7 +235,14 @@ fn wanted<'a>(state: &'a mut LoopState, call_id: &Name) -> Option<&'a mut Pendin
     state.pending.iter_mut().find(|p| p.request.id == *call_id && p.state == PendingState::Wanted)
 }
 
-fn attempted(run: &mut Run, effect: EffectId, attempt: u32, reserved: &Amounts) -> Option<audit::Row> {
+fn attempted(
+    run: &mut Run,
+    effect: EffectId,
+    attempt: u32,
+    reserved: &Amounts,
+    route: Option<&Choice>,
+    arguments: Option<Digest>,
+) -> Option<audit::Row> {
     let now = run.now;
     let call = run.calls.get_mut(&effect)?;
     run.ledger.reserved.subtract(&call.reserved);
@@ -242,6 +252,13 @@ fn attempted(run: &mut Run, effect: EffectId, attempt: u32, reserved: &Amounts) 
     call.backoff = None;
     call.doubt = None;
     call.at = now;
+    if let Some(route) = route {
+        call.timeout_ms = route.settings.timeout_ms;
+        call.route = Some(Box::new(route.clone()));
+    }
+    if let Some(arguments) = arguments {
+        call.arguments = arguments;
+    }
     let call = call.clone();
     Some(row(run, effect, &call, "intended", None))
 }

@@ -9,6 +9,7 @@ mod call;
 mod failing;
 mod hooks;
 mod join;
+mod route;
 mod scope;
 mod step;
 mod tool_loop;

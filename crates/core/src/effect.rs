@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Input;
 use crate::machine::HookKind;
+use crate::route::Choice;
 use crate::time::Timestamp;
 use crate::transcript::Reply;
 use crate::value::Value;
@@ -165,6 +166,9 @@ pub struct OpenCall {
     /// The question to a person whether it may leave; none when nobody is asked, or somebody has agreed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Box<Question>>,
+    /// The link of a fallback chain that the attempt takes; none for a call without a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<Choice>>,
 }
 
 fn none_lost(losses: &u32) -> bool {

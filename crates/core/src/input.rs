@@ -11,6 +11,7 @@ use crate::effect::{Outcome, Spent};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::policy::{Question, Verdict};
+use crate::route::Chain;
 use crate::run::Start;
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -159,6 +160,9 @@ pub struct Facts {
     pub seed: u64,
     /// Prices of the machine's agents, for reservations: agent name to quote.
     pub quotes: Arc<BTreeMap<Name, Quote>>,
+    /// Fallback chains of the machine's agents, as they can be used now: agent name to chain. An agent without one is
+    /// called as its document says.
+    pub routes: Arc<BTreeMap<Name, Chain>>,
     /// Answers to the questions of [`crate::plan`].
     pub verdicts: Vec<Verdict>,
     /// Whether questions without an answer are allowed: true where no policy is configured.

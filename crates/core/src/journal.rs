@@ -12,6 +12,7 @@ use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::machine::HookKind;
 use crate::policy::Verdict;
+use crate::route::Choice;
 use crate::run::{Exec, Hold, Join, OfferedTool, Stage, Start};
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
@@ -145,6 +146,12 @@ pub enum Entry {
         attempt: u32,
         /// Held in the ledger for it.
         reserved: Amounts,
+        /// The link of a fallback chain that it takes; none when it is made as the one before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        route: Option<Box<Choice>>,
+        /// Hash of what it sends, where that is not what the one before sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        arguments: Option<Digest>,
     },
     /// An attempt failed and another one will follow.
     AttemptFailed {

@@ -33,6 +33,7 @@ pub mod run;
 pub mod snapshot;
 pub mod request;
 pub mod retry;
+pub mod route;
 mod output;
 mod apply;
 mod decide;

@@ -452,21 +452,26 @@ pub struct Agent {
 }
 
 /// Which model is called, and with what.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ModelSettings {
     /// The provider's name: `openai`, `anthropic`, `scripted`, or one from configuration.
     pub provider: Name,
     /// The model's name, as the provider knows it.
     pub model: Name,
     /// Address, when the document names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_url: Option<Name>,
     /// Reference to a key, when the document named one. The key itself is never here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Name>,
     /// Output tokens at most, when the document says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
     /// Whether to ask for a stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stream: bool,
     /// `temperature`, `top_p`, `seed` and every further key, passed to the provider.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub params: Value,
     /// Time for one attempt in milliseconds.
     pub timeout_ms: u64,

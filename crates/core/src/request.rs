@@ -7,7 +7,8 @@ use crate::decide::with_metadata;
 use crate::effect::Call;
 use crate::ids::{Digest, EffectId, Name};
 use crate::limits;
-use crate::machine::{Agent, HookKind, Machine, ToolDefinition};
+use crate::machine::{Agent, HookKind, Machine, Priority, ToolDefinition};
+use crate::route::Choice;
 use crate::run::{Exec, Run};
 use crate::transcript::Message;
 use crate::value::{Map, Value};
@@ -41,39 +42,59 @@ pub struct ModelRequest {
     pub timeout_ms: u64,
     /// The effect's key.
     pub idempotency_key: String,
+    /// Whose run asks. Not sent, and not part of what is hashed.
+    #[serde(skip)]
+    pub tenant: Name,
+    /// The class of its run. Not sent either.
+    #[serde(skip)]
+    pub priority: Priority,
+    /// Whether a call that failed is made once more, rather than a first time or at the next link of a chain. Not sent.
+    #[serde(skip)]
+    pub repeat: bool,
+    /// The chain and the link of it that this attempt takes. Not sent.
+    #[serde(skip)]
+    pub link: Option<(Name, Name)>,
 }
 
 /// The request of an open model call. None when `effect` is no open model call of this run.
 #[must_use]
 pub fn model_request(machine: &Machine, run: &Run, effect: EffectId) -> Option<ModelRequest> {
-    let Call::Model { agent, sample } = &run.calls.get(&effect)?.call else { return None };
-    build_model_request(machine, run, effect, agent, *sample)
+    let open = run.calls.get(&effect)?;
+    let Call::Model { agent, sample } = &open.call else { return None };
+    let request = build_model_request(machine, run, effect, (agent, *sample), open.route.as_deref())?;
+    let falls_back = open.route.as_ref().is_some_and(|route| route.link > 0);
+    Some(ModelRequest { repeat: open.attempt > 1 && !falls_back, ..request })
 }
 
 fn build_model_request(
     machine: &Machine,
     run: &Run,
     effect: EffectId,
-    agent: &Name,
-    sample: u32,
+    (agent, sample): (&Name, u32),
+    route: Option<&Choice>,
 ) -> Option<ModelRequest> {
     let agent = machine.agents.get(agent)?;
+    let model = route.map_or(&agent.model, |route| &route.settings);
     let exec = run.exec.as_ref()?;
     let tools = tools_shown(agent, exec);
     Some(ModelRequest {
         agent: agent.name.clone(),
-        provider: agent.model.provider.clone(),
-        model: agent.model.model.clone(),
-        base_url: agent.model.base_url.clone(),
-        key: agent.model.key.clone(),
+        provider: model.provider.clone(),
+        model: model.model.clone(),
+        base_url: model.base_url.clone(),
+        key: model.key.clone(),
         messages: conversation(exec, sample)?,
         output_schema: if tools.is_empty() { agent.output_schema.clone() } else { None },
         tools,
-        max_tokens: agent.model.max_tokens.or_else(|| is_bounded(run).then_some(limits::OUTPUT_TOKENS_DEFAULT)),
-        params: agent.model.params.clone(),
-        stream: agent.model.stream,
-        timeout_ms: agent.model.timeout_ms,
+        max_tokens: model.max_tokens.or_else(|| is_bounded(run).then_some(limits::OUTPUT_TOKENS_DEFAULT)),
+        params: model.params.clone(),
+        stream: model.stream,
+        timeout_ms: model.timeout_ms,
         idempotency_key: effect.key(run.id()),
+        tenant: run.start.scope.tenant.clone(),
+        priority: machine.placement.priority.unwrap_or_default(),
+        repeat: false,
+        link: route.map(|route| (route.chain.clone(), route.name.clone())),
     })
 }
 
@@ -240,13 +261,13 @@ fn build_arguments(machine: &Machine, run: &Run, call: &Call) -> Option<Value> {
 /// The hash of what an open call sends, recorded when it is intended.
 #[must_use]
 pub fn open_digest(machine: &Machine, run: &Run, effect: EffectId) -> Option<Digest> {
-    run.calls.get(&effect).map(|open| digest(machine, run, effect, &open.call))
+    run.calls.get(&effect).map(|open| digest(machine, run, effect, &open.call, open.route.as_deref()))
 }
 
 /// The hash of what `call` sends. Hook bodies are hashed without the metadata that configuration may add.
-pub(crate) fn digest(machine: &Machine, run: &Run, effect: EffectId, call: &Call) -> Digest {
+pub(crate) fn digest(machine: &Machine, run: &Run, effect: EffectId, call: &Call, route: Option<&Choice>) -> Digest {
     match call {
-        Call::Model { agent, sample } => build_model_request(machine, run, effect, agent, *sample)
+        Call::Model { agent, sample } => build_model_request(machine, run, effect, (agent, *sample), route)
             .and_then(|request| serde_json::to_vec(&request).ok())
             .map_or(Digest::ZERO, |bytes| Digest::of(&bytes)),
         Call::Hook { .. } => build_hook_body(machine, run, effect, call, false).unwrap_or_default().digest(),

@@ -473,6 +473,24 @@ pub enum Fault {
     NoKey(String),
     /// Provider, model or script is not configured.
     Unknown(String),
+    /// A breaker is open.
+    Shut {
+        /// What is shut.
+        why: String,
+        /// Until then, in milliseconds from now.
+        after_ms: u64,
+    },
+    /// The quota of a model is used up, for longer than the call may wait.
+    Shed {
+        /// The model.
+        model: String,
+        /// Until then, in milliseconds from now.
+        after_ms: u64,
+    },
+    /// Too many calls were repeats of failed ones.
+    Exhausted(String),
+    /// No answer from before fits.
+    NotCached,
 }
 
 impl Fault {
@@ -526,6 +544,18 @@ impl Fault {
             Self::Unsayable(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Nothing),
             Self::NoKey(why) => with(Code::ProviderAuth, why.clone(), Retry::Never, Spent::Nothing),
             Self::Unknown(why) => with(Code::ProviderUnknown, why.clone(), Retry::Never, Spent::Nothing),
+            Self::Shut { why, after_ms } => {
+                with(Code::ProviderUnavailable, why.clone(), Retry::After(*after_ms), Spent::Nothing)
+            }
+            Self::Shed { model, after_ms } => {
+                let text = format!("the quota of `{model}` is used up for {after_ms} ms more");
+                with(Code::ProviderRateLimited, text, Retry::After(*after_ms), Spent::Nothing)
+            }
+            Self::Exhausted(why) => with(Code::ProviderUnavailable, why.clone(), Retry::Never, Spent::Nothing),
+            Self::NotCached => {
+                let text = "nothing was answered before to the same request".to_owned();
+                with(Code::ProviderUnavailable, text, Retry::Never, Spent::Nothing)
+            }
         }
     }
 }

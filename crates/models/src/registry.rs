@@ -12,6 +12,7 @@ use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
+use windlass_core::route::Chain;
 use windlass_core::transcript::{Reply, Usage};
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
@@ -19,8 +20,11 @@ use windlass_ports::model::{Model, ModelResult};
 
 use crate::anthropic::Anthropic;
 use crate::bedrock::Bedrock;
+use crate::catalog::{CHAIN, Catalog, MODEL, Retirement};
+use crate::chains;
 use crate::errors::Fault;
 use crate::gemini::Gemini;
+use crate::guard::{CACHED, Guard};
 use crate::keys::{Keys, variable};
 use crate::ollama::Ollama;
 use crate::openai::OpenAi;
@@ -151,6 +155,7 @@ pub struct Builder {
     scripts: Scripts,
     script_everything: bool,
     bounds: Bounds,
+    catalog: Catalog,
 }
 
 impl Builder {
@@ -179,6 +184,13 @@ impl Builder {
         self
     }
 
+    /// Sets the catalog of models and chains; an empty one without this.
+    #[must_use]
+    pub fn catalog(mut self, catalog: Catalog) -> Self {
+        self.catalog = catalog;
+        self
+    }
+
     /// Sets the scripts of the scripted provider.
     #[must_use]
     pub fn scripts(mut self, scripts: Scripts) -> Self {
@@ -203,10 +215,10 @@ impl Builder {
     /// The models.
     #[must_use]
     pub fn build(self) -> Models {
-        let Self { providers, keys, prices, scripts, script_everything, bounds } = self;
+        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog } = self;
         let keys = Arc::new(keys);
         let sender = Sender::new(bounds, Arc::clone(&keys));
-        Models { providers, keys, prices, scripts, script_everything, sender }
+        Models { providers, keys, prices, scripts, script_everything, sender, guard: Guard::new(catalog) }
     }
 }
 
@@ -219,6 +231,7 @@ pub struct Models {
     scripts: Scripts,
     script_everything: bool,
     sender: Sender,
+    guard: Guard,
 }
 
 /// Where a request goes.
@@ -243,7 +256,14 @@ impl Models {
             scripts: Scripts::default(),
             script_everything: false,
             bounds: Bounds::default(),
+            catalog: Catalog::default(),
         }
+    }
+
+    /// Models of the catalog that are gone, or soon will be.
+    #[must_use]
+    pub fn retirements(&self) -> Vec<Retirement> {
+        self.guard.catalog().retirements(today())
     }
 
     fn is_scripted(&self, provider: &str) -> bool {
@@ -262,6 +282,9 @@ impl Models {
         let provider = &*request.provider;
         if self.is_scripted(provider) {
             return self.scripts.find(&request.model, &request.params).map(Route::Script);
+        }
+        if matches!(provider, CHAIN | MODEL) {
+            return Err(Fault::Unknown(chains::missing(self.guard.catalog(), provider, &request.model)));
         }
         let settings = self.providers.get(provider);
         let known = ALL.iter().find(|p| p.name == provider);
@@ -326,11 +349,53 @@ impl Models {
         Ok(key)
     }
 
-    async fn perform(&self, request: ModelRequest) -> ModelResult {
-        let (result, cost, heads, rates) = match self.route(&request) {
+    /// One call behind the guard: breakers, quotas, repeats, answers from before.
+    async fn guarded(&self, mut request: ModelRequest) -> ModelResult {
+        if &*request.provider == CACHED {
+            return self.from_before(&request);
+        }
+        let counted = request.link.is_some() || !self.is_scripted(&request.provider);
+        match self.guard.enter(&request, counted).await {
+            Err(fault) => self.failed(&fault),
+            Ok((pass, waited_ms)) => {
+                request.timeout_ms = request.timeout_ms.saturating_sub(waited_ms).max(1);
+                let result = self.perform(&request).await;
+                pass.ended(&result);
+                self.guard.keep(&request, &result);
+                result
+            }
+        }
+    }
+
+    /// The answer that was given before to the same request of the same tenant.
+    fn from_before(&self, request: &ModelRequest) -> ModelResult {
+        let Some((answer, saved)) = self.guard.find(request) else { return self.failed(&Fault::NotCached) };
+        let mut result = settled(request, answer, &Value::Null, None, None);
+        if let Ok(reply) = &mut result.outcome {
+            let mut data = reply.provider_data.as_map().cloned().unwrap_or_default();
+            data.insert("cache".into(), saved);
+            (reply.provider_data, reply.cost_micros) = (Value::map(data), Some(0));
+        }
+        result
+    }
+
+    fn failed(&self, fault: &Fault) -> ModelResult {
+        let (failure, spent) = fault.failure();
+        ModelResult { outcome: Err(self.keys.redact_failure(failure)), spent }
+    }
+
+    /// The prices of a model: the catalog's, else those of the price book.
+    fn rates(&self, provider: &str, model: &str) -> Option<(Rates, Name)> {
+        let catalog = self.guard.catalog();
+        let listed = catalog.rates(provider, model).map(|rates| (rates, catalog.version.clone()));
+        listed.or_else(|| self.prices.find(priced_as(provider), model))
+    }
+
+    async fn perform(&self, request: &ModelRequest) -> ModelResult {
+        let (result, cost, heads, rates) = match self.route(request) {
             Err(fault) => (Err(fault), None, Value::Null, None),
             Ok(Route::Script(live)) => {
-                let played = live.play(&request).await;
+                let played = live.play(request).await;
                 let rates = live.rates(&request.model).map(|rates| (rates, SCRIPT_PRICES.into()));
                 (played.result, played.cost_micros, Value::Null, rates)
             }
@@ -341,13 +406,10 @@ impl Models {
         };
         match result {
             Ok(answer) => {
-                let rates = rates.or_else(|| self.prices.find(priced_as(&request.provider), &request.model));
-                settled(&request, answer, &heads, cost, rates)
+                let rates = rates.or_else(|| self.rates(&request.provider, &request.model));
+                settled(request, answer, &heads, cost, rates)
             }
-            Err(fault) => {
-                let (failure, spent) = fault.failure();
-                ModelResult { outcome: Err(self.keys.redact_failure(failure)), spent }
-            }
+            Err(fault) => self.failed(&fault),
         }
     }
 }
@@ -359,6 +421,11 @@ fn priced_as(provider: &str) -> &str {
         "google" => "gemini",
         other => other,
     }
+}
+
+/// The day, in UTC: models retire by it.
+fn today() -> jiff::civil::Date {
+    jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
 /// The address of Bedrock in the region that a profile names.
@@ -456,7 +523,7 @@ fn spent(usage: &Usage, cost_micros: Option<u64>) -> Spent {
 
 impl Model for Models {
     fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
-        Box::pin(self.perform(request))
+        Box::pin(self.guarded(request))
     }
 
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
@@ -467,7 +534,14 @@ impl Model for Models {
                 return Some(rates.quote(SCRIPT_PRICES.into()));
             }
         }
-        let (rates, version) = self.prices.find(priced_as(&settings.provider), &settings.model)?;
+        let (rates, version) = self.rates(&settings.provider, &settings.model)?;
         Some(rates.quote(version))
+    }
+
+    fn chain(&self, settings: &ModelSettings) -> Option<Chain> {
+        if !chains::is_listed(settings) {
+            return None;
+        }
+        chains::chain(&self.guard, settings, today(), |called| self.quote(called))
     }
 }

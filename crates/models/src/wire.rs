@@ -274,6 +274,7 @@ pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 /// A request for tests of the mappings.
 #[cfg(test)]
 pub(crate) fn request_of(provider: &str, model: &str, messages: Vec<Message>) -> ModelRequest {
+    use windlass_core::machine::Priority;
     ModelRequest {
         agent: "a".into(),
         provider: provider.into(),
@@ -288,6 +289,10 @@ pub(crate) fn request_of(provider: &str, model: &str, messages: Vec<Message>) ->
         stream: false,
         timeout_ms: 1_000,
         idempotency_key: String::new(),
+        tenant: "default".into(),
+        priority: Priority::Normal,
+        repeat: false,
+        link: None,
     }
 }
 

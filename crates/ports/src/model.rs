@@ -5,6 +5,7 @@ use windlass_core::failure::Failure;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
+use windlass_core::route::Chain;
 use windlass_core::transcript::Reply;
 
 use crate::BoxFuture;
@@ -25,4 +26,9 @@ pub trait Model: Send + Sync + std::fmt::Debug {
 
     /// The price of a model, when the price book has one.
     fn quote(&self, settings: &ModelSettings) -> Option<Quote>;
+
+    /// The links by which such a model is called, as they can be used now; none for a model that is called directly.
+    fn chain(&self, _settings: &ModelSettings) -> Option<Chain> {
+        None
+    }
 }

@@ -107,6 +107,7 @@ pub(crate) mod tests {
             doubt: None,
             losses: 0,
             approval: None,
+            route: None,
         }
     }
 

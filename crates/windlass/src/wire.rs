@@ -14,6 +14,7 @@ use windlass_core::contract::Contract;
 use windlass_core::eval::Evaluator;
 use windlass_core::machine::{HookKind, Program};
 use windlass_core::time::Timestamp;
+use windlass_models::catalog::Catalog as ModelCatalog;
 use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
@@ -109,6 +110,8 @@ pub struct Wiring {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// A price book, before the one that comes with this build.
     pub prices: Option<PathBuf>,
+    /// A model catalog: models under names of one's own, and fallback chains.
+    pub models: Option<PathBuf>,
     /// Tools, actions and hooks.
     pub catalog: CatalogConfig,
     /// Whether a tool or action without a class and an idempotency is refused.
@@ -128,6 +131,7 @@ impl Default for Wiring {
             scripts: PathBuf::new(),
             providers: BTreeMap::new(),
             prices: None,
+            models: None,
             catalog: CatalogConfig::default(),
             require_contracts: false,
             needs_secrets: true,
@@ -143,6 +147,7 @@ impl fmt::Debug for Wiring {
             .field("folder", &self.folder)
             .field("providers", &self.providers)
             .field("prices", &self.prices)
+            .field("models", &self.models)
             .field("catalog", &self.catalog)
             .finish_non_exhaustive()
     }
@@ -282,7 +287,8 @@ impl Wiring {
         let finder =
             Self { folder: self.folder.clone(), environment: Arc::clone(&self.environment), ..Self::default() };
         keys = keys.lookup(Arc::new(move |reference| finder.secret(reference)));
-        let mut builder = Models::builder().keys(keys).prices(self.price_book()?);
+        let catalog = self.model_catalog()?;
+        let mut builder = Models::builder().keys(keys).prices(self.price_book()?).catalog(catalog);
         for (name, provider) in self.providers.iter().filter(|(name, _)| *name != EVERY) {
             builder = builder.provider(name.clone(), self.provider(name, provider)?);
         }
@@ -343,6 +349,24 @@ impl Wiring {
             WireError::new("prices", format!("`{}`, line {}: {}", path.display(), error.line, error.message))
         })?;
         Ok(book.or(PriceBook::builtin()))
+    }
+
+    fn model_catalog(&self) -> Result<ModelCatalog, WireError> {
+        let Some(path) = &self.models else { return Ok(ModelCatalog::default()) };
+        let text = self.read("models", path)?;
+        ModelCatalog::parse(&text).map_err(|error| {
+            let place = if error.line == 0 { String::new() } else { format!(", line {}", error.line) };
+            WireError::new("models", format!("`{}`{place}: {}", path.display(), error.message))
+        })
+    }
+
+    /// Models of the catalog that are gone or soon will be, each as a sentence.
+    ///
+    /// # Errors
+    /// A catalog that cannot be read or is not what it should be.
+    pub fn retirements(&self) -> Result<Vec<String>, WireError> {
+        let models = Models::builder().catalog(self.model_catalog()?).build();
+        Ok(models.retirements().iter().map(ToString::to_string).collect())
     }
 
     fn read(&self, key: &str, path: &Path) -> Result<String, WireError> {

@@ -43,6 +43,9 @@ pub(crate) fn validate(app: &App, args: &args::Validate) -> Result<Exit, Problem
         }));
         all.extend(found);
     }
+    for warning in session::wiring(app, Path::new("")).retirements().map_err(session::setting)? {
+        output::note(&format!("warning: {warning}"));
+    }
     let errors = all.iter().filter(|d| d.severity == Severity::Error).count();
     if !all.is_empty() {
         output::note(&output::printable(&render_all(&all)));

@@ -1,6 +1,7 @@
 //! Calls: intended, settled, tried again, lost with their process, and in doubt.
 
 use super::approval::Asked;
+use super::route::question;
 use super::{Turn, exceeded};
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
@@ -12,6 +13,7 @@ use crate::limits::LOSSES_MAX;
 use crate::machine::{Agent, Execution};
 use crate::request;
 use crate::retry::pause_ms;
+use crate::route::Choice;
 use crate::value::Value;
 
 impl Turn<'_> {
@@ -27,7 +29,7 @@ impl Turn<'_> {
             Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
             Call::Model { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
-        let effect = self.intend_reserved(call, contract, timeout_ms, reserved)?;
+        let effect = self.intend_reserved(call, contract, timeout_ms, reserved, None)?;
         match asked {
             Some(asked) => self.ask_approval(effect, asked, contract.approval.expires_ms),
             None => self.ask(Effect::Call(effect)),
@@ -37,11 +39,10 @@ impl Turn<'_> {
 
     /// Commits to a model call, holding its worst case.
     pub(super) fn intend_model(&mut self, agent: &Agent, sample: u32) -> Result<(), Failure> {
-        self.permitted(&crate::policy::Question::CallModel {
-            agent: agent.name.clone(),
-            model: agent.model.model.clone(),
-        })?;
-        let reserved = self.worst_case(agent, sample);
+        self.permitted(&question(agent, &agent.model))?;
+        let route = self.first_route(agent)?;
+        let reserved = self.worst_case(agent, sample, route.as_ref());
+        let timeout_ms = route.as_ref().map_or(agent.model.timeout_ms, |route| route.settings.timeout_ms);
         let contract = Contract {
             class: Class::Read,
             idempotency: Idempotency::None,
@@ -49,7 +50,7 @@ impl Turn<'_> {
             ..Contract::undeclared(&agent.name)
         };
         let call = Call::Model { agent: agent.name.clone(), sample };
-        let effect = self.intend_reserved(call, &contract, agent.model.timeout_ms, reserved)?;
+        let effect = self.intend_reserved(call, &contract, timeout_ms, reserved, route)?;
         self.ask(Effect::Call(effect));
         Ok(())
     }
@@ -60,6 +61,7 @@ impl Turn<'_> {
         contract: &Contract,
         timeout_ms: u64,
         reserved: Amounts,
+        route: Option<Choice>,
     ) -> Result<EffectId, Failure> {
         self.run.ledger.check(&reserved).map_err(exceeded)?;
         let effect = self.next_effect();
@@ -77,17 +79,23 @@ impl Turn<'_> {
             doubt: None,
             losses: 0,
             approval: None,
+            route: route.map(Box::new),
         };
-        open.arguments = request::digest(self.machine, self.run, effect, &open.call);
+        open.arguments = request::digest(self.machine, self.run, effect, &open.call, open.route.as_deref());
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
         Ok(effect)
     }
 
     /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
-    fn worst_case(&self, agent: &Agent, sample: u32) -> Amounts {
+    fn worst_case(&self, agent: &Agent, sample: u32, route: Option<&Choice>) -> Amounts {
         let input = request::input_bytes(self.run, agent, sample) / crate::limits::BYTES_PER_TOKEN_MIN;
-        let output = agent.model.max_tokens.unwrap_or(crate::limits::OUTPUT_TOKENS_DEFAULT);
-        let cost = self.facts.quotes.get(&agent.name).map_or(0, |quote| {
+        let model = route.map_or(&agent.model, |route| &route.settings);
+        let output = model.max_tokens.unwrap_or(crate::limits::OUTPUT_TOKENS_DEFAULT);
+        let quote = match route {
+            Some(choice) => self.facts.routes.get(&agent.name).and_then(|chain| chain.link(choice)?.quote.as_ref()),
+            None => self.facts.quotes.get(&agent.name),
+        };
+        let cost = quote.map_or(0, |quote| {
             let part = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
             let micros = (part(input, quote.input) + part(output, quote.output)).div_ceil(1_000_000);
             u64::try_from(micros).unwrap_or(u64::MAX)
@@ -102,6 +110,11 @@ impl Turn<'_> {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         let (used, estimated) = charge(&open, spent);
         if let Outcome::Failed(failure) = &outcome {
+            if let Some(route) = self.next_route(&open, failure) {
+                let (attempt, failure) = (open.attempt, failure.clone());
+                self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated, backoff: None });
+                return self.attempt_by(effect, Some(route));
+            }
             if let Call::Model { agent, .. } = &open.call
                 && let Some(pause) = pause_ms(self.execution_of(agent), open.attempt, failure, self.facts.seed)
             {
@@ -152,10 +165,18 @@ impl Turn<'_> {
 
     /// The pause is over, or the process that made the last attempt is gone: one more attempt, or the ceiling.
     pub(super) fn attempt_again(&mut self, effect: EffectId) {
+        let paused = self.run.calls.get(&effect).is_some_and(|open| open.backoff.is_some());
+        // After a pause a chain begins anew; what was lost is sent again as it was.
+        let route = if paused { self.renewed_route(effect) } else { None };
+        self.attempt_by(effect, route);
+    }
+
+    /// One more attempt, by another route or by the one it had.
+    fn attempt_by(&mut self, effect: EffectId, route: Option<Choice>) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         let reserved = match &open.call {
             Call::Model { agent, sample } => match self.machine.agents.get(agent) {
-                Some(agent) => self.worst_case(agent, *sample),
+                Some(agent) => self.worst_case(agent, *sample, route.as_ref().or(open.route.as_deref())),
                 None => Amounts::ZERO,
             },
             Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
@@ -166,7 +187,10 @@ impl Turn<'_> {
             let attempt = open.attempt;
             return self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
         }
-        self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved });
+        let arguments =
+            route.as_ref().map(|route| request::digest(self.machine, self.run, effect, &open.call, Some(route)));
+        let route = route.map(Box::new);
+        self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved, route, arguments });
         self.ask(Effect::Call(effect));
     }
 

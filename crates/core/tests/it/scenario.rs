@@ -12,8 +12,9 @@ use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{Digest, EffectId, RunId};
 use windlass_core::input::{Ending, Facts, Input, Quote, Sent};
 use windlass_core::journal::{Entry, FORMAT, Record};
-use windlass_core::machine::{HookKind, Machine, Program};
+use windlass_core::machine::{HookKind, Machine, ModelSettings, Program};
 use windlass_core::policy::{Answer, Question, Verdict};
+use windlass_core::route::{Chain, Link};
 use windlass_core::run::{Run, Start, TenantScope};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
@@ -30,6 +31,7 @@ const USAGE: (u64, u64) = (10, 5);
 pub(crate) struct Bench {
     pub(crate) program: Arc<Program>,
     evaluator: Engine,
+    chains: BTreeMap<Arc<str>, Chain>,
     pub(crate) run: Run,
     pub(crate) records: Vec<Vec<u8>>,
     snapshots: Vec<(usize, Vec<u8>)>,
@@ -47,7 +49,9 @@ impl Bench {
             .get("tools.json")
             .map(|text| serde_json::from_str(text).expect("tools.json holds contracts"))
             .unwrap_or_default();
-        let files = files.into_iter().filter(|(name, _)| name != "tools.json").collect();
+        let chains = files.get("chains.json").map(|text| chains(text)).unwrap_or_default();
+        let ours = ["tools.json", "chains.json"];
+        let files = files.into_iter().filter(|(name, _)| !ours.contains(&name.as_str())).collect();
         let hooks = [("*".to_owned(), HookKind::ALL.to_vec())].into_iter().collect();
         let bundle = Bundle { entry: "machine.yml".into(), files, hooks, tools, strict: false };
         let program = compile(&bundle).unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -55,6 +59,7 @@ impl Bench {
         Self {
             program,
             evaluator: Engine::default(),
+            chains,
             run,
             records: Vec::new(),
             snapshots: Vec::new(),
@@ -102,6 +107,7 @@ impl Bench {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(self.quotes()),
+            routes: Arc::new(self.routes()),
             verdicts: self.verdicts(plan(&machine, &self.run, &input).questions),
             allow_unasked: self.policy.is_none(),
         };
@@ -181,6 +187,10 @@ impl Bench {
         self.machine().agents.keys().map(|name| (name.clone(), quote.clone())).collect()
     }
 
+    fn routes(&self) -> BTreeMap<Arc<str>, Chain> {
+        self.chains.clone()
+    }
+
     fn input(&mut self, verb: &str, rest: &str) -> Input {
         let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
         match verb {
@@ -251,6 +261,38 @@ impl Bench {
         let used = serde_json::from_str(r#"{"model_calls":1,"tokens":15}"#).expect("amounts");
         Input::ChildEnded { child: RunId::stored(&format!("r{id}")), ending, used }
     }
+}
+
+/// `{"AGENT": [{"name", "on": [CODE], "price", "shut"?}]}`: chains of agents, each priced per million tokens.
+fn chains(text: &str) -> BTreeMap<Arc<str>, Chain> {
+    let link = |value: &Value| {
+        let text = |key: &str| value.get(key).and_then(Value::as_str);
+        let name: Arc<str> = text("name").expect("a name").into();
+        let price = value.get("price").and_then(Value::as_int).and_then(|n| u64::try_from(n).ok()).expect("a price");
+        let on = value.get("on").and_then(Value::as_list).unwrap_or_default();
+        Link {
+            settings: ModelSettings {
+                provider: "scripted".into(),
+                model: format!("model-{name}").into(),
+                base_url: None,
+                key: None,
+                max_tokens: Some(100),
+                stream: false,
+                params: Value::Null,
+                timeout_ms: 7_000,
+            },
+            name,
+            tier: "t".into(),
+            on: on.iter().map(|code| Code::parse(code.as_str().expect("a code")).expect("a code")).collect(),
+            quote: Some(Quote { input: price, output: price, version: "test".into() }),
+            shut: text("shut").map(Into::into),
+        }
+    };
+    let chain = |(agent, links): (&Arc<str>, &Value)| {
+        let links = links.as_list().expect("links").iter().map(link).collect();
+        (agent.clone(), Chain { name: "answers".into(), links })
+    };
+    json(text).as_map().expect("chains").iter().map(chain).collect()
 }
 
 fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
@@ -348,7 +390,7 @@ fn trim_end(out: &mut String) {
 fn brief(body: &serde_json::Value) -> String {
     let mut body = body.clone();
     if let Some(map) = body.as_object_mut() {
-        for key in ["bundle", "root", "scope", "machine", "id"] {
+        for key in ["bundle", "root", "scope", "machine", "id", "arguments"] {
             map.remove(key);
         }
         if let Some(call) = map.get_mut("call").and_then(|c| c.as_object_mut()) {

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use windlass_core::machine::Priority;
+
 fn request(messages: Vec<Message>) -> ModelRequest {
     ModelRequest {
         agent: "a".into(),
@@ -17,6 +19,10 @@ fn request(messages: Vec<Message>) -> ModelRequest {
         stream: false,
         timeout_ms: 1_000,
         idempotency_key: String::new(),
+        tenant: "default".into(),
+        priority: Priority::Normal,
+        repeat: false,
+        link: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bodies written and answers read, without a network.
 
-use windlass_core::machine::ToolDefinition;
+use windlass_core::machine::{Priority, ToolDefinition};
 
 use super::*;
 
@@ -19,6 +19,10 @@ fn request(messages: Vec<Message>) -> ModelRequest {
         stream: false,
         timeout_ms: 1_000,
         idempotency_key: String::new(),
+        tenant: "default".into(),
+        priority: Priority::Normal,
+        repeat: false,
+        link: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use windlass_core::effect::Spent;
 use windlass_core::failure::{Code, Retry};
-use windlass_core::machine::ModelSettings;
+use windlass_core::machine::{ModelSettings, Priority};
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::Message;
 use windlass_core::value::Value;
@@ -27,6 +27,10 @@ pub(crate) fn request(provider: &str, base_url: &str) -> ModelRequest {
         stream: false,
         timeout_ms: 10_000,
         idempotency_key: "run/1".into(),
+        tenant: "default".into(),
+        priority: Priority::Normal,
+        repeat: false,
+        link: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The adapters against servers of this process, and the scripted provider.
 
 mod cassettes;
+mod chains;
 mod conformance;
 mod formats;
 mod garbage;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::future::{Either, select};
 use windlass_core::effect::Spent;
 use windlass_core::failure::{Code, Failure, Retry};
-use windlass_core::machine::{ModelSettings, ToolDefinition};
+use windlass_core::machine::{ModelSettings, Priority, ToolDefinition};
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, Reply, Usage};
 use windlass_core::value::Value;
@@ -242,6 +242,10 @@ pub fn request(settings: &ModelSettings, stream: bool, timeout_ms: u64) -> Model
         stream,
         timeout_ms,
         idempotency_key: String::new(),
+        tenant: "default".into(),
+        priority: Priority::Normal,
+        repeat: false,
+        link: None,
     }
 }
 

@@ -326,16 +326,19 @@ impl Work<'_> {
     fn facts(&self, input: &Input) -> Facts {
         let parts = &self.claimed.core.parts;
         let allow_unasked = parts.policy.allow_unasked();
+        let routes = self.routes();
         let verdicts = if allow_unasked {
             Vec::new()
         } else {
-            let needs = plan(&self.loaded.machine, &self.run, input);
+            let mut needs = plan(&self.loaded.machine, &self.run, input);
+            needs.questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
             parts.policy.answer(&self.run.start.scope, &needs.questions)
         };
         Facts {
             now: self.now(),
             seed: parts.clock.seed(),
             quotes: Arc::clone(&self.loaded.quotes),
+            routes: Arc::new(routes),
             verdicts,
             allow_unasked,
         }

@@ -27,6 +27,8 @@ pub(super) struct Loaded {
     pub(super) program: Arc<Program>,
     pub(super) machine: Arc<Machine>,
     pub(super) quotes: Arc<BTreeMap<Name, Quote>>,
+    /// Whether an agent of it is called by the links of a chain.
+    pub(super) is_chained: bool,
     /// The first thing that it needs and this process does not have.
     pub(super) lacks: Option<Name>,
 }
@@ -115,7 +117,9 @@ impl Programs {
             .filter_map(|(name, agent)| Some((name.clone(), parts.model.quote(&agent.model)?)))
             .collect();
         let lacks = unfit::missing(&machine, &parts.catalog);
-        let loaded = Loaded { program: Arc::clone(&cached.program), machine, quotes: Arc::new(quotes), lacks };
+        let is_chained = machine.agents.values().any(|agent| parts.model.chain(&agent.model).is_some());
+        let program = Arc::clone(&cached.program);
+        let loaded = Loaded { program, machine, quotes: Arc::new(quotes), is_chained, lacks };
         cached.machines.insert(key.clone(), loaded.clone());
         Some(loaded)
     }

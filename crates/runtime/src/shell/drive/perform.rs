@@ -1,15 +1,29 @@
-//! What follows a durable decision: others are woken, calls begin and are given up. Decides nothing.
+//! What stands around a durable decision: the routes that it may take; then others are woken, calls begin and are given
+//! up. Decides nothing.
+
+use std::collections::BTreeMap;
 
 use windlass_core::effect::Effect;
-use windlass_core::ids::EffectId;
+use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
+use windlass_core::route::Chain;
 use windlass_ports::store::{Commit, Keep};
 
 use super::Work;
 use crate::recover;
 
 impl Work<'_> {
+    /// The chains of the machine's agents, as they can be used now.
+    pub(super) fn routes(&self) -> BTreeMap<Name, Chain> {
+        if !self.loaded.is_chained {
+            return BTreeMap::new();
+        }
+        let agents = &self.loaded.machine.agents;
+        let model = &self.claimed.core.parts.model;
+        agents.iter().filter_map(|(name, agent)| Some((name.clone(), model.chain(&agent.model)?))).collect()
+    }
+
     /// Wakes whoever a commit concerns.
     pub(super) fn spread(&self, commit: &Commit) {
         let core = &self.claimed.core;

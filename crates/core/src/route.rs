@@ -1,0 +1,186 @@
+//! Routes of model calls: the links of a fallback chain as a fact, and the choice among them as it is journaled.
+//!
+//! Which links there are and which of them can be used is known outside; which one an attempt takes is decided here.
+//! Every link is an attempt of its own, so what each may cost is reserved before it and settled after it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Code, Failure};
+use crate::ids::Name;
+use crate::input::Quote;
+use crate::machine::ModelSettings;
+use crate::policy::Question;
+
+/// The ways in which an agent's model calls can be made, first choice first. A fact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chain {
+    /// Its name in the catalog.
+    pub name: Name,
+    /// Its links; never none.
+    pub links: Vec<Link>,
+}
+
+/// One way. A fact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Its name in the catalog.
+    pub name: Name,
+    /// The tier of its model; empty when it has none.
+    pub tier: Name,
+    /// How its calls are made.
+    pub settings: ModelSettings,
+    /// Failures after which the next link is tried.
+    pub on: Vec<Code>,
+    /// The price of its model, when the price book has one.
+    pub quote: Option<Quote>,
+    /// Why it cannot be used at present; none when it can.
+    pub shut: Option<Name>,
+}
+
+/// The link that an attempt takes, with what decided it. Journaled with the attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The chain.
+    pub chain: Name,
+    /// The link's place in it, from 0.
+    pub link: u32,
+    /// The link's name.
+    pub name: Name,
+    /// The tier of its model; empty when it has none.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub tier: Name,
+    /// Why this one: `first`, or what happened to the one before.
+    pub reason: Name,
+    /// Every link of the chain, and why it was passed over.
+    pub candidates: Vec<Candidate>,
+    /// How the call is made.
+    pub settings: ModelSettings,
+}
+
+/// A link that could have been taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Its name.
+    pub name: Name,
+    /// Why it was not taken; none for the one that was, and for those behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Name>,
+}
+
+impl Chain {
+    /// The first link from `from` on that can be used. `denied` says why the policy forbids one. Where none can be used
+    /// at present and `last_resort` is set, the first that is not forbidden: its adapter says when it can be used again.
+    #[must_use]
+    pub fn choose(
+        &self,
+        from: u32,
+        reason: &str,
+        last_resort: bool,
+        denied: impl Fn(&Link) -> Option<Name>,
+    ) -> Option<Choice> {
+        let passed: Vec<Option<Name>> = self
+            .links
+            .iter()
+            .enumerate()
+            .map(|(at, link)| {
+                let tried = (at < from as usize).then(|| "tried before".into());
+                denied(link).or(tried).or_else(|| link.shut.clone())
+            })
+            .collect();
+        let usable = passed.iter().position(Option::is_none);
+        let forced = || {
+            let allowed = |(at, link): &(usize, &Link)| *at >= from as usize && denied(link).is_none();
+            self.links.iter().enumerate().find(allowed).map(|(at, _)| at)
+        };
+        let at = usable.or_else(|| last_resort.then(forced).flatten())?;
+        let link = self.links.get(at)?;
+        let candidates = self.links.iter().zip(passed).enumerate();
+        let candidates = candidates.map(|(place, (link, passed))| Candidate {
+            name: link.name.clone(),
+            passed: passed.filter(|_| place != at),
+        });
+        Some(Choice {
+            chain: self.name.clone(),
+            link: u32::try_from(at).unwrap_or(u32::MAX),
+            name: link.name.clone(),
+            tier: link.tier.clone(),
+            reason: reason.into(),
+            candidates: candidates.collect(),
+            settings: link.settings.clone(),
+        })
+    }
+
+    /// The questions that the links put to the policy when an agent calls by them.
+    pub fn questions(&self, agent: &Name) -> impl Iterator<Item = Question> {
+        self.links.iter().map(|link| Question::CallModel { agent: agent.clone(), model: link.settings.model.clone() })
+    }
+
+    /// The place after a link whose call failed so; none when the failure is not one that leads on.
+    #[must_use]
+    pub fn after(&self, choice: &Choice, failure: &Failure) -> Option<u32> {
+        let link = self.links.get(choice.link as usize).filter(|link| link.name == choice.name)?;
+        let more = (choice.link as usize) + 1 < self.links.len();
+        (more && link.on.contains(&failure.code)).then(|| choice.link + 1)
+    }
+
+    /// The link that was chosen, as it is known at present.
+    #[must_use]
+    pub fn link(&self, choice: &Choice) -> Option<&Link> {
+        self.links.get(choice.link as usize).filter(|link| link.name == choice.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+
+    fn link(name: &str, shut: Option<&str>) -> Link {
+        let settings = ModelSettings {
+            provider: "p".into(),
+            model: name.into(),
+            base_url: None,
+            key: None,
+            max_tokens: None,
+            stream: false,
+            params: Value::Null,
+            timeout_ms: 1,
+        };
+        let on = vec![Code::ProviderUnavailable];
+        Link { name: name.into(), tier: "".into(), settings, on, quote: None, shut: shut.map(Into::into) }
+    }
+
+    fn chain(links: &[(&str, Option<&str>)]) -> Chain {
+        Chain { name: "c".into(), links: links.iter().map(|(name, shut)| link(name, *shut)).collect() }
+    }
+
+    #[test]
+    fn the_first_usable_link_is_taken_and_the_others_say_why_not() {
+        let chain = chain(&[("a", Some("its breaker is open")), ("b", None), ("c", None)]);
+        let choice = chain.choose(0, "first", true, |_| None).expect("a link");
+        assert_eq!((&*choice.name, choice.link), ("b", 1));
+        let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
+        assert_eq!(passed, [Some("its breaker is open"), None, None]);
+        let denied = |link: &Link| (&*link.name == "b").then(|| "rule r".into());
+        assert_eq!(chain.choose(0, "first", true, denied).map(|c| c.link), Some(2));
+    }
+
+    #[test]
+    fn where_all_are_shut_the_first_allowed_one_is_asked_only_as_a_last_resort() {
+        let chain = chain(&[("a", Some("open")), ("b", Some("open"))]);
+        assert_eq!(chain.choose(0, "first", true, |_| None).map(|c| c.link), Some(0));
+        assert_eq!(chain.choose(0, "first", false, |_| None), None);
+        assert_eq!(chain.choose(0, "first", true, |_| Some("rule r".into())), None, "what is forbidden stays so");
+    }
+
+    #[test]
+    fn only_listed_failures_lead_on() {
+        let chain = chain(&[("a", None), ("b", None)]);
+        let choice = chain.choose(0, "first", true, |_| None).expect("a link");
+        let after = |code| chain.after(&choice, &Failure::new(code, "x"));
+        assert_eq!(after(Code::ProviderUnavailable), Some(1));
+        assert_eq!(after(Code::ProviderAuth), None);
+        let last = chain.choose(1, "after", true, |_| None).expect("a link");
+        assert_eq!(chain.after(&last, &Failure::new(Code::ProviderUnavailable, "x")), None);
+    }
+}

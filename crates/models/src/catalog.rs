@@ -1,0 +1,379 @@
+//! The model catalog: models by a name of one's own, with tier, price, limits, tags and the day they retire, and the
+//! fallback chains made of them. Reads text; knows no clock and no health.
+
+use std::collections::BTreeSet;
+
+use jiff::civil::Date;
+use serde::Deserialize;
+use windlass_core::failure::Code;
+use windlass_core::ids::Name;
+use windlass_core::value::Value;
+
+use crate::health::{Breaker, Patience, RetryBudget};
+use crate::prices::{BookError, Rates};
+
+/// Bytes of a catalog that are read.
+const CATALOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The provider under which documents name a model of the catalog.
+pub const MODEL: &str = "catalog";
+
+/// The provider under which documents name a chain of the catalog.
+pub const CHAIN: &str = "chain";
+
+/// Failures after which the next link is tried where a link lists none: those that another provider may not have.
+pub const ON_DEFAULT: &[Code] = &[
+    Code::ProviderRateLimited,
+    Code::ProviderUnavailable,
+    Code::ProviderUnreachable,
+    Code::ProviderTimeout,
+    Code::ProviderTruncated,
+    Code::ProviderMalformed,
+];
+
+/// A model under a name of one's own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its name here.
+    pub name: Name,
+    /// Who serves it.
+    pub provider: Name,
+    /// Its name there.
+    pub model: Name,
+    /// Address, for a server of one's own.
+    #[serde(default)]
+    pub base_url: Option<Name>,
+    /// A word for its class: `fast`, `strong`.
+    #[serde(default)]
+    pub tier: Name,
+    /// Words to find it by.
+    #[serde(default)]
+    pub tags: Vec<Name>,
+    /// Tokens of a conversation that it takes.
+    #[serde(default)]
+    pub context_tokens: Option<u64>,
+    /// Output tokens that it gives at most; a higher maximum is lowered to this.
+    #[serde(default)]
+    pub output_tokens: Option<u64>,
+    /// Its price, before those of the price book.
+    #[serde(default)]
+    pub rates: Option<Rates>,
+    /// The first day on which its provider no longer serves it.
+    #[serde(default)]
+    pub retires: Option<Date>,
+    /// The name of the entry that takes its place from that day on.
+    #[serde(default)]
+    pub replacement: Option<Name>,
+    /// Parameters, before those of the document.
+    #[serde(default)]
+    pub params: Option<std::collections::BTreeMap<String, serde_json::Value>>,
+}
+
+/// One link of a chain: exactly one of `model`, `cached` and `script`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkEntry {
+    /// An entry of the catalog.
+    #[serde(default)]
+    pub model: Option<Name>,
+    /// An answer that was given before to the same request of the same tenant.
+    #[serde(default)]
+    pub cached: bool,
+    /// A script of rules.
+    #[serde(default)]
+    pub script: Option<Name>,
+    /// Milliseconds for one attempt; the document's when absent.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Failures after which the next link is tried, by code; [`ON_DEFAULT`] when absent.
+    #[serde(default)]
+    pub on: Option<Vec<Code>>,
+    /// When it is left alone.
+    #[serde(default)]
+    pub breaker: Breaker,
+}
+
+/// Ways in which calls can be made, first choice first.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainEntry {
+    /// Its name.
+    pub name: Name,
+    /// Its links.
+    pub links: Vec<LinkEntry>,
+    /// Milliseconds for which answers are kept for `cached` links; zero keeps none.
+    #[serde(default)]
+    pub cache_ttl_ms: u64,
+}
+
+/// The catalog.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalog {
+    /// Version under which its prices are journaled.
+    #[serde(default = "unversioned")]
+    pub version: Name,
+    /// Models.
+    #[serde(default)]
+    pub models: Vec<Entry>,
+    /// Chains.
+    #[serde(default)]
+    pub chains: Vec<ChainEntry>,
+    /// Days before a model retires from which on it is warned of.
+    #[serde(default = "warn_days")]
+    pub warn_days: u32,
+    /// How long calls wait for quota.
+    #[serde(default)]
+    pub quota_wait: Patience,
+    /// How many repeats of failed calls are allowed.
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
+}
+
+fn unversioned() -> Name {
+    "catalog".into()
+}
+
+fn warn_days() -> u32 {
+    30
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            version: unversioned(),
+            models: Vec::new(),
+            chains: Vec::new(),
+            warn_days: warn_days(),
+            quota_wait: Patience::default(),
+            retry_budget: RetryBudget::default(),
+        }
+    }
+}
+
+/// A model that is or soon will be gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retirement {
+    /// Its name in the catalog.
+    pub name: Name,
+    /// The model as its provider knows it.
+    pub model: Name,
+    /// The first day without it.
+    pub day: Date,
+    /// Whole days until then; zero or less once it is gone.
+    pub days_left: i32,
+    /// What takes its place.
+    pub replacement: Option<Name>,
+}
+
+impl std::fmt::Display for Retirement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, model, day, days_left, replacement } = self;
+        match days_left {
+            ..=0 => write!(f, "the model `{name}` (`{model}`) retired on {day}")?,
+            days => write!(f, "the model `{name}` (`{model}`) retires on {day}, in {days} days")?,
+        }
+        match replacement {
+            Some(other) => write!(f, "; `{other}` takes its place"),
+            None => write!(f, "; the catalog names no replacement"),
+        }
+    }
+}
+
+impl Catalog {
+    /// Reads a catalog: YAML or JSON.
+    ///
+    /// # Errors
+    /// Text that is no catalog, with line and column; names that are given twice or that nothing has; links that are
+    /// none.
+    pub fn parse(text: &str) -> Result<Self, BookError> {
+        let whole = |message| BookError { line: 0, column: 0, message };
+        if text.len() > CATALOG_BYTES_MAX {
+            return Err(whole(format!("has more than {CATALOG_BYTES_MAX} bytes")));
+        }
+        let catalog: Self = serde_saphyr::from_str(text).map_err(|error| {
+            let place = error.location();
+            let (line, column) = place.map_or((0, 0), |p| (p.line(), p.column()));
+            BookError { line, column, message: error.without_snippet().to_string() }
+        })?;
+        catalog.check().map_err(whole)?;
+        Ok(catalog)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut names = BTreeSet::new();
+        for entry in &self.models {
+            if !names.insert(&entry.name) {
+                return Err(format!("names the model `{}` twice", entry.name));
+            }
+            if matches!(&*entry.provider, MODEL | CHAIN) {
+                return Err(format!("the model `{}` cannot be served by `{}`", entry.name, entry.provider));
+            }
+        }
+        for entry in &self.models {
+            self.replacements(entry)?;
+        }
+        let mut chains = BTreeSet::new();
+        for chain in &self.chains {
+            if !chains.insert(&chain.name) {
+                return Err(format!("names the chain `{}` twice", chain.name));
+            }
+            self.check_links(chain)?;
+        }
+        Ok(())
+    }
+
+    fn check_links(&self, chain: &ChainEntry) -> Result<(), String> {
+        let of = |why: String| format!("the chain `{}` {why}", chain.name);
+        if chain.links.is_empty() {
+            return Err(of("has no links".to_owned()));
+        }
+        for link in &chain.links {
+            let kinds = u8::from(link.model.is_some()) + u8::from(link.cached) + u8::from(link.script.is_some());
+            if kinds != 1 {
+                return Err(of("has a link that is not exactly one of `model`, `cached` and `script`".to_owned()));
+            }
+            if let Some(name) = link.model.as_ref().filter(|name| self.entry(name).is_none()) {
+                return Err(of(format!("names the model `{name}`, which the catalog does not have")));
+            }
+            if link.cached && chain.cache_ttl_ms == 0 {
+                return Err(of("has a `cached` link and keeps no answers: set `cache_ttl_ms`".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn replacements(&self, entry: &Entry) -> Result<(), String> {
+        let (mut at, mut seen) = (entry, BTreeSet::from([&entry.name]));
+        while let Some(name) = &at.replacement {
+            at = self
+                .entry(name)
+                .ok_or_else(|| format!("`{}` is to be replaced by `{name}`, which is not there", at.name))?;
+            if !seen.insert(&at.name) {
+                return Err(format!("the replacements of `{}` go in a circle", entry.name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.models.iter().find(|entry| &*entry.name == name)
+    }
+
+    /// The chain of a name.
+    #[must_use]
+    pub fn chain(&self, name: &str) -> Option<&ChainEntry> {
+        self.chains.iter().find(|chain| &*chain.name == name)
+    }
+
+    /// The entry that stands for a name on a day: a retired model is taken over by its replacement, if it has one.
+    #[must_use]
+    pub fn serving(&self, name: &str, today: Date) -> Option<&Entry> {
+        let mut entry = self.entry(name)?;
+        while let (Some(day), Some(next)) = (entry.retires, &entry.replacement) {
+            if day > today {
+                break;
+            }
+            entry = self.entry(next)?;
+        }
+        Some(entry)
+    }
+
+    /// The price of a model at a provider, when an entry says it.
+    #[must_use]
+    pub fn rates(&self, provider: &str, model: &str) -> Option<Rates> {
+        let entry = self.models.iter().find(|e| &*e.provider == provider && &*e.model == model && e.rates.is_some());
+        entry.and_then(|entry| entry.rates)
+    }
+
+    /// Models that are gone or will be within [`Catalog::warn_days`], the most urgent first.
+    #[must_use]
+    pub fn retirements(&self, today: Date) -> Vec<Retirement> {
+        let mut out: Vec<Retirement> = self
+            .models
+            .iter()
+            .filter_map(|entry| {
+                let day = entry.retires?;
+                let days_left = today.until(day).ok()?.get_days();
+                (days_left <= i32::try_from(self.warn_days).unwrap_or(i32::MAX)).then(|| Retirement {
+                    name: entry.name.clone(),
+                    model: entry.model.clone(),
+                    day,
+                    days_left,
+                    replacement: entry.replacement.clone(),
+                })
+            })
+            .collect();
+        out.sort_by_key(|retirement| retirement.days_left);
+        out
+    }
+}
+
+impl Entry {
+    /// The parameters of a call: the entry's, and over them the document's.
+    pub(crate) fn params(&self, of_document: &Value) -> Value {
+        let own = self.params.iter().flatten().map(|(key, value)| (key.as_str().into(), Value::from(value.clone())));
+        let mut params: windlass_core::value::Map = own.collect();
+        for (key, value) in of_document.as_map().into_iter().flatten() {
+            params.insert(key.clone(), value.clone());
+        }
+        if params.is_empty() { of_document.clone() } else { Value::map(params) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "
+version: house-1
+models:
+- {name: fast, provider: openai, model: gpt-5-mini, tier: fast, retires: 2026-12-01, replacement: faster}
+- {name: faster, provider: local, model: ours, base_url: 'http://localhost:8000/v1', rates: {input: 1, output: 2}}
+chains:
+- name: answers
+  cache_ttl_ms: 1000
+  links:
+  - {model: fast, timeout_ms: 2000, on: [provider.timeout], breaker: {percent: 10}}
+  - {cached: true}
+  - {script: rules.yml}
+";
+
+    #[test]
+    fn a_catalog_is_read_and_its_retirements_are_known() {
+        let catalog = Catalog::parse(TEXT).expect("valid");
+        let day = |text: &str| text.parse::<Date>().expect("a day");
+        assert_eq!(catalog.retirements(day("2026-10-31")), vec![]);
+        let soon = catalog.retirements(day("2026-11-21"));
+        assert_eq!(soon[0].days_left, 10);
+        assert_eq!(
+            soon[0].to_string(),
+            "the model `fast` (`gpt-5-mini`) retires on 2026-12-01, in 10 days; `faster` takes its place"
+        );
+        assert!(catalog.retirements(day("2027-01-01"))[0].days_left < 0);
+        let serving = |text: &str| catalog.serving("fast", day(text)).map(|entry| &*entry.name);
+        assert_eq!((serving("2026-11-30"), serving("2026-12-01")), (Some("fast"), Some("faster")));
+        assert_eq!(catalog.rates("local", "ours").map(|r| r.output), Some(2));
+        assert_eq!(catalog.chain("answers").map(|chain| chain.links[0].breaker.percent), Some(10));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let says = |text: &str, part: &str| {
+            let error = Catalog::parse(text).expect_err(part);
+            assert!(error.message.contains(part), "{error}");
+        };
+        let model = "models: [{name: a, provider: p, model: m}";
+        says(&format!("{model}, {{name: a, provider: p, model: n}}]"), "twice");
+        says(&format!("{model}]\nchains: [{{name: c, links: [{{model: b}}]}}]"), "does not have");
+        says(&format!("{model}]\nchains: [{{name: c, links: [{{model: a, cached: true}}]}}]"), "exactly one");
+        says(&format!("{model}]\nchains: [{{name: c, links: [{{cached: true}}]}}]"), "cache_ttl_ms");
+        says(&format!("{model}]\nchains: [{{name: c, links: [{{model: a, on: [nonsense]}}]}}]"), "nonsense");
+        says(&format!("{model}]\nchains: [{{name: c, links: []}}]"), "no links");
+        says("models: [{name: a, provider: p, model: m, replacement: a}]", "circle");
+        says("models: [{name: a, provider: p, model: m, colour: red}]", "colour");
+    }
+}
