@@ -352,7 +352,7 @@ impl Models {
     /// One call behind the guard: breakers, quotas, repeats, answers from before.
     async fn guarded(&self, mut request: ModelRequest) -> ModelResult {
         if &*request.provider == CACHED {
-            return self.from_before(&request);
+            return self.kept(&request);
         }
         let counted = request.link.is_some() || !self.is_scripted(&request.provider);
         match self.guard.enter(&request, counted).await {
@@ -368,7 +368,7 @@ impl Models {
     }
 
     /// The answer that was given before to the same request of the same tenant.
-    fn from_before(&self, request: &ModelRequest) -> ModelResult {
+    fn kept(&self, request: &ModelRequest) -> ModelResult {
         let Some((answer, saved)) = self.guard.find(request) else { return self.failed(&Fault::NotCached) };
         let mut result = settled(request, answer, &Value::Null, None, None);
         if let Ok(reply) = &mut result.outcome {
