@@ -390,8 +390,11 @@ fn trim_end(out: &mut String) {
 fn brief(body: &serde_json::Value) -> String {
     let mut body = body.clone();
     if let Some(map) = body.as_object_mut() {
-        for key in ["bundle", "root", "scope", "machine", "id", "arguments"] {
+        for key in ["bundle", "root", "scope", "machine", "id"] {
             map.remove(key);
+        }
+        if map.contains_key("route") {
+            map.remove("arguments");
         }
         if let Some(call) = map.get_mut("call").and_then(|c| c.as_object_mut()) {
             for key in ["arguments", "output_bytes_max", "at", "timeout_ms"] {
