@@ -1,14 +1,16 @@
 //! The machine that is run when none is named: effects of every class, a model that asks for tools, children, a signal and
 //! a timer. All of its tools are played by the counting server.
 
+use std::collections::BTreeMap;
+
 use windlass_core::value::Value;
 
 /// Path of its entry document.
 pub const ENTRY: &str = "chaos.yml";
-/// What its signal carries.
-pub const SIGNAL: &str = r#"{"approved": true}"#;
 /// The tools that its model asks for.
 pub const MODEL_ASKS: [&str; 5] = ["look", "tag", "set", "pay", "erase"];
+/// What its inputs say.
+const ORDERS: [i64; 4] = [1, 2, 3, 4];
 /// The provider that its agent names.
 pub const PROVIDER: &str = "counted";
 
@@ -111,5 +113,12 @@ pub fn tools() -> String {
 /// Inputs that its runs take turns with.
 #[must_use]
 pub fn inputs() -> Vec<Value> {
-    (1..=4).map(|order| Value::object([("order", Value::Int(order))])).collect()
+    ORDERS.map(|order| Value::object([("order", Value::Int(order))])).to_vec()
+}
+
+/// What its signals carry, by channel.
+#[must_use]
+pub fn signals() -> BTreeMap<String, Value> {
+    let data = || Value::object([("approved", Value::Bool(true))]);
+    ORDERS.into_iter().map(|order| (format!("go/{order}"), data())).collect()
 }

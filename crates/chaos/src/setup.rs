@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
+use windlass_core::contract::Contract;
 use windlass_core::machine::Program;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::{Store, StoreError};
 use windlass_runtime::{Engine, SubmitError};
+use windlass_sim::placeholder;
 
 use crate::fleet::Spawn;
 use crate::machine;
@@ -79,10 +82,11 @@ pub struct Cast {
     pub program: Arc<Program>,
     /// Inputs that runs take turns with; at least one.
     pub inputs: Vec<Value>,
-    /// What signals carry.
-    pub signal: Value,
+    /// What signals carry, by channel. A wait without a timeout whose channel is not named gets null, one with a timeout
+    /// is left to it.
+    pub signals: BTreeMap<String, Value>,
     /// What tools answer; `{"done": NAME}` when they are not named.
-    pub answers: BTreeMap<String, serde_json::Value>,
+    pub answers: BTreeMap<String, Json>,
     /// Tools that a model of the counting server asks for.
     pub model_asks: Vec<String>,
     /// Who answers for models.
@@ -97,22 +101,28 @@ impl Cast {
             bundle,
             program,
             inputs: machine::inputs(),
-            signal: Value::from_json(machine::SIGNAL).unwrap_or_default(),
+            signals: machine::signals(),
             answers: BTreeMap::new(),
             model_asks: machine::MODEL_ASKS.map(str::to_owned).to_vec(),
             models: Models::Counted,
         }
     }
 
-    /// A machine of someone's own. Models answer from a script.
+    /// A machine of someone's own. Models answer from a script; tools with what their contract declares, else with
+    /// `{"ok": true}`.
     #[must_use]
     pub fn of(bundle: Bundle, program: Arc<Program>, input: Value, script: PathBuf) -> Self {
+        let answer = |contract: &Contract| match &contract.output_schema {
+            Value::Null => json!({"ok": true}),
+            schema => Json::from(&placeholder(schema)),
+        };
+        let answers = bundle.tools.iter().map(|contract| (contract.name.to_string(), answer(contract))).collect();
         Self {
             bundle,
             program,
             inputs: vec![input],
-            signal: Value::Null,
-            answers: BTreeMap::new(),
+            signals: BTreeMap::new(),
+            answers,
             model_asks: Vec::new(),
             models: Models::Scripted(script),
         }

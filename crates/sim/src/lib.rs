@@ -21,5 +21,6 @@ mod world;
 
 pub use bug::Bug;
 pub use faults::{Fault, Faults, UnknownFault};
+pub use placeholder::placeholder;
 pub use setup::{Setup, SetupError};
 pub use simulate::{Options, Outcome, SimError, Simulation};

@@ -9,7 +9,8 @@ const DEPTH_MAX: u32 = 16;
 const TEXT: &str = "placeholder";
 
 /// A value that fits. Patterns of text are not looked at.
-pub(crate) fn placeholder(schema: &Value) -> Value {
+#[must_use]
+pub fn placeholder(schema: &Value) -> Value {
     fit(schema, schema, 0)
 }
 

@@ -107,15 +107,18 @@ pub(super) async fn care(stage: Arc<Stage>) {
 
 async fn answer(stage: &Stage, run: &RunId, answered: &mut BTreeSet<(RunId, EffectId)>) -> Result<(), StoreError> {
     for (run, wait) in stage.store.waits(run.clone(), false).await? {
-        if wait.kind != WaitKind::Signal || wait.due.is_some() || answered.contains(&(run.clone(), wait.effect)) {
+        let data = stage.cast.signals.get(&*wait.channel);
+        let is_left = wait.kind != WaitKind::Signal || (wait.due.is_some() && data.is_none());
+        if is_left || answered.contains(&(run.clone(), wait.effect)) {
             continue;
         }
+        let data = data.cloned().unwrap_or_default();
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let signal = Signal {
             id: format!("answer/{}", wait.effect.key(&run)).into(),
             channel: wait.channel,
             run: Some(run.clone()),
-            data: stage.cast.signal.clone(),
+            data,
             at: Timestamp(super::millis(since)),
         };
         stage.store.signal(signal).await?;

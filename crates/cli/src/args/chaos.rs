@@ -22,11 +22,16 @@ pub(crate) enum Chaos {
   windlass chaos run --store postgres://me@db/scratch --faults kill,stop,cut-after-commit
 
 Starts worker processes of this build on a store, submits runs, and does to the workers what a plan
-drawn from the seed says. Tools and hooks of the machine are played by a server that counts what is
-done to it; models answer from a script. Afterwards it waits until everything has ended and compares
-the history, the effects and the outputs with what was promised. Exits with 3 when a promise was
-broken, and when too few faults met work in flight or too few runs completed to say anything. The
-store must be one for this alone; docs/chaos.md says what is checked.")]
+drawn from the seed says. Afterwards it waits until everything has ended and compares the history,
+the effects and the outputs with what was promised. Exits with 3 when a promise was broken, and when
+too few faults met work in flight or too few runs completed to say anything.
+
+Tools and hooks of the machine are played by a server that counts what is done to it: tools return
+what their contract declares, else {\"ok\": true}, unless `--answer` says more. Models answer from the
+script of the configured scripted provider; without one they repeat what they were asked. A wait
+without a timeout gets null, one with a timeout runs into it, unless `--signal` says what to send.
+
+The store must be one for this alone. See docs/chaos.md.")]
 pub(crate) struct ChaosRun {
     /// The machine document [default: a machine that comes with this build, with effects of every class]
     #[arg(value_name = "MACHINE")]
@@ -53,9 +58,12 @@ pub(crate) struct ChaosRun {
     /// The input of the runs: JSON, `@FILE`, or `-` for stdin
     #[arg(long, value_name = "JSON|@FILE|-", requires = "machine")]
     pub input: Option<String>,
-    /// The script that models answer from [default: they repeat what they were asked]
-    #[arg(long, value_name = "FILE", requires = "machine")]
-    pub script: Option<PathBuf>,
+    /// What a signal on a channel carries
+    #[arg(long = "signal", value_name = "CHANNEL=JSON", requires = "machine")]
+    pub signals: Vec<String>,
+    /// What a tool or an action returns
+    #[arg(long = "answer", value_name = "NAME=JSON", requires = "machine")]
+    pub answers: Vec<String>,
     /// The lease of workers on a store that has leases; stops are drawn up to three times as long
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     pub lease: Span,

@@ -15,6 +15,7 @@ use windlass_tools::CatalogConfig;
 
 use crate::app::App;
 use crate::args::ChaosRun;
+use crate::commands::sim::pair;
 use crate::documents;
 use crate::exit::{Exit, Problem};
 use crate::input;
@@ -97,17 +98,30 @@ fn cast(app: &App, args: &ChaosRun, folder: &Path) -> Result<Cast, Problem> {
         Some(given) => input::mapping("--input", given)?,
         None => Value::empty_map(),
     };
-    let wiring = session::wiring(app, path.parent().unwrap_or_else(|| Path::new("")));
+    let folder_of_it = path.parent().unwrap_or_else(|| Path::new(""));
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, folder_of_it) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     let loaded = documents::read_to_run(app, path, &catalog)?;
     let script = folder.join("script.yml");
-    let text = match &args.script {
-        Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| Problem::invalid(format!("`{}` cannot be read: {error}", file.display())))?,
+    let text = match wiring.providers.values().find_map(|provider| provider.script.as_ref()) {
+        Some(file) => {
+            let file = wiring.folder.join(file);
+            std::fs::read_to_string(&file)
+                .map_err(|error| Problem::invalid(format!("cannot read `{}`: {error}", file.display())))?
+        }
         None => ECHO.to_owned(),
     };
     std::fs::write(&script, text).map_err(unwritable)?;
-    Ok(Cast::of(loaded.bundle, loaded.program, input, script))
+    let mut cast = Cast::of(loaded.bundle, loaded.program, input, script);
+    for given in &args.signals {
+        let (channel, data) = pair("--signal", "CHANNEL", given)?;
+        cast.signals.insert(channel.to_owned(), data);
+    }
+    for given in &args.answers {
+        let (name, data) = pair("--answer", "NAME", given)?;
+        cast.answers.insert(name.to_owned(), (&data).into());
+    }
+    Ok(cast)
 }
 
 /// The machine that comes with this build.

@@ -111,7 +111,11 @@ fn setup(app: &App, args: &args::Sim) -> Result<Setup, Problem> {
     Ok(setup)
 }
 
-fn pair<'a>(flag: &str, name: &str, given: &'a str) -> Result<(&'a str, Value), Problem> {
+/// The two sides of a flag that takes `KEY=JSON`.
+///
+/// # Errors
+/// No `=`, or no JSON after it.
+pub(crate) fn pair<'a>(flag: &str, name: &str, given: &'a str) -> Result<(&'a str, Value), Problem> {
     let (key, data) = given.split_once('=').ok_or_else(|| {
         Problem::invalid(format!("`{flag} {given}` has no `=`"))
             .hint(format!("write `{flag} {name}=JSON`, such as `{flag} '{name}={{\"approved\": true}}'`"))

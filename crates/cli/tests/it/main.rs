@@ -5,6 +5,7 @@ mod approvals;
 mod bad_input;
 mod bench;
 mod bulk;
+mod chaos;
 mod fleet;
 mod help;
 mod kit;
