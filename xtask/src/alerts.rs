@@ -30,7 +30,8 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn promtool() -> Option<PathBuf> {
+/// Where promtool is.
+pub(crate) fn promtool() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return Some(named.into());
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{alerts, conformance, docs, process, tidy};
+use crate::{alerts, conformance, disk, docs, process, tidy};
 
 /// What a step found out by counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub(crate) fn run(root: &Path, only: &[&str]) -> Result<()> {
         bail!("`{name}` is no step; the steps are {}", known.join(", "));
     }
     let steps: Vec<&Step> = STEPS.iter().filter(|step| only.is_empty() || only.contains(&step.name)).collect();
+    disk::warn(root);
     let mut total = Count::default();
     let mut summary = Vec::new();
     let mut failure = None;
@@ -87,6 +88,9 @@ pub(crate) fn run(root: &Path, only: &[&str]) -> Result<()> {
         return Ok(());
     };
     println!("`{name}` failed: {error:#}");
+    if let Some(blame) = disk::blame(root) {
+        println!("note: {blame}");
+    }
     println!("{} passed, {} failed", total.passed, total.failed.max(1));
     bail!("`{name}` failed")
 }
@@ -111,9 +115,10 @@ fn nextest(root: &Path, more: &[&str]) -> Command {
     process::cargo(root, &[&["nextest", "run", "--workspace", "--all-targets"], more].concat())
 }
 
-/// The tests that run on the store that the variable names: the crash proof and the tests of a fleet of processes.
+/// The tests that run on the store that the variable names: the crash proof, the tests of a fleet of processes, of
+/// schedules and of many runs at once.
 fn on_postgresql(root: &Path) -> Command {
-    let which = "(package(windlass) & test(/^proof::/)) | (package(windlass-cli) & test(/^fleet::/))";
+    let which = "(package(windlass) & test(/^proof::/)) | (package(windlass-cli) & test(/^(fleet|schedules|bulk)::/))";
     let mut command = nextest(root, &["-E", which]);
     command.env("WINDLASS_TEST_STORE", "postgres");
     command

@@ -8,6 +8,7 @@
 mod alerts;
 mod ci;
 mod conformance;
+mod disk;
 mod docs;
 mod process;
 mod setup;
@@ -26,7 +27,7 @@ usage: cargo xtask <command>
   docs    writes the generated pages of docs/ again; `docs --check` only compares
   conformance
           runs the FlatMachine conformance kit and writes its report into docs/compatibility.md
-  setup   installs the tools that ci needs and that are missing";
+  setup   installs the tools that ci needs and that are missing, and says which programs of the host are";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
         ["docs"] => docs::write(&root),
         ["docs", "--check"] => docs::check(&root),
         ["conformance"] => conformance::write(&root),
-        ["setup"] => setup::run(),
+        ["setup"] => setup::run(&root),
         [] | ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             Ok(())

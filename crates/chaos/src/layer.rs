@@ -102,6 +102,10 @@ impl<L: Layer> Store for Layered<L> {
         self.0.below().beat(worker, load)
     }
 
+    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
+        self.0.below().leases(worker)
+    }
+
     fn is_current(&self, worker: &WorkerId) -> bool {
         self.0.is_current(worker)
     }

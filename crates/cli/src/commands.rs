@@ -56,7 +56,10 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Test(args) => test::test(&app, &args),
         Command::Sim(args) => sim::sim(&app, &args),
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
-        command => runtime(&app)?.block_on(perform(&mut app, command)),
+        command => {
+            let performed = runtime(&app)?.block_on(perform(&mut app, command));
+            performed.map_err(|problem| problem.of_store(&app.shown_store()))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use windlass_core::failure::Code;
-use windlass_ports::store::StoreError;
+use windlass_ports::store::{StoreError, THE_STORE};
 
 /// The exit codes. Scripts rely on them: a number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -115,6 +115,13 @@ impl Problem {
         self
     }
 
+    /// The same with the name of the store whose disk is full.
+    #[must_use]
+    pub(crate) fn of_store(self, store: &str) -> Self {
+        let full = format!("the disk of {THE_STORE} is full");
+        Self { message: self.message.replacen(&full, &format!("the disk of `{store}` is full"), 1), ..self }
+    }
+
     /// The JSON form: `{"error": {"code", "message", "hint"?, ...}}`.
     #[must_use]
     pub(crate) fn document(&self) -> Json {
@@ -147,6 +154,7 @@ impl From<StoreError> for Problem {
             StoreError::Invalid(_) => (Exit::Invalid, "cli.invalid"),
         };
         let hint = match &error {
+            full if full.is_disk_full() => "make room on that disk; nothing was written in part, and what is tried again works",
             StoreError::Unavailable(_) => "check that the path of `--store` can be written and its disk has space",
             StoreError::NewerSchema { .. } => "use the build that wrote this store, or a newer one",
             StoreError::Corrupt(_) => {
@@ -166,6 +174,16 @@ mod tests {
     fn every_exit_code_is_documented_once() {
         let codes: Vec<u8> = Exit::TABLE.iter().map(|(exit, _)| exit.code()).collect();
         assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 130]);
+    }
+
+    #[test]
+    fn a_full_disk_is_named_with_the_way_out() {
+        let problem = Problem::from(StoreError::disk_full("the database server", "could not extend file (53100)"));
+        assert_eq!(problem.exit, Exit::Unreachable);
+        assert!(problem.message.ends_with("the disk of the database server is full: could not extend file (53100)"));
+        assert!(problem.hint.is_some_and(|hint| hint.contains("make room")));
+        let problem = Problem::from(StoreError::disk_full(THE_STORE, "database or disk is full")).of_store("sqlite:w.db");
+        assert!(problem.message.contains("the disk of `sqlite:w.db` is full"), "{problem}");
     }
 
     #[test]

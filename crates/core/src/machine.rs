@@ -64,7 +64,7 @@ impl Machine {
     /// The pool that a run in this state asks for; that of its parent, or the default one, when none.
     #[must_use]
     pub fn pool_of(&self, state: Option<&str>) -> Option<&Name> {
-        state.and_then(|state| self.placement.pools.get(state)).or(self.placement.pool.as_ref())
+        self.placement.pool_of(state)
     }
 }
 
@@ -83,6 +83,12 @@ pub struct Placement {
 const POOL_NAME_BYTES_MAX: usize = 64;
 
 impl Placement {
+    /// The pool that a run in this state asks for.
+    #[must_use]
+    pub fn pool_of(&self, state: Option<&str>) -> Option<&Name> {
+        state.and_then(|state| self.pools.get(state)).or(self.pool.as_ref())
+    }
+
     /// Whether a text can name a pool: up to 64 letters, digits, `.`, `_` and `-`.
     #[must_use]
     pub fn is_pool_name(text: &str) -> bool {

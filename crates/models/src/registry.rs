@@ -526,6 +526,35 @@ impl Model for Models {
         Box::pin(self.guarded(request))
     }
 
+    fn lacks(&self, settings: &ModelSettings) -> Option<Name> {
+        // A chain goes on with its next link where one of them lacks something.
+        if chains::is_listed(settings) {
+            return None;
+        }
+        let provider = &*settings.provider;
+        if self.is_scripted(provider) {
+            let found = self.scripts.find(&settings.model, &settings.params);
+            return found.err().map(|_| format!("script for the model `{}`", settings.model).into());
+        }
+        let known = ALL.iter().find(|known| known.name == provider);
+        let configured = self.providers.get(provider).and_then(|settings| settings.base_url.as_deref());
+        let is_regional = self.kind(provider) == Some(Kind::Bedrock) && configured.is_none();
+        let regional = is_regional.then(|| regional(&settings.params).ok().flatten()).flatten();
+        let own = configured.or(regional.as_deref()).or(known.and_then(|known| known.base_url));
+        let Some(address) = settings.base_url.as_deref().or(own) else {
+            return Some(format!("address of the provider `{provider}`").into());
+        };
+        let at_home = |known: &&Provider| {
+            known.base_url.into_iter().chain(regional.as_deref()).any(|url| same(url, address))
+        };
+        let needs_key = known.filter(at_home).is_some_and(|known| known.needs_key);
+        let is_there = || {
+            let referred = settings.key.as_deref().and_then(|reference| self.keys.referred(reference));
+            referred.is_some() || self.keys.own(provider).is_some()
+        };
+        (needs_key && !is_there()).then(|| format!("key for the provider `{provider}`").into())
+    }
+
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
         if self.is_scripted(&settings.provider) {
             let live = self.scripts.find(&settings.model, &settings.params).ok();

@@ -2,6 +2,7 @@
 
 use windlass_core::effect::Spent;
 use windlass_core::failure::Failure;
+use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
@@ -23,6 +24,12 @@ pub struct ModelResult {
 pub trait Model: Send + Sync + std::fmt::Debug {
     /// Makes one attempt. Ends by itself within the request's timeout; dropping the future cancels the attempt.
     fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult>;
+
+    /// What this process lacks for any call of this model to succeed here, where another process may have it: a key, a
+    /// script, an address. In words that follow "this process has no".
+    fn lacks(&self, _: &ModelSettings) -> Option<Name> {
+        None
+    }
 
     /// The price of a model, when the price book has one.
     fn quote(&self, settings: &ModelSettings) -> Option<Quote>;

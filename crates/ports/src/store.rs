@@ -50,6 +50,27 @@ pub enum StoreError {
     Invalid(String),
 }
 
+/// Whose disk is full, when nobody there knows the store by a name. Whoever does says it in this place.
+pub const THE_STORE: &str = "the store";
+
+/// How the text of a full disk begins.
+const DISK_FULL: &str = "the disk of ";
+
+impl StoreError {
+    /// The disk of the store, or of something beside it, is full: nothing was written, reads go on, and what is tried
+    /// again works once there is room. `whose` and `why` are for people.
+    #[must_use]
+    pub fn disk_full(whose: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::Unavailable(format!("{DISK_FULL}{whose} is full: {why}"))
+    }
+
+    /// Whether it was made by [`StoreError::disk_full`].
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Unavailable(text) if text.starts_with(DISK_FULL))
+    }
+}
+
 /// A process that holds runs. Unique for the life of the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -416,7 +437,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn join(&self, registration: Registration) -> BoxFuture<'_, Result<WorkerId, StoreError>>;
 
     /// A sign of life of a worker of this process. Its leases last as long as it comes in time.
+    ///
+    /// [`StoreError::NewerSchema`] says that it was taken, and that another process has brought the schema beyond what
+    /// this build knows: it may finish what it holds, and must claim no more.
     fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>>;
+
+    /// The leases of a worker of this process, as if they were just claimed: for one that missed the answer to a claim.
+    fn leases(&self, worker: WorkerId) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
 
     /// Whether the leases of a worker of this process are surely still its own, as far as can be told without asking
     /// anyone. Asked right before a call leaves: a worker that slept through its lease must not send anything.

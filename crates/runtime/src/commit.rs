@@ -7,7 +7,7 @@ use windlass_core::Decision;
 use windlass_core::effect::Effect;
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::journal::{self, Entry, Record};
-use windlass_core::machine::{Machine, Program};
+use windlass_core::machine::{Machine, Placement, Program};
 use windlass_core::run::{Hold, Run, Stage, Status};
 use windlass_core::snapshot;
 use windlass_core::time::Timestamp;
@@ -70,6 +70,8 @@ pub struct Under<'a> {
     pub lease: &'a Lease,
     /// Who holds it.
     pub worker: &'a WorkerId,
+    /// The pool that the run is in by the store, when that is known.
+    pub pool: Option<&'a Name>,
 }
 
 /// A commit, and what is left of its decision.
@@ -112,7 +114,7 @@ pub fn draft(
         lease: under.lease.clone(),
         worker: under.worker.clone(),
         expected: run.version - 1,
-        head: head(program, run, keep, &record.entries),
+        head: HeadUpdate { pool: moved(program, run, &record.entries, under.pool), ..head(run, keep) },
         record: row,
         at: run.now,
         snapshot,
@@ -163,12 +165,8 @@ pub fn queueing(machine: &Machine) -> Queueing {
     Queueing { pool, priority: machine.placement.priority, ..Queueing::default() }
 }
 
-fn head(program: &Program, run: &Run, keep: Keep, entries: &[Entry]) -> HeadUpdate {
+fn head(run: &Run, keep: Keep) -> HeadUpdate {
     let used = run.used();
-    let machine = program.machines.get(&run.start.machine);
-    let entered = || entries.iter().any(|entry| matches!(entry, Entry::StateEntered { .. }));
-    // Where no state has a pool of its own, the run stays in the one it was made in.
-    let moved = machine.filter(|machine| !machine.placement.pools.is_empty() && entered());
     HeadUpdate {
         status: status(run, keep),
         state: run.state.clone(),
@@ -176,8 +174,21 @@ fn head(program: &Program, run: &Run, keep: Keep, entries: &[Entry]) -> HeadUpda
         tokens: used.tokens,
         cost_micros: used.cost_micros,
         bundle: run.start.bundle,
-        pool: moved.and_then(|machine| machine.pool_of(run.state.as_deref())).cloned(),
+        pool: None,
     }
+}
+
+/// The pool that the next step asks for, when it is another one than before.
+fn moved(program: &Program, run: &Run, entries: &[Entry], before: Option<&Name>) -> Option<Name> {
+    let placement = &program.machines.get(&run.start.machine)?.placement;
+    let entered = || entries.iter().any(|entry| matches!(entry, Entry::StateEntered { .. }));
+    // Where no state has a pool of its own, the run stays in the one it was made in.
+    let asks = !placement.pools.is_empty() && entered();
+    other_pool(placement, run.state.as_deref(), before).filter(|_| asks).cloned()
+}
+
+fn other_pool<'a>(placement: &'a Placement, state: Option<&str>, before: Option<&Name>) -> Option<&'a Name> {
+    placement.pool_of(state).filter(|asked| before != Some(*asked))
 }
 
 /// The status of a run: a parked one is not running, although calls that were never sent may be open.
@@ -273,7 +284,7 @@ mod tests {
             Effect::Call(EffectId(7)),
         ];
         let decision = Decision { entries: vec![Entry::RunEnded], effects, audit: Vec::new() };
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()) };
+        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None };
         let mut tail = Tail::default();
         let draft = draft(under, &program(), &run, decision, vec![9], Keep::Hold, &mut tail);
         let commit = &draft.commit;
@@ -289,10 +300,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_is_named_when_it_is_another_one() {
+        let pools = [("big one".into(), "big".into())].into();
+        let placement = Placement { pool: Some("small".into()), pools, priority: None };
+        let named = |state: &str, before: Option<&str>| {
+            other_pool(&placement, Some(state), before.map(Name::from).as_ref()).map(ToString::to_string)
+        };
+        assert_eq!(named("s", None).as_deref(), Some("small"), "nobody knows where it is");
+        assert_eq!(named("s", Some("small")), None, "it is there");
+        assert_eq!(named("big one", Some("small")).as_deref(), Some("big"));
+        assert_eq!(named("big one", Some("big")), None);
+        assert_eq!(named("s", Some("big")).as_deref(), Some("small"));
+    }
+
+    #[test]
     fn a_snapshot_is_taken_when_it_is_due() {
         let mut run = run();
         run.version = 1;
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()) };
+        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None };
         let mut tail = Tail { entries: limits::SNAPSHOT_ENTRIES_MAX - 1, bytes: 5_000, snapshot_bytes: 0 };
         let decision = Decision { entries: vec![Entry::HooksEnded], ..Decision::default() };
         let draft = draft(under, &program(), &run, decision, Vec::new(), Keep::Hold, &mut tail);

@@ -26,6 +26,8 @@ use windlass_ports::store::Priority;
 
 pub use ticks::{EVERY_MS_MIN, Passed, Ticks, Timing, TimingError, in_zone};
 
+/// The kind of object that a schedule is stored as.
+pub const KIND: &str = "schedule";
 /// The version of the stored form.
 const VERSION: u32 = 1;
 /// Bytes of a schedule's name.
@@ -300,6 +302,14 @@ impl Spec {
     }
 }
 
+/// What a stored schedule becomes in a store that is older than what was done since: one that starts nothing until a
+/// person has looked. None when it starts nothing as it is, or cannot be read, so that no process starts anything of it.
+#[must_use]
+pub fn held_back(bytes: &[u8], now: Timestamp, reason: &str) -> Option<Vec<u8>> {
+    let mut schedule = Schedule::decode(bytes).ok()?;
+    schedule.hold_back(now, reason).then(|| schedule.encode())
+}
+
 /// A tick as it stands in a run id: `20261121T083000Z`, with milliseconds where it has some.
 fn compact(tick: Timestamp) -> String {
     let at = i64::try_from(tick.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -515,6 +525,19 @@ impl Schedule {
         self.counts.skipped += self.waiting.len() as u64;
         self.waiting.clear();
         self.paused.get_or_insert(Paused { at: now, reason: reason.into() });
+    }
+
+    /// Starts nothing from here on, not even what was about to be started: what became of its ticks is not known. True
+    /// when that changed anything.
+    pub fn hold_back(&mut self, now: Timestamp, reason: &str) -> bool {
+        let starts_nothing = self.removed_at.is_some() || self.paused.is_some();
+        if starts_nothing && self.starting.is_empty() {
+            return false;
+        }
+        self.counts.missed += self.starting.len() as u64;
+        self.starting.clear();
+        self.pause(now, reason);
+        true
     }
 
     /// Goes on with the first tick after now: those of the pause are not caught up.

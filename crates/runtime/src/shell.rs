@@ -13,6 +13,7 @@ mod worker;
 mod rest;
 mod reap;
 mod unfit;
+mod missed;
 mod drive;
 mod send;
 mod execute;

@@ -10,10 +10,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
-use windlass_ports::store::Stats;
+use windlass_ports::store::StoreError;
 use windlass_runtime::{Engine, Stop};
 
-use crate::metrics::Metrics;
+use crate::backup;
+use crate::metrics::{Metrics, Stored};
 
 /// How long the store may take to answer a question about its health.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -80,8 +81,10 @@ async fn ready(State(probe): State<Probe>) -> Response {
 
 /// The numbers, as Prometheus reads them.
 async fn metrics(State(probe): State<Probe>) -> Response {
-    let stats: Option<Stats> = match tokio::time::timeout(STORE_PATIENCE, probe.engine.parts().store.stats()).await {
-        Ok(Ok(stats)) => Some(stats),
+    let store = Arc::clone(&probe.engine.parts().store);
+    let asking = async { Ok::<_, StoreError>(Stored { stats: store.stats().await?, backup: backup::last(&*store).await? }) };
+    let stored = match tokio::time::timeout(STORE_PATIENCE, asking).await {
+        Ok(Ok(stored)) => Some(stored),
         Ok(Err(error)) => {
             tracing::warn!(%error, "the store gives no numbers");
             None
@@ -89,7 +92,7 @@ async fn metrics(State(probe): State<Probe>) -> Response {
         Err(_) => None,
     };
     let now = probe.engine.parts().clock.now();
-    let text = probe.metrics.render(&probe.engine.vitals(), stats.as_ref(), now);
+    let text = probe.metrics.render(&probe.engine.vitals(), stored.as_ref(), now);
     let mut response = Response::new(Body::from(text));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -3,9 +3,10 @@
 //! Owns the listener and the routes. Serves nothing that starts or changes a run, and knows no SQL and no format.
 
 pub mod metrics;
+pub mod backup;
 pub mod listen;
 mod health;
 
 pub use health::{Probe, router};
 pub use listen::serve;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Stored};

@@ -45,6 +45,15 @@ const SPANS: &[(Span, &str, &str)] = &[
     (Span::Late, "windlass_schedule_lateness_seconds", "From the time a scheduled run was due to its creation."),
 ];
 
+/// What the store says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// Its numbers.
+    pub stats: Stats,
+    /// When its last backup was begun, when one is known.
+    pub backup: Option<Timestamp>,
+}
+
 /// Counts for one process. Give it to the engine as its meter.
 #[derive(Debug)]
 pub struct Metrics {
@@ -59,6 +68,8 @@ pub struct Metrics {
     store_up: IntGauge,
     workers: IntGauge,
     store_bytes: IntGauge,
+    /// Without a label, and without a value while no backup is known.
+    backup_age: IntGaugeVec,
     runs: IntGaugeVec,
     queue_depth: IntGaugeVec,
     queue_age: IntGaugeVec,
@@ -117,6 +128,12 @@ impl Metrics {
             store_up: gauge(r, "windlass_store_up", "1 when the store answered the last question about its numbers."),
             workers: gauge(r, "windlass_workers", "Workers alive, all processes together."),
             store_bytes: gauge(r, "windlass_store_bytes", "Bytes of the store."),
+            backup_age: labelled(
+                r,
+                "windlass_backup_age_seconds",
+                "How long ago the last `windlass store backup` was begun that is complete.",
+                &[],
+            ),
             runs: labelled(r, "windlass_runs", "Runs in the store by status.", &["status"]),
             queue_depth: labelled(
                 r,
@@ -136,18 +153,22 @@ impl Metrics {
 
     /// Everything as text, with what the store says now. Without an answer of the store its numbers are left out.
     #[must_use]
-    pub fn render(&self, vitals: &Vitals, stats: Option<&Stats>, now: Timestamp) -> String {
+    pub fn render(&self, vitals: &Vitals, stored: Option<&Stored>, now: Timestamp) -> String {
         self.held.set(i64::from(vitals.load.held));
         self.calls_out.set(i64::from(vitals.load.calls));
         self.backlog.set(whole(vitals.backlog as u64));
         self.is_worker.set(i64::from(vitals.worker.is_some() && vitals.is_current));
         self.draining.set(i64::from(vitals.load.draining));
-        self.store_up.set(i64::from(stats.is_some()));
-        for gauges in [&self.runs, &self.queue_depth, &self.queue_age] {
+        self.store_up.set(i64::from(stored.is_some()));
+        for gauges in [&self.runs, &self.queue_depth, &self.queue_age, &self.backup_age] {
             gauges.reset();
         }
-        if let Some(stats) = stats {
+        if let Some(Stored { stats, backup }) = stored {
             self.stored(stats, now);
+            if let Some(at) = backup {
+                let none: [&str; 0] = [];
+                self.backup_age.with_label_values(&none).set(whole(now.since_ms(*at) / 1_000));
+            }
         }
         let mut text = Vec::new();
         // Writing to memory cannot fail, and every family has its labels.
@@ -223,7 +244,8 @@ mod tests {
         }
         metrics.count(Tally::Completed, 1);
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
-        let text = metrics.render(&vitals(), Some(&stats), Timestamp(9_500));
+        let stored = Stored { stats, backup: Some(Timestamp(2_000)) };
+        let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         for line in [
             "windlass_steps_total 2",
             "windlass_fenced_total 2",
@@ -235,6 +257,7 @@ mod tests {
             "windlass_queue_depth{pool=\"gpu\",priority=\"normal\"} 7",
             "windlass_queue_oldest_seconds{pool=\"gpu\",priority=\"normal\"} 4",
             "windlass_store_up 1",
+            "windlass_backup_age_seconds 7",
             "agent_runs_total{status=\"completed\"} 1",
             "agent_runs_total{status=\"failed\"} 0",
         ] {
@@ -248,7 +271,8 @@ mod tests {
     fn every_number_is_described() {
         let page = include_str!("../../../docs/metrics.md");
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
-        let text = Metrics::new().render(&vitals(), Some(&stats), Timestamp(9_500));
+        let stored = Stored { stats, backup: Some(Timestamp(2_000)) };
+        let text = Metrics::new().render(&vitals(), Some(&stored), Timestamp(9_500));
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         for name in names {
             assert!(page.contains(&format!("| `{name}` |")), "`{name}` is not in docs/metrics.md");
@@ -259,7 +283,9 @@ mod tests {
     fn names_that_somebody_makes_up_do_not_grow_the_output() {
         let metrics = Metrics::new();
         let queue = (0..1_000).map(|n| depth(&format!("p{n}"), 1)).collect();
-        let text = metrics.render(&vitals(), Some(&Stats { queue, ..Stats::default() }), Timestamp(9_500));
+        let stored = Stored { stats: Stats { queue, ..Stats::default() }, backup: None };
+        let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
+        assert!(!text.contains("windlass_backup_age_seconds "), "no backup is known");
         assert_eq!(text.lines().filter(|line| line.starts_with("windlass_queue_depth{")).count(), POOLS_MAX + 1);
         assert!(text.contains("windlass_queue_depth{pool=\"other\",priority=\"normal\"} 900"), "{text}");
     }

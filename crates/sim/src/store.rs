@@ -181,7 +181,7 @@ impl SimStore {
         }
         let granted = leases.iter().map(granted).collect();
         self.note(Op::Claim { worker: claim.worker.0, leases: granted }, start, Ended::Ok);
-        self.after_read().await;
+        self.after_write().await?;
         Ok(leases)
     }
 
@@ -197,7 +197,7 @@ impl SimStore {
         if let Some(lease) = &lease {
             self.note(Op::TakeOver { lease: granted(lease) }, start, Ended::Ok);
         }
-        self.after_read().await;
+        self.after_write().await?;
         Ok(lease)
     }
 
@@ -366,6 +366,10 @@ impl Store for SimStore {
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
         Box::pin(self.beat_now(worker, load))
+    }
+
+    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
+        Box::pin(self.read(move |store| store.leases(worker)))
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {

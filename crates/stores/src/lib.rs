@@ -3,6 +3,7 @@
 //! Owns how runs are kept on disk. What a store has to do is said, and checked, in `windlass-ports`.
 
 pub mod floor;
+mod floors;
 mod pack;
 pub mod postgres;
 mod restore;
@@ -17,7 +18,7 @@ use windlass_ports::store::{Store, StoreError};
 
 pub use postgres::PostgresStore;
 use postgres::SchemaStatus;
-pub use restore::{RestoreError, Restored, Schema};
+pub use restore::{Held, RestoreError, Restored, Schema};
 pub use sqlite::{Options, SqliteStore, Sync};
 
 /// Opens the store of a URL: `sqlite:PATH`, made when it is not there; `postgres://…`, an empty database or one with a
@@ -65,8 +66,8 @@ pub async fn migrate(url: &str) -> Result<Schema, StoreError> {
     Ok(found.unwrap_or(Schema { found: 0, known }))
 }
 
-/// Makes the store of a URL from a backup, with every unfinished run quarantined. `reason` is given the time of the last
-/// change in the backup. With `replace` a store that is there is kept aside.
+/// Makes the store of a URL from a backup, with every unfinished run quarantined and objects held as `held` says. `reason`
+/// is given the time of the last change in the backup. With `replace` a store that is there is kept aside.
 ///
 /// # Errors
 /// Why nothing was restored.
@@ -75,10 +76,13 @@ pub async fn restore(
     url: &str,
     replace: bool,
     reason: impl FnOnce(Option<Timestamp>) -> String,
+    held: Held<'_>,
 ) -> Result<Restored, RestoreError> {
     match url.split_once(':') {
-        Some(("sqlite", path)) if !path.is_empty() => sqlite::restore(from, Path::new(path), replace, reason).await,
-        Some(("postgres" | "postgresql", _)) => PostgresStore::restore(url, from, reason).await,
+        Some(("sqlite", path)) if !path.is_empty() => {
+            sqlite::restore(from, Path::new(path), replace, reason, held).await
+        }
+        Some(("postgres" | "postgresql", _)) => PostgresStore::restore(url, from, reason, held).await,
         _ => Err(not_kept(url).into()),
     }
 }

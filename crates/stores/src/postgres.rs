@@ -41,7 +41,7 @@ use windlass_ports::store::{
 };
 
 use crate::pack::pack;
-use crate::restore::{RestoreError, Restored};
+use crate::restore::{Held, RestoreError, Restored};
 use claim::Turns;
 use connect::Connector;
 use hints::{Hints, Listening};
@@ -165,8 +165,9 @@ impl PostgresStore {
         url: &str,
         from: &Path,
         reason: impl FnOnce(Option<Timestamp>) -> String,
+        held: Held<'_>,
     ) -> Result<Restored, RestoreError> {
-        archive::restore(&Connector::new(Address::parse(url)?)?, from, reason).await
+        archive::restore(&Connector::new(Address::parse(url)?)?, from, reason, held).await
     }
 
     fn primers(&self) -> MutexGuard<'_, HashMap<RunId, Arc<[u8]>>> {
@@ -261,6 +262,10 @@ impl Store for PostgresStore {
 
     fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
         Box::pin(async move { self.workers.beat(&worker, load).await })
+    }
+
+    fn leases(&self, worker: WorkerId) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        Box::pin(async move { self.workers.leases(&self.pool, &worker).await })
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {

@@ -1,10 +1,14 @@
 //! What every store says about bringing a backup back, and about its schema. How it is done is each store's own.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Finding, StoreError};
+use windlass_ports::store::{Finding, Object, Put, Store, StoreError};
+
+/// Objects looked at at a time.
+const PAGE: usize = 500;
 
 /// Which version of its tables a store has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +19,45 @@ pub struct Schema {
     pub known: u32,
 }
 
+/// What becomes of the objects of a kind in a restored store, before anyone sees it.
+#[derive(Clone, Copy)]
+pub struct Held<'a> {
+    /// The kind.
+    pub kind: &'a str,
+    /// The new bytes; none when it stays as it is.
+    pub change: &'a (dyn Fn(&[u8]) -> Option<Vec<u8>> + Sync),
+}
+
+impl fmt::Debug for Held<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Held<'_> {
+    /// Changes the objects of a store that nobody else uses. Gives back how many were changed.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn apply(self, store: &dyn Store) -> Result<u64, StoreError> {
+        let (mut after, mut changed) = (None, 0);
+        loop {
+            let objects = store.objects(self.kind.into(), after, PAGE).await?;
+            let is_last = objects.len() < PAGE;
+            after = objects.last().map(|object| object.key.clone());
+            for object in objects {
+                let Some(bytes) = (self.change)(&object.bytes) else { continue };
+                let Object { key, revision: expected, .. } = object;
+                let put = Put { kind: self.kind.into(), key, expected, bytes: Some(bytes) };
+                changed += u64::from(store.put_object(put).await?);
+            }
+            if is_last {
+                return Ok(changed);
+            }
+        }
+    }
+}
+
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
@@ -22,6 +65,8 @@ pub struct Restored {
     pub aside: Option<PathBuf>,
     /// Unfinished runs, which are all held back.
     pub quarantined: u64,
+    /// Objects that were held as well.
+    pub held: u64,
     /// The last change that the backup knows of; none of a store without runs.
     pub taken_at: Option<Timestamp>,
 }

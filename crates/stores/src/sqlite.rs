@@ -38,7 +38,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, THE_STORE, WaitRow, WorkerId, WorkerRow,
 };
 
 use crate::pack::pack;
@@ -91,6 +91,7 @@ fn failed(error: rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation) => {
             StoreError::Corrupt(error.to_string())
         }
+        Some(ErrorCode::DiskFull) => StoreError::disk_full(THE_STORE, error),
         Some(ErrorCode::TooBig) => StoreError::Invalid(format!("a value is too large to be stored: {error}")),
         Some(_) => StoreError::Unavailable(error.to_string()),
         None => StoreError::Corrupt(error.to_string()),
@@ -277,12 +278,21 @@ impl SqliteStore {
 
     async fn beat_now(&self, worker: WorkerId, load: Load) -> Result<Beat, StoreError> {
         let mut is_alive = self.workers.beat(&worker, load);
-        let asked = worker.clone();
-        if is_alive && self.read(move |connection| read::is_fenced(connection, &asked)).await? {
-            is_alive = false;
-            self.workers.leave(&worker);
+        if is_alive {
+            let asked = worker.clone();
+            let look = move |connection: &Connection| {
+                Ok((read::is_fenced(connection, &asked)?, schema::found(connection)?, schema::known()))
+            };
+            let (is_fenced, found, known) = self.read(look).await?;
+            if is_fenced {
+                is_alive = false;
+                self.workers.leave(&worker);
+            } else if found > known {
+                return Err(StoreError::NewerSchema { found, known });
+            }
         }
-        Ok(Beat { now: read::now(), is_alive, again_ms: BEAT_MS })
+        // What the writer answers cannot be lost: it is of this process.
+        Ok(Beat { now: read::now(), is_alive, again_ms: BEAT_MS, held: None })
     }
 
     /// Workers that have a file, and those that hold runs without one.
@@ -354,6 +364,10 @@ impl Store for SqliteStore {
 
     fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
         Box::pin(self.beat_now(worker, load))
+    }
+
+    fn leases(&self, worker: WorkerId) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        Box::pin(self.read(move |connection| read::leases(connection, &worker)))
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {

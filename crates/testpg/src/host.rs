@@ -124,6 +124,22 @@ pub(crate) fn make_dir(path: &Path, mode: u32) {
     }
 }
 
+/// Gives a file to the user of servers.
+pub(crate) fn own(path: &Path, mode: u32) {
+    must(fs::set_permissions(path, fs::Permissions::from_mode(mode)), "cannot set the rights of a file");
+    if let Some(user) = user() {
+        must(chown(path, Some(user.uid), Some(user.gid)), "cannot give a file to the user of servers");
+    }
+}
+
+/// The library that turns the clock of a program.
+pub(crate) fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
+    let library = found.find(|path| path.is_file());
+    library.unwrap_or_else(|| panic!("the library of `faketime` is missing; install the package `faketime`"))
+}
+
 /// A file to be locked, by the user of servers as well.
 pub(crate) fn lock_file(path: &Path) -> fs::File {
     let file = fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::PipeWriter;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,24 @@ pub(crate) fn make_data(base: &Path, data: &Path) {
     run(copy.args(["-a", "--reflink=auto"]).arg(&template).arg(data), "cannot copy the files of a server");
 }
 
+/// Copies the data of a running server to `data`, as that of a standby that follows it.
+fn follow(port: u16, data: &Path) {
+    let mut copy = command(programs().bin.join("pg_basebackup"));
+    copy.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", ROLE, "-R", "-X", "stream", "-c", "fast", "-D"]);
+    run(copy.arg(data), "cannot copy a running server");
+}
+
+/// Makes the library that stands between a server and its tables.
+fn compile_full(home: &Path) -> PathBuf {
+    let (source, library) = (home.join("full.c"), home.join("full.so"));
+    must(fs::write(&source, include_str!("full.c")), "cannot write a source");
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    run(&mut compile, "cannot compile what fills a disk");
+    must(fs::set_permissions(&library, fs::Permissions::from_mode(0o755)), "cannot set the rights of a file");
+    library
+}
+
 /// What a server is started with.
 #[derive(Debug)]
 pub(crate) struct Launch {
@@ -86,12 +105,51 @@ impl Launch {
         let home = base.join(format!("run_{}", crate::host::unique()));
         make_dir(&home, 0o755);
         make_dir(&home.join("socket"), 0o777);
-        make_data(base, &home.join("data"));
+        match options.standby_of {
+            None => make_data(base, &home.join("data")),
+            Some(port) => follow(port, &home.join("data")),
+        }
         if !options.hba.is_empty() {
             let lines = options.hba.join("\n") + "\n";
             must(fs::write(home.join("data/pg_hba.conf"), lines), "cannot write the rules of access");
         }
-        Self { home, port: free_port(), options }
+        let launch = Self { home, port: free_port(), options };
+        if let Some(time) = &launch.options.faketime {
+            launch.set_clock(time);
+        }
+        launch
+    }
+
+    /// Sets the clock of the server, which looks at this file.
+    pub(crate) fn set_clock(&self, time: &str) {
+        let (path, draft) = (self.home.join("clock"), self.home.join("clock.new"));
+        must(fs::write(&draft, format!("{time}\n")), "cannot set a clock");
+        must(fs::rename(&draft, &path), "cannot set a clock");
+    }
+
+    /// While this file is there, the disk of the server's tables is full.
+    pub(crate) fn full_flag(&self) -> PathBuf {
+        self.home.join("full")
+    }
+
+    /// What the server's processes are started with beside their own settings.
+    fn environment(&self) -> Vec<String> {
+        let (mut preload, mut words) = (Vec::new(), Vec::new());
+        if self.options.faketime.is_some() {
+            preload.push(crate::host::faketime().display().to_string());
+            words.push(format!("FAKETIME_TIMESTAMP_FILE={}", self.home.join("clock").display()));
+            // Waits go by the clock that cannot be set.
+            words.extend(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"].map(Into::into));
+        }
+        if self.options.fillable {
+            preload.push(compile_full(&self.home).display().to_string());
+            words.push(format!("TESTPG_FULL={}", self.full_flag().display()));
+        }
+        if preload.is_empty() {
+            return Vec::new();
+        }
+        words.push(format!("LD_PRELOAD={}", preload.join(":")));
+        std::iter::once("env".to_owned()).chain(words).collect()
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -112,12 +170,10 @@ impl Launch {
             ]);
         }
         let mut arguments = Vec::new();
-        if let Some(time) = &self.options.faketime {
-            arguments.extend(["faketime", "-m", "-f", time.as_str()].map(str::to_owned));
-        }
         let path = |path: PathBuf| path.to_string_lossy().into_owned();
         // The server also dies with the program that keeps it.
         arguments.extend(["setpriv", "--pdeathsig", "KILL"].map(str::to_owned));
+        arguments.extend(self.environment());
         arguments.push(path(programs().bin.join("postgres")));
         arguments.extend(["-D".to_owned(), path(self.home.join("data"))]);
         arguments.extend(["-k".to_owned(), path(self.home.join("socket")), "-p".to_owned(), self.port.to_string()]);

@@ -23,8 +23,12 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// Lines of `pg_hba.conf`, in place of trust for everyone.
     pub hba: Vec<String>,
-    /// A time for `faketime -f`, such as `-1h`.
+    /// How far its clock is off, in the words of libfaketime, such as `-1h`. [`Server::set_clock`] changes it.
     pub faketime: Option<String>,
+    /// Whether the disk of its tables can be made full, by [`Server::fill_disk`].
+    pub fillable: bool,
+    /// The port of a server that it follows, as a standby: with all of its databases as they are now.
+    pub standby_of: Option<u16>,
 }
 
 /// How a server is stopped.
@@ -132,6 +136,39 @@ impl Server {
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.own().launch.home.join("data")
+    }
+
+    /// Sets its clock: how far it is off, in the words of libfaketime. It must have been started with
+    /// [`Options::faketime`].
+    ///
+    /// # Panics
+    /// The file that tells it cannot be written.
+    pub fn set_clock(&self, faketime: &str) {
+        self.own().launch.set_clock(faketime);
+    }
+
+    /// Makes the disk of its tables full, or lets it have room again. It must have been started with
+    /// [`Options::fillable`].
+    ///
+    /// # Panics
+    /// The file that tells it cannot be made or removed.
+    pub fn fill_disk(&self, is_full: bool) {
+        let flag = self.own().launch.full_flag();
+        if is_full {
+            must(fs::write(&flag, b""), "cannot fill a disk");
+        } else {
+            must(fs::remove_file(&flag), "cannot make room on a disk");
+        }
+    }
+
+    /// Writes a file into the folder of its data, for its user only.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    pub fn give(&self, name: &str, content: &[u8]) {
+        let path = self.data().join(name);
+        must(fs::write(&path, content), "cannot write a file for a server");
+        crate::host::own(&path, 0o600);
     }
 
     /// Stops it, and waits until its processes are gone.

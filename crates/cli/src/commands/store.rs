@@ -4,7 +4,10 @@ mod copy;
 mod status;
 
 use serde_json::json;
+use windlass::wire;
 use windlass_ports::store::StoreError;
+use windlass_runtime::schedule;
+use windlass_stores::Held;
 
 use crate::app::{App, RESTORE};
 use crate::args;
@@ -44,9 +47,16 @@ pub(crate) async fn fence(app: &App, args: args::StoreFence) -> Result<Exit, Pro
     }
     let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
     let quarantined = store.fence(reason.into()).await?;
+    let hold = |bytes: &[u8]| schedule::held_back(bytes, wire::now(), reason);
+    let paused = Held { kind: schedule::KIND, change: &hold }.apply(&*store).await?;
+    let steps = steps(quarantined, paused);
     app.output.sentence(
-        &json!({ "quarantined": quarantined, "reason": reason, "next": NEXT }),
-        &format!("{quarantined} unfinished runs are quarantined, and no lease is valid any more\n{}", next()),
+        &json!({ "quarantined": quarantined, "schedules_paused": paused, "reason": reason, "next": steps }),
+        &format!(
+            "{quarantined} unfinished runs are quarantined, {paused} schedules are paused, and no lease is valid any \
+             more{}",
+            next(&steps)
+        ),
     );
     Ok(Exit::Ok)
 }
@@ -59,6 +69,15 @@ const NEXT: [&str; 4] = [
     "windlass runs cancel RUN",
 ];
 
-fn next() -> String {
-    format!("next: {}", NEXT.join("\n      "))
+/// What a person does with schedules that are held back.
+const NEXT_OF_SCHEDULES: [&str; 2] = ["windlass schedules list", "windlass schedules resume NAME"];
+
+/// What a person does next.
+fn steps(quarantined: u64, paused: u64) -> Vec<&'static str> {
+    let runs = NEXT.into_iter().filter(|_| quarantined > 0);
+    runs.chain(NEXT_OF_SCHEDULES.into_iter().filter(|_| paused > 0)).collect()
+}
+
+fn next(steps: &[&str]) -> String {
+    if steps.is_empty() { String::new() } else { format!("\nnext: {}", steps.join("\n      ")) }
 }

@@ -63,6 +63,8 @@ fn every_metric_of_the_alert_rules_is_exported() {
     let queued = ["run", "asks.yml", "--input", "{}", "--run-id", "q", "--pool", "gpu", "--detach", "--store"];
     let ran = place.windlass(&[&queued[..], &["sqlite:w.db"]].concat());
     assert_eq!(ran.code(), 0, "{}", ran.shown());
+    let copied = place.windlass(&["store", "backup", "copy.db", "--store", "sqlite:w.db"]);
+    assert_eq!(copied.code(), 0, "{}", copied.shown());
     // No worker here takes runs of that pool, so it stays in the queue.
     let serving = Serving::start(&place, &["--pool", "default"]);
     let metrics = serving.get("/metrics");

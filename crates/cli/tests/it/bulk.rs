@@ -4,13 +4,8 @@ use serde_json::{Value as Json, json};
 
 use crate::kit::{Place, Ran, assert_shown};
 
-/// The store of a test. The same tests run on another store when this names one.
-fn store(place: &Place) -> String {
-    format!("sqlite:{}", place.path("windlass.db").display())
-}
-
 fn windlass(place: &Place, args: &[&str]) -> Ran {
-    place.windlass(&[args, &["--store", &store(place)]].concat())
+    place.windlass(&[args, &["--store", place.store()]].concat())
 }
 
 /// Three runs that wait, two of the night and one of the day, and one that has failed.

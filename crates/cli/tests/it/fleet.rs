@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value as Json, json};
-use windlass_testpg::Database;
 
-use crate::kit::{Place, Ran, command};
+use crate::kit::{Place, Ran, TestStore, command};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,8 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A folder with machines, and a store of the kind that `WINDLASS_TEST_STORE` names.
 struct Fleet {
     place: Place,
-    store: String,
-    _database: Option<Database>,
+    store: TestStore,
 }
 
 /// A process that serves, killed when it is dropped.
@@ -47,15 +45,8 @@ impl Drop for Served {
 impl Fleet {
     fn new() -> Self {
         let place = Place::new();
-        let (store, database) = match std::env::var("WINDLASS_TEST_STORE").as_deref() {
-            Err(_) | Ok("sqlite") => ("sqlite:fleet.db".to_owned(), None),
-            Ok("postgres") => {
-                let database = windlass_testpg::database();
-                (format!("{}?lease_ms=2000", database.url()), Some(database))
-            }
-            Ok(other) => panic!("WINDLASS_TEST_STORE is `{other}`; `sqlite` or `postgres` is wanted"),
-        };
-        Self { place, store, _database: database }
+        let store = TestStore::new(&place.path("fleet.db"), "?lease_ms=2000");
+        Self { place, store }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -64,7 +55,7 @@ impl Fleet {
 
     fn run(&self, args: &[&str]) -> Ran {
         self.place.with(args, |command| {
-            command.env("WINDLASS_STORE", &self.store);
+            command.env("WINDLASS_STORE", &self.store.url);
         })
     }
 
@@ -77,7 +68,7 @@ impl Fleet {
     /// Starts a process that serves, and waits until it says that it does.
     fn start(&self, args: &[&str]) -> Served {
         let mut command = command(&self.place.path(""));
-        command.args(args).env("WINDLASS_STORE", &self.store).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(args).env("WINDLASS_STORE", &self.store.url).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("a process");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its stdout");

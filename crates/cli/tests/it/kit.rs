@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
+use windlass_testpg::Database;
 
 /// A machine that asks the scripted provider once.
 pub(crate) const ASKS: &str = r#"spec: flatmachine
@@ -61,14 +63,36 @@ data:
 const SCRIPT: &str =
     "rules:\n  - agent: writer\n    reply: {content: Tides turn twice a day., usage: {input: 20, output: 8}}\n";
 
+/// The store of a test, of the kind that `WINDLASS_TEST_STORE` names: the same tests hold on every store.
+pub(crate) struct TestStore {
+    /// Its address.
+    pub(crate) url: String,
+    _database: Option<Database>,
+}
+
+impl TestStore {
+    /// A new one; a file of this name when it is one. `parameters` are for a database.
+    pub(crate) fn new(file: &Path, parameters: &str) -> Self {
+        match std::env::var("WINDLASS_TEST_STORE").as_deref() {
+            Err(_) | Ok("sqlite") => Self { url: format!("sqlite:{}", file.display()), _database: None },
+            Ok("postgres") => {
+                let database = windlass_testpg::database();
+                Self { url: format!("{}{parameters}", database.url()), _database: Some(database) }
+            }
+            Ok(other) => panic!("WINDLASS_TEST_STORE is `{other}`; `sqlite` or `postgres` is wanted"),
+        }
+    }
+}
+
 /// A folder with machines, a script and a configuration.
 pub(crate) struct Place {
     dir: TempDir,
+    store: OnceLock<TestStore>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().expect("folder") };
+        let place = Self { dir: tempfile::tempdir().expect("folder"), store: OnceLock::new() };
         place.write("asks.yml", ASKS);
         place.write("waits.yml", WAITS);
         place.write("script.yml", SCRIPT);
@@ -78,6 +102,11 @@ impl Place {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The address of its store, of the kind that is tested.
+    pub(crate) fn store(&self) -> &str {
+        &self.store.get_or_init(|| TestStore::new(&self.path("windlass.db"), "")).url
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {
@@ -103,7 +132,8 @@ pub(crate) fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
     command.current_dir(dir).stdin(std::process::Stdio::null());
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WINDLASS") {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("WINDLASS") || name_text.ends_with("_API_KEY") {
             command.env_remove(name);
         }
     }

@@ -240,3 +240,26 @@ fn a_worker_that_lives_through_the_restore_of_its_database_changes_nothing() {
     let refused = on(&place, &empty.url(), &["store", "restore", "bent.wl"]);
     assert_eq!((refused.code(), &refused.json()["error"]["code"]), (3, &json!("store.corrupt")), "{}", refused.shown());
 }
+
+#[test]
+fn schedules_of_a_restored_store_start_nothing_until_a_person_says_so() {
+    let (database, target) = (windlass_testpg::database(), windlass_testpg::database());
+    for (from, to) in [("w.db".to_owned(), "new.db".to_owned()), (database.url(), target.url())] {
+        let place = Place::new();
+        for (name, more) in [("often", &["--every", "1s"][..]), ("paused", &["--cron", "@daily", "--paused"])] {
+            let added = on(&place, &from, &[&["schedules", "add", name, "waits.yml"], more].concat());
+            assert_eq!(added.code(), 0, "{}", added.shown());
+        }
+        assert_eq!(on(&place, &from, &["store", "backup", "copy"]).code(), 0);
+        let restored = on(&place, &to, &["store", "restore", "copy"]);
+        assert_eq!(restored.json()["schedules_paused"], 1, "{}", restored.shown());
+        assert_eq!(restored.json()["next"], json!(["windlass schedules list", "windlass schedules resume NAME"]));
+        let shown = on(&place, &to, &["schedules", "show", "often"]).json();
+        assert_eq!((&shown["state"], &shown["paused"]["reason"]), (&json!("paused"), &json!("restored from a backup")));
+        assert_eq!(on(&place, &to, &["schedules", "resume", "often"]).json()["state"], "active");
+        let fenced = on(&place, &to, &["store", "fence", "--reason", "a drill"]);
+        assert_eq!(fenced.json()["schedules_paused"], 1, "{}", fenced.shown());
+        assert_eq!(on(&place, &to, &["schedules", "show", "often"]).json()["paused"]["reason"], "a drill");
+        assert_eq!(on(&place, &from, &["schedules", "show", "often"]).json()["state"], "active");
+    }
+}

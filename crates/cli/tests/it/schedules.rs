@@ -23,11 +23,6 @@ data:
         of: input.schedule.name
 "#;
 
-/// The store of a test. The same tests run on another store when this names one.
-fn store(place: &Place) -> String {
-    format!("sqlite:{}", place.path("windlass.db").display())
-}
-
 fn place() -> Place {
     let place = Place::new();
     place.write("ends.yml", ENDS);
@@ -35,7 +30,7 @@ fn place() -> Place {
 }
 
 fn windlass(place: &Place, args: &[&str]) -> crate::kit::Ran {
-    place.windlass(&[args, &["--store", &store(place)]].concat())
+    place.windlass(&[args, &["--store", place.store()]].concat())
 }
 
 /// A server that is killed when the test is over.
@@ -44,7 +39,7 @@ struct Server(Child);
 impl Server {
     fn start(place: &Place) -> Self {
         let mut serve = command(&place.path(""));
-        serve.args(["serve", "--listen", "127.0.0.1:0", "--store", &store(place)]);
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--store", place.store()]);
         Self(serve.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("a server"))
     }
 }

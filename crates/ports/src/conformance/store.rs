@@ -101,6 +101,7 @@ macro_rules! store_cases {
             claims::claim_is_exclusive_between_processes
             claims::claim_respects_its_limit_and_the_order_of_the_queue
             claims::claim_stays_within_a_tree
+            claims::what_a_worker_holds_is_told_again
             claims::parked_runs_are_claimed_when_due
             claims::next_due_is_the_earliest_parked_run
             claims::runs_of_a_dead_worker_are_taken_over_at_once

@@ -199,13 +199,14 @@ impl MemoryStore {
 
     fn beat_now(&self, worker: &WorkerId, load: Load) -> Beat {
         let now = self.shared.now();
+        let held = self.read(|data| data.runs.values().filter(|row| row.owner.as_ref() == Some(worker)).count() as u64);
         let mut workers = lock(&self.shared.workers);
         let mine = workers.get_mut(worker).filter(|worker| worker.handle == self.handle && !worker.gone);
         let is_alive = mine.is_some();
         if let Some(worker) = mine {
             (worker.load, worker.seen_at) = (load, now);
         }
-        Beat { now, is_alive, again_ms: BEAT_MS }
+        Beat { now, is_alive, again_ms: BEAT_MS, held: Some(held) }
     }
 
     fn leave_now(&self, worker: &WorkerId) -> Result<(), StoreError> {
@@ -245,6 +246,10 @@ impl Store for MemoryStore {
 
     fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
         ready(Ok(self.beat_now(&worker, load)))
+    }
+
+    fn leases(&self, worker: WorkerId) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
+        ready(Ok(self.read(|data| data.leases(&worker))))
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {

@@ -47,6 +47,10 @@ pub struct Beat {
     pub is_alive: bool,
     /// How soon the next heartbeat is wanted, in milliseconds.
     pub again_ms: u64,
+    /// How many runs the worker holds as far as the store knows; none of a store whose answers cannot be lost. More than
+    /// it knows of itself, again and again, says that it missed the answer to a claim: see
+    /// [`Store::leases`](super::Store::leases).
+    pub held: Option<u64>,
 }
 
 /// A worker as the store knows it.
@@ -162,7 +166,7 @@ impl Claim {
 pub struct Object {
     /// Its key, unique for its kind.
     pub key: Name,
-    /// Grows with every change; 1 at first.
+    /// Grows with every change, also when the object is removed and made again: of one key no revision comes twice.
     pub revision: u64,
     /// What it is.
     pub bytes: Vec<u8>,

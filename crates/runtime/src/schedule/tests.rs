@@ -219,3 +219,20 @@ fn another_spec_keeps_what_happened() {
     s.replace(hourly, Timestamp(3 * MINUTE)).expect("replaced");
     assert_eq!((s.counts.started, s.next.map(|next| next.tick)), (1, Some(Timestamp(HOUR))));
 }
+
+#[test]
+fn a_schedule_of_a_restored_store_starts_nothing_until_it_is_resumed() {
+    let mut s = schedule(Overlap::Allow, CatchUp::All);
+    assert_eq!(s.advance(Timestamp(3 * MINUTE), false), Ok(Wants::Stored), "three ticks are about to be started");
+    let held = held_back(&s.encode(), Timestamp(9 * MINUTE), "restored").expect("it is held back");
+    let mut held = Schedule::decode(&held).expect("reads back");
+    assert_eq!(settle(&mut held, 60 * MINUTE, false), Vec::<u64>::new());
+    assert_eq!((held.counts.missed, held.wakes_at()), (3, None));
+    assert_eq!(held.paused.as_ref().map(|paused| &*paused.reason), Some("restored"));
+    held.resume(Timestamp(60 * MINUTE)).expect("resumed");
+    assert_eq!(settle(&mut held, 61 * MINUTE, false), [61], "what was missed is not caught up");
+    let mut paused = schedule(Overlap::Skip, CatchUp::Last);
+    paused.pause(Timestamp(1), "audit");
+    assert_eq!(held_back(&paused.encode(), Timestamp(2), "restored"), None, "it keeps its reason");
+    assert_eq!(held_back(b"no schedule", Timestamp(2), "restored"), None);
+}

@@ -170,6 +170,8 @@ struct Work<'a> {
     run: Run,
     loaded: Loaded,
     tail: Tail,
+    /// The pool that it is in by the store, when that is known.
+    pool: Option<Name>,
     calls: Calls,
     timers: Timers,
     /// Losses of calls, decided on before anything else.
@@ -371,7 +373,8 @@ impl Work<'_> {
         about: Option<(EffectId, u32)>,
     ) -> Result<Option<Parting>, Fault> {
         let core = Arc::clone(&self.claimed.core);
-        let under = Under { op: core.op(), lease: &self.claimed.lease, worker: &self.claimed.worker };
+        let Claimed { lease, worker, .. } = self.claimed;
+        let under = Under { op: core.op(), lease, worker, pool: self.pool.as_ref() };
         let Draft { commit, entries, effects } =
             commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
         core.pass(Point::BeforeCommit);
@@ -383,6 +386,9 @@ impl Work<'_> {
             tracing::warn!(run_id = %self.run.id(), epoch = self.claimed.lease.epoch, "fenced: someone else holds the run");
             core.count(Tally::Fenced, 1);
             return Ok(Some(Parting::Lost));
+        }
+        if commit.head.pool.is_some() {
+            self.pool.clone_from(&commit.head.pool);
         }
         self.committed(began, &entries);
         core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
@@ -440,6 +446,7 @@ impl Work<'_> {
             epoch: self.claimed.lease.epoch,
             run: self.run,
             tail: self.tail,
+            pool: self.pool,
             loaded: self.loaded,
         })
     }

@@ -23,6 +23,7 @@ use super::observe::{Failpoint, Meter, Observer, Point, Tally};
 use super::programs::{Loaded, Programs};
 use super::rest::Driven;
 use super::shutdown::Stop;
+use super::missed::Missed;
 use super::unfit::Unfit;
 use super::worker;
 use crate::fold::{FoldError, Tail};
@@ -267,6 +268,7 @@ pub(super) struct Core {
     pub(super) clock: Arc<StoreClock>,
     pub(super) membership: Membership,
     pub(super) unfit: Unfit,
+    pub(super) missed: Arc<Missed>,
     /// In an order, so that runs are woken in one.
     held: Mutex<BTreeMap<RunId, Arc<Notify>>>,
     /// Leases of this process that nobody works on.
@@ -284,6 +286,8 @@ pub(super) struct Warm {
     pub(super) epoch: u64,
     pub(super) run: Run,
     pub(super) tail: Tail,
+    /// The pool that it is in by the store, when that is known.
+    pub(super) pool: Option<Name>,
     pub(super) loaded: Loaded,
 }
 
@@ -321,6 +325,7 @@ impl Core {
             clock,
             membership: Membership::default(),
             unfit: Unfit::default(),
+            missed: Arc::default(),
             held: Mutex::default(),
             orphans: Mutex::default(),
             warm: Mutex::default(),
@@ -363,6 +368,7 @@ impl Core {
     /// A run is no longer held.
     pub(super) fn let_go(&self, run: &RunId) {
         lock(&self.held).remove(run);
+        self.missed.parted(run);
         if !lock(&self.orphans).is_empty() {
             self.wake(false);
         }
@@ -389,10 +395,22 @@ impl Core {
     pub(super) fn forget_held(&self) {
         lock(&self.orphans).clear();
         lock(&self.warm).clear();
+        self.missed.forget();
     }
 
     pub(super) fn orphan(&self, lease: Lease) {
         lock(&self.orphans).push(lease);
+    }
+
+    /// Whether a run is driven here, or about to be.
+    pub(super) fn knows(&self, run: &RunId) -> bool {
+        lock(&self.orphans).iter().any(|lease| lease.run == *run) || lock(&self.held).contains_key(run)
+    }
+
+    /// How many these are, at least.
+    pub(super) fn known(&self) -> u64 {
+        let orphans = lock(&self.orphans).len();
+        (orphans + lock(&self.held).len()) as u64
     }
 
     /// Leases without work, of those that `wanted` picks and whose run is not held.

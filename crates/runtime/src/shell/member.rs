@@ -2,7 +2,7 @@
 //! counts, and joins again.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -62,6 +62,8 @@ pub(super) struct Membership {
     joining: tokio::sync::Mutex<()>,
     /// The worker claims no more.
     pub(super) draining: AtomicBool,
+    /// The schema that was found, and the newest this build knows, once the store has become newer.
+    outdated: OnceLock<(u32, u32)>,
 }
 
 impl Membership {
@@ -144,6 +146,18 @@ impl Core {
         }
     }
 
+    /// Why nothing more may be claimed, when the store has become newer than this build.
+    pub(super) fn outdated(&self) -> Option<StoreError> {
+        self.membership.outdated.get().map(|(found, known)| StoreError::NewerSchema { found: *found, known: *known })
+    }
+
+    fn outdate(&self, found: u32, known: u32) {
+        if self.membership.outdated.set((found, known)).is_ok() {
+            tracing::error!(found, known, "the schema of the store became newer than this build: it claims no more");
+            self.wake(false);
+        }
+    }
+
     /// The worker ends: the store puts what it holds into the queue.
     pub(super) async fn leave(&self) {
         let Some(member) = self.membership.set(None) else { return };
@@ -191,6 +205,14 @@ impl Core {
                         return false;
                     }
                     member.pace_ms.store(beat.again_ms.max(PACE_MS_MIN), Ordering::Relaxed);
+                    member.heard.notify_waiters();
+                    if beat.held.is_some_and(|held| self.missed.told(held, self.known())) {
+                        self.wake(false);
+                    }
+                    return true;
+                }
+                Some(Err(StoreError::NewerSchema { found, known })) => {
+                    self.outdate(found, known);
                     member.heard.notify_waiters();
                     return true;
                 }

@@ -119,8 +119,12 @@ impl Programs {
         let lacks = unfit::missing(&machine, &parts.catalog);
         let is_chained = machine.agents.values().any(|agent| parts.model.chain(&agent.model).is_some());
         let program = Arc::clone(&cached.program);
-        let loaded = Loaded { program, machine, quotes: Arc::new(quotes), is_chained, lacks };
-        cached.machines.insert(key.clone(), loaded.clone());
+        let mut loaded = Loaded { program, machine, quotes: Arc::new(quotes), is_chained, lacks };
+        // A key or a script may come while the process lives: it is looked for again with the next run.
+        match unfit::missing_model(&loaded.machine, &*parts.model) {
+            Some(lacks) => loaded.lacks = loaded.lacks.or(Some(lacks)),
+            None => drop(cached.machines.insert(key.clone(), loaded.clone())),
+        }
         Some(loaded)
     }
 }

@@ -24,12 +24,10 @@ use super::engine::{Core, Engine};
 use super::objects::{self, Record, TRIES_MAX};
 use super::observe::{Span, Tally};
 use super::submit::{Prepared, Submission, SubmitError};
-use crate::schedule::{CatchUp, Overlap, ReadError, Schedule, Spec, SpecError, TAG, Timing, Wants};
+use crate::schedule::{CatchUp, KIND, Overlap, ReadError, Schedule, Spec, SpecError, TAG, Timing, Wants};
 
 pub use drive::{LATE_MS, Numbers};
 
-/// The kind of schedules among the objects of a store.
-const KIND: &str = "schedule";
 /// The kind of what their runs need.
 const WORK: &str = "schedule_work";
 /// Bytes of a schedule's input and documents, as stored.

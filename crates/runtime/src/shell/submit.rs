@@ -210,6 +210,7 @@ impl Engine {
                 if head.owner.as_ref().is_none_or(|owner| *owner == worker) {
                     continue;
                 }
+                let _asking = core.missed.asking();
                 if let Some(lease) = core.parts.store.take_over(head.id.clone(), worker.clone(), None).await? {
                     core.orphan(lease);
                     taken += 1;
@@ -238,6 +239,7 @@ impl Engine {
             return Err(not_failed());
         }
         let worker = patiently(core, || core.worker()).await?.clone();
+        let _asking = core.missed.asking();
         let taking = core.parts.store.take_over(run.clone(), worker.clone(), Some(Status::Failed));
         let lease = taking.await?.ok_or_else(not_failed)?;
         self.decide_alone(lease, Input::Retry).await

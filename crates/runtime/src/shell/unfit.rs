@@ -8,6 +8,7 @@ use windlass_core::contract::OnUnknown;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::{HookKind, Machine, State};
 use windlass_core::time::Timestamp;
+use windlass_ports::model::Model;
 use windlass_ports::tool::Catalog;
 
 /// The first pause before such a run is looked at again, in milliseconds.
@@ -83,6 +84,11 @@ pub(super) fn missing(machine: &Machine, catalog: &Catalog) -> Option<Name> {
         });
         tool(&name).or(verifier)
     })
+}
+
+/// The first thing that a process lacks for a model of a machine.
+pub(super) fn missing_model(machine: &Machine, model: &dyn Model) -> Option<Name> {
+    machine.agents.values().find_map(|agent| model.lacks(&agent.model))
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ type Ended = (RunId, Parting, Option<Rejected>);
 type Suspect = (Lease, Option<OwnedSemaphorePermit>);
 type Claiming = Pin<Box<dyn Future<Output = Taken> + Send>>;
 type Reaping = Pin<Box<dyn Future<Output = Result<Round, StoreError>> + Send>>;
+type Counting = Pin<Box<dyn Future<Output = Result<Vec<Lease>, StoreError>> + Send>>;
 
 /// The answer to a claim.
 struct Taken {
@@ -75,6 +76,7 @@ pub(super) async fn drive(core: Arc<Core>, scope: Scope, stop: Stop) -> Result<D
         leaving: Arc::default(),
         claiming: None,
         reaping: None,
+        counting: None,
         reap_at: serving.then(|| core.parts.clock.now()),
         alone: false,
         told: false,
@@ -104,6 +106,8 @@ struct Worker {
     leaving: Arc<AtomicBool>,
     claiming: Option<Claiming>,
     reaping: Option<Reaping>,
+    /// A look at the leases that the store has for this process.
+    counting: Option<Counting>,
     /// When to look for runs of workers that are gone. A worker that drives a tree leaves that to others.
     reap_at: Option<Timestamp>,
     /// The last round saw no other worker, so that the next one waits until the store tells of something new.
@@ -125,7 +129,11 @@ impl Worker {
         let mut changed = store.changed();
         loop {
             let now = self.core.parts.clock.now();
+            if self.core.outdated().is_some() && !self.stopping {
+                self.leave();
+            }
             self.adopt();
+            self.recount();
             self.sweep(now);
             self.reap(now);
             self.confine(now).await?;
@@ -149,6 +157,7 @@ impl Worker {
                 Some(ended) = self.actors.join_next() => self.ended(ended),
                 taken = poll(&mut self.claiming) => self.taken(taken)?,
                 reaped = poll(&mut self.reaping) => self.reaped(reaped),
+                counted = poll(&mut self.counting) => self.counted(counted),
                 () = bell.rung.notified() => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                     if wake.is_some_and(|(_, looks)| looks) {
@@ -172,7 +181,7 @@ impl Worker {
 
     /// Goes on under another name: what was held is void, and its tasks end by themselves.
     async fn rejoin(&mut self) -> Result<(), EngineError> {
-        self.claiming = None;
+        (self.claiming, self.counting) = (None, None);
         self.suspects = Suspects::default();
         // What was to be let go for a suspect is gone with it; what is claimed from here on is to be driven.
         self.leaving = Arc::default();
@@ -212,8 +221,35 @@ impl Worker {
         }
         for lease in self.core.adopt(|run| self.resting.scope().includes(run)) {
             let permit = Arc::clone(&self.core.claim_slots).try_acquire_owned().ok();
-            self.start(lease, permit);
+            self.begin(lease, permit);
         }
+    }
+
+    /// Looks for leases whose claim was answered, and the answer lost.
+    fn recount(&mut self) {
+        if self.stopping || self.counting.is_some() {
+            return;
+        }
+        let Some(looking) = self.core.missed.begin() else { return };
+        let (core, worker) = (Arc::clone(&self.core), self.member.id.clone());
+        self.counting = Some(Box::pin(async move {
+            let shown = patiently(&core, || core.parts.store.leases(worker.clone())).await?;
+            Ok(looking.end(shown, |run| core.knows(run)))
+        }));
+    }
+
+    fn counted(&mut self, counted: Result<Vec<Lease>, StoreError>) {
+        self.counting = None;
+        let found = counted.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the leases of this worker could not be looked at");
+            Vec::new()
+        });
+        for lease in found {
+            tracing::warn!(run_id = %lease.run, "the answer to the claim of this run was lost; it is driven from here on");
+            self.core.orphan(lease);
+        }
+        // Those who held off claim again, and whose scope has what was found drives it.
+        self.core.wake(true);
     }
 
     /// Looks for runs of workers that are gone.
@@ -280,7 +316,8 @@ impl Worker {
             wake = earlier(wake, Some((then, false)));
         }
         wake = earlier(wake, self.suspects.gives_up_at().map(|then| (then, false)));
-        if self.stopping || self.claiming.is_some() || self.suspects.are_there() {
+        let holds_off = self.counting.is_some() || self.core.missed.holds_off();
+        if self.stopping || self.claiming.is_some() || self.suspects.are_there() || holds_off {
             return Ok(wake);
         }
         if self.bell.queued.swap(false, Ordering::AcqRel) {
@@ -337,6 +374,7 @@ impl Worker {
         };
         let core = Arc::clone(&self.core);
         Some(Box::pin(async move {
+            let _asking = core.missed.asking();
             let leases = patiently(&core, || core.parts.store.claim(claim.clone())).await;
             Taken { asked: room, leases, permits: Some(permits) }
         }))
@@ -353,28 +391,30 @@ impl Worker {
         self.core.count(Tally::Claimed, leases.len() as u64);
         for lease in leases {
             let permit = permits.as_mut().and_then(|permits| permits.split(1));
-            if is_suspect(&lease) {
-                self.suspect(lease, permit);
-            } else {
-                self.start(lease, permit);
-            }
+            self.begin(lease, permit);
         }
         Ok(())
+    }
+
+    fn begin(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>) {
+        if is_suspect(&lease) {
+            self.suspect(lease, permit);
+        } else {
+            self.start_as(lease, permit, false);
+        }
     }
 
     /// Keeps a run back until nothing else is held; the others let go when they can.
     fn suspect(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>) {
         let patience = self.core.parts.settings.grace_ms;
+        self.core.missed.kept(&lease.run);
         self.suspects.push((lease, permit), self.core.parts.clock.now(), patience);
         self.leaving.store(true, Ordering::Release);
         self.core.nudge_all();
     }
 
-    fn start(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>) {
-        self.start_as(lease, permit, false);
-    }
-
     fn start_as(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>, alone: bool) {
+        self.core.missed.driven(&lease.run);
         match Claimed::new(&self.core, &self.member.id, lease.clone(), &self.stop) {
             Some(mut claimed) => {
                 claimed.leaving = Arc::clone(&self.leaving);
@@ -402,6 +442,7 @@ impl Worker {
             Ok((_, Parting::HandedBack, _)) => self.claims.hinted(),
             Ok((_, Parting::Ended | Parting::Lost, _)) => {}
             Ok((run, Parting::Stranded(error), _)) => {
+                self.core.missed.kept(&run);
                 tracing::error!(run_id = %run, error = &error as &dyn std::error::Error, "a run was given up");
                 self.failed.get_or_insert(error);
             }
@@ -411,13 +452,14 @@ impl Worker {
 
     /// What to do when nothing is held and nothing can be claimed.
     async fn settle(&mut self, now: Timestamp) -> Result<Option<Rest>, EngineError> {
-        if !self.actors.is_empty() || self.claiming.is_some() || (self.suspects.are_there() && !self.stopping) {
+        let asks = self.claiming.is_some() || (self.counting.is_some() && !self.stopping);
+        if !self.actors.is_empty() || asks || (self.suspects.are_there() && !self.stopping) {
             return Ok(None);
         }
         if self.stopping {
             let suspects = self.suspects.take();
             let_go(&self.core, &self.member, suspects, Keep::HandBack).await?;
-            return Ok(Some(Rest::Done(Driven::Stopped)));
+            return self.core.outdated().map_or(Ok(Some(Rest::Done(Driven::Stopped))), |error| Err(error.into()));
         }
         if !self.claims.is_quiet() || self.claims.due().is_some_and(|due| due <= now) {
             return Ok(None);
@@ -433,6 +475,7 @@ impl Worker {
 async fn let_go(core: &Core, member: &Member, suspects: Vec<Suspect>, keep: Keep) -> Result<(), EngineError> {
     for (lease, _) in suspects {
         patiently(core, || core.parts.store.release(lease.clone(), member.id.clone(), keep)).await?;
+        core.missed.parted(&lease.run);
     }
     Ok(())
 }

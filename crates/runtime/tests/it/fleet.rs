@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use windlass_core::contract::{Class, Idempotency};
-use windlass_core::ids::RunId;
-use windlass_core::machine::{Placement, Priority};
+use windlass_core::ids::{Name, RunId};
+use windlass_core::input::Quote;
+use windlass_core::machine::{ModelSettings, Placement, Priority};
+use windlass_core::request::ModelRequest;
 use windlass_core::run::{Status, TenantScope};
 use windlass_core::value::Value;
+use windlass_ports::BoxFuture;
 use windlass_ports::compile::Bundle;
-use windlass_ports::store::{Queueing, Store};
-use windlass_runtime::{Driven, Engine, Scope, Stop, Submission, SubmitError};
+use windlass_ports::model::{Model, ModelResult};
+use windlass_ports::store::{Queueing, Store, StoreError};
+use windlass_runtime::{Driven, Engine, EngineError, Scope, Stop, Submission, SubmitError};
 
 use crate::kit::{Kit, acting, answer, contract, done, output, report};
 use crate::unreliable::{Lose, Unreliable};
@@ -239,6 +243,104 @@ async fn a_run_that_needs_what_a_worker_lacks_is_left_for_another() {
     }
     driving.await.expect("a task");
     driving_rich.await.expect("a task");
+    kit.fsck().await;
+}
+
+/// A model that this process cannot call.
+#[derive(Debug)]
+struct Keyless;
+
+impl Model for Keyless {
+    fn call(&self, _: ModelRequest) -> BoxFuture<'_, ModelResult> {
+        panic!("nobody may ask a model that this process lacks")
+    }
+
+    fn quote(&self, _: &ModelSettings) -> Option<Quote> {
+        None
+    }
+
+    fn lacks(&self, settings: &ModelSettings) -> Option<Name> {
+        Some(format!("key for `{}`", settings.provider).into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_model_a_worker_cannot_call_is_left_for_another() {
+    let mut kit = Kit::new();
+    kit.read("look");
+    kit.machine("main", vec![acting("a", "look", "done"), done()]);
+    kit.agent("main");
+    let able = kit.another();
+    kit.model = Arc::new(Keyless);
+    let poor = kit.another();
+    let run = kit.submit(&poor, "r").await;
+    let (stop, driving) = serve(&poor);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let left = report(&poor, &run).await.head;
+    assert_eq!((left.status, left.owner, left.version), (Status::Queued, None, 0), "nothing was decided");
+    let (stop_able, driving_able) = serve(&able);
+    until(&kit, &run, Status::Completed).await;
+    for stop in [stop, stop_able] {
+        stop.graceful.cancel();
+    }
+    driving.await.expect("a task");
+    driving_able.await.expect("a task");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_claim_was_answered_and_not_heard_is_driven_all_the_same() {
+    let mut kit = Kit::new();
+    let called = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&called);
+    kit.tool(contract("send", Class::Write, Idempotency::None), move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { answer(1) }
+    });
+    kit.machine("main", vec![acting("a", "send", "done"), done()]);
+    let store = Arc::new(Unreliable::new(kit.store.another()));
+    store.lose_claims(1);
+    let engine = kit.engine_on(Arc::clone(&store) as Arc<dyn Store>);
+    let (stop, driving) = serve(&engine);
+    let runs = [kit.submit(&kit.another(), "a").await, kit.submit(&kit.another(), "b").await];
+    for run in &runs {
+        until(&kit, run, Status::Completed).await;
+    }
+    assert_eq!(called.load(Ordering::SeqCst), 2, "each was done once");
+    let head = report(&engine, &runs[0]).await.head;
+    assert_eq!((head.epoch, head.strikes), (1, 0), "under the lease that was not heard of, and nobody was lost");
+    stop.graceful.cancel();
+    driving.await.expect("a task");
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_a_store_that_became_newer_ends_what_it_holds_and_says_why() {
+    let mut kit = Kit::new();
+    let called = Arc::new(Notify::new());
+    let calling = Arc::clone(&called);
+    kit.tool(contract("slow", Class::Read, Idempotency::None), move |_| {
+        calling.notify_one();
+        async {
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            answer(1)
+        }
+    });
+    kit.machine("main", vec![acting("a", "slow", "b"), acting("b", "slow", "done"), done()]);
+    let store = Arc::new(Unreliable::new(kit.store.another()));
+    let engine = kit.engine_on(Arc::clone(&store) as Arc<dyn Store>);
+    let run = kit.submit(&engine, "r").await;
+    let driving = tokio::spawn(async move { engine.drive(Scope::All, Stop::new()).await });
+    called.notified().await;
+    store.outdate();
+    match driving.await.expect("a task") {
+        Err(EngineError::Store(StoreError::NewerSchema { found: 3, known: 2 })) => {}
+        other => panic!("{other:?}"),
+    }
+    let another = kit.another();
+    let late = kit.submit(&another, "late").await;
+    let left = report(&another, &run).await;
+    assert_eq!((left.head.status, left.run.state.as_deref()), (Status::Queued, Some("b")), "its call was let end");
+    assert_eq!(report(&another, &late).await.head.version, 0, "it claims no more");
     kit.fsck().await;
 }
 

@@ -78,6 +78,10 @@ impl Store for Interleaved {
         self.inner.beat(worker, load)
     }
 
+    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
+        self.inner.leases(worker)
+    }
+
     fn is_current(&self, worker: &WorkerId) -> bool {
         self.inner.is_current(worker)
     }

@@ -14,8 +14,8 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::input::{Ending, Input, Quote};
 use windlass_core::journal::Entry;
 use windlass_core::machine::{
-    Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Placement, Program, State, Template,
-    Transition,
+    Agent, Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Placement, Program, State, Template,
+    Transition, VotingRules,
 };
 use windlass_core::request::ModelRequest;
 use windlass_core::run::{Run, Status, TenantScope};
@@ -228,6 +228,35 @@ impl Kit {
     pub(crate) fn place(&mut self, name: &str, placement: Placement) {
         let machine = self.machines.get_mut(name).expect("a machine");
         Arc::make_mut(machine).placement = placement;
+    }
+
+    /// Gives a machine an agent with a model of some provider.
+    pub(crate) fn agent(&mut self, name: &str) {
+        let template = || Template::Path(vec!["input".into()]);
+        let model = ModelSettings {
+            provider: "somebody".into(),
+            model: "small".into(),
+            base_url: None,
+            key: None,
+            max_tokens: None,
+            stream: false,
+            params: Value::Null,
+            timeout_ms: 1_000,
+        };
+        let agent = Agent {
+            name: "writer".into(),
+            hash: Digest::ZERO,
+            model,
+            system: template(),
+            user: template(),
+            instruction_suffix: template(),
+            post_history: template(),
+            output_schema: None,
+            tools: Vec::new(),
+            voting: VotingRules::default(),
+        };
+        let machine = self.machines.get_mut(name).expect("a machine");
+        Arc::make_mut(machine).agents.insert("writer".into(), Arc::new(agent));
     }
 
     /// An engine of another process whose configuration lacks a tool.

@@ -41,6 +41,8 @@ pub(crate) struct Unreliable {
     deaf: AtomicUsize,
     away: AtomicBool,
     lapsed: AtomicBool,
+    unheard: AtomicUsize,
+    outdated: AtomicBool,
 }
 
 impl Unreliable {
@@ -53,6 +55,8 @@ impl Unreliable {
             deaf: AtomicUsize::new(0),
             away: AtomicBool::new(false),
             lapsed: AtomicBool::new(false),
+            unheard: AtomicUsize::new(0),
+            outdated: AtomicBool::new(false),
         }
     }
 
@@ -79,6 +83,16 @@ impl Unreliable {
     /// No heartbeat arrives, and the leases of this process run out, or that ends.
     pub(crate) fn lapse(&self, lapsed: bool) {
         self.lapsed.store(lapsed, Ordering::SeqCst);
+    }
+
+    /// The answers to so many claims that give something do not arrive.
+    pub(crate) fn lose_claims(&self, claims: usize) {
+        self.unheard.store(claims, Ordering::SeqCst);
+    }
+
+    /// Another process brings the schema beyond what this build knows.
+    pub(crate) fn outdate(&self) {
+        self.outdated.store(true, Ordering::SeqCst);
     }
 
     /// How often it was asked for anything.
@@ -109,7 +123,14 @@ impl Store for Unreliable {
     }
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
+        if self.outdated.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(StoreError::NewerSchema { found: 3, known: 2 }) });
+        }
         if self.lapsed.load(Ordering::SeqCst) { unavailable() } else { self.asked().beat(worker, load) }
+    }
+
+    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
+        self.asked().leases(worker)
     }
 
     fn is_current(&self, worker: &WorkerId) -> bool {
@@ -164,7 +185,18 @@ impl Store for Unreliable {
         if self.away.load(Ordering::SeqCst) {
             return unavailable();
         }
-        self.asked().claim(claim)
+        let loses = self.unheard.load(Ordering::SeqCst);
+        if loses == 0 {
+            return self.asked().claim(claim);
+        }
+        Box::pin(async move {
+            let leases = self.asked().claim(claim).await?;
+            if leases.is_empty() {
+                return Ok(leases);
+            }
+            self.unheard.store(loses - 1, Ordering::SeqCst);
+            Err(StoreError::Unavailable("the answer is lost on purpose".into()))
+        })
     }
 
     fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Answer<'_, Option<Lease>> {

@@ -9,17 +9,19 @@ use futures::{SinkExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio_postgres::types::Type;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{FENCED, StoreError};
 
-use super::connect::{Connector, Link, Purpose, Sql, Trouble, trouble};
+use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value, trouble};
 use super::pool::Pool;
 use super::read::unread;
 use super::request::count;
 use super::schema::{self, run};
 use super::text::shield;
 use super::workers::{END_WORKERS, FENCE};
-use crate::restore::{RestoreError, Restored};
+use crate::pack::{pack, unpack};
+use crate::restore::{Held, RestoreError, Restored};
 
 const MAGIC: &[u8; 16] = b"windlass-copy-1\n";
 const CHECKSUM_BYTES: usize = 32;
@@ -44,7 +46,16 @@ const TABLES: &[(&str, &str)] = &[
     ("blob_uses", "run, digest"),
     ("workers", "id, registration, held, calls, draining, joined_us, seen_us, until_us, alive"),
     ("objects", "kind, key, revision, bytes"),
+    ("object_floors", "slot, revision"),
 ];
+
+static OBJECTS_OF_KIND: Sql =
+    Sql { text: "SELECT key, bytes FROM objects WHERE kind = $1 ORDER BY key", types: &[Type::TEXT] };
+
+static HOLD_OBJECT: Sql = Sql {
+    text: "UPDATE objects SET revision = revision + 1, bytes = $3 WHERE kind = $1 AND key = $2",
+    types: &[Type::TEXT, Type::TEXT, Type::BYTEA],
+};
 
 static LATEST: Sql = Sql { text: "SELECT max(updated_at) FROM runs", types: &[] };
 
@@ -194,6 +205,7 @@ pub(super) async fn restore(
     connector: &Connector,
     from: &Path,
     reason: impl FnOnce(Option<Timestamp>) -> String,
+    held: Held<'_>,
 ) -> Result<Restored, RestoreError> {
     verify(from).await?;
     let mut link = connector.link(Purpose::Any).await?;
@@ -203,7 +215,7 @@ pub(super) async fn restore(
     }
     run(&link, "BEGIN").await?;
     let filled = match fill(&mut link, from).await {
-        Ok(()) => hold_back(&mut link, reason).await,
+        Ok(()) => hold_back(&mut link, reason, held).await,
         Err(error) => Err(error),
     };
     match filled {
@@ -221,7 +233,11 @@ pub(super) async fn restore(
     }
 }
 
-async fn hold_back(link: &mut Link, reason: impl FnOnce(Option<Timestamp>) -> String) -> Result<Restored, StoreError> {
+async fn hold_back(
+    link: &mut Link,
+    reason: impl FnOnce(Option<Timestamp>) -> String,
+    held: Held<'_>,
+) -> Result<Restored, StoreError> {
     let rows = link.query(&LATEST, Vec::new()).await.map_err(Trouble::error)?;
     let latest: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get(0)).map_err(unread)?;
     let taken_at = latest.map(|at| Timestamp(count(at)));
@@ -229,7 +245,21 @@ async fn hold_back(link: &mut Link, reason: impl FnOnce(Option<Timestamp>) -> St
     let reason = shield(&reason(taken_at)).into_owned();
     let rows = link.query(&FENCE, vec![Box::new(reason), Box::new(FENCED)]).await.map_err(Trouble::error)?;
     let quarantined = rows.first().map_or(Ok(0), |row| row.try_get(0)).map(count).map_err(unread)?;
-    Ok(Restored { aside: None, quarantined, taken_at })
+    Ok(Restored { aside: None, quarantined, held: hold_objects(link, held).await?, taken_at })
+}
+
+/// Within the transaction of the restore.
+async fn hold_objects(link: &mut Link, held: Held<'_>) -> Result<u64, StoreError> {
+    let kind = || -> Value { Box::new(shield(held.kind).into_owned()) };
+    let mut changed = 0;
+    for row in link.query(&OBJECTS_OF_KIND, vec![kind()]).await.map_err(Trouble::error)? {
+        let (key, packed): (String, &[u8]) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+        let Some(bytes) = (held.change)(&unpack(packed)?) else { continue };
+        let values = vec![kind(), Box::new(key) as Value, Box::new(pack(&bytes))];
+        link.query(&HOLD_OBJECT, values).await.map_err(Trouble::error)?;
+        changed += 1;
+    }
+    Ok(changed)
 }
 
 async fn fill(link: &mut Link, from: &Path) -> Result<(), StoreError> {
@@ -253,6 +283,8 @@ async fn fill(link: &mut Link, from: &Path) -> Result<(), StoreError> {
             return Err(reader.damaged(&format!("has a table `{name}` that this build does not know")));
         };
         let lost = |error: tokio_postgres::Error| trouble(&error).error();
+        // What the migration put there is in the copy too.
+        run(link, &format!("DELETE FROM {name}")).await?;
         let text = format!("COPY {name} ({columns}) FROM STDIN (FORMAT binary)");
         let mut sink = pin!(link.client.copy_in::<_, Bytes>(&text).await.map_err(lost)?);
         loop {

@@ -168,7 +168,8 @@ fn failed(error: tokio_postgres::Error) -> StoreError {
     StoreError::Corrupt(format!("an answer cannot be read: {error}"))
 }
 
-fn lease(row: &Row) -> Result<Lease, tokio_postgres::Error> {
+/// Reads the columns of a lease.
+pub(super) fn lease(row: &Row) -> Result<Lease, tokio_postgres::Error> {
     let (id, lost): (&str, Option<&str>) = (row.try_get(0)?, row.try_get(2)?);
     let strikes: i32 = row.try_get(3)?;
     Ok(Lease {

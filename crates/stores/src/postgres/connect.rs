@@ -106,6 +106,9 @@ pub(super) fn trouble(error: &tokio_postgres::Error) -> Trouble {
         }
         Some("23") => Trouble::Refused(StoreError::Corrupt(format!("the database refused a row: {}", words(error)))),
         Some("XX") => Trouble::Refused(StoreError::Corrupt(format!("the database is damaged: {}", words(error)))),
+        _ if *code == SqlState::DISK_FULL => {
+            Trouble::Passing(StoreError::disk_full("the database server", words(error)))
+        }
         _ if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Trouble::Passing(StoreError::Unavailable(
             "the database takes no writes: it is a standby, or set to read only".into(),
         )),

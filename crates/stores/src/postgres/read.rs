@@ -114,9 +114,12 @@ static OBJECTS: Sql = Sql {
     types: &[Type::TEXT, Type::TEXT, Type::INT8],
 };
 
+/// Waits for removals that are under way: a revision is never given twice.
 static NEW_OBJECT: Sql = Sql {
-    text: "INSERT INTO objects (kind, key, revision, bytes) VALUES ($1, $2, 1, $3) ON CONFLICT DO NOTHING RETURNING 1",
-    types: &[Type::TEXT, Type::TEXT, Type::BYTEA],
+    text: "WITH floor AS MATERIALIZED (SELECT revision FROM object_floors WHERE slot = $4 FOR SHARE) \
+         INSERT INTO objects (kind, key, revision, bytes) SELECT $1, $2, revision + 1, $3 FROM floor \
+         ON CONFLICT DO NOTHING RETURNING 1",
+    types: &[Type::TEXT, Type::TEXT, Type::BYTEA, Type::INT2],
 };
 
 static CHANGE_OBJECT: Sql = Sql {
@@ -124,9 +127,12 @@ static CHANGE_OBJECT: Sql = Sql {
     types: &[Type::TEXT, Type::TEXT, Type::INT8, Type::BYTEA],
 };
 
+/// The floor first, so that everyone takes the two rows in one order.
 static REMOVE_OBJECT: Sql = Sql {
-    text: "DELETE FROM objects WHERE kind = $1 AND key = $2 AND revision = $3 RETURNING 1",
-    types: &[Type::TEXT, Type::TEXT, Type::INT8],
+    text: "WITH floor AS (UPDATE object_floors f SET revision = greatest(f.revision, o.revision) FROM objects o \
+         WHERE f.slot = $4 AND o.kind = $1 AND o.key = $2 AND o.revision = $3 RETURNING o.revision) \
+         DELETE FROM objects o USING floor WHERE o.kind = $1 AND o.key = $2 AND o.revision = floor.revision RETURNING 1",
+    types: &[Type::TEXT, Type::TEXT, Type::INT8, Type::INT2],
 };
 
 static NO_OBJECT: Sql = Sql {
@@ -389,11 +395,11 @@ pub(super) async fn put_object(pool: &Pool, put: &Put) -> Result<bool, StoreErro
     let (kind, key) = (indexed("the kind of an object", &put.kind)?, indexed("the key of an object", &put.key)?);
     let packed = put.bytes.as_deref().map(crate::pack::pack);
     let place = || -> Vec<Value> { vec![Box::new(kind.clone()), Box::new(key.clone())] };
-    let expected = int(put.expected);
+    let (expected, slot) = (int(put.expected), crate::floors::slot(&put.kind, &put.key));
     let rows = match (packed, put.expected) {
         (Some(packed), 0) => {
-            let values = || place().into_iter().chain([Box::new(packed.clone()) as Value]).collect();
-            pool.rows(&NEW_OBJECT, values).await?
+            let rest = || [Box::new(packed.clone()) as Value, Box::new(slot)];
+            pool.rows(&NEW_OBJECT, || place().into_iter().chain(rest()).collect()).await?
         }
         (Some(packed), _) => {
             let rest = || [Box::new(expected) as Value, Box::new(packed.clone())];
@@ -401,8 +407,8 @@ pub(super) async fn put_object(pool: &Pool, put: &Put) -> Result<bool, StoreErro
         }
         (None, 0) => pool.rows(&NO_OBJECT, place).await?,
         (None, _) => {
-            let values = || place().into_iter().chain([Box::new(expected) as Value]).collect();
-            pool.rows(&REMOVE_OBJECT, values).await?
+            let rest = || [Box::new(expected) as Value, Box::new(slot)];
+            pool.rows(&REMOVE_OBJECT, || place().into_iter().chain(rest()).collect()).await?
         }
     };
     Ok(!rows.is_empty())

@@ -13,8 +13,10 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "runs", sql: include_str!("migrations/V1__runs.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "runs", sql: include_str!("migrations/V1__runs.sql") },
+    Migration { version: 2, name: "object_floors", sql: include_str!("migrations/V2__object_floors.sql") },
+];
 
 /// One process at a time changes the schema.
 const LOCK: &str = "SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(7812738460178);";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use windlass_ports::store::StoreError;
 
 /// Shortest lease: below it, an ordinary pause of a process would cost its runs.
@@ -150,6 +150,10 @@ impl Address {
             .keepalives_idle(Duration::from_secs(10))
             .keepalives_interval(Duration::from_secs(5))
             .keepalives_retries(2);
+        // Of several hosts one is the primary, also after another one was promoted.
+        if config.get_hosts().len() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         if config.get_application_name().is_none() {
             config.application_name("windlass");
         }
@@ -158,13 +162,13 @@ impl Address {
 
     /// Host, port and database, for messages.
     pub(super) fn place(&self) -> String {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(name)) => name.clone(),
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => "?".into(),
-        };
-        let port = self.config.get_ports().first().copied().unwrap_or(5_432);
-        format!("{host}:{port}/{}", self.database())
+        let ports = self.config.get_ports();
+        let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(5_432);
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(n, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(n)),
+            Host::Unix(path) => format!("{}:{}", path.display(), port(n)),
+        });
+        format!("{}/{}", hosts.collect::<Vec<_>>().join(","), self.database())
     }
 
     /// The name of the database.
@@ -194,6 +198,15 @@ mod tests {
         assert_eq!((settings.lease, settings.poll), (Duration::from_secs(9), Duration::from_millis(250)));
         assert_eq!((settings.readers, settings.lanes, settings.pooled), (2, 1, Some(true)));
         assert_eq!(settings.marks, Some("/var/lib/w".into()));
+    }
+
+    #[test]
+    fn of_several_hosts_the_one_that_takes_writes_is_used() {
+        let several = Address::parse("postgres://me@a:6000,b:6001/fleet").unwrap();
+        assert_eq!(several.place(), "a:6000,b:6001/fleet");
+        assert_eq!(several.config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        let one = Address::parse("postgres://me@a:6000/fleet").unwrap();
+        assert_eq!(one.config.get_target_session_attrs(), TargetSessionAttrs::Any);
     }
 
     #[test]

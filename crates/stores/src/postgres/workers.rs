@@ -9,13 +9,15 @@ use tokio_postgres::types::Type;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
-    Beat, FENCED, Load, Reaped, Registration, STRIKES_MAX, StoreError, WorkerId, WorkerRow, lost_too_often,
+    Beat, FENCED, Lease, Load, Reaped, Registration, STRIKES_MAX, StoreError, WorkerId, WorkerRow, lost_too_often,
 };
 
 use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value};
+use super::claim::lease;
 use super::local::Local;
 use super::pool::Pool;
 use super::request::{count, encode};
+use super::schema::known;
 use super::statements::now_us;
 use super::text::{shield, unshield};
 use crate::pack::{pack, unpack};
@@ -47,9 +49,15 @@ static BEAT: Sql = Sql {
         now_us!(),
         " AS us), beat AS (UPDATE workers w SET seen_us = now.us, until_us = now.us + $2, held = $3, calls = $4, \
          draining = $5 FROM now WHERE w.id = $1 AND w.alive RETURNING w.id) \
-         SELECT us, EXISTS (SELECT 1 FROM beat) FROM now"
+         SELECT us, EXISTS (SELECT 1 FROM beat), (SELECT count(*) FROM runs r WHERE r.owner = $1), \
+         (SELECT max(version) FROM schema_history) FROM now"
     ),
     types: &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::BOOL],
+};
+
+static LEASES: Sql = Sql {
+    text: "SELECT r.id, r.epoch, r.lost, r.strikes FROM runs r WHERE r.owner = $1 ORDER BY r.id",
+    types: &[Type::TEXT],
 };
 
 static LEAVE: Sql = Sql { text: "UPDATE workers SET alive = false WHERE id = $1", types: &[Type::TEXT] };
@@ -247,8 +255,19 @@ impl Workers {
         } else {
             self.beaten().remove(worker);
         }
+        let (held, found): (i64, Option<i32>) = (row.try_get(2).map_err(failed)?, row.try_get(3).map_err(failed)?);
+        let (found, known) = (found.and_then(|found| u32::try_from(found).ok()).unwrap_or_default(), known());
+        if is_alive && found > known {
+            return Err(StoreError::NewerSchema { found, known });
+        }
         let again_ms = u64::try_from((self.lease / BEATS).as_millis()).unwrap_or(u64::MAX);
-        Ok(Beat { now: millis(now), is_alive, again_ms })
+        Ok(Beat { now: millis(now), is_alive, again_ms, held: Some(count(held)) })
+    }
+
+    /// What a worker of this process holds.
+    pub(super) async fn leases(&self, pool: &Pool, worker: &WorkerId) -> Result<Vec<Lease>, StoreError> {
+        let rows = pool.rows(&LEASES, || vec![Box::new(shield(&worker.0).into_owned())]).await?;
+        rows.iter().map(lease).collect::<Result<_, _>>().map_err(failed)
     }
 
     /// Whether the lease surely lasts: by the clock that cannot be set, and by the one that also runs while the system

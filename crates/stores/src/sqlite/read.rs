@@ -12,7 +12,8 @@ use windlass_core::input::Input;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
-    Depth, Head, InboxItem, JournalRow, Object, Page, Priority, Query, Stats, StoreError, Stored, WaitRow, WorkerId,
+    Depth, Head, InboxItem, JournalRow, Lease, Object, Page, Priority, Query, Stats, StoreError, Stored, WaitRow,
+    WorkerId,
 };
 
 use super::failed;
@@ -449,6 +450,22 @@ pub(super) fn held(connection: &Connection) -> Result<BTreeMap<WorkerId, u64>, S
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     let rows = statement.query_map([], |row| Ok((WorkerId(name(row, 0)?), row.get(1).map(count)?)));
     rows.and_then(Iterator::collect::<Result<BTreeMap<_, _>, _>>).map_err(failed)
+}
+
+/// What a worker holds.
+pub(super) fn leases(connection: &Connection, worker: &WorkerId) -> Result<Vec<Lease>, StoreError> {
+    let sql = "SELECT runs.id, epoch, lost.id, strikes FROM runs JOIN workers ON workers.key = runs.owner \
+         LEFT JOIN workers AS lost ON lost.key = runs.lost WHERE workers.id = ?1 ORDER BY runs.id";
+    let lease = |row: &Row<'_>| {
+        Ok(Lease {
+            run: RunId::stored(row.get_ref(0)?.as_str()?),
+            epoch: row.get(1).map(count)?,
+            taken_from: row.get::<_, Option<String>>(2)?.map(|lost| WorkerId(lost.into())),
+            strikes: row.get(3)?,
+        })
+    };
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.query_map([&*worker.0], lease).and_then(Iterator::collect).map_err(failed)
 }
 
 /// Whether a worker was voided by a fence.

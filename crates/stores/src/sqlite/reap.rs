@@ -114,11 +114,13 @@ impl Tx<'_> {
     /// Changes an object when it is still as expected.
     pub(super) fn put_object(&mut self, put: &Replacement) -> Result<bool, Trouble> {
         let (kind, key, expected) = (&*put.kind, &*put.key, int(put.expected));
+        let slot = crate::floors::slot(kind, key);
         let changed = match (&put.packed, put.expected) {
             (Some(packed), 0) => {
-                let sql = "INSERT INTO objects (kind, key, revision, bytes) VALUES (?1, ?2, 1, ?3) \
+                let sql = "INSERT INTO objects (kind, key, revision, bytes) VALUES (?1, ?2, \
+                     1 + coalesce((SELECT revision FROM object_floors WHERE slot = ?4), 0), ?3) \
                      ON CONFLICT (kind, key) DO NOTHING";
-                self.run(sql, params![kind, key, packed])?
+                self.run(sql, params![kind, key, packed, slot])?
             }
             (Some(packed), _) => {
                 let sql = "UPDATE objects SET revision = revision + 1, bytes = ?4 \
@@ -131,7 +133,13 @@ impl Tx<'_> {
             }
             (None, _) => {
                 let sql = "DELETE FROM objects WHERE kind = ?1 AND key = ?2 AND revision = ?3";
-                self.run(sql, params![kind, key, expected])?
+                let removed = self.run(sql, params![kind, key, expected])?;
+                if removed > 0 {
+                    let sql = "INSERT INTO object_floors (slot, revision) VALUES (?1, ?2) \
+                         ON CONFLICT (slot) DO UPDATE SET revision = max(revision, excluded.revision)";
+                    self.run(sql, params![slot, expected])?;
+                }
+                removed
             }
         };
         Ok(changed > 0)

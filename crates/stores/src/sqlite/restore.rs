@@ -19,7 +19,7 @@ use windlass_ports::store::{Store, StoreError};
 use super::schema::{self, FileId};
 use super::workers::Workers;
 use super::{Options, SqliteStore};
-use crate::restore::{RestoreError, Restored, Schema};
+use crate::restore::{Held, RestoreError, Restored, Schema};
 
 /// The first bytes of every SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -75,18 +75,15 @@ pub(crate) async fn restore(
     to: &Path,
     replace: bool,
     reason: impl FnOnce(Option<Timestamp>) -> String,
+    held: Held<'_>,
 ) -> Result<Restored, RestoreError> {
     if !replace && is_taken(to) {
         return Err(RestoreError::NotEmpty { target: to.display().to_string() });
     }
     let staged = stage(from, to)?;
-    let prepared = prepare(&staged, reason).await;
-    let placed = match prepared {
-        Ok((quarantined, taken_at)) => {
-            place(&staged, to, replace).map(|aside| Restored { aside, quarantined, taken_at })
-        }
-        Err(error) => Err(error),
-    };
+    let prepared = prepare(&staged, reason, held).await;
+    let placed =
+        prepared.and_then(|restored| Ok(Restored { aside: place(&staged, to, replace)?, ..restored }));
     discard(&staged);
     placed
 }
@@ -143,7 +140,8 @@ fn stage(from: &Path, to: &Path) -> Result<PathBuf, RestoreError> {
 async fn prepare(
     staged: &Path,
     reason: impl FnOnce(Option<Timestamp>) -> String,
-) -> Result<(u64, Option<Timestamp>), RestoreError> {
+    held: Held<'_>,
+) -> Result<Restored, RestoreError> {
     let store = SqliteStore::open(staged, Options::default()).await?;
     let findings = store.fsck().await?;
     if !findings.is_empty() {
@@ -155,6 +153,7 @@ async fn prepare(
     });
     let taken_at = latest.await?.and_then(|at| u64::try_from(at).ok()).map(Timestamp);
     let quarantined = store.fence(reason(taken_at).as_str().into()).await?;
+    let held = held.apply(&store).await?;
     drop(store);
     // Everything has to be in the one file that is put into place.
     let connection = schema::connect(staged, &Options::default())?;
@@ -166,7 +165,7 @@ async fn prepare(
         return Err(RestoreError::Store(StoreError::Unavailable(text)));
     }
     File::open(staged).and_then(|file| file.sync_all()).map_err(|error| trouble("write", staged, &error))?;
-    Ok((quarantined, taken_at))
+    Ok(Restored { aside: None, quarantined, held, taken_at })
 }
 
 /// Puts the copy into place. Gives back where the old store is kept.

@@ -78,6 +78,9 @@ pub(super) struct Workers {
 }
 
 fn unavailable(what: &str, path: &Path, error: &io::Error) -> StoreError {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return StoreError::disk_full(format_args!("`{}`", path.display()), error);
+    }
     StoreError::Unavailable(format!("cannot {what} `{}`: {error}", path.display()))
 }
 

@@ -3,6 +3,7 @@
 mod child;
 mod conformance;
 mod postgres;
+mod postgres_days;
 mod postgres_doors;
 mod postgres_faults;
 mod power;

@@ -7,7 +7,9 @@ use windlass_core::ids::{Digest, EffectId, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
-use windlass_ports::store::{Claim, Keep, NewRun, Query, Registration, Signal, Signalled, Store, StoreError, WaitRow};
+use windlass_ports::store::{
+    Claim, Keep, Load, NewRun, Query, Registration, Signal, Signalled, Store, StoreError, WaitRow,
+};
 use windlass_stores::{Options as SqliteOptions, PostgresStore, SqliteStore};
 use windlass_testpg::{Cut, Options, Proxy, Server, Stop};
 
@@ -110,7 +112,7 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let fleet = Fleet::new();
     drop(fleet.store().await);
     let newer =
-        "INSERT INTO schema_history (version, name, checksum) SELECT version + 1, 'later', 'x' FROM schema_history";
+        "INSERT INTO schema_history (version, name, checksum) SELECT max(version) + 1, 'later', 'x' FROM schema_history";
     fleet.database.execute(newer).expect("noted");
     match PostgresStore::open(&fleet.url()).await {
         Err(StoreError::NewerSchema { found, known }) => assert_eq!(found, known + 1),
@@ -118,10 +120,28 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     }
     let status = PostgresStore::schema_status(&fleet.url()).await.expect("told");
     assert_eq!(status.found, status.known + 1);
-    assert_eq!(fleet.database.value("SELECT count(*) FROM schema_history"), "2");
+    assert_eq!(fleet.database.value("SELECT max(version) FROM schema_history"), status.found.to_string());
     let changed = "DELETE FROM schema_history WHERE name = 'later'; UPDATE schema_history SET checksum = 'other'";
     fleet.database.execute(changed).expect("changed");
     assert!(matches!(PostgresStore::open(&fleet.url()).await, Err(StoreError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn a_worker_is_told_when_the_schema_became_newer() {
+    let fleet = Fleet::new();
+    let store = fleet.store().await;
+    let worker = store.join(Registration::default()).await.expect("joined");
+    assert!(store.beat(worker.clone(), Load::default()).await.expect("answered").is_alive);
+    let newer =
+        "INSERT INTO schema_history (version, name, checksum) SELECT max(version) + 1, 'later', 'x' FROM schema_history";
+    fleet.database.execute(newer).expect("noted");
+    match store.beat(worker.clone(), Load::default()).await {
+        Err(StoreError::NewerSchema { found, known }) => assert_eq!(found, known + 1),
+        other => panic!("{other:?}"),
+    }
+    assert!(store.is_current(&worker), "what it holds is its own");
+    let seen = format!("SELECT until_us > joined_us AND alive FROM workers WHERE id = '{worker}'");
+    assert_eq!(fleet.database.value(&seen), "t");
 }
 
 #[tokio::test]
@@ -134,6 +154,7 @@ async fn a_migration_cut_at_any_place_leaves_nothing_behind() {
         "SET LOCAL lock_timeout",
         "schema_history (version integer",
         "CREATE TABLE runs",
+        "CREATE TABLE object_floors",
         "INSERT INTO schema_history",
         "INSERT INTO store",
         "COMMIT",
@@ -149,7 +170,8 @@ async fn a_migration_cut_at_any_place_leaves_nothing_behind() {
         assert_eq!(fleet.database.value(tables), "0", "{place}");
         assert_eq!(PostgresStore::schema_status(&url).await.expect("told").found, 0);
     }
-    assert_eq!(PostgresStore::migrate(&url).await.expect("migrated"), 1);
+    let known = PostgresStore::schema_status(&url).await.expect("told").known;
+    assert_eq!(PostgresStore::migrate(&url).await.expect("migrated"), known);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +179,7 @@ async fn processes_that_open_an_empty_database_at_once_agree() {
     let fleet = Fleet::new();
     let openers = (0..8).map(|_| fleet.store());
     let stores = futures::future::join_all(openers).await;
-    assert_eq!(fleet.database.value("SELECT count(*) FROM schema_history"), "1");
+    assert_eq!(fleet.database.value("SELECT count(*) = max(version) FROM schema_history"), "t");
     assert_eq!(fleet.database.value("SELECT count(*) FROM store"), "1");
     drop(stores);
 }

@@ -13,25 +13,28 @@ use windlass_ports::store::{
     Claim, Commit, Committed, Delivered, Keep, Lease, Load, Message, NewRun, Query, Registration, Store, StoreError,
     WorkerId,
 };
-use windlass_stores::PostgresStore;
+use windlass_stores::{Held, PostgresStore};
 use windlass_testpg::{Bouncer, Cut, Options, Proxy, Server, Stop};
 
 use crate::child::{commit, start};
 use crate::postgres::Fleet;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// No object is held back.
+pub(crate) const NOTHING: Held<'static> = Held { kind: "", change: &|_| None };
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The address of a database by another port: that of a proxy or a pooler.
 fn by_port(fleet: &Fleet, port: u16) -> String {
     fleet.url().replace(&format!(":{}/", fleet.database.port()), &format!(":{port}/"))
 }
 
-async fn ready(store: &PostgresStore) -> WorkerId {
+pub(crate) async fn ready(store: &PostgresStore) -> WorkerId {
     store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.expect("stored");
     store.join(Registration::default()).await.expect("joined")
 }
 
-async fn begin(store: &PostgresStore, worker: &WorkerId, id: &str) -> Lease {
+pub(crate) async fn begin(store: &PostgresStore, worker: &WorkerId, id: &str) -> Lease {
     store.create(NewRun::new(start(id), Timestamp(0))).await.expect("created");
     let within = Some(RunId::stored(id));
     let claim = Claim { within, ..Claim::any(worker.clone(), 1, Timestamp(0)) };
@@ -43,7 +46,7 @@ fn message(to: &str, id: &str) -> Message {
 }
 
 /// Commits, and looks up what became of a commit whose answer was lost. Tells how often that was needed.
-async fn settle(store: &PostgresStore, commit: Commit) -> Result<(Committed, u64), StoreError> {
+pub(crate) async fn settle(store: &PostgresStore, commit: Commit) -> Result<(Committed, u64), StoreError> {
     let began = Instant::now();
     let mut lost = 0;
     loop {
@@ -67,7 +70,7 @@ async fn settle(store: &PostgresStore, commit: Commit) -> Result<(Committed, u64
 }
 
 /// Drives runs to their end while `trouble` goes on, and checks that nothing acknowledged is lost or written twice.
-async fn under_fire(store: &Arc<PostgresStore>, runs: usize, steps: u64, trouble: impl AsyncFnOnce(&AtomicU64)) -> u64 {
+pub(crate) async fn under_fire(store: &Arc<PostgresStore>, runs: usize, steps: u64, trouble: impl AsyncFnOnce(&AtomicU64)) -> u64 {
     let worker = ready(store).await;
     let mut leases = Vec::new();
     for n in 0..runs {
@@ -107,7 +110,7 @@ async fn under_fire(store: &Arc<PostgresStore>, runs: usize, steps: u64, trouble
     lost
 }
 
-async fn wait_for(done: &AtomicU64, count: u64) {
+pub(crate) async fn wait_for(done: &AtomicU64, count: u64) {
     let began = Instant::now();
     while done.load(Ordering::Relaxed) < count {
         assert!(began.elapsed() < PATIENCE, "no progress");
@@ -406,14 +409,14 @@ async fn a_copy_of_one_moment_is_restored_and_held_back() {
     damaged[middle] ^= 1;
     let bad = fleet.marks.path().join("bad");
     std::fs::write(&bad, damaged).expect("written");
-    assert!(windlass_stores::restore(&bad, &other.url(), false, |_| "restored".into()).await.is_err());
+    assert!(windlass_stores::restore(&bad, &other.url(), false, |_| "restored".into(), NOTHING).await.is_err());
     assert_eq!(other.database.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "0");
-    let restored = windlass_stores::restore(&copy, &other.url(), false, |_| "restored".into()).await.expect("restored");
+    let restored = windlass_stores::restore(&copy, &other.url(), false, |_| "restored".into(), NOTHING).await.expect("restored");
     assert_eq!(restored.quarantined, 2);
     let copied = other.store().await;
     let stored = copied.load(lease.run.clone()).await.expect("read").expect("it exists");
     assert!(stored.records.len() as u64 == stored.head.version && stored.head.version >= 20, "all of one moment");
     assert_eq!(stored.head.status, Status::Quarantined);
     assert_eq!(copied.fsck().await.expect("checked"), []);
-    assert!(windlass_stores::restore(&copy, &other.url(), false, |_| "again".into()).await.is_err(), "it is not empty");
+    assert!(windlass_stores::restore(&copy, &other.url(), false, |_| "again".into(), NOTHING).await.is_err(), "it is not empty");
 }

@@ -37,3 +37,49 @@ fn settings_and_rules_of_access_are_taken() {
     assert_eq!(server.database().value("SHOW max_connections"), "17");
     assert!(!server.log().contains("FATAL"), "{}", server.log());
 }
+
+#[test]
+fn a_standby_follows_and_is_promoted() {
+    let settings = [("wal_level", "replica"), ("max_wal_senders", "4")];
+    let settings: Vec<(String, String)> = settings.map(|(name, value)| (name.into(), value.into())).into();
+    let primary = Server::start(Options { settings: settings.clone(), ..Options::default() });
+    primary.execute("CREATE TABLE t (n int)").expect("run");
+    let standby = Server::start(Options { settings, standby_of: Some(primary.port()), ..Options::default() });
+    primary.execute("INSERT INTO t VALUES (7)").expect("run");
+    let count = || standby.execute("SELECT count(*) FROM t").expect("read")[0][0].clone();
+    while count().as_deref() != Some("1") {
+        std::thread::yield_now();
+    }
+    assert_eq!(standby.execute("INSERT INTO t VALUES (8)").expect_err("a standby").code(), Some("25006"));
+    primary.stop(Stop::Kill);
+    standby.execute("SELECT pg_promote()").expect("promoted");
+    standby.execute("INSERT INTO t VALUES (8)").expect("it takes writes");
+    assert_eq!(count().as_deref(), Some("2"));
+}
+
+#[test]
+fn a_disk_is_filled_and_has_room_again() {
+    let server = Server::start(Options { fillable: true, ..Options::default() });
+    server.execute("CREATE TABLE t (text text); ALTER TABLE t ALTER text SET STORAGE EXTERNAL").expect("run");
+    let insert = "INSERT INTO t SELECT repeat('x', 100000) FROM generate_series(1, 20)";
+    server.execute(insert).expect("there is room");
+    server.fill_disk(true);
+    assert_eq!(server.execute(insert).expect_err("no room").code(), Some("53100"));
+    assert_eq!(server.execute("SELECT count(*) FROM t").expect("read")[0][0].as_deref(), Some("20"));
+    server.fill_disk(false);
+    server.execute(insert).expect("there is room again");
+}
+
+#[test]
+fn a_clock_is_set_while_the_server_runs() {
+    let server = Server::start(Options { faketime: Some("+0".into()), ..Options::default() });
+    let now = || -> i64 {
+        let rows = server.execute("SELECT extract(epoch FROM clock_timestamp())::bigint").expect("told");
+        rows[0][0].as_deref().and_then(|text| text.parse().ok()).expect("a number")
+    };
+    let before = now();
+    server.set_clock("-10m");
+    assert!((540..660).contains(&(before - now())), "it is ten minutes back");
+    server.set_clock("+0");
+    assert!(now() >= before);
+}

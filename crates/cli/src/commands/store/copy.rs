@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use serde_json::json;
+use windlass::wire;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::StoreError;
-use windlass_stores::{RestoreError, Restored};
+use windlass_runtime::schedule;
+use windlass_stores::{Held, RestoreError, Restored};
 
-use super::{NEXT, next};
+use super::{next, steps};
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
@@ -20,10 +22,14 @@ pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, P
         return Err(Problem::rejected(format!("`{}` exists already", args.file.display()))
             .hint("name a new file; a backup never replaces one"));
     }
+    let begun = wire::now();
     store.backup(&args.file).await.map_err(|error| match error {
         StoreError::Invalid(text) => Problem::invalid(text),
         other => other.into(),
     })?;
+    if let Err(error) = windlass_server::backup::note(&*store, begun).await {
+        tracing::warn!(%error, "the backup is complete, and its time could not be noted in the store");
+    }
     let bytes = std::fs::metadata(&args.file).map(|meta| meta.len()).unwrap_or_default();
     app.output.sentence(
         &json!({ "file": args.file.display().to_string(), "bytes": bytes }),
@@ -34,17 +40,20 @@ pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, P
 
 /// Makes a store from a backup.
 pub(crate) async fn restore(app: &App, args: args::StoreRestore) -> Result<Exit, Problem> {
-    let restored = windlass_stores::restore(&args.file, app.store_url(), args.replace, reason).await;
+    let hold = |bytes: &[u8]| schedule::held_back(bytes, wire::now(), SCHEDULES_HELD);
+    let held = Held { kind: schedule::KIND, change: &hold };
+    let restored = windlass_stores::restore(&args.file, app.store_url(), args.replace, reason, held).await;
     let restored = restored.map_err(|error| refused(&args.file, error))?;
-    let Restored { aside, quarantined, taken_at } = restored;
+    let Restored { aside, quarantined, held, taken_at } = restored;
     let aside = aside.map(|path| path.display().to_string());
     let value = json!({
         "store": app.shown_store(),
         "backup": args.file.display().to_string(),
         "taken_at": taken_at.map(time),
         "quarantined": quarantined,
+        "schedules_paused": held,
         "aside": aside,
-        "next": if quarantined > 0 { &NEXT[..] } else { &[] },
+        "next": steps(quarantined, held),
     });
     let state = taken_at.map_or_else(|| "without runs".to_owned(), |at| format!("as of {}", time(at)));
     let mut text = format!("`{}` is the backup, {state}", app.shown_store());
@@ -52,11 +61,18 @@ pub(crate) async fn restore(app: &App, args: args::StoreRestore) -> Result<Exit,
         text.push_str(&format!("\nthe store that was there is `{aside}`"));
     }
     if quarantined > 0 {
-        text.push_str(&format!("\n{quarantined} unfinished runs are quarantined\n{}", next()));
+        text.push_str(&format!("\n{quarantined} unfinished runs are quarantined"));
     }
+    if held > 0 {
+        text.push_str(&format!("\n{held} schedules are paused, and start nothing until they are resumed"));
+    }
+    text.push_str(&next(&steps(quarantined, held)));
     app.output.sentence(&value, &text);
     Ok(Exit::Ok)
 }
+
+/// What is said of every schedule that is held back.
+const SCHEDULES_HELD: &str = "restored from a backup";
 
 /// What is said of every run that is held back.
 fn reason(taken_at: Option<Timestamp>) -> String {

@@ -5,6 +5,7 @@
 use serde_json::json;
 
 use super::{ACTS, Fleet, action};
+use crate::kit::ASKS;
 
 #[test]
 fn a_run_moves_to_the_workers_of_the_pool_that_its_state_asks_for() {
@@ -41,6 +42,28 @@ fn a_worker_that_lacks_an_action_leaves_the_run_for_one_that_has_it() {
     assert_eq!(shown["status"], "queued", "it has not failed: {shown}");
     let _rich = fleet.start(&["worker"]);
     assert_eq!(fleet.output("needs"), json!({ "answer": 7 }));
+}
+
+#[test]
+fn a_worker_without_the_script_or_key_of_a_model_leaves_the_run_for_one_that_has_it() {
+    let fleet = Fleet::new();
+    fleet.write("poor.toml", "[worker]\nthreads = 1\n");
+    fleet.write("keyed.yml", &ASKS.replace("provider: scripted, name: small", "provider: openai, name: gpt-4o-mini"));
+    fleet.submit("asks.yml", "script", &["--input", r#"{"topic": "tides"}"#]);
+    fleet.submit("keyed.yml", "key", &["--input", r#"{"topic": "tides"}"#]);
+    let poor = fleet.start(&["worker", "--config", "poor.toml", "--listen", "127.0.0.1:0"]);
+    fleet.until_all("the poor one looked at both", || {
+        (poor.number("windlass_runs_unfit_total") > 1.0).then_some(())
+    });
+    for run in ["script", "key"] {
+        let shown = fleet.show(run);
+        assert_eq!(shown["status"], "queued", "it has not failed: {shown}");
+    }
+    fleet.write("rich.toml", "[providers.\"*\"]\nkind = \"scripted\"\nscript = \"script.yml\"\n");
+    let _rich = fleet.start(&["worker", "--config", "rich.toml"]);
+    for run in ["script", "key"] {
+        assert_eq!(fleet.output(run), json!({ "text": "Tides turn twice a day." }));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use windlass_core::time::Timestamp;
 
 use super::Harness;
 use super::setup::{NOW, Process, child, commit, end, id, message, park, run};
-use crate::store::{Claim, Committed, Keep, Registration, StoreError};
+use crate::store::{Claim, Committed, Keep, Load, Registration, StoreError};
 
 pub(super) async fn claim_is_exclusive(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
@@ -54,6 +54,31 @@ pub(super) async fn claim_respects_its_limit_and_the_order_of_the_queue(harness:
     let names: Vec<_> = rest.iter().map(|lease| lease.run.as_str()).collect();
     assert_eq!(names, ["d", "c"], "a run handed back goes to the end");
     assert_eq!(rest[1].epoch, first[0].epoch + 1, "the epoch grows with every claim");
+}
+
+pub(super) async fn what_a_worker_holds_is_told_again(harness: Arc<dyn Harness>) {
+    let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
+    let leases = async |process: &Process| process.store.leases(process.worker.clone()).await.expect("told");
+    for name in ["a", "b", "c"] {
+        one.store.create(run(name)).await.expect("created");
+    }
+    assert!(leases(&one).await.is_empty());
+    let lost = two.store.claim(two.wanted(1, NOW.0)).await.expect("answered").remove(0);
+    let two_was = two.worker.clone();
+    drop(two);
+    let mut claimed = one.store.claim(one.wanted(9, NOW.0)).await.expect("answered");
+    claimed.sort_by(|a, b| a.run.cmp(&b.run));
+    let mut told = leases(&one).await;
+    told.sort_by(|a, b| a.run.cmp(&b.run));
+    assert_eq!(told, claimed, "as if they were just claimed");
+    let taken = told.iter().find(|lease| lease.run == lost.run).expect("it was taken over");
+    assert_eq!((taken.epoch, taken.taken_from.as_ref(), taken.strikes), (lost.epoch + 1, Some(&two_was), 1));
+    let beat = one.store.beat(one.worker.clone(), Load::default()).await.expect("answered");
+    assert!(beat.held.is_none_or(|held| held == 3), "{beat:?}");
+    for lease in claimed {
+        one.store.release(lease, one.worker.clone(), Keep::HandBack).await.expect("released");
+    }
+    assert!(leases(&one).await.is_empty());
 }
 
 pub(super) async fn claim_stays_within_a_tree(harness: Arc<dyn Harness>) {

@@ -332,9 +332,20 @@ async fn happen_to_fleet(side: &Side, event: &Event) -> String {
             reaped.quarantined.sort();
             told((reaped.runs, reaped.quarantined))
         }
-        Event::Put(place, put) => told(store(place).put_object(put).await.expect("answered")),
+        Event::Put(place, put) => {
+            // Which numbers revisions have is each store's own: none, the one that is there, and another one are meant.
+            let there = store(place).object(put.kind.clone(), put.key.clone()).await.expect("read");
+            let there = there.map(|object| object.revision);
+            let expected = match put.expected {
+                0 => 0,
+                1 => there.unwrap_or(1),
+                _ => there.unwrap_or_default() + 1,
+            };
+            told(store(place).put_object(Put { expected, ..put }).await.expect("answered"))
+        }
         Event::Objects(place, kind, after, limit) => {
-            told(store(place).objects(kind, after, limit).await.expect("read"))
+            let objects = store(place).objects(kind, after, limit).await.expect("read");
+            told(objects.into_iter().map(|object| (object.key, object.bytes)).collect::<Vec<_>>())
         }
         Event::Leave(place) => told(store(place).leave(side.processes[place].worker.clone()).await.is_ok()),
         Event::Fence(place) => told(store(place).fence("fenced".into()).await.expect("fenced")),

@@ -44,6 +44,15 @@ pub(super) async fn an_object_changes_only_as_expected(harness: Arc<dyn Harness>
     assert!(change(put("a", 3, None)).await);
     assert_eq!(read(&two.store, "a").await, None);
     assert!(!change(put("a", 3, Some(b"x"))).await, "it was removed since");
+    // Whoever still has a revision of the one before in hand does not change the one that came again.
+    assert!(change(put("a", 0, Some(b"again"))).await);
+    let (again, _) = read(&two.store, "a").await.expect("it exists");
+    assert!(again > 3, "revision {again} comes a second time");
+    for before in 1..=3 {
+        assert!(!change(put("a", before, Some(b"x"))).await && !change(put("a", before, None)).await);
+    }
+    assert!(change(put("a", again, None)).await && change(put("a", 0, Some(b"third"))).await);
+    assert!(read(&one.store, "a").await.is_some_and(|(third, _)| third > again));
 }
 
 pub(super) async fn objects_are_listed_by_key(harness: Arc<dyn Harness>) {

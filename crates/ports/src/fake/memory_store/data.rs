@@ -144,6 +144,8 @@ pub(super) struct Data {
     pub(super) signals_seen: BTreeMap<Name, Timestamp>,
     /// By kind and key.
     pub(super) objects: BTreeMap<(Name, Name), Object>,
+    /// The highest revision of an object that was removed.
+    pub(super) floor: u64,
     pub(super) commits: u64,
     pub(super) stale: u64,
     /// Of each class, the tenant that was served last.
@@ -184,10 +186,14 @@ impl Data {
         }
         match put.bytes {
             Some(bytes) => {
-                let object = Object { key: place.1.clone(), revision: revision + 1, bytes };
+                let last = if revision == 0 { self.floor } else { revision };
+                let object = Object { key: place.1.clone(), revision: last + 1, bytes };
                 self.objects.insert(place, object);
             }
-            None => drop(self.objects.remove(&place)),
+            None => {
+                self.floor = self.floor.max(revision);
+                self.objects.remove(&place);
+            }
         }
         true
     }

@@ -165,6 +165,18 @@ impl Data {
         dealt
     }
 
+    /// What a worker holds.
+    pub(super) fn leases(&self, worker: &WorkerId) -> Vec<Lease> {
+        let held = self.runs.iter().filter(|(_, row)| row.owner.as_ref() == Some(worker));
+        held.map(|(id, row)| Lease {
+            run: id.clone(),
+            epoch: row.epoch,
+            taken_from: row.lost.clone(),
+            strikes: row.strikes,
+        })
+        .collect()
+    }
+
     fn take(&mut self, run: &RunId, worker: &WorkerId) -> Option<Lease> {
         let row = self.runs.get_mut(run)?;
         row.epoch += 1;

@@ -26,18 +26,22 @@ impl<'a> Work<'a> {
     pub(super) async fn load(claimed: &'a Claimed, permit: Option<OwnedSemaphorePermit>) -> Result<Self, Fault> {
         let core = &claimed.core;
         let mut inbox_flag = true;
-        let (folded, loaded) = match core.warm(&claimed.lease) {
-            Some(warm) => (Folded { run: warm.run, tail: warm.tail }, warm.loaded),
+        let (folded, pool, loaded) = match core.warm(&claimed.lease) {
+            Some(warm) => (Folded { run: warm.run, tail: warm.tail }, warm.pool, warm.loaded),
             None => {
-                let folded = match core.parts.store.newborn(&claimed.lease) {
+                let (folded, pool) = match core.parts.store.newborn(&claimed.lease) {
                     Some(start) => {
                         inbox_flag = false;
-                        Folded { run: Run::blank(start), tail: Tail::default() }
+                        (Folded { run: Run::blank(start), tail: Tail::default() }, None)
                     }
-                    None => stored(core, &claimed.lease.run).await?,
+                    None => {
+                        let stored = stored(core, &claimed.lease.run).await?;
+                        let pool = stored.head.pool.clone();
+                        (folded(core, stored).await?, Some(pool))
+                    }
                 };
                 let loaded = program(core, &folded.run).await?;
-                (folded, loaded)
+                (folded, pool, loaded)
             }
         };
         if let (true, Some(lacks)) = (claimed.serving, &loaded.lacks) {
@@ -50,6 +54,7 @@ impl<'a> Work<'a> {
             run: folded.run,
             loaded,
             tail: folded.tail,
+            pool,
             calls: Calls::default(),
             timers: Timers::default(),
             recovering: VecDeque::new(),
@@ -109,7 +114,7 @@ impl<'a> Work<'a> {
         let core = &self.claimed.core;
         let ended = ended_children(core, self.run.id()).await?;
         for child in recover::missed(&self.run, ended, inbox) {
-            let folded = stored(core, &child).await?.run;
+            let folded = folded(core, stored(core, &child).await?).await?.run;
             let Some(ending) = folded.ending.clone() else { continue };
             tracing::warn!(run_id = %self.run.id(), child = %child, "the end of a child had not arrived");
             let mut used = folded.ledger.settled;
@@ -139,11 +144,10 @@ async fn ended_children(core: &Core, parent: &RunId) -> Result<Vec<RunId>, Store
     }
 }
 
-/// A run as stored, folded.
-async fn stored(core: &Core, run: &RunId) -> Result<Folded, Fault> {
+/// A claimed run as stored.
+async fn stored(core: &Core, run: &RunId) -> Result<Stored, Fault> {
     let stored = patiently(core, || core.parts.store.load(run.clone())).await?;
-    let stored = stored.ok_or_else(|| StoreError::Corrupt(format!("the claimed run `{run}` does not exist")))?;
-    folded(core, stored).await
+    Ok(stored.ok_or_else(|| StoreError::Corrupt(format!("the claimed run `{run}` does not exist")))?)
 }
 
 async fn folded(core: &Core, stored: Stored) -> Result<Folded, Fault> {

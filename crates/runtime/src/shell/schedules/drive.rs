@@ -9,8 +9,8 @@ use windlass_core::ids::Name;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::StoreError;
 
-use super::{KIND, PAGE, ScheduleError, Schedules};
-use crate::schedule::Schedule;
+use super::{PAGE, ScheduleError, Schedules};
+use crate::schedule::{KIND, Schedule};
 use crate::shell::engine::Engine;
 use crate::shell::keys::Sweep;
 use crate::shell::observe::Tally;

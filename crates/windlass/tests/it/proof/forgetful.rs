@@ -64,6 +64,9 @@ impl Store for Forgetful {
     fn beat(&self, worker: WorkerId, load: Load) -> Reply<'_, Beat> {
         self.inner.beat(worker, load)
     }
+    fn leases(&self, worker: WorkerId) -> Reply<'_, Vec<Lease>> {
+        self.inner.leases(worker)
+    }
     fn is_current(&self, worker: &WorkerId) -> bool {
         self.inner.is_current(worker)
     }

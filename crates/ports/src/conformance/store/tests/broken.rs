@@ -105,6 +105,9 @@ impl Store for Broken {
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
         self.inner.beat(worker, load)
     }
+    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
+        self.inner.leases(worker)
+    }
     fn is_current(&self, worker: &WorkerId) -> bool {
         self.inner.is_current(worker)
     }
