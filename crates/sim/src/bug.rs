@@ -23,17 +23,20 @@ pub enum Bug {
     LostWakeup,
     /// A run is given to another worker while its own is alive.
     EarlyTakeOver,
+    /// Nobody is ever told of a claim whose answer was lost.
+    ForgottenClaim,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoFence,
         Self::DoubleSettle,
         Self::DroppedAcknowledgement,
         Self::LostInboxRow,
         Self::LostWakeup,
         Self::EarlyTakeOver,
+        Self::ForgottenClaim,
     ];
 }
 
@@ -46,6 +49,7 @@ impl fmt::Display for Bug {
             Self::LostInboxRow => "lost inbox row",
             Self::LostWakeup => "wakeup lost at parking",
             Self::EarlyTakeOver => "take-over while alive",
+            Self::ForgottenClaim => "forgotten claim",
         })
     }
 }
@@ -58,6 +62,11 @@ impl SimStore {
     /// Whether a message is lost by this store.
     pub(crate) fn loses_inbox(&self) -> bool {
         self.bug == Some(Bug::LostInboxRow) && self.one_in(3)
+    }
+
+    /// What heartbeats tell of the runs that a worker holds.
+    pub(crate) fn tells(&self, held: Option<u64>) -> Option<u64> {
+        held.filter(|_| !matches!(self.bug, Some(Bug::ForgottenClaim | Bug::LostWakeup)))
     }
 
     /// Writes a decision as this store does.

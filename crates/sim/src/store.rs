@@ -168,7 +168,8 @@ impl SimStore {
         } else {
             self.believes_until.store(0, Ordering::Relaxed);
         }
-        Ok(Beat { is_alive: until.is_some(), again_ms: self.world.lease_ms / 3, ..beat })
+        let held = self.tells(beat.held);
+        Ok(Beat { is_alive: until.is_some(), again_ms: self.world.lease_ms / 3, held, ..beat })
     }
 
     async fn claim_now(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {

@@ -44,3 +44,8 @@ fn a_wakeup_lost_at_parking_is_found() {
 fn a_take_over_of_a_living_worker_is_found() {
     is_found(Bug::EarlyTakeOver, "loop", &["lease", "effect"]);
 }
+
+#[test]
+fn a_claim_that_nobody_is_told_of_again_is_found() {
+    is_found(Bug::ForgottenClaim, "loop", &["liveness"]);
+}
