@@ -154,7 +154,9 @@ impl From<StoreError> for Problem {
             StoreError::Invalid(_) => (Exit::Invalid, "cli.invalid"),
         };
         let hint = match &error {
-            full if full.is_disk_full() => "make room on that disk; nothing was written in part, and what is tried again works",
+            full if full.is_disk_full() => {
+                "make room on that disk; nothing was written in part, and what is tried again works"
+            }
             StoreError::Unavailable(_) => "check that the path of `--store` can be written and its disk has space",
             StoreError::NewerSchema { .. } => "use the build that wrote this store, or a newer one",
             StoreError::Corrupt(_) => {
@@ -182,7 +184,8 @@ mod tests {
         assert_eq!(problem.exit, Exit::Unreachable);
         assert!(problem.message.ends_with("the disk of the database server is full: could not extend file (53100)"));
         assert!(problem.hint.is_some_and(|hint| hint.contains("make room")));
-        let problem = Problem::from(StoreError::disk_full(THE_STORE, "database or disk is full")).of_store("sqlite:w.db");
+        let problem =
+            Problem::from(StoreError::disk_full(THE_STORE, "database or disk is full")).of_store("sqlite:w.db");
         assert!(problem.message.contains("the disk of `sqlite:w.db` is full"), "{problem}");
     }
 

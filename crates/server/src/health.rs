@@ -82,7 +82,8 @@ async fn ready(State(probe): State<Probe>) -> Response {
 /// The numbers, as Prometheus reads them.
 async fn metrics(State(probe): State<Probe>) -> Response {
     let store = Arc::clone(&probe.engine.parts().store);
-    let asking = async { Ok::<_, StoreError>(Stored { stats: store.stats().await?, backup: backup::last(&*store).await? }) };
+    let asking =
+        async { Ok::<_, StoreError>(Stored { stats: store.stats().await?, backup: backup::last(&*store).await? }) };
     let stored = match tokio::time::timeout(STORE_PATIENCE, asking).await {
         Ok(Ok(stored)) => Some(stored),
         Ok(Err(error)) => {

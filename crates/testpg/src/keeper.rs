@@ -139,7 +139,9 @@ impl Launch {
             preload.push(crate::host::faketime().display().to_string());
             words.push(format!("FAKETIME_TIMESTAMP_FILE={}", self.home.join("clock").display()));
             // Waits go by the clock that cannot be set.
-            words.extend(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"].map(Into::into));
+            words.extend(
+                ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"].map(Into::into),
+            );
         }
         if self.options.fillable {
             preload.push(compile_full(&self.home).display().to_string());

@@ -20,8 +20,24 @@ fn faults_that_cannot_be_made_are_refused_before_anything_starts() {
 fn a_machine_of_ones_own_is_killed_and_ends_as_before() {
     let place = Place::new();
     let ran = place.windlass(&[
-        "chaos", "run", "waits.yml", "--input", r#"{"order": "A-17"}"#, "--signal", r#"approvals/A-17={"approved": true}"#,
-        "--runs", "20", "--duration", "2s", "--every", "500ms", "--faults", "kill", "--seed", "1", "--json",
+        "chaos",
+        "run",
+        "waits.yml",
+        "--input",
+        r#"{"order": "A-17"}"#,
+        "--signal",
+        r#"approvals/A-17={"approved": true}"#,
+        "--runs",
+        "20",
+        "--duration",
+        "2s",
+        "--every",
+        "500ms",
+        "--faults",
+        "kill",
+        "--seed",
+        "1",
+        "--json",
     ]);
     // Nobody calls anything here, so that no fault can meet a call in flight.
     assert_eq!(ran.code(), 3, "{}", ran.shown());

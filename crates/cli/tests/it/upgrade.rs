@@ -58,10 +58,8 @@ fn a_program_goes_on_with_what_the_migration_of_a_newer_one_may_leave() {
 }
 
 /// Stores of schema 1 with a run that has ended, one that waits for a signal, and a schedule.
-const SCHEMA_1: [(&str, &[u8]); 2] = [
-    ("schema-1.db", include_bytes!("fixtures/schema-1.db")),
-    ("schema-1.wl", include_bytes!("fixtures/schema-1.wl")),
-];
+const SCHEMA_1: [(&str, &[u8]); 2] =
+    [("schema-1.db", include_bytes!("fixtures/schema-1.db")), ("schema-1.wl", include_bytes!("fixtures/schema-1.wl"))];
 
 /// What was begun under an older schema goes on, and what had ended reads as before.
 fn assert_goes_on(place: &Place, store: &str) {

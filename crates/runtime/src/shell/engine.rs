@@ -19,11 +19,11 @@ use windlass_ports::tool::Catalog;
 
 use super::clock::StoreClock;
 use super::member::Membership;
+use super::missed::Missed;
 use super::observe::{Failpoint, Meter, Observer, Point, Tally};
 use super::programs::{Loaded, Programs};
 use super::rest::Driven;
 use super::shutdown::Stop;
-use super::missed::Missed;
 use super::unfit::Unfit;
 use super::worker;
 use crate::fold::{FoldError, Tail};

@@ -14,8 +14,8 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::input::{Ending, Input, Quote};
 use windlass_core::journal::Entry;
 use windlass_core::machine::{
-    Agent, Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Placement, Program, State, Template,
-    Transition, VotingRules,
+    Agent, Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Placement, Program, State,
+    Template, Transition, VotingRules,
 };
 use windlass_core::request::ModelRequest;
 use windlass_core::run::{Run, Status, TenantScope};

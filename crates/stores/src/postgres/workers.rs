@@ -12,8 +12,8 @@ use windlass_ports::store::{
     Beat, FENCED, Lease, Load, Reaped, Registration, STRIKES_MAX, StoreError, WorkerId, WorkerRow, lost_too_often,
 };
 
-use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value};
 use super::claim::lease;
+use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value};
 use super::local::Local;
 use super::pool::Pool;
 use super::request::{count, encode};

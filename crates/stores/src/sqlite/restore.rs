@@ -82,8 +82,7 @@ pub(crate) async fn restore(
     }
     let staged = stage(from, to)?;
     let prepared = prepare(&staged, reason, held).await;
-    let placed =
-        prepared.and_then(|restored| Ok(Restored { aside: place(&staged, to, replace)?, ..restored }));
+    let placed = prepared.and_then(|restored| Ok(Restored { aside: place(&staged, to, replace)?, ..restored }));
     discard(&staged);
     placed
 }

@@ -111,8 +111,7 @@ async fn a_database_that_takes_no_writes_is_read_and_recovers() {
 async fn a_newer_schema_is_refused_and_left_alone() {
     let fleet = Fleet::new();
     drop(fleet.store().await);
-    let newer =
-        "INSERT INTO schema_history (version, name, checksum) SELECT max(version) + 1, 'later', 'x' FROM schema_history";
+    let newer = "INSERT INTO schema_history (version, name, checksum) SELECT max(version) + 1, 'later', 'x' FROM schema_history";
     fleet.database.execute(newer).expect("noted");
     match PostgresStore::open(&fleet.url()).await {
         Err(StoreError::NewerSchema { found, known }) => assert_eq!(found, known + 1),
@@ -132,8 +131,7 @@ async fn a_worker_is_told_when_the_schema_became_newer() {
     let store = fleet.store().await;
     let worker = store.join(Registration::default()).await.expect("joined");
     assert!(store.beat(worker.clone(), Load::default()).await.expect("answered").is_alive);
-    let newer =
-        "INSERT INTO schema_history (version, name, checksum) SELECT max(version) + 1, 'later', 'x' FROM schema_history";
+    let newer = "INSERT INTO schema_history (version, name, checksum) SELECT max(version) + 1, 'later', 'x' FROM schema_history";
     fleet.database.execute(newer).expect("noted");
     match store.beat(worker.clone(), Load::default()).await {
         Err(StoreError::NewerSchema { found, known }) => assert_eq!(found, known + 1),

@@ -70,7 +70,12 @@ pub(crate) async fn settle(store: &PostgresStore, commit: Commit) -> Result<(Com
 }
 
 /// Drives runs to their end while `trouble` goes on, and checks that nothing acknowledged is lost or written twice.
-pub(crate) async fn under_fire(store: &Arc<PostgresStore>, runs: usize, steps: u64, trouble: impl AsyncFnOnce(&AtomicU64)) -> u64 {
+pub(crate) async fn under_fire(
+    store: &Arc<PostgresStore>,
+    runs: usize,
+    steps: u64,
+    trouble: impl AsyncFnOnce(&AtomicU64),
+) -> u64 {
     let worker = ready(store).await;
     let mut leases = Vec::new();
     for n in 0..runs {
@@ -416,12 +421,16 @@ async fn a_copy_of_one_moment_is_restored_and_held_back() {
     std::fs::write(&bad, damaged).expect("written");
     assert!(windlass_stores::restore(&bad, &other.url(), false, |_| "restored".into(), NOTHING).await.is_err());
     assert_eq!(other.database.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "0");
-    let restored = windlass_stores::restore(&copy, &other.url(), false, |_| "restored".into(), NOTHING).await.expect("restored");
+    let restored =
+        windlass_stores::restore(&copy, &other.url(), false, |_| "restored".into(), NOTHING).await.expect("restored");
     assert_eq!(restored.quarantined, 2);
     let copied = other.store().await;
     let stored = copied.load(lease.run.clone()).await.expect("read").expect("it exists");
     assert!(stored.records.len() as u64 == stored.head.version && stored.head.version >= 20, "all of one moment");
     assert_eq!(stored.head.status, Status::Quarantined);
     assert_eq!(copied.fsck().await.expect("checked"), []);
-    assert!(windlass_stores::restore(&copy, &other.url(), false, |_| "again".into(), NOTHING).await.is_err(), "it is not empty");
+    assert!(
+        windlass_stores::restore(&copy, &other.url(), false, |_| "again".into(), NOTHING).await.is_err(),
+        "it is not empty"
+    );
 }

@@ -52,9 +52,7 @@ fn a_worker_without_the_script_or_key_of_a_model_leaves_the_run_for_one_that_has
     fleet.submit("asks.yml", "script", &["--input", r#"{"topic": "tides"}"#]);
     fleet.submit("keyed.yml", "key", &["--input", r#"{"topic": "tides"}"#]);
     let poor = fleet.start(&["worker", "--config", "poor.toml", "--listen", "127.0.0.1:0"]);
-    fleet.until_all("the poor one looked at both", || {
-        (poor.number("windlass_runs_unfit_total") > 1.0).then_some(())
-    });
+    fleet.until_all("the poor one looked at both", || (poor.number("windlass_runs_unfit_total") > 1.0).then_some(()));
     for run in ["script", "key"] {
         let shown = fleet.show(run);
         assert_eq!(shown["status"], "queued", "it has not failed: {shown}");
