@@ -275,7 +275,7 @@ fn a_thousand_timers_that_are_due_at_once_fire_when_workers_come_back() {
     let fleet = Fleet::new();
     let waits = LEAF.replace(
         "a: {type: initial, transitions: [{to: b}]}",
-        "a: {type: initial, wait_for: never, timeout: 4, on_error: b, transitions: [{to: b}]}",
+        "a: {type: initial, wait_for: never, timeout: 12, on_error: b, transitions: [{to: b}]}",
     );
     fleet.write("fan.yml", FAN);
     fleet.write("leaf.yml", &waits);

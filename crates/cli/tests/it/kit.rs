@@ -180,6 +180,8 @@ macro_rules! assert_shown {
                 (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[UUID]"),
                 (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[TIME]"),
                 (r"in \d+\.\d{3} s", "in [SECONDS] s"),
+                // What a server for tests is warned of.
+                (r"(?m)^.*`fsync = off`.*\n", ""),
                 (r"\b[0-9a-f]{12}\b", "[HASH]"),
             ],
             omit_expression => true,
