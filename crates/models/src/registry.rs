@@ -544,9 +544,8 @@ impl Model for Models {
         let Some(address) = settings.base_url.as_deref().or(own) else {
             return Some(format!("address of the provider `{provider}`").into());
         };
-        let at_home = |known: &&Provider| {
-            known.base_url.into_iter().chain(regional.as_deref()).any(|url| same(url, address))
-        };
+        let at_home =
+            |known: &&Provider| known.base_url.into_iter().chain(regional.as_deref()).any(|url| same(url, address));
         let needs_key = known.filter(at_home).is_some_and(|known| known.needs_key);
         let is_there = || {
             let referred = settings.key.as_deref().and_then(|reference| self.keys.referred(reference));
