@@ -387,9 +387,7 @@ impl Work<'_> {
             core.count(Tally::Fenced, 1);
             return Ok(Some(Parting::Lost));
         }
-        if commit.head.pool.is_some() {
-            self.pool.clone_from(&commit.head.pool);
-        }
+        self.pool = commit.head.pool.clone().or(self.pool.take());
         self.committed(began, &entries);
         core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
         self.clear(about);
