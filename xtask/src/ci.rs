@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{alerts, conformance, disk, docs, process, tidy};
+use crate::{alerts, conformance, disk, docs, mcp, process, tidy};
 
 /// What a step found out by counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +47,7 @@ const STEPS: &[Step] = &[
     Step { name: "examples", run: |root| plain(examples(root)) },
     Step { name: "alerts", run: |root| plain(alerts::check(root)) },
     Step { name: "readme", run: |root| plain(readme(root)) },
+    Step { name: "mcp", run: |root| plain(mcp::run(root)) },
     Step { name: "conformance", run: conformance },
 ];
 

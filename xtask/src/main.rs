@@ -10,6 +10,7 @@ mod ci;
 mod conformance;
 mod disk;
 mod docs;
+mod mcp;
 mod process;
 mod setup;
 mod tidy;
@@ -21,7 +22,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   ci      everything that must hold before a change lands: format, tidy, lints, build, tests, doc tests,
-          generated pages, examples, alert rules, and the FlatMachine conformance kit when FLATMACHINE_KIT names its folder;
+          generated pages, examples, alert rules, the conformance suite of MCP, and the FlatMachine conformance kit when FLATMACHINE_KIT names its folder;
           `ci STEP...` runs only these steps
   tidy    rules about the source tree that no compiler checks
   docs    writes the generated pages of docs/ again; `docs --check` only compares

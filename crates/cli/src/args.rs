@@ -12,6 +12,7 @@ mod serve;
 mod sim;
 pub(crate) mod slo;
 mod store;
+mod tools;
 
 use std::path::PathBuf;
 
@@ -37,6 +38,7 @@ pub(crate) use schedules::{
 pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
+pub(crate) use tools::{Tools, ToolsAccept, ToolsDiff, ToolsList};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
 
 /// A durable runtime for agent workflows.
@@ -121,6 +123,9 @@ pub(crate) enum Command {
     Test(Test),
     /// Run a machine under many schedules of faults, and check what it promises
     Sim(Sim),
+    /// Look at tools, and accept those of MCP servers
+    #[command(subcommand)]
+    Tools(Tools),
     /// Check documents without running them
     Validate(Validate),
     /// Draw a machine

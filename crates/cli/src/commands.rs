@@ -18,6 +18,7 @@ mod sim;
 mod slo;
 mod store;
 mod test;
+mod tools;
 mod validate;
 
 use std::path::Path;
@@ -56,6 +57,7 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Test(args) => test::test(&app, &args),
         Command::Sim(args) => sim::sim(&app, &args),
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
+        Command::Tools(args::Tools::List(args)) => tools::list(&app, &args),
         command => {
             let performed = runtime(&app)?.block_on(perform(&mut app, command));
             performed.map_err(|problem| problem.of_store(&app.shown_store()))
@@ -98,6 +100,8 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Store(args::Store::Backup(args)) => store::backup(app, args).await,
         Command::Store(args::Store::Restore(args)) => store::restore(app, args).await,
         Command::Store(args::Store::Fence(args)) => store::fence(app, args).await,
+        Command::Tools(args::Tools::Diff(args)) => tools::diff(app, args).await,
+        Command::Tools(args::Tools::Accept(args)) => tools::accept(app, args).await,
         Command::Slo(args::Slo::Report(args)) => slo::report(app, args).await,
         Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,
         Command::Bench(args) => bench::bench(app, args).await,
@@ -109,6 +113,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Validate(_)
         | Command::Graph(_)
         | Command::Sim(_)
+        | Command::Tools(args::Tools::List(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub tools: BTreeMap<String, windlass_tools::config::ToolConfig>,
     /// Actions by the name that states use; an action without an entry goes to the hooks of its state.
     pub actions: BTreeMap<String, windlass_tools::config::ToolConfig>,
+    /// MCP servers by name. A tool of theirs exists once its definition was accepted with `windlass tools accept`.
+    pub mcp: BTreeMap<String, windlass_tools::mcp::McpConfig>,
 }
 
 /// A set of defaults.

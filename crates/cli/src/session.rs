@@ -175,6 +175,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
             hooks: config.hooks.clone(),
             tools: config.tools.clone(),
             actions: config.actions.clone(),
+            mcp: config.mcp.clone(),
         },
         require_contracts: !config.documents.undeclared_tools,
         needs_secrets: true,

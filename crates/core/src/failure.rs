@@ -68,6 +68,8 @@ codes! {
     ToolDenied = "tool.denied",
     /// No tool of that name exists here.
     ToolUnknown = "tool.unknown",
+    /// The tool is not what was accepted: its server shows another definition of it.
+    ToolChanged = "tool.changed",
     /// The arguments do not fit the tool's schema.
     ToolBadArguments = "tool.bad_arguments",
     /// The tool's answer is larger than its contract allows.
@@ -298,7 +300,7 @@ fn conventional(code: Code) -> &'static [&'static str] {
         Code::ToolBadArguments | Code::RunNotAList | Code::RunDuplicateKey | Code::RunTooLarge | Code::RunBadOutput => {
             &["ValueError"]
         }
-        Code::ToolDenied | Code::PolicyDenied | Code::ApprovalRejected => &["PermissionError"],
+        Code::ToolDenied | Code::ToolChanged | Code::PolicyDenied | Code::ApprovalRejected => &["PermissionError"],
         Code::ToolUnknown | Code::RunUnknownState => &["KeyError"],
         Code::HookUnreachable | Code::ToolUnreachable => &["ConnectionError"],
         Code::TemplateSyntax => &["TemplateSyntaxError"],

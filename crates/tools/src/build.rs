@@ -1,5 +1,6 @@
 //! Builds the catalog from the configuration and reports every mistake at once.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::addressed::Addressed;
 use crate::client::Clients;
 use crate::config::{ApprovalConfig, CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
 use crate::kind::{ALL, Kind, Make};
+use crate::mcp::{self, Pins, Server};
 use crate::observer::Observer;
 use crate::pools::{PoolHook, WorkPools};
 use crate::role::Role;
@@ -83,8 +85,88 @@ pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) ->
             }
         }
     }
-    check_verifiers(config, &mut problems);
+    mcp_tools(config, surroundings, &clients, &mut catalog, &mut problems);
+    check_verifiers(config, &catalog, &mut problems);
+    check_look_alikes(&catalog, &mut problems);
     if problems.is_empty() { Ok(catalog) } else { Err(ConfigError { problems }) }
+}
+
+/// The configured MCP servers, whether or not a tool of theirs was accepted. Nothing is connected.
+///
+/// # Errors
+/// Every mistake in their tables.
+pub fn build_servers(
+    config: &CatalogConfig,
+    surroundings: &Surroundings<'_>,
+) -> Result<BTreeMap<String, Arc<Server>>, ConfigError> {
+    let clients = Arc::new(Clients::default());
+    let mut problems = Vec::new();
+    let mut servers = BTreeMap::new();
+    for (name, table) in &config.mcp {
+        let mut site = Site::new("mcp", name, surroundings, &clients, &mut problems);
+        if let Some(server) = mcp::tool::server(&mut site, table) {
+            servers.insert(name.clone(), server);
+        }
+    }
+    if problems.is_empty() { Ok(servers) } else { Err(ConfigError { problems }) }
+}
+
+/// The accepted tools of the configured servers.
+fn mcp_tools(
+    config: &CatalogConfig,
+    surroundings: &Surroundings<'_>,
+    clients: &Arc<Clients>,
+    catalog: &mut Catalog,
+    problems: &mut Vec<Problem>,
+) {
+    if config.mcp.is_empty() {
+        return;
+    }
+    let pins = match Pins::load(surroundings.folder) {
+        Ok(pins) => pins,
+        Err(error) => {
+            let hint = "bring it back from version control; nothing runs on definitions that nobody accepted";
+            problems.push(Problem { key: "mcp".into(), message: error.to_string(), hint: Some(hint.into()) });
+            return;
+        }
+    };
+    let none = BTreeMap::new();
+    for (name, table) in &config.mcp {
+        let mut site = Site::new("mcp", name, surroundings, clients, problems);
+        let Some(server) = mcp::tool::server(&mut site, table) else { continue };
+        let accepted = pins.servers.get(name).unwrap_or(&none);
+        for (visible, tool) in mcp::tool::tools(&mut site, table, &server, accepted, surroundings.require_contracts) {
+            if !is_tool_name(&visible) {
+                let message = format!("`{visible}` is no name that providers take: {}", tool_name_rule());
+                site.wrong("tools", message, Some("give the tool another `name`"));
+            } else if catalog.tools.contains_key(visible.as_str()) {
+                let hint = "give one of them another `name`";
+                site.wrong("tools", format!("another tool or action has the name `{visible}`"), Some(hint));
+            } else {
+                catalog.tools.insert(visible.as_str().into(), tool);
+            }
+        }
+    }
+}
+
+/// Two tools whose names a reader could take for each other are refused, wherever they come from.
+fn check_look_alikes(catalog: &Catalog, problems: &mut Vec<Problem>) {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for name in catalog.tools.keys() {
+        let shape: String = name
+            .chars()
+            .map(|c| match c.to_ascii_lowercase() {
+                '0' => 'o',
+                '1' | 'i' => 'l',
+                '-' => '_',
+                c => c,
+            })
+            .collect();
+        if let Some(other) = seen.insert(shape, name) {
+            let message = format!("the names `{other}` and `{name}` can be taken for each other");
+            problems.push(Problem { key: format!("tools.{name}"), message, hint: Some("rename one of them".into()) });
+        }
+    }
 }
 
 fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
@@ -147,19 +229,32 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
 }
 
 /// A tool that settles doubts must exist and must change nothing itself.
-fn check_verifiers(config: &CatalogConfig, problems: &mut Vec<Problem>) {
-    for (group, tables) in [("tools", &config.tools), ("actions", &config.actions)] {
-        for (name, table) in tables {
-            let Some(crate::config::OnUnknownConfig::Verify(verifier)) = &table.on_unknown else { continue };
-            let message = match config.tools.get(verifier) {
-                None => format!("there is no tool `{verifier}`"),
-                Some(other) if other.class != Some(Class::Read) => {
-                    format!("the tool `{verifier}` is not of class `read`, so it cannot say whether a call happened")
-                }
-                Some(_) => continue,
-            };
-            problems.push(Problem { key: format!("{group}.{name}.on_unknown"), message, hint: None });
-        }
+fn check_verifiers(config: &CatalogConfig, catalog: &Catalog, problems: &mut Vec<Problem>) {
+    let class = |name: &str| match config.tools.get(name) {
+        Some(table) => Some(table.class.unwrap_or(Class::Write)),
+        None if config.actions.contains_key(name) => None,
+        None => catalog.tools.get(name).map(|tool| tool.contract().class),
+    };
+    let tables = |group: &'static str, tables: &BTreeMap<String, ToolConfig>| {
+        let rules = tables.iter().map(|(name, table)| (format!("{group}.{name}"), table.on_unknown.clone()));
+        rules.collect::<Vec<_>>()
+    };
+    let mut rules = tables("tools", &config.tools);
+    rules.extend(tables("actions", &config.actions));
+    for (server, table) in &config.mcp {
+        let named = table.tools.iter();
+        rules.extend(named.map(|(name, tool)| (format!("mcp.{server}.tools.{name}"), tool.on_unknown.clone())));
+    }
+    for (place, rule) in rules {
+        let Some(crate::config::OnUnknownConfig::Verify(verifier)) = rule else { continue };
+        let message = match class(&verifier) {
+            None => format!("there is no tool `{verifier}`"),
+            Some(Class::Read) => continue,
+            Some(Class::Write | Class::Danger) => {
+                format!("the tool `{verifier}` is not of class `read`, so it cannot say whether a call happened")
+            }
+        };
+        problems.push(Problem { key: format!("{place}.on_unknown"), message, hint: None });
     }
 }
 
@@ -255,13 +350,19 @@ impl<'a> Site<'a> {
     }
 
     fn tool_name(&mut self) {
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if self.name.is_empty() || self.name.len() > TOOL_NAME_BYTES_MAX || !self.name.chars().all(fits) {
-            let message =
-                format!("a tool's name has 1 to {TOOL_NAME_BYTES_MAX} letters, digits, `_` and `-`, as providers ask");
-            self.wrong("", message, None);
+        if !is_tool_name(self.name) {
+            self.wrong("", format!("a tool's name has {}", tool_name_rule()), None);
         }
     }
+}
+
+fn is_tool_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    !name.is_empty() && name.len() <= TOOL_NAME_BYTES_MAX && name.chars().all(fits)
+}
+
+fn tool_name_rule() -> String {
+    format!("1 to {TOOL_NAME_BYTES_MAX} letters, digits, `_` and `-`, as providers ask")
 }
 
 /// Bounds that a table sets, or the defaults.

@@ -36,7 +36,7 @@ pub(crate) struct Clients {
 impl Clients {
     /// A client. Calls that may not be repeated get a connection of their own, so that a connection which the other
     /// side was about to close cannot put them in doubt.
-    fn client(&self, repeatable: bool) -> Result<&Client, String> {
+    pub(crate) fn client(&self, repeatable: bool) -> Result<&Client, String> {
         let slot = if repeatable { &self.pooled } else { &self.fresh };
         slot.get_or_init(|| make(repeatable)).as_ref().map_err(Clone::clone)
     }
@@ -73,13 +73,21 @@ pub(crate) struct Message {
 /// The permit of a call is gone: it did not leave.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("this worker may no longer send it")]
-struct Withdrawn;
+pub(crate) struct Withdrawn;
 
 /// A body that is given out only while its call may leave. It is asked for after the connection has been made, when
 /// nothing has been written to it yet.
-struct Guarded {
+pub(crate) struct Guarded {
     bytes: Option<Bytes>,
     permit: Permit,
+}
+
+impl Guarded {
+    /// A body of these bytes.
+    pub(crate) fn new(bytes: &[u8], permit: &Permit) -> Self {
+        let bytes = Some(Bytes::copy_from_slice(bytes)).filter(|bytes| !bytes.is_empty());
+        Self { bytes, permit: permit.clone() }
+    }
 }
 
 impl Body for Guarded {
@@ -154,8 +162,7 @@ async fn follow(client: &Client, mut message: Message, bytes_max: u64) -> Result
             return Err(Trouble::NotSent(Withdrawn.to_string()));
         }
         if let Some(body) = &message.body {
-            let bytes = Some(Bytes::copy_from_slice(body)).filter(|bytes| !bytes.is_empty());
-            request = request.body(reqwest::Body::wrap(Guarded { bytes, permit: message.permit.clone() }));
+            request = request.body(reqwest::Body::wrap(Guarded::new(body, &message.permit)));
         }
         let response = request.send().await.map_err(|error| sort(&error))?;
         match next(&message, &response)? {
@@ -212,11 +219,12 @@ async fn read(response: Response, bytes_max: u64) -> Result<Answer, Trouble> {
 }
 
 fn sort(error: &reqwest::Error) -> Trouble {
-    if error.is_connect() || error.is_builder() || is_withdrawn(error) {
-        Trouble::NotSent(chain(error))
-    } else {
-        Trouble::Broken(chain(error))
-    }
+    if is_unsent(error) { Trouble::NotSent(chain(error)) } else { Trouble::Broken(chain(error)) }
+}
+
+/// Whether a request that failed like this certainly did not leave.
+pub(crate) fn is_unsent(error: &reqwest::Error) -> bool {
+    error.is_connect() || error.is_builder() || is_withdrawn(error)
 }
 
 fn is_withdrawn(error: &reqwest::Error) -> bool {
@@ -231,7 +239,7 @@ fn is_withdrawn(error: &reqwest::Error) -> bool {
 }
 
 /// The causes of an error in one line, without the address, whose query may hold what nobody should read.
-fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut cause = error.source();
     while let Some(next) = cause {

@@ -16,8 +16,10 @@ use crate::answer;
 use crate::build::Site;
 use crate::config::{HookConfig, SecretRef, ToolConfig};
 use crate::kind::{Kind, Make};
+use crate::mcp::McpConfig;
 use crate::process::{Ended, EnvValue, Program, Trouble};
 use crate::role::{Caller, Role};
+use crate::sandbox::{self, SandboxConfig};
 
 /// Environment variables passed on when the table names none.
 pub const PASS_ENV_DEFAULT: &[&str] = &["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
@@ -28,12 +30,12 @@ pub const EXIT_TRY_AGAIN: i64 = 75;
 pub(crate) const KIND: Kind = Kind {
     name: "command",
     summary: "A process for each call: arguments as JSON on standard input, the result on standard output.",
-    keys: &["command", "dir", "pass_env", "env", "secret_env"],
+    keys: &["command", "dir", "pass_env", "env", "secret_env", "sandbox"],
     make: Make::Tool(make),
 };
 
 fn make(site: &mut Site<'_>, table: &ToolConfig, contract: Contract, role: Role) -> Option<Arc<dyn Tool>> {
-    let program = program(site, &Table::from(table))?;
+    let program = program(site, &Table::from(table), table.sandbox.as_ref(), true)?;
     Some(Arc::new(CommandTool { caller: Caller::of(&contract, role), contract, program }))
 }
 
@@ -153,8 +155,25 @@ impl<'a> From<&'a HookConfig> for Table<'a> {
     }
 }
 
-/// The program of a table.
-pub(crate) fn program(site: &mut Site<'_>, table: &Table<'_>) -> Option<Program> {
+impl<'a> From<&'a McpConfig> for Table<'a> {
+    fn from(table: &'a McpConfig) -> Self {
+        Self {
+            command: table.command.as_deref(),
+            dir: table.dir.as_deref(),
+            pass_env: table.pass_env.as_deref(),
+            env: table.env.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+            secret_env: table.secret_env.iter().flatten().map(|(k, v)| (k.as_str(), v)).collect(),
+        }
+    }
+}
+
+/// The program of a table, within the bounds of a sandbox; `written` tells bounds that someone wrote from defaults.
+pub(crate) fn program(
+    site: &mut Site<'_>,
+    table: &Table<'_>,
+    sandbox: Option<&SandboxConfig>,
+    written: bool,
+) -> Option<Program> {
     let folder = absolute(site.folder());
     let dir = folder.join(table.dir.unwrap_or_default());
     let env = environment(site, table);
@@ -169,7 +188,8 @@ pub(crate) fn program(site: &mut Site<'_>, table: &Table<'_>) -> Option<Program>
     if first.contains('/') && Path::new(first).is_relative() {
         *first = folder.join(&*first).to_string_lossy().into_owned();
     }
-    Some(Program { argv, dir, env })
+    let prefix = sandbox.map(|sandbox| sandbox::prefix(site, sandbox, &dir, written)).unwrap_or_default();
+    Some(Program { argv, prefix, dir, env })
 }
 
 /// A folder in the form in which a process can be started in it: the empty path, which means the working directory,

@@ -37,7 +37,7 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 fn make(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
-    let program = command::program(site, &Table::from(table))?;
+    let program = command::program(site, &Table::from(table), None, false)?;
     let (timeout_ms, bytes_max) = hook_bounds(table);
     let include_machine = table.include_machine.unwrap_or(false);
     Some(Arc::new(CommandHook { program, events: hook_events(table), include_machine, timeout_ms, bytes_max }))

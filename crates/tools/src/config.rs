@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use windlass_core::contract::{Class, Idempotency, OnUnknown};
 use windlass_core::machine::HookKind;
 
+use crate::mcp::McpConfig;
+use crate::sandbox::SandboxConfig;
+
 /// Everything that machines can call beside models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -20,6 +23,8 @@ pub struct CatalogConfig {
     pub tools: BTreeMap<String, ToolConfig>,
     /// Actions by the name that states use. An action without a table goes to the hooks of its state.
     pub actions: BTreeMap<String, ToolConfig>,
+    /// MCP servers by name. Their tools exist once they are accepted: see `windlass tools`.
+    pub mcp: BTreeMap<String, McpConfig>,
 }
 
 /// One hook.
@@ -116,6 +121,8 @@ pub struct ToolConfig {
     pub env: Option<BTreeMap<String, String>>,
     /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
     pub secret_env: Option<BTreeMap<String, SecretRef>>,
+    /// `command`: what the process may use of the host. Default: no bounds.
+    pub sandbox: Option<SandboxConfig>,
 }
 
 /// When a person has to agree before a call leaves.
@@ -294,6 +301,7 @@ impl ToolConfig {
             pass_env,
             env,
             secret_env,
+            sandbox,
         } = self;
         given(&[
             ("method", method.is_some()),
@@ -307,6 +315,7 @@ impl ToolConfig {
             ("pass_env", pass_env.is_some()),
             ("env", env.is_some()),
             ("secret_env", secret_env.is_some()),
+            ("sandbox", sandbox.is_some()),
         ])
     }
 }

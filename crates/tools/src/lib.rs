@@ -1,4 +1,4 @@
-//! Tools, actions and hooks: over HTTP, as commands, and as functions of the embedding program.
+//! Tools, actions and hooks: over HTTP, as commands, of MCP servers, and as functions of the embedding program.
 //!
 //! Every tool declares a contract. Nothing here retries, journals or decides: an attempt is made, bounded in time and
 //! bytes, and its failure says whether the call may have happened.
@@ -13,6 +13,8 @@ pub mod webhook;
 pub mod command_hook;
 pub mod observer;
 pub mod pools;
+pub mod mcp;
+pub mod sandbox;
 mod addressed;
 mod answer;
 mod address;
@@ -21,7 +23,7 @@ mod client;
 mod process;
 mod role;
 
-pub use build::{Surroundings, build_catalog};
+pub use build::{Surroundings, build_catalog, build_servers};
 pub use config::{CatalogConfig, ConfigError};
 pub use function::{FnHook, FnTool};
 pub use kind::{ALL, Kind};

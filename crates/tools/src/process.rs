@@ -27,6 +27,8 @@ const GRACE_MS_MAX: u64 = 1_000;
 pub(crate) struct Program {
     /// Program and arguments, passed as they are: no shell reads them.
     pub(crate) argv: Vec<String>,
+    /// What stands before them: the programs that set bounds and then become this one.
+    pub(crate) prefix: Vec<OsString>,
     /// Working directory.
     pub(crate) dir: PathBuf,
     /// The whole environment, but for what is set with each call.
@@ -103,10 +105,12 @@ impl Program {
         Ok(Ended { status, stdout, stderr: self.shown(&stderr) })
     }
 
-    fn start(&self, call_env: &[(&str, &str)]) -> io::Result<Child> {
-        let (program, args) = self.argv.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    /// Starts it with pipes, in a process group of its own.
+    pub(crate) fn start(&self, call_env: &[(&str, &str)]) -> io::Result<Child> {
+        let mut words = self.prefix.iter().cloned().chain(self.argv.iter().map(OsString::from));
+        let program = words.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut command = Command::new(program);
-        command.args(args).current_dir(&self.dir).env_clear();
+        command.args(words).current_dir(&self.dir).env_clear();
         for (name, value) in &self.env {
             match value {
                 EnvValue::Plain(text) => command.env(name, text),
@@ -124,7 +128,7 @@ impl Program {
     }
 
     /// Text as it may be shown: no secret of this program, no control characters.
-    fn shown(&self, bytes: &[u8]) -> String {
+    pub(crate) fn shown(&self, bytes: &[u8]) -> String {
         let mut text = String::from_utf8_lossy(bytes).into_owned();
         for (_, value) in &self.env {
             if let EnvValue::Secret(secret) = value
@@ -139,13 +143,14 @@ impl Program {
 
 /// The process group of a child; what is left of it is killed on drop.
 #[derive(Debug)]
-struct Group {
+pub(crate) struct Group {
     leader: Option<Pid>,
     gone: AtomicBool,
 }
 
 impl Group {
-    fn of(child: &Child) -> Self {
+    /// The group that a child was started in.
+    pub(crate) fn of(child: &Child) -> Self {
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         Self { leader, gone: AtomicBool::new(false) }
     }
@@ -160,7 +165,7 @@ impl Group {
     }
 
     /// Kills what is left. Called right after the leader was reaped, before its number can come round again.
-    fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.signal(Signal::SIGKILL);
         self.gone.store(true, Ordering::Relaxed);
     }

@@ -24,7 +24,8 @@ use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SystemClock};
-use windlass_tools::{CatalogConfig, Surroundings, WorkPools, build_catalog};
+use windlass_tools::mcp::Server;
+use windlass_tools::{CatalogConfig, ConfigError, Surroundings, WorkPools, build_catalog, build_servers};
 
 /// The name that stands for every provider.
 pub const EVERY: &str = "*";
@@ -245,6 +246,18 @@ impl Wiring {
     /// # Errors
     /// Every mistake in their tables.
     pub fn catalog(&self) -> Result<Catalog, WireError> {
+        self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))
+    }
+
+    /// The configured MCP servers, whether or not a tool of theirs was accepted.
+    ///
+    /// # Errors
+    /// Every mistake in their tables.
+    pub fn servers(&self) -> Result<BTreeMap<String, Arc<Server>>, WireError> {
+        self.surrounded(|surroundings| build_servers(&self.catalog, surroundings))
+    }
+
+    fn surrounded<T>(&self, work: impl FnOnce(&Surroundings<'_>) -> Result<T, ConfigError>) -> Result<T, WireError> {
         let surroundings = Surroundings {
             folder: &self.folder,
             environment: &*self.environment,
@@ -254,7 +267,7 @@ impl Wiring {
             require_contracts: self.require_contracts,
             pools: &self.pools,
         };
-        build_catalog(&self.catalog, &surroundings).map_err(|error| {
+        work(&surroundings).map_err(|error| {
             let key = error.problems.first().map(|problem| problem.key.clone());
             WireError { key, message: error.to_string(), hint: None }
         })

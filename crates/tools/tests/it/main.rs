@@ -6,6 +6,7 @@ mod config;
 mod examples;
 mod function;
 mod http;
+mod mcp;
 mod pools;
 mod server;
 mod webhook;
@@ -27,6 +28,10 @@ fn catalog_in(folder: &Path, toml: &str) -> Result<Catalog, ConfigError> {
 
 fn build(folder: &Path, toml: &str, require_contracts: bool) -> Result<Catalog, ConfigError> {
     let config: CatalogConfig = toml::from_str(toml).expect("a configuration");
+    with_surroundings(folder, require_contracts, |surroundings| build_catalog(&config, surroundings))
+}
+
+fn with_surroundings<T>(folder: &Path, require_contracts: bool, work: impl FnOnce(&Surroundings<'_>) -> T) -> T {
     let environment = |name: &str| match name {
         "PATH" => std::env::var_os("PATH"),
         "LD_PRELOAD" => Some(OsString::from("/nowhere.so")),
@@ -34,9 +39,7 @@ fn build(folder: &Path, toml: &str, require_contracts: bool) -> Result<Catalog, 
     };
     let secret = |name: &str| (name == "env:KEY").then(|| SecretString::from("s3cret-key"));
     let pools = windlass_tools::WorkPools::default();
-    let surroundings =
-        Surroundings { folder, environment: &environment, secret: &secret, require_contracts, pools: &pools };
-    build_catalog(&config, &surroundings)
+    work(&Surroundings { folder, environment: &environment, secret: &secret, require_contracts, pools: &pools })
 }
 
 fn catalog(toml: &str) -> Catalog {

@@ -1,0 +1,66 @@
+//! `windlass tools`: what machines can call, and what of MCP servers is accepted. Parsing only.
+
+use clap::{Args, Subcommand};
+
+use crate::config::Span;
+
+/// Look at tools, and accept those of MCP servers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tools {
+    /// List the configured tools and actions
+    List(ToolsList),
+    /// Compare what MCP servers show with what was accepted
+    Diff(ToolsDiff),
+    /// Accept what an MCP server shows
+    Accept(ToolsAccept),
+}
+
+/// List the configured tools and actions.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools list
+  windlass tools list --json | jq '.tools[] | select(.class == \"danger\") | .name'
+
+Connects to nothing: a tool of an MCP server is listed as it was accepted.")]
+pub(crate) struct ToolsList {}
+
+/// Compare what MCP servers show with what was accepted.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools diff
+  windlass tools diff github
+  windlass tools diff --json | jq '.servers[].tools[] | select(.standing == \"changed\")'
+
+Connects to the servers and calls no tool. Text of servers is shown with hidden characters
+made visible. Exits with 3 when anything is not as it was accepted.")]
+pub(crate) struct ToolsDiff {
+    /// Only this server
+    #[arg(value_name = "SERVER")]
+    pub server: Option<String>,
+    /// How long a server may take
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub timeout: Span,
+}
+
+/// Accept what an MCP server shows.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools accept github
+  windlass tools accept github create_issue list_issues
+  git diff windlass.pins.json
+
+Writes the definitions into `windlass.pins.json` beside `windlass.toml`, whole, with their
+hashes. Without names, new and changed tools are accepted and tools that are gone are
+dropped, but for those that show signs of steering the model or of hiding text: they have
+to be named. Workers take up the file when they start.")]
+pub(crate) struct ToolsAccept {
+    /// The server
+    #[arg(value_name = "SERVER")]
+    pub server: String,
+    /// Only these tools, by their names on the server
+    #[arg(value_name = "TOOL")]
+    pub tools: Vec<String>,
+    /// How long the server may take
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub timeout: Span,
+}

@@ -1,0 +1,211 @@
+//! `windlass tools`: what machines can call, and the definitions of MCP servers that a person accepts.
+//!
+//! Owns what is shown and which definitions go into the file of pins. Connecting and comparing is not here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+use windlass::wire::Wiring;
+use windlass_core::contract::OnUnknown;
+use windlass_tools::mcp::{Pins, Server, Standing};
+
+use crate::app::App;
+use crate::args;
+use crate::exit::{Exit, Problem};
+use crate::output::Form;
+use crate::session;
+
+/// Lists the configured tools and actions.
+///
+/// # Errors
+/// A configuration that is not valid.
+pub(crate) fn list(app: &App, _: &args::ToolsList) -> Result<Exit, Problem> {
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
+    let catalog = wiring.catalog().map_err(session::setting)?;
+    let contracts: Vec<_> = catalog.tools.values().map(|tool| tool.contract().clone()).collect();
+    let word = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let rows: Vec<Vec<String>> = contracts
+        .iter()
+        .map(|contract| {
+            let doubt = match &contract.on_unknown {
+                OnUnknown::Ask => "ask".to_owned(),
+                OnUnknown::Fail => "fail".to_owned(),
+                OnUnknown::Verify { tool } => format!("verify by {tool}"),
+            };
+            let first = contract.description.lines().next().unwrap_or_default();
+            vec![
+                contract.name.to_string(),
+                word(&json!(contract.class)),
+                word(&json!(contract.idempotency)),
+                doubt,
+                first.chars().take(60).collect(),
+            ]
+        })
+        .collect();
+    app.output.table(&json!({ "tools": contracts }), &["tool", "class", "repeats", "in doubt", "what it does"], &rows);
+    Ok(Exit::Ok)
+}
+
+/// Compares what servers show with what was accepted.
+///
+/// # Errors
+/// A server that is not configured or cannot be asked.
+pub(crate) async fn diff(app: &App, args: args::ToolsDiff) -> Result<Exit, Problem> {
+    let (servers, pins) = configured(app)?;
+    let chosen: Vec<&std::sync::Arc<Server>> = match &args.server {
+        Some(name) => vec![servers.get(name).ok_or_else(|| unknown(name, &servers))?],
+        None => servers.values().collect(),
+    };
+    let mut documents = Vec::new();
+    let mut text = String::new();
+    let mut same = true;
+    for server in chosen {
+        let standings = standings(server, &pins, args.timeout.0).await?;
+        same &= standings.values().all(|standing| matches!(standing, Standing::Accepted | Standing::Refused(_)));
+        let tools: Vec<Json> = standings.iter().map(|(name, standing)| document(name, standing)).collect();
+        documents.push(json!({ "server": server.name, "tools": tools }));
+        for (name, standing) in &standings {
+            text.push_str(&paragraph(&server.name, name, standing));
+        }
+    }
+    match app.output.form() {
+        Form::Json => app.output.document(&json!({ "same": same, "servers": documents })),
+        Form::Text if text.is_empty() => app.output.text("no server shows a tool"),
+        Form::Text => app.output.text(&text),
+    }
+    if same {
+        return Ok(Exit::Ok);
+    }
+    app.output.note("`windlass tools accept SERVER` accepts what is shown");
+    Ok(Exit::Failed)
+}
+
+/// Accepts what a server shows.
+///
+/// # Errors
+/// A server that is not configured or cannot be asked, a tool that it does not show, or a file that cannot be written.
+pub(crate) async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
+    let (servers, mut pins) = configured(app)?;
+    let server = servers.get(&args.server).ok_or_else(|| unknown(&args.server, &servers))?;
+    let mut standings = standings(server, &pins, args.timeout.0).await?;
+    if let Some(name) = args.tools.iter().find(|name| !standings.contains_key(*name)) {
+        return Err(Problem::new(Exit::Rejected, "cli.not_found", format!("`{}` shows no tool `{name}`", args.server))
+            .hint(format!("`windlass tools diff {}` shows what there is", args.server)));
+    }
+    standings.retain(|name, _| args.tools.is_empty() || args.tools.contains(name));
+    let accepted = pins.servers.entry(args.server.clone()).or_default();
+    let (mut taken, mut dropped, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, standing) in standings {
+        match standing {
+            Standing::New(definition) | Standing::Changed(definition, _) => {
+                if definition.signs.is_empty() || args.tools.contains(&name) {
+                    accepted.insert(name.clone(), definition);
+                    taken.push(name);
+                } else {
+                    held.push(json!({ "tool": name, "signs": definition.signs }));
+                }
+            }
+            Standing::Gone => {
+                accepted.remove(&name);
+                dropped.push(name);
+            }
+            Standing::Refused(why) if args.tools.contains(&name) => {
+                let message = format!("`{name}` of `{}` cannot be used: {why}", args.server);
+                return Err(Problem::new(Exit::Rejected, "tool.changed", message));
+            }
+            Standing::Accepted | Standing::Refused(_) => {}
+        }
+    }
+    pins.save(&app.loaded.folder)
+        .map_err(|error| Problem::new(Exit::Unreachable, "cli.io", error.to_string()))?;
+    let value = json!({ "server": args.server, "accepted": taken, "dropped": dropped, "held": held });
+    let mut text = format!("accepted: {}\n", named(&taken));
+    if !dropped.is_empty() {
+        text.push_str(&format!("dropped: {}\n", named(&dropped)));
+    }
+    for one in &held {
+        let signs = one["signs"].as_array().into_iter().flatten().filter_map(Json::as_str).collect::<Vec<_>>();
+        let tool = one["tool"].as_str().unwrap_or_default();
+        text.push_str(&format!("held back: {tool}, because {}\n", signs.join(", ")));
+    }
+    app.output.sentence(&value, &text);
+    if held.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    app.output.note("look at what is held back with `windlass tools diff`, then accept it by name");
+    Ok(Exit::Failed)
+}
+
+fn named(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+type Servers = BTreeMap<String, std::sync::Arc<Server>>;
+
+fn configured(app: &App) -> Result<(Servers, Pins), Problem> {
+    let servers = session::wiring(app, Path::new("")).servers().map_err(session::setting)?;
+    if servers.is_empty() {
+        return Err(Problem::new(Exit::Invalid, "cli.config", "no MCP server is configured")
+            .hint("`[mcp.NAME]` with `command` or `url` in `windlass.toml` is one; see docs/mcp.md"));
+    }
+    let pins = Pins::load(&app.loaded.folder).map_err(|error| {
+        Problem::new(Exit::Invalid, "cli.config", error.to_string()).hint("bring the file back from version control")
+    })?;
+    Ok((servers, pins))
+}
+
+fn unknown(name: &str, servers: &Servers) -> Problem {
+    let known = servers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Problem::new(Exit::Rejected, "cli.not_found", format!("no MCP server `{name}` is configured"))
+        .hint(format!("configured are: {known}"))
+}
+
+async fn standings(server: &Server, pins: &Pins, timeout_ms: u64) -> Result<BTreeMap<String, Standing>, Problem> {
+    let standings = server.standings(pins, timeout_ms).await;
+    server.client.end().await;
+    standings.map_err(|error| {
+        Problem::new(Exit::Unreachable, "tool.unreachable", format!("the MCP server `{}`: {error}", server.name))
+            .hint("`--log debug` shows what the server writes to its standard error")
+    })
+}
+
+fn document(name: &str, standing: &Standing) -> Json {
+    match standing {
+        Standing::Accepted => json!({ "tool": name, "standing": "accepted" }),
+        Standing::New(definition) => {
+            let shown = &definition.wire;
+            json!({ "tool": name, "standing": "new", "signs": definition.signs, "definition": shown })
+        }
+        Standing::Changed(definition, changes) => {
+            json!({ "tool": name, "standing": "changed", "signs": definition.signs, "changes": changes })
+        }
+        Standing::Gone => json!({ "tool": name, "standing": "gone" }),
+        Standing::Refused(why) => json!({ "tool": name, "standing": "refused", "why": why }),
+    }
+}
+
+fn paragraph(server: &str, name: &str, standing: &Standing) -> String {
+    let head = |word: &str| format!("{server} / {name}: {word}\n");
+    let indented = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let signs = |signs: &[String]| signs.iter().map(|sign| format!("    ! {sign}\n")).collect::<String>();
+    match standing {
+        Standing::Accepted => head("as accepted"),
+        Standing::New(definition) => {
+            head("new") + &signs(&definition.signs) + &indented(&definition.shown())
+        }
+        Standing::Changed(definition, changes) => {
+            let mut text = head("changed") + &signs(&definition.signs);
+            for change in changes {
+                text.push_str(&format!("    {}\n", change.place));
+                let sides = [("-", &change.accepted), ("+", &change.shown)];
+                for (mark, value) in sides.into_iter().filter_map(|(mark, side)| Some((mark, side.as_ref()?))) {
+                    text.push_str(&format!("      {mark} {value}\n"));
+                }
+            }
+            text
+        }
+        Standing::Gone => head("gone"),
+        Standing::Refused(why) => head(&format!("cannot be used: {why}")),
+    }
+}

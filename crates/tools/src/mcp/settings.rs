@@ -1,0 +1,92 @@
+//! The table `[mcp.NAME]` of the configuration, as read.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use windlass_core::contract::{Class, Idempotency};
+
+use crate::config::{OnUnknownConfig, SecretRef};
+use crate::mcp::elicitation::ElicitationConfig;
+use crate::mcp::oauth::OauthConfig;
+use crate::sandbox::SandboxConfig;
+
+/// One MCP server: a `command` or a `url`, and what its tools promise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct McpConfig {
+    /// Program and arguments of a server over stdio; no shell reads them.
+    pub command: Option<Vec<String>>,
+    /// `command`: working directory, relative to the configuration file. Default: its folder.
+    pub dir: Option<String>,
+    /// `command`: environment variables passed on. Default: `PATH`, `HOME`, `LANG`, `LC_ALL`, `TZ`, `TMPDIR`.
+    pub pass_env: Option<Vec<String>>,
+    /// `command`: environment variables set.
+    pub env: Option<BTreeMap<String, String>>,
+    /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
+    pub secret_env: Option<BTreeMap<String, SecretRef>>,
+    /// `command`: what the process may use of the host. Default: 4096 open files.
+    pub sandbox: Option<SandboxConfig>,
+    /// Address of a server over Streamable HTTP.
+    pub url: Option<String>,
+    /// `url`: key sent as `Authorization: Bearer`, named as `env:NAME` or `file:PATH`.
+    pub api_key: Option<SecretRef>,
+    /// `url`: further headers.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// `url`: further headers with secret values, each named as `env:NAME` or `file:PATH`.
+    pub secret_headers: Option<BTreeMap<String, SecretRef>>,
+    /// `url`: how the server's authorization is met, for servers that ask for it with OAuth. Default: with the credentials
+    /// of the other keys only.
+    pub oauth: Option<OauthConfig>,
+    /// The revision of the protocol: `auto`, `2026-07-28`, or `2025-11-25` for all that begin with `initialize`. Default:
+    /// `auto`.
+    pub protocol: Option<ProtocolConfig>,
+    /// What happens to questions that the server asks: `decline`, or `defaults`, which accepts a form as the server filled
+    /// it. Default: `decline`.
+    pub elicitation: Option<ElicitationConfig>,
+    /// How long a list of tools that the server gave a time to live may count, in milliseconds. Within it a call does not
+    /// ask for the list again. Default: 60000.
+    pub list_ttl_ms_max: Option<u64>,
+    /// What stands before the names of its tools. Default: the server's name and `__`.
+    pub prefix: Option<String>,
+    /// What its tools promise, by their names on the server. Each default is that of a tool without a contract.
+    #[serde(default)]
+    pub tools: BTreeMap<String, ContractConfig>,
+}
+
+/// Which revisions of the protocol are spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProtocolConfig {
+    /// Whichever the server speaks, the one without sessions first.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// The one without sessions.
+    #[serde(rename = "2026-07-28")]
+    Modern,
+    /// Those that begin with `initialize`.
+    #[serde(rename = "2025-11-25")]
+    Legacy,
+}
+
+/// What one tool of a server promises.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContractConfig {
+    /// The name that models and machines use instead of prefix and name.
+    pub name: Option<String>,
+    /// What it does to the world: `read`, `write` or `danger`. Default: `write`.
+    #[schemars(with = "Option<String>")]
+    pub class: Option<Class>,
+    /// Why a repeat is harmless: `none`, `key` (the server drops a repeat with the same `io.windlass/idempotency-key` in
+    /// `_meta`) or `natural`. Default: `none`.
+    #[schemars(with = "Option<String>")]
+    pub idempotency: Option<Idempotency>,
+    /// What to do when a call may or may not have happened and must not be repeated: `ask` a person, `fail`, or
+    /// `{ verify = "TOOL" }`, a tool of class `read`. Default: `ask`.
+    pub on_unknown: Option<OnUnknownConfig>,
+    /// Time for one attempt in milliseconds. Default: 30000.
+    pub timeout_ms: Option<u64>,
+    /// Bytes of a result. Default: 1048576.
+    pub output_bytes_max: Option<u64>,
+}
