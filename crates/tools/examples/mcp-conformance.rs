@@ -44,6 +44,8 @@ impl Person for Consenting {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
+    // Fails when one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let address = std::env::args().next_back().ok_or("no address")?;
     let scenario = variable("MCP_CONFORMANCE_SCENARIO").unwrap_or_default();
     let context: Value = match variable("MCP_CONFORMANCE_CONTEXT") {
