@@ -84,7 +84,7 @@ fn in_core(path: &str) -> bool {
 }
 
 fn is_product(path: &str) -> bool {
-    path.starts_with("crates/") && !path.starts_with("crates/testpg/")
+    path.starts_with("crates/") && !path.starts_with("crates/testpg/") && !path.contains("/examples/")
 }
 
 const PLACES: &[Place] = &[

@@ -18,4 +18,5 @@ mod schedules;
 mod sim;
 mod slo;
 mod testing;
+mod tools;
 mod upgrade;

@@ -44,8 +44,8 @@ fn got(folder: &Path, method: &str) -> Vec<Value> {
 
 /// Ends when the server has written something that fits. Looks again and again: a process tells nobody.
 async fn wait_for(fits: impl Fn() -> bool) {
-    // Slow on purpose: another process has to act.
     while !fits() {
+        // Slow on purpose: another process has to act.
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
