@@ -61,7 +61,16 @@ fn suite() -> Result<PathBuf> {
     if fs::read_to_string(&mark).ok().as_deref() != Some(&wanted) {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
         let mut npm = Command::new("npm");
-        npm.current_dir(&folder).args(["install", "--no-save", "--no-audit", "--no-fund", "--prefix", ".", NODE, SUITE]);
+        npm.current_dir(&folder).args([
+            "install",
+            "--no-save",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            ".",
+            NODE,
+            SUITE,
+        ]);
         process::run(npm).context("npm cannot install the suite (hint: install npm)")?;
         fs::write(&mark, wanted).with_context(|| format!("cannot write `{}`", mark.display()))?;
     }

@@ -38,8 +38,8 @@ pub(crate) use schedules::{
 pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
-pub(crate) use tools::{Tools, ToolsAccept, ToolsDiff, ToolsList};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
+pub(crate) use tools::{Tools, ToolsAccept, ToolsDiff, ToolsList};
 
 /// A durable runtime for agent workflows.
 #[derive(Debug, Parser)]

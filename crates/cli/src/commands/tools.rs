@@ -117,8 +117,7 @@ pub(crate) async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, P
             Standing::Accepted | Standing::Refused(_) => {}
         }
     }
-    pins.save(&app.loaded.folder)
-        .map_err(|error| Problem::new(Exit::Unreachable, "cli.io", error.to_string()))?;
+    pins.save(&app.loaded.folder).map_err(|error| Problem::new(Exit::Unreachable, "cli.io", error.to_string()))?;
     let value = json!({ "server": args.server, "accepted": taken, "dropped": dropped, "held": held });
     let mut text = format!("accepted: {}\n", named(&taken));
     if !dropped.is_empty() {
@@ -191,9 +190,7 @@ fn paragraph(server: &str, name: &str, standing: &Standing) -> String {
     let signs = |signs: &[String]| signs.iter().map(|sign| format!("    ! {sign}\n")).collect::<String>();
     match standing {
         Standing::Accepted => head("as accepted"),
-        Standing::New(definition) => {
-            head("new") + &signs(&definition.signs) + &indented(&definition.shown())
-        }
+        Standing::New(definition) => head("new") + &signs(&definition.signs) + &indented(&definition.shown()),
         Standing::Changed(definition, changes) => {
             let mut text = head("changed") + &signs(&definition.signs);
             for change in changes {

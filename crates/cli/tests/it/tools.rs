@@ -46,7 +46,10 @@ fn place(description: &str) -> Place {
     place.write("server.py", SERVER);
     place.write("adds.yml", MACHINE);
     place.write("description.txt", description);
-    place.write("windlass.toml", "[mcp.stub]\ncommand = ['python3', 'server.py']\n[mcp.stub.tools.add]\nclass = 'read'\n");
+    place.write(
+        "windlass.toml",
+        "[mcp.stub]\ncommand = ['python3', 'server.py']\n[mcp.stub.tools.add]\nclass = 'read'\n",
+    );
     place
 }
 

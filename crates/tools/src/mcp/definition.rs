@@ -212,7 +212,8 @@ mod tests {
         let deep = (0..40).fold(json!({}), |inner, _| json!({ "not": inner }));
         assert!(why(deep).contains("levels"));
         assert!(why(json!({ "properties": { "a": { "pattern": "a".repeat(2_000) } } })).contains("pattern"));
-        let recursive = json!({ "properties": { "child": { "$ref": "#" } }, "$defs": { "a": { "$ref": "#/$defs/a" } } });
+        let recursive =
+            json!({ "properties": { "child": { "$ref": "#" } }, "$defs": { "a": { "$ref": "#/$defs/a" } } });
         assert!(with_schema(recursive).is_ok(), "a schema may refer to itself");
     }
 }

@@ -20,8 +20,26 @@ pub enum ElicitationConfig {
 
 /// Parts of a field's name or text that ask for what a server must not get this way.
 const SECRETS: &[&str] = &[
-    "password", "passwd", "passphrase", "secret", "token", "api key", "api_key", "apikey", "api-key", "credential",
-    "private key", "private_key", "access key", "access_key", "one-time", "otp", "pin code", "card number", "cvv", "ssn",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "api key",
+    "api_key",
+    "apikey",
+    "api-key",
+    "credential",
+    "private key",
+    "private_key",
+    "access key",
+    "access_key",
+    "one-time",
+    "otp",
+    "pin code",
+    "card number",
+    "cvv",
+    "ssn",
 ];
 
 /// The answer to a question.

@@ -38,7 +38,7 @@ pub(crate) enum Trouble {
     /// The answer is larger than allowed.
     TooLarge,
     /// An answer of HTTP that is no answer of the protocol.
-    Status(Answer),
+    Status(Box<Answer>),
     /// The server answered with an error; with the status of HTTP where there is one.
     Rpc(RpcError, Option<u16>),
     /// The server does not know the session any more: it did nothing.

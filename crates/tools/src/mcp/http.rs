@@ -299,7 +299,7 @@ async fn refusal(response: Response, had_session: bool) -> Trouble {
     let redirect = status.is_redirection();
     let body = whole(response, ERROR_BYTES_MAX).await.unwrap_or_default();
     if matches!(status.as_u16(), 401 | 403) {
-        return Trouble::Status(Answer { status, headers, body: body.into_bytes() });
+        return Trouble::Status(Box::new(Answer { status, headers, body: body.into_bytes() }));
     }
     if let Ok(Incoming::Answer { answer: Err(error), .. }) = Incoming::parse(&body) {
         if had_session && status == StatusCode::NOT_FOUND {
@@ -313,7 +313,7 @@ async fn refusal(response: Response, had_session: bool) -> Trouble {
     if redirect {
         return Trouble::Malformed(format!("it answered {status}: redirects are not followed"));
     }
-    Trouble::Status(Answer { status, headers, body: body.into_bytes() })
+    Trouble::Status(Box::new(Answer { status, headers, body: body.into_bytes() }))
 }
 
 /// The whole body as text.

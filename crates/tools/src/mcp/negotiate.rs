@@ -35,13 +35,13 @@ pub(crate) enum Verdict {
 pub(crate) fn judge(answer: Result<&Value, Trouble>, silence: bool) -> Verdict {
     match answer {
         Ok(result) => match versions(result.get("supportedVersions")) {
-            Some(versions) if versions.iter().any(|version| *version == MODERN) => Verdict::Modern,
+            Some(versions) if versions.contains(&MODERN) => Verdict::Modern,
             Some(versions) => Verdict::Unclear(no_common(&versions)),
             None => Verdict::Legacy,
         },
         Err(Trouble::Rpc(error, _)) if error.code == UNSUPPORTED_VERSION => {
             match versions(error.data.get("supported")) {
-                Some(versions) if versions.iter().any(|version| *version == MODERN) => Verdict::Again,
+                Some(versions) if versions.contains(&MODERN) => Verdict::Again,
                 Some(versions) if versions.iter().any(|version| protocol::LEGACY.contains(version)) => Verdict::Legacy,
                 Some(versions) => Verdict::Unclear(no_common(&versions)),
                 None => Verdict::Legacy,
@@ -126,9 +126,12 @@ mod tests {
 
     #[test]
     fn faults_of_the_way_say_nothing() {
-        for trouble in
-            [Trouble::TimedOut(1), Trouble::Broken(String::new()), rpc(-32603, Value::Null, Some(500)), Trouble::TooLarge]
-        {
+        for trouble in [
+            Trouble::TimedOut(1),
+            Trouble::Broken(String::new()),
+            rpc(-32603, Value::Null, Some(500)),
+            Trouble::TooLarge,
+        ] {
             assert!(matches!(judge(Err(trouble), false), Verdict::Unclear(_)));
         }
     }

@@ -158,7 +158,10 @@ impl Oauth {
         if let Some(id) = &self.settings.client_id {
             let owner = self.settings.issuer.clone().or_else(|| state.owner.clone());
             if let Some(owner) = owner.filter(|owner| *owner != issuer.name) {
-                return Err(format!("the configured client belongs to `{owner}`, and the server now names `{}`", issuer.name));
+                return Err(format!(
+                    "the configured client belongs to `{owner}`, and the server now names `{}`",
+                    issuer.name
+                ));
             }
             state.owner = Some(issuer.name.clone());
             let secret = self.settings.client_secret.clone();

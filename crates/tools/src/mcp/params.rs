@@ -101,10 +101,9 @@ pub(crate) fn add(headers: &mut HeaderMap, mirrored: &[Mirrored], arguments: &Va
 
 /// A text as the value of a header: as it is, or in the protocol's base64 form.
 pub(crate) fn value_of(text: &str) -> HeaderValue {
-    let plain = !text.starts_with([' ', '\t'])
-        && !text.ends_with([' ', '\t'])
-        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-        && !(text.starts_with("=?base64?") && text.ends_with("?="));
+    let cut = text.starts_with(' ') || text.ends_with(' ');
+    let looks_encoded = text.starts_with("=?base64?") && text.ends_with("?=");
+    let plain = !cut && !looks_encoded && text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let encoded = || format!("=?base64?{}?=", BASE64_STANDARD.encode(text));
     let value = if plain { HeaderValue::from_str(text) } else { HeaderValue::from_str(&encoded()) };
     value.unwrap_or_else(|_| HeaderValue::from_static(""))

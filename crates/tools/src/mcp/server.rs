@@ -99,7 +99,8 @@ impl Server {
             let refused = listing.refused.iter().find(|refused| refused.name == accepted.name);
             return Err(match refused {
                 Some(refused) => {
-                    let changes = vec![Change { place: String::new(), accepted: None, shown: Some(refused.why.clone()) }];
+                    let changes =
+                        vec![Change { place: String::new(), accepted: None, shown: Some(refused.why.clone()) }];
                     self.put_in_quarantine(&accepted.name, &changes);
                     self.blocked(caller, &changes)
                 }
@@ -143,7 +144,10 @@ impl Server {
                 ("shown", text(&change.shown)),
             ])
         });
-        let detail = Value::object([("server", Value::str(self.name.as_str())), ("changes", changes.collect::<Vec<_>>().into())]);
+        let detail = Value::object([
+            ("server", Value::str(self.name.as_str())),
+            ("changes", changes.collect::<Vec<_>>().into()),
+        ]);
         Failure::new(Code::ToolChanged, message).detail(detail)
     }
 

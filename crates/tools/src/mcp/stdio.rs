@@ -371,7 +371,12 @@ impl Reader {
             Err(why) => {
                 if !junk.swap(true, Ordering::Relaxed) {
                     let line = answer::quote(line);
-                    tracing::warn!(server = self.local.name, why, line, "an MCP server wrote a line that is no message");
+                    tracing::warn!(
+                        server = self.local.name,
+                        why,
+                        line,
+                        "an MCP server wrote a line that is no message"
+                    );
                 }
             }
         }

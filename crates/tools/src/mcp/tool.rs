@@ -125,8 +125,7 @@ pub(crate) fn server(site: &mut Site<'_>, table: &McpConfig) -> Option<Arc<Serve
 fn check_name(site: &mut Site<'_>) {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
     if site.name.is_empty() || site.name.len() > SERVER_NAME_CHARS_MAX || !site.name.chars().all(fits) {
-        let message =
-            format!("a server's name has 1 to {SERVER_NAME_CHARS_MAX} small letters, digits, `_` and `-`");
+        let message = format!("a server's name has 1 to {SERVER_NAME_CHARS_MAX} small letters, digits, `_` and `-`");
         site.wrong("", message, None);
     }
 }
@@ -168,8 +167,7 @@ fn http(site: &mut Site<'_>, table: &McpConfig, local: Arc<Local>) -> Option<(Wi
         ("sandbox", table.sandbox.is_some()),
     ];
     misplaced(site, "command", &given);
-    let headers =
-        headers(site, table.api_key.as_ref(), table.headers.as_ref(), table.secret_headers.as_ref(), &[]);
+    let headers = headers(site, table.api_key.as_ref(), table.headers.as_ref(), table.secret_headers.as_ref(), &[]);
     let url = address::address(site, table.url.as_deref()?)?;
     let oauth = Oauth::new(site.clients(), url.clone(), oauth(site, table));
     Some((Wire::Http(Arc::new(Http::new(site.clients(), url, headers, local))), Some(oauth)))

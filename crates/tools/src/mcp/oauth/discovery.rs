@@ -239,7 +239,9 @@ mod tests {
         for resource in ["https://h:8443/mcp/a", "https://h:8443/mcp", "https://h:8443", "https://h:8443/"] {
             assert!(covers(resource, &server), "{resource}");
         }
-        for resource in ["https://h/mcp/a", "https://other:8443/mcp/a", "https://h:8443/mc", "https://h:8443/mcp/a/b", ""] {
+        for resource in
+            ["https://h/mcp/a", "https://other:8443/mcp/a", "https://h:8443/mc", "https://h:8443/mcp/a/b", ""]
+        {
             assert!(!covers(resource, &server), "{resource}");
         }
     }

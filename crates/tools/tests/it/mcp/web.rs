@@ -37,12 +37,16 @@ async fn modern(tools: Arc<Mutex<String>>, ttl_ms: u64, calls: Arc<Calls>) -> Se
     Server::start(move |request| {
         let message = json(&request.body);
         match message.get("method").and_then(Value::as_str).unwrap_or_default() {
-            "server/discover" => {
-                document(result(&message, r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#))
-            }
+            "server/discover" => document(result(
+                &message,
+                r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#,
+            )),
             "tools/list" => {
                 let tools = tools.lock().expect("the tools").clone();
-                document(result(&message, &format!(r#"{{"resultType":"complete","ttlMs":{ttl_ms},"tools":[{tools}]}}"#)))
+                document(result(
+                    &message,
+                    &format!(r#"{{"resultType":"complete","ttlMs":{ttl_ms},"tools":[{tools}]}}"#),
+                ))
             }
             "tools/call" => calls(request, &message),
             _ => Reply::Full(404, "content-type: application/json\r\n", error(&message, -32601)),
@@ -97,7 +101,10 @@ async fn a_modern_request_says_everything_about_itself() {
     assert_eq!(case.ask().await, Ok(Value::str("done")));
     let seen = &case.seen("tools/call")[0];
     let header = |name: &str| seen.headers[name].as_str();
-    assert_eq!((header("mcp-protocol-version"), header("mcp-method"), header("mcp-name")), ("2026-07-28", "tools/call", "subject"));
+    assert_eq!(
+        (header("mcp-protocol-version"), header("mcp-method"), header("mcp-name")),
+        ("2026-07-28", "tools/call", "subject")
+    );
     assert_eq!((header("authorization"), header("x-team")), ("Bearer s3cret-key", "a"));
     assert!(header("accept").contains("text/event-stream"));
     assert!(!seen.headers.contains_key("mcp-session-id"));
@@ -190,7 +197,9 @@ async fn questions_are_answered_as_configured_and_with_a_new_id() {
 #[tokio::test]
 async fn marked_arguments_go_into_headers_and_tools_with_bad_marks_are_left_out() {
     let marked = |header: &str| {
-        format!(r#"{{"name":"subject","inputSchema":{{"properties":{{"a":{{"type":"integer","x-mcp-header":"{header}"}}}}}}}}"#)
+        format!(
+            r#"{{"name":"subject","inputSchema":{{"properties":{{"a":{{"type":"integer","x-mcp-header":"{header}"}}}}}}}}"#
+        )
     };
     let reply = |_: &Request, message: &Value| document(result(message, r#"{"content":[]}"#));
     let case = Case::showing(&marked("Token"), 60_000, "", reply).await;
@@ -253,12 +262,21 @@ async fn a_session_of_the_earlier_era_is_kept_and_begun_again_when_it_is_lost() 
         match message.get("method").and_then(Value::as_str).unwrap_or_default() {
             "initialize" => {
                 let number = count.fetch_add(1, Ordering::Relaxed);
-                let headers = ["content-type: application/json\r\nmcp-session-id: s0\r\n", "content-type: application/json\r\nmcp-session-id: s1\r\n", "content-type: application/json\r\nmcp-session-id: s2\r\n"];
-                let body = result(&message, r#"{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"x","version":"1"}}"#);
+                let headers = [
+                    "content-type: application/json\r\nmcp-session-id: s0\r\n",
+                    "content-type: application/json\r\nmcp-session-id: s1\r\n",
+                    "content-type: application/json\r\nmcp-session-id: s2\r\n",
+                ];
+                let body = result(
+                    &message,
+                    r#"{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"x","version":"1"}}"#,
+                );
                 Reply::Full(200, headers[number.min(2)], body)
             }
             _ if known.is_none() => Reply::Full(400, "", "no session".into()),
-            _ if known == Some(format!("s{}", forgotten.load(Ordering::Relaxed))) => Reply::Full(404, "", String::new()),
+            _ if known == Some(format!("s{}", forgotten.load(Ordering::Relaxed))) => {
+                Reply::Full(404, "", String::new())
+            }
             "notifications/initialized" => Reply::Full(202, "", String::new()),
             "tools/list" => document(result(&message, &format!(r#"{{"tools":[{SUBJECT}]}}"#))),
             "tools/call" => document(result(&message, r#"{"content":[{"type":"text","text":"done"}]}"#)),
@@ -274,7 +292,10 @@ async fn a_session_of_the_earlier_era_is_kept_and_begun_again_when_it_is_lost() 
     assert_eq!(sessions.load(Ordering::Relaxed), 2, "one to accept, one to call");
     let seen = server.seen();
     let call = seen.iter().rfind(|request| request.body.contains("tools/call")).expect("a call");
-    assert_eq!((call.headers["mcp-session-id"].as_str(), call.headers["mcp-protocol-version"].as_str()), ("s1", "2025-06-18"));
+    assert_eq!(
+        (call.headers["mcp-session-id"].as_str(), call.headers["mcp-protocol-version"].as_str()),
+        ("s1", "2025-06-18")
+    );
     assert!(!call.headers.contains_key("mcp-method"), "headers of the modern era");
     lost.store(1, Ordering::Relaxed);
     assert_eq!(ask(&tool).await, Ok(Value::str("done")));
