@@ -214,9 +214,12 @@ async fn marked_arguments_go_into_headers_and_tools_with_bad_marks_are_left_out(
     assert!(case.seen("tools/call").is_empty());
 }
 
+/// What a server does with a call.
+type Fault = fn(&Value) -> Reply;
+
 #[tokio::test]
 async fn faults_of_a_server_are_told_apart() {
-    let faults: &[(fn(&Value) -> Reply, Code, Retry)] = &[
+    let faults: &[(Fault, Code, Retry)] = &[
         (|message| document(error(message, -32602)), Code::ToolBadArguments, Retry::Never),
         (|message| document(error(message, -32603)), Code::ToolFailed, Retry::Never),
         (|_| Reply::Full(503, "", "busy".into()), Code::ToolFailed, Retry::Backoff),
