@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_core::contract::{Class, Idempotency};
 
-use crate::config::{OnUnknownConfig, SecretRef};
+use crate::config::{ApprovalConfig, OnUnknownConfig, SecretRef};
 use crate::mcp::elicitation::ElicitationConfig;
 use crate::mcp::oauth::OauthConfig;
 use crate::sandbox::SandboxConfig;
@@ -89,4 +89,8 @@ pub struct ContractConfig {
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
     pub output_bytes_max: Option<u64>,
+    /// When a person has to agree to a call before it leaves, as for other tools.
+    pub approval: Option<ApprovalConfig>,
+    /// How long an approval is waited for, in milliseconds, as for other tools.
+    pub approval_expires_ms: Option<u64>,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use reqwest::header::HeaderMap;
 use serde_json::Map;
+use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
 use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::limits::VALUE_BYTES_MAX;
@@ -18,6 +19,7 @@ use windlass_ports::tool::{Invocation, Permit, Tool};
 use crate::address;
 use crate::build::{Site, TIMEOUT_MS_MAX};
 use crate::command;
+use crate::config::ApprovalConfig;
 use crate::headers::headers;
 use crate::mcp::client::{Asking, Client, Wire};
 use crate::mcp::definition::Definition;
@@ -135,6 +137,7 @@ fn bounds(site: &mut Site<'_>, name: &str, contract: &ContractConfig) {
     for (key, given, most) in [
         ("timeout_ms", contract.timeout_ms, TIMEOUT_MS_MAX),
         ("output_bytes_max", contract.output_bytes_max, VALUE_BYTES_MAX as u64),
+        ("approval_expires_ms", contract.approval_expires_ms, EXPIRES_MS_MAX),
     ] {
         if given.is_some_and(|number| !(1..=most).contains(&number)) {
             site.wrong(&format!("tools.{name}.{key}"), format!("must be from 1 to {most}"), None);
@@ -250,6 +253,10 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
         on_unknown: declared.on_unknown.as_ref().map_or(OnUnknown::Ask, |rule| rule.lower()),
         timeout_ms: declared.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: declared.output_bytes_max.unwrap_or(base.output_bytes_max),
+        approval: Terms {
+            always: declared.approval == Some(ApprovalConfig::Always),
+            expires_ms: declared.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),
+        },
         ..base
     }
 }
