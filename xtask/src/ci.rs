@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{alerts, conformance, disk, docs, mcp, process, tidy};
+use crate::{alerts, conformance, disk, docs, mcp, process, setup, tidy};
 
 /// What a step found out by counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ const STEPS: &[Step] = &[
     Step { name: "conformance", run: conformance },
 ];
 
-/// Runs every step, or only those named. The last line says how many tests passed and failed.
+/// Sets up and runs every step, or runs only those named. The last line says how many tests passed and failed.
 ///
 /// # Errors
 /// A step failed; the ones after it were not run. Or a name is no step's.
@@ -59,6 +59,9 @@ pub(crate) fn run(root: &Path, only: &[&str]) -> Result<()> {
     let known: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
     if let Some(name) = only.iter().find(|name| !known.contains(name)) {
         bail!("`{name}` is no step; the steps are {}", known.join(", "));
+    }
+    if only.is_empty() {
+        setup::run(root)?;
     }
     let steps: Vec<&Step> = STEPS.iter().filter(|step| only.is_empty() || only.contains(&step.name)).collect();
     disk::warn(root);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use windlass::wire::{self, Wiring};
@@ -71,24 +70,15 @@ impl Session {
         Ok(Self { engine, watcher })
     }
 
-    /// Drives a run and everything below it for a short time, so that what was sent to it is taken up.
+    /// Lets a run and everything below it take up what was sent to them. No call is made.
     ///
     /// # Errors
-    /// The store fails, or the run cannot be driven by this build.
+    /// The store fails, or a run cannot be read by this build.
     pub(crate) async fn settle(&self, run: &RunId) -> Result<(), Problem> {
-        let stop = Stop::new();
-        let interrupts = tokio::spawn(interrupts(stop.clone()));
-        let graceful = stop.graceful.clone();
-        let patience = tokio::spawn(async move {
-            tokio::time::sleep(SETTLE).await;
-            graceful.cancel();
-        });
-        let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
-        interrupts.abort();
-        patience.abort();
+        let settled = self.engine.settle(run).await;
         self.engine.leave().await;
         self.watcher.finish();
-        driven.map(|_| ()).map_err(outcome::engine_problem)
+        settled.map_err(outcome::engine_problem)
     }
 
     /// Drives a run and everything below it, and prints how it ended.
@@ -137,9 +127,6 @@ pub(crate) fn settings(app: &App) -> Settings {
         ..Settings::default()
     }
 }
-
-/// How long a command waits until an input that it sent is taken up.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// The flags that another command needs to find the same store and configuration.
 fn flags(app: &App) -> String {

@@ -159,7 +159,8 @@ pub(crate) struct RunsCancel {
   windlass runs pause order-4711 --reason 'waiting for the audit'
   windlass runs pause --where 'machine=triage status=waiting' --yes
 
-Calls that are out settle first; then nothing happens until `windlass runs unpause`.")]
+Calls of the run that are out settle first; then it does nothing until `windlass runs unpause`.
+Runs below it go on; `--where 'below=RUN children=true'` holds them too.")]
 pub(crate) struct RunsPause {
     /// The run
     #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]

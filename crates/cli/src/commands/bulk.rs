@@ -13,7 +13,7 @@ use windlass_core::input::Input;
 use windlass_core::run::Status;
 use windlass_core::value::Value;
 use windlass_ports::store::{Delivered, Head, Message, Signal, Signalled, Store};
-use windlass_runtime::{Engine, EngineError, Scope, Stop};
+use windlass_runtime::{Engine, EngineError};
 
 use super::runs;
 use crate::app::App;
@@ -268,7 +268,7 @@ async fn settle(app: &mut App, store: &Arc<dyn Store>, told: &mut [(Head, Became
         };
         let engine = &engine;
         let taking = futures::stream::iter(told).map(|one| async move {
-            if let Err(error) = engine.drive(Scope::Tree(one.0.root.clone()), Stop::new()).await {
+            if let Err(error) = engine.settle(&one.0.id).await {
                 one.1 = Became::Failed(format!("was told, and did not take it up: {error}"));
             }
         });

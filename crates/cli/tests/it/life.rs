@@ -305,3 +305,47 @@ data:
     assert_eq!(resumed.code(), 0, "{}", resumed.shown());
     assert!(place.path("done").exists(), "{}", resumed.shown());
 }
+
+#[test]
+fn a_tree_that_is_cancelled_or_paused_makes_no_more_calls() {
+    let place = Place::new();
+    place.write(
+        "windlass.toml",
+        "[actions.note]\ntype = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"echo x >> done; echo '{}'\"]\nclass = \"danger\"\nidempotency = \"none\"\n",
+    );
+    place.write(
+        "parent.yml",
+        r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: parent
+  context: {items: [1, 2, 3]}
+  machines:
+    child:
+      spec: flatmachine
+      spec_version: "4.2.1"
+      data:
+        name: child
+        states:
+          rest: {type: initial, wait_for: never, timeout: 1, on_error: act}
+          act: {action: note, transitions: [{to: end}]}
+          end: {type: final}
+  states:
+    all: {type: initial, foreach: context.items, as: n, machine: child, transitions: [{to: end}]}
+    end: {type: final}
+"#,
+    );
+    for (command, word) in [("cancel", "cancelled"), ("pause", "paused")] {
+        let parked = place.windlass(&["run", "parent.yml", "--run-id", command, "--wait", "0s"]);
+        assert_eq!(parked.code(), 7, "{}", parked.shown());
+        // Slow on purpose: the children are due when the order comes.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        let ran = place.windlass(&["runs", command, command]);
+        assert_eq!((ran.code(), &ran.json()["status"]), (0, &json!(word)), "{}", ran.shown());
+        assert!(!place.path("done").exists(), "{command}: {}", ran.shown());
+    }
+    let below = place.windlass(&["runs", "list", "--below", "cancel", "--all", "--json"]).json();
+    let statuses: Vec<_> = below["runs"].as_array().expect("runs").iter().map(|run| run["status"].clone()).collect();
+    assert_eq!(statuses, vec![json!("cancelled"); 4]);
+    assert_eq!(place.windlass(&["fsck"]).code(), 0);
+}

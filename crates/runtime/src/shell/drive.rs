@@ -29,7 +29,7 @@ use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 use super::engine::{Core, EngineError, Warm};
 use super::execute::{Calls, Done};
 use super::member::Member;
-use super::observe::{Point, Span, Tally};
+use super::observe::{Point, Span, Tally, count};
 use super::programs::Loaded;
 use super::send::{patiently, send};
 use super::shutdown::Stop;
@@ -73,6 +73,8 @@ pub(super) struct Claimed {
     pub(super) serving: bool,
     /// Set once a decision is durable, for a run that is driven alone until then.
     pub(super) alone: Option<Arc<AtomicBool>>,
+    /// Whether it only decides what lies in its inbox, and makes no call.
+    pub(super) quiet: bool,
     /// Inputs that came with the claim.
     pub(super) extra: Vec<Input>,
     at: Instant,
@@ -93,6 +95,7 @@ impl Claimed {
             member: core.member_of(worker),
             serving: false,
             alone: None,
+            quiet: false,
             extra: Vec::new(),
             at: Instant::now(),
             parted: false,
@@ -244,7 +247,7 @@ impl Work<'_> {
         if let Some(input) = self.recovering.pop_front() {
             return Some(Ready { input, source: Source::Memory });
         }
-        if self.is_leaving() {
+        if self.is_leaving() || (self.claimed.quiet && self.inbox_left == 0) {
             let place = self.ready.iter().position(|ready| ready.source == Source::Memory)?;
             return self.ready.remove(place);
         }
@@ -354,7 +357,7 @@ impl Work<'_> {
         about: Option<(EffectId, u32)>,
     ) -> Result<Option<Parting>, Fault> {
         self.leaving |= self.is_elsewhere();
-        let leaving = self.is_leaving() || self.slice_is_over();
+        let leaving = self.is_leaving() || self.claimed.quiet || self.slice_is_over();
         let ahead = self.ahead(&decision.effects, leaving);
         let keep = commit::keep(&self.run, ahead).map_err(|stuck| Fault::Invariant(stuck.to_string()))?;
         let mut taken = std::mem::take(&mut self.dropped);
@@ -547,7 +550,7 @@ impl Work<'_> {
 
     /// Nothing is out and nothing is ready: consumes what was rejected, or lets the run go.
     async fn rest(&mut self) -> Result<Option<Parting>, Fault> {
-        let leaving = self.is_leaving();
+        let leaving = self.is_leaving() || self.claimed.quiet;
         if !self.dropped.is_empty() && !leaving {
             let decision = recover::nothing(&mut self.run, self.claimed.core.parts.clock.now());
             return self.commit(decision, Source::Stored, None).await;
@@ -577,10 +580,6 @@ async fn release(claimed: &Claimed, keep: Keep) -> Result<(), Fault> {
     let Claimed { core, worker, lease, .. } = claimed;
     patiently(core, || core.parts.store.release(lease.clone(), worker.clone(), keep)).await?;
     Ok(())
-}
-
-fn count(entries: &[Entry], is_one: impl Fn(&Entry) -> bool) -> u64 {
-    entries.iter().filter(|entry| is_one(entry)).count() as u64
 }
 
 fn settled(done: Done) -> Ready {

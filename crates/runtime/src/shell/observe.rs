@@ -143,3 +143,8 @@ pub(super) fn span(call: &Call, run: &str) -> tracing::Span {
         Call::Hook { .. } => tracing::debug_span!("hook", run_id = run, hook = target),
     }
 }
+
+/// How many entries are of a kind.
+pub(super) fn count(entries: &[Entry], is_one: impl Fn(&Entry) -> bool) -> u64 {
+    entries.iter().filter(|entry| is_one(entry)).count() as u64
+}
