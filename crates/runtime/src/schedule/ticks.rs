@@ -1,16 +1,18 @@
 //! When a schedule ticks: cron expressions in a time zone, and intervals. Time comes as arguments.
 //!
 //! Zones are those of the tz database that is built in, so that every host of one build agrees. An expression whose
-//! seconds, minutes and hours are plain numbers ticks once a day: at the first moment after a gap that swallows it, and
-//! in the first of two hours that repeat. One with `*` or a step there follows the clock on the wall: what falls into a
-//! gap is left out, what is repeated ticks twice.
+//! seconds, minutes and hours are numbers, lists or ranges ticks once for each time of day it names: at the first moment
+//! after a gap that swallows some, once for all of them, and in the first of two hours that repeat. One with `*` or a step
+//! there ticks whenever the clock on the wall shows a time of it: what falls into a gap is left out, what is repeated ticks
+//! twice. The cron library is asked about wall clocks that never jump; what jumps is dealt with here.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::civil::DateTime;
+use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 use windlass_core::ids::Name;
 use windlass_core::time::Timestamp;
@@ -187,13 +189,67 @@ fn instant(at: Timestamp) -> Option<jiff::Timestamp> {
     jiff::Timestamp::from_millisecond(i64::try_from(at.0).ok()?).ok()
 }
 
-/// The first match in a second later than that of `then`.
+/// The first tick in a second later than that of `then`.
 fn next(cron: &Cron, zone: &TimeZone, then: Timestamp) -> Option<Timestamp> {
-    let second = Timestamp(then.0 - then.0 % 1_000);
-    let found = cron.find_next_occurrence(&instant(second)?.to_zoned(zone.clone()), false).ok()?;
-    let at = Timestamp(u64::try_from(found.timestamp().as_millisecond()).ok()?);
+    let second = instant(Timestamp(then.0 - then.0 % 1_000))?;
+    let found = if names_times(cron) { next_named(cron, zone, second) } else { next_shown(cron, zone, second) }?;
+    let at = Timestamp(u64::try_from(found.as_millisecond()).ok()?);
     // Time only goes forward, whatever the library says.
     (at > then).then_some(at)
+}
+
+/// Whether the expression names times of day, rather than a rhythm.
+fn names_times(cron: &Cron) -> bool {
+    let fields = [&cron.pattern.seconds, &cron.pattern.minutes, &cron.pattern.hours];
+    fields.into_iter().all(|field| field.step == 1 && !field.from_wildcard)
+}
+
+/// The first match after `then` on a wall clock that never jumps.
+fn next_wall(cron: &Cron, then: DateTime) -> Option<DateTime> {
+    Some(cron.find_next_occurrence(&then.to_zoned(TimeZone::UTC).ok()?, false).ok()?.datetime())
+}
+
+/// The first tick of an expression that names times of day. A later time of day never comes at an earlier moment.
+fn next_named(cron: &Cron, zone: &TimeZone, then: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let mut wall = zone.to_datetime(then);
+    loop {
+        wall = next_wall(cron, wall)?;
+        // What a repeated hour shows again, and the rest of a gap, have had their tick.
+        let at = moment(zone, wall)?;
+        if at > then {
+            return Some(at);
+        }
+    }
+}
+
+/// When the clock of a zone shows a time first, or the end of the gap that the time falls into.
+fn moment(zone: &TimeZone, wall: DateTime) -> Option<jiff::Timestamp> {
+    match zone.to_ambiguous_timestamp(wall).offset() {
+        AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+            offset.to_timestamp(wall).ok()
+        }
+        AmbiguousOffset::Gap { after, .. } => {
+            let before = after.to_timestamp(wall).ok()?;
+            let mut changes = zone.following(before);
+            changes.find(|change| change.offset() == after).map(|change| change.timestamp())
+        }
+    }
+}
+
+/// The first tick of an expression that follows the clock on the wall: the first moment at which it shows a match.
+fn next_shown(cron: &Cron, zone: &TimeZone, then: jiff::Timestamp) -> Option<jiff::Timestamp> {
+    let mut wall = zone.to_datetime(then);
+    let mut offset = zone.to_offset(then);
+    for change in zone.following(then) {
+        let at = offset.to_timestamp(next_wall(cron, wall)?).ok()?;
+        if at < change.timestamp() {
+            return Some(at);
+        }
+        // From here on the clock shows something else; its first second counts too.
+        offset = change.offset();
+        wall = offset.to_datetime(change.timestamp()).checked_sub(jiff::Span::new().seconds(1)).ok()?;
+    }
+    offset.to_timestamp(next_wall(cron, wall)?).ok()
 }
 
 #[cfg(test)]

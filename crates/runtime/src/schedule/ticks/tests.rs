@@ -71,6 +71,37 @@ fn a_pattern_that_is_repeated_ticks_in_both_hours() {
 }
 
 #[test]
+fn lists_and_ranges_of_numbers_tick_once_for_each_time_of_day() {
+    let berlin = |expression, from, to| ticks(expression, "Europe/Berlin", from, to);
+    let spring = ("2027-03-27T23:00:00Z", "2027-03-28T02:00:00Z");
+    assert_eq!(berlin("15,45 2 * * *", spring.0, spring.1), ["2027-03-28T03:00:00+02:00"]);
+    let both = ["2027-03-28T03:00:00+02:00", "2027-03-28T03:30:00+02:00"];
+    assert_eq!(berlin("30 2,3 * * *", spring.0, spring.1), both);
+    assert_eq!(berlin("30 2-3 * * *", spring.0, spring.1), both);
+    assert_eq!(berlin("0 2,3 * * *", spring.0, spring.1), ["2027-03-28T03:00:00+02:00"]);
+    let autumn = ("2027-10-30T12:00:00Z", "2027-10-31T12:00:00Z");
+    let once = ["2027-10-31T01:30:00+02:00", "2027-10-31T02:30:00+02:00"];
+    assert_eq!(berlin("30 1,2 * * *", autumn.0, autumn.1), once);
+    let once = ["2027-10-31T02:15:00+02:00", "2027-10-31T02:45:00+02:00"];
+    assert_eq!(berlin("15,45 2 * * *", autumn.0, autumn.1), once);
+    assert_eq!(
+        ticks("0,30 2 * * *", "America/New_York", "2027-03-13T12:00:00Z", "2027-03-14T12:00:00Z"),
+        ["2027-03-14T03:00:00-04:00"]
+    );
+}
+
+#[test]
+fn a_day_that_a_zone_skips_does_not_end_a_schedule() {
+    // Samoa had no 30 December 2011.
+    let apia = |expression| ticks(expression, "Pacific/Apia", "2011-12-28T12:00:00Z", "2012-01-01T00:00:00Z");
+    let midnights = ["2011-12-29T00:00:00-10:00", "2011-12-31T00:00:00+14:00", "2012-01-01T00:00:00+14:00"];
+    assert_eq!(apia("0 0 * * *"), midnights);
+    assert_eq!(apia("*/60 0 * * *"), midnights);
+    assert_eq!(apia("0 0 30 * *"), ["2011-12-31T00:00:00+14:00"]);
+    assert_eq!(apia("*/30 12 30 * *"), Vec::<String>::new());
+}
+
+#[test]
 fn half_hours_midnights_and_the_other_hemisphere_follow_the_same_rules() {
     // Lord Howe moves by half an hour; Beirut moved at midnight; Santiago has its summer in January.
     assert_eq!(
