@@ -454,7 +454,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Puts the runs of workers that are gone into the queue again, and quarantines those that were lost
-    /// [`STRIKES_MAX`] times in a row, the last time alone. Safe to be done by everyone at any time.
+    /// [`STRIKES_MAX`] times in a row, the last time alone. Safe to be done by everyone at any time. The answer has what
+    /// claims of this handle took back since the last one too, so that each loss is told once.
     fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>>;
 
     /// Workers, alive ones first.
@@ -474,7 +475,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// runs that are suspect only the first is taken, and nothing with it.
     ///
     /// Runs whose time has come are put into the queue first, and those whose owner is known to be dead at its front,
-    /// whoever may take them then: this is [`Store::reap`] too.
+    /// whoever may take them then: this is [`Store::reap`] too, whose next answer tells of them.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>>;
 
     /// Takes one run from whoever holds it, alive or not, and out of quarantine. The other's writes change nothing from

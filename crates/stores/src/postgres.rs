@@ -66,6 +66,8 @@ pub struct PostgresStore {
     hints: Arc<Hints>,
     _listening: Listening,
     counters: Arc<Counters>,
+    /// What claims took back and nobody was told of.
+    untold: Mutex<Reaped>,
     /// Starts of runs that were loaded before their first decision, which repeats them.
     primers: Mutex<HashMap<RunId, Arc<[u8]>>>,
     /// Of each class, the tenant that was served last by this process.
@@ -124,6 +126,7 @@ impl PostgresStore {
             pool,
             hints,
             counters,
+            untold: Mutex::default(),
             primers: Mutex::default(),
             turns: tokio::sync::Mutex::default(),
             poll: settings.poll,
@@ -174,6 +177,10 @@ impl PostgresStore {
         self.primers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn untold(&self) -> MutexGuard<'_, Reaped> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remember_start(&self, run: &RunId, bytes: Vec<u8>) {
         let mut primers = self.primers();
         if primers.len() >= PRIMERS_MAX {
@@ -202,14 +209,19 @@ impl PostgresStore {
 
     async fn claim_now(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
         let kept = self.workers.upkeep(&self.pool, claim.within.as_ref(), Some(int(claim.now.0))).await?;
+        let (woken, runs) = (kept.woken, kept.reaped.runs);
         self.took_back(&kept.reaped);
+        {
+            let mut untold = self.untold();
+            *untold = std::mem::take(&mut *untold).then(kept.reaped);
+        }
         let leases = {
             let mut turns = self.turns.lock().await;
             claim::claim(&self.pool, &claim, &mut turns).await?
         };
         self.counters.claims.fetch_add(leases.len() as u64, Ordering::Relaxed);
         // Whoever claims takes what it woke; what it leaves is for others.
-        let woken = kept.woken + usize::try_from(kept.reaped.runs).unwrap_or(usize::MAX);
+        let woken = woken.saturating_add(usize::try_from(runs).unwrap_or(usize::MAX));
         self.hints.tell(woken > leases.len());
         Ok(leases)
     }
@@ -223,7 +235,7 @@ impl PostgresStore {
         let reaped = self.workers.upkeep(&self.pool, None, None).await?.reaped;
         self.took_back(&reaped);
         self.hints.tell(reaped.runs > 0);
-        Ok(reaped)
+        Ok(std::mem::take(&mut *self.untold()).then(reaped))
     }
 
     async fn commit_now(&self, commit: Commit) -> Result<Committed, StoreError> {

@@ -389,11 +389,14 @@ impl Store for SqliteStore {
     fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>> {
         Box::pin(async move {
             let held = self.read(read::held).await?;
-            if held.keys().any(|worker| self.workers.is_dead(worker)) {
-                return answer!(self.ask(Request::Reap).await, Reaped);
-            }
-            let alone = held.keys().all(|worker| self.workers.is_mine(worker)) && self.workers.are_alone();
-            Ok(Reaped { alone, ..Reaped::default() })
+            let reaped = if held.keys().any(|worker| self.workers.is_dead(worker)) {
+                let reaped: Result<_, StoreError> = answer!(self.ask(Request::Reap).await, Reaped);
+                reaped?
+            } else {
+                let alone = held.keys().all(|worker| self.workers.is_mine(worker)) && self.workers.are_alone();
+                Reaped { alone, ..Reaped::default() }
+            };
+            Ok(std::mem::take(&mut *self.counters.untold()).then(reaped))
         })
     }
 

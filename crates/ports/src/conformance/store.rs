@@ -160,6 +160,7 @@ macro_rules! store_cases {
             workers::a_heartbeat_tells_who_lives
             workers::a_worker_that_leaves_gives_back_what_it_holds
             workers::reaping_puts_runs_of_dead_workers_first
+            workers::what_a_claim_takes_back_is_told_once
             workers::a_worker_believed_gone_can_do_nothing_more
             quarantine::losses_are_counted_until_the_next_decision
             quarantine::a_run_that_loses_worker_after_worker_is_quarantined

@@ -9,7 +9,7 @@ mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,6 +78,10 @@ pub struct MemoryStore {
     hint: Arc<Hint>,
     claims: AtomicU64,
     reaped: AtomicU64,
+    /// What claims took back and nobody was told of.
+    untold: Mutex<Reaped>,
+    /// Objects are refused.
+    refuses: AtomicBool,
 }
 
 impl Default for MemoryStore {
@@ -120,7 +124,12 @@ impl MemoryStore {
             handles.1.insert(handle, Arc::downgrade(&hint));
             handle
         };
-        Self { shared, handle, hint, claims: AtomicU64::new(0), reaped: AtomicU64::new(0) }
+        Self { shared, handle, hint, claims: AtomicU64::new(0), reaped: AtomicU64::new(0), untold: Mutex::default(), refuses: AtomicBool::new(false) }
+    }
+
+    /// Refuses every object that is put by this handle, or takes them again, as a database that went read only does.
+    pub fn refuse_objects(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
     }
 
     /// Declares a worker dead while its handle lives, as when its process was stopped for longer than a lease lasts.
@@ -268,7 +277,7 @@ impl Store for MemoryStore {
             reaped
         });
         self.took_back(&reaped);
-        ready(Ok(reaped))
+        ready(Ok(std::mem::take(&mut *lock(&self.untold)).then(reaped)))
     }
 
     fn workers(&self) -> BoxFuture<'_, Result<Vec<WorkerRow>, StoreError>> {
@@ -295,6 +304,8 @@ impl Store for MemoryStore {
         let (leases, reaped) = self.write(|data| data.claim(&claim, &dead));
         self.claims.fetch_add(leases.len() as u64, Ordering::Relaxed);
         self.took_back(&reaped);
+        let mut untold = lock(&self.untold);
+        *untold = std::mem::take(&mut *untold).then(reaped);
         ready(Ok(leases))
     }
 
@@ -381,6 +392,9 @@ impl Store for MemoryStore {
     }
 
     fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return ready(Err(StoreError::Unavailable("it takes no objects".into())));
+        }
         ready(Ok(self.write(|data| data.put_object(put))))
     }
 

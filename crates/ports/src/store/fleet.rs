@@ -84,6 +84,19 @@ pub struct Reaped {
     pub alone: bool,
 }
 
+impl Reaped {
+    /// The same with what was taken later, which tells who lives now.
+    #[must_use]
+    pub fn then(mut self, later: Self) -> Self {
+        self.workers.extend(later.workers);
+        self.workers.sort();
+        self.workers.dedup();
+        self.quarantined.extend(later.quarantined);
+        self.quarantined.sort();
+        Self { runs: self.runs + later.runs, alone: later.alone, ..self }
+    }
+}
+
 /// The pool of runs that ask for none.
 pub const POOL_DEFAULT: &str = "default";
 

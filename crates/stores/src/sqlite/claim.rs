@@ -99,7 +99,9 @@ impl Tx<'_> {
             }
         };
         let told = self.told;
-        let mut waked = count_of(self.reap(tree)?.runs);
+        let reaped = self.reap(tree)?;
+        let mut waked = count_of(reaped.runs);
+        self.untold = std::mem::take(&mut self.untold).then(reaped);
         waked += self.wake(tree, int(claim.now.0), claim.limit.max(WAKE_MIN))?;
         let free = match tree {
             Some(root) => self.first(root, claim.limit)?,

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
-use windlass_ports::store::{Priority, StoreError, WorkerId};
+use windlass_ports::store::{Priority, Reaped, StoreError, WorkerId};
 
 use super::request::{Answer, Request};
 use super::workers::Workers;
@@ -54,6 +54,8 @@ pub(super) struct Tx<'a> {
     pub(super) workers: &'a Workers,
     pub(super) tally: Tally,
     pub(super) told: Told,
+    /// What claims took back.
+    pub(super) untold: Reaped,
     /// Workers found alive in this transaction.
     pub(super) alive: Vec<i64>,
     /// The parent that the children before had.
@@ -105,7 +107,8 @@ pub(super) const FINAL: i64 = 6;
 impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Connection, known: &'a mut Known, workers: &'a Workers) -> Self {
         let (tally, told) = (Tally::default(), Told::default());
-        Self { connection, known, workers, tally, told, alive: Vec::new(), parent: None, ran: 0 }
+        let untold = Reaped::default();
+        Self { connection, known, workers, tally, told, untold, alive: Vec::new(), parent: None, ran: 0 }
     }
 
     pub(super) fn perform(&mut self, request: &Request) -> Result<Answer, Trouble> {

@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 use windlass_core::ids::{Name, RunId};
-use windlass_ports::store::{StoreError, WorkerId};
+use windlass_ports::store::{Reaped, StoreError, WorkerId};
 
 use super::newborn;
 use super::request::{Answer, Request};
@@ -48,6 +48,14 @@ pub(super) struct Counters {
     pub(super) stale: AtomicU64,
     pub(super) claims: AtomicU64,
     pub(super) reaped: AtomicU64,
+    /// What claims took back and nobody was told of.
+    untold: Mutex<Reaped>,
+}
+
+impl Counters {
+    pub(super) fn untold(&self) -> MutexGuard<'_, Reaped> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Names of pools and tenants that are remembered.
@@ -216,7 +224,7 @@ impl Writer {
         run_cached(&self.connection, "BEGIN IMMEDIATE").map_err(|error| self.judge(error))?;
         let mut tx = Tx::new(&self.connection, &mut self.known, &self.workers);
         let written = requests.iter().map(|request| tx.perform(request)).collect::<Result<Vec<_>, _>>();
-        let (tally, told) = (tx.tally, tx.told);
+        let (tally, told, reaped) = (tx.tally, tx.told, std::mem::take(&mut tx.untold));
         let committed = written.and_then(|answers| {
             run_cached(&self.connection, "COMMIT")?;
             Ok(answers)
@@ -247,6 +255,10 @@ impl Writer {
         self.counters.statements.fetch_add(tally.statements, Ordering::Relaxed);
         self.counters.claims.fetch_add(tally.claims, Ordering::Relaxed);
         self.counters.reaped.fetch_add(tally.reaped, Ordering::Relaxed);
+        if reaped != Reaped::default() {
+            let mut untold = self.counters.untold();
+            *untold = std::mem::take(&mut *untold).then(reaped);
+        }
         self.counters.transactions.fetch_add(u64::from(tally.commits > 0), Ordering::Relaxed);
         if told.here {
             self.workers.tell(told.elsewhere);

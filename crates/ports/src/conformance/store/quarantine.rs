@@ -61,6 +61,8 @@ pub(super) async fn a_run_that_loses_worker_after_worker_is_quarantined(harness:
     assert_eq!((counted.runs, counted.queue), (vec![("quarantined".to_owned(), 1)], Vec::new()));
     assert_eq!(one.store.fsck().await.expect("checked"), [], "a person has to look at it, and nothing is wrong");
     assert_eq!(one.store.prune(Retention::default()).await.expect("pruned").runs, 0);
+    let told = one.store.reap().await.expect("answered");
+    assert_eq!((told.runs, told.quarantined), (0, vec![id("a")]), "what the claim found is told");
     assert_eq!(one.store.reap().await.expect("answered").quarantined, [], "once");
 }
 

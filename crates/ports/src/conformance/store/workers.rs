@@ -93,6 +93,22 @@ pub(super) async fn a_worker_that_leaves_gives_back_what_it_holds(harness: Arc<d
     assert_eq!(one.store.fsck().await.expect("checked"), []);
 }
 
+pub(super) async fn what_a_claim_takes_back_is_told_once(harness: Arc<dyn Harness>) {
+    let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
+    for name in ["a", "b"] {
+        one.begin(name).await;
+    }
+    let dead = one.worker.clone();
+    drop(one);
+    assert_eq!(two.claim_all(NOW.0).await.len(), 2);
+    let counted = two.store.stats().await.expect("counted").reaped;
+    let told = two.store.reap().await.expect("answered");
+    assert_eq!((told.workers, told.runs, told.quarantined), (vec![dead], 2, Vec::new()));
+    let again = two.store.reap().await.expect("answered");
+    assert_eq!((again.workers, again.runs, again.quarantined), (Vec::new(), 0, Vec::new()), "once");
+    assert_eq!((counted, two.store.stats().await.expect("counted").reaped), (2, 2));
+}
+
 pub(super) async fn reaping_puts_runs_of_dead_workers_first(harness: Arc<dyn Harness>) {
     let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
     let held = [one.begin("a").await, one.begin("b").await];
