@@ -15,6 +15,7 @@ use windlass_runtime::{Engine, Stop};
 
 use crate::backup;
 use crate::metrics::{Metrics, Stored};
+use crate::writes::Writes;
 
 /// How long the store may take to answer a question about its health.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,6 +35,13 @@ pub struct Probe {
     pub stop: Stop,
 }
 
+/// What the routes look at, and what they remember.
+#[derive(Clone, Debug)]
+struct Watched {
+    probe: Probe,
+    writes: Arc<Writes>,
+}
+
 /// The routes of a process.
 pub fn router(probe: Probe) -> Router {
     Router::new()
@@ -41,7 +49,7 @@ pub fn router(probe: Probe) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(probe)
+        .with_state(Watched { probe, writes: Arc::default() })
 }
 
 /// The process is up.
@@ -49,16 +57,31 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
-/// The process can do its part: the store answers, the worker counts, and nobody told it to stop.
-async fn ready(State(probe): State<Probe>) -> Response {
-    let store = match tokio::time::timeout(STORE_PATIENCE, probe.engine.parts().store.next_due(None)).await {
-        Ok(Ok(_)) => "ok".to_owned(),
+/// How the store is: `ok`, or what is wrong with it in one word.
+async fn store_of(watched: &Watched) -> &'static str {
+    let store = &watched.probe.engine.parts().store;
+    match tokio::time::timeout(STORE_PATIENCE, store.next_due(None)).await {
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => {
             tracing::warn!(%error, "not ready: the store does not answer");
-            "unreachable".to_owned()
+            return "unreachable";
         }
-        Err(_) => "slow".to_owned(),
-    };
+        Err(_) => return "slow",
+    }
+    match tokio::time::timeout(STORE_PATIENCE, watched.writes.check(&**store)).await {
+        Ok(Ok(())) => "ok",
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready: the store takes no writes");
+            "no_writes"
+        }
+        Err(_) => "slow",
+    }
+}
+
+/// The process can do its part: the store answers and takes writes, the worker counts, and nobody told it to stop.
+async fn ready(State(watched): State<Watched>) -> Response {
+    let store = store_of(&watched).await;
+    let probe = watched.probe;
     let vitals = probe.engine.vitals();
     let worker = match (probe.works, &vitals.worker) {
         (false, _) => "none",
@@ -80,10 +103,16 @@ async fn ready(State(probe): State<Probe>) -> Response {
 }
 
 /// The numbers, as Prometheus reads them.
-async fn metrics(State(probe): State<Probe>) -> Response {
+async fn metrics(State(Watched { probe, writes }): State<Watched>) -> Response {
     let store = Arc::clone(&probe.engine.parts().store);
-    let asking =
-        async { Ok::<_, StoreError>(Stored { stats: store.stats().await?, backup: backup::last(&*store).await? }) };
+    let asking = async {
+        let (stats, backup) = (store.stats().await?, backup::last(&*store).await?);
+        let writable = writes.check(&*store).await;
+        if let Err(error) = &writable {
+            tracing::warn!(%error, "the store takes no writes");
+        }
+        Ok::<_, StoreError>(Stored { stats, backup, is_writable: writable.is_ok() })
+    };
     let stored = match tokio::time::timeout(STORE_PATIENCE, asking).await {
         Ok(Ok(stored)) => Some(stored),
         Ok(Err(error)) => {

@@ -6,6 +6,7 @@ pub mod metrics;
 pub mod backup;
 pub mod listen;
 mod health;
+mod writes;
 
 pub use health::{Probe, router};
 pub use listen::serve;

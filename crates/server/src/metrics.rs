@@ -52,6 +52,8 @@ pub struct Stored {
     pub stats: Stats,
     /// When its last backup was begun, when one is known.
     pub backup: Option<Timestamp>,
+    /// Whether it took the last write that it was asked for.
+    pub is_writable: bool,
 }
 
 /// Counts for one process. Give it to the engine as its meter.
@@ -125,7 +127,7 @@ impl Metrics {
             backlog: gauge(r, "windlass_calls_waiting", "Calls of this process that wait for a slot."),
             is_worker: gauge(r, "windlass_worker_joined", "1 while this process counts as a worker."),
             draining: gauge(r, "windlass_worker_draining", "1 while this process claims no more."),
-            store_up: gauge(r, "windlass_store_up", "1 when the store answered the last question about its numbers."),
+            store_up: gauge(r, "windlass_store_up", "1 when the store answered the last question about its numbers and takes writes."),
             workers: gauge(r, "windlass_workers", "Workers alive, all processes together."),
             store_bytes: gauge(r, "windlass_store_bytes", "Bytes of the store."),
             backup_age: labelled(
@@ -159,11 +161,11 @@ impl Metrics {
         self.backlog.set(whole(vitals.backlog as u64));
         self.is_worker.set(i64::from(vitals.worker.is_some() && vitals.is_current));
         self.draining.set(i64::from(vitals.load.draining));
-        self.store_up.set(i64::from(stored.is_some()));
+        self.store_up.set(i64::from(stored.is_some_and(|stored| stored.is_writable)));
         for gauges in [&self.runs, &self.queue_depth, &self.queue_age, &self.backup_age] {
             gauges.reset();
         }
-        if let Some(Stored { stats, backup }) = stored {
+        if let Some(Stored { stats, backup, .. }) = stored {
             self.stored(stats, now);
             if let Some(at) = backup {
                 let none: [&str; 0] = [];
@@ -244,7 +246,7 @@ mod tests {
         }
         metrics.count(Tally::Completed, 1);
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
-        let stored = Stored { stats, backup: Some(Timestamp(2_000)) };
+        let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true };
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         for line in [
             "windlass_steps_total 2",
@@ -271,7 +273,7 @@ mod tests {
     fn every_number_is_described() {
         let page = include_str!("../../../docs/metrics.md");
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
-        let stored = Stored { stats, backup: Some(Timestamp(2_000)) };
+        let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true };
         let text = Metrics::new().render(&vitals(), Some(&stored), Timestamp(9_500));
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         for name in names {
@@ -283,7 +285,7 @@ mod tests {
     fn names_that_somebody_makes_up_do_not_grow_the_output() {
         let metrics = Metrics::new();
         let queue = (0..1_000).map(|n| depth(&format!("p{n}"), 1)).collect();
-        let stored = Stored { stats: Stats { queue, ..Stats::default() }, backup: None };
+        let stored = Stored { stats: Stats { queue, ..Stats::default() }, backup: None, is_writable: true };
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         assert!(!text.contains("windlass_backup_age_seconds "), "no backup is known");
         assert_eq!(text.lines().filter(|line| line.starts_with("windlass_queue_depth{")).count(), POOLS_MAX + 1);

@@ -19,6 +19,7 @@ use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::model::{Model, ModelResult};
 use windlass_ports::policy::AllowAll;
+use windlass_ports::store::Store;
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, Meter, Parts, Settings, Silent, Stop, SystemClock};
 use windlass_server::{Metrics, Probe};
@@ -69,6 +70,7 @@ impl Model for Nothing {
 /// A process that listens.
 pub(crate) struct Process {
     pub(crate) engine: Engine,
+    pub(crate) store: Arc<MemoryStore>,
     pub(crate) stop: Stop,
     pub(crate) address: SocketAddr,
     pub(crate) ended: CancellationToken,
@@ -77,8 +79,9 @@ pub(crate) struct Process {
 
 pub(crate) async fn process(works: bool) -> Process {
     let metrics = Arc::new(Metrics::new());
+    let store = Arc::new(MemoryStore::new());
     let engine = Engine::new(Parts {
-        store: Arc::new(MemoryStore::new()),
+        store: Arc::clone(&store) as Arc<dyn Store>,
         compiler: Arc::new(Nothing),
         model: Arc::new(Nothing),
         catalog: Arc::new(Catalog::default()),
@@ -94,7 +97,7 @@ pub(crate) async fn process(works: bool) -> Process {
     let ended = CancellationToken::new();
     let router = windlass_server::router(probe);
     let listening = tokio::spawn(windlass_server::serve(listener, router, ended.clone()));
-    Process { engine, stop, address, ended, listening }
+    Process { engine, store, stop, address, ended, listening }
 }
 
 /// What was answered: the status line's code, the head and the body.

@@ -50,6 +50,20 @@ async fn a_process_that_drives_nothing_needs_the_store_only() {
 }
 
 #[tokio::test]
+async fn a_process_whose_store_takes_no_writes_is_not_ready() {
+    let process = process(false).await;
+    process.store.refuse_objects(true);
+    let ready = process.get("/readyz").await;
+    assert!(ready.status == 503 && ready.body.contains("\"store\":\"no_writes\""), "{}", ready.body);
+    let metrics = process.get("/metrics").await;
+    for line in ["windlass_store_up 0", "windlass_workers 0"] {
+        assert!(metrics.body.lines().any(|found| found == line), "{line} in\n{}", metrics.body);
+    }
+    process.store.refuse_objects(false);
+    assert_eq!(process.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
 async fn the_numbers_are_text_for_prometheus() {
     let process = process(true).await;
     let metrics = process.get("/metrics").await;
