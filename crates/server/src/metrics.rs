@@ -127,7 +127,11 @@ impl Metrics {
             backlog: gauge(r, "windlass_calls_waiting", "Calls of this process that wait for a slot."),
             is_worker: gauge(r, "windlass_worker_joined", "1 while this process counts as a worker."),
             draining: gauge(r, "windlass_worker_draining", "1 while this process claims no more."),
-            store_up: gauge(r, "windlass_store_up", "1 when the store answered the last question about its numbers and takes writes."),
+            store_up: gauge(
+                r,
+                "windlass_store_up",
+                "1 when the store answered the last question about its numbers and takes writes.",
+            ),
             workers: gauge(r, "windlass_workers", "Workers alive, all processes together."),
             store_bytes: gauge(r, "windlass_store_bytes", "Bytes of the store."),
             backup_age: labelled(

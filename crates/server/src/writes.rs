@@ -34,9 +34,8 @@ impl Writes {
         let there = store.object(KIND.into(), KEY.into()).await?;
         let expected = there.map_or(0, |there| there.revision);
         // Where another process wrote meanwhile the store takes writes as well.
-        let _ours = store
-            .put_object(Put { kind: KIND.into(), key: KEY.into(), expected, bytes: Some(b"1".to_vec()) })
-            .await?;
+        let _ours =
+            store.put_object(Put { kind: KIND.into(), key: KEY.into(), expected, bytes: Some(b"1".to_vec()) }).await?;
         *taken = Some(Instant::now());
         Ok(())
     }

@@ -124,7 +124,15 @@ impl MemoryStore {
             handles.1.insert(handle, Arc::downgrade(&hint));
             handle
         };
-        Self { shared, handle, hint, claims: AtomicU64::new(0), reaped: AtomicU64::new(0), untold: Mutex::default(), refuses: AtomicBool::new(false) }
+        Self {
+            shared,
+            handle,
+            hint,
+            claims: AtomicU64::new(0),
+            reaped: AtomicU64::new(0),
+            untold: Mutex::default(),
+            refuses: AtomicBool::new(false),
+        }
     }
 
     /// Refuses every object that is put by this handle, or takes them again, as a database that went read only does.
