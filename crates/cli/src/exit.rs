@@ -157,7 +157,7 @@ impl From<StoreError> for Problem {
             full if full.is_disk_full() => {
                 "make room on that disk; nothing was written in part, and what is tried again works"
             }
-            StoreError::Unavailable(_) => "check that the path of `--store` can be written and its disk has space",
+            StoreError::Unavailable(why) => way_to_the_store(why),
             StoreError::NewerSchema { .. } => "use the build that wrote this store, or a newer one",
             StoreError::Corrupt(_) => {
                 "`windlass fsck` lists what is damaged; restore a copy made by `windlass store backup`"
@@ -165,6 +165,27 @@ impl From<StoreError> for Problem {
             StoreError::Invalid(_) => "`--store sqlite:PATH` names a store",
         };
         Self::new(exit, code, error.to_string()).hint(hint)
+    }
+}
+
+/// What to look at when a store is unavailable. A database says in its own words why; what is left concerns a file.
+fn way_to_the_store(why: &str) -> &'static str {
+    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    let is_of_database = says(&["the database `", "the connection to the database", "the database refused"]);
+    if says(&["takes no writes"]) {
+        "name the primary in the address of `--store`, and let its role write (`default_transaction_read_only = off`)"
+    } else if says(&["does not accept the password", "` does not let `"]) {
+        "check the user and the password in the address of `--store`, and what the server's `pg_hba.conf` lets in"
+    } else if says(&["` does not exist; make it with `createdb "]) {
+        "make the database, or name another in the address of `--store`"
+    } else if is_of_database && says(&["TLS", "certificate"]) {
+        "check `sslmode` and `sslrootcert` in the address of `--store`, and the certificate of the server"
+    } else if says(&["has no connection left", "connection pooler"]) {
+        "the message says what to change at the server or in the address of `--store`"
+    } else if is_of_database {
+        "check that the server runs, and that host, port and name in the address of `--store` are right"
+    } else {
+        "check that the path of `--store` can be written and its disk has space"
     }
 }
 
@@ -187,6 +208,25 @@ mod tests {
         let problem =
             Problem::from(StoreError::disk_full(THE_STORE, "database or disk is full")).of_store("sqlite:w.db");
         assert!(problem.message.contains("the disk of `sqlite:w.db` is full"), "{problem}");
+    }
+
+    #[test]
+    fn the_hint_fits_why_the_store_is_unavailable() {
+        for (why, part) in [
+            ("the database `db:5432/w` does not accept the password of `ann`", "the user and the password"),
+            ("the database `db:5432/w` does not let `ann` in: no entry (28000)", "the user and the password"),
+            ("the database `db:5432/w` does not exist; make it with `createdb w`", "make the database"),
+            ("the database `db:5432/w` cannot be reached: error performing TLS handshake: x", "`sslmode`"),
+            ("the database `db:5432/w` cannot be reached: error connecting to server: x", "the server runs"),
+            ("the database `db:5432/w` has no connection left; raise its `max_connections`", "the message says"),
+            ("the connection to the database failed: closed", "the server runs"),
+            ("`db:5432/w` is a standby and takes no writes; use the address of its primary", "the primary"),
+            ("cannot make the directory of `file/w.db`: File exists", "the path of `--store`"),
+            ("unable to open database file", "the path of `--store`"),
+        ] {
+            let hint = Problem::from(StoreError::Unavailable(why.into())).hint.expect("a hint");
+            assert!(hint.contains(part), "{why}: {hint}");
+        }
     }
 
     #[test]
