@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use windlass::wire;
 use windlass_core::ids::RunId;
+use windlass_core::redact;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Head, Store, StoreError};
 
@@ -57,7 +58,7 @@ impl App {
     /// The store's address for people, without the password that may be in it.
     #[must_use]
     pub(crate) fn shown_store(&self) -> String {
-        without_password(self.store_url())
+        redact::address(self.store_url())
     }
 
     /// Opens the store; creates it when there is none.
@@ -119,30 +120,5 @@ impl App {
     #[must_use]
     pub(crate) fn now(&self) -> Timestamp {
         wire::now()
-    }
-}
-
-/// An address without the password and the parameters that may be in it.
-#[must_use]
-pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let rest = rest.split('?').next().unwrap_or_default();
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
-    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
-    let user = user.map(|user| format!("{}@", user.split(':').next().unwrap_or_default())).unwrap_or_default();
-    let path = path.map(|path| format!("/{path}")).unwrap_or_default();
-    format!("{scheme}://{user}{host}{path}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_of_addresses_are_not_shown() {
-        assert_eq!(without_password("postgres://me:pw@db:5432/w?password=x"), "postgres://me@db:5432/w");
-        assert_eq!(without_password("postgres://db/w"), "postgres://db/w");
-        assert_eq!(without_password("postgres://db"), "postgres://db");
-        assert_eq!(without_password("sqlite:a@b.db"), "sqlite:a@b.db");
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use windlass::wire::ProviderConfig;
 use windlass_core::budget::Ceilings;
 
-pub(crate) use load::{Loaded, Origin, load, unknown_variables};
+pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
 pub(crate) use quantity::{Bytes, Span};
 
 /// The whole of `windlass.toml`.

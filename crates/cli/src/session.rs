@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use windlass::wire::{self, Wiring};
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::machine::Program;
+use windlass_core::redact;
 use windlass_ports::compile::Bundle;
 use windlass_ports::policy::AllowAll;
 use windlass_ports::store::Store;
@@ -130,11 +131,19 @@ pub(crate) fn settings(app: &App) -> Settings {
 
 /// The flags that another command needs to find the same store and configuration.
 fn flags(app: &App) -> String {
-    let mut flags = String::new();
-    if app.store_url() != crate::config::StoreUrl::default().0 {
-        flags.push_str(&format!(" --store {}", app.store_url()));
+    let url = app.store_url();
+    let in_environment = std::env::var(crate::config::variable("store")).is_ok_and(|value| value == url);
+    store_flag(url, app.global.store.is_some() && !in_environment)
+}
+
+/// The flag for a store. A password is not shown: it is left out, and so is the whole flag when the store was not named
+/// by one, for then another command finds it in the environment or the configuration as well.
+fn store_flag(url: &str, named: bool) -> String {
+    let shown = redact::address(url);
+    if url == crate::config::StoreUrl::default().0 || (shown != url && !named) {
+        return String::new();
     }
-    flags
+    format!(" --store {}", outcome::quoted(&shown))
 }
 
 /// A setting that cannot be used.
@@ -253,4 +262,21 @@ pub(crate) fn observer(store: Arc<dyn Store>) -> Engine {
         observer: Arc::new(windlass_runtime::Silent),
         settings: Settings::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_for_a_store_has_no_password_and_is_for_a_shell() {
+        assert_eq!(store_flag("sqlite:my runs.db", true), " --store 'sqlite:my runs.db'");
+        assert_eq!(
+            store_flag("postgres://me:p/w@h/d?lanes=1&readers=2", true),
+            " --store 'postgres://me@h/d?lanes=1&readers=2'"
+        );
+        assert_eq!(store_flag("postgres://me:pw@h/d", false), "");
+        assert_eq!(store_flag("postgres://me@h/d", false), " --store postgres://me@h/d");
+        assert_eq!(store_flag(&crate::config::StoreUrl::default().0, true), "");
+    }
 }

@@ -31,6 +31,7 @@ pub mod audit;
 pub mod journal;
 pub mod run;
 pub mod snapshot;
+pub mod redact;
 pub mod request;
 pub mod retry;
 pub mod route;

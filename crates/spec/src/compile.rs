@@ -96,7 +96,7 @@ fn program(bundle: &Bundle, lowered: Lowered) -> Program {
 /// # Errors
 /// What this build finds wrong with it; it was valid for the build that stored it.
 pub fn compile(bundle: &Bundle) -> Result<Arc<Program>, Vec<Diagnostic>> {
-    let mut docs = Documents::new(&bundle.files, false);
+    let mut docs = Documents::stored(&bundle.files);
     let lowered = lower(&mut docs, &bundle.entry, &surroundings(&bundle.hooks, &bundle.tools));
     let failed = docs.sink.errors() > 0;
     let diagnostics = docs.sink.finish(false);

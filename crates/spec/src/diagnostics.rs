@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use serde::Serialize;
+use windlass_core::redact;
 
 macro_rules! rules {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal),+ $(,)?) => {
@@ -179,7 +180,7 @@ pub struct Diagnostic {
     pub column: u32,
     /// Column after the last character marked in that line.
     pub end_column: u32,
-    /// The text of the line; empty when there is none or when it is very long.
+    /// The text of the line, with `*` in place of credentials; empty when there is none or when it is very long.
     pub excerpt: String,
     /// What to write instead.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -252,6 +253,18 @@ const EXCERPT_BYTES_MAX: usize = 2_000;
 /// Findings of one severity that are kept; more help nobody.
 const DIAGNOSTICS_MAX: usize = 200;
 
+/// A line of a document without credentials. One may have its name on the line before.
+fn shown(text: &str, line: &str, number: u32) -> String {
+    let before = text.lines().take(number.saturating_sub(1) as usize).filter(|line| !line.trim().is_empty()).last();
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    match before {
+        Some(before) if redact::opens_secret(before) && indentation(line) > indentation(before) => {
+            redact::columns(line, 1, u32::MAX)
+        }
+        _ => redact::line(line),
+    }
+}
+
 /// Collects findings, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Sink {
@@ -294,11 +307,15 @@ impl Sink {
         let (path, text) =
             self.files.get(span.file as usize).map_or(("", ""), |(path, text)| (path.as_str(), text.as_ref()));
         let line = text.lines().nth(span.line.saturating_sub(1) as usize).unwrap_or_default();
-        let excerpt = if line.len() > EXCERPT_BYTES_MAX { String::new() } else { line.to_owned() };
         let end_column = if span.end_line == span.line && span.end_column > span.column {
             span.end_column
         } else {
             u32::try_from(line.trim_end().chars().count()).unwrap_or(u32::MAX).saturating_add(1).max(span.column)
+        };
+        let excerpt = if line.len() > EXCERPT_BYTES_MAX { String::new() } else { shown(text, line, span.line) };
+        let excerpt = match code {
+            Rule::InlineKey => redact::columns(&excerpt, span.column, end_column),
+            _ => excerpt,
         };
         self.found.push(Diagnostic {
             severity,

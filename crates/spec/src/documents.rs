@@ -8,6 +8,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_FILES_MAX};
+use windlass_core::redact;
 
 use crate::diagnostics::{Advice, Rule, Sink, Span, suggest};
 use crate::source::{FileError, Files, folder_of, resolve};
@@ -27,6 +28,8 @@ pub(crate) struct Documents<'a> {
     read: BTreeMap<String, Document>,
     keys: BTreeMap<u32, BTreeMap<Span, String>>,
     refuse_inline_keys: bool,
+    /// Whether the documents are those of a bundle, which were accepted when it was stored.
+    is_stored: bool,
 }
 
 struct Document {
@@ -43,7 +46,13 @@ pub(crate) struct Stored {
 
 impl<'a> Documents<'a> {
     pub(crate) fn new(files: &'a dyn Files, refuse_inline_keys: bool) -> Self {
-        Self { files, sink: Sink::default(), read: BTreeMap::new(), keys: BTreeMap::new(), refuse_inline_keys }
+        let (read, keys) = (BTreeMap::new(), BTreeMap::new());
+        Self { files, sink: Sink::default(), read, keys, refuse_inline_keys, is_stored: false }
+    }
+
+    /// Documents of a stored bundle: what was accepted then is not refused for its credentials now.
+    pub(crate) fn stored(files: &'a dyn Files) -> Self {
+        Self { is_stored: true, ..Self::new(files, false) }
     }
 
     /// The path that a reference in a document means; a reference that leaves the tree is reported.
@@ -170,6 +179,35 @@ impl<'a> Documents<'a> {
             if let Data::Str { .. } = entry.value.data {
                 self.key(&entry.value);
             }
+        }
+    }
+
+    /// Refuses credentials that cannot be taken out: in addresses, and values of keys with such names at any depth.
+    /// `api_key` itself is taken out elsewhere.
+    pub(crate) fn refuse_credentials(&mut self, settings: &Node) {
+        for entry in settings.as_map().unwrap_or_default() {
+            if &*entry.key != "api_key" {
+                self.refuse_credential(&entry.key, &entry.value);
+            }
+        }
+    }
+
+    fn refuse_credential(&mut self, name: &str, node: &Node) {
+        for entry in node.as_map().unwrap_or_default() {
+            self.refuse_credential(&entry.key, &entry.value);
+        }
+        for item in node.as_list().unwrap_or_default() {
+            self.refuse_credential(name, item);
+        }
+        let Some(text) = node.as_str() else { return };
+        // `<...>` are marks such as `eos_token`, and places to fill in.
+        let is_reference = redact::is_reference(text) || text.contains("{{") || text.starts_with('<');
+        let is_credential = (redact::is_secret_name(name) && !is_reference) || redact::has_credentials(text);
+        if is_credential && !self.is_stored {
+            let message = format!("`{name}` holds a credential, which would be stored with the document");
+            let advice =
+                "write `api_key: env:NAME`, or `key_env` or `key_file` in the provider's table of `windlass.toml`";
+            self.sink.error(Rule::InlineKey, node.span, message, advice);
         }
     }
 

@@ -12,6 +12,7 @@ pub mod sqlite;
 use std::path::Path;
 use std::sync::Arc;
 
+use windlass_core::redact;
 use windlass_core::time::Timestamp;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{Store, StoreError};
@@ -34,9 +35,13 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, StoreEr
         Some(("memory", "")) => Ok(Arc::new(MemoryStore::new())),
         Some(("memory", _)) => Err(StoreError::Invalid("a store in memory has no name: write `memory:`".into())),
         Some((kind, _)) => Err(StoreError::Invalid(format!(
-            "there is no store of kind `{kind}`; use `sqlite:PATH`, `postgres://HOST/DATABASE` or `memory:`"
+            "there is no store of kind `{}`; use `sqlite:PATH`, `postgres://HOST/DATABASE` or `memory:`",
+            redact::address(kind)
         ))),
-        None => Err(StoreError::Invalid(format!("`{url}` is no URL of a store; write `sqlite:{url}`"))),
+        None => {
+            let shown = redact::address(url);
+            Err(StoreError::Invalid(format!("`{shown}` is no URL of a store; write `sqlite:{shown}`")))
+        }
     }
 }
 
@@ -88,6 +93,6 @@ pub async fn restore(
 }
 
 fn not_kept(url: &str) -> StoreError {
-    let kind = url.split_once(':').map_or(url, |(kind, _)| kind);
+    let kind = redact::address(url.split_once(':').map_or(url, |(kind, _)| kind));
     StoreError::Invalid(format!("`{kind}` is no store that is kept; use `sqlite:PATH` or `postgres://HOST/DATABASE`"))
 }

@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use windlass_core::redact;
+
 /// Why a proxy cannot stand before an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
@@ -34,7 +36,7 @@ impl Address {
     /// # Errors
     /// One of another form, or one that no proxy can stand before.
     pub fn parse(url: &str) -> Result<Self, AddressError> {
-        let form = || AddressError::Form(without_password(url));
+        let form = || AddressError::Form(redact::address(url));
         let (scheme, rest) = url.split_once("://").ok_or_else(form)?;
         if !matches!(scheme, "postgres" | "postgresql") {
             return Err(form());
@@ -42,7 +44,7 @@ impl Address {
         let (authority, after) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
         let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
         if place.contains(',') {
-            return Err(AddressError::Place(format!("`{place}` names several")));
+            return Err(AddressError::Place(format!("`{}` names several", redact::address(url))));
         }
         let (host, port) = split_port(place).ok_or_else(form)?;
         if host.is_empty() || host.contains('%') || host.starts_with('/') {
@@ -104,14 +106,6 @@ fn split_port(place: &str) -> Option<(&str, u16)> {
 fn parameters(after: &str) -> impl Iterator<Item = (&str, &str)> {
     let query = after.split_once('?').map_or("", |(_, query)| query);
     query.split('&').filter_map(|pair| pair.split_once('='))
-}
-
-/// An address that may be shown.
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
-        _ => url.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use windlass::wire::Wiring;
 use windlass_core::journal;
 use windlass_core::machine::Machine;
+use windlass_core::redact;
 use windlass_core::snapshot;
 use windlass_spec::diagnostics::Diagnostic;
 
@@ -22,12 +23,12 @@ use crate::session;
 pub(crate) async fn diagnostics(app: &App, args: args::Diagnostics) -> Result<Exit, Problem> {
     let config = &app.loaded.config;
     let store = match app.existing_store().await {
-        Ok(None) => json!({ "url": app.store_url(), "exists": false }),
+        Ok(None) => json!({ "url": app.shown_store(), "exists": false }),
         Ok(Some(store)) => match store.stats().await {
-            Ok(stats) => json!({ "url": app.store_url(), "exists": true, "stats": stats }),
-            Err(error) => json!({ "url": app.store_url(), "exists": true, "error": error.to_string() }),
+            Ok(stats) => json!({ "url": app.shown_store(), "exists": true, "stats": stats }),
+            Err(error) => json!({ "url": app.shown_store(), "exists": true, "error": error.to_string() }),
         },
-        Err(problem) => json!({ "url": app.store_url(), "error": problem.message }),
+        Err(problem) => json!({ "url": app.shown_store(), "error": problem.message }),
     };
     let providers: BTreeMap<&str, Json> = config
         .providers
@@ -35,7 +36,7 @@ pub(crate) async fn diagnostics(app: &App, args: args::Diagnostics) -> Result<Ex
         .map(|(name, provider)| {
             let key = provider.key_env.clone().unwrap_or_else(|| windlass_models::keys::variable(name));
             let is_set = provider.key_file.is_some() || std::env::var_os(&key).is_some_and(|value| !value.is_empty());
-            (name.as_str(), json!({ "kind": provider.kind, "base_url": provider.base_url, "has_key": is_set }))
+            (name.as_str(), json!({ "kind": provider.kind, "base_url": provider.base_url.as_deref().map(redact::address), "has_key": is_set }))
         })
         .collect();
     let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
@@ -77,21 +78,10 @@ fn redacted(app: &App) -> Vec<Json> {
         .map(|origin| {
             let parts: Vec<&str> = origin.key.split('.').collect();
             let secret = parts.iter().any(|part| matches!(*part, "headers" | "env" | "command"));
-            let value = if secret { json!("[redacted]") } else { without_userinfo(origin.value) };
+            let value = if secret { json!("[redacted]") } else { origin.value };
             json!({ "key": origin.key, "value": value, "source": origin.source })
         })
         .collect()
-}
-
-/// An address without the user and password, and without the query, that may be in it.
-fn without_userinfo(value: Json) -> Json {
-    let Some(text) = value.as_str() else { return value };
-    let Some((scheme, rest)) = text.split_once("://") else { return value };
-    let rest = rest.split('?').next().unwrap_or_default();
-    let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, path)| (host, path));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    let slash = if path.is_empty() { "" } else { "/" };
-    json!(format!("{scheme}://{host}{slash}{path}"))
 }
 
 fn summary(app: &App, path: &Path, wiring: &Wiring) -> Json {
@@ -128,17 +118,4 @@ fn shape(machine: &Machine) -> Json {
         "machines": machine.machines.keys().map(|name| &**name).collect::<Vec<_>>(),
         "ceilings": machine.ceilings,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_lose_what_may_be_secret() {
-        let shown = |text: &str| without_userinfo(json!(text));
-        assert_eq!(shown("https://me:pw@host:1/v1?key=x"), "https://host:1/v1");
-        assert_eq!(shown("sqlite:a.db"), "sqlite:a.db");
-        assert_eq!(without_userinfo(json!(3)), json!(3));
-    }
 }

@@ -7,6 +7,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 use serde::Serialize;
+use windlass_core::redact;
 
 use super::{Config, Preset};
 use crate::args::Global;
@@ -43,7 +44,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Every value with its source, in the order of keys.
+    /// Every value with its source, in the order of keys, as it may be shown: without credentials.
     #[must_use]
     pub(crate) fn origins(&self) -> Vec<Origin> {
         let json = serde_json::to_value(&self.config).unwrap_or_default();
@@ -63,9 +64,22 @@ impl Loaded {
             serde_json::Value::Null => {}
             _ => {
                 let source = self.figment.find_metadata(key).map_or_else(|| "default".to_owned(), |m| source(m, key));
-                found.push(Origin { key: key.to_owned(), value: value.clone(), source });
+                found.push(Origin { key: key.to_owned(), value: shown(key, value), source });
             }
         }
+    }
+}
+
+/// A value without the credentials that may be in it: addresses lose theirs, and a key that is one is not shown.
+fn shown(key: &str, value: &serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::String(text) => {
+            let name = key.rsplit('.').next().unwrap_or_default();
+            let is_secret = redact::is_secret_name(name) && !redact::is_reference(text);
+            if is_secret { "***".into() } else { redact::address(text).into() }
+        }
+        serde_json::Value::Array(items) => items.iter().map(|item| shown(key, item)).collect(),
+        other => other.clone(),
     }
 }
 
@@ -278,5 +292,23 @@ impl<P: Provider> Provider for Named<P> {
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         self.inner.data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_without_credentials() {
+        for (key, value, expected) in [
+            ("store", "postgres://me:p/w@h/d", "postgres://me@h/d"),
+            ("providers.p.base_url", "https://me:pw@h/v1?key=x", "https://h/v1"),
+            ("hooks.h.headers.Authorization", "Bearer x", "***"),
+            ("tools.t.api_key", "env:KEY", "env:KEY"),
+            ("store", "sqlite:a.db", "sqlite:a.db"),
+        ] {
+            assert_eq!(shown(key, &value.into()), serde_json::Value::from(expected), "{key}");
+        }
     }
 }

@@ -54,6 +54,7 @@ impl Lowering<'_, '_> {
 
     /// The arguments of a hook, with a key replaced by its reference.
     fn arguments(&mut self, args: &Node) -> Value {
+        self.docs.refuse_credentials(args);
         let entries = args.as_map().unwrap_or_default();
         let pairs: Map = entries
             .iter()

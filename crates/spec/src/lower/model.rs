@@ -113,6 +113,9 @@ impl Lowering<'_, '_> {
             check::shape(&entry.value, Shape::OneOf(PROFILE_KINDS), &entry.key, &mut self.docs.sink);
             let settings =
                 if LLM_PROFILE.is_meant(&entry.value) { entry.value.get("model") } else { Some(&entry.value) };
+            if let Some(settings) = settings.cloned() {
+                self.docs.refuse_credentials(&settings);
+            }
             if let Some(key) = settings.and_then(|s| s.get("api_key")).cloned() {
                 self.docs.key(&key);
             }
@@ -137,6 +140,7 @@ impl Lowering<'_, '_> {
             }
             Wanted::Named(name, place) => self.layers(Some((name, place)), None, catalog, span)?,
             Wanted::Keys(keys) => {
+                self.docs.refuse_credentials(keys);
                 let named = keys.get("profile").and_then(|n| n.as_str().map(|name| (name.clone(), n.span)));
                 self.layers(named, Some(keys), catalog, span)?
             }

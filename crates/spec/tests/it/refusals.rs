@@ -273,6 +273,49 @@ fn inline_keys_are_refused_on_request() {
     load_with(&text, &[("profiles.yml", &fine)], &strict).expect("a reference");
 }
 
+#[test]
+fn credentials_that_cannot_be_taken_out_are_refused() {
+    let text = machine("states: {a: {type: final}}");
+    let catalog = |settings: &str| {
+        format!("spec: flatprofile\ndata: {{model_profiles: {{a: {{name: m, provider: p, {settings}}}}}}}")
+    };
+    for settings in [
+        "base_url: 'https://me:hush-12345@host/v1'",
+        "base_url: 'https://host/v1?api_key=hush-12345'",
+        "base_url: 'https://host/v1?key=hush-12345'",
+        "extra_headers: {Authorization: Bearer hush-12345}",
+        "extra_headers: {x-api-key: hush-12345}",
+        "aws_secret_access_key: hush-12345",
+    ] {
+        let found = load_with(&text, &[("profiles.yml", &catalog(settings))], &bare()).expect_err(settings);
+        assert_eq!((found[0].code, found[0].line), (Rule::InlineKey, 2), "{settings}");
+        assert!(!shown(&found).contains("hush"), "{}", shown(&found));
+    }
+    for settings in
+        ["extra_headers: {x-api-key: env:KEY}", "base_url: 'https://host:1/v1?version=2'", "eos_token: <end>"]
+    {
+        load_with(&text, &[("profiles.yml", &catalog(settings))], &bare()).expect(settings);
+    }
+    let hook = machine(
+        "lifecycle_hooks: {name: webhook, args: {url: 'https://me:hush-12345@host/'}}\nstates: {a: {type: final}}",
+    );
+    let found = load_with(&hook, &[], &bare()).expect_err("refused");
+    assert!(found.iter().any(|d| d.code == Rule::InlineKey) && !shown(&found).contains("hush"), "{}", shown(&found));
+}
+
+#[test]
+fn lines_are_quoted_without_credentials() {
+    let text = machine("states: {a: {type: final}}");
+    for catalog in [
+        "spec: flatprofile\ndata: {model_profiles: {a: {name: m, provider: p, api_key: hush-12345, type: [1]}}}",
+        "spec: flatprofile\ndata:\n  model_profiles:\n    a:\n      name: m\n      api_key:\n        hush-12345: x: y\n",
+    ] {
+        let found = load_with(&text, &[("profiles.yml", catalog)], &bare()).expect_err("refused");
+        assert!(!found.iter().any(|d| d.excerpt.contains("hush")), "{}", shown(&found));
+        assert!(found.iter().any(|d| d.excerpt.contains("**********")), "{}", shown(&found));
+    }
+}
+
 const WHOLE: &str = "\
 spec: flatmachine
 spec_version: \"4.2\"

@@ -105,6 +105,15 @@ impl Address {
     /// [`StoreError::Invalid`], in words that do not repeat the address: it may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
+        // The driver ends the password at the first `@`: the rest of it would be a host, and shown.
+        let is_cut = base.matches('@').count() > 1;
+        let is_in_query = !base.contains('@') && query.contains('@') && base.matches(':').count() > 1;
+        if is_cut || is_in_query {
+            return Err(invalid(
+                "the address of the database cannot be read: write `%40` for each `@` and `%3F` for each `?` in the \
+                 password",
+            ));
+        }
         let mut settings = Settings::default();
         let (mut mode, mut roots, mut left) = (None, None, Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -220,6 +229,8 @@ mod tests {
             ("postgres://me:secret@h/d?colour=red", "cannot be read"),
             ("postgres://me:secret@h:port/d", "cannot be read"),
             ("postgres:///d", "names no host"),
+            ("postgres://me:se@secret@h/d", "`%40`"),
+            ("postgres://me:1?secret=@h/d", "`%40`"),
         ] {
             match Address::parse(url) {
                 Err(StoreError::Invalid(text)) => {
@@ -228,6 +239,8 @@ mod tests {
                 other => panic!("{url}: {other:?}"),
             }
         }
+        let slash = Address::parse("postgres://me:sec/ret@h/d").unwrap();
+        assert_eq!((slash.place().as_str(), slash.user()), ("h:5432/d", "me"));
         let address = Address::parse("postgres://me:secret@h/d").unwrap();
         assert!(!format!("{address:?}").contains("secret"));
     }

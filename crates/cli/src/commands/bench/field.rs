@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass::wire;
+use windlass_core::redact;
 use windlass_core::run::Status;
 use windlass_ports::store::{Query, Store};
 use windlass_stores::floor::{self, Floor, Ground};
 
 use super::Scratch;
-use crate::app::{App, without_password};
+use crate::app::App;
 use crate::args::BenchPlace;
 use crate::exit::Problem;
 
@@ -61,12 +62,12 @@ impl Field {
         };
         let kind = url.split_once(':').map_or("", |(kind, _)| kind);
         if !matches!(kind, "postgres" | "postgresql") {
-            return Err(Problem::invalid(format!("a measurement cannot use the store `{}`", without_password(url)))
+            return Err(Problem::invalid(format!("a measurement cannot use the store `{}`", redact::address(url)))
                 .hint("without `--store` it has a SQLite file of its own, in the folder that `--dir` names"));
         }
         let ground = Ground::prepare(url).await.map_err(|error| {
             let problem = Problem::from(error);
-            let message = format!("`{}`: {}", without_password(url), problem.message);
+            let message = format!("`{}`: {}", redact::address(url), problem.message);
             Problem { message, ..problem }.hint("make a database for it, such as with `createdb scratch`")
         })?;
         let own = ground.url().to_owned();

@@ -31,7 +31,7 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
         Some(store) => store.list(query).await?,
         None => {
             app.output
-                .note(&format!("note: there is no store at `{}` yet; `windlass run` creates it", app.store_url()));
+                .note(&format!("note: there is no store at `{}` yet; `windlass run` creates it", app.shown_store()));
             Page::default()
         }
     };
