@@ -45,6 +45,8 @@ pub struct Claims {
     held_max: usize,
     backlog_max: usize,
     hint: bool,
+    /// A hint came since the claim that is out was sent, so its answer may not have what the hint was about.
+    again: bool,
     due: Option<Timestamp>,
     looked_at: Timestamp,
     asks: bool,
@@ -56,13 +58,29 @@ impl Claims {
     /// `backlog_max` calls wait for a slot. It looks at once.
     #[must_use]
     pub fn new(slots: usize, held_max: usize, backlog_max: usize) -> Self {
-        Self { slots, held_max, backlog_max, hint: true, due: None, looked_at: Timestamp(0), asks: false, made: 0 }
+        Self {
+            slots,
+            held_max,
+            backlog_max,
+            hint: true,
+            again: false,
+            due: None,
+            looked_at: Timestamp(0),
+            asks: false,
+            made: 0,
+        }
     }
 
     /// The queue may have something.
     pub fn hinted(&mut self) {
         self.hint = true;
+        self.again = true;
         self.asks = true;
+    }
+
+    /// A claim is sent.
+    pub fn claiming(&mut self) {
+        self.again = false;
     }
 
     /// A run parked that is to go on then.
@@ -78,7 +96,7 @@ impl Claims {
         self.looked_at = now;
         self.made = self.made.wrapping_add(1);
         if got < asked {
-            self.hint = false;
+            self.hint = std::mem::take(&mut self.again);
             self.due = None;
             self.asks = true;
         }
@@ -156,9 +174,23 @@ mod tests {
         claims.parked(Some(Timestamp(300)));
         assert_eq!(claims.look(Timestamp(99), ROOM), Look::At(Timestamp(200)));
         assert_eq!(claims.look(Timestamp(200), ROOM), Look::Now(64));
+        claims.claiming();
         claims.claimed(64, 0, Timestamp(200));
         claims.hinted();
         assert_eq!(claims.look(Timestamp(200), ROOM), Look::Now(64));
+    }
+
+    #[test]
+    fn a_hint_that_comes_while_a_claim_is_out_is_not_lost() {
+        let mut claims = Claims::new(64, 1_000, 64);
+        claims.claiming();
+        claims.hinted();
+        claims.claimed(64, 0, Timestamp(5));
+        assert_eq!(claims.look(Timestamp(5), ROOM), Look::Now(64), "its answer may be older than the hint");
+        claims.claiming();
+        claims.claimed(64, 0, Timestamp(6));
+        claims.told(None);
+        assert_eq!(claims.look(Timestamp(6), ROOM), Look::Idle);
     }
 
     #[test]

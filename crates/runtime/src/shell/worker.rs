@@ -278,6 +278,10 @@ impl Worker {
         // Others park runs too, and not every hint arrives. A store that is looked at all the time is not asked once more.
         let lately = self.core.parts.settings.reap_ms.saturating_mul(SURE_ROUNDS);
         self.claims.doubt(Timestamp(now.0.saturating_sub(lately)));
+        if self.alone {
+            // Rounds are rare then, and a hint that was lost would wait for one.
+            self.claims.hinted();
+        }
         let pause = if self.alone { reap::alone_ms(&self.core) } else { reap::pause_ms(&self.core) };
         self.reap_at = Some(now.plus_ms(pause));
     }
@@ -336,7 +340,10 @@ impl Worker {
             look = self.claims.look(now, self.room());
         }
         match look {
-            Look::Now(room) => self.claiming = self.claim(room, now),
+            Look::Now(room) => {
+                self.claims.claiming();
+                self.claiming = self.claim(room, now);
+            }
             Look::At(then) => wake = earlier(wake, Some((then, false))),
             Look::Idle => {}
         }

@@ -47,5 +47,5 @@ fn a_take_over_of_a_living_worker_is_found() {
 
 #[test]
 fn a_claim_that_nobody_is_told_of_again_is_found() {
-    is_found(Bug::ForgottenClaim, "loop", &["liveness"]);
+    is_found(Bug::ForgottenClaim, "loop", &["liveness", "attention"]);
 }
