@@ -50,7 +50,7 @@ fn short(kinds: &[Kind]) -> Options {
 }
 
 /// Schedules that are tried to show what a schedule may leave hidden.
-const SCHEDULES: u64 = 8;
+const SCHEDULES: u64 = 12;
 
 fn rules(report: &Report) -> Vec<&str> {
     let mut rules: Vec<&str> = report.violations.iter().map(|violation| &*violation.rule).collect();
