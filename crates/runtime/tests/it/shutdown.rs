@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use windlass_core::contract::{Class, Idempotency};
+use windlass_core::input::Input;
 use windlass_core::run::Status;
 use windlass_ports::store::{Registration, Store, WorkerId};
 use windlass_runtime::{Driven, Scope, Stop};
@@ -96,6 +97,26 @@ async fn a_read_beyond_the_grace_is_repeated_by_the_next_worker() {
     assert_eq!(report(&engine, &run).await.head.status, Status::Queued);
     assert_eq!(tree(&kit.another(), &run).await, Driven::Ended);
     assert_eq!(calls.load(Ordering::SeqCst), 2);
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_be_repeated_is_not_begun_by_whoever_only_cancels() {
+    let Slow { mut kit, called, calls } = slow(Class::Read, Idempotency::None);
+    kit.settings.grace_ms = 1_000;
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    let stop = Stop::new();
+    let stopping = async {
+        called.notified().await;
+        stop.graceful.cancel();
+    };
+    let (driven, ()) = tokio::join!(engine.drive(Scope::All, stop.clone()), stopping);
+    driven.expect("driven");
+    kit.deliver(&run, "cancel", Input::Cancel { reason: "no longer wanted".into() }).await;
+    kit.another().settle(&run).await.expect("settled");
+    assert_eq!(report(&engine, &run).await.head.status, Status::Cancelled);
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "nothing was begun in order to cancel it");
     kit.fsck().await;
 }
 
