@@ -4,6 +4,7 @@ mod approvals;
 mod bench;
 mod chaos;
 mod many;
+mod policy;
 #[cfg(test)]
 mod deploy;
 mod runs;
@@ -27,6 +28,7 @@ pub(crate) use bench::{
 };
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;
+pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy};
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
     RunsSignal, RunsUnpause, RunsWatch,
@@ -137,6 +139,9 @@ pub(crate) enum Command {
     /// Look at, upgrade, copy and bring back the store
     #[command(subcommand)]
     Store(Store),
+    /// Check, explain and try the rules over what runs may do
+    #[command(subcommand)]
+    Policy(Policy),
     /// Measure how many runs complete without a person
     #[command(subcommand)]
     Slo(Slo),

@@ -7,6 +7,7 @@ mod bulk;
 mod diagnostics;
 mod explain;
 mod graph;
+mod policy;
 mod reference;
 mod replay;
 mod run;
@@ -58,6 +59,8 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Sim(args) => sim::sim(&app, &args),
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
         Command::Tools(args::Tools::List(args)) => tools::list(&app, &args),
+        Command::Policy(args::Policy::Check(args)) => policy::check(&app, &args),
+        Command::Policy(args::Policy::Schema(args)) => Ok(policy::schema(&app, &args)),
         command => {
             let performed = runtime(&app)?.block_on(perform(&mut app, command));
             performed.map_err(|problem| problem.of_store(&app.shown_store()))
@@ -102,6 +105,8 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Store(args::Store::Fence(args)) => store::fence(app, args).await,
         Command::Tools(args::Tools::Diff(args)) => tools::diff(app, args).await,
         Command::Tools(args::Tools::Accept(args)) => tools::accept(app, args).await,
+        Command::Policy(args::Policy::Why(args)) => policy::why(app, *args).await,
+        Command::Policy(args::Policy::Test(args)) => policy::test(app, args).await,
         Command::Slo(args::Slo::Report(args)) => slo::report(app, args).await,
         Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,
         Command::Bench(args) => bench::bench(app, args).await,
@@ -114,6 +119,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Graph(_)
         | Command::Sim(_)
         | Command::Tools(args::Tools::List(_))
+        | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
     }
 }

@@ -40,6 +40,14 @@ pub(crate) struct Config {
     pub run: RunDefaults,
     /// Ceilings of every run that is started; a document or a flag may lower them.
     pub limits: Limits,
+    /// Rules over what runs may do.
+    pub policy: PolicyTable,
+    /// What is looked for in prompts and in the arguments of tools and actions before they leave, each class `off`,
+    /// `mask` (replaced) or `block` (the call fails with `policy.denied`). A class that is not named is off. `prod-safe`
+    /// masks what opens something: keys, tokens and passwords.
+    pub scan: windlass_policy::scan::ScanConfig,
+    /// Where calls may go whose address comes from a document or a model.
+    pub outbound: windlass_tools::config::OutboundConfig,
     /// How this process works.
     pub worker: Worker,
     /// How many runs may wait and be worked on.
@@ -71,8 +79,8 @@ pub(crate) enum Preset {
     /// For trying what will go to production: warnings are errors and keys in documents are refused, as there; tools
     /// without a contract are accepted and nothing has a ceiling.
     Staging,
-    /// For production: warnings are errors, keys in documents and tools without a contract are refused, and every run
-    /// has ceilings.
+    /// For production: warnings are errors, keys in documents, tools without a contract and tools without a policy are
+    /// refused, every run has ceilings, and keys, tokens and passwords in prompts and arguments are masked.
     ProdSafe,
 }
 
@@ -165,6 +173,18 @@ impl Limits {
             wall_ms: self.wall.map(|span| span.0),
         }
     }
+}
+
+/// Rules over what runs may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PolicyTable {
+    /// A folder with Cedar rules (`.cedar`) and entities (`.json`), relative to this file. What no rule permits is denied
+    /// then. Default: no rules; everything is allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Whether tools and actions are refused where there are no rules. Default: `false`; `true` in `prod-safe`.
+    pub required: bool,
 }
 
 /// How this process works.
@@ -261,6 +281,9 @@ impl Preset {
                 "[limits]\nsteps = 1000\nmodel_calls = 1000\ntool_calls = 1000\nlaunches = 1000\n",
                 "tokens = 10000000\ncost_micros = 10000000\n",
                 "[queue]\nmax = 100000\n",
+                "[policy]\nrequired = true\n",
+                "[scan]\nprivate_key = \"mask\"\nconnection_string = \"mask\"\njwt = \"mask\"\naws_key = \"mask\"\n",
+                "github_token = \"mask\"\nslack_token = \"mask\"\nservice_key = \"mask\"\nassigned_secret = \"mask\"\n",
             ),
         }
     }

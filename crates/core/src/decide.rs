@@ -73,13 +73,19 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
         questions.extend(
             state.transitions.iter().map(|to| Question::TakeTransition { from: state.name.clone(), to: to.to.clone() }),
         );
+        questions.extend(state.action.as_ref().map(step::question));
     }
     match input {
-        Input::Settled { outcome: crate::effect::Outcome::Replied(reply), .. } => {
-            questions.extend(reply.tool_calls.iter().map(tool_loop::question));
+        Input::Settled { effect, outcome: crate::effect::Outcome::Replied(reply), .. } => {
+            if let Some(crate::effect::Call::Model { agent, .. }) = run.calls.get(effect).map(|open| &open.call) {
+                questions.extend(reply.tool_calls.iter().map(|call| tool_loop::question(agent, call)));
+            }
         }
         Input::Approved(reply) => questions.extend(approval::question(run, reply)),
         _ => {}
+    }
+    if let Some(exec) = &run.exec {
+        questions.extend(tool_loop::open_questions(exec));
     }
     Needs { questions, quotes: machine.agents.keys().cloned().collect() }
 }
@@ -300,7 +306,11 @@ impl<'a> Turn<'a> {
                 Answer::Allow => Ok(Permit::Granted),
                 Answer::Ask => Ok(Permit::Asks(Asked { rule: verdict.rule.clone(), reason: verdict.reason.clone() })),
                 Answer::Deny => {
-                    Err(Failure::new(Code::PolicyDenied, format!("rule `{}`: {}", verdict.rule, verdict.reason)))
+                    let failure =
+                        Failure::new(Code::PolicyDenied, format!("rule `{}`: {}", verdict.rule, verdict.reason));
+                    let name = |name: &Name| Value::Str(name.clone());
+                    let detail = [("rule", name(&verdict.rule)), ("version", name(&verdict.version))];
+                    Err(failure.detail(Value::object(detail)))
                 }
             },
             None if self.facts.allow_unasked => Ok(Permit::Granted),

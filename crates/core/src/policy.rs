@@ -17,12 +17,15 @@ pub enum Question {
         /// The model.
         model: Name,
     },
-    /// Call a tool.
+    /// Call a tool, or perform an action of a state.
     CallTool {
         /// The tool.
         tool: Name,
-        /// Hash of the canonical arguments.
+        /// Hash of the canonical arguments. Those of an action are the run itself: all zeroes.
         arguments: Digest,
+        /// The agent whose model asks for it; none for an action.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<Name>,
     },
     /// Start a child machine or a launch.
     StartMachine {

@@ -1,12 +1,13 @@
 //! Policy as a port.
 
+use windlass_core::machine::Machine;
 use windlass_core::policy::{Question, Verdict};
 use windlass_core::run::TenantScope;
 
 /// Answers questions from a snapshot in memory: a check never waits.
 pub trait Policy: Send + Sync + std::fmt::Debug {
-    /// One verdict for each question.
-    fn answer(&self, scope: &TenantScope, questions: &[Question]) -> Vec<Verdict>;
+    /// One verdict for each question that a run of `machine` for `scope` asks.
+    fn answer(&self, scope: &TenantScope, machine: &Machine, questions: &[Question]) -> Vec<Verdict>;
 
     /// Whether questions that were not asked are allowed: true only where no policy is configured.
     fn allow_unasked(&self) -> bool;
@@ -17,7 +18,7 @@ pub trait Policy: Send + Sync + std::fmt::Debug {
 pub struct AllowAll;
 
 impl Policy for AllowAll {
-    fn answer(&self, _: &TenantScope, _: &[Question]) -> Vec<Verdict> {
+    fn answer(&self, _: &TenantScope, _: &Machine, _: &[Question]) -> Vec<Verdict> {
         Vec::new()
     }
 

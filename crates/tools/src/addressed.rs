@@ -1,6 +1,7 @@
 //! The hook `webhook` whose address a document gives: `{name: webhook, args: {url, timeout}}`.
 //!
-//! A key is never taken from a document; a webhook that needs one is configured.
+//! The address goes through the guard: a document reaches the public Internet, and what the operator lets through. A key
+//! is never taken from a document; a webhook that needs one is configured.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent};
 
 use crate::address;
-use crate::client::Clients;
+use crate::client::{Author, Clients};
 use crate::headers::json_headers;
 use crate::role::Caller;
 use crate::webhook;
@@ -58,7 +59,7 @@ impl Hook for Addressed {
             }
             event.body = without_args(&event.body);
             let caller = Caller::hook(&event.hook, event.kind);
-            webhook::post(&self.clients, &caller, url, &self.headers, event).await
+            webhook::post(Author::Anyone, &self.clients, &caller, url, &self.headers, event).await
         }
         .boxed()
     }

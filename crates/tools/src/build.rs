@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use reqwest::Url;
 use secrecy::SecretString;
 use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
 use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
@@ -15,6 +16,7 @@ use windlass_ports::tool::{Catalog, Hook, Tool};
 use crate::addressed::Addressed;
 use crate::client::Clients;
 use crate::config::{ApprovalConfig, CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
+use crate::guard::{Guard, place};
 use crate::kind::{ALL, Kind, Make};
 use crate::mcp::{self, Pins, Server};
 use crate::observer::Observer;
@@ -55,8 +57,8 @@ impl fmt::Debug for Surroundings<'_> {
 /// # Errors
 /// Every unknown type, misplaced key, missing key, wrong value and missing secret.
 pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) -> Result<Catalog, ConfigError> {
-    let clients = Arc::new(Clients::default());
     let mut problems = Vec::new();
+    let clients = Arc::new(Clients::new(Guard::default().allowing(written(config, &mut problems))));
     let mut catalog = Catalog::default();
     for name in [crate::observer::LOGGING.name, crate::observer::METRICS.name] {
         catalog.hooks.insert(name.into(), Arc::new(Observer));
@@ -167,6 +169,28 @@ fn check_look_alikes(catalog: &Catalog, problems: &mut Vec<Problem>) {
             problems.push(Problem { key: format!("tools.{name}"), message, hint: Some("rename one of them".into()) });
         }
     }
+}
+
+/// Hosts and ports that the configuration names.
+fn written(config: &CatalogConfig, problems: &mut Vec<Problem>) -> Vec<(String, u16)> {
+    let hooks = config.hooks.values().filter_map(|table| table.url.as_deref().or(table.endpoint.as_deref()));
+    let tools = config.tools.values().chain(config.actions.values()).filter_map(|table| table.url.as_deref());
+    // A placeholder is never in the host or the port.
+    let mut places: Vec<_> = hooks.chain(tools).filter_map(|url| place(&Url::parse(url).ok()?)).collect();
+    for entry in &config.outbound.allow {
+        let url = Url::parse(&format!("http://{entry}")).ok().filter(|url| url.path() == "/" && url.query().is_none());
+        // The port of the scheme is dropped by the parser, so it is looked for in the text.
+        let has_port = entry.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+        match url.and_then(|url| place(&url)).filter(|_| has_port && !entry.contains('@')) {
+            Some(place) => places.push(place),
+            None => problems.push(Problem {
+                key: "outbound.allow".into(),
+                message: format!("`{}` is no host with a port", crate::answer::printable(entry)),
+                hint: Some("write `localhost:3000` or `[::1]:3000`".into()),
+            }),
+        }
+    }
+    places
 }
 
 fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {

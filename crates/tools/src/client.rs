@@ -1,4 +1,5 @@
-//! One HTTP exchange: bounded time and bytes, no proxy from the environment, no redirect to another host.
+//! One HTTP exchange: bounded time and bytes, no proxy from the environment, no redirect to another host. What nobody who
+//! runs this process wrote goes through the [`Guard`].
 //!
 //! Owns sending and reading. What a status means is decided here once for all callers; bodies are theirs.
 
@@ -13,16 +14,20 @@ use futures::StreamExt;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
-use windlass_core::failure::{Failure, Retry};
+use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::value::Value;
 use windlass_ports::tool::Permit;
 
 use crate::answer;
+use crate::guard::{Guard, Passage, Refused, refusal};
 use crate::role::Caller;
 
 /// Time for a connection to be made, in milliseconds; the call's own time bounds it too.
 const CONNECT_MS_MAX: u64 = 10_000;
 /// Redirects followed within one host.
 const REDIRECTS_MAX: usize = 5;
+/// The rule that refuses addresses.
+const OUTBOUND: &str = "outbound";
 /// Bytes of an error's body that are read.
 const ERROR_BYTES_MAX: u64 = 16 * 1024;
 
@@ -31,21 +36,50 @@ const ERROR_BYTES_MAX: u64 = 16 * 1024;
 pub(crate) struct Clients {
     pooled: OnceLock<Result<Client, String>>,
     fresh: OnceLock<Result<Client, String>>,
+    guarded: OnceLock<Result<Client, String>>,
+    guard: Guard,
+}
+
+/// Who wrote the address of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// Who runs this process, in its configuration.
+    Operator,
+    /// Anyone else: a document, a tenant, a model.
+    Anyone,
 }
 
 impl Clients {
+    /// Clients behind a guard.
+    pub(crate) fn new(guard: Guard) -> Self {
+        Self { guard, ..Self::default() }
+    }
+
+    /// A client for an address that anyone wrote. Its connections are not kept: whose they are is not known.
+    fn guarded(&self, url: &Url, repeatable: bool) -> Result<&Client, Trouble> {
+        let made = match self.guard.check(url).map_err(Trouble::Refused)? {
+            Passage::Written => return self.client(repeatable).map_err(Trouble::Unmade),
+            Passage::Checked => self.guarded.get_or_init(|| make(false, Some(&self.guard))),
+        };
+        made.as_ref().map_err(|why| Trouble::Unmade(why.clone()))
+    }
+
     /// A client. Calls that may not be repeated get a connection of their own, so that a connection which the other
     /// side was about to close cannot put them in doubt.
     pub(crate) fn client(&self, repeatable: bool) -> Result<&Client, String> {
         let slot = if repeatable { &self.pooled } else { &self.fresh };
-        slot.get_or_init(|| make(repeatable)).as_ref().map_err(Clone::clone)
+        slot.get_or_init(|| make(repeatable, None)).as_ref().map_err(Clone::clone)
     }
 }
 
-fn make(pooled: bool) -> Result<Client, String> {
+fn make(pooled: bool, guard: Option<&Guard>) -> Result<Client, String> {
     // Fails when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
+    let mut builder = Client::builder();
+    if let Some(guard) = guard {
+        builder = builder.dns_resolver(guard.resolver());
+    }
+    builder
         .no_proxy()
         .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -122,6 +156,8 @@ pub(crate) struct Answer {
 }
 
 enum Trouble {
+    Refused(Refused),
+    Unmade(String),
     NotSent(String),
     Broken(String),
     TooLarge,
@@ -139,13 +175,29 @@ pub(crate) async fn exchange(
     timeout_ms: u64,
     bytes_max: u64,
 ) -> Result<Answer, Failure> {
-    let client = clients.client(caller.repeatable).map_err(|why| caller.unreachable(why).retry(Retry::Never))?;
-    let work = follow(client, message, bytes_max);
+    exchange_for(Author::Operator, clients, caller, message, timeout_ms, bytes_max).await
+}
+
+/// The same to an address that somebody else may have written.
+///
+/// # Errors
+/// The same, and `policy.denied` for an address that nobody else may name; nothing was connected to then.
+pub(crate) async fn exchange_for(
+    author: Author,
+    clients: &Clients,
+    caller: &Caller,
+    message: Message,
+    timeout_ms: u64,
+    bytes_max: u64,
+) -> Result<Answer, Failure> {
+    let work = follow(author, clients, caller.repeatable, message, bytes_max);
     let result = match tokio::time::timeout(Duration::from_millis(timeout_ms), work).await {
         Ok(result) => result,
         Err(_) => return Err(caller.timed_out(timeout_ms)),
     };
     result.map_err(|trouble| match trouble {
+        Trouble::Refused(refused) => denied(caller, &refused),
+        Trouble::Unmade(why) => caller.unreachable(why).retry(Retry::Never),
         Trouble::NotSent(why) => caller.unreachable(why),
         Trouble::Broken(why) => {
             caller.failed(format!("the connection to `{}` broke: {why}", caller.name)).retry(caller.in_doubt())
@@ -155,8 +207,27 @@ pub(crate) async fn exchange(
     })
 }
 
-async fn follow(client: &Client, mut message: Message, bytes_max: u64) -> Result<Answer, Trouble> {
+/// The failure of a call to an address that it may not go to.
+fn denied(caller: &Caller, refused: &Refused) -> Failure {
+    let message = format!(
+        "rule `{OUTBOUND}`: `{}` was not called: {refused}; `allow = [\"HOST:PORT\"]` under `[outbound]` lets it through",
+        caller.name
+    );
+    Failure::new(Code::PolicyDenied, message).detail(Value::object([("rule", Value::str(OUTBOUND))]))
+}
+
+async fn follow(
+    author: Author,
+    clients: &Clients,
+    repeatable: bool,
+    mut message: Message,
+    bytes_max: u64,
+) -> Result<Answer, Trouble> {
     for _ in 0..=REDIRECTS_MAX {
+        let client = match author {
+            Author::Operator => clients.client(repeatable).map_err(Trouble::Unmade)?,
+            Author::Anyone => clients.guarded(&message.url, repeatable)?,
+        };
         let mut request = client.request(message.method.clone(), message.url.clone()).headers(message.headers.clone());
         if !message.permit.holds() {
             return Err(Trouble::NotSent(Withdrawn.to_string()));
@@ -219,6 +290,12 @@ async fn read(response: Response, bytes_max: u64) -> Result<Answer, Trouble> {
 }
 
 fn sort(error: &reqwest::Error) -> Trouble {
+    if let Some(refused) = refusal(error) {
+        return match refused {
+            Refused::Unresolved { why, .. } => Trouble::NotSent(why),
+            refused => Trouble::Refused(refused),
+        };
+    }
     if is_unsent(error) { Trouble::NotSent(chain(error)) } else { Trouble::Broken(chain(error)) }
 }
 

@@ -25,6 +25,17 @@ pub struct CatalogConfig {
     pub actions: BTreeMap<String, ToolConfig>,
     /// MCP servers by name. Their tools exist once they are accepted: see `windlass tools`.
     pub mcp: BTreeMap<String, McpConfig>,
+    /// Where calls may go whose address this configuration does not hold.
+    pub outbound: OutboundConfig,
+}
+
+/// Where calls may go whose address comes from a document or a model. The public Internet is always open to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutboundConfig {
+    /// Hosts with their port that are let through although they are not of the public Internet, such as
+    /// `localhost:3000`. Those of `url` in `[hooks]`, `[tools]` and `[actions]` need no entry.
+    pub allow: Vec<String>,
 }
 
 /// One hook.

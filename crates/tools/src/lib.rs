@@ -15,6 +15,7 @@ pub mod observer;
 pub mod pools;
 pub mod mcp;
 pub mod sandbox;
+pub mod guard;
 mod addressed;
 mod answer;
 mod address;

@@ -14,7 +14,7 @@ use windlass_ports::tool::{Hook, HookEvent};
 use crate::address;
 use crate::answer;
 use crate::build::{Site, hook_bounds, hook_events};
-use crate::client::{self, Clients, Message};
+use crate::client::{self, Author, Clients, Message};
 use crate::config::HookConfig;
 use crate::headers::{JSON_HEADERS, headers, with_key};
 use crate::kind::{Kind, Make};
@@ -84,7 +84,7 @@ impl Hook for Webhook {
             let timeout_ms = event.timeout_ms.min(self.timeout_ms);
             let bytes_max = event.output_bytes_max.min(self.bytes_max);
             let event = HookEvent { timeout_ms, output_bytes_max: bytes_max, ..event };
-            post(&self.clients, &caller, self.url.clone(), &self.headers, event).await
+            post(Author::Operator, &self.clients, &caller, self.url.clone(), &self.headers, event).await
         }
         .boxed()
     }
@@ -92,6 +92,7 @@ impl Hook for Webhook {
 
 /// Posts one event within its bounds and reads the answer.
 pub(crate) async fn post(
+    author: Author,
     clients: &Clients,
     caller: &Caller,
     url: Url,
@@ -105,7 +106,8 @@ pub(crate) async fn post(
         body: Some(event.body.to_json().into_bytes()),
         permit: event.permit.clone(),
     };
-    let answer = client::exchange(clients, caller, message, event.timeout_ms, event.output_bytes_max).await?;
+    let (timeout_ms, bytes_max) = (event.timeout_ms, event.output_bytes_max);
+    let answer = client::exchange_for(author, clients, caller, message, timeout_ms, bytes_max).await?;
     if !answer.status.is_success() {
         return Err(answer.failure(caller));
     }

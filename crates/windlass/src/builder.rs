@@ -13,7 +13,6 @@ use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_ports::model::Model;
-use windlass_ports::policy::AllowAll;
 use windlass_ports::store::{Queueing, Signal, Signalled, StoreError};
 use windlass_ports::tool::{Catalog, Hook, Tool};
 use windlass_runtime::{
@@ -221,6 +220,13 @@ impl Builder {
         self
     }
 
+    /// A folder with Cedar rules: what they do not permit is denied. Without, everything is allowed.
+    #[must_use]
+    pub fn policy(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.wiring.policy = Some(folder.into());
+        self
+    }
+
     /// Who is told what is committed.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -255,12 +261,13 @@ impl Builder {
     /// A setting that cannot be used, or a store that cannot be opened.
     pub async fn build(self) -> Result<Windlass, Error> {
         let mut catalog = self.wiring.catalog()?;
-        for tool in self.tools {
-            catalog.tools.insert(tool.contract().name.clone(), tool);
-        }
-        for (name, hook) in self.hooks {
-            catalog.hooks.insert(name.as_str().into(), hook);
-        }
+        let own = Catalog {
+            tools: self.tools.into_iter().map(|tool| (tool.contract().name.clone(), tool)).collect(),
+            hooks: self.hooks.into_iter().map(|(name, hook)| (name.as_str().into(), hook)).collect(),
+        };
+        let own = self.wiring.scanned_tools(own);
+        catalog.tools.extend(own.tools);
+        catalog.hooks.extend(own.hooks);
         let model: Arc<dyn Model> = match (self.model, self.script) {
             (Some(model), _) => model,
             (None, Some(text)) => {
@@ -271,13 +278,14 @@ impl Builder {
             }
             (None, None) => Arc::new(self.wiring.models(&BTreeMap::new(), None)?),
         };
+        let model = self.wiring.scanned(model);
         let catalog = Arc::new(catalog);
         let engine = Engine::new(Parts {
             store: wire::open_store(&self.store).await?,
             compiler: wire::compiler(),
             model,
             catalog: Arc::clone(&catalog),
-            policy: Arc::new(AllowAll),
+            policy: self.wiring.policy()?,
             clock: Arc::new(SystemClock::new()),
             observer: self.observer,
             settings: self.settings,

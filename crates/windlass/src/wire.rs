@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -19,8 +19,13 @@ use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_models::{Kind, Models, ProviderSettings, StructuredOutput};
+use windlass_policy::LivePolicy;
+use windlass_policy::redact::{Redactor, redacted_catalog};
+use windlass_policy::scan::{ScanConfig, Scanner, scanned_catalog, scanned_model};
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
+use windlass_ports::model::Model;
+use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SystemClock};
@@ -119,6 +124,12 @@ pub struct Wiring {
     pub require_contracts: bool,
     /// Whether secrets must be there. Without, a secret that is missing is empty: for checks that call nothing.
     pub needs_secrets: bool,
+    /// A folder with a rule set; without, everything is allowed.
+    pub policy: Option<PathBuf>,
+    /// Whether tools and actions are refused where there is no rule set.
+    pub require_policy: bool,
+    /// What is looked for in prompts and arguments before they leave.
+    pub scan: ScanConfig,
     /// The environment.
     pub environment: Arc<Environment>,
     /// The work pools of this process; see [`Wiring::bind`].
@@ -136,6 +147,9 @@ impl Default for Wiring {
             catalog: CatalogConfig::default(),
             require_contracts: false,
             needs_secrets: true,
+            policy: None,
+            require_policy: false,
+            scan: ScanConfig::new(),
             environment: Arc::new(|_| None),
             pools: WorkPools::default(),
         }
@@ -150,6 +164,7 @@ impl fmt::Debug for Wiring {
             .field("prices", &self.prices)
             .field("models", &self.models)
             .field("catalog", &self.catalog)
+            .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
 }
@@ -241,12 +256,46 @@ impl Wiring {
         self.pools.bind(Arc::clone(&parts.store), Arc::clone(&parts.compiler), Arc::clone(&parts.clock));
     }
 
-    /// The configured tools, actions and hooks.
+    /// The policy: the configured rule set, which follows its files from here on, or none.
+    ///
+    /// # Errors
+    /// A rule set that is not good, or none where tools need one.
+    pub fn policy(&self) -> Result<Arc<dyn Policy>, WireError> {
+        let Some(folder) = &self.policy else {
+            let tools = self.catalog.tools.len() + self.catalog.actions.len();
+            if self.require_policy && tools > 0 {
+                let message = "tools and actions need a policy here, and there is none";
+                return Err(WireError::new("policy.path", message)
+                    .hint("name a folder with rules, or write `required = false` under `[policy]`"));
+            }
+            return Ok(Arc::new(AllowAll));
+        };
+        let folder = self.folder.join(folder);
+        let policy = LivePolicy::open(&folder).map_err(|findings| {
+            WireError::new("policy.path", findings).hint("`windlass policy check` shows everything that is wrong")
+        })?;
+        policy.follow().map_err(|error| WireError::new("policy.path", error))?;
+        Ok(policy)
+    }
+
+    /// Models behind the scanner that is configured.
+    #[must_use]
+    pub fn scanned(&self, model: Arc<dyn Model>) -> Arc<dyn Model> {
+        scanned_model(model, &Scanner::new(&self.scan))
+    }
+
+    /// Tools and actions behind the scanner that is configured.
+    pub(crate) fn scanned_tools(&self, catalog: Catalog) -> Catalog {
+        scanned_catalog(catalog, &Scanner::new(&self.scan))
+    }
+
+    /// The configured tools, actions and hooks, tools and actions behind the scanner that is configured.
     ///
     /// # Errors
     /// Every mistake in their tables.
     pub fn catalog(&self) -> Result<Catalog, WireError> {
-        self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))
+        let (catalog, secrets) = self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))?;
+        Ok(self.scanned_tools(redacted_catalog(catalog, &Redactor::new(&secrets))))
     }
 
     /// The configured MCP servers, whether or not a tool of theirs was accepted.
@@ -254,23 +303,31 @@ impl Wiring {
     /// # Errors
     /// Every mistake in their tables.
     pub fn servers(&self) -> Result<BTreeMap<String, Arc<Server>>, WireError> {
-        self.surrounded(|surroundings| build_servers(&self.catalog, surroundings))
+        Ok(self.surrounded(|surroundings| build_servers(&self.catalog, surroundings))?.0)
     }
 
-    fn surrounded<T>(&self, work: impl FnOnce(&Surroundings<'_>) -> Result<T, ConfigError>) -> Result<T, WireError> {
+    /// What is made of the tables, and the secrets that were resolved for it.
+    fn surrounded<T>(
+        &self,
+        work: impl FnOnce(&Surroundings<'_>) -> Result<T, ConfigError>,
+    ) -> Result<(T, Vec<SecretString>), WireError> {
+        let secrets: Mutex<Vec<SecretString>> = Mutex::default();
         let surroundings = Surroundings {
             folder: &self.folder,
             environment: &*self.environment,
             secret: &|reference| {
-                self.secret(reference).or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
+                let found = self.secret(reference);
+                secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(found.clone());
+                found.or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
             },
             require_contracts: self.require_contracts,
             pools: &self.pools,
         };
-        work(&surroundings).map_err(|error| {
+        let made = work(&surroundings).map_err(|error| {
             let key = error.problems.first().map(|problem| problem.key.clone());
             WireError { key, message: error.to_string(), hint: None }
-        })
+        })?;
+        Ok((made, secrets.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// The configured models. `secrets` are the keys that documents held, by reference; `program` names further ones.

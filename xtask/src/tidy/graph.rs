@@ -38,6 +38,7 @@ const GRAPH: &[Node] = &[
     Node { name: "stores", uses: &["core", "ports"], tests_use: &["testpg"], outside: &[], never: &["anyhow"] },
     Node { name: "models", uses: &["core", "ports"], tests_use: &[], outside: &[], never: &["anyhow"] },
     Node { name: "tools", uses: &["core", "ports"], tests_use: &[], outside: &[], never: &["anyhow"] },
+    Node { name: "policy", uses: &["core", "ports"], tests_use: &[], outside: &[], never: DRIVERS },
     Node {
         name: "runtime",
         uses: &["core", "ports"],
@@ -68,14 +69,17 @@ const GRAPH: &[Node] = &[
     },
     Node {
         name: "windlass",
-        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime"],
+        uses: &["core", "ports", "spec", "stores", "models", "tools", "policy", "runtime"],
         tests_use: &["testpg"],
         outside: &[],
         never: &["anyhow"],
     },
     Node {
         name: "cli",
-        uses: &["core", "ports", "spec", "stores", "models", "tools", "runtime", "server", "sim", "chaos", "windlass"],
+        uses: &[
+            "core", "ports", "spec", "stores", "models", "tools", "policy", "runtime", "server", "sim", "chaos",
+            "windlass",
+        ],
         tests_use: &["testpg"],
         outside: &[],
         never: &[],

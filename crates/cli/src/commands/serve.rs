@@ -10,7 +10,6 @@ use windlass::wire;
 use windlass_chaos::record::{Journalist, Recorded};
 use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
-use windlass_ports::policy::AllowAll;
 use windlass_ports::store::{Store, WorkerRow};
 use windlass_runtime::{Driven, Engine, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
 use windlass_server::{Metrics, Probe};
@@ -43,6 +42,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let wiring = session::wiring(app, &app.loaded.folder);
     let catalog = wiring.catalog().map_err(session::setting)?;
     let models = wiring.models(&std::collections::BTreeMap::new(), None).map_err(session::setting)?;
+    let policy = wiring.policy().map_err(session::setting)?;
     let address = place.listen.or_else(|| role.listens().then_some(config.serve.listen.0));
     let listener = match address {
         Some(address) => Some(listen(address).await?),
@@ -55,9 +55,9 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let engine = Engine::new(Parts {
         store: store(app, &place).await?,
         compiler: wire::compiler(),
-        model: Arc::new(models),
+        model: wiring.scanned(Arc::new(models)),
         catalog: Arc::new(catalog),
-        policy: Arc::new(AllowAll),
+        policy,
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Silent),
         settings,

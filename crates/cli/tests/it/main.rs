@@ -11,6 +11,7 @@ mod help;
 mod kit;
 mod kit_on_postgresql;
 mod life;
+mod policy;
 mod purity;
 mod restore;
 mod runbooks;

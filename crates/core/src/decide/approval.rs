@@ -38,7 +38,12 @@ pub(super) fn question(run: &Run, reply: &Reply) -> Option<Question> {
     let (_, open) = asked(run, reply.wait)?;
     let Call::Tool { tool, arguments, .. } = &open.call else { return None };
     let arguments = reply.arguments.as_ref().unwrap_or(arguments).digest();
-    Some(Question::CallTool { tool: tool.clone(), arguments })
+    Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run) })
+}
+
+/// The agent whose model asked for the calls that are open.
+fn agent(run: &Run) -> Option<Name> {
+    run.exec.as_ref().map(|exec| exec.agent.clone())
 }
 
 /// Refuses answers that do not fit their question. Nothing is recorded, and the question stays open.
@@ -63,7 +68,7 @@ pub(super) fn admit(
     {
         return not_now(format!("the changed arguments do not fit the schema of `{tool}`: {}", problems.join("; ")));
     }
-    let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest() };
+    let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest(), agent: agent(run) };
     let denies = |verdict: &&policy::Verdict| verdict.question == question && verdict.answer == policy::Answer::Deny;
     match facts.verdicts.iter().find(denies) {
         Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),

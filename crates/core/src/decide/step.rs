@@ -4,7 +4,7 @@ use super::{Flow, Turn, exceeded};
 use crate::budget::{Amounts, Meter};
 use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure};
-use crate::ids::Name;
+use crate::ids::{Digest, Name};
 use crate::input::Ending;
 use crate::journal::Entry;
 use crate::limits;
@@ -12,6 +12,11 @@ use crate::machine::{HookKind, State};
 use crate::policy::Question;
 use crate::run::{Part, Stage};
 use crate::value::Value;
+
+/// The question that an action puts to the policy, whoever performs it.
+pub(super) fn question(action: &Name) -> Question {
+    Question::CallTool { tool: action.clone(), arguments: Digest::ZERO, agent: None }
+}
 
 impl<'a> Turn<'a> {
     /// Moves on until the world is needed.
@@ -91,6 +96,11 @@ impl<'a> Turn<'a> {
                 None => Part::Action,
             },
             Part::Action => {
+                if let Some(action) = &state.action
+                    && self.run.hooks.is_none()
+                {
+                    self.permitted(&question(action))?;
+                }
                 if state.action.is_some() && self.hooks(HookKind::Action, || Value::Null)?.is_none() {
                     return Ok(Flow::Rest);
                 }

@@ -11,14 +11,30 @@ use crate::journal::Entry;
 use crate::limits;
 use crate::machine::{Agent, AgentCall, HookKind, State, Template, ToolDefinition, ToolLoop};
 use crate::policy::Question;
-use crate::run::{LoopBounds, LoopState, OfferedTool, PendingState, PendingTool, SampleState};
+use crate::run::{Exec, LoopBounds, LoopState, OfferedTool, PendingState, PendingTool, SampleState};
 use crate::time::seconds_to_ms;
 use crate::transcript::{Finish, Message, Reply, ToolRequest};
 use crate::value::Value;
 
 /// The question that a tool call puts to the policy.
-pub(super) fn question(call: &ToolRequest) -> Question {
-    Question::CallTool { tool: call.name.clone(), arguments: call.arguments.digest() }
+pub(super) fn question(agent: &Name, call: &ToolRequest) -> Question {
+    Question::CallTool { tool: call.name.clone(), arguments: call.arguments.digest(), agent: Some(agent.clone()) }
+}
+
+/// The questions of tool calls that a model has asked for and that were not made yet. They come up whatever happens
+/// next: the calls of a turn are made one after another, and a hook or a hold may stand between.
+pub(super) fn open_questions(exec: &Exec) -> impl Iterator<Item = Question> {
+    let wanted = exec.tools.iter().flat_map(|looping| &looping.pending);
+    let wanted = wanted.filter(|pending| pending.state == PendingState::Wanted).map(|pending| &pending.request);
+    let answered = exec.samples.iter().flat_map(|sample| match &sample.state {
+        SampleState::Answered(reply) => reply.tool_calls.as_slice(),
+        SampleState::Wanted
+        | SampleState::Calling(_)
+        | SampleState::Broken(_)
+        | SampleState::Done(_)
+        | SampleState::Failed(_) => &[],
+    });
+    wanted.chain(answered).map(|call| question(&exec.agent, call))
 }
 
 /// How the loop goes on after one look at it.
@@ -310,7 +326,7 @@ impl<'a> Turn<'a> {
         let permit = match self.refusal(call, looping, index, request) {
             Some(refusal) => Err(refusal),
             None => self
-                .permit(&question(request))
+                .permit(&question(&call.agent, request))
                 .map_err(|failure| format!("Tool '{}' is not allowed: {}", request.name, failure.message)),
         };
         match permit {

@@ -337,7 +337,7 @@ impl Work<'_> {
         } else {
             let mut needs = plan(&self.loaded.machine, &self.run, input);
             needs.questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
-            parts.policy.answer(&self.run.start.scope, &needs.questions)
+            parts.policy.answer(&self.run.start.scope, &self.loaded.machine, &needs.questions)
         };
         Facts {
             now: self.now(),

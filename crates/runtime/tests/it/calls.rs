@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::failure::{Code, Failure};
+use windlass_core::ids::Digest;
 use windlass_core::input::Ending;
 use windlass_core::journal::{Entry, Record};
 use windlass_core::policy::{Answer, Question, Verdict};
@@ -92,7 +93,7 @@ async fn every_attempt_carries_the_key_of_its_effect() {
 struct NoWay;
 
 impl Policy for NoWay {
-    fn answer(&self, _: &TenantScope, questions: &[Question]) -> Vec<Verdict> {
+    fn answer(&self, _: &TenantScope, _: &windlass_core::machine::Machine, questions: &[Question]) -> Vec<Verdict> {
         let verdict = |question: &Question| {
             let denied = matches!(question, Question::TakeTransition { to, .. } if &**to == "done");
             let answer = if denied { Answer::Deny } else { Answer::Allow };
@@ -126,5 +127,7 @@ async fn a_policy_is_asked_and_its_rule_is_named() {
         other => panic!("{other:?}"),
     });
     let take = |from: &str, to: &str| vec![Question::TakeTransition { from: from.into(), to: to.into() }];
-    assert_eq!(used.collect::<Vec<Vec<_>>>(), [Vec::new(), take("a", "b"), take("b", "done")]);
+    let look = || Question::CallTool { tool: "look".into(), arguments: Digest::ZERO, agent: None };
+    let moved = || take("a", "b").into_iter().chain([look()]).collect();
+    assert_eq!(used.collect::<Vec<Vec<_>>>(), [vec![look()], moved(), take("b", "done")]);
 }

@@ -7,6 +7,7 @@ mod examples;
 mod function;
 mod http;
 mod mcp;
+mod outbound;
 mod pools;
 mod server;
 mod webhook;

@@ -131,7 +131,7 @@ async fn a_document_may_address_a_webhook() {
         _ => full(200, r#"{"context":{"from":"catch-all"}}"#),
     })
     .await;
-    let bare = catalog("");
+    let bare = catalog(&format!("[outbound]\nallow = ['{}']", server.url.trim_start_matches("http://")));
     let caught = catalog(&format!("[hooks.'*']\ntype = 'webhook'\nurl = '{}/all'", server.url));
     let call = |catalog: &windlass_ports::tool::Catalog, args: String| {
         let hook = catalog.hook("webhook").expect("built in").clone();

@@ -1,4 +1,5 @@
 //! Integration tests of the whole engine: real processes, real files, a world that counts what is done to it.
 
 mod nested_approvals;
+mod policy;
 mod proof;

@@ -1,0 +1,125 @@
+//! `windlass policy`: rules over what runs may do. Parsing only.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+
+/// Check, explain and try rules.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Check a rule set
+    Check(PolicyCheck),
+    /// Explain what the rules said to a run, or would say
+    Why(Box<PolicyWhy>),
+    /// Ask another rule set what recorded decisions asked, and list what would change
+    Test(PolicyTest),
+    /// Print the schema that rules are checked against
+    Schema(PolicySchema),
+}
+
+/// Check a rule set.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass policy check
+  windlass policy check policies/ --json | jq .findings
+
+Reads every `.cedar` and `.json` file of the folder and checks each against the schema.
+Exits with 2 when the set cannot be used; warnings alone exit with 0.")]
+pub(crate) struct PolicyCheck {
+    /// The folder; without it that of `[policy] path`
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+}
+
+/// Explain what the rules said to a run, or would say.
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("what").required(true).args(["run", "tool", "model", "start", "transition"])),
+    after_help = "Examples:
+  windlass policy why order-4711
+  windlass policy why order-4711 --step 3
+  windlass policy why --tool refund --user ada --tenant acme --agent clerk
+  windlass policy why --transition review:pay --machine orders
+
+For a run, prints what its journal holds: every question, the answer, the rule and the version
+of the rule set; as long as that version is the one in use, with the attributes that were
+looked at. With `--tool`, `--model`, `--start` or `--transition`, asks the rules as they are."
+)]
+pub(crate) struct PolicyWhy {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Only what was asked in this step
+    #[arg(long, value_name = "N", requires = "run")]
+    pub step: Option<u64>,
+    /// May this tool or action be called?
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// May this model be called?
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// May this machine be started?
+    #[arg(long, value_name = "PATH")]
+    pub start: Option<String>,
+    /// May this transition be taken?
+    #[arg(long, value_name = "FROM:TO")]
+    pub transition: Option<String>,
+    /// Who asks.
+    #[command(flatten)]
+    pub asker: PolicyAsker,
+    /// The folder with the rules; without it that of `[policy] path`
+    #[arg(long, value_name = "DIR")]
+    pub policy: Option<PathBuf>,
+}
+
+/// Who asks.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyAsker {
+    /// The tenant
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub tenant: String,
+    /// The user
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub user: String,
+    /// The machine that the run is of
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub machine: String,
+    /// The agent that asks: `NAME` or `NAME@VERSION`
+    #[arg(long, value_name = "AGENT")]
+    pub agent: Option<String>,
+    /// The provider of `--model`
+    #[arg(long, value_name = "NAME", requires = "model")]
+    pub provider: Option<String>,
+    /// The class of `--tool`, when the configuration does not have it: `read`, `write` or `danger`
+    #[arg(long, value_name = "CLASS", requires = "tool")]
+    pub class: Option<String>,
+}
+
+/// Ask another rule set what recorded decisions asked.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass policy test --candidate policies-next/
+  windlass policy test --candidate policies-next/ --last 1000 --machine orders --json
+
+Takes what the newest runs asked from their journals. What a run did without being asked,
+because there were no rules, counts as allowed. Nothing is run and nothing is changed. Exits
+with 3 when something would change, with 0 when nothing would.")]
+pub(crate) struct PolicyTest {
+    /// The folder with the other rules
+    #[arg(long, value_name = "DIR")]
+    pub candidate: PathBuf,
+    /// How many runs, newest first
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub last: usize,
+    /// Only runs of this machine
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+}
+
+/// Print the schema.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass policy schema > windlass.cedarschema
+
+For editors that know Cedar, and for people.")]
+pub(crate) struct PolicySchema {}

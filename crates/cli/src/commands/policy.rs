@@ -1,0 +1,316 @@
+//! `windlass policy`: checks rules, says why something is or was answered, and tries other rules on what was recorded.
+
+mod recorded;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+use windlass_core::contract::{Class, Idempotency};
+use windlass_core::policy::{Answer, Question};
+use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, Severity, Subject, compare};
+use windlass_ports::store::Query;
+
+use crate::app::App;
+use crate::args;
+use crate::exit::{Exit, Problem};
+use crate::output::Form;
+use crate::story::counted;
+use recorded::{Decided, Recorded};
+
+/// Runs read from the store at a time.
+const PAGE_RUNS: usize = 200;
+
+/// Prints the schema.
+pub(crate) fn schema(app: &App, _: &args::PolicySchema) -> Exit {
+    if app.output.form() == Form::Json {
+        app.output.document(&json!({ "schema": SCHEMA }));
+    } else {
+        app.output.text(SCHEMA.trim_end());
+    }
+    Exit::Ok
+}
+
+/// Checks a rule set.
+pub(crate) fn check(app: &App, args: &args::PolicyCheck) -> Result<Exit, Problem> {
+    let folder = folder(app, args.path.as_deref())?;
+    let (document, findings, exit) = match RuleSet::load(&folder) {
+        Ok(set) => {
+            let (rules, entities) = set.counts();
+            let document = json!({
+                "ok": true, "path": folder, "version": set.version(), "rules": rules, "entities": entities,
+                "findings": set.warnings(),
+            });
+            (document, set.warnings().to_vec(), Exit::Ok)
+        }
+        Err(findings) => (json!({ "ok": false, "path": folder, "findings": findings.0 }), findings.0, Exit::Invalid),
+    };
+    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    lines.push(summary(&document, &findings));
+    app.output.sentence(&document, &lines.join("\n"));
+    Ok(exit)
+}
+
+fn summary(document: &Json, findings: &[Finding]) -> String {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count() as u64;
+    if errors > 0 {
+        return format!("the rule set cannot be used: {}", counted(errors, "error"));
+    }
+    let number = |key: &str| document[key].as_u64().unwrap_or_default();
+    let entities = if number("entities") == 1 { "1 entity".into() } else { format!("{} entities", number("entities")) };
+    let version = document["version"].as_str().unwrap_or_default();
+    format!("good: {} and {entities}, version {version}", counted(number("rules"), "rule"))
+}
+
+/// The folder that was named, or that of the configuration.
+fn folder(app: &App, named: Option<&Path>) -> Result<PathBuf, Problem> {
+    match (named, &app.loaded.config.policy.path) {
+        (Some(path), _) => Ok(path.to_owned()),
+        (None, Some(path)) => Ok(app.loaded.folder.join(path)),
+        (None, None) => {
+            Err(Problem::invalid("no rule set is configured").hint("name its folder, or set `[policy] path`"))
+        }
+    }
+}
+
+fn load(folder: &Path) -> Result<RuleSet, Problem> {
+    RuleSet::load(folder).map_err(|findings| {
+        Problem::invalid(format!("the rule set cannot be used: {findings}"))
+            .hint("`windlass policy check` shows it all")
+    })
+}
+
+/// Explains a question or the questions of a run.
+pub(crate) async fn why(app: &App, args: args::PolicyWhy) -> Result<Exit, Problem> {
+    match &args.run {
+        Some(run) => why_run(app, run, args.step, args.policy.as_deref()).await,
+        None => why_asked(app, &args),
+    }
+}
+
+fn why_asked(app: &App, args: &args::PolicyWhy) -> Result<Exit, Problem> {
+    let set = load(&folder(app, args.policy.as_deref())?)?;
+    let asker = &args.asker;
+    let subject = Subject {
+        tenant: asker.tenant.clone(),
+        user: asker.user.clone(),
+        machine: asker.machine.clone(),
+        bundle: String::new(),
+    };
+    let asked = asked(app, args)?;
+    let explanation = set.explain(&subject, &asked);
+    app.output.sentence(&explanation, &told(&explanation, &asked));
+    Ok(Exit::Ok)
+}
+
+fn asked(app: &App, args: &args::PolicyWhy) -> Result<Asked, Problem> {
+    let asker = &args.asker;
+    let agent = asker.agent.as_deref().map(|text| {
+        let (name, version) = text.split_once('@').unwrap_or((text, ""));
+        (name.to_owned(), version.to_owned())
+    });
+    if let Some(tool) = &args.tool {
+        return Ok(Asked::CallTool {
+            tool: tool.clone(),
+            contract: contract(app, tool, asker.class.as_deref())?,
+            agent,
+        });
+    }
+    if let Some(model) = &args.model {
+        let agent = agent
+            .ok_or_else(|| Problem::invalid("a model is called by an agent").hint("name it with `--agent NAME`"))?;
+        let provider = asker.provider.clone().unwrap_or_default();
+        return Ok(Asked::CallModel { model: model.clone(), provider, agent });
+    }
+    if let Some(machine) = &args.start {
+        return Ok(Asked::StartMachine { machine: machine.clone() });
+    }
+    let transition = args.transition.as_deref().unwrap_or_default();
+    let (from, to) = transition.split_once(':').ok_or_else(|| {
+        Problem::invalid(format!("`{transition}` is no transition")).hint("write `--transition FROM:TO`")
+    })?;
+    Ok(Asked::TakeTransition { from: from.to_owned(), to: to.to_owned() })
+}
+
+/// What the configuration says about a tool or an action, else the class that was named.
+fn contract(app: &App, tool: &str, class: Option<&str>) -> Result<Option<(Class, Idempotency)>, Problem> {
+    let named = match class {
+        None => None,
+        Some("read") => Some(Class::Read),
+        Some("write") => Some(Class::Write),
+        Some("danger") => Some(Class::Danger),
+        Some(other) => {
+            return Err(Problem::invalid(format!("`{other}` is no class")).hint("`read`, `write` or `danger`"));
+        }
+    };
+    let config = &app.loaded.config;
+    let table = config.tools.get(tool).or_else(|| config.actions.get(tool));
+    let configured =
+        table.map(|table| (table.class.unwrap_or(Class::Write), table.idempotency.unwrap_or(Idempotency::None)));
+    Ok(match (named, configured) {
+        (Some(class), configured) => Some((class, configured.map_or(Idempotency::None, |(_, given)| given))),
+        (None, configured) => configured,
+    })
+}
+
+fn word(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Allow => "allowed",
+        Answer::Ask => "asks",
+        Answer::Deny => "denied",
+    }
+}
+
+/// An explanation for people.
+fn told(explanation: &Explanation, asked: &Asked) -> String {
+    let mut lines = vec![format!(
+        "{} {}: {} by `{}`: {}",
+        asked.action(),
+        asked.target(),
+        word(explanation.answer),
+        explanation.rule,
+        explanation.reason
+    )];
+    for applied in &explanation.applied {
+        lines.push(format!("  {} `{}` at {}:{}", applied.effect, applied.rule, applied.file.display(), applied.line));
+    }
+    let attributes = &explanation.attributes;
+    for (name, value) in
+        [("principal", &attributes.principal), ("resource", &attributes.resource), ("context", &attributes.context)]
+    {
+        lines.push(format!("  {name} {value}"));
+    }
+    if let Some(agent) = &attributes.agent {
+        lines.push(format!("  agent {agent}"));
+    }
+    lines.push(format!("  rule set {}", explanation.version));
+    lines.join("\n")
+}
+
+async fn why_run(app: &App, run: &str, step: Option<u64>, named: Option<&Path>) -> Result<Exit, Problem> {
+    let (store, head) = app.run(run).await?;
+    // Only for the attributes: what was decided is in the journal.
+    let set = folder(app, named).ok().and_then(|folder| RuleSet::load(&folder).ok());
+    let mut recorded = Recorded::new(store);
+    let decisions = recorded.of(&head.id).await?;
+    let decisions = decisions.iter().filter(|decided| step.is_none_or(|step| decided.step == step));
+    let rows: Vec<(Json, String)> =
+        decisions.filter(|decided| decided.was_asked).map(|decided| row(decided, set.as_ref())).collect();
+    let mut lines: Vec<String> = rows.iter().map(|(_, line)| line.clone()).collect();
+    if lines.is_empty() {
+        lines.push("nothing was asked: no rules were configured where this run was driven, or none was needed".into());
+    }
+    let rows: Vec<Json> = rows.into_iter().map(|(row, _)| row).collect();
+    app.output.sentence(&json!({ "run_id": head.id.as_str(), "decisions": rows }), &lines.join("\n"));
+    Ok(Exit::Ok)
+}
+
+fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
+    let verdict = &decided.verdict;
+    let asked = Asked::of(&verdict.question, &decided.machine);
+    let mut row = json!({
+        "version": decided.version,
+        "step": decided.step,
+        "question": verdict.question,
+        "answer": verdict.answer,
+        "rule": verdict.rule,
+        "reason": verdict.reason,
+        "rule_set": verdict.version,
+    });
+    let mut line = format!(
+        "step {} · {} {}: {} by `{}`: {} (rule set {})",
+        decided.step,
+        asked.action(),
+        asked.target(),
+        word(verdict.answer),
+        verdict.rule,
+        verdict.reason,
+        verdict.version
+    );
+    if let Some(set) = set.filter(|set| set.version() == verdict.version) {
+        let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), &asked);
+        let attributes = &explanation.attributes;
+        line.push_str(&format!("\n    principal {}\n    resource {}", attributes.principal, attributes.resource));
+        if let Some(agent) = &attributes.agent {
+            line.push_str(&format!("\n    agent {agent}"));
+        }
+        row["explanation"] = json!(explanation);
+    }
+    (row, line)
+}
+
+/// Asks another rule set what was recorded.
+pub(crate) async fn test(app: &App, args: args::PolicyTest) -> Result<Exit, Problem> {
+    let candidate = load(&args.candidate)?;
+    let store = app.store_to_read().await?;
+    let (mut runs, mut decisions, mut changes) = (0_u64, 0_u64, Vec::new());
+    if let Some(store) = store {
+        let mut recorded = Recorded::new(store.clone());
+        let mut cursor = None;
+        'pages: while runs < args.last as u64 {
+            let machine = args.machine.as_deref().map(Into::into);
+            let limit = PAGE_RUNS.min(args.last);
+            let page = store.list(Query { machine, cursor, limit, ..Query::default() }).await?;
+            for head in &page.heads {
+                if runs >= args.last as u64 {
+                    break 'pages;
+                }
+                runs += 1;
+                for decided in recorded.of(&head.id).await? {
+                    decisions += 1;
+                    let asked = Asked::of(&decided.verdict.question, &decided.machine);
+                    let subject = Subject::of(&decided.scope, &decided.machine);
+                    if let Some(change) = compare(&candidate, &subject, &asked, &decided.verdict) {
+                        changes.push((head.id.clone(), decided.step, change));
+                    }
+                }
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+    }
+    let rows: Vec<Json> = changes
+        .iter()
+        .map(|(run, step, change)| {
+            let mut row = json!(change);
+            row["run_id"] = json!(run.as_str());
+            row["step"] = json!(step);
+            row
+        })
+        .collect();
+    let document = json!({
+        "candidate": args.candidate, "version": candidate.version(), "runs": runs, "decisions": decisions,
+        "changes": rows,
+    });
+    let mut lines: Vec<String> = changes
+        .iter()
+        .map(|(run, step, change)| {
+            format!(
+                "{run} step {step} · {} {}: {} by `{}`, would be {} by `{}`: {}",
+                change.action,
+                change.on,
+                word(change.was),
+                change.was_by,
+                word(change.would_be),
+                change.would_be_by,
+                change.reason
+            )
+        })
+        .collect();
+    let n = changes.len() as u64;
+    lines.push(format!("{} of {} in {} would change", n, counted(decisions, "decision"), counted(runs, "run")));
+    app.output.sentence(&document, &lines.join("\n"));
+    Ok(if n == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// The question of something that was done without one.
+fn unasked(question: Question) -> windlass_core::policy::Verdict {
+    windlass_core::policy::Verdict {
+        question,
+        answer: Answer::Allow,
+        rule: "no rules".into(),
+        reason: "nobody was asked".into(),
+        version: "none".into(),
+    }
+}

@@ -1,0 +1,189 @@
+//! Rules from files: checked, asked, explained and tried on what was recorded.
+
+use serde_json::json;
+
+use crate::kit::{Place, Ran, assert_shown};
+
+const RULES: &str = r#"@id("flow")
+permit (principal, action in [Action::"CallModel", Action::"TakeTransition"], resource);
+
+@id("tools.read") @reason("reading is free")
+permit (principal, action == Action::"CallTool", resource) when { resource.class == "read" };
+
+@id("danger.ask") @answer("ask") @reason("a person looks at it")
+forbid (principal, action == Action::"CallTool", resource) when { resource.tags.contains("careful") };
+"#;
+
+const STRICT: &str = r#"@id("flow")
+permit (principal, action in [Action::"CallModel", Action::"TakeTransition"], resource);
+
+@id("no.model") @reason("not this one")
+forbid (principal, action == Action::"CallModel", resource == Model::"small");
+"#;
+
+const ENTITIES: &str = r#"[
+  {"uid": {"type": "Tenant", "id": "acme"}, "attrs": {"tier": "pro"}},
+  {"uid": {"type": "Tool", "id": "wipe"}, "attrs": {"class": "read", "tags": ["careful"]}}
+]"#;
+
+fn rules(place: &Place, folder: &str, text: &str) {
+    std::fs::create_dir_all(place.path(folder)).expect("a folder");
+    place.write(&format!("{folder}/rules.cedar"), text);
+}
+
+fn governed() -> Place {
+    let place = Place::new();
+    rules(&place, "policies", RULES);
+    place.write("policies/people.json", ENTITIES);
+    let config = "[providers.scripted]\nscript = \"script.yml\"\n[policy]\npath = \"policies\"\n";
+    place.write("windlass.toml", config);
+    place
+}
+
+fn asks(place: &Place, run: &str) -> Ran {
+    place.windlass(&["run", "asks.yml", "--input", "{\"topic\":\"tides\"}", "--run-id", run])
+}
+
+#[test]
+fn a_good_set_is_summed_up_and_a_broken_one_is_shown_with_its_places() {
+    let place = governed();
+    assert_shown!(place.windlass(&["policy", "check", "--plain"]));
+    let checked = place.windlass(&["policy", "check", "policies"]).json();
+    assert_eq!((&checked["ok"], &checked["rules"], &checked["entities"]), (&json!(true), &json!(3), &json!(2)));
+    place.write("policies/more.cedar", "permit (principal, action, resource)\nwhen { resource.clas == \"read\" };\n");
+    let broken = place.windlass(&["policy", "check"]);
+    assert_eq!(broken.code(), 2, "{}", broken.shown());
+    let finding = &broken.json()["findings"][0];
+    assert_eq!((&finding["severity"], &finding["line"]), (&json!("error"), &json!(2)), "{finding}");
+    // Nothing starts with it.
+    assert_eq!(asks(&place, "one").code(), 2);
+    let none = Place::new().windlass(&["policy", "check"]);
+    assert_eq!(none.code(), 2, "{}", none.shown());
+}
+
+#[test]
+fn a_question_is_explained_with_rule_and_attributes() {
+    let place = governed();
+    let why = |args: &[&str]| {
+        let mut all = vec!["policy", "why"];
+        all.extend(args);
+        place.windlass(&all).json()
+    };
+    let wipe = why(&["--tool", "wipe", "--tenant", "acme", "--user", "ada"]);
+    assert_eq!((&wipe["answer"], &wipe["rule"]), (&json!("ask"), &json!("danger.ask")), "{wipe}");
+    assert_eq!(wipe["attributes"]["principal"]["attrs"]["tier"], "pro");
+    assert_eq!(wipe["applied"][0]["line"], 7);
+    assert_eq!(why(&["--tool", "rumour"])["rule"], "windlass.unknown_tool");
+    assert_eq!(why(&["--tool", "look", "--class", "read"])["rule"], "tools.read");
+    assert_eq!(why(&["--tool", "drop", "--class", "danger"])["rule"], "windlass.default_deny");
+    assert_eq!(why(&["--transition", "write:done", "--machine", "asks"])["rule"], "flow");
+    assert_eq!(why(&["--start", "child.yml"])["answer"], "deny");
+    assert_eq!(why(&["--model", "small", "--agent", "writer"])["answer"], "allow");
+    assert_eq!(place.windlass(&["policy", "why"]).code(), 2);
+    assert_eq!(place.windlass(&["policy", "why", "--transition", "nowhere"]).code(), 2);
+}
+
+#[test]
+fn a_run_tells_which_rules_decided() {
+    let place = governed();
+    let ran = asks(&place, "one");
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+    let why = place.windlass(&["policy", "why", "one"]).json();
+    let decisions = why["decisions"].as_array().expect("decisions");
+    let said: Vec<_> = decisions.iter().map(|d| (d["question"]["action"].clone(), d["rule"].clone())).collect();
+    assert_eq!(said, [(json!("call_model"), json!("flow")), (json!("take_transition"), json!("flow"))]);
+    assert_eq!(decisions[0]["explanation"]["attributes"]["agent"]["name"], "writer");
+    assert_eq!(place.windlass(&["policy", "why", "one", "--step", "2"]).json()["decisions"], json!([]));
+    let plain = place.windlass(&["policy", "why", "one", "--plain"]);
+    assert!(plain.stdout().contains("step 1 · CallModel small: allowed by `flow`"), "{}", plain.shown());
+    // When the rules have changed since, what is recorded is still told.
+    rules(&place, "policies", STRICT);
+    let later = place.windlass(&["policy", "why", "one"]).json();
+    assert_eq!(later["decisions"][0]["rule"], "flow");
+    assert!(later["decisions"][0].get("explanation").is_none());
+}
+
+#[test]
+fn a_denied_run_names_the_rule() {
+    let place = governed();
+    rules(&place, "policies", STRICT);
+    let ran = asks(&place, "one");
+    assert_eq!(ran.code(), 3, "{}", ran.shown());
+    let error = &ran.json()["error"];
+    assert_eq!(error["code"], "policy.denied");
+    assert!(error["message"].as_str().expect("a message").contains("rule `no.model`: not this one"), "{error}");
+}
+
+#[test]
+fn a_candidate_is_tried_on_what_was_recorded() {
+    let place = governed();
+    assert_eq!(asks(&place, "one").code(), 0);
+    rules(&place, "same", RULES);
+    rules(&place, "next", STRICT);
+    let same = place.windlass(&["policy", "test", "--candidate", "same"]);
+    assert_eq!(same.code(), 0, "{}", same.shown());
+    assert_eq!((&same.json()["runs"], &same.json()["decisions"]), (&json!(1), &json!(2)));
+    let next = place.windlass(&["policy", "test", "--candidate", "next", "--last", "10"]);
+    assert_eq!(next.code(), 3, "{}", next.shown());
+    let change = &next.json()["changes"][0];
+    assert_eq!(
+        (&change["run_id"], &change["was"], &change["would_be"]),
+        (&json!("one"), &json!("allow"), &json!("deny"))
+    );
+    assert_eq!((&change["would_be_by"], &change["on"]), (&json!("no.model"), &json!("small")));
+}
+
+#[test]
+fn what_was_done_without_rules_counts_as_allowed() {
+    let place = Place::new();
+    assert_eq!(asks(&place, "one").code(), 0);
+    rules(&place, "next", STRICT);
+    let next = place.windlass(&["policy", "test", "--candidate", "next"]);
+    assert_eq!((next.code(), &next.json()["decisions"]), (3, &json!(2)), "{}", next.shown());
+    assert_eq!(next.json()["changes"][0]["was_by"], "no rules");
+    let why = place.windlass(&["policy", "why", "one", "--plain"]);
+    assert!(why.stdout().contains("nothing was asked"), "{}", why.shown());
+}
+
+#[test]
+fn prod_safe_wants_rules_for_tools() {
+    let place = Place::new();
+    let tool = "[tools.look]\ntype = \"command\"\ncommand = [\"true\"]\nclass = \"read\"\nidempotency = \"natural\"\n";
+    place.write("windlass.toml", &format!("[providers.scripted]\nscript = \"script.yml\"\n{tool}"));
+    let run = |more: &[&str]| {
+        let mut args = vec!["run", "asks.yml", "--input", "{\"topic\":\"tides\"}", "--preset", "prod-safe"];
+        args.extend(more);
+        place.windlass(&args)
+    };
+    let refused = run(&[]);
+    assert_eq!(refused.code(), 2, "{}", refused.shown());
+    assert!(refused.stderr().contains("policy.path"), "{}", refused.shown());
+    place.write(
+        "windlass.toml",
+        &format!("[providers.scripted]\nscript = \"script.yml\"\n[policy]\nrequired = false\n{tool}"),
+    );
+    assert_eq!(run(&[]).code(), 0);
+}
+
+#[test]
+fn what_is_blocked_fails_the_call_and_what_is_masked_does_not_arrive() {
+    let place = Place::new();
+    let script = "rules:\n- agent: writer\n  reply: {echo: true}\n";
+    place.write("script.yml", script);
+    let scan = |modes: &str| {
+        place.write("windlass.toml", &format!("[providers.scripted]\nscript = \"script.yml\"\n[scan]\n{modes}\n"))
+    };
+    let ask = |run: &str| {
+        let input = "{\"topic\":\"ada@acme.io and AKIAQ3EGRZ7LM2XTPV5K\"}";
+        place.windlass(&["run", "asks.yml", "--input", input, "--run-id", run])
+    };
+    scan("email = \"mask\"\naws_key = \"mask\"");
+    let masked = ask("masked");
+    assert_eq!(masked.json()["text"], "Write about [masked-email] and [masked-aws_key].", "{}", masked.shown());
+    scan("aws_key = \"block\"");
+    let blocked = ask("blocked");
+    assert_eq!((blocked.code(), &blocked.json()["error"]["code"]), (3, &json!("policy.denied")), "{}", blocked.shown());
+    assert!(blocked.stdout().contains("scan.aws_key"), "{}", blocked.shown());
+    scan("emial = \"mask\"");
+    assert_eq!(ask("misspelt").code(), 2);
+}

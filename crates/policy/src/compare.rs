@@ -1,0 +1,41 @@
+//! What a candidate set would have said to recorded decisions.
+
+use serde::Serialize;
+use windlass_core::policy::{Answer, Verdict};
+
+use crate::question::{Asked, Subject};
+use crate::set::RuleSet;
+
+/// A decision that would be another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The action's name.
+    pub action: &'static str,
+    /// On what: the tool, the model, the machine, or `FROM->TO`.
+    pub on: String,
+    /// What was answered.
+    pub was: Answer,
+    /// By this rule.
+    pub was_by: String,
+    /// What the candidate answers.
+    pub would_be: Answer,
+    /// By this rule.
+    pub would_be_by: String,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Compares a recorded verdict with what `candidate` says to the same question. None when both say the same.
+#[must_use]
+pub fn compare(candidate: &RuleSet, subject: &Subject, asked: &Asked, recorded: &Verdict) -> Option<Change> {
+    let ruling = candidate.rule_on(subject, asked);
+    (ruling.answer != recorded.answer).then(|| Change {
+        action: asked.action(),
+        on: asked.target(),
+        was: recorded.answer,
+        was_by: recorded.rule.to_string(),
+        would_be: ruling.answer,
+        would_be_by: ruling.rule.to_string(),
+        reason: ruling.reason.to_string(),
+    })
+}

@@ -1,0 +1,22 @@
+//! Policies: Cedar rules and entities from files answer what runs ask, and a scanner looks at what leaves.
+//!
+//! Decisions are data with a rule id. Nothing here decides what follows from one, waits, or calls out.
+
+mod diagnostic;
+mod schema;
+mod entities;
+mod source;
+mod rules;
+mod set;
+mod question;
+mod compare;
+mod live;
+pub mod scan;
+pub mod redact;
+
+pub use compare::{Change, compare};
+pub use diagnostic::{Finding, Findings, Severity};
+pub use live::LivePolicy;
+pub use question::{Asked, Attributes, Subject};
+pub use schema::SCHEMA;
+pub use set::{Explanation, RuleSet};

@@ -1,0 +1,152 @@
+//! The rule set in use: answers from memory, follows its files, and keeps the last good one when they are broken.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use windlass_core::machine::Machine;
+use windlass_core::policy::{Question, Verdict};
+use windlass_core::run::TenantScope;
+use windlass_ports::policy::Policy;
+
+use crate::diagnostic::Findings;
+use crate::question::{Asked, Subject};
+use crate::set::{RuleSet, Ruling};
+use crate::source::Fingerprint;
+
+/// Answers kept in memory; the oldest are not known, so all are dropped when there are more.
+const REMEMBERED_MAX: usize = 20_000;
+/// Pause between two looks at the files: a rule that was changed counts this much later at most.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A rule set with the answers it gave: it never changes, so the same question has the same answer.
+#[derive(Debug)]
+struct Snapshot {
+    set: RuleSet,
+    given: Mutex<HashMap<(Subject, Asked), Ruling>>,
+}
+
+impl Snapshot {
+    fn new(set: RuleSet) -> Arc<Self> {
+        Arc::new(Self { set, given: Mutex::default() })
+    }
+
+    fn ruling(&self, subject: &Subject, asked: Asked) -> Ruling {
+        let key = (subject.clone(), asked);
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(ruling) = given {
+            return ruling;
+        }
+        let ruling = self.set.rule_on(&key.0, &key.1);
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.len() >= REMEMBERED_MAX {
+            given.clear();
+        }
+        given.insert(key, ruling.clone());
+        ruling
+    }
+}
+
+/// The policy of a process.
+#[derive(Debug)]
+pub struct LivePolicy {
+    folder: PathBuf,
+    current: ArcSwap<Snapshot>,
+    /// What the files were when they were last read, and what was wrong with them.
+    seen: Mutex<(Fingerprint, Option<Findings>)>,
+}
+
+impl LivePolicy {
+    /// Reads the rule set of a folder.
+    ///
+    /// # Errors
+    /// The set is not good: there is nothing to fall back on yet.
+    pub fn open(folder: &Path) -> Result<Arc<Self>, Findings> {
+        let seen = Fingerprint::of(folder);
+        let set = RuleSet::load(folder)?;
+        warn(&set);
+        let current = ArcSwap::new(Snapshot::new(set));
+        Ok(Arc::new(Self { folder: folder.to_owned(), current, seen: Mutex::new((seen, None)) }))
+    }
+
+    /// Reads the files again when they have changed. True when another set is in use from here on.
+    ///
+    /// # Errors
+    /// The new set is not good; the old one stays in use.
+    pub fn refresh(&self) -> Result<bool, Findings> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Fingerprint::of(&self.folder);
+        if seen.0 == now {
+            return seen.1.clone().map_or(Ok(false), Err);
+        }
+        seen.0 = now;
+        match RuleSet::load(&self.folder) {
+            Ok(set) => {
+                seen.1 = None;
+                let old = self.version();
+                if set.version() == old {
+                    return Ok(false);
+                }
+                warn(&set);
+                tracing::info!(policy = %self.folder.display(), from = %old, to = %set.version(), "another rule set is in use");
+                self.current.store(Snapshot::new(set));
+                Ok(true)
+            }
+            Err(findings) => {
+                tracing::error!(
+                    policy = %self.folder.display(), version = %self.version(), %findings,
+                    "the rule set is broken; the last good one stays in use"
+                );
+                seen.1 = Some(findings.clone());
+                Err(findings)
+            }
+        }
+    }
+
+    /// The version in use.
+    #[must_use]
+    pub fn version(&self) -> windlass_core::ids::Name {
+        self.current.load().set.version()
+    }
+
+    /// Looks at the files again and again for as long as the policy lives.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn follow(self: &Arc<Self>) -> std::io::Result<()> {
+        let policy = Arc::downgrade(self);
+        let look = move || {
+            loop {
+                std::thread::sleep(LOOK_EVERY);
+                let Some(policy) = policy.upgrade() else { return };
+                // What is wrong has been logged, and the last good set answers.
+                let _known = policy.refresh();
+            }
+        };
+        std::thread::Builder::new().name("policy-files".into()).spawn(look).map(|_| ())
+    }
+}
+
+impl Policy for LivePolicy {
+    fn answer(&self, scope: &TenantScope, machine: &Machine, questions: &[Question]) -> Vec<Verdict> {
+        let snapshot = self.current.load_full();
+        let (subject, version) = (Subject::of(scope, machine), snapshot.set.version());
+        let verdict = |question: &Question| {
+            let Ruling { answer, rule, reason } = snapshot.ruling(&subject, Asked::of(question, machine));
+            Verdict { question: question.clone(), answer, rule, reason, version: version.clone() }
+        };
+        questions.iter().map(verdict).collect()
+    }
+
+    fn allow_unasked(&self) -> bool {
+        false
+    }
+}
+
+fn warn(set: &RuleSet) {
+    for finding in set.warnings() {
+        tracing::warn!(policy = %set.folder().display(), "{finding}");
+    }
+}

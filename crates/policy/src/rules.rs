@@ -1,0 +1,216 @@
+//! Rules from files: parsed, named, and checked against the schema, each finding with its place.
+//!
+//! A rule is a Cedar policy. `@id` names it, `@reason` says why for people, and `@answer("ask")` on a `forbid` makes it
+//! one that a person can lift.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use miette::Diagnostic;
+use windlass_core::ids::Name;
+
+use crate::diagnostic::{Finding, place};
+use crate::schema::{ACTIONS, schema};
+use crate::source::File;
+
+/// Bytes of a rule's id.
+const ID_BYTES_MAX: usize = 128;
+/// Bytes of a reason, which every verdict carries.
+const REASON_BYTES_MAX: usize = 512;
+
+/// What a rule that applies leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// It allows.
+    Permit,
+    /// It forbids unless a person lifts it.
+    Ask,
+    /// It forbids.
+    Forbid,
+}
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) id: Name,
+    pub(crate) weight: Weight,
+    pub(crate) reason: Name,
+    pub(crate) file: PathBuf,
+    pub(crate) line: usize,
+    pub(crate) text: String,
+}
+
+/// Rules as read, in the order of files and lines.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    pub(crate) rules: Vec<Rule>,
+    /// Everything but the rules that a person can lift.
+    pub(crate) firm: PolicySet,
+    /// The rules that a person can lift.
+    pub(crate) liftable: PolicySet,
+    places: BTreeMap<Name, usize>,
+    permitted: Vec<&'static str>,
+}
+
+impl Rules {
+    /// The place of a rule in the order.
+    pub(crate) fn index(&self, id: &str) -> Option<usize> {
+        self.places.get(id).copied()
+    }
+
+    /// Actions that no `permit` is about.
+    pub(crate) fn unpermitted(&self) -> Vec<&'static str> {
+        ACTIONS.into_iter().filter(|action| !self.permitted.contains(action)).collect()
+    }
+
+    /// Reads the rules of a file. Gives warnings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(crate) fn read(&mut self, file: &File) -> Result<Vec<Finding>, Vec<Finding>> {
+        let set = PolicySet::from_str(&file.text).map_err(|errors| {
+            let found = errors.iter().map(|error| located(file, error, Finding::error(&file.path, error)));
+            found.collect::<Vec<_>>()
+        })?;
+        let mut errors: Vec<Finding> = Vec::new();
+        for template in set.templates() {
+            let finding = Finding::error(&file.path, format_args!("`{}` is a template", template.id()));
+            errors.push(finding.hint("write the user or tool instead of `?principal` or `?resource`"));
+        }
+        let checked = Validator::new(schema().clone()).validate(&set, ValidationMode::default());
+        errors.extend(
+            checked
+                .validation_errors()
+                .map(|error| located(file, error, Finding::error(&file.path, unnamed(&error.to_string())))),
+        );
+        let warnings = checked
+            .validation_warnings()
+            .map(|warning| located(file, warning, Finding::warning(&file.path, unnamed(&warning.to_string()))));
+        let warnings = warnings.collect();
+        let mut policies: Vec<&Policy> = set.policies().collect();
+        policies.sort_by_key(|policy| number(policy.id()));
+        let mut from = 0;
+        for policy in policies {
+            let at = begin(&file.text, policy, from);
+            from = at + 1;
+            if let Err(finding) = self.add(file, policy, at) {
+                errors.push(finding.at(&file.text, at));
+            }
+        }
+        if errors.is_empty() { Ok(warnings) } else { Err(errors) }
+    }
+
+    fn add(&mut self, file: &File, policy: &Policy, at: usize) -> Result<(), Finding> {
+        let wrong = |message: String| Finding::error(&file.path, message);
+        let (line, _) = place(&file.text, at);
+        for (key, _) in policy.annotations() {
+            if !matches!(key, "id" | "reason" | "answer") {
+                return Err(wrong(format!("no rule has the annotation `@{key}`"))
+                    .hint("there are `@id(\"...\")`, `@reason(\"...\")` and `@answer(\"ask\")`"));
+            }
+        }
+        let id = match policy.annotation("id") {
+            Some(id) => id.to_owned(),
+            None => format!("{}:{line}", file.name()),
+        };
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
+        if id.is_empty() || id.len() > ID_BYTES_MAX || !id.chars().all(fits) || id.starts_with(crate::set::BUILT_IN) {
+            return Err(wrong(format!("`{}` cannot name a rule", id.escape_debug())).hint(format!(
+                "use up to {ID_BYTES_MAX} letters, digits, `.`, `_`, `-` and `:`; names that begin with `{}` are taken",
+                crate::set::BUILT_IN
+            )));
+        }
+        let reason = policy.annotation("reason").unwrap_or_default();
+        if reason.len() > REASON_BYTES_MAX {
+            return Err(wrong(format!("the reason has more than {REASON_BYTES_MAX} bytes")));
+        }
+        let weight = weight(policy).map_err(|(message, hint)| wrong(message).hint(hint))?;
+        if let Some(other) = self.index(&id).and_then(|index| self.rules.get(index)) {
+            let message = format!("the rule `{id}` is there already: {}:{}", other.file.display(), other.line);
+            return Err(wrong(message).hint("give one of them another `@id`"));
+        }
+        let set = if weight == Weight::Ask { &mut self.liftable } else { &mut self.firm };
+        set.add(policy.new_id(PolicyId::new(&id))).map_err(|error| wrong(error.to_string()))?;
+        if weight == Weight::Permit {
+            self.permitted.extend(actions(policy));
+        }
+        let id: Name = id.into();
+        self.places.insert(id.clone(), self.rules.len());
+        let reason = if reason.is_empty() { default_reason(weight, file, line) } else { reason.into() };
+        let text = policy.to_string();
+        self.rules.push(Rule { id, weight, reason, file: file.path.clone(), line, text });
+        Ok(())
+    }
+}
+
+fn default_reason(weight: Weight, file: &File, line: usize) -> Name {
+    let word = match weight {
+        Weight::Permit => "permitted",
+        Weight::Ask => "a person decides",
+        Weight::Forbid => "forbidden",
+    };
+    format!("{word} by {}:{line}", file.name()).into()
+}
+
+fn weight(policy: &Policy) -> Result<Weight, (String, &'static str)> {
+    match (policy.effect(), policy.annotation("answer")) {
+        (Effect::Permit, None) => Ok(Weight::Permit),
+        (Effect::Forbid, None) => Ok(Weight::Forbid),
+        (Effect::Forbid, Some("ask")) => Ok(Weight::Ask),
+        (Effect::Permit, Some(_)) => Err((
+            "a `permit` has no `@answer`".into(),
+            "permit it, and add `@answer(\"ask\") forbid(...)` for the part that a person decides",
+        )),
+        (Effect::Forbid, Some(other)) => Err((
+            format!("`{}` is no answer", other.escape_debug()),
+            "`@answer(\"ask\")` asks a person; without it a `forbid` denies",
+        )),
+    }
+}
+
+/// The actions that a rule is about.
+fn actions(policy: &Policy) -> Vec<&'static str> {
+    let named: Vec<String> = match policy.action_constraint() {
+        ActionConstraint::Any => return ACTIONS.to_vec(),
+        ActionConstraint::Eq(action) => vec![action.id().unescaped().to_owned()],
+        ActionConstraint::In(actions) => actions.iter().map(|action| action.id().unescaped().to_owned()).collect(),
+    };
+    ACTIONS.into_iter().filter(|action| named.iter().any(|name| name == action)).collect()
+}
+
+/// A policy's number within its file: Cedar calls them `policy0`, `policy1`, …
+fn number(id: &PolicyId) -> usize {
+    let text = id.to_string();
+    text.strip_prefix("policy").and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX)
+}
+
+/// Where a rule begins in its file, at or after `from`.
+fn begin(text: &str, policy: &Policy, from: usize) -> usize {
+    let source = policy.to_string();
+    text.get(from..).and_then(|rest| rest.find(source.trim())).map_or(from, |at| from + at)
+}
+
+/// With the place that Cedar names, and what it says would help.
+fn located(file: &File, diagnostic: &dyn Diagnostic, finding: Finding) -> Finding {
+    let mut finding = finding;
+    if let Some(label) = diagnostic.labels().and_then(|mut labels| labels.next()) {
+        finding = finding.at(&file.text, label.offset());
+        if let Some(said) = label.label().filter(|said| !said.is_empty()) {
+            finding.message = format!("{}: {said}", finding.message);
+        }
+    }
+    match diagnostic.help() {
+        Some(help) => finding.hint(help),
+        None => finding,
+    }
+}
+
+/// Cedar's text without the name that it gave the rule, which says nothing to people.
+fn unnamed(text: &str) -> &str {
+    match text.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")) {
+        Some((_, rest)) => rest,
+        None => text,
+    }
+}

@@ -1,0 +1,35 @@
+//! The Cedar schema that every rule set is checked against. It comes with the build.
+
+use std::sync::LazyLock;
+
+use cedar_policy::Schema;
+
+/// The schema as text, for people and editors.
+pub const SCHEMA: &str = include_str!("schema.cedarschema");
+
+static PARSED: LazyLock<Schema> = LazyLock::new(|| {
+    let (schema, _warnings) = Schema::from_cedarschema_str(SCHEMA).expect("the schema of this build is valid");
+    schema
+});
+
+/// The schema, parsed once.
+pub(crate) fn schema() -> &'static Schema {
+    &PARSED
+}
+
+/// The actions that rules are about.
+pub(crate) const ACTIONS: [&str; 4] = ["CallModel", "CallTool", "StartMachine", "TakeTransition"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_has_the_actions_and_no_warnings() {
+        let (schema, warnings) = Schema::from_cedarschema_str(SCHEMA).expect("parses");
+        assert_eq!(warnings.map(|warning| warning.to_string()).collect::<Vec<_>>(), Vec::<String>::new());
+        let mut actions: Vec<String> = schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
+        actions.sort();
+        assert_eq!(actions, ACTIONS);
+    }
+}

@@ -1,0 +1,248 @@
+//! A rule set that was read, checked and found good: answers one question at a time, and says why.
+//!
+//! What decides: a `forbid` that applies denies, else one that a person can lift asks, else a `permit` allows, else it is
+//! denied. A tool that nothing describes is denied before any rule is asked, and so is what cannot be evaluated.
+
+use std::path::{Path, PathBuf};
+
+use cedar_policy::{Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request};
+use serde::Serialize;
+use windlass_core::ids::{Digest, Name};
+use windlass_core::policy::Answer;
+
+use crate::diagnostic::{Finding, Findings, Severity};
+use crate::entities::{Registry, Uid, entity_json};
+use crate::question::{Asked, Attributes, Subject};
+use crate::rules::{Rules, Weight};
+use crate::schema::schema;
+use crate::source::{Kind, Sources};
+
+/// How the ids of answers that no rule gave begin.
+pub(crate) const BUILT_IN: &str = "windlass.";
+/// Nothing permits it.
+const DEFAULT_DENY: &str = "windlass.default_deny";
+/// Nothing describes the tool.
+const UNKNOWN_TOOL: &str = "windlass.unknown_tool";
+/// A rule could not be evaluated.
+const CANNOT_EVALUATE: &str = "windlass.cannot_evaluate";
+
+/// What the rules say about one question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ruling {
+    pub(crate) answer: Answer,
+    pub(crate) rule: Name,
+    pub(crate) reason: Name,
+}
+
+/// Rules and entities that fit the schema and each other.
+#[derive(Debug)]
+pub struct RuleSet {
+    folder: PathBuf,
+    version: Digest,
+    rules: Rules,
+    registry: Registry,
+    warnings: Vec<Finding>,
+}
+
+/// Why a question is answered as it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// What the rules say.
+    pub answer: Answer,
+    /// The rule that decided.
+    pub rule: Name,
+    /// Why, for people.
+    pub reason: Name,
+    /// Version of the rule set.
+    pub version: Name,
+    /// Every rule that applied, the deciding one first.
+    pub applied: Vec<Applied>,
+    /// What the rules looked at.
+    pub attributes: Attributes,
+}
+
+/// A rule that applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Applied {
+    /// Its id.
+    pub rule: Name,
+    /// `permit`, `ask` or `forbid`.
+    pub effect: &'static str,
+    /// The file.
+    pub file: PathBuf,
+    /// The line it begins on.
+    pub line: usize,
+    /// The rule itself.
+    pub text: String,
+}
+
+impl RuleSet {
+    /// Reads and checks the rule set of a folder.
+    ///
+    /// # Errors
+    /// Every file that cannot be read, every rule and entity that does not fit the schema.
+    pub fn load(folder: &Path) -> Result<Self, Findings> {
+        let (sources, mut findings) = Sources::read(folder).map_err(Findings)?;
+        let (mut rules, mut registry) = (Rules::default(), Registry::default());
+        for file in &sources.files {
+            let found = match file.kind {
+                Kind::Rules => rules.read(file),
+                Kind::Entities => registry.read(file).map(|()| Vec::new()),
+            };
+            match found {
+                Ok(warnings) => findings.extend(warnings),
+                Err(errors) => findings.extend(errors),
+            }
+        }
+        if !sources.files.iter().any(|file| file.kind == Kind::Rules) {
+            let finding = Finding::error(&sources.folder, "has no `.cedar` file");
+            findings.push(finding.hint("without a rule everything is denied; begin with a `permit`"));
+        }
+        findings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(Findings(findings));
+        }
+        for action in rules.unpermitted() {
+            let finding =
+                Finding::warning(&sources.folder, format_args!("no rule permits `{action}`: it is always denied"));
+            findings.push(finding.hint(format_args!("permit (principal, action == Action::\"{action}\", resource);")));
+        }
+        let Sources { folder, version, .. } = sources;
+        Ok(Self { folder, version, rules, registry, warnings: findings })
+    }
+
+    /// The folder it was read from.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The hash of its files, 12 digits.
+    #[must_use]
+    pub fn version(&self) -> Name {
+        self.version.short().into()
+    }
+
+    /// What it probably does not mean as it says.
+    #[must_use]
+    pub fn warnings(&self) -> &[Finding] {
+        &self.warnings
+    }
+
+    /// How many rules and entities it has.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.rules.rules.len(), self.registry.len())
+    }
+
+    /// Answers a question.
+    pub(crate) fn rule_on(&self, subject: &Subject, asked: &Asked) -> Ruling {
+        let attributes = Attributes::gather(&self.registry, subject, asked);
+        self.ruling(asked, &attributes).0
+    }
+
+    /// Answers a question and says why.
+    #[must_use]
+    pub fn explain(&self, subject: &Subject, asked: &Asked) -> Explanation {
+        let attributes = Attributes::gather(&self.registry, subject, asked);
+        let (ruling, applied) = self.ruling(asked, &attributes);
+        let shown = |index: &usize| {
+            self.rules.rules.get(*index).map(|rule| Applied {
+                rule: rule.id.clone(),
+                effect: match rule.weight {
+                    Weight::Permit => "permit",
+                    Weight::Ask => "ask",
+                    Weight::Forbid => "forbid",
+                },
+                file: rule.file.clone(),
+                line: rule.line,
+                text: rule.text.clone(),
+            })
+        };
+        let applied = applied.iter().filter_map(shown).collect();
+        let Ruling { answer, rule, reason } = ruling;
+        Explanation { answer, rule, reason, version: self.version(), applied, attributes }
+    }
+
+    /// The answer, and the rules that applied, the deciding one first.
+    fn ruling(&self, asked: &Asked, attributes: &Attributes) -> (Ruling, Vec<usize>) {
+        if let Asked::CallTool { tool, .. } = asked
+            && !attributes.known
+        {
+            let reason = format!("no contract and no entity describes the tool `{tool}`");
+            return (denied(UNKNOWN_TOOL, &reason), Vec::new());
+        }
+        let request = match request(attributes) {
+            Ok(request) => request,
+            Err(why) => return (denied(CANNOT_EVALUATE, &why), Vec::new()),
+        };
+        // A rule that errs is left out by Cedar; a `forbid` left out would allow, so nothing is allowed then.
+        let firm = match self.evaluate(&self.rules.firm, &request) {
+            Ok(found) => found,
+            Err(why) => return (denied(CANNOT_EVALUATE, &why), Vec::new()),
+        };
+        if firm.0 == Decision::Deny {
+            return match firm.1.first() {
+                Some(first) => (self.ruled(Answer::Deny, *first), firm.1),
+                None => (denied(DEFAULT_DENY, "no rule permits it"), Vec::new()),
+            };
+        }
+        let liftable = match self.evaluate(&self.rules.liftable, &request) {
+            Ok(found) => found,
+            Err(why) => return (denied(CANNOT_EVALUATE, &why), Vec::new()),
+        };
+        match (liftable.1.first(), firm.1.first()) {
+            (Some(first), _) => (self.ruled(Answer::Ask, *first), liftable.1.into_iter().chain(firm.1).collect()),
+            (None, Some(first)) => (self.ruled(Answer::Allow, *first), firm.1),
+            (None, None) => (denied(CANNOT_EVALUATE, "the rule that permits it is not known"), Vec::new()),
+        }
+    }
+
+    /// The decision of a set and the rules behind it, in their order.
+    fn evaluate(
+        &self,
+        set: &cedar_policy::PolicySet,
+        (request, entities): &(Request, Entities),
+    ) -> Result<(Decision, Vec<usize>), String> {
+        let response = Authorizer::new().is_authorized(request, set, entities);
+        if let Some(error) = response.diagnostics().errors().next() {
+            return Err(error.to_string());
+        }
+        let mut rules: Vec<usize> =
+            response.diagnostics().reason().filter_map(|id| self.rules.index(AsRef::<str>::as_ref(id))).collect();
+        rules.sort_unstable();
+        Ok((response.decision(), rules))
+    }
+
+    fn ruled(&self, answer: Answer, index: usize) -> Ruling {
+        match self.rules.rules.get(index) {
+            Some(rule) => Ruling { answer, rule: rule.id.clone(), reason: rule.reason.clone() },
+            None => denied(CANNOT_EVALUATE, "the rule is not known"),
+        }
+    }
+}
+
+fn denied(rule: &str, reason: &str) -> Ruling {
+    Ruling { answer: Answer::Deny, rule: rule.into(), reason: reason.into() }
+}
+
+fn request(attributes: &Attributes) -> Result<(Request, Entities), String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let action = uid(&Uid::new("Action", attributes.action))?;
+    let (principal, resource) = (uid(&attributes.ends.0)?, uid(&attributes.ends.1)?);
+    let context = Context::from_json_value(attributes.context.clone(), Some((schema(), &action)))
+        .map_err(|error| said(&error))?;
+    let request = Request::new(principal, action, resource, context, Some(schema())).map_err(|error| said(&error))?;
+    let mut entities = Vec::with_capacity(attributes.entities.len());
+    for (uid, record) in &attributes.entities {
+        let entity = Entity::from_json_value(entity_json(uid, record), Some(schema()));
+        entities.push(entity.map_err(|error| said(&error))?);
+    }
+    let entities = Entities::from_entities(entities, None).map_err(|error| said(&error))?;
+    Ok((request, entities))
+}
+
+fn uid(uid: &Uid) -> Result<EntityUid, String> {
+    let kind: EntityTypeName = uid.kind.parse().map_err(|error| format!("`{}` is no type: {error}", uid.kind))?;
+    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(&uid.id)))
+}

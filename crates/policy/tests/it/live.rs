@@ -1,0 +1,79 @@
+//! A rule set in use while its files change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use windlass_core::contract::{Class, Contract};
+use windlass_core::ids::Digest;
+use windlass_core::machine::{Engine, Machine, Placement};
+use windlass_core::policy::{Answer, Question};
+use windlass_core::run::TenantScope;
+use windlass_policy::LivePolicy;
+use windlass_ports::policy::Policy;
+
+use crate::rules::{folder, write};
+
+fn machine() -> Machine {
+    let look = Contract { class: Class::Read, ..Contract::undeclared("look") };
+    Machine {
+        key: "machine.yml".into(),
+        name: "shop".into(),
+        spec_version: "4.2.1".into(),
+        bundle: Digest::ZERO,
+        engine: Engine::Simple,
+        context: Vec::new(),
+        states: IndexMap::new(),
+        initial: "start".into(),
+        agents: BTreeMap::new(),
+        machines: BTreeMap::new(),
+        tools: BTreeMap::from([("look".into(), Arc::new(look))]),
+        offered_tools: Vec::new(),
+        lifecycle: Vec::new(),
+        ceilings: windlass_core::budget::Ceilings::default(),
+        output_schema: None,
+        placement: Placement::default(),
+    }
+}
+
+fn answer(policy: &LivePolicy, tool: &str) -> (Answer, String) {
+    let question = Question::CallTool { tool: tool.into(), arguments: Digest::ZERO, agent: None };
+    let verdicts = policy.answer(&TenantScope::default(), &machine(), std::slice::from_ref(&question));
+    assert_eq!(verdicts.len(), 1);
+    assert_eq!(verdicts[0].question, question);
+    assert_eq!(verdicts[0].version, policy.version());
+    (verdicts[0].answer, verdicts[0].rule.to_string())
+}
+
+#[test]
+fn a_changed_set_is_taken_and_a_broken_one_is_not() {
+    let folder = folder(&[("a.cedar", "@id(\"one\") permit (principal, action, resource);")]);
+    let policy = LivePolicy::open(folder.path()).expect("opens");
+    assert_eq!(answer(&policy, "look"), (Answer::Allow, "one".into()));
+    assert_eq!(answer(&policy, "other"), (Answer::Deny, "windlass.unknown_tool".into()));
+    assert_eq!(policy.refresh(), Ok(false));
+    let first = policy.version();
+
+    write(folder.path(), &[("a.cedar", "@id(\"two\") @reason(\"closed\") forbid (principal, action, resource);")]);
+    assert_eq!(policy.refresh(), Ok(true));
+    assert_eq!(answer(&policy, "look"), (Answer::Deny, "two".into()));
+    let second = policy.version();
+    assert_ne!(first, second);
+
+    write(folder.path(), &[("b.cedar", "permit (principal, action, resource) when { nonsense };")]);
+    let findings = policy.refresh().expect_err("broken");
+    assert!(findings.to_string().contains("b.cedar:1:"), "{findings}");
+    assert_eq!((answer(&policy, "look"), policy.version()), ((Answer::Deny, "two".into()), second.clone()));
+    // It goes on saying so until it is mended.
+    policy.refresh().expect_err("still broken");
+
+    std::fs::remove_file(folder.path().join("b.cedar")).expect("removed");
+    assert_eq!(policy.refresh(), Ok(false));
+    assert_eq!(policy.version(), second);
+}
+
+#[test]
+fn a_set_that_is_broken_from_the_start_is_refused() {
+    let folder = folder(&[("a.cedar", "permit (principal, action, resource)")]);
+    assert!(LivePolicy::open(folder.path()).is_err());
+}

@@ -1,0 +1,5 @@
+//! Rule sets from files, and the scanner on its corpus.
+
+mod rules;
+mod live;
+mod scanner;

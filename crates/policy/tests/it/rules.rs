@@ -1,0 +1,237 @@
+//! Rule sets: what they answer, and what is wrong with broken ones.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+use windlass_core::contract::{Class, Idempotency};
+use windlass_core::policy::Answer;
+use windlass_policy::{Asked, Explanation, RuleSet, Severity, Subject};
+
+/// Rules of the examples in the documentation.
+const RULES: &str = r#"
+@id("flow") permit (principal, action in [Action::"CallModel", Action::"StartMachine", Action::"TakeTransition"], resource);
+
+@id("tools.read") @reason("reading is free")
+permit (principal, action == Action::"CallTool", resource) when { resource.class == "read" };
+
+@id("tools.paying")
+permit (principal, action == Action::"CallTool", resource) when { principal.tier == "pro" };
+
+@id("danger.ask") @answer("ask") @reason("a person looks at what cannot be undone")
+forbid (principal, action == Action::"CallTool", resource) when { resource.class == "danger" };
+
+@id("beta") @reason("only in the experiment")
+forbid (principal, action == Action::"CallTool", resource)
+when { resource in Group::"beta" } unless { principal.experiments.contains("new-tools") };
+
+@id("trust") @reason("the agent is not trusted with this")
+forbid (principal, action == Action::"CallTool", resource)
+when { resource.tags.contains("money") } unless { context has agent && context.agent.trust >= 50 };
+"#;
+
+const ENTITIES: &str = r#"[
+  {"uid": {"type": "Tenant", "id": "acme"}, "attrs": {"tier": "pro", "locale": "de"}},
+  {"uid": {"type": "User", "id": "acme/ada"}, "attrs": {"experiments": ["new-tools"]}, "parents": [{"type": "Group", "id": "staff"}]},
+  {"uid": {"type": "User", "id": "acme/bob"}, "attrs": {"tier": "free"}},
+  {"uid": {"type": "Tool", "id": "forecast"}, "parents": [{"type": "Group", "id": "beta"}]},
+  {"uid": {"type": "Tool", "id": "refund"}, "attrs": {"tags": ["money"]}},
+  {"uid": {"type": "Tool", "id": "from_hook"}, "attrs": {"class": "read"}},
+  {"uid": {"type": "Agent", "id": "clerk"}, "attrs": {"trust": 80}},
+  {"uid": {"type": "Agent", "id": "clerk@0123456789ab"}, "attrs": {"trust": 10}}
+]"#;
+
+pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), files);
+    folder
+}
+
+pub(crate) fn write(folder: &Path, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).expect("written");
+    }
+}
+
+fn set() -> RuleSet {
+    let folder = folder(&[("rules.cedar", RULES), ("people.json", ENTITIES)]);
+    RuleSet::load(folder.path()).expect("a good set")
+}
+
+fn who(user: &str) -> Subject {
+    Subject { tenant: "acme".into(), user: user.into(), machine: "shop".into(), bundle: "0".into() }
+}
+
+fn tool(name: &str, class: Option<Class>, agent: Option<(&str, &str)>) -> Asked {
+    Asked::CallTool {
+        tool: name.into(),
+        contract: class.map(|class| (class, Idempotency::None)),
+        agent: agent.map(|(name, version)| (name.into(), version.into())),
+    }
+}
+
+fn said(explanation: &Explanation) -> (Answer, &str) {
+    (explanation.answer, &*explanation.rule)
+}
+
+#[test]
+fn forbid_denies_ask_asks_permit_allows_and_nothing_denies() {
+    let set = set();
+    let clerk = Some(("clerk", "ffffffffffff"));
+    let asked = |user: &str, asked: Asked| set.explain(&who(user), &asked);
+    let allow = |rule| (Answer::Allow, rule);
+    assert_eq!(said(&asked("bob", tool("look", Some(Class::Read), clerk))), allow("tools.read"));
+    assert_eq!(said(&asked("eve", tool("send", Some(Class::Write), clerk))), allow("tools.paying"));
+    let denied = asked("bob", tool("send", Some(Class::Write), clerk));
+    assert_eq!(said(&denied), (Answer::Deny, "windlass.default_deny"));
+    let asks = asked("ada", tool("drop", Some(Class::Danger), clerk));
+    assert_eq!(said(&asks), (Answer::Ask, "danger.ask"));
+    assert_eq!(&*asks.reason, "a person looks at what cannot be undone");
+    assert_eq!(asks.applied.iter().map(|rule| &*rule.rule).collect::<Vec<_>>(), ["danger.ask", "tools.paying"]);
+    // What is not permitted in the first place is not asked about.
+    assert_eq!(said(&asked("bob", tool("drop", Some(Class::Danger), clerk))), (Answer::Deny, "windlass.default_deny"));
+}
+
+#[test]
+fn flags_are_by_tier_experiment_and_trust() {
+    let set = set();
+    let beta = tool("forecast", Some(Class::Read), None);
+    assert_eq!(said(&set.explain(&who("ada"), &beta)), (Answer::Allow, "tools.read"));
+    assert_eq!(said(&set.explain(&who("bob"), &beta)), (Answer::Deny, "beta"));
+    let refund = |version: &str| tool("refund", Some(Class::Write), Some(("clerk", version)));
+    assert_eq!(said(&set.explain(&who("ada"), &refund("ffffffffffff"))), (Answer::Allow, "tools.paying"));
+    assert_eq!(said(&set.explain(&who("ada"), &refund("0123456789ab"))), (Answer::Deny, "trust"));
+    let nobody = tool("refund", Some(Class::Write), Some(("stranger", "1")));
+    assert_eq!(said(&set.explain(&who("ada"), &nobody)), (Answer::Deny, "trust"));
+    // Another tenant has none of it.
+    let other = Subject { tenant: "umbrella".into(), ..who("ada") };
+    assert_eq!(said(&set.explain(&other, &beta)), (Answer::Deny, "beta"));
+}
+
+#[test]
+fn a_tool_that_nothing_describes_is_denied() {
+    let folder = folder(&[("all.cedar", "permit (principal, action, resource);"), ("e.json", ENTITIES)]);
+    let set = RuleSet::load(folder.path()).expect("a good set");
+    let answer = |asked: Asked| set.explain(&who("ada"), &asked);
+    assert_eq!(said(&answer(tool("rumour", None, None))), (Answer::Deny, "windlass.unknown_tool"));
+    assert_eq!(answer(tool("from_hook", None, None)).answer, Answer::Allow);
+    assert_eq!(answer(tool("rumour", Some(Class::Danger), None)).answer, Answer::Allow);
+}
+
+#[test]
+fn a_file_cannot_make_a_tool_look_harmless() {
+    let entities = r#"[{"uid": {"type": "Tool", "id": "drop"}, "attrs": {"class": "read"}}]"#;
+    let folder = folder(&[("rules.cedar", RULES), ("e.json", entities)]);
+    let set = RuleSet::load(folder.path()).expect("a good set");
+    let explanation = set.explain(&who("ada"), &tool("drop", Some(Class::Danger), None));
+    assert_eq!(explanation.attributes.resource["attrs"]["class"], "danger");
+    assert_eq!(explanation.answer, Answer::Deny);
+}
+
+#[test]
+fn a_user_of_a_tenant_with_a_slash_is_no_user_of_another() {
+    let entities = r#"[{"uid": {"type": "User", "id": "a/b/c"}, "attrs": {"tier": "pro"}}]"#;
+    let folder = folder(&[("rules.cedar", RULES), ("e.json", entities)]);
+    let set = RuleSet::load(folder.path()).expect("a good set");
+    let subject = |tenant: &str, user: &str| Subject { tenant: tenant.into(), user: user.into(), ..who("") };
+    let send = tool("send", Some(Class::Write), None);
+    assert_eq!(set.explain(&subject("a", "b/c"), &send).answer, Answer::Allow);
+    assert_eq!(set.explain(&subject("a/b", "c"), &send).answer, Answer::Deny);
+}
+
+/// Findings of a broken set as `file:line: message`.
+fn findings(files: &[(&str, &str)]) -> Vec<String> {
+    let folder = folder(files);
+    let findings = match RuleSet::load(folder.path()) {
+        Ok(set) => set.warnings().to_vec(),
+        Err(findings) => findings.0,
+    };
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let line = |f: &windlass_policy::Finding| {
+        let file = if f.file == folder.path() { ".".to_owned() } else { name(&f.file) };
+        let word = if f.severity == Severity::Error { "error" } else { "warning" };
+        let line = f.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let hint = f.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{file}{line}: {word}: {}{hint}", f.message)
+    };
+    findings.iter().map(line).collect()
+}
+
+#[track_caller]
+fn finds(files: &[(&str, &str)], expected: &[&str]) {
+    let found = findings(files);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(expected.split(" .. ").all(|part| found.contains(part)), "{found:?} should have {expected:?}");
+    }
+}
+
+#[test]
+fn findings_name_the_place_and_the_way_out() {
+    finds(
+        &[("a.cedar", "permit (principal, action, resource)\nwhen { principal.tier = 1 };")],
+        &["a.cedar:2: error: "],
+    );
+    let unknown = "permit (principal, action, resource);\n\nforbid (principal, action == Action::\"CallTool\", resource)\n  when { resource.clas == \"read\" };";
+    finds(&[("a.cedar", unknown)], &["a.cedar:4: error: .. clas .. class"]);
+    finds(
+        &[(
+            "a.cedar",
+            "@id(\"x\") permit (principal, action, resource);\n@id(\"x\") permit (principal, action, resource);",
+        )],
+        &["a.cedar:2: error: the rule `x` is there already"],
+    );
+    finds(
+        &[("a.cedar", "@answer(\"ask\")\npermit (principal, action, resource);")],
+        &["a.cedar:1: error: a `permit` has no `@answer` .. forbid"],
+    );
+    finds(
+        &[("a.cedar", "@answer(\"perhaps\")\nforbid (principal, action, resource);")],
+        &["a.cedar:1: error: `perhaps` is no answer"],
+    );
+    finds(
+        &[("a.cedar", "@severity(\"high\")\npermit (principal, action, resource);")],
+        &["a.cedar:1: error: no rule has the annotation `@severity`"],
+    );
+    finds(&[("a.cedar", "permit (principal == ?principal, action, resource);")], &["a.cedar .. error: .. template"]);
+    finds(
+        &[("a.cedar", "@id(\"windlass.x\")\npermit (principal, action, resource);")],
+        &["a.cedar:1: error: `windlass.x` cannot name a rule"],
+    );
+    finds(&[("readme.md", "nothing")], &[".: error: has no `.cedar` file"]);
+}
+
+#[test]
+fn findings_about_entities_name_the_place() {
+    let rules = ("a.cedar", "permit (principal, action, resource);");
+    finds(&[rules, ("e.json", "[\n  {\"uid\": }\n]")], &["e.json:2: error: "]);
+    finds(&[rules, ("e.json", "{}")], &["e.json:1: error: entities are a JSON array"]);
+    let misspelt = "[\n  {\"uid\": {\"type\": \"Tool\", \"id\": \"a\"}},\n  {\"uid\": {\"type\": \"Tool\", \"id\": \"b\"}, \"attrs\": {\"clas\": \"read\"}}\n]";
+    finds(&[rules, ("e.json", misspelt)], &["e.json:3: error: `Tool::\"b\"` .. clas .. policy schema"]);
+    let tenantless = "[{\"uid\": {\"type\": \"User\", \"id\": \"ada\"}}]";
+    finds(&[rules, ("e.json", tenantless)], &["e.json:1: error: the user `ada` belongs to no tenant .. TENANT/NAME"]);
+    let twice = "[{\"uid\": {\"type\": \"Tool\", \"id\": \"a\"}},\n{\"uid\": {\"type\": \"Tool\", \"id\": \"a\"}}]";
+    finds(&[rules, ("e.json", twice)], &["e.json:2: error: `Tool::\"a\"` is given twice"]);
+    let shouting = "[{\"uid\": {\"type\": \"Robot\", \"id\": \"a\"}}]";
+    finds(&[rules, ("e.json", shouting)], &["e.json:1: error: .. Robot"]);
+}
+
+#[test]
+fn an_action_that_nothing_permits_is_pointed_out() {
+    finds(
+        &[("a.cedar", "permit (principal, action == Action::\"CallTool\", resource);")],
+        &["no rule permits `CallModel`", "no rule permits `StartMachine`", "no rule permits `TakeTransition`"],
+    );
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_denied() {
+    // Adding to the largest number fails when it is evaluated; the `forbid` around it must not simply be left out.
+    let rules = "permit (principal, action, resource);\n\
+                 forbid (principal, action == Action::\"CallTool\", resource)\n\
+                 when { context has agent && context.agent.trust + 9223372036854775807 < 0 };";
+    let entities = r#"[{"uid": {"type": "Agent", "id": "clerk"}, "attrs": {"trust": 1}}]"#;
+    let folder = folder(&[("a.cedar", rules), ("e.json", entities)]);
+    let set = RuleSet::load(folder.path()).expect("a good set");
+    let explanation = set.explain(&who("ada"), &tool("look", Some(Class::Read), Some(("clerk", "1"))));
+    assert_eq!(said(&explanation), (Answer::Deny, "windlass.cannot_evaluate"));
+}

@@ -1,0 +1,245 @@
+//! Addresses that documents name: what may not be reached is not connected to, however it is written.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use reqwest::dns::Name;
+use windlass_core::failure::{Code, Failure};
+use windlass_core::machine::HookKind;
+use windlass_core::value::Value;
+use windlass_ports::BoxFuture;
+use windlass_ports::tool::{Catalog, HookEvent};
+use windlass_tools::guard::{Guard, Lookup, Refused};
+
+use crate::catalog;
+use crate::server::{Reply, Server};
+
+/// Ways to write an address that must not be reached. `{port}` is where something listens on the loopback.
+const CORPUS: &[&str] = &[
+    // The loopback, plainly and in every notation of old.
+    "http://127.0.0.1:{port}/",
+    "http://127.0.0.1.:{port}/",
+    "http://127.1:{port}/",
+    "http://127.0.1:{port}/",
+    "http://127.255.255.254:{port}/",
+    "http://0:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://2130706433:{port}/",
+    "http://0x7f000001:{port}/",
+    "http://0x7f.1:{port}/",
+    "http://0x7f.0x0.0x0.0x1:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://0177.1:{port}/",
+    "http://017700000001:{port}/",
+    "http://00000177.0.0.1:{port}/",
+    "http://127.0x0.0.01:{port}/",
+    // Digits and dots of other scripts.
+    "http://１２７.０.０.１:{port}/",
+    "http://①②⑦.⓪.⓪.①:{port}/",
+    "http://127。0。0。1:{port}/",
+    "http://127%2e0%2e0%2e1:{port}/",
+    "http://%31%32%37.0.0.1:{port}/",
+    // Names of this host.
+    "http://localhost:{port}/",
+    "http://localhost.:{port}/",
+    "http://LOCALHOST:{port}/",
+    "http://LocalHost.:{port}/",
+    "http://ｌｏｃａｌｈｏｓｔ:{port}/",
+    "http://a.localhost:{port}/",
+    "http://a.b.localhost.:{port}/",
+    "http://localhost.localdomain:{port}/",
+    "http://loc%61lhost:{port}/",
+    // IPv6, and IPv4 within it.
+    "http://[::1]:{port}/",
+    "http://[::]:{port}/",
+    "http://[0:0:0:0:0:0:0:1]:{port}/",
+    "http://[0000:0000:0000:0000:0000:0000:0000:0001]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:7f00:1]:{port}/",
+    "http://[::127.0.0.1]:{port}/",
+    "http://[::ffff:0:127.0.0.1]:{port}/",
+    "http://[64:ff9b::127.0.0.1]:{port}/",
+    "http://[64:ff9b::7f00:1]:{port}/",
+    "http://[64:ff9b:1::7f00:1]:{port}/",
+    "http://[2002:7f00:1::]:{port}/",
+    "http://[2001:0:7f00:1::1]:{port}/",
+    "http://[fe80::1]:{port}/",
+    "http://[fe80::5efe:7f00:1]:{port}/",
+    "http://[fec0::1]:{port}/",
+    "http://[fc00::1]:{port}/",
+    "http://[fd12:3456:789a::1]:{port}/",
+    "http://[ff02::1]:{port}/",
+    // Metadata of clouds.
+    "http://169.254.169.254/latest/meta-data/",
+    "http://169.254.170.2/v2/credentials/",
+    "http://2852039166/latest/",
+    "http://0xa9fea9fe/latest/",
+    "http://0251.0376.0251.0376/latest/",
+    "http://[::ffff:169.254.169.254]/latest/",
+    "http://[fd00:ec2::254]/latest/",
+    "http://100.100.100.200/latest/",
+    "http://192.0.0.192/opc/v2/",
+    "http://168.63.129.16/machine",
+    // Other networks that are not public.
+    "http://10.0.0.1/",
+    "http://172.16.0.1/",
+    "http://172.31.255.255/",
+    "http://192.168.1.1/",
+    "http://100.64.0.1/",
+    "http://198.18.0.1/",
+    "http://192.0.2.1/",
+    "http://224.0.0.1/",
+    "http://255.255.255.255/",
+    "http://[2001:db8::1]/",
+    // A name or a password in front of the host.
+    "http://acme.io@127.0.0.1:{port}/",
+    "http://acme.io:80@127.0.0.1:{port}/",
+    "http://acme.io%40@127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}@acme.io/",
+    "http:\\\\acme.io@127.0.0.1:{port}/",
+    // Slashes, tabs and line breaks that parsers read differently.
+    "http:/127.0.0.1:{port}/",
+    "http:127.0.0.1:{port}/",
+    "http://\t127.0.0.1:{port}/",
+    "http://127.0.0.1\n:{port}/",
+    "http://\\127.0.0.1:{port}/",
+    " http://127.0.0.1:{port}/ ",
+    "HTTP://127.0.0.1:{port}/",
+    // Not HTTP.
+    "file:///etc/passwd",
+    "file://127.0.0.1/etc/passwd",
+    "gopher://127.0.0.1:{port}/_GET",
+    "dict://127.0.0.1:{port}/x",
+    "ftp://127.0.0.1:{port}/x",
+    "ldap://127.0.0.1:{port}/x",
+    "ws://127.0.0.1:{port}/x",
+    "data:text/plain,x",
+    "javascript:alert(1)",
+    "unix:/var/run/docker.sock",
+    "//127.0.0.1:{port}/",
+    "127.0.0.1:{port}",
+    "http://",
+    "",
+];
+
+async fn call(catalog: &Catalog, url: &str) -> Result<Value, Failure> {
+    let args = Value::object([("url", Value::from(url))]);
+    let event = HookEvent {
+        hook: "webhook".into(),
+        kind: HookKind::Action,
+        body: Value::object([("event", Value::from("action")), ("args", args)]),
+        idempotency_key: "run-1#7".into(),
+        timeout_ms: 5_000,
+        output_bytes_max: 10_000,
+        permit: Default::default(),
+    };
+    catalog.hook("webhook").expect("built in").call(event).await
+}
+
+#[tokio::test]
+async fn nothing_of_the_corpus_is_connected_to() {
+    assert!(CORPUS.len() >= 60, "{}", CORPUS.len());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    let connected = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&connected);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counting.fetch_add(1, Ordering::AcqRel);
+        }
+    });
+    let catalog = catalog("");
+    for address in CORPUS {
+        let url = address.replace("{port}", &port);
+        let failure = call(&catalog, &url).await.expect_err(&url);
+        assert!(matches!(failure.code, Code::PolicyDenied | Code::SpecInvalid), "{url}: {failure}");
+    }
+    // The listener is there: what is let through does reach it.
+    let open = crate::catalog(&format!("[outbound]\nallow = ['127.0.0.1:{port}']"));
+    let before = connected.load(Ordering::Acquire);
+    let reached = tokio::spawn(async move { call(&open, &format!("http://127.0.0.1:{port}/")).await });
+    reached.await.expect("no panic").expect_err("it never answers");
+    assert_eq!((before, connected.load(Ordering::Acquire) > 0), (0, true));
+}
+
+#[tokio::test]
+async fn a_redirect_leads_nowhere_else() {
+    let hidden = Server::start(|_| Reply::Full(200, "", "{}".into())).await;
+    let to = hidden.url.clone();
+    let server = Server::start(move |request| {
+        let head = match request.target.as_str() {
+            "/same" => "HTTP/1.1 307 x\r\nlocation: /there\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            "/there" => "HTTP/1.1 200 x\r\ncontent-length: 2\r\n\r\n{}".to_owned(),
+            "/file" => "HTTP/1.1 307 x\r\nlocation: file:///etc/passwd\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            _ => format!("HTTP/1.1 307 x\r\nlocation: {to}/x\r\ncontent-length: 0\r\n\r\n"),
+        };
+        Reply::Raw(head.into_bytes())
+    })
+    .await;
+    let catalog = catalog(&format!("[outbound]\nallow = ['{}']", server.url.trim_start_matches("http://")));
+    assert!(call(&catalog, &format!("{}/same", server.url)).await.is_ok());
+    for path in ["file", "other"] {
+        let failure = call(&catalog, &format!("{}/{path}", server.url)).await.expect_err(path);
+        assert!(failure.message.contains("redirected"), "{failure}");
+    }
+    assert!(hidden.seen().is_empty());
+}
+
+/// Answers with one list of addresses after the other, and counts how often it is asked.
+struct Flipping {
+    answers: Mutex<Vec<Vec<IpAddr>>>,
+    asked: AtomicUsize,
+}
+
+impl Lookup for Flipping {
+    fn lookup(&self, _: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        self.asked.fetch_add(1, Ordering::AcqRel);
+        let mut answers = self.answers.lock().expect("the answers");
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
+        async move { Ok(answer) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_address_is_checked_whenever_it_is_resolved() {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let answers = vec![vec![ip("93.184.215.14")], vec![ip("93.184.215.14"), ip("127.0.0.1")], vec![ip("::1")]];
+    let lookup = Arc::new(Flipping { answers: Mutex::new(answers), asked: AtomicUsize::new(0) });
+    let resolver = Guard::default().resolving(Arc::clone(&lookup) as Arc<dyn Lookup>).resolver();
+    let resolve = || resolver.resolve("rebind.acme.io".parse::<Name>().expect("a name"));
+    // What is connected to is what was checked: the addresses come from the same answer, and nobody asks again.
+    let given: Vec<_> = resolve().await.expect("public").map(|address| address.ip()).collect();
+    assert_eq!((given, lookup.asked.load(Ordering::Acquire)), (vec![ip("93.184.215.14")], 1));
+    for _ in 0..2 {
+        let error = match resolve().await {
+            Ok(_) => panic!("a private address was given out"),
+            Err(error) => error,
+        };
+        assert!(matches!(error.downcast_ref::<Refused>(), Some(Refused::Private { .. })), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_does_not_connect_to_a_name_that_leads_to_a_private_address() {
+    let server = Server::start(|_| Reply::Full(200, "", "{}".into())).await;
+    let port = server.url.rsplit(':').next().expect("a port").to_owned();
+    let answers = vec![vec!["127.0.0.1".parse::<IpAddr>().expect("an address")]];
+    let lookup = Arc::new(Flipping { answers: Mutex::new(answers), asked: AtomicUsize::new(0) });
+    let guard = Guard::default().resolving(lookup);
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().dns_resolver(guard.resolver()).build().expect("a client");
+    let error = client.get(format!("http://rebind.acme.io:{port}/")).send().await.expect_err("refused");
+    assert!(error.is_connect(), "{error:?}");
+    assert!(server.seen().is_empty());
+}
+
+#[test]
+fn what_is_let_through_is_a_host_with_a_port() {
+    for wrong in ["localhost", "http://localhost:80", "localhost:0", "localhost:99999", "a@b:80", "h:80/x"] {
+        let error = crate::catalog_in(std::path::Path::new("/"), &format!("[outbound]\nallow = ['{wrong}']"));
+        assert!(error.is_err(), "{wrong}");
+    }
+    crate::catalog("[outbound]\nallow = ['localhost:80', '[::1]:8080', 'wiki.acme.io:443']");
+}

@@ -1,0 +1,183 @@
+//! A policy over whole runs: nothing that a run does goes around it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use tempfile::TempDir;
+use windlass::{Class, Contract, Failure, FnTool, Idempotency, RunId, Value, Windlass};
+use windlass_core::effect::Call;
+use windlass_core::journal::{Entry, Record};
+use windlass_core::policy::{Answer, Question, Verdict};
+
+/// A state that performs an action, then an agent with tools.
+const MACHINE: &str = r#"
+spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: shop
+  agents:
+    clerk:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: clerk
+        model: { provider: scripted, name: small, max_tokens: 100 }
+        system: You help.
+        user: Go.
+  states:
+    open:
+      type: initial
+      action: greet
+      transitions:
+        - to: ask
+    ask:
+      agent: clerk
+      tool_loop:
+        max_turns: 4
+      output_to_context:
+        answer: output.content
+      transitions:
+        - to: done
+    done:
+      type: final
+      output:
+        answer: context.answer
+  settings:
+    tools: [a, b, c, d]
+"#;
+
+const TOOLS: [&str; 4] = ["a", "b", "c", "d"];
+
+struct Outcome {
+    /// Tools and actions that were performed.
+    performed: Vec<String>,
+    records: Vec<Record>,
+    ended: windlass_runtime::Report,
+}
+
+/// Runs the machine with a model that asks for these tools in one turn.
+async fn run(policy: &TempDir, calls: &[&str]) -> Outcome {
+    let performed: Arc<Mutex<Vec<String>>> = Arc::default();
+    let mut builder = Windlass::builder().policy(policy.path()).script(script(calls));
+    for name in TOOLS.into_iter().chain(["greet"]) {
+        let (performed, own) = (Arc::clone(&performed), name.to_owned());
+        let contract = Contract { class: Class::Read, idempotency: Idempotency::Natural, ..Contract::undeclared(name) };
+        builder = builder.tool(FnTool::sync(contract, move |_| {
+            performed.lock().expect("the log").push(own.clone());
+            Ok::<_, Failure>(Value::object([("output", Value::from("done"))]))
+        }));
+    }
+    let windlass = builder.build().await.expect("built");
+    let outcome = windlass.run_text(MACHINE, Value::empty_map()).await.expect("runs");
+    let id: RunId = outcome.run_id().clone();
+    let parts = windlass.engine().parts();
+    let rows = parts.store.journal(id.clone(), 0, 10_000).await.expect("a journal");
+    let records = rows.iter().map(|row| Record::decode(&row.bytes).expect("a record")).collect();
+    let ended = windlass.engine().status(&id).await.expect("a status").expect("the run");
+    Outcome { performed: performed.lock().expect("the log").clone(), records, ended }
+}
+
+fn script(calls: &[&str]) -> String {
+    let calls: Vec<String> =
+        calls.iter().enumerate().map(|(n, name)| format!("{{name: {name}, arguments: {{n: {n}}}}}")).collect();
+    format!(
+        "rules:\n- turn: 1\n  reply: {{tool_calls: [{}]}}\n- turn: 2\n  reply: {{content: bye}}\n",
+        calls.join(", ")
+    )
+}
+
+/// Recognises a question.
+type Fits = Box<dyn Fn(&Question) -> bool>;
+
+/// What recognises the question that an entry needs an answer to, if it needs one.
+fn needs(entry: &Entry) -> Option<Fits> {
+    match entry {
+        Entry::CallIntended { call, .. } => match call.call.clone() {
+            Call::Tool { tool, arguments, .. } => Some(Box::new(move |question| {
+                matches!(question, Question::CallTool { tool: asked, arguments: hash, .. }
+                    if *asked == tool && *hash == arguments.digest())
+            })),
+            Call::Action { action } => {
+                Some(Box::new(move |question| matches!(question, Question::CallTool { tool, .. } if *tool == action)))
+            }
+            Call::Model { agent, .. } => Some(Box::new(
+                move |question| matches!(question, Question::CallModel { agent: asked, .. } if *asked == agent),
+            )),
+            Call::Hook { .. } | Call::Verify { .. } => None,
+        },
+        Entry::TransitionTaken { from, to, index: Some(_) } => {
+            let wanted = Question::TakeTransition { from: from.clone(), to: to.clone() };
+            Some(Box::new(move |question| *question == wanted))
+        }
+        _ => None,
+    }
+}
+
+/// Every call and transition of a journal has a verdict beside it that allowed it.
+fn nothing_goes_around(records: &[Record]) {
+    for record in records {
+        let verdicts: &[Verdict] = match &record.entries[0] {
+            Entry::Decided { verdicts, .. } => verdicts,
+            other => panic!("{other:?}"),
+        };
+        for entry in &record.entries {
+            let Some(fits) = needs(entry) else { continue };
+            let verdict = verdicts.iter().find(|verdict| fits(&verdict.question));
+            let verdict = verdict.unwrap_or_else(|| panic!("no verdict for {entry:?} among {verdicts:?}"));
+            assert_eq!(verdict.answer, Answer::Allow, "{entry:?}");
+            assert!(!verdict.rule.is_empty() && !verdict.version.is_empty());
+        }
+    }
+}
+
+/// Rules that permit these tools, and everything that is no tool.
+fn rules(permitted: &BTreeSet<&str>) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut text = String::from(
+        "@id(\"flow\") permit (principal, action in [Action::\"CallModel\", Action::\"TakeTransition\"], resource);\n",
+    );
+    for tool in permitted {
+        text.push_str(&format!(
+            "@id(\"may.{tool}\") permit (principal, action == Action::\"CallTool\", resource == Tool::\"{tool}\");\n"
+        ));
+    }
+    std::fs::write(folder.path().join("rules.cedar"), text).expect("written");
+    folder
+}
+
+#[test]
+fn prop_no_call_and_no_transition_goes_around_the_policy() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let subsets = proptest::sample::subsequence(TOOLS.to_vec(), 0..=TOOLS.len());
+    let calls = proptest::collection::vec(proptest::sample::select(TOOLS.to_vec()), 1..6);
+    let mut runner = TestRunner::new(Config { cases: 24, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&(subsets, calls), |(permitted, calls)| {
+            let mut permitted: BTreeSet<&str> = permitted.into_iter().collect();
+            permitted.insert("greet");
+            let folder = rules(&permitted);
+            let outcome = runtime.block_on(run(&folder, &calls));
+            nothing_goes_around(&outcome.records);
+            let wanted: Vec<&str> =
+                std::iter::once("greet").chain(calls.iter().copied().filter(|call| permitted.contains(call))).collect();
+            prop_assert_eq!(outcome.performed, wanted);
+            prop_assert!(outcome.ended.head.status == windlass_core::run::Status::Completed);
+            Ok(())
+        })
+        .expect("nothing goes around");
+}
+
+#[tokio::test]
+async fn an_action_that_no_rule_permits_fails_the_run_with_the_rule() {
+    let folder = rules(&BTreeSet::from(["a"]));
+    let outcome = run(&folder, &["a"]).await;
+    assert_eq!(outcome.performed, Vec::<String>::new());
+    let Some(windlass_core::input::Ending::Failed { failure, state }) = outcome.ended.run.ending else {
+        panic!("should fail")
+    };
+    assert_eq!((failure.code, state.as_deref()), (windlass::Code::PolicyDenied, Some("open")));
+    assert_eq!(failure.detail.get("rule"), Some(&Value::from("windlass.default_deny")), "{failure}");
+    assert!(failure.detail.get("version").is_some());
+}
