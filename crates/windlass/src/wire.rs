@@ -262,9 +262,9 @@ impl Wiring {
     /// A rule set that is not good, or none where tools need one.
     pub fn policy(&self) -> Result<Arc<dyn Policy>, WireError> {
         let Some(folder) = &self.policy else {
-            let tools = self.catalog.tools.len() + self.catalog.actions.len();
+            let tools = self.catalog.tools.len() + self.catalog.actions.len() + self.catalog.mcp.len();
             if self.require_policy && tools > 0 {
-                let message = "tools and actions need a policy here, and there is none";
+                let message = "tools, actions and MCP servers need a policy here, and there is none";
                 return Err(WireError::new("policy.path", message)
                     .hint("name a folder with rules, or write `required = false` under `[policy]`"));
             }
