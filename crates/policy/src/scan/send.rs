@@ -9,6 +9,7 @@ use futures::FutureExt;
 use windlass_core::contract::Contract;
 use windlass_core::effect::Spent;
 use windlass_core::failure::Failure;
+use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
@@ -61,6 +62,10 @@ impl Model for ScannedModel {
         .boxed()
     }
 
+    fn lacks(&self, settings: &ModelSettings) -> Option<Name> {
+        self.model.lacks(settings)
+    }
+
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
         self.model.quote(settings)
     }
@@ -107,5 +112,45 @@ impl Tool for ScannedTool {
             self.tool.call(Invocation { arguments, ..invocation }).await
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::Mode;
+
+    /// A model that says something of its own to every question about itself.
+    #[derive(Debug)]
+    struct Telling;
+
+    impl Model for Telling {
+        fn call(&self, _: ModelRequest) -> BoxFuture<'_, ModelResult> {
+            unreachable!("nobody calls it")
+        }
+
+        fn lacks(&self, settings: &ModelSettings) -> Option<Name> {
+            Some(settings.provider.clone())
+        }
+
+        fn quote(&self, _: &ModelSettings) -> Option<Quote> {
+            Some(Quote { input: 1, output: 2, version: "1".into() })
+        }
+
+        fn chain(&self, settings: &ModelSettings) -> Option<Chain> {
+            Some(Chain { name: settings.model.clone(), links: Vec::new() })
+        }
+    }
+
+    #[test]
+    fn what_a_model_says_about_itself_passes_the_scanner() {
+        let settings: ModelSettings =
+            serde_json::from_value(serde_json::json!({ "provider": "p", "model": "m", "timeout_ms": 1 }))
+                .expect("settings");
+        let scanner = Scanner::new(&Class::ALL.into_iter().map(|class| (class, Mode::Mask)).collect());
+        let model = scanned_model(Arc::new(Telling), &scanner);
+        assert_eq!(model.lacks(&settings), Telling.lacks(&settings));
+        assert_eq!(model.quote(&settings), Telling.quote(&settings));
+        assert_eq!(model.chain(&settings), Telling.chain(&settings));
     }
 }
