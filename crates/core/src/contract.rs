@@ -81,6 +81,18 @@ pub struct Contract {
     /// When a person has to agree to a call before it leaves.
     #[serde(default, skip_serializing_if = "Terms::is_default")]
     pub approval: Terms,
+    /// What a call costs beside others, 1 for an ordinary one. Only the order in which tools are shown depends on it.
+    #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
+    pub cost_weight: u32,
+}
+
+fn ordinary() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_ordinary(weight: &u32) -> bool {
+    *weight == ordinary()
 }
 
 /// Time for one attempt of a tool, action or hook without a contract, in milliseconds.
@@ -103,6 +115,7 @@ impl Contract {
             timeout_ms: TIMEOUT_MS_DEFAULT,
             output_bytes_max: OUTPUT_BYTES_DEFAULT,
             approval: Terms::default(),
+            cost_weight: ordinary(),
         }
     }
 

@@ -7,6 +7,7 @@ mod agent;
 mod approval;
 mod call;
 mod failing;
+mod finding;
 mod hooks;
 mod join;
 mod route;

@@ -35,6 +35,7 @@ pub mod redact;
 pub mod request;
 pub mod retry;
 pub mod route;
+pub mod select;
 mod output;
 mod apply;
 mod decide;

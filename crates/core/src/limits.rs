@@ -26,6 +26,12 @@ pub const SAMPLES_MAX: u32 = 100;
 pub const TURNS_DEFAULT: u64 = 200;
 /// Tool calls that one model reply may ask for. The rest is answered with an error.
 pub const CALLS_PER_TURN_MAX: usize = 128;
+/// Tools of a catalog that a model is shown at a time, where it may find more.
+pub const TOOLS_SHOWN_MAX: usize = 24;
+/// Tools that are chosen for what an agent is asked; the rest of the room is for what it finds.
+pub const TOOLS_SELECTED_MAX: usize = 12;
+/// Tools that one search finds.
+pub const TOOLS_FOUND_MAX: usize = 6;
 /// Attempts at one call that may be lost with the process that made them; then the call fails.
 pub const LOSSES_MAX: u32 = 10;
 /// Synchronous moves of one decision; more means that a machine spins without asking for anything.

@@ -50,6 +50,8 @@ pub struct Machine {
     pub tools: BTreeMap<Name, Arc<Contract>>,
     /// Catalog tools offered to every tool loop of this machine, beside the ones its agents declare.
     pub offered_tools: Vec<Name>,
+    /// Catalog tools of which a tool loop shows those that fit, and finds others when the model asks.
+    pub searched_tools: Vec<Name>,
     /// Hooks called at the start and the end of a run.
     pub lifecycle: Vec<Hook>,
     /// Ceilings that the document sets; a caller may lower them further.

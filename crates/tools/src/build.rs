@@ -25,6 +25,8 @@ use crate::role::Role;
 
 /// Time for one attempt at most, in milliseconds: a day.
 pub const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// What a call costs at most beside others.
+pub(crate) const COST_WEIGHT_MAX: u32 = 1_000;
 /// Length of a tool's name that providers take, in bytes.
 const TOOL_NAME_BYTES_MAX: usize = 64;
 
@@ -213,6 +215,9 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     }
     site.bounds(table.timeout_ms, TIMEOUT_MS_MAX, table.output_bytes_max, VALUE_BYTES_MAX as u64);
     site.keys(kind, &table.special());
+    if table.cost_weight.is_some_and(|weight| !(1..=COST_WEIGHT_MAX).contains(&weight)) {
+        site.wrong("cost_weight", format!("must be from 1 to {COST_WEIGHT_MAX}"), None);
+    }
     if site.surroundings.require_contracts {
         for (key, is_given) in [("class", table.class.is_some()), ("idempotency", table.idempotency.is_some())] {
             if !is_given {
@@ -244,6 +249,7 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
         on_unknown: table.on_unknown.as_ref().map_or(OnUnknown::Ask, |rule| rule.lower()),
         timeout_ms: table.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: table.output_bytes_max.unwrap_or(base.output_bytes_max),
+        cost_weight: table.cost_weight.unwrap_or(base.cost_weight),
         approval: Terms {
             always: table.approval == Some(ApprovalConfig::Always),
             expires_ms: table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),

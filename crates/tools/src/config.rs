@@ -105,6 +105,9 @@ pub struct ToolConfig {
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
     pub output_bytes_max: Option<u64>,
+    /// What a call costs beside others, 1 to 1000. Of tools that fit alike, models are shown the cheaper one first.
+    /// Default: 1.
+    pub cost_weight: Option<u32>,
     /// JSON Schema of the arguments. Default: any.
     pub input_schema: Option<serde_json::Value>,
     /// JSON Schema of the result. Default: any.
@@ -299,6 +302,7 @@ impl ToolConfig {
             on_unknown: _,
             timeout_ms: _,
             output_bytes_max: _,
+            cost_weight: _,
             input_schema: _,
             output_schema: _,
             method,

@@ -2,7 +2,7 @@
 //! loop resumes at its last settled effect.
 
 use super::approval::Asked;
-use super::{Flow, Permit, Turn};
+use super::{Flow, Permit, Turn, finding};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
@@ -141,32 +141,24 @@ impl<'a> Turn<'a> {
         for item in listed.as_list().unwrap_or_default() {
             let hook = item.get("hook").and_then(|h| if let Value::Str(s) = h { Some(s.clone()) } else { None });
             if let Some(definition) = item.get("tool").and_then(definition_of) {
-                offer(&mut tools, OfferedTool { definition, hook });
+                finding::add(&mut tools, OfferedTool { definition, hook });
             }
         }
         let provider = self.declared_hooks(HookKind::ToolCall).iter().find(|h| h.events.contains(&HookKind::ToolCall));
         let provider = provider.map(|h| h.name.clone());
         for definition in &agent.tools {
             let hook = if self.machine.tools.contains_key(&definition.name) { None } else { provider.clone() };
-            offer(&mut tools, OfferedTool { definition: definition.clone(), hook });
+            finding::add(&mut tools, OfferedTool { definition: definition.clone(), hook });
         }
         for name in &self.machine.offered_tools {
             if let Some(contract) = self.machine.tools.get(name) {
-                let parameters = match &contract.input_schema {
-                    Value::Null => no_parameters(),
-                    schema => schema.clone(),
-                };
-                let definition = ToolDefinition {
-                    name: contract.name.clone(),
-                    description: contract.description.clone(),
-                    parameters,
-                };
-                offer(&mut tools, OfferedTool { definition, hook: None });
+                finding::add(&mut tools, finding::offered(contract));
             }
         }
         if let Some(config) = &call.tool_loop {
             tools.retain(|tool| is_allowed(config, &tool.definition.name));
         }
+        self.select_tools(call, &mut tools);
         self.emit(Entry::ToolsListed { tools });
         Ok(Next::Again)
     }
@@ -325,6 +317,11 @@ impl<'a> Turn<'a> {
         let request = &pending.request;
         let permit = match self.refusal(call, looping, index, request) {
             Some(refusal) => Err(refusal),
+            None if self.is_search(&request.name) => {
+                // It reads what the run has anyway: nothing leaves, so there is nothing to permit.
+                self.search_tools(call, looping, index, request);
+                return Ok(Next::Again);
+            }
             None => self
                 .permit(&question(&call.agent, request))
                 .map_err(|failure| format!("Tool '{}' is not allowed: {}", request.name, failure.message)),
@@ -358,7 +355,7 @@ impl<'a> Turn<'a> {
         }
         let offered = looping.offered.iter().flatten().find(|tool| tool.definition.name == *name);
         let Some(offered) = offered else { return Some(format!("Unknown tool: {name}")) };
-        if offered.hook.is_none() && !self.machine.tools.contains_key(name) {
+        if offered.hook.is_none() && !self.machine.tools.contains_key(name) && !self.is_search(name) {
             return Some(format!("Unknown tool: {name}: nothing implements it here"));
         }
         let Value::Map(_) = &request.arguments else {
@@ -458,13 +455,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-fn offer(tools: &mut Vec<OfferedTool>, tool: OfferedTool) {
-    if !tools.iter().any(|known| known.definition.name == tool.definition.name) {
-        tools.push(tool);
-    }
-}
-
-fn is_allowed(config: &ToolLoop, name: &Name) -> bool {
+pub(super) fn is_allowed(config: &ToolLoop, name: &Name) -> bool {
     let listed = config.allowed_tools.is_empty() || config.allowed_tools.contains(name);
     listed && !config.denied_tools.contains(name)
 }
@@ -475,13 +466,8 @@ fn definition_of(value: &Value) -> Option<ToolDefinition> {
     Some(ToolDefinition {
         name: function.get("name")?.as_str()?.into(),
         description: function.get("description").and_then(Value::as_str).unwrap_or_default().into(),
-        parameters: function.get("parameters").cloned().unwrap_or_else(no_parameters),
+        parameters: function.get("parameters").cloned().unwrap_or_else(finding::no_parameters),
     })
-}
-
-/// The schema of a tool that says nothing about its arguments.
-fn no_parameters() -> Value {
-    Value::object([("type", Value::str("object")), ("properties", Value::empty_map())])
 }
 
 fn request_view(request: &ToolRequest) -> Value {

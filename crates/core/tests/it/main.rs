@@ -3,3 +3,4 @@
 mod golden;
 mod scenario;
 mod scenarios;
+mod select;

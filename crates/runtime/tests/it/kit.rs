@@ -216,6 +216,7 @@ impl Kit {
             machines: ["child", "other"].map(|name| (name.into(), name.into())).into_iter().collect(),
             tools: self.contracts.clone(),
             offered_tools: Vec::new(),
+            searched_tools: Vec::new(),
             lifecycle: Vec::new(),
             ceilings,
             output_schema: None,

@@ -105,7 +105,13 @@ pub static SETTINGS: Section = Section {
         ours("max_launches", Shape::Count, "Ceiling of children and launches started, children included."),
         ours("timeout", Shape::Number, "Seconds of wall clock for a run."),
         ours("strict", Shape::Flag, "Whether warnings are errors."),
-        ours("tools", TEXTS, "Configured tools offered to every tool loop of the machine."),
+        ours(
+            "tools",
+            TEXTS,
+            "Configured tools offered to every tool loop of the machine. `NAME*` stands for all whose names begin so: of \
+             many the model sees those that fit and finds others with `find_tool`; a tool that changes something has to be \
+             named in full.",
+        ),
         ours("output_schema", Shape::Mapping, "JSON Schema that the machine's output must fit."),
         ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
         ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),

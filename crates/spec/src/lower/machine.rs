@@ -59,6 +59,7 @@ impl Lowering<'_, '_> {
         let sink = &mut self.docs.sink;
         settings::persistence(&data, sink);
         let around = data.get("settings");
+        let tools = settings::tools(around, &self.around.tools, sink);
         Some(Machine {
             key,
             name: data.text("name").cloned().unwrap_or_else(|| NAME_DEFAULT.into()),
@@ -72,7 +73,8 @@ impl Lowering<'_, '_> {
             agents,
             machines,
             tools: self.around.tools.clone(),
-            offered_tools: settings::offered_tools(around, &self.around.tools, sink),
+            offered_tools: tools.offered,
+            searched_tools: tools.searched,
             lifecycle,
             ceilings: settings::ceilings(around, sink),
             output_schema: settings::output_schema(around, sink),

@@ -52,21 +52,43 @@ pub(crate) fn ceilings(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Ceiling
     }
 }
 
-/// The catalog tools that a machine offers to its tool loops.
-pub(crate) fn offered_tools(
+/// The catalog tools of a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Tools {
+    /// Offered to every tool loop: those named in full.
+    pub(crate) offered: Vec<Name>,
+    /// Searched by every tool loop: those that a pattern names.
+    pub(crate) searched: Vec<Name>,
+}
+
+/// The catalog tools that a machine names, one by one or by the beginning of their names and `*`.
+pub(crate) fn tools(
     settings: Option<&Arc<Node>>,
     known: &BTreeMap<Name, Arc<Contract>>,
     sink: &mut Sink,
-) -> Vec<Name> {
-    let wanted = texts(settings.and_then(|s| s.get("tools")));
-    for (name, span) in &wanted {
-        if !known.contains_key(name) {
-            let advice = suggest(name, known.keys().map(|k| &**k))
-                .unwrap_or_else(|| "configure it in `windlass.toml` under `[tools]`".to_owned());
-            sink.error(Rule::UnknownTool, *span, format!("the tool `{name}` is not configured"), advice);
+) -> Tools {
+    let mut tools = Tools::default();
+    for (name, span) in texts(settings.and_then(|s| s.get("tools"))) {
+        if let Some(start) = name.strip_suffix('*') {
+            let found: Vec<Name> = known.keys().filter(|known| known.starts_with(start)).cloned().collect();
+            if found.is_empty() {
+                let advice = "configure such tools in `windlass.toml`, or accept them with `windlass tools accept`";
+                sink.error(Rule::UnknownTool, span, format!("no configured tool begins with `{start}`"), advice);
+            }
+            tools.searched.extend(found);
+            continue;
         }
+        if !known.contains_key(&name) {
+            let advice = suggest(&name, known.keys().map(|k| &**k))
+                .unwrap_or_else(|| "configure it in `windlass.toml` under `[tools]`".to_owned());
+            sink.error(Rule::UnknownTool, span, format!("the tool `{name}` is not configured"), advice);
+        }
+        tools.offered.push(name);
     }
-    wanted.into_iter().map(|(name, _)| name).collect()
+    tools.searched.retain(|name| !tools.offered.contains(name));
+    tools.searched.sort_unstable();
+    tools.searched.dedup();
+    tools
 }
 
 /// The schema of the machine's output.

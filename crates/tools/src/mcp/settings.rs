@@ -89,6 +89,9 @@ pub struct ContractConfig {
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
     pub output_bytes_max: Option<u64>,
+    /// What a call costs beside others, 1 to 1000. Of tools that fit alike, models are shown the cheaper one first.
+    /// Default: 1.
+    pub cost_weight: Option<u32>,
     /// When a person has to agree to a call before it leaves, as for other tools.
     pub approval: Option<ApprovalConfig>,
     /// How long an approval is waited for, in milliseconds, as for other tools.

@@ -17,7 +17,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Invocation, Permit, Tool};
 
 use crate::address;
-use crate::build::{Site, TIMEOUT_MS_MAX};
+use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX};
 use crate::command;
 use crate::config::ApprovalConfig;
 use crate::headers::headers;
@@ -137,6 +137,7 @@ fn bounds(site: &mut Site<'_>, name: &str, contract: &ContractConfig) {
     for (key, given, most) in [
         ("timeout_ms", contract.timeout_ms, TIMEOUT_MS_MAX),
         ("output_bytes_max", contract.output_bytes_max, VALUE_BYTES_MAX as u64),
+        ("cost_weight", contract.cost_weight.map(Into::into), COST_WEIGHT_MAX.into()),
         ("approval_expires_ms", contract.approval_expires_ms, EXPIRES_MS_MAX),
     ] {
         if given.is_some_and(|number| !(1..=most).contains(&number)) {
@@ -253,6 +254,7 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
         on_unknown: declared.on_unknown.as_ref().map_or(OnUnknown::Ask, |rule| rule.lower()),
         timeout_ms: declared.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: declared.output_bytes_max.unwrap_or(base.output_bytes_max),
+        cost_weight: declared.cost_weight.unwrap_or(base.cost_weight),
         approval: Terms {
             always: declared.approval == Some(ApprovalConfig::Always),
             expires_ms: declared.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),

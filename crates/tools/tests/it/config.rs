@@ -53,6 +53,7 @@ command = ['/bin/true']
             on_unknown: OnUnknown::Verify { tool: "find_refund".into() },
             timeout_ms: 5_000,
             output_bytes_max: 4_096,
+            cost_weight: 1,
             approval: Terms { always: true, expires_ms: 60_000 },
         }
     );

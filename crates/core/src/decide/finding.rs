@@ -1,0 +1,141 @@
+//! Tools that are too many to be shown: the model sees those that fit what it is asked, and finds others by asking for
+//! them. What is shown is an entry, so nothing is ranked again when the run is replayed.
+
+use super::Turn;
+use crate::contract::{Class, Contract};
+use crate::ids::Name;
+use crate::journal::Entry;
+use crate::limits::{TOOLS_FOUND_MAX, TOOLS_SELECTED_MAX, TOOLS_SHOWN_MAX};
+use crate::machine::{AgentCall, ToolDefinition};
+use crate::run::{LoopState, OfferedTool};
+use crate::select::rank;
+use crate::transcript::{Message, ToolRequest};
+use crate::value::Value;
+
+/// The tool by which a model finds others. A configured tool of this name takes its place.
+pub(super) const FIND_TOOL: &str = "find_tool";
+
+/// A tool of the catalog as a model sees it.
+pub(super) fn offered(contract: &Contract) -> OfferedTool {
+    let parameters = match &contract.input_schema {
+        Value::Null => no_parameters(),
+        schema => schema.clone(),
+    };
+    let (name, description) = (contract.name.clone(), contract.description.clone());
+    OfferedTool { definition: ToolDefinition { name, description, parameters }, hook: None }
+}
+
+/// The schema of a tool that says nothing about its arguments.
+pub(super) fn no_parameters() -> Value {
+    Value::object([("type", Value::str("object")), ("properties", Value::empty_map())])
+}
+
+impl<'a> Turn<'a> {
+    /// Adds the tools that fit what the agent is asked, and the one that finds others.
+    pub(super) fn select_tools(&self, call: &AgentCall, tools: &mut Vec<OfferedTool>) {
+        let searched = self.searched(call);
+        let named = call.tool_loop.as_ref().is_some_and(|config| !config.allowed_tools.is_empty());
+        if named || tools.len() + searched.len() <= TOOLS_SHOWN_MAX {
+            searched.iter().for_each(|contract| add(tools, offered(contract)));
+            return;
+        }
+        if !self.machine.tools.contains_key(FIND_TOOL) {
+            add(tools, find_tool());
+        }
+        let room = TOOLS_SHOWN_MAX.saturating_sub(tools.len()).min(TOOLS_SELECTED_MAX);
+        for contract in rank(searched, &self.asked(), room) {
+            add(tools, offered(contract));
+        }
+    }
+
+    /// The tools that a loop may find: those that change nothing, and those that its state names.
+    fn searched(&self, call: &AgentCall) -> Vec<&'a Contract> {
+        let config = call.tool_loop.as_ref();
+        let names = self.machine.searched_tools.iter();
+        let contracts = names.filter_map(|name| self.machine.tools.get(name)).map(|contract| &**contract);
+        contracts
+            .filter(|contract| config.is_none_or(|config| super::tool_loop::is_allowed(config, &contract.name)))
+            .filter(|contract| {
+                let named = config.is_some_and(|config| config.allowed_tools.contains(&contract.name));
+                contract.class == Class::Read || named
+            })
+            .collect()
+    }
+
+    /// What the model is asked: the last message of a person in its prompt.
+    fn asked(&self) -> Name {
+        let prompt = self.run.exec.as_ref().map(|exec| exec.prompt.as_slice()).unwrap_or_default();
+        let said = prompt.iter().rev().find_map(|message| match message {
+            Message::User { content } => Some(content.clone()),
+            _ => None,
+        });
+        said.unwrap_or_default()
+    }
+
+    /// Whether a call asks for tools rather than for the world.
+    pub(super) fn is_search(&self, name: &str) -> bool {
+        name == FIND_TOOL && !self.machine.tools.contains_key(FIND_TOOL) && !self.machine.searched_tools.is_empty()
+    }
+
+    /// Answers a search: what was found is offered from the next turn on, in the place of what was found before.
+    pub(super) fn search_tools(&mut self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) {
+        let query = request.arguments.get("query").and_then(Value::as_str).unwrap_or_default();
+        let found: Vec<OfferedTool> =
+            rank(self.searched(call), query, TOOLS_FOUND_MAX).into_iter().map(offered).collect();
+        let content = if found.is_empty() {
+            "no tool fits these words; try others".to_owned()
+        } else {
+            let line = |tool: &OfferedTool| {
+                Value::object([
+                    ("name", Value::Str(tool.definition.name.clone())),
+                    ("description", Value::Str(tool.definition.description.clone())),
+                ])
+            };
+            Value::list(found.iter().map(line).collect()).to_json()
+        };
+        let mut tools = looping.offered.clone().unwrap_or_default();
+        let called = |name: &Name| looping.pending.iter().any(|pending| pending.request.name == *name);
+        let new = found.iter().filter(|one| !tools.iter().any(|known| known.definition.name == one.definition.name));
+        let mut room = (tools.len() + new.count()).saturating_sub(TOOLS_SHOWN_MAX);
+        tools.retain(|tool| {
+            let name = &tool.definition.name;
+            let kept = room == 0
+                || tool.hook.is_some()
+                || !self.machine.searched_tools.contains(name)
+                || called(name)
+                || found.iter().any(|one| one.definition.name == *name);
+            if !kept {
+                room -= 1;
+            }
+            kept
+        });
+        found.into_iter().for_each(|tool| add(&mut tools, tool));
+        self.emit(Entry::ToolsListed { tools });
+        self.emit(Entry::ToolAnswered { index, content: content.into(), is_error: false, counted: true });
+    }
+}
+
+fn find_tool() -> OfferedTool {
+    let query = Value::object([
+        ("type", Value::str("string")),
+        ("description", Value::str("What the tool should do, in a few words.")),
+    ]);
+    let parameters = Value::object([
+        ("type", Value::str("object")),
+        ("properties", Value::object([("query", query)])),
+        ("required", Value::list(vec![Value::str("query")])),
+    ]);
+    let description = "Finds more tools. There are many more than are shown: describe what you need, and the tools that \
+                       fit can be called from your next turn on.";
+    OfferedTool {
+        definition: ToolDefinition { name: FIND_TOOL.into(), description: description.into(), parameters },
+        hook: None,
+    }
+}
+
+/// Adds a tool, unless there is one of its name.
+pub(super) fn add(tools: &mut Vec<OfferedTool>, tool: OfferedTool) {
+    if !tools.iter().any(|known| known.definition.name == tool.definition.name) {
+        tools.push(tool);
+    }
+}
