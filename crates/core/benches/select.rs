@@ -12,7 +12,8 @@ fn main() {
 fn tools() -> Vec<Contract> {
     let services = ["mail", "crm", "billing", "files", "tickets", "orders", "people", "search", "chat", "deploy"];
     let verbs = ["list", "get", "create", "update", "delete", "archive", "share", "export", "import", "watch"];
-    let things = ["customer", "invoice", "message", "report", "folder", "branch", "server", "contract", "meeting", "task"];
+    let things =
+        ["customer", "invoice", "message", "report", "folder", "branch", "server", "contract", "meeting", "task"];
     let mut tools = Vec::new();
     for service in services {
         for verb in verbs {

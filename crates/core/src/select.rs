@@ -24,8 +24,8 @@ const DANGER_PERCENT: u64 = 75;
 /// Words that say nothing about what is wanted.
 const EMPTY_WORDS: &[&str] = &[
     "a", "an", "and", "any", "are", "as", "at", "be", "by", "can", "do", "for", "from", "have", "how", "i", "if", "in",
-    "into", "is", "it", "its", "me", "my", "of", "on", "one", "or", "our", "out", "please", "so", "that", "the", "their",
-    "them", "there", "this", "to", "up", "use", "we", "what", "which", "who", "with", "you", "your",
+    "into", "is", "it", "its", "me", "my", "of", "on", "one", "or", "our", "out", "please", "so", "that", "the",
+    "their", "them", "there", "this", "to", "up", "use", "we", "what", "which", "who", "with", "you", "your",
 ];
 
 /// The best tools for a query, best first. A tool with none of its words is not among them.

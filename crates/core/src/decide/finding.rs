@@ -110,7 +110,9 @@ impl<'a> Turn<'a> {
             kept
         });
         found.into_iter().for_each(|tool| add(&mut tools, tool));
-        self.emit(Entry::ToolsListed { tools });
+        if looping.offered.as_ref() != Some(&tools) {
+            self.emit(Entry::ToolsListed { tools });
+        }
         self.emit(Entry::ToolAnswered { index, content: content.into(), is_error: false, counted: true });
     }
 }

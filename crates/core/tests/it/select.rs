@@ -21,10 +21,25 @@ fn catalog() -> Vec<Contract> {
             };
             let (one, all) = (noun.replace('_', " "), many.replace('_', " "));
             let verbs = [
-                ("list", &many, Class::Read, format!("Lists {all} of {service} ({gloss}), newest first, page by page.")),
-                ("get", &noun.to_owned(), Class::Read, format!("Reads one {one} of {service} ({gloss}) with all its fields.")),
+                (
+                    "list",
+                    &many,
+                    Class::Read,
+                    format!("Lists {all} of {service} ({gloss}), newest first, page by page."),
+                ),
+                (
+                    "get",
+                    &noun.to_owned(),
+                    Class::Read,
+                    format!("Reads one {one} of {service} ({gloss}) with all its fields."),
+                ),
                 ("create", &noun.to_owned(), Class::Write, format!("Makes a new {one} in {service}: {gloss}.")),
-                ("update", &noun.to_owned(), Class::Write, format!("Changes fields of a {one} in {service} ({gloss}).")),
+                (
+                    "update",
+                    &noun.to_owned(),
+                    Class::Write,
+                    format!("Changes fields of a {one} in {service} ({gloss})."),
+                ),
                 ("delete", &noun.to_owned(), Class::Danger, format!("Removes a {one} from {service} ({gloss}).")),
             ];
             for (verb, object, class, description) in verbs {

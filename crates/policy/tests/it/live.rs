@@ -29,6 +29,7 @@ fn machine() -> Machine {
         machines: BTreeMap::new(),
         tools: BTreeMap::from([("look".into(), Arc::new(look))]),
         offered_tools: Vec::new(),
+        searched_tools: Vec::new(),
         lifecycle: Vec::new(),
         ceilings: windlass_core::budget::Ceilings::default(),
         output_schema: None,

@@ -62,11 +62,7 @@ pub(crate) struct Tools {
 }
 
 /// The catalog tools that a machine names, one by one or by the beginning of their names and `*`.
-pub(crate) fn tools(
-    settings: Option<&Arc<Node>>,
-    known: &BTreeMap<Name, Arc<Contract>>,
-    sink: &mut Sink,
-) -> Tools {
+pub(crate) fn tools(settings: Option<&Arc<Node>>, known: &BTreeMap<Name, Arc<Contract>>, sink: &mut Sink) -> Tools {
     let mut tools = Tools::default();
     for (name, span) in texts(settings.and_then(|s| s.get("tools"))) {
         if let Some(start) = name.strip_suffix('*') {
