@@ -21,6 +21,7 @@ mod answer;
 mod address;
 mod headers;
 mod client;
+mod group;
 mod process;
 mod role;
 

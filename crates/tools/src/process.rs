@@ -1,21 +1,21 @@
 //! One child process: a cleared environment, its own process group, bounded time and output.
 //!
-//! Owns starting, feeding, reading and killing. What a result means is decided by the callers.
+//! Owns starting, feeding and reading; the group and its end are in `group`. What a result means is decided by the callers.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
+
+use crate::group::Group;
 
 /// Bytes of standard error that a failure carries: the last ones.
 const STDERR_BYTES_MAX: usize = 2 * 1024;
@@ -70,7 +70,8 @@ pub(crate) enum Trouble {
 
 impl Program {
     /// Runs the program once: `stdin` is written and closed, and every process of its group is gone when this
-    /// returns or is dropped. Processes that left the group by `setsid` are beyond reach.
+    /// returns or is dropped, and when this process is killed. Processes that left the group by `setsid` are beyond
+    /// reach.
     pub(crate) async fn run(
         &self,
         call_env: &[(&str, &str)],
@@ -78,8 +79,7 @@ impl Program {
         timeout_ms: u64,
         output_bytes_max: u64,
     ) -> Result<Ended, Trouble> {
-        let mut child = self.start(call_env).map_err(Trouble::NotStarted)?;
-        let group = Group::of(&child);
+        let (mut child, group) = self.start(call_env).map_err(Trouble::NotStarted)?;
         let (input, output, messages) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let work = async {
             tokio::try_join!(
@@ -106,7 +106,7 @@ impl Program {
     }
 
     /// Starts it with pipes, in a process group of its own.
-    pub(crate) fn start(&self, call_env: &[(&str, &str)]) -> io::Result<Child> {
+    pub(crate) fn start(&self, call_env: &[(&str, &str)]) -> io::Result<(Child, Group)> {
         let mut words = self.prefix.iter().cloned().chain(self.argv.iter().map(OsString::from));
         let program = words.next().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut command = Command::new(program);
@@ -117,14 +117,16 @@ impl Program {
                 EnvValue::Secret(secret) => command.env(name, secret.expose_secret()),
             };
         }
-        command
+        let group = Group::new()?;
+        let child = command
             .envs(call_env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
+            .process_group(group.id())
             .kill_on_drop(true)
-            .spawn()
+            .spawn()?;
+        Ok((child, group))
     }
 
     /// Text as it may be shown: no secret of this program, no control characters.
@@ -138,42 +140,6 @@ impl Program {
             }
         }
         crate::answer::printable(text.trim())
-    }
-}
-
-/// The process group of a child; what is left of it is killed on drop.
-#[derive(Debug)]
-pub(crate) struct Group {
-    leader: Option<Pid>,
-    gone: AtomicBool,
-}
-
-impl Group {
-    /// The group that a child was started in.
-    pub(crate) fn of(child: &Child) -> Self {
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Self { leader, gone: AtomicBool::new(false) }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(leader) = self.leader
-            && !self.gone.load(Ordering::Relaxed)
-        {
-            // An error means that no process of the group is left.
-            let _ = killpg(leader, signal);
-        }
-    }
-
-    /// Kills what is left. Called right after the leader was reaped, before its number can come round again.
-    pub(crate) fn finish(&self) {
-        self.signal(Signal::SIGKILL);
-        self.gone.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 

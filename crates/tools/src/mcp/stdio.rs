@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use windlass_ports::tool::Permit;
 
 use crate::answer;
+use crate::group::Group;
 use crate::mcp::exchange::{Answered, Local, Outgoing, Trouble};
 use crate::mcp::protocol::{self, Incoming};
-use crate::process::{Group, Program};
+use crate::process::Program;
 
 /// Messages that wait to be written.
 const WRITES_MAX: usize = 256;
@@ -132,8 +133,8 @@ impl Stdio {
         let started = |error: std::io::Error| {
             Trouble::NotSent(format!("its program or its working directory cannot be used: {error}"))
         };
-        let mut child = self.program.start(&[]).map_err(started)?;
-        let group = Arc::new(Group::of(&child));
+        let (mut child, group) = self.program.start(&[]).map_err(started)?;
+        let group = Arc::new(group);
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(Trouble::NotSent("its process has no pipes".into()));

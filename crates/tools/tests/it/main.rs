@@ -3,6 +3,7 @@
 mod command;
 mod conformance;
 mod config;
+mod death;
 mod examples;
 mod function;
 mod http;

@@ -56,8 +56,8 @@ def call(request):
     elif BEHAVIOUR == "late":
         pending.append(request)
     elif BEHAVIOUR == "asks":
-        send({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {}})
         pending.append(request)
+        send({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {}})
     elif BEHAVIOUR == "env":
         files = len(os.listdir("/proc/self/fd"))
         opened = []
