@@ -6,6 +6,7 @@ mod machine;
 mod place;
 mod world;
 mod worker;
+mod lost;
 mod cuts;
 mod kills;
 mod forgetful;

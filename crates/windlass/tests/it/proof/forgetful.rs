@@ -18,7 +18,8 @@ use windlass_ports::store::{
     StoreError, Stored, WaitRow, WorkerId, WorkerRow,
 };
 
-use super::cuts::{compare, finish, in_flight};
+use super::cuts::{compare, finish};
+use super::lost::in_flight;
 use super::place::Place;
 use super::worker::{End, spawn_broken, wait};
 use super::world::World;

@@ -1,10 +1,11 @@
 //! Real SIGKILLs at random moments, until enough of them have landed while an effect was in flight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::cuts::{Lost, answer_waits, compare, finish, in_flight};
+use super::cuts::{answer_waits, compare, finish};
+use super::lost::{Lost, in_flight};
 use super::machine::TOOLS;
 use super::place::Place;
 use super::worker::{End, spawn, wait};
@@ -12,6 +13,14 @@ use super::world::World;
 
 /// Kills that must land while an effect is in flight.
 const LANDED_MIN: u64 = 100;
+/// Of those, kills that must land while an effect of each kind is.
+const LANDED_MIN_OF_KIND: u64 = 5;
+/// Kinds of effects beside the tools.
+const KINDS: [&str; 5] = ["model", "child", "launch", "signal", "timer"];
+/// Runs after which there is something wrong with the test.
+const RUNS_MAX: u64 = 400;
+/// How long the machine's timer runs, in milliseconds.
+const PAUSE_MS: u64 = 150;
 /// Kills at most in one run, so that every run also ends, and that no call is lost so often that it fails.
 const KILLS_PER_RUN: u32 = windlass_core::limits::LOSSES_MAX - 1;
 /// How long every answer of the world takes, in milliseconds.
@@ -44,32 +53,46 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
     println!("seed {seed}");
     let mut random = Random(seed);
     let world = World::start();
-    let calm = Place::new(&world);
+    let calm = Place::with_pause(&world, PAUSE_MS);
     let expected = finish(calm.path(), &world);
 
-    let mut landed: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut runs, mut life_ms) = (0, LIFE_MS.0);
+    let mut landed: BTreeMap<&str, u64> = TOOLS.into_iter().chain(KINDS).map(|kind| (kind, 0)).collect();
+    let (mut runs, mut kills, mut life_ms) = (0, 0, LIFE_MS.0);
     world.delay(DELAY_MS);
-    let kinds = || TOOLS.into_iter().chain(["model"]);
-    while landed.values().sum::<u64>() < LANDED_MIN || kinds().any(|kind| !landed.contains_key(kind)) {
+    while kills < LANDED_MIN || landed.values().any(|times| *times < LANDED_MIN_OF_KIND) {
         runs += 1;
-        let least = kinds().min_by_key(|kind| landed.get(*kind).copied().unwrap_or(0)).expect("kinds");
-        world.linger(least, LINGER_MS);
-        assert!(runs < 200, "too few kills land: {landed:?}");
-        let folder = Place::new(&world);
-        let (lost, times) = kill_a_run(folder.path(), &world, &mut random, &mut life_ms);
+        world.linger(rarest(&landed), LINGER_MS);
+        assert!(runs < RUNS_MAX, "too few kills land: {landed:?}");
+        let folder = Place::with_pause(&world, PAUSE_MS);
+        let (lost, met) = kill_a_run(folder.path(), &world, &mut random, &mut life_ms);
         let trace = finish(folder.path(), &world);
         compare(&expected, &trace, &lost, &format!("run {runs}, seed {seed}, lost {lost:?}"));
-        for (kind, times) in times {
-            *landed.entry(kind).or_default() += times;
+        kills += met.len() as u64;
+        for kind in met.iter().flatten() {
+            *landed.entry(kind).or_default() += 1;
         }
     }
-    println!("{runs} runs, kills that landed with an effect in flight: {landed:?}");
+    println!("{runs} runs, {kills} kills that landed with an effect in flight, by its kind: {landed:?}");
 }
 
-/// Kills workers of one run at random moments. Gives what was lost in all, and how many kills landed on what.
-fn kill_a_run(folder: &Path, world: &World, random: &mut Random, life_ms: &mut u64) -> (Lost, BTreeMap<String, u64>) {
-    let (mut lost, mut landed) = (Lost::default(), BTreeMap::new());
+/// The kind that was hit least so far. What waits for a signal is only seen while the launched run keeps the worker busy.
+fn rarest<'a>(landed: &BTreeMap<&'a str, u64>) -> &'a str {
+    match landed.iter().min_by_key(|(_, times)| **times) {
+        Some((kind, _)) if *kind == "signal" => "launch",
+        Some((kind, _)) => kind,
+        None => "",
+    }
+}
+
+/// Kills workers of one run at random moments. Gives what was lost in all, and for each kill that met something in flight
+/// what that was.
+fn kill_a_run(
+    folder: &Path,
+    world: &World,
+    random: &mut Random,
+    life_ms: &mut u64,
+) -> (Lost, Vec<BTreeSet<&'static str>>) {
+    let (mut lost, mut met) = (Lost::default(), Vec::new());
     for _ in 0..KILLS_PER_RUN {
         let mut child = spawn(folder, None);
         if !ends_within(&mut child, Duration::from_millis(30 + random.below(*life_ms))) {
@@ -77,23 +100,19 @@ fn kill_a_run(folder: &Path, world: &World, random: &mut Random, life_ms: &mut u
         }
         if matches!(wait(folder, child), End::Killed) {
             let now = in_flight(folder, world);
-            let tool = now.tools.values().next().cloned();
-            let word = tool.or_else(|| (!now.models.is_empty()).then(|| "model".to_owned()));
-            *life_ms = match word {
-                Some(_) => life_ms.saturating_sub(LIFE_STEP_MS).max(LIFE_MS.0),
-                None => (*life_ms + LIFE_STEP_MS).min(LIFE_MS.1),
+            *life_ms = if now.kinds.is_empty() {
+                (*life_ms + LIFE_STEP_MS).min(LIFE_MS.1)
+            } else {
+                life_ms.saturating_sub(LIFE_STEP_MS).max(LIFE_MS.0)
             };
-            if let Some(word) = word {
-                *landed.entry(word).or_default() += 1;
-            }
-            lost.models.extend(now.models);
-            lost.tools.extend(now.tools);
+            met.extend((!now.kinds.is_empty()).then(|| now.kinds.clone()));
+            lost.extend(now);
         }
         if answer_waits(folder, world) {
             break;
         }
     }
-    (lost, landed)
+    (lost, met)
 }
 
 /// Whether the process ended by itself within the time.

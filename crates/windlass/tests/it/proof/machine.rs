@@ -52,7 +52,7 @@ data:
       transitions: [{to: pause}]
     pause:
       wait_for: nobody
-      timeout: 0.02
+      timeout: PAUSE_S
       on_error: {TimeoutError: done}
       transitions: [{to: done}]
     done:
@@ -86,6 +86,13 @@ data:
     end: {type: final, output: {r: context.r}}
 "##;
 
+/// What a model call costs, so that a lost one is seen in the ledger.
+const PRICES: &str = r##"
+version: proof
+models:
+- {provider: fake, model: small, rates: {input: 3000000, output: 15000000}}
+"##;
+
 /// Tools and their contracts, in the form of the configuration file's tables.
 pub(super) fn configuration(address: &str) -> String {
     let mut text = String::from("[providers.fake]\nkind = \"openai\"\n");
@@ -109,13 +116,15 @@ pub(super) fn configuration(address: &str) -> String {
 }
 
 /// Writes the machine and its configuration into a folder.
-pub(super) fn write(folder: &Path, address: &str) {
+pub(super) fn write(folder: &Path, address: &str, pause_ms: u64) {
+    let machine = MACHINE.replace("PAUSE_S", &format!("{}", pause_ms as f64 / 1_000.0));
     let profiles = "spec: flatprofile\nspec_version: 4.2.1\ndata:\n  default: main\n  model_profiles:\n    main: {name: small, provider: fake, max_tokens: 100}\n";
     for (name, text) in [
-        ("machine.yml", MACHINE),
+        ("machine.yml", machine.as_str()),
         ("leaf.yml", LEAF),
         ("side.yml", SIDE_MACHINE),
         ("profiles.yml", profiles),
+        ("prices.yml", PRICES),
         ("windlass.toml", &configuration(address)),
     ] {
         std::fs::write(folder.join(name), text).expect("a writable folder");

@@ -9,6 +9,8 @@ use super::world::World;
 
 /// The file that tells the processes of a folder where the store is.
 const STORE: &str = "store.url";
+/// How long the machine's timer runs, in milliseconds.
+const PAUSE_MS: u64 = 20;
 
 /// A folder and its store. Both are gone when it is dropped.
 pub(super) struct Place {
@@ -18,14 +20,20 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(world: &World) -> Self {
+        Self::with_pause(world, PAUSE_MS)
+    }
+
+    /// With another length of the machine's timer.
+    pub(super) fn with_pause(world: &World, pause_ms: u64) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        super::machine::write(dir.path(), &world.address);
+        super::machine::write(dir.path(), &world.address, pause_ms);
         let (url, database) = match std::env::var("WINDLASS_TEST_STORE").as_deref() {
             Err(_) | Ok("sqlite") => (format!("sqlite:{}", dir.path().join("store.db").display()), None),
             Ok("postgres") => {
                 let database = windlass_testpg::database();
-                // Short enough to wait for; a worker that was killed on this host is noticed without it.
-                (format!("{}?lease_ms=2000&marks={}", database.url(), dir.path().display()), Some(database))
+                // So long that no worker loses it on a busy host, which would be a loss that no cut made; one that was
+                // killed on this host is noticed without it.
+                (format!("{}?lease_ms=60000&marks={}", database.url(), dir.path().display()), Some(database))
             }
             Ok(other) => panic!("WINDLASS_TEST_STORE is `{other}`; `sqlite` or `postgres` is wanted"),
         };

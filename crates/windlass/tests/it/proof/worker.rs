@@ -93,6 +93,7 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         folder: folder.to_owned(),
         providers: tables.providers,
         catalog: tables.catalog,
+        prices: Some("prices.yml".into()),
         environment: Arc::new(|name| (name == "FAKE_API_KEY").then(|| "key".into())),
         ..Wiring::default()
     };

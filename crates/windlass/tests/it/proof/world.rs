@@ -67,15 +67,16 @@ impl World {
         self.delay_ms.store(ms, Ordering::Relaxed);
     }
 
-    /// How long the answers to deeds of one kind take from here on.
+    /// How long the answers to deeds of one kind take from here on: a tool, `model`, or `child` and `launch` for the models
+    /// of those runs.
     pub(super) fn linger(&self, what: &str, ms: u64) {
         *self.lingers.lock().expect("a kind") = (what.to_owned(), ms);
     }
 
-    fn pause(&self, path: &str) -> Duration {
+    fn pause(&self, path: &str, body: &Value) -> Duration {
         let lingers = self.lingers.lock().expect("a kind");
         let what =
-            if path.ends_with("/chat/completions") { "model" } else { path.rsplit('/').next().unwrap_or_default() };
+            if path.ends_with("/chat/completions") { who(body) } else { path.rsplit('/').next().unwrap_or_default() };
         let ms = if lingers.0 == what { lingers.1 } else { self.delay_ms.load(Ordering::Relaxed) };
         Duration::from_millis(ms)
     }
@@ -118,7 +119,7 @@ impl World {
             let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
             let reply = self.answer(&path, &key, &body);
             // Slow on purpose: a call has to last long enough to be interrupted.
-            std::thread::sleep(self.pause(&path));
+            std::thread::sleep(self.pause(&path, &body));
             let text = reply.to_string();
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
@@ -149,6 +150,17 @@ impl World {
     fn note(&self, what: &str, key: &str) {
         let deed = Deed { what: what.to_owned(), key: key.to_owned() };
         self.memory.lock().expect("memory").deeds.push(deed);
+    }
+}
+
+/// Whose model call it is: that of a child, of the launched run, or of the run itself.
+fn who(body: &Value) -> &'static str {
+    let messages = body["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let user = messages.iter().find(|message| message["role"] == "user").map(|message| message["content"].to_string());
+    match user.as_deref().map(|text| text.trim_matches('"').split(' ').next()) {
+        Some(Some("leaf")) => "child",
+        Some(Some("side")) => "launch",
+        _ => "model",
     }
 }
 
