@@ -23,8 +23,8 @@ use crate::config::{Preset, Span};
 
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
 pub(crate) use bench::{
-    Bench, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery, BenchStart,
-    BenchSteps, BenchSurge,
+    Bench, BenchFairness, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery,
+    BenchStart, BenchSteps, BenchSurge,
 };
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;
@@ -190,6 +190,9 @@ pub(crate) struct Run {
     /// Steps at most
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u64>,
+    /// Whose it is.
+    #[command(flatten)]
+    pub whose: Whose,
     /// What the run is about.
     #[command(flatten)]
     pub keyed: RunKey,
@@ -202,6 +205,17 @@ pub(crate) struct Run {
     /// How the command waits and what it reports.
     #[command(flatten)]
     pub follow: Follow,
+}
+
+/// Whose a new run is.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Whose {
+    /// The tenant that the run belongs to [default: as configured, else `default`]
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// The user for whom it runs [default: as configured, else none]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
 }
 
 /// What a new run is about.

@@ -120,11 +120,17 @@ impl Default for Documents {
 pub(crate) struct RunDefaults {
     /// How long a command waits for timers before it exits with 7. Default: `60s`.
     pub wait: Span,
+    /// The tenant of new runs. Default: `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The user for whom new runs are started. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 impl Default for RunDefaults {
     fn default() -> Self {
-        Self { wait: Span(60_000) }
+        Self { wait: Span(60_000), tenant: None, user: None }
     }
 }
 

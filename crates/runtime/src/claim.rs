@@ -54,7 +54,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// A worker with so many claim slots, that holds so many runs at most, and claims nothing while more than
+    /// A worker with so many claim slots, that holds so many runs at most, and claims so few that hardly more than
     /// `backlog_max` calls wait for a slot. It looks at once.
     #[must_use]
     pub fn new(slots: usize, held_max: usize, backlog_max: usize) -> Self {
@@ -140,15 +140,18 @@ impl Claims {
     /// When to claim, and how many.
     #[must_use]
     pub fn look(&self, now: Timestamp, room: Room) -> Look {
+        // What is claimed beyond the calls that can soon be made only keeps the runs of others waiting behind it.
+        let ahead = self.backlog_max.saturating_add(1);
         let n = room.free.min(self.held_max.saturating_sub(room.held)).min(CLAIM_MAX);
-        if n == 0 || room.backlog > self.backlog_max {
+        let n = n.min(ahead.saturating_sub(room.backlog));
+        if n == 0 {
             return Look::Idle;
         }
         if !self.hint && self.due.is_none_or(|due| due > now) {
             return self.due.map_or(Look::Idle, Look::At);
         }
         let batched = self.looked_at.plus_ms(BATCH_MS);
-        if n.saturating_mul(BATCH_SHARE) >= self.slots || n == CLAIM_MAX || now >= batched {
+        if n.saturating_mul(BATCH_SHARE) >= self.slots.min(ahead) || n == CLAIM_MAX || now >= batched {
             Look::Now(n)
         } else {
             Look::At(batched)
@@ -219,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn no_more_is_claimed_than_calls_can_soon_be_made_for() {
+        let mut claims = Claims::new(64, 1_000, 2);
+        assert_eq!(claims.look(Timestamp(5), ROOM), Look::Now(3));
+        claims.claimed(3, 3, Timestamp(5));
+        assert_eq!(claims.look(Timestamp(5), Room { backlog: 2, ..ROOM }), Look::Now(1));
+        assert_eq!(claims.look(Timestamp(9), Room { backlog: 3, ..ROOM }), Look::Idle);
+    }
+
+    #[test]
     fn what_was_looked_at_is_not_doubted() {
         let mut claims = Claims::new(64, 1_000, 64);
         claims.claimed(64, 0, Timestamp(500));
@@ -231,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_lowest_class_has_its_turn_and_a_claim_its_bound() {
-        let mut claims = Claims::new(1_000, 4_000, 64);
+        let mut claims = Claims::new(1_000, 4_000, 1_000);
         let room = Room { free: 1_000, ..ROOM };
         let mut turns = Vec::new();
         for turn in 0..32 {

@@ -74,6 +74,15 @@ First measures how many runs the workers can do, then submits so many times more
 queue refuses is counted; what was accepted has to complete. p50 and p99 are those of accepted
 runs, from the submission to the end.")]
     Surge(BenchSurge),
+    /// A tenant with very many runs beside one with a few
+    #[command(after_help = "Examples:
+  windlass bench fairness --runs 100000 --few 10
+  windlass bench fairness --store postgres://localhost/scratch --workers 2
+
+Fills the queue with runs of one tenant; once the workers are busy with them, a second tenant submits
+a few. p50 and p99 are of those few, from the submission to the end; `alone_ms` is what their calls
+take by themselves, `of_many_meanwhile` how many runs of the first tenant ended in that time.")]
+    Fairness(BenchFairness),
     /// From process start to the first completed run, in a new store
     #[command(after_help = "Examples:\n  windlass bench start --times 20")]
     Start(BenchStart),
@@ -224,6 +233,32 @@ pub(crate) struct BenchSurge {
     /// Runs that may wait in the queue, as `queue.max` of the configuration
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub queue: u32,
+    /// Workers, each with connections of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: u32,
+    /// Calls of each worker at the same time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub slots: u32,
+    /// Steps of each run
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=900))]
+    pub steps: u32,
+    /// How long the call of each step takes
+    #[arg(long, value_name = "DURATION", default_value = "20ms")]
+    pub step_time: Span,
+    /// Where.
+    #[command(flatten)]
+    pub place: BenchPlace,
+}
+
+/// Two tenants.
+#[derive(Debug, Args)]
+pub(crate) struct BenchFairness {
+    /// Runs of the large tenant
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub runs: u32,
+    /// Runs of the small tenant
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub few: u32,
     /// Workers, each with connections of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub workers: u32,

@@ -78,6 +78,9 @@ pub(crate) struct SchedulesAdd {
     /// A word to find its runs by; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub tag: Vec<String>,
+    /// Whose its runs are.
+    #[command(flatten)]
+    pub whose: super::Whose,
     /// The pool whose workers take its runs, when the machine names none
     #[arg(long, value_name = "NAME")]
     pub pool: Option<String>,

@@ -1,6 +1,7 @@
 //! `windlass bench`: measures this build on this computer, with a store of its own that is removed afterwards.
 
 mod crew;
+mod fairness;
 mod fan_out;
 mod field;
 mod idle;
@@ -49,6 +50,9 @@ pub(crate) async fn bench(app: &App, what: Bench) -> Result<Exit, Problem> {
         }
         Bench::Park(args) => field::within(app, &args.place, async |field| park::park(app, field, &args).await).await,
         Bench::Idle(args) => field::within(app, &args.place, async |field| idle::idle(app, field, &args).await).await,
+        Bench::Fairness(args) => {
+            field::within(app, &args.place, async |field| fairness::fairness(app, field, &args).await).await
+        }
         Bench::Surge(args) => {
             field::within(app, &args.place, async |field| surge::surge(app, field, &args).await).await
         }

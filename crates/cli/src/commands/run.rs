@@ -35,6 +35,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         Some(given) => input::mapping("--input", given)?,
         None => Value::empty_map(),
     };
+    let scope = scope(app, &args.whose)?;
     let folder = args.machine.parent().unwrap_or_else(|| Path::new(""));
     let wiring = session::wiring(app, folder);
     let catalog = wiring.catalog().map_err(session::setting)?;
@@ -48,13 +49,14 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
     if let Some(steps) = args.max_steps {
         ceilings.steps = Some(ceilings.steps.map_or(steps, |configured| configured.min(steps)));
     }
+    let tenant = scope.tenant.clone();
     let submission = Submission {
         bundle: loaded.bundle,
         program: loaded.program,
         input,
         run_id,
         ceilings,
-        scope: TenantScope::default(),
+        scope,
         origin: None,
         queueing: queueing(app, &args.queueing)?,
     };
@@ -71,7 +73,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         None => session.engine.submit(submission).await.map_err(outcome::submit_problem)?,
     };
     if let Some(head) = &submitted.existing {
-        check_same(app, head, machine.as_deref().unwrap_or_default(), digest)?;
+        check_same(app, head, machine.as_deref().unwrap_or_default(), digest, &tenant)?;
     }
     places::remember(app.store_url(), digest, &place);
     if args.detach {
@@ -81,6 +83,38 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         return Ok(Exit::Ok);
     }
     session.follow(app, &submitted.run_id).await
+}
+
+/// Bytes of a tenant's or a user's name.
+const OWNER_BYTES_MAX: usize = 128;
+
+/// Whose a new run is: as the command line says, else as configured.
+///
+/// # Errors
+/// A name that cannot be used.
+pub(crate) fn scope(app: &App, given: &args::Whose) -> Result<TenantScope, Problem> {
+    let configured = &app.loaded.config.run;
+    let of = |flag: &str, key: &str, given: &Option<String>, configured: &Option<String>| {
+        let (place, name) = match (given, configured) {
+            (Some(name), _) => (flag, name),
+            (None, Some(name)) => (key, name),
+            (None, None) => return Ok(None),
+        };
+        let fits = !name.is_empty()
+            && name.len() <= OWNER_BYTES_MAX
+            && name.trim() == name
+            && !name.contains(char::is_control);
+        if fits {
+            return Ok(Some(Name::from(name.as_str())));
+        }
+        Err(Problem::invalid(format!("`{place}`: {name:?} cannot be a name"))
+            .hint(format!("1 to {OWNER_BYTES_MAX} bytes, without control characters and without spaces around it")))
+    };
+    let standard = TenantScope::default();
+    Ok(TenantScope {
+        tenant: of("--tenant", "run.tenant", &given.tenant, &configured.tenant)?.unwrap_or(standard.tenant),
+        user: of("--user", "run.user", &given.user, &configured.user)?,
+    })
 }
 
 /// How the run waits for a worker, as the command line says.
@@ -126,7 +160,11 @@ fn not_before(app: &App, text: &str) -> Result<Timestamp, Problem> {
 
 /// A run id that is used again means the run that is there: it has to be one of this machine, and stays with the
 /// documents that it was started with.
-fn check_same(app: &App, head: &Head, machine: &str, bundle: Digest) -> Result<(), Problem> {
+fn check_same(app: &App, head: &Head, machine: &str, bundle: Digest, tenant: &str) -> Result<(), Problem> {
+    if *head.tenant != *tenant {
+        return Err(Problem::rejected(format!("run `{}` exists already and is not of the tenant `{tenant}`", head.id))
+            .hint("use another `--run-id`"));
+    }
     if *head.machine != *machine {
         return Err(Problem::rejected(format!(
             "run `{}` exists already and is a run of `{}`, not of `{machine}`",

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use windlass_core::ids::Name;
-use windlass_core::run::TenantScope;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::store::{Queueing, Store};
@@ -85,7 +84,7 @@ fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
         input,
         run_id: None,
         ceilings,
-        scope: TenantScope::default(),
+        scope: super::run::scope(app, &args.whose)?,
         origin: None,
         queueing,
     };

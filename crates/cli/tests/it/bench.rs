@@ -159,3 +159,13 @@ fn a_store_of_somebodys_runs_is_not_measured() {
     assert_eq!(database.value("SELECT count(*) FROM runs"), "1");
     assert_eq!(database.value("SELECT to_regnamespace('windlass_bench') IS NULL"), "t");
 }
+
+#[test]
+fn a_tenant_with_a_few_runs_does_not_wait_for_one_with_many() {
+    let args = ["fairness", "--runs", "600", "--few", "5", "--slots", "2", "--step-time", "5ms"];
+    on_both(&args, |found| {
+        assert_eq!((number(found, "runs_of_many"), number(found, "runs_of_few")), (600.0, 5.0), "{found}");
+        assert!(number(found, "p99_ms") >= number(found, "alone_ms"), "{found}");
+        assert!(number(found, "of_many_meanwhile") < 200.0, "{found}");
+    });
+}

@@ -18,6 +18,7 @@ mod runbooks;
 mod schedules;
 mod sim;
 mod slo;
+mod tenants;
 mod testing;
 mod tools;
 mod upgrade;

@@ -324,7 +324,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         // The first that no longer waits may be what a worker waits for.
-        if self.0.backlog.fetch_sub(1, Ordering::Relaxed) == self.0.parts.settings.call_slots {
+        if self.0.backlog.fetch_sub(1, Ordering::Relaxed) == self.0.parts.settings.call_slots.saturating_add(1) {
             self.0.wake(false);
         }
     }

@@ -23,7 +23,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// How long nothing may end before a measurement is given up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Time between two looks whether enough has ended.
-const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 /// Runs from whose ends a rate can be told, at least.
 const ENDED_MIN: u64 = 10;
 /// Submissions under way at the same time, at most.

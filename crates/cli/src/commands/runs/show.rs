@@ -38,6 +38,8 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
         pair("state", head.state.as_deref().unwrap_or("-")),
         pair("steps", &head.step.to_string()),
         pair("cost", &format!("{}, {} tokens", dollars(head.cost_micros), head.tokens)),
+        pair("tenant", &head.tenant),
+        pair("user", run.start.scope.user.as_deref().unwrap_or("-")),
         pair("created", &time(head.created_at)),
         pair("updated", &time(head.updated_at)),
     ];

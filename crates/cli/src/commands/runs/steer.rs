@@ -6,7 +6,7 @@ use serde_json::json;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
-use windlass_core::run::{Origin, Run, Status, TenantScope};
+use windlass_core::run::{Origin, Run, Status};
 use windlass_core::value::{Map, Value};
 use windlass_core::{apply, limits};
 use windlass_ports::compile::Bundle;
@@ -215,7 +215,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         input: start.input,
         run_id,
         ceilings: app.loaded.config.limits.ceilings(),
-        scope: TenantScope::default(),
+        scope: start.scope,
         origin: Some(origin),
         queueing: Queueing::default(),
     };
