@@ -8,10 +8,10 @@ use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
-use crate::errors::{Fault, ProviderError};
+use crate::errors::Fault;
 use crate::prove;
 use crate::schema;
-use crate::wire::{self, Answer, Assemble, CallIds, Place, StructuredOutput, Wire, count, text};
+use crate::wire::{self, Answer, Assemble, Blocks, CallIds, Place, StructuredOutput, Wire, count, text};
 
 /// The version of the API that this mapping speaks.
 const VERSION: &str = "2023-06-01";
@@ -54,7 +54,7 @@ impl Wire for Anthropic {
         let mut body = Map::new();
         body.insert("model".into(), Value::str(model));
         body.insert("max_tokens".into(), Value::count(request.max_tokens.unwrap_or(OUTPUT_TOKENS_DEFAULT)));
-        let system: Vec<&str> = request.messages.iter().filter_map(instructions).collect();
+        let system: Vec<&str> = wire::instructions(&request.messages).collect();
         if !system.is_empty() {
             body.insert("system".into(), Value::str(system.join("\n\n")));
         }
@@ -86,20 +86,18 @@ impl Wire for Anthropic {
     }
 
     fn answer(&self, body: &Value) -> Result<Answer, Fault> {
-        if body.get("error").is_some_and(Value::is_truthy) {
-            return Err(Fault::Refused(Box::new(ProviderError::from_value(None, body))));
-        }
+        wire::unrefused(body)?;
         let Some(blocks) = body.get("content").and_then(Value::as_list) else {
             return Err(Fault::Malformed("it has no `content`".to_owned()));
         };
         let Some(reason) = text(body, "stop_reason") else {
             return Err(Fault::Truncated("it has no stop reason".to_owned()));
         };
-        let mut parts = Parts::default();
+        let mut parts = Blocks::default();
         for block in blocks {
-            parts.block(block, None);
+            add(&mut parts, block, None);
         }
-        Ok(parts.answer(reason, usage(body.get("usage")), text(body, "id"), text(body, "model")))
+        Ok(answer(parts, reason, usage(body.get("usage")), text(body, "id"), text(body, "model")))
     }
 
     fn stream(&self) -> Box<dyn Assemble> {
@@ -107,59 +105,22 @@ impl Wire for Anthropic {
     }
 }
 
-/// What the content blocks of an answer add up to.
-#[derive(Debug, Default)]
-struct Parts {
-    content: String,
-    has_content: bool,
-    tool_calls: Vec<ToolRequest>,
-    attached: Vec<Value>,
-}
-
-impl Parts {
-    /// Adds a block; `input` is the streamed text of a tool call's arguments.
-    fn block(&mut self, block: &Value, input: Option<&str>) {
-        match text(block, "type") {
-            Some("text") => {
-                self.has_content = true;
-                self.content.push_str(text(block, "text").unwrap_or_default());
-            }
-            Some("tool_use") => {
-                let streamed = input.filter(|text| !text.is_empty()).map(wire::arguments);
-                let arguments = streamed.unwrap_or_else(|| wire::whole_arguments(block.get("input")));
-                let part = |key: &str| text(block, key).unwrap_or_default().into();
-                self.tool_calls.push(ToolRequest { id: part("id"), name: part("name"), arguments });
-            }
-            _ => self.attached.push(block.clone()),
-        }
-    }
-
-    fn answer(self, reason: &str, usage: Usage, id: Option<&str>, model: Option<&str>) -> Answer {
-        let finish = match reason {
-            "max_tokens" | "model_context_window_exceeded" => Finish::Length,
-            "refusal" => Finish::ContentFilter,
-            _ if !self.tool_calls.is_empty() => Finish::ToolUse,
-            _ => Finish::Stop,
-        };
-        Answer {
-            content: self.content,
-            has_content: self.has_content,
-            tool_calls: self.tool_calls,
-            finish,
-            finish_word: Some(reason.into()),
-            usage,
-            attachments: if self.attached.is_empty() { Value::Null } else { Value::list(self.attached) },
-            id: id.map(Into::into),
-            model: model.map(Into::into),
-        }
+/// Adds a block; `input` is the streamed text of a tool call's arguments.
+fn add(parts: &mut Blocks, block: &Value, input: Option<&str>) {
+    match text(block, "type") {
+        Some("text") => parts.say(text(block, "text").unwrap_or_default()),
+        Some("tool_use") => parts.ask(text(block, "id"), text(block, "name"), input, block.get("input")),
+        _ => parts.attached.push(block.clone()),
     }
 }
 
-fn instructions(message: &Message) -> Option<&str> {
-    match message {
-        Message::System { content } => Some(&**content).filter(|text| !text.is_empty()),
-        Message::User { .. } | Message::Assistant { .. } | Message::Tool { .. } => None,
-    }
+fn answer(parts: Blocks, reason: &str, usage: Usage, id: Option<&str>, model: Option<&str>) -> Answer {
+    let cut = match reason {
+        "max_tokens" | "model_context_window_exceeded" => Some(Finish::Length),
+        "refusal" => Some(Finish::ContentFilter),
+        _ => None,
+    };
+    Answer { id: id.map(Into::into), model: model.map(Into::into), ..parts.answer(cut, reason, usage) }
 }
 
 /// Turns of two roles in alternation: what follows in the same role joins the turn before it.

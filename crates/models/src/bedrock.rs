@@ -12,7 +12,7 @@ use windlass_core::value::{Map, Value};
 use crate::errors::{Fault, ProviderError};
 use crate::prove;
 use crate::schema;
-use crate::wire::{self, Answer, Assemble, CallIds, Place, StructuredOutput, Wire, count, text};
+use crate::wire::{self, Answer, Assemble, Blocks, CallIds, Place, StructuredOutput, Wire, count, text};
 
 /// Body keys that parameters must not set.
 const RESERVED: &[&str] = &["model", "modelId", "messages", "system", "toolConfig", "tools", "stream", "max_tokens"];
@@ -54,22 +54,13 @@ impl Wire for Bedrock {
     }
 
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
-        key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect()
+        wire::bearer(key)
     }
 
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
         wire::check(&request.messages)?;
         let mut body = Map::new();
-        let system: Vec<Value> = request
-            .messages
-            .iter()
-            .filter_map(|message| match message {
-                Message::System { content } if !content.is_empty() => Some(said(content)),
-                Message::System { .. } | Message::User { .. } | Message::Assistant { .. } | Message::Tool { .. } => {
-                    None
-                }
-            })
-            .collect();
+        let system: Vec<Value> = wire::instructions(&request.messages).map(said).collect();
         if !system.is_empty() {
             body.insert("system".into(), Value::list(system));
         }
@@ -110,11 +101,11 @@ impl Wire for Bedrock {
         let Some(reason) = text(body, "stopReason") else {
             return Err(Fault::Truncated("it has no stop reason".to_owned()));
         };
-        let mut parts = Parts::default();
+        let mut parts = Blocks::default();
         for block in blocks {
-            parts.block(block, None);
+            add(&mut parts, block, None);
         }
-        Ok(parts.answer(reason, usage(body.get("usage"))))
+        Ok(answer(parts, reason, usage(body.get("usage"))))
     }
 
     fn stream(&self) -> Box<dyn Assemble> {
@@ -122,50 +113,24 @@ impl Wire for Bedrock {
     }
 }
 
-/// What the content blocks of an answer add up to.
-#[derive(Debug, Default)]
-struct Parts {
-    content: String,
-    has_content: bool,
-    tool_calls: Vec<ToolRequest>,
-    attached: Vec<Value>,
+/// Adds a block; `input` is the streamed text of a tool call's arguments.
+fn add(parts: &mut Blocks, block: &Value, input: Option<&str>) {
+    if let Some(piece) = text(block, "text") {
+        parts.say(piece);
+    } else if let Some(call) = block.get("toolUse") {
+        parts.ask(text(call, "toolUseId"), text(call, "name"), input, call.get("input"));
+    } else if block.get("reasoningContent").is_some() {
+        parts.attached.push(block.clone());
+    }
 }
 
-impl Parts {
-    /// Adds a block; `input` is the streamed text of a tool call's arguments.
-    fn block(&mut self, block: &Value, input: Option<&str>) {
-        if let Some(piece) = text(block, "text") {
-            self.has_content = true;
-            self.content.push_str(piece);
-        } else if let Some(call) = block.get("toolUse") {
-            let streamed = input.filter(|text| !text.is_empty()).map(wire::arguments);
-            let arguments = streamed.unwrap_or_else(|| wire::whole_arguments(call.get("input")));
-            let part = |key: &str| text(call, key).unwrap_or_default().into();
-            self.tool_calls.push(ToolRequest { id: part("toolUseId"), name: part("name"), arguments });
-        } else if block.get("reasoningContent").is_some() {
-            self.attached.push(block.clone());
-        }
-    }
-
-    fn answer(self, reason: &str, usage: Usage) -> Answer {
-        let finish = match reason {
-            "max_tokens" | "model_context_window_exceeded" => Finish::Length,
-            "guardrail_intervened" | "content_filtered" => Finish::ContentFilter,
-            _ if !self.tool_calls.is_empty() => Finish::ToolUse,
-            _ => Finish::Stop,
-        };
-        Answer {
-            content: self.content,
-            has_content: self.has_content,
-            tool_calls: self.tool_calls,
-            finish,
-            finish_word: Some(reason.into()),
-            usage,
-            attachments: if self.attached.is_empty() { Value::Null } else { Value::list(self.attached) },
-            id: None,
-            model: None,
-        }
-    }
+fn answer(parts: Blocks, reason: &str, usage: Usage) -> Answer {
+    let cut = match reason {
+        "max_tokens" | "model_context_window_exceeded" => Some(Finish::Length),
+        "guardrail_intervened" | "content_filtered" => Some(Finish::ContentFilter),
+        _ => None,
+    };
+    parts.answer(cut, reason, usage)
 }
 
 fn params(request: &ModelRequest, body: &mut Map) -> Result<(), Fault> {

@@ -10,7 +10,7 @@ use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
-use crate::errors::{Fault, ProviderError};
+use crate::errors::Fault;
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, Place, StructuredOutput, Wire, count, text};
@@ -73,16 +73,7 @@ impl Wire for Gemini {
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
         wire::check(&request.messages)?;
         let mut body = Map::new();
-        let system: Vec<Value> = request
-            .messages
-            .iter()
-            .filter_map(|message| match message {
-                Message::System { content } if !content.is_empty() => Some(said(content)),
-                Message::System { .. } | Message::User { .. } | Message::Assistant { .. } | Message::Tool { .. } => {
-                    None
-                }
-            })
-            .collect();
+        let system: Vec<Value> = wire::instructions(&request.messages).map(said).collect();
         if !system.is_empty() {
             body.insert("systemInstruction".into(), Value::object([("parts", Value::list(system))]));
         }
@@ -106,9 +97,7 @@ impl Wire for Gemini {
     }
 
     fn answer(&self, body: &Value) -> Result<Answer, Fault> {
-        if body.get("error").is_some_and(Value::is_truthy) {
-            return Err(Fault::Refused(Box::new(ProviderError::from_value(None, body))));
-        }
+        wire::unrefused(body)?;
         let mut parts = Parts::default();
         parts.add(body);
         parts.answer()

@@ -8,7 +8,7 @@ use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
-use crate::errors::{Fault, ProviderError};
+use crate::errors::Fault;
 use crate::frames::{self, Event};
 use crate::prove;
 use crate::schema;
@@ -37,7 +37,7 @@ impl Wire for Ollama {
     }
 
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
-        key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect()
+        wire::bearer(key)
     }
 
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
@@ -84,9 +84,7 @@ impl Wire for Ollama {
     }
 
     fn answer(&self, body: &Value) -> Result<Answer, Fault> {
-        if body.get("error").is_some_and(Value::is_truthy) {
-            return Err(Fault::Refused(Box::new(ProviderError::from_value(None, body))));
-        }
+        wire::unrefused(body)?;
         if body.get("message").and_then(Value::as_map).is_none() {
             return Err(Fault::Malformed("it has no `message`".to_owned()));
         }

@@ -33,7 +33,7 @@ impl Wire for OpenAi {
     }
 
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
-        key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect()
+        wire::bearer(key)
     }
 
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {

@@ -8,7 +8,7 @@ use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
-use crate::errors::{Fault, ProviderError};
+use crate::errors::Fault;
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, CallIds, Place, StructuredOutput, Wire, count, text};
@@ -44,7 +44,7 @@ impl Wire for Responses {
     }
 
     fn headers(&self, key: Option<&str>) -> Vec<(&'static str, String)> {
-        key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect()
+        wire::bearer(key)
     }
 
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault> {
@@ -85,9 +85,7 @@ impl Wire for Responses {
     }
 
     fn answer(&self, body: &Value) -> Result<Answer, Fault> {
-        if body.get("error").is_some_and(Value::is_truthy) {
-            return Err(Fault::Refused(Box::new(ProviderError::from_value(None, body))));
-        }
+        wire::unrefused(body)?;
         let Some(output) = body.get("output").and_then(Value::as_list) else {
             return Err(Fault::Malformed("it has no `output`".to_owned()));
         };

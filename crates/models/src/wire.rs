@@ -10,7 +10,7 @@ use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
-use crate::errors::Fault;
+use crate::errors::{Fault, ProviderError};
 use crate::frames::Event;
 
 /// Keys of a model profile that are settings of the client, not of the request: retries and times are the engine's.
@@ -269,6 +269,69 @@ pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
 /// A text at `key`, unless it is absent, null or no text.
 pub(crate) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
+}
+
+/// The header of a key that is borne.
+pub(crate) fn bearer(key: Option<&str>) -> Vec<(&'static str, String)> {
+    key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect()
+}
+
+/// The texts of system messages that say something.
+pub(crate) fn instructions(messages: &[Message]) -> impl Iterator<Item = &str> {
+    messages.iter().filter_map(|message| match message {
+        Message::System { content } => Some(&**content).filter(|text| !text.is_empty()),
+        Message::User { .. } | Message::Assistant { .. } | Message::Tool { .. } => None,
+    })
+}
+
+/// An answer whose body says that it is none is refused.
+pub(crate) fn unrefused(body: &Value) -> Result<(), Fault> {
+    if body.get("error").is_some_and(Value::is_truthy) {
+        return Err(Fault::Refused(Box::new(ProviderError::from_value(None, body))));
+    }
+    Ok(())
+}
+
+/// What the content blocks of an answer add up to.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    content: String,
+    has_content: bool,
+    tool_calls: Vec<ToolRequest>,
+    /// Blocks that only their provider understands.
+    pub(crate) attached: Vec<Value>,
+}
+
+impl Blocks {
+    /// Adds text.
+    pub(crate) fn say(&mut self, text: &str) {
+        self.has_content = true;
+        self.content.push_str(text);
+    }
+
+    /// Adds a tool call, its arguments as text that was streamed or else as a whole value.
+    pub(crate) fn ask(&mut self, id: Option<&str>, name: Option<&str>, streamed: Option<&str>, whole: Option<&Value>) {
+        let streamed = streamed.filter(|text| !text.is_empty()).map(arguments);
+        let arguments = streamed.unwrap_or_else(|| whole_arguments(whole));
+        let (id, name) = (id.unwrap_or_default().into(), name.unwrap_or_default().into());
+        self.tool_calls.push(ToolRequest { id, name, arguments });
+    }
+
+    /// The answer; `cut` says how it ended when it did not end by itself.
+    pub(crate) fn answer(self, cut: Option<Finish>, reason: &str, usage: Usage) -> Answer {
+        let whole = if self.tool_calls.is_empty() { Finish::Stop } else { Finish::ToolUse };
+        Answer {
+            content: self.content,
+            has_content: self.has_content,
+            tool_calls: self.tool_calls,
+            finish: cut.unwrap_or(whole),
+            finish_word: Some(reason.into()),
+            usage,
+            attachments: if self.attached.is_empty() { Value::Null } else { Value::list(self.attached) },
+            id: None,
+            model: None,
+        }
+    }
 }
 
 /// A request for tests of the mappings.

@@ -2,28 +2,8 @@
 
 use super::*;
 
-use windlass_core::machine::Priority;
-
 fn request(messages: Vec<Message>) -> ModelRequest {
-    ModelRequest {
-        agent: "a".into(),
-        provider: "anthropic".into(),
-        model: "claude-sonnet-4-5".into(),
-        base_url: None,
-        key: None,
-        messages,
-        tools: vec![],
-        output_schema: None,
-        max_tokens: Some(77),
-        params: Value::Null,
-        stream: false,
-        timeout_ms: 1_000,
-        idempotency_key: String::new(),
-        tenant: "default".into(),
-        priority: Priority::Normal,
-        repeat: false,
-        link: None,
-    }
+    wire::request_of("anthropic", "claude-sonnet-4-5", messages)
 }
 
 fn json(text: &str) -> Value {

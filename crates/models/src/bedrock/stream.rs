@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use windlass_core::ids::Name;
 use windlass_core::value::{Map, Value};
 
-use super::{Parts, usage};
+use super::{add, answer, usage};
 use crate::errors::Fault;
 use crate::frames::{self, Event};
-use crate::wire::{Answer, Assemble, text};
+use crate::wire::{Answer, Assemble, Blocks, text};
 
 #[derive(Debug, Default)]
 struct Block {
@@ -63,12 +63,12 @@ impl Assemble for Assembler {
         let Some(stop) = self.stop else {
             return Err(Fault::Truncated("the stream ended without a stop reason".to_owned()));
         };
-        let mut parts = Parts::default();
+        let mut parts = Blocks::default();
         for block in self.blocks.into_values() {
             let input = block.input.clone();
-            parts.block(&block.whole(), Some(&input));
+            add(&mut parts, &block.whole(), Some(&input));
         }
-        Ok(parts.answer(&stop, usage(Some(&self.usage))))
+        Ok(answer(parts, &stop, usage(Some(&self.usage))))
     }
 }
 

@@ -1,29 +1,11 @@
 //! Bodies written and answers read, without a network.
 
-use windlass_core::machine::{Priority, ToolDefinition};
+use windlass_core::machine::ToolDefinition;
 
 use super::*;
 
 fn request(messages: Vec<Message>) -> ModelRequest {
-    ModelRequest {
-        agent: "a".into(),
-        provider: "openai".into(),
-        model: "fake-model".into(),
-        base_url: None,
-        key: None,
-        messages,
-        tools: vec![],
-        output_schema: None,
-        max_tokens: Some(77),
-        params: Value::Null,
-        stream: false,
-        timeout_ms: 1_000,
-        idempotency_key: String::new(),
-        tenant: "default".into(),
-        priority: Priority::Normal,
-        repeat: false,
-        link: None,
-    }
+    wire::request_of("openai", "fake-model", messages)
 }
 
 fn json(text: &str) -> Value {
