@@ -11,6 +11,7 @@ mod runs;
 mod schedules;
 mod serve;
 mod sim;
+mod preview;
 pub(crate) mod slo;
 mod store;
 mod tools;
@@ -29,6 +30,7 @@ pub(crate) use bench::{
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;
 pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy};
+pub(crate) use preview::Preview;
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
     RunsSignal, RunsUnpause, RunsWatch,
@@ -130,6 +132,8 @@ pub(crate) enum Command {
     Tools(Tools),
     /// Check documents without running them
     Validate(Validate),
+    /// Say what a run may do and what it will probably use
+    Preview(Preview),
     /// Draw a machine
     Graph(Graph),
     /// List every field of the document format and how well it is supported

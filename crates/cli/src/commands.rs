@@ -8,6 +8,7 @@ mod diagnostics;
 mod explain;
 mod graph;
 mod policy;
+mod preview;
 mod reference;
 mod replay;
 mod run;
@@ -107,6 +108,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Tools(args::Tools::Accept(args)) => tools::accept(app, args).await,
         Command::Policy(args::Policy::Why(args)) => policy::why(app, *args).await,
         Command::Policy(args::Policy::Test(args)) => policy::test(app, args).await,
+        Command::Preview(args) => preview::preview(app, args).await,
         Command::Slo(args::Slo::Report(args)) => slo::report(app, args).await,
         Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,
         Command::Bench(args) => bench::bench(app, args).await,
@@ -147,6 +149,7 @@ fn machine(command: &Command) -> Option<&Path> {
         Command::Schedules(args::Schedules::Add(args)) => Some(&args.machine),
         Command::Graph(args) => Some(&args.machine),
         Command::Diagnostics(args) => args.machine.as_deref(),
+        Command::Preview(args) => args.machine.as_deref(),
         Command::Validate(args) => args.paths.first().filter(|path| path.is_file()).map(std::path::PathBuf::as_path),
         _ => None,
     }

@@ -12,6 +12,7 @@ mod kit;
 mod kit_on_postgresql;
 mod life;
 mod policy;
+mod preview;
 mod purity;
 mod restore;
 mod runbooks;

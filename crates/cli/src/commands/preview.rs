@@ -1,0 +1,249 @@
+//! `windlass preview`: what a run may do and will probably use, before it is started; and how well that was foretold.
+
+mod past;
+mod reach;
+
+use std::path::Path;
+
+use serde_json::{Map as JsonMap, Value as Json, json};
+use windlass::wire::{self, Wiring};
+use windlass_core::budget::{Ceilings, Meter};
+use windlass_core::contract::Contract;
+use windlass_core::ids::Name;
+use windlass_core::machine::{Machine, Program};
+use windlass_core::time::Timestamp;
+use windlass_ports::compile::Bundle;
+use windlass_ports::model::Model;
+use windlass_ports::store::Head;
+
+use crate::app::App;
+use crate::args;
+use crate::documents;
+use crate::exit::{Exit, Problem};
+use crate::session;
+use crate::story::dollars;
+use past::{Expected, Measure, Missed};
+use reach::{Bounds, Reach, Uses};
+
+/// Prints a preview.
+///
+/// # Errors
+/// A document that is not valid, a run that is not there or has not ended, a store that fails.
+pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, Problem> {
+    let subject = match (&args.machine, &args.run) {
+        (Some(path), _) => of_file(app, path)?,
+        (None, Some(run)) => of_run(app, run).await?,
+        (None, None) => return Err(Problem::invalid("name a machine, or a run with `--run`")),
+    };
+    let Subject { program, wiring, actual } = &subject;
+    let entry = program.machines.get(&program.entry);
+    let machine = entry.ok_or_else(|| Problem::bug("the program has no entry"))?;
+    let before = actual.as_ref().map(|head| head.created_at);
+    let runs = past(app, &machine.name, &args, before).await?;
+    let uses = Reach::of(program).uses();
+    let reached = Reach::of(program).machines();
+    let ceilings = machine.ceilings.tighter(&app.loaded.config.limits.ceilings());
+    let told: Vec<Told> = Measure::ALL.into_iter().map(|measure| Told::of(measure, &runs, actual.as_ref())).collect();
+    let document = json!({
+        "machine": &*machine.name,
+        "bundle": program.bundle,
+        "bounds": bounds(&uses, &ceilings),
+        "models": models(wiring, program, &reached)?,
+        "tools": tools(&reached),
+        "approvals": approvals(&reached),
+        "signals": reach::channels(&reached),
+        "runs": runs.len(),
+        "expected": keyed(&told, |told| json!(told.expected)),
+        "error": keyed(&told, |told| json!(told.missed)),
+        "run": actual.as_ref().map(|head| json!({
+            "run_id": head.id.as_str(),
+            "status": head.status.as_str(),
+            "used": keyed(&told, |told| json!(told.actual)),
+            "percent_off": keyed(&told, |told| json!(told.off())),
+        })),
+    });
+    app.output.sentence(&document, &text(&document, &told, runs.len()));
+    Ok(Exit::Ok)
+}
+
+/// What is previewed.
+struct Subject {
+    program: std::sync::Arc<Program>,
+    wiring: Wiring,
+    /// The run that is compared with.
+    actual: Option<Head>,
+}
+
+fn of_file(app: &App, path: &Path) -> Result<Subject, Problem> {
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, folder) };
+    let catalog = wiring.catalog().map_err(session::setting)?;
+    let loaded = documents::read_to_run(app, path, &catalog)?;
+    Ok(Subject { program: loaded.program, wiring, actual: None })
+}
+
+async fn of_run(app: &mut App, run: &str) -> Result<Subject, Problem> {
+    let (store, head) = app.run(run).await?;
+    if head.root != head.id {
+        return Err(Problem::rejected(format!("run `{}` is a child; previews are of callers' runs", head.id))
+            .hint(format!("windlass preview --run {}", head.root)));
+    }
+    if !head.status.is_final() {
+        return Err(Problem::rejected(format!("run `{}` has not ended: it is {}", head.id, head.status.as_str()))
+            .hint("without `--run`, a preview is made for the machine"));
+    }
+    let bytes = store.blob(head.bundle).await?.unwrap_or_default();
+    let bundle = Bundle::decode(&bytes).map_err(|_| Problem::bug("the bundle of the run cannot be read"))?;
+    let program = wire::compiler()
+        .compile(&bundle)
+        .map_err(|error| Problem::new(Exit::Rejected, "spec.invalid", error.to_string()))?;
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
+    Ok(Subject { program, wiring, actual: Some(head) })
+}
+
+/// Runs of the machine that have ended; none where there is no store yet.
+async fn past(
+    app: &App,
+    machine: &Name,
+    args: &args::Preview,
+    before: Option<Timestamp>,
+) -> Result<Vec<Head>, Problem> {
+    let Some(store) = app.store_to_read().await? else { return Ok(Vec::new()) };
+    let tenant = args.tenant.as_deref().map(Into::into);
+    Ok(past::ended(&*store, machine, tenant, before, args.last as usize).await?)
+}
+
+/// What is told of one measure.
+struct Told {
+    measure: Measure,
+    expected: Option<Expected>,
+    missed: Option<Missed>,
+    actual: Option<u64>,
+}
+
+impl Told {
+    fn of(measure: Measure, runs: &[Head], actual: Option<&Head>) -> Self {
+        let used: Vec<u64> = runs.iter().map(|head| measure.of(head)).collect();
+        Self {
+            measure,
+            expected: past::expected(&used),
+            missed: past::missed(&used),
+            actual: actual.map(|head| measure.of(head)),
+        }
+    }
+
+    fn off(&self) -> Option<u64> {
+        Some(past::percent_off(self.expected?.middle, self.actual?))
+    }
+
+    fn shown(&self, amount: u64) -> String {
+        match self.measure {
+            Measure::CostMicros => dollars(amount),
+            Measure::DurationMs => format!("{:.1} s", amount as f64 / 1_000.0),
+            Measure::Steps | Measure::Tokens => amount.to_string(),
+        }
+    }
+}
+
+fn keyed(told: &[Told], of: impl Fn(&Told) -> Json) -> Json {
+    Json::Object(told.iter().map(|told| (told.measure.as_str().to_owned(), of(told))).collect::<JsonMap<_, _>>())
+}
+
+/// What documents and ceilings bound.
+fn bounds(uses: &Uses, ceilings: &Ceilings) -> Json {
+    let nothing = Bounds { min: 0, max: None };
+    json!({
+        "steps": uses.steps.under(ceilings.get(Meter::Steps)),
+        "model_calls": uses.model_calls.under(ceilings.get(Meter::ModelCalls)),
+        "tool_calls": uses.tool_calls.under(ceilings.get(Meter::ToolCalls)),
+        "launches": uses.launches.under(ceilings.get(Meter::Launches)),
+        "tokens": nothing.under(ceilings.get(Meter::Tokens)),
+        "cost_micros": nothing.under(ceilings.get(Meter::CostMicros)),
+        "wall_ms": nothing.under(ceilings.wall_ms),
+    })
+}
+
+/// The models of the agents that are reached, with their prices for a million tokens.
+fn models(wiring: &Wiring, program: &Program, reached: &[&Machine]) -> Result<Vec<Json>, Problem> {
+    let models = wiring.models(&std::collections::BTreeMap::new(), Some(program)).map_err(session::setting)?;
+    let agents = reached.iter().flat_map(|machine| machine.agents.values().map(move |agent| (machine, agent)));
+    Ok(agents
+        .map(|(machine, agent)| {
+            let quote = models.quote(&agent.model);
+            json!({
+                "machine": &*machine.name,
+                "agent": &*agent.name,
+                "provider": &*agent.model.provider,
+                "model": &*agent.model.model,
+                "max_tokens": agent.model.max_tokens,
+                "input_micros_per_million": quote.as_ref().map(|quote| quote.input),
+                "output_micros_per_million": quote.as_ref().map(|quote| quote.output),
+            })
+        })
+        .collect())
+}
+
+fn tools(reached: &[&Machine]) -> Vec<Json> {
+    reach::tools(reached).iter().map(|(name, contract)| tool(name, *contract)).collect()
+}
+
+fn tool(name: &Name, contract: Option<&Contract>) -> Json {
+    // A tool without a contract is one of a hook, and counts as a write that must not be repeated.
+    let undeclared = Contract::undeclared(name);
+    let shown = contract.unwrap_or(&undeclared);
+    json!({
+        "name": &**name,
+        "class": shown.class,
+        "idempotency": shown.idempotency,
+        "on_unknown": shown.on_unknown,
+        "declared": contract.is_some(),
+    })
+}
+
+/// Tools and actions that a person is always asked about; a policy may ask about more.
+fn approvals(reached: &[&Machine]) -> Vec<String> {
+    let asked = |contract: &Option<&Contract>| contract.is_some_and(|contract| contract.approval.always);
+    reach::tools(reached).iter().filter(|(_, contract)| asked(contract)).map(|(name, _)| name.to_string()).collect()
+}
+
+fn text(document: &Json, told: &[Told], runs: usize) -> String {
+    let mut lines = vec![format!("{}, after {} of its runs", word(&document["machine"]), runs)];
+    if told.iter().all(|told| told.expected.is_none()) {
+        lines.push(format!("  what it will use cannot be told from fewer than {} runs that ended", past::RUNS_MIN));
+    }
+    for one in told {
+        let Some(expected) = one.expected else { continue };
+        let range = format!("{} to {}", one.shown(expected.low), one.shown(expected.high));
+        let mut line = format!("  {:<12} {:<16} {range}", one.measure.as_str(), one.shown(expected.middle));
+        if let Some(missed) = one.missed {
+            line.push_str(&format!("; {} % off, {} % within", missed.percent_off, missed.percent_within));
+        }
+        if let (Some(actual), Some(off)) = (one.actual, one.off()) {
+            line.push_str(&format!("; used {}, {off} % off", one.shown(actual)));
+        }
+        lines.push(line);
+    }
+    if let Some(bounds) = document["bounds"].as_object() {
+        for (name, bound) in bounds.iter().filter(|(_, bound)| !(bound["max"].is_null() && bound["min"] == 0)) {
+            let most = if bound["max"].is_null() { "no bound".to_owned() } else { bound["max"].to_string() };
+            lines.push(format!("  {name:<12} at least {}, at most {most}", bound["min"]));
+        }
+    }
+    for model in document["models"].as_array().into_iter().flatten() {
+        let price = if model["input_micros_per_million"].is_null() { ", no price known" } else { "" };
+        lines.push(format!("  asks         {} ({}){price}", word(&model["model"]), word(&model["agent"])));
+    }
+    for tool in document["tools"].as_array().into_iter().flatten() {
+        lines.push(format!("  may call     {} ({})", word(&tool["name"]), word(&tool["class"])));
+    }
+    for (key, says) in [("approvals", "asks about"), ("signals", "waits for")] {
+        for name in document[key].as_array().into_iter().flatten() {
+            lines.push(format!("  {says:<12} {}", word(name)));
+        }
+    }
+    crate::output::printable(&lines.join("\n"))
+}
+
+fn word(value: &Json) -> &str {
+    value.as_str().unwrap_or_default()
+}
