@@ -327,7 +327,7 @@ data:
       data:
         name: child
         states:
-          rest: {type: initial, wait_for: never, timeout: 1, on_error: act}
+          rest: {type: initial, wait_for: go, transitions: [{to: act}]}
           act: {action: note, transitions: [{to: end}]}
           end: {type: final}
   states:
@@ -338,8 +338,9 @@ data:
     for (command, word) in [("cancel", "cancelled"), ("pause", "paused")] {
         let parked = place.windlass(&["run", "parent.yml", "--run-id", command, "--wait", "0s"]);
         assert_eq!(parked.code(), 7, "{}", parked.shown());
-        // Slow on purpose: the children are due when the order comes.
-        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        // The children are in the queue when the order comes, with what they waited for.
+        let sent = place.windlass(&["signal", "go"]);
+        assert_eq!(sent.json()["runs"].as_array().map(Vec::len), Some(3), "{}", sent.shown());
         let ran = place.windlass(&["runs", command, command]);
         assert_eq!((ran.code(), &ran.json()["status"]), (0, &json!(word)), "{}", ran.shown());
         assert!(!place.path("done").exists(), "{command}: {}", ran.shown());
