@@ -14,8 +14,10 @@ use super::engine::Core;
 use super::observe::Tally;
 use crate::lease::Backoff;
 
-/// How often an engine that waits for an answer to its heartbeat looks whether it still counts, in milliseconds.
+/// How often an engine that waits for an answer to its heartbeat looks whether it still counts, in milliseconds: at least,
+/// and as a share of the pace of heartbeats, so that one with long leases looks as many times, not as often.
 const LOOK_MS: u64 = 250;
+const LOOK_SHARE: u64 = 32;
 /// Shortest pause between two heartbeats, whatever the store asks for, in milliseconds.
 const PACE_MS_MIN: u64 = 20;
 /// By which share of itself a pause between heartbeats varies, so that a fleet that was started at once spreads out.
@@ -190,7 +192,7 @@ impl Core {
                     biased;
                     answer = &mut asking => break Some(answer),
                     () = member.left.cancelled() => return false,
-                    () = sleep(Duration::from_millis(LOOK_MS)) => {
+                    () = sleep(Duration::from_millis(LOOK_MS.max(member.pace_ms() / LOOK_SHARE))) => {
                         if !store.is_current(&member.id) {
                             break None;
                         }
