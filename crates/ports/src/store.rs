@@ -24,7 +24,7 @@ use crate::BoxFuture;
 
 pub use fleet::{
     Beat, Claim, FENCED, Lease, Load, Object, POOL_DEFAULT, Put, Queueing, Reaped, Registration, STRIKES_MAX,
-    WorkerRow, lost_too_often,
+    STRIKES_SUSPECT, WorkerRow, lost_too_often, strikes_after,
 };
 pub use upkeep::{Depth, Finding, Pruned, Retention, Stats};
 
@@ -156,7 +156,7 @@ pub struct Head {
     pub priority: Priority,
     /// Words to find it by.
     pub tags: BTreeMap<Name, Name>,
-    /// How often in a row its worker was lost with no decision in between.
+    /// Losses of its worker in a row with no progress in between, as [`strikes_after`] counts them.
     pub strikes: u32,
     /// Why it is quarantined, when it is.
     pub quarantine: Option<Name>,
@@ -230,6 +230,9 @@ pub struct HeadUpdate {
     /// The pool that its next step asks for, when it is another one than before. Children created with the same commit
     /// that name no pool get the one before.
     pub pool: Option<Name>,
+    /// Losses of its worker in a row that count on: none, but for a decision that is no progress, which only records that
+    /// a call was lost. That has those of its lease.
+    pub strikes: u32,
 }
 
 /// A wait as a row, found by channel.
@@ -454,7 +457,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// Puts the runs of workers that are gone into the queue again, and quarantines those that were lost
-    /// [`STRIKES_MAX`] times in a row, the last time alone. Safe to be done by everyone at any time. The answer has what
+    /// again and again, at last alone ([`STRIKES_MAX`]). Safe to be done by everyone at any time. The answer has what
     /// claims of this handle took back since the last one too, so that each loss is told once.
     fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>>;
 

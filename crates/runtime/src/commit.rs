@@ -72,6 +72,8 @@ pub struct Under<'a> {
     pub worker: &'a WorkerId,
     /// The pool that the run is in by the store, when that is known.
     pub pool: Option<&'a Name>,
+    /// Losses of its worker that count on after it.
+    pub strikes: u32,
 }
 
 /// A commit, and what is left of its decision.
@@ -114,7 +116,11 @@ pub fn draft(
         lease: under.lease.clone(),
         worker: under.worker.clone(),
         expected: run.version - 1,
-        head: HeadUpdate { pool: moved(program, run, &record.entries, under.pool), ..head(run, keep) },
+        head: HeadUpdate {
+            pool: moved(program, run, &record.entries, under.pool),
+            strikes: under.strikes,
+            ..head(run, keep)
+        },
         record: row,
         at: run.now,
         snapshot,
@@ -175,6 +181,7 @@ fn head(run: &Run, keep: Keep) -> HeadUpdate {
         cost_micros: used.cost_micros,
         bundle: run.start.bundle,
         pool: None,
+        strikes: 0,
     }
 }
 
@@ -284,7 +291,7 @@ mod tests {
             Effect::Call(EffectId(7)),
         ];
         let decision = Decision { entries: vec![Entry::RunEnded], effects, audit: Vec::new() };
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None };
+        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0 };
         let mut tail = Tail::default();
         let draft = draft(under, &program(), &run, decision, vec![9], Keep::Hold, &mut tail);
         let commit = &draft.commit;
@@ -317,7 +324,7 @@ mod tests {
     fn a_snapshot_is_taken_when_it_is_due() {
         let mut run = run();
         run.version = 1;
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None };
+        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0 };
         let mut tail = Tail { entries: limits::SNAPSHOT_ENTRIES_MAX - 1, bytes: 5_000, snapshot_bytes: 0 };
         let decision = Decision { entries: vec![Entry::HooksEnded], ..Decision::default() };
         let draft = draft(under, &program(), &run, decision, Vec::new(), Keep::Hold, &mut tail);

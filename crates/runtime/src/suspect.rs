@@ -7,13 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Lease, STRIKES_MAX};
-
-/// Whether a run may only be driven alone: its worker was lost so often in a row that once more is the last time.
-#[must_use]
-pub fn is_suspect(lease: &Lease) -> bool {
-    lease.strikes + 1 >= STRIKES_MAX
-}
 
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +25,7 @@ pub struct Suspects<T> {
     waiting: VecDeque<T>,
     patience_ms: u64,
     gives_up_at: Option<Timestamp>,
-    /// Set by the task of the one that is driven, once a decision of it is durable: it is no suspect from then on.
+    /// Set by the task of the one that is driven, once progress of it is durable: it is no suspect from then on.
     driven: Option<Arc<AtomicBool>>,
 }
 

@@ -103,14 +103,30 @@ pub const POOL_DEFAULT: &str = "default";
 /// Stands for whoever may have held a run before a fence. No worker has this id, so nothing is known of what it sent.
 pub const FENCED: &str = "fenced";
 
-/// Losses of a worker in a row, with no decision in between, after which a run is quarantined. The last of them counts
-/// only when the worker held nothing else: whatever killed it in company may have been another run, or no run at all.
-pub const STRIKES_MAX: u32 = 3;
+/// Strikes with which a run is suspect: it is claimed and driven alone. No loss in company makes more of them, because what
+/// killed the worker may have been another run.
+pub const STRIKES_SUSPECT: u32 = 2;
+/// Strikes with which a run is quarantined, by a loss of a worker that held nothing else. A suspect that had company has
+/// three such losses ahead of it: where workers are killed from outside again and again, one proves little.
+pub const STRIKES_MAX: u32 = STRIKES_SUSPECT + 3;
 
-/// Why a run is quarantined after [`STRIKES_MAX`] losses, the last of which was that of `worker`.
+/// The strikes of a run after one more loss of its worker in a row, which held nothing else or had company. Who was alone
+/// the second time is one loss from quarantine: three losses in all.
+#[must_use]
+pub fn strikes_after(strikes: u32, alone: bool) -> u32 {
+    match (strikes, alone) {
+        (0, _) => 1,
+        (1, true) => STRIKES_MAX - 1,
+        (_, true) => strikes + 1,
+        (_, false) => strikes.max(STRIKES_SUSPECT),
+    }
+}
+
+/// Why a run is quarantined after losses of its workers, the last of which was that of `worker`.
 #[must_use]
 pub fn lost_too_often(worker: &str) -> Name {
-    format!("its worker was lost {STRIKES_MAX} times in a row with no decision in between, last `{worker}`").into()
+    format!("its workers were lost one after another, at last with no other run, with no progress in between, last `{worker}`")
+        .into()
 }
 
 /// How a run waits for a worker.
@@ -139,10 +155,18 @@ pub struct Lease {
     /// The dead process whose calls have to be dealt with: the one that held the run when it was last decided on, when
     /// it did not let go. Stays until the next commit, whoever takes the run in between.
     pub taken_from: Option<WorkerId>,
-    /// How often in a row its worker was lost with no decision in between. A run that has lost two is suspect: a claim
-    /// takes it with nothing else, and it is to be driven alone; with [`STRIKES_MAX`] it is quarantined and nobody gets
-    /// it.
+    /// Losses of its worker in a row, as [`strikes_after`] counts them, with no progress in between: with no decision, or
+    /// none but that calls were lost. With [`STRIKES_SUSPECT`] a claim takes it with nothing else, and it is to be driven
+    /// alone; with [`STRIKES_MAX`] it is quarantined and nobody gets it.
     pub strikes: u32,
+}
+
+impl Lease {
+    /// Whether the run may only be driven alone.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.strikes >= STRIKES_SUSPECT
+    }
 }
 
 /// Which runs a worker wants.

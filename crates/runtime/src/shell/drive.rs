@@ -8,6 +8,7 @@ pub(super) use load::look;
 mod load;
 mod perform;
 mod rescue;
+mod tally;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use tokio::time::Instant;
 use windlass_core::effect::Effect;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
-use windlass_core::journal::Entry;
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_core::{Decision, Rejected, decide, plan};
@@ -29,7 +29,7 @@ use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 use super::engine::{Core, EngineError, Warm};
 use super::execute::{Calls, Done};
 use super::member::Member;
-use super::observe::{Point, Span, Tally, count};
+use super::observe::{Point, Tally};
 use super::programs::Loaded;
 use super::send::{patiently, send};
 use super::shutdown::Stop;
@@ -71,7 +71,7 @@ pub(super) struct Claimed {
     pub(super) member: Arc<Member>,
     /// Whether it is one of many: what this process cannot drive is left for another one.
     pub(super) serving: bool,
-    /// Set once a decision is durable, for a run that is driven alone until then.
+    /// Set once progress is durable, for a run that is driven alone until then.
     pub(super) alone: Option<Arc<AtomicBool>>,
     /// Whether it only decides what lies in its inbox, and makes no call.
     pub(super) quiet: bool,
@@ -188,6 +188,8 @@ struct Work<'a> {
     /// The inbox may have rows that have not been read.
     inbox_flag: bool,
     commits: u64,
+    /// Losses of its worker in a row, until there is progress.
+    strikes: u32,
     /// The worker wants to let go: calls that are out may end, nothing new is begun.
     leaving: bool,
     grace_ends: Option<Instant>,
@@ -283,12 +285,15 @@ impl Work<'_> {
         let Ready { input, source } = ready;
         let began = Instant::now();
         let about = self.about(&input);
+        // That a call was lost says nothing about whether the next worker survives it.
+        let strikes = if matches!(input, Input::Lost { .. }) { self.strikes } else { 0 };
         let timer = if let Input::TimerFired { timer } = &input { Some(*timer) } else { None };
         let facts = self.facts(&input);
         self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
         let core = &self.claimed.core;
         match decide(&self.loaded.machine, &*core.evaluator, &mut self.run, input, &facts) {
             Ok(decision) => {
+                self.strikes = strikes;
                 let parted = self.commit(decision, source, about).await;
                 self.timed(began);
                 parted
@@ -304,16 +309,6 @@ impl Work<'_> {
                 self.clear(about);
                 self.rejected = Some(rejected);
                 Ok(None)
-            }
-        }
-    }
-
-    /// Tells how long a step took, and the first one how long it had to wait after the claim.
-    fn timed(&self, began: Instant) {
-        if let Some(meter) = &self.claimed.core.parts.settings.meter {
-            meter.took(Span::Step, began.elapsed());
-            if self.commits == 1 {
-                meter.took(Span::Start, began.duration_since(self.claimed.at));
             }
         }
     }
@@ -377,7 +372,7 @@ impl Work<'_> {
     ) -> Result<Option<Parting>, Fault> {
         let core = Arc::clone(&self.claimed.core);
         let Claimed { lease, worker, .. } = self.claimed;
-        let under = Under { op: core.op(), lease, worker, pool: self.pool.as_ref() };
+        let under = Under { op: core.op(), lease, worker, pool: self.pool.as_ref(), strikes: self.strikes };
         let Draft { commit, entries, effects } =
             commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
         core.pass(Point::BeforeCommit);
@@ -397,26 +392,6 @@ impl Work<'_> {
         self.spread(&commit);
         self.perform(&effects, &entries, leaving);
         self.stand(standing, keep).await
-    }
-
-    /// Counts a decision that is durable.
-    fn committed(&mut self, began: Instant, entries: &[Entry]) {
-        let core = &self.claimed.core;
-        self.commits += 1;
-        if let Some(alone) = self.claimed.alone.as_ref().filter(|_| self.commits == 1) {
-            alone.store(true, Ordering::Release);
-            core.wake(false);
-        }
-        if let Some(meter) = &core.parts.settings.meter {
-            meter.took(Span::Commit, began.elapsed());
-            meter.count(Tally::Commit, 1);
-            meter.count(Tally::Step, count(entries, |entry| matches!(entry, Entry::StateEntered { .. })));
-            let ended = count(entries, |entry| matches!(entry, Entry::RunEnded));
-            meter.count(Tally::Ended, ended);
-            if self.run.start.parent.is_none() {
-                meter.count(Tally::of_ending(self.run.status()), ended);
-            }
-        }
     }
 
     async fn stand(&mut self, standing: Standing, keep: Keep) -> Result<Option<Parting>, Fault> {

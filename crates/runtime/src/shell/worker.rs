@@ -22,9 +22,10 @@ use super::rest::{Driven, Rest, Resting};
 use super::send::patiently;
 use super::shutdown::Stop;
 use crate::claim::{Claims, Look, Room};
-use crate::suspect::{Next, Suspects, is_suspect};
+use crate::suspect::{Next, Suspects};
 
-/// Between looks when the store gave no hint although something is held, in milliseconds.
+/// Between looks when the store gave no hint although something is held, in milliseconds: not more often than for runs of
+/// workers that are gone.
 const SAFETY_MS: u64 = 30_000;
 /// Shortest pause between two rounds of looking into the inboxes of held runs, in milliseconds.
 const SWEEP_MS_MIN: u64 = 5;
@@ -314,7 +315,8 @@ impl Worker {
     async fn look(&mut self, now: Timestamp) -> Result<Option<(Timestamp, bool)>, EngineError> {
         let mut wake = self.sweep.map(|then| (then, false));
         if !self.actors.is_empty() {
-            wake = earlier(wake, Some((now.plus_ms(SAFETY_MS), true)));
+            let pause = SAFETY_MS.max(self.core.parts.settings.reap_ms);
+            wake = earlier(wake, Some((now.plus_ms(pause), true)));
         }
         if let (Some(then), false) = (self.reap_at, self.reaping.is_some() || self.stopping) {
             wake = earlier(wake, Some((then, false)));
@@ -392,6 +394,10 @@ impl Worker {
         let Taken { asked, leases, mut permits } = taken;
         let leases = leases?;
         self.claims.claimed(asked, leases.len(), self.core.parts.clock.now());
+        if leases.iter().any(Lease::is_suspect) {
+            // It comes with nothing else, whatever the queue has.
+            self.claims.hinted();
+        }
         if !leases.is_empty() {
             self.resting.disturbed();
         }
@@ -404,7 +410,7 @@ impl Worker {
     }
 
     fn begin(&mut self, lease: Lease, permit: Option<OwnedSemaphorePermit>) {
-        if is_suspect(&lease) {
+        if lease.is_suspect() {
             self.suspect(lease, permit);
         } else {
             self.start_as(lease, permit, false);

@@ -418,3 +418,71 @@ async fn a_run_that_takes_workers_down_is_driven_alone_and_then_quarantined() {
     driving.await.expect("a task");
     kit.fsck().await;
 }
+
+/// Counts for as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_workers_down_takes_its_neighbours_along_twice_at_most() {
+    let mut kit = Kit::new();
+    let (deadly, company) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (kills, working) = (Arc::clone(&deadly), Arc::clone(&company));
+    kit.tool(contract("work", Class::Read, Idempotency::None), move |call| {
+        let (kills, working) = (Arc::clone(&kills), Arc::clone(&working));
+        async move {
+            if call.run.as_str() == "poison" {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                kills.notify_one();
+                return std::future::pending().await;
+            }
+            let _at_work = Counted::new(&working);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            answer(1)
+        }
+    });
+    kit.machine("main", vec![acting("a", "work", "done"), done()]);
+    let poison = kit.submit(&kit.engine(), "poison").await;
+    let mut neighbours = Vec::new();
+    for n in 0..4 {
+        neighbours.push(kit.submit(&kit.engine(), &format!("healthy-{n}")).await);
+    }
+    let mut deaths = Vec::new();
+    loop {
+        let engine = kit.another();
+        let (_stop, driving) = serve(&engine);
+        let is_deadly = tokio::select! {
+            () = deadly.notified() => true,
+            () = until(&kit, &poison, Status::Quarantined) => false,
+        };
+        let neighbours = company.load(Ordering::SeqCst);
+        driving.abort();
+        assert!(driving.await.is_err());
+        if !is_deadly {
+            break;
+        }
+        deaths.push(neighbours);
+        assert!(deaths.len() < 10, "it is quarantined in the end: {deaths:?}");
+    }
+    assert_eq!(deaths, [4, 4, 0, 0, 0], "neighbours at each death");
+    let engine = kit.another();
+    let (stop, driving) = serve(&engine);
+    for neighbour in &neighbours {
+        until(&kit, neighbour, Status::Completed).await;
+    }
+    stop.graceful.cancel();
+    driving.await.expect("a task");
+    kit.fsck().await;
+}

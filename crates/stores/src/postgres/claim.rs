@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use windlass_core::ids::RunId;
 use windlass_core::machine::Priority;
 use windlass_core::run::Status;
-use windlass_ports::store::{Claim, Keep, Lease, STRIKES_MAX, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Keep, Lease, STRIKES_SUSPECT, StoreError, WorkerId};
 
 use super::connect::{Sql, Value};
 use super::flight::status_code;
@@ -17,7 +17,7 @@ use super::statements::now_us;
 use super::text::{shield, unshield};
 
 /// Losses of a worker from which on a run is suspect: a claim takes it with nothing else.
-const SUSPECT: i32 = STRIKES_MAX as i32 - 1;
+const SUSPECT: i32 = STRIKES_SUSPECT as i32;
 /// Tenants looked at in one class and pool, at most.
 const TENANTS_MAX: usize = 256;
 /// Of those, tenants that may turn out to hold as much as they may.

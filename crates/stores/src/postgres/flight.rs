@@ -412,6 +412,7 @@ fn steps(steps: &[(usize, &Step)]) -> Option<Part> {
         Box::new(column(steps, |step| step.record.clone())),
         Box::new(column(steps, |step| step.uses_packed.clone())),
         Box::new(column(steps, |step| step.audit.clone())),
+        Box::new(column(steps, |step| i32::try_from(step.head.strikes).unwrap_or(i32::MAX))),
     ];
     Some((&sql::STEPS, values))
 }

@@ -50,15 +50,15 @@ pub(super) const LATER: i16 = 4;
 pub(super) static STEPS: Sql = Sql {
     text: concat!(
         "WITH u AS (UPDATE runs r SET status = i.status, state = i.state, step = i.step, version = i.expected + 1, \
-         tokens = i.tokens, cost_micros = i.cost_micros, bundle = i.bundle, updated_at = i.at, lost = NULL, strikes = 0, \
+         tokens = i.tokens, cost_micros = i.cost_micros, bundle = i.bundle, updated_at = i.at, lost = NULL, strikes = i.strikes, \
          owner = CASE WHEN i.keep IN (0, 4) OR (i.keep = 1 AND r.pending > 0) THEN r.owner END, \
          ready = CASE WHEN i.keep = 2 THEN ",
         now_us!(),
         " END, wake_at = CASE WHEN i.keep = 1 AND r.pending = 0 THEN i.wake_at END \
          FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::smallint[], $6::text[], $7::bigint[], \
          $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::smallint[], $13::bigint[], $14::uuid[], \
-         $15::bytea[], $16::bytea[], $17::bytea[]) AS i (run, expected, epoch, worker, status, state, step, tokens, \
-         cost_micros, bundle, at, keep, wake_at, op, record, uses, audit) \
+         $15::bytea[], $16::bytea[], $17::bytea[], $18::int[]) AS i (run, expected, epoch, worker, status, state, \
+         step, tokens, cost_micros, bundle, at, keep, wake_at, op, record, uses, audit, strikes) \
          WHERE r.id = i.run AND r.version = i.expected AND r.epoch = i.epoch AND r.owner = i.worker \
          RETURNING r.id, r.version, r.pending, r.owner, i.op, i.record, i.uses, i.audit), \
          w AS (INSERT INTO journal (run, version, op, record, blobs, audit) \
@@ -83,6 +83,7 @@ pub(super) static STEPS: Sql = Sql {
         Type::BYTEA_ARRAY,
         Type::BYTEA_ARRAY,
         Type::BYTEA_ARRAY,
+        Type::INT4_ARRAY,
     ],
 };
 

@@ -9,7 +9,8 @@ use tokio_postgres::types::Type;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
-    Beat, FENCED, Lease, Load, Reaped, Registration, STRIKES_MAX, StoreError, WorkerId, WorkerRow, lost_too_often,
+    Beat, FENCED, Lease, Load, Reaped, Registration, STRIKES_MAX, STRIKES_SUSPECT, StoreError, WorkerId, WorkerRow,
+    lost_too_often,
 };
 
 use super::claim::lease;
@@ -83,15 +84,17 @@ static UPKEEP: Sql = Sql {
         " AS us), gone AS (UPDATE workers w SET alive = false FROM (SELECT id FROM workers, now WHERE alive \
            AND (until_us < now.us OR id = ANY($1::text[])) ORDER BY id FOR UPDATE OF workers SKIP LOCKED) g \
            WHERE w.id = g.id RETURNING w.id), \
-         lost AS MATERIALIZED (SELECT id, owner, row_number() OVER (ORDER BY id) AS nth, strikes + 1 >= $6 \
-             AND (SELECT count(*) FROM (SELECT 1 FROM runs h WHERE h.owner = l.owner AND h.status < 6 LIMIT 2) c) = 1 \
-             AS is_last FROM (SELECT r.id, r.owner, r.strikes FROM runs r \
+         lost AS MATERIALIZED (SELECT k.*, alone AND strikes + 1 >= $6 AS is_last, \
+             CASE WHEN strikes = 0 THEN 1 WHEN alone AND strikes = 1 THEN $6 - 1 WHEN alone THEN strikes + 1 \
+               ELSE greatest(strikes, $9) END AS after \
+             FROM (SELECT id, owner, strikes, row_number() OVER (ORDER BY id) AS nth, (SELECT count(*) FROM \
+             (SELECT 1 FROM runs h WHERE h.owner = l.owner AND h.status < 6 LIMIT 2) c) = 1 AS alone \
+             FROM (SELECT r.id, r.owner, r.strikes FROM runs r \
            WHERE r.owner IN (SELECT id FROM gone UNION SELECT id FROM workers WHERE NOT alive) \
-           AND ($2::text IS NULL OR r.root = $2) ORDER BY r.id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED) l), \
+           AND ($2::text IS NULL OR r.root = $2) ORDER BY r.id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED) l) k), \
          back AS (UPDATE runs r SET owner = NULL, \
            lost = CASE WHEN r.status < 6 THEN coalesce(r.lost, r.owner) ELSE r.lost END, \
-           strikes = CASE WHEN r.status < 6 AND (lost.is_last OR r.strikes + 1 < $6) THEN r.strikes + 1 \
-             ELSE r.strikes END, \
+           strikes = CASE WHEN r.status < 6 THEN lost.after ELSE r.strikes END, \
            ready = CASE WHEN r.status < 6 AND NOT lost.is_last THEN $5 + now.us + lost.nth END, \
            quarantine = CASE WHEN r.status < 6 AND lost.is_last THEN $7 || lost.owner || $8 END \
            FROM lost, now WHERE r.id = lost.id AND r.owner = lost.owner \
@@ -104,7 +107,17 @@ static UPKEEP: Sql = Sql {
          SELECT 0, id, NULL, false, false FROM gone UNION ALL SELECT 1, id, owner, ready, quarantined FROM back \
          UNION ALL SELECT 2, id, NULL, false, false FROM woken"
     ),
-    types: &[Type::TEXT_ARRAY, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT4, Type::TEXT, Type::TEXT],
+    types: &[
+        Type::TEXT_ARRAY,
+        Type::TEXT,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT4,
+        Type::TEXT,
+        Type::TEXT,
+        Type::INT4,
+    ],
 };
 
 static KNOWN_DEAD: Sql = Sql {
@@ -310,6 +323,7 @@ impl Workers {
                 Box::new(STRIKES_MAX as i32),
                 Box::new(before.to_owned()),
                 Box::new(after.to_owned()),
+                Box::new(STRIKES_SUSPECT as i32),
             ]
         };
         let rows = pool.rows(&UPKEEP, values).await?;

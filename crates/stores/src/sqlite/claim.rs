@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Row, params};
 use windlass_core::ids::RunId;
 use windlass_core::run::Status;
-use windlass_ports::store::{Claim, Keep, Lease, STRIKES_MAX, StoreError, WorkerId};
+use windlass_ports::store::{Claim, Keep, Lease, STRIKES_SUSPECT, StoreError, WorkerId};
 
 use super::newborn::Newborn;
 use super::tx::{FINAL, Told, Trouble, Tx, count, int};
@@ -60,7 +60,7 @@ const HELD: &str = "SELECT tenant, count(*) FROM runs WHERE owner IS NOT NULL GR
 
 /// The first that is suspect and nothing else, or all when none is.
 fn apart(mut free: Vec<Free>) -> Vec<Free> {
-    match free.iter().position(|run| run.strikes + 1 >= STRIKES_MAX) {
+    match free.iter().position(|run| run.strikes >= STRIKES_SUSPECT) {
         Some(at) => vec![free.swap_remove(at)],
         None => free,
     }

@@ -16,14 +16,14 @@ use super::tx::{Parent, Told, Trouble, Tx, class_code, count, int, status_code};
 
 /// The step of a run that its worker goes on with, when its inbox is empty: no index changes.
 const HOLD: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL, strikes = 0 WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
+     bundle = ?7, updated_at = ?8, lost = NULL, strikes = ?13 WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
 /// The same, when its worker lets it go.
 const LET_GO: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL, strikes = 0, owner = NULL, ready = ?13, wake_at = ?14 \
+     bundle = ?7, updated_at = ?8, lost = NULL, strikes = ?13, owner = NULL, ready = ?14, wake_at = ?15 \
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
 /// The same, whatever the inbox has.
 const ANY: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL, strikes = 0, owner = ?13, ready = ?14, wake_at = ?15, pending = ?16 \
+     bundle = ?7, updated_at = ?8, lost = NULL, strikes = ?13, owner = ?14, ready = ?15, wake_at = ?16, pending = ?17 \
      WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12";
 const JOURNAL: &str = "INSERT INTO journal (run, version, op, record, blobs, audit) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
@@ -212,7 +212,7 @@ impl Tx<'_> {
         let head = &step.head;
         let (status, state, version) = (status_code(head.status), head.state.as_deref(), int(step.expected));
         let (done, tokens, cost) = (int(head.step), int(head.tokens), int(head.cost_micros));
-        let (epoch, at, bundle) = (int(step.lease.epoch), int(step.at.0), &head.bundle.0);
+        let (epoch, at, bundle, strikes) = (int(step.lease.epoch), int(step.at.0), &head.bundle.0, head.strikes);
         let fate = match step.keep {
             Keep::Hold => None,
             keep => Some(self.fate(keep, false)),
@@ -220,7 +220,21 @@ impl Tx<'_> {
         let changed = match &fate {
             None => self.run(
                 HOLD,
-                params![status, state, done, version + 1, tokens, cost, bundle, at, run, version, epoch, worker],
+                params![
+                    status,
+                    state,
+                    done,
+                    version + 1,
+                    tokens,
+                    cost,
+                    bundle,
+                    at,
+                    run,
+                    version,
+                    epoch,
+                    worker,
+                    strikes
+                ],
             )?,
             Some(Fate { ready, wake_at, .. }) => self.run(
                 LET_GO,
@@ -237,6 +251,7 @@ impl Tx<'_> {
                     version,
                     epoch,
                     worker,
+                    strikes,
                     ready,
                     wake_at
                 ],
@@ -306,6 +321,7 @@ impl Tx<'_> {
                 version,
                 epoch,
                 worker,
+                head.strikes,
                 fate.held.then_some(worker),
                 fate.ready,
                 fate.wake_at,

@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 use windlass_core::ids::{Name, RunId};
-use windlass_ports::store::{FENCED, Reaped, STRIKES_MAX, WorkerId, lost_too_often};
+use windlass_ports::store::{FENCED, Reaped, STRIKES_MAX, STRIKES_SUSPECT, WorkerId, lost_too_often};
 
 use super::request::Replacement;
 use super::tx::{FINAL, FRONT, Told, Trouble, Tx, int};
@@ -51,7 +51,7 @@ impl Tx<'_> {
         let held = "SELECT count(*) FROM (SELECT 1 FROM runs WHERE owner = ?1 LIMIT 2)";
         let alone = self.row(held, [owner], |row| row.get::<_, i64>(0))? == Some(1);
         let sql = format!(
-            "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), strikes = strikes + 1, quarantine = ?3 \
+            "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), strikes = ?4, quarantine = ?3 \
              WHERE {within} AND ?5 AND strikes + 1 >= ?4 RETURNING id"
         );
         let reason = lost_too_often(&name.0);
@@ -60,10 +60,11 @@ impl Tx<'_> {
         })?;
         let place = self.place() - FRONT;
         let sql = format!(
-            "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), strikes = min(strikes + 1, ?4), ready = ?3 \
-             WHERE {within}"
+            "UPDATE runs SET owner = NULL, lost = coalesce(lost, ?1), ready = ?3, strikes = CASE \
+             WHEN strikes = 0 THEN 1 WHEN ?5 AND strikes = 1 THEN ?6 WHEN ?5 THEN strikes + 1 \
+             ELSE max(strikes, ?4) END WHERE {within}"
         );
-        let runs = self.run(&sql, params![owner, tree, place, STRIKES_MAX - 1])?;
+        let runs = self.run(&sql, params![owner, tree, place, STRIKES_SUSPECT, alone, STRIKES_MAX - 1])?;
         if over + lost.len() + runs > 0 {
             reaped.workers.push(name.clone());
             reaped.runs += runs as u64;

@@ -84,6 +84,7 @@ pub(crate) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
             cost_micros: 0,
             bundle: Digest::of(b"bundle"),
             pool: None,
+            strikes: 0,
         },
         record: JournalRow { version, bytes: format!("{worker} {version}").into_bytes(), blobs: Vec::new() },
         at: Timestamp(version),

@@ -3,38 +3,49 @@
 //! Slow on purpose: real processes die and are waited for.
 
 use serde_json::json;
-use windlass_core::limits::LOSSES_MAX;
 
-use super::{ACTS, Fleet, LEAF, action};
+use super::{ACTS, Fleet, action};
+
+/// What the action does: that of `poison` kills the worker, once the others are at work, until it is mended; those of
+/// the others last until they are let go.
+const SCRIPT: &str = "if [ $WINDLASS_RUN_ID != poison ]; then \
+     touch at-work-$WINDLASS_RUN_ID; until [ -e let-go ]; do sleep 0.02; done; \
+     else until [ -e at-work-one ] && [ -e at-work-two ]; do sleep 0.02; done; [ -e mended ] || kill -9 $PPID; fi; echo 7";
+/// Workers that are lost while they hold others too.
+const IN_COMPANY: u32 = 2;
+/// Workers that are lost with nothing else after that, the last of them before the quarantine.
+const ALONE: u32 = 3;
 
 #[test]
-fn a_call_that_kills_its_workers_fails_in_the_end_and_others_go_on() {
+fn a_call_that_kills_its_workers_is_driven_alone_and_then_quarantined() {
     let fleet = Fleet::new();
     fleet.write("acts.yml", ACTS);
-    fleet.write("leaf.yml", LEAF);
-    fleet.write("windlass.toml", &action("[ -e mended ] || kill -9 $PPID; echo 7"));
-    fleet.submit("acts.yml", "poison", &[]);
+    fleet.write("windlass.toml", &action(SCRIPT));
+    for run in ["poison", "one", "two"] {
+        fleet.submit("acts.yml", run, &[]);
+    }
     let mut deaths = 0;
-    while fleet.show("poison")["status"] != "failed" {
+    while fleet.show("poison")["status"] != "quarantined" {
         let mut worker = fleet.start(&["worker"]);
-        let died = fleet.until_all("the worker dies or the run fails", || {
+        let died = fleet.until_all("the worker dies or the run is quarantined", || {
             let dead = worker.child.try_wait().expect("a status");
-            dead.map(|_| true).or_else(|| (fleet.show("poison")["status"] == "failed").then_some(false))
+            dead.map(|_| true).or_else(|| (fleet.show("poison")["status"] == "quarantined").then_some(false))
         });
         deaths += u32::from(died);
-        assert!(deaths <= LOSSES_MAX, "the call is given up");
+        if deaths == IN_COMPANY {
+            fleet.write("let-go", "");
+        }
+        assert!(deaths <= IN_COMPANY + ALONE, "it is quarantined in the end");
     }
-    assert_eq!(deaths, LOSSES_MAX);
-    let failed = fleet.run(&["resume", "poison"]);
-    assert_eq!(failed.json()["error"]["code"], "run.attempt_lost", "{}", failed.shown());
-    fleet.submit("leaf.yml", "healthy", &[]);
+    assert_eq!(deaths, IN_COMPANY + ALONE);
     let worker = fleet.start(&["worker"]);
-    fleet.until("healthy", "completed");
+    for run in ["one", "two"] {
+        assert_eq!(fleet.output(run), json!({ "answer": 7 }), "it had bad company and is in order");
+    }
     fleet.write("mended", "");
-    let retried = fleet.run(&["runs", "retry", "poison"]);
-    assert_eq!(retried.json(), json!({ "answer": 7 }), "{}", retried.shown());
     let requeued = fleet.run(&["runs", "requeue", "poison"]);
-    assert_eq!(requeued.code(), 4, "it is not quarantined: {}", requeued.shown());
+    assert_eq!(requeued.code(), 0, "{}", requeued.shown());
+    assert_eq!(fleet.output("poison"), json!({ "answer": 7 }));
     assert_eq!(worker.stop().code(), Some(0));
     fleet.is_sound();
 }

@@ -108,6 +108,9 @@ pub(crate) fn stuck_runs(book: &Book) {
     });
 }
 
+/// Workers that a run takes down, with nothing else in hand, before nobody gets it any more.
+const LOSSES: u32 = 3;
+
 pub(crate) fn poisoned_work(book: &Book) {
     let (place, database) = (Place::new(), database());
     let url = database.url();
@@ -116,9 +119,10 @@ pub(crate) fn poisoned_work(book: &Book) {
     for run in ["order-4711", "order-4712"] {
         let ran = on(&place, &url, &["run", "acts.yml", "--run-id", run]);
         assert_eq!(ran.code(), -1, "its worker is killed: {}", ran.shown());
-        // Two workers were lost before this one, each before it had decided anything.
-        let lost = format!("UPDATE runs SET strikes = 2 WHERE id = '{run}' AND owner IS NOT NULL RETURNING id");
-        assert_eq!(database.value(&lost), run);
+        for _ in 1..LOSSES {
+            let resumed = on(&place, &url, &["resume", run]);
+            assert_eq!(resumed.code(), -1, "so is the next one: {}", resumed.shown());
+        }
         let resumed = on(&place, &url, &["resume", run]);
         assert_eq!(resumed.code(), 7, "nobody gets it any more: {}", resumed.shown());
     }

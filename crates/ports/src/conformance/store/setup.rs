@@ -100,6 +100,7 @@ pub(super) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
             cost_micros: version * 100,
             bundle: Digest::of(BUNDLE),
             pool: None,
+            strikes: 0,
         },
         record: JournalRow {
             version,

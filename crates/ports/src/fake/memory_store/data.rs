@@ -339,7 +339,7 @@ impl Data {
         row.cost_micros = head.cost_micros;
         row.bundle = head.bundle;
         row.pool = head.pool.unwrap_or_else(|| row.pool.clone());
-        row.strikes = 0;
+        row.strikes = head.strikes;
         row.version = commit.record.version;
         row.updated_at = commit.at;
         let audit = std::mem::take(&mut commit.audit);

@@ -6,7 +6,7 @@ use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
 
 use super::data::{Data, Place, Row};
-use crate::store::{Claim, FENCED, Keep, Lease, Priority, Reaped, STRIKES_MAX, StoreError, WorkerId};
+use crate::store::{Claim, FENCED, Keep, Lease, Priority, Reaped, STRIKES_MAX, STRIKES_SUSPECT, StoreError, WorkerId};
 
 impl Row {
     fn is_within(&self, tree: Option<&RunId>) -> bool {
@@ -45,7 +45,7 @@ impl Data {
 
     /// The first that is suspect and nothing else, or all when none is.
     fn apart(&self, found: Vec<RunId>) -> Vec<RunId> {
-        let suspect = |id: &&RunId| self.runs.get(*id).is_some_and(|row| row.strikes + 1 >= STRIKES_MAX);
+        let suspect = |id: &&RunId| self.runs.get(*id).is_some_and(|row| row.strikes >= STRIKES_SUSPECT);
         match found.iter().find(suspect) {
             Some(id) => vec![id.clone()],
             None => found,
@@ -77,9 +77,7 @@ impl Data {
             row.take_back(place);
             if !row.is_over() {
                 let alone = worker.as_ref().and_then(|worker| held.get(worker)) == Some(&1);
-                if alone || row.strikes + 1 < STRIKES_MAX {
-                    row.strikes += 1;
-                }
+                row.strikes = crate::store::strikes_after(row.strikes, alone);
                 if row.strikes < STRIKES_MAX {
                     reaped.runs += 1;
                 } else {

@@ -63,6 +63,7 @@ impl<'a> Work<'a> {
             inbox_seen: 0,
             inbox_left: 0,
             commits: 0,
+            strikes: claimed.lease.strikes,
             leaving: false,
             grace_ends: None,
             rescuing: false,

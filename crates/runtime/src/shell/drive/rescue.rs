@@ -113,6 +113,8 @@ async fn hold(
             return Ok(parting);
         }
     }
+    // A person looks at it before anyone drives it again.
+    work.strikes = 0;
     let reason = format!("{}: {message}", Code::InternalInvariant).into();
     let decision = recover::hold(&mut work.run, claimed.core.parts.clock.now(), reason);
     let keep = Keep::Park { wake_at: None };
