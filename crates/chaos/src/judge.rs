@@ -1,12 +1,12 @@
 //! Judges what was seen: the history of all processes, the log of the counting server and the store as it is in the end.
 
 mod ledger;
+mod person;
 mod zombie;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use windlass_core::contract::OnUnknown;
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
 use windlass_core::run::Status;
@@ -65,7 +65,7 @@ async fn records(stage: &Stage) -> io::Result<Vec<Record>> {
 /// Every run that was submitted has ended, as an undisturbed one does, and did to the world what that does.
 fn outcomes(stage: &Stage, seen: &Seen, history: &History, deeds: &[Deed]) -> Vec<Violation> {
     let ends: BTreeMap<&RunId, &RunEnd> = history.runs.iter().map(|end| (&end.start.id, end)).collect();
-    let may_ask = stage.cast.bundle.tools.iter().any(|contract| contract.on_unknown == OnUnknown::Ask);
+    let asking = person::asking(history);
     let done = ledger::by_root(deeds);
     let mut found = Vec::new();
     for (run, input) in &seen.submitted {
@@ -76,7 +76,12 @@ fn outcomes(stage: &Stage, seen: &Seen, history: &History, deeds: &[Deed]) -> Ve
             Status::Quarantined => {
                 found.push(Violation::of("quarantine", run, "it is quarantined, and nothing is wrong with it"))
             }
-            Status::Attention if may_ask => {}
+            status if !status.is_final() && asking.contains_key(run) => {
+                if !stage.options.may_park {
+                    let message = format!("it waits for a person, and none comes: {}", asking[run]);
+                    found.push(Violation::of("person", run, message));
+                }
+            }
             status if !status.is_final() => {
                 let why = match seen.drain_ms {
                     Some(_) => "and nothing is left to do",
@@ -107,7 +112,8 @@ fn text(ending: &Option<Ending>) -> String {
 }
 
 async fn report(stage: &Stage, seen: Seen, history: &History, deeds: &[Deed], violations: Vec<Violation>) -> Report {
-    let runs = runs(&seen, history);
+    let asking = person::asking(history);
+    let runs = runs(&seen, history, &asking);
     let faults = faults(&seen);
     let verdict = verdict(stage, &violations, runs, &faults);
     let spent = seen.chaos_ms + seen.drain_ms.unwrap_or_default();
@@ -119,6 +125,7 @@ async fn report(stage: &Stage, seen: Seen, history: &History, deeds: &[Deed], vi
         drain_ms: seen.drain_ms,
         faults,
         runs,
+        waits: person::reasons(&asking),
         calls: calls(deeds),
         recoveries: recoveries(history, deeds, stage.fleet.started().await),
         runs_per_second: (runs.completed + runs.failed) as f64 * 1000.0 / spent.max(1) as f64,
@@ -127,14 +134,15 @@ async fn report(stage: &Stage, seen: Seen, history: &History, deeds: &[Deed], vi
     }
 }
 
-fn runs(seen: &Seen, history: &History) -> Runs {
+fn runs(seen: &Seen, history: &History, asking: &BTreeMap<&RunId, String>) -> Runs {
     let submitted: BTreeSet<&RunId> = seen.submitted.iter().map(|(run, _)| run).collect();
     let mut runs = Runs { submitted: submitted.len() as u64, all: history.runs.len() as u64, ..Runs::default() };
     for end in history.runs.iter().filter(|end| submitted.contains(&end.start.id)) {
         match end.status {
             Status::Completed => runs.completed += 1,
             Status::Failed | Status::Cancelled => runs.failed += 1,
-            Status::Attention => runs.attention += 1,
+            Status::Quarantined => runs.unfinished += 1,
+            _ if asking.contains_key(&end.start.id) => runs.attention += 1,
             _ => runs.unfinished += 1,
         }
     }
@@ -173,7 +181,9 @@ fn verdict(
     for (kind, _) in faults.iter().filter(|(_, tally)| tally.planned > 0 && tally.landed == 0) {
         reasons.push(format!("no `{kind}` met work in flight"));
     }
-    if runs.submitted == 0 || runs.completed * 100 < runs.submitted * u64::from(stage.options.completed_min) {
+    // What is meant to park has come as far as it can.
+    let arrived = runs.completed + if stage.options.may_park { runs.attention } else { 0 };
+    if runs.submitted == 0 || arrived * 100 < runs.submitted * u64::from(stage.options.completed_min) {
         reasons.push(format!(
             "only {} of {} runs completed, {} of 100 are wanted",
             runs.completed, runs.submitted, stage.options.completed_min

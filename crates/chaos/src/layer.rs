@@ -28,6 +28,11 @@ pub trait Layer: Send + Sync + fmt::Debug {
         self.below().is_current(worker)
     }
 
+    /// See [`Store::beat`].
+    fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
+        self.below().beat(worker, load)
+    }
+
     /// See [`Store::create`].
     fn create(&self, run: NewRun) -> Answer<'_, Created> {
         self.below().create(run)
@@ -99,7 +104,7 @@ impl<L: Layer> Store for Layered<L> {
     }
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
-        self.0.below().beat(worker, load)
+        self.0.beat(worker, load)
     }
 
     fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {

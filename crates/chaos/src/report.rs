@@ -97,6 +97,8 @@ pub struct Report {
     pub faults: BTreeMap<Kind, Tally>,
     /// Runs.
     pub runs: Runs,
+    /// What runs wait for a person for, and how many do.
+    pub waits: BTreeMap<String, u64>,
     /// Calls by target.
     pub calls: BTreeMap<String, Calls>,
     /// Recoveries.
@@ -145,6 +147,9 @@ impl fmt::Display for Report {
             runs.all,
             self.runs_per_second
         )?;
+        for (why, times) in &self.waits {
+            writeln!(f, "waits       {times} for a person: {why}")?;
+        }
         let faults: Vec<String> =
             self.faults.iter().map(|(kind, tally)| format!("{kind} {} of {}", tally.landed, tally.planned)).collect();
         writeln!(f, "faults      met work in flight: {}", faults.join(", "))?;

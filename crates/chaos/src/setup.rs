@@ -176,6 +176,8 @@ pub struct Options {
     pub landed_min: u32,
     /// Of a hundred runs so many must complete.
     pub completed_min: u32,
+    /// Whether runs may end up waiting for a person: one that does is no finding then.
+    pub may_park: bool,
 }
 
 impl Default for Options {
@@ -192,6 +194,7 @@ impl Default for Options {
             drain_max: Duration::from_secs(120),
             landed_min: 50,
             completed_min: 90,
+            may_park: false,
         }
     }
 }

@@ -78,7 +78,27 @@ async fn heads(stage: &Stage, statuses: &[Status]) -> Result<Vec<Head>, StoreErr
 
 /// How many runs have neither ended nor wait for a person; none when the store does not say.
 pub(super) async fn unfinished(stage: &Stage) -> Option<usize> {
-    heads(stage, &[Status::Queued, Status::Running, Status::Waiting]).await.ok().map(|heads| heads.len())
+    let statuses = [Status::Queued, Status::Running, Status::Waiting, Status::Attention];
+    heads(stage, &statuses).await.ok().map(|heads| moving(&heads))
+}
+
+/// Runs that neither wait for a person nor for a run that does.
+fn moving(heads: &[Head]) -> usize {
+    let parents: BTreeMap<&RunId, &RunId> =
+        heads.iter().filter_map(|head| Some((&head.id, head.parent.as_ref()?))).collect();
+    let mut resting = BTreeSet::new();
+    for head in heads.iter().filter(|head| head.status == Status::Attention) {
+        let mut next = Some(&head.id);
+        while let Some(run) = next.filter(|run| resting.insert(*run)) {
+            next = parents.get(run).copied();
+        }
+    }
+    let moves = |head: &&Head| match head.status {
+        Status::Attention => false,
+        Status::Waiting => !resting.contains(&head.id),
+        _ => true,
+    };
+    heads.iter().filter(moves).count()
 }
 
 /// Answers every signal that is waited for, for as long as it is not dropped. What it sees on the way goes into the

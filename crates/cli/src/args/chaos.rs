@@ -70,6 +70,9 @@ pub(crate) struct ChaosRun {
     /// How long everything may take to end once faults are over
     #[arg(long, value_name = "DURATION", default_value = "2m")]
     pub drain: Span,
+    /// The machine may end up waiting for a person: a run that does is no finding, and told with what for
+    #[arg(long)]
+    pub may_park: bool,
     /// A command that restarts the database and ends when it is back; needed by `database`
     #[arg(long, value_name = "COMMAND")]
     pub restart_database: Option<String>,

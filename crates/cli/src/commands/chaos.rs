@@ -87,6 +87,7 @@ fn options(args: &ChaosRun, url: &str) -> Options {
         },
         lease: span(args.lease),
         drain_max: span(args.drain),
+        may_park: args.may_park,
         ..Options::default()
     }
 }

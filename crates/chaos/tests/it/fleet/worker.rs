@@ -15,12 +15,16 @@ use windlass_runtime::{Engine, Parts, Scope, Settings, Silent, Stop, SystemClock
 use windlass_tools::CatalogConfig;
 
 use super::broken::{Breach, Broken};
+use super::zombie::Zombie;
 
 const NAME: &str = "WINDLASS_CHAOS_NAME";
 const CONFIG: &str = "WINDLASS_CHAOS_CONFIG";
 const STORE: &str = "WINDLASS_CHAOS_STORE";
 const HISTORY: &str = "WINDLASS_CHAOS_HISTORY";
 const BREACH: &str = "WINDLASS_CHAOS_BREACH";
+const ZOMBIE: &str = "WINDLASS_CHAOS_ZOMBIE";
+/// The worker that sleeps through its lease when one is to.
+const SLEEPER: &str = "1.0";
 
 /// The tables of a worker's configuration that count here.
 #[derive(serde::Deserialize)]
@@ -56,14 +60,17 @@ pub(super) fn engine(store: Arc<dyn Store>, wiring: &Wiring) -> Engine {
     })
 }
 
-/// Starts workers whose store breaks a promise, or none.
-pub(super) fn spawn(breach: Option<Breach>) -> Spawn {
+/// Starts workers whose store breaks a promise, or none. With `zombie` one of them sleeps through its lease, once.
+pub(super) fn spawn(breach: Option<Breach>, zombie: bool) -> Spawn {
     let binary = std::env::current_exe().expect("this binary");
     Spawn::new(move |place: &Place| {
         let mut command = Command::new(&binary);
         command.args(["--exact", "fleet::worker::a_worker_process", "--nocapture"]);
         command.env(NAME, &place.name).env(CONFIG, &place.config).env(STORE, &place.store_url);
         command.env(HISTORY, &place.history).env(BREACH, breach.map_or("", Breach::as_str));
+        if zombie && place.name == SLEEPER {
+            command.env(ZOMBIE, "1");
+        }
         command
     })
 }
@@ -83,7 +90,11 @@ fn a_worker_process() {
         if let Some(breach) = breach {
             store = Arc::new(Broken::over(store, breach));
         }
-        let engine = engine(Arc::new(Recorded::over(store, journalist)), &wiring);
+        let mut store: Arc<dyn Store> = Arc::new(Recorded::over(store, journalist));
+        if std::env::var_os(ZOMBIE).is_some() {
+            store = Arc::new(Zombie::over(store));
+        }
+        let engine = engine(store, &wiring);
         let stop = Stop::new();
         let mut terminate = signal(SignalKind::terminate()).expect("signals");
         let graceful = stop.graceful.clone();
