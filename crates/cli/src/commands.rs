@@ -46,7 +46,7 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         _ => {}
     }
     let mut app = App::load(output, &global, machine(&command))?;
-    logging(&app)?;
+    logging(&app, global.quiet && global.log.is_none())?;
     if let Command::Config(args) = &command {
         return Ok(reference::config(&app, args));
     }
@@ -163,9 +163,10 @@ fn runtime(app: &App) -> Result<tokio::runtime::Runtime, Problem> {
         .map_err(|error| Problem::new(Exit::Unreachable, "cli.io", format!("cannot start threads: {error}")))
 }
 
-fn logging(app: &App) -> Result<(), Problem> {
+/// Sets logging up. `quiet` leaves errors only.
+fn logging(app: &App, quiet: bool) -> Result<(), Problem> {
     let log = &app.loaded.config.log;
-    let filter = EnvFilter::try_new(&log.filter).map_err(|error| {
+    let filter = EnvFilter::try_new(if quiet { "error" } else { &log.filter }).map_err(|error| {
         Problem::new(Exit::Invalid, "cli.config", format!("`log.filter` is not valid: {error}"))
             .hint("`error`, `warn`, `info`, `debug`, `trace`, or a filter such as `windlass_runtime=debug`")
     })?;

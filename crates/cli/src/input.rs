@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use windlass_core::json::{self, Unread};
 use windlass_core::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 use windlass_core::value::Value;
 
@@ -46,9 +47,12 @@ fn parse(text: &[u8], from: &str) -> Result<Value, Problem> {
             .hint("save the input as UTF-8")
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value = Value::from_json(text).map_err(|error| {
-        Problem::invalid(format!("{from} is not valid JSON: {error}"))
-            .hint("quote the JSON for your shell, or put it into a file and write `@FILE`")
+    let value = json::read_unique(text).map_err(|error| match &error {
+        Unread::Malformed(error) if error.is_data() => Problem::invalid(format!("{from}: {error}"))
+            .hint("name each key once, and write numbers that are finite"),
+        Unread::Malformed(error) => Problem::invalid(format!("{from} is not valid JSON: {error}"))
+            .hint("quote the JSON for your shell, or put it into a file and write `@FILE`"),
+        Unread::Inexact { .. } => Problem::invalid(format!("{from}: {error}")).hint(error.hint().unwrap_or_default()),
     })?;
     let depth = value.depth();
     if depth > VALUE_DEPTH_MAX {
@@ -102,6 +106,10 @@ mod tests {
         let problem = value("--input", Some("{\"a\":")).expect_err("broken");
         assert!(problem.message.contains("line 1 column 5"), "{problem}");
         assert!(parse(b"\xff", "stdin").expect_err("bytes").message.contains("byte 0"));
+        let twice = value("--input", Some("{\n\"a\": 1, \"a\": 2}")).expect_err("twice");
+        assert_eq!(twice.message, "`--input`: the key `a` is given twice at line 2 column 11");
+        let large = value("--data", Some("{\"id\": 12345678901234567890}")).expect_err("large");
+        assert!(large.message.contains("12345678901234567890 at line 1 column 8"), "{large}");
         let deep = format!("{}{}", "[".repeat(110), "]".repeat(110));
         assert!(parse(deep.as_bytes(), "x").expect_err("deep").message.contains("110 deep"));
         let deeper = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

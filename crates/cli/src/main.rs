@@ -30,7 +30,7 @@ use crate::exit::Exit;
 fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(output::usage(&error).code()),
+        Err(error) => return ExitCode::from(output::usage(&error, std::env::args_os()).code()),
     };
     let output = output::Output::new(cli.global.json, cli.global.plain, cli.global.quiet);
     let exit = commands::dispatch(output, cli).unwrap_or_else(|problem| {

@@ -42,18 +42,14 @@ pub(crate) fn of(report: &Report) -> (Json, Exit) {
     }
 }
 
-/// A run that waits for something reads `waiting`, whatever its children do meanwhile.
+/// The run's own status, as everywhere else: `attention` when a person must decide, `waiting` for the rest. A run that
+/// waits for its children reads `waiting`, whatever they wait for and whoever drives it meanwhile.
 fn status(report: &Report) -> &'static str {
     use windlass_core::run::Status;
     match report.head.status {
-        Status::Paused => Status::Paused.as_str(),
-        held @ (Status::Attention | Status::Quarantined) if !has_signal_wait(report) => held.as_str(),
-        _ => "waiting",
+        held @ (Status::Paused | Status::Attention | Status::Quarantined) => held.as_str(),
+        _ => Status::Waiting.as_str(),
     }
-}
-
-fn has_signal_wait(report: &Report) -> bool {
-    report.waits.iter().any(|wait| wait.channel.is_some() || wait.approval.is_some() || &*wait.kind == "timer")
 }
 
 /// One wait: `{"kind", "run_id", "channel"?, "approval"?, "at"?}`.

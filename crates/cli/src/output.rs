@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::exit::Problem;
+use crate::exit::{Exit, Problem};
 
 /// How the payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,16 +107,35 @@ impl Output {
     }
 }
 
-/// Shows help, the version, or what is wrong with the command line.
+/// Shows help, the version, or what is wrong with the command line: text on stderr and, in JSON form, the error document
+/// on stdout. The command line was not understood, so the words in it that choose the form are looked for.
 #[must_use]
-pub(crate) fn usage(error: &clap::Error) -> crate::exit::Exit {
+pub(crate) fn usage(error: &clap::Error, line: impl Iterator<Item = std::ffi::OsString>) -> Exit {
     use clap::error::ErrorKind;
     // stderr or stdout is gone when this fails, so there is nobody to tell.
     let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => crate::exit::Exit::Ok,
-        _ => crate::exit::Exit::Invalid,
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Exit::Ok;
     }
+    let options: Vec<_> = line.take_while(|word| word != "--").collect();
+    let says = |word: &str| options.iter().any(|option| option == word);
+    let output = Output::new(says("--json"), says("--plain"), true);
+    if output.form == Form::Json {
+        output.document(&misuse(&error.to_string()).document());
+    }
+    Exit::Invalid
+}
+
+/// What is wrong with the command line, from the text for people: what comes before the usage is the message, and tips
+/// are the hint.
+fn misuse(text: &str) -> Problem {
+    let said = text.strip_prefix("error: ").unwrap_or(text);
+    let lines: Vec<&str> = said.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:")).collect();
+    let (tips, message): (Vec<&str>, Vec<&str>) =
+        lines.into_iter().filter(|line| !line.is_empty()).partition(|line| line.starts_with("tip:"));
+    let tip = tips.first().map(|tip| tip.trim_start_matches("tip:").trim());
+    let hint = tip.unwrap_or("`windlass help`, or `--help` after a command, says what it takes");
+    Problem::invalid(message.join(" ")).hint(hint)
 }
 
 /// Writes a line to stderr, whatever was asked for. Colours are dropped where they are not wanted (`NO_COLOR`).
@@ -189,6 +208,17 @@ mod tests {
     #[test]
     fn control_characters_of_others_are_made_visible() {
         assert_eq!(printable("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\nc");
+    }
+
+    #[test]
+    fn a_misused_command_line_is_a_problem_with_a_hint() {
+        let text = "error: unexpected argument '--inptu' found\n\n  tip: a similar argument exists: '--input'\n\nUsage: windlass run <MACHINE>\n\nFor more information, try '--help'.\n";
+        let problem = misuse(text);
+        assert_eq!(problem.message, "unexpected argument '--inptu' found");
+        assert_eq!(problem.hint.as_deref(), Some("a similar argument exists: '--input'"));
+        let missing = misuse("error: the following required arguments were not provided:\n  <RUN>\n\nUsage: x\n");
+        assert_eq!(missing.message, "the following required arguments were not provided: <RUN>");
+        assert!(missing.hint.is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
 use windlass_core::run::{Hold, Run};
+use windlass_core::value::Value;
 use windlass_runtime::events::Seen;
 
 use crate::output::printable;
@@ -38,7 +39,10 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
         }
         Entry::RunStarted(start) => format!("{} started", start.machine_name),
         Entry::StateEntered { state } => format!("{step}. {state}"),
-        Entry::FailureRaised { failure } => format!("   failed: {}", said(failure)),
+        Entry::FailureRaised { failure } => match failure.detail.get("hint").and_then(Value::as_str) {
+            Some(hint) => format!("   failed: {} (hint: {hint})", said(failure)),
+            None => format!("   failed: {}", said(failure)),
+        },
         Entry::FailureRouted { to, by, .. } => format!("   {by} leads to {to}"),
         Entry::HoldPlaced { hold } => match hold {
             Hold::Paused { reason } => format!("paused: {reason}"),

@@ -8,6 +8,7 @@ mod approval;
 mod call;
 mod failing;
 mod finding;
+mod hold;
 mod hooks;
 mod join;
 mod route;
@@ -32,7 +33,7 @@ use crate::journal::Entry;
 use crate::limits;
 use crate::machine::{Machine, State};
 use crate::policy::{Answer, Question, Verdict};
-use crate::run::{Hold, Part, Run, Stage, Start};
+use crate::run::{Part, Run, Stage, Start};
 use crate::time::Timestamp;
 use crate::value::{Map, Value};
 
@@ -141,9 +142,8 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::TimerFired { timer } => open(run.timers.contains_key(timer), format!("timer {timer}")),
         Input::ChildEnded { child, .. } => open(run.children.contains_key(child), format!("child {child}")),
         Input::Cancel { .. } if run.ending.is_some() => not_now("the run is ending already"),
-        Input::Pause { .. } if run.hold.is_some() => not_now("the run is held already"),
-        Input::Pause { .. } if run.ending.is_some() => not_now("the run is ending already"),
-        Input::Unpause if run.hold.is_none() => not_now("the run is not held"),
+        Input::Pause { .. } => hold::admit_pause(run),
+        Input::Unpause => hold::admit_unpause(run),
         Input::Retry => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
             (_, false, _) => not_now("only a run that has failed can be tried again"),
             (_, true, Some(_)) => {
@@ -158,8 +158,6 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Started(_)
         | Input::Approved(_)
         | Input::Cancel { .. }
-        | Input::Pause { .. }
-        | Input::Unpause
         | Input::BudgetRaised { .. }
         | Input::Migrated { .. } => Ok(()),
     }
@@ -356,8 +354,8 @@ impl<'a> Turn<'a> {
                 self.emit(Entry::CancelRequested { reason: reason.clone() });
                 self.end(Ending::Cancelled { reason });
             }
-            Input::Pause { reason } => self.emit(Entry::HoldPlaced { hold: Hold::Paused { reason } }),
-            Input::Unpause => self.lift_hold(),
+            Input::Pause { reason } => self.pause(&reason),
+            Input::Unpause => self.unpause(),
             Input::Retry => self.reopen(),
             Input::Approved(reply) => self.on_approval(*reply),
             Input::BudgetRaised { ceilings, by } => {
@@ -389,7 +387,7 @@ impl<'a> Turn<'a> {
         let scope = Scope::new().with("input", self.run.start.input.clone());
         let mut set = Vec::with_capacity(self.machine.context.len());
         for (key, template) in &self.machine.context {
-            match crate::eval::fill(template, &scope, self.evaluator) {
+            match self.fill_with(&format!("context.{key}"), template, &scope) {
                 Ok(value) => set.push((key.clone(), value)),
                 Err(failure) => return self.raise(failure),
             }

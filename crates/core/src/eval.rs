@@ -74,17 +74,50 @@ pub trait Evaluator: Send + Sync {
     fn capture(&self, pattern: &str, text: &str) -> Result<Option<String>, Failure>;
 }
 
+/// Why a template was not filled in, and where in it.
+#[derive(Clone, Debug)]
+pub struct Misfit {
+    /// The part within the template, such as `.items[2]`; empty for the template itself.
+    pub path: String,
+    /// Why.
+    pub failure: Failure,
+}
+
+impl Misfit {
+    fn new(failure: Failure) -> Box<Self> {
+        Box::new(Self { path: String::new(), failure })
+    }
+
+    /// The same, seen from the part around it.
+    fn below(mut self: Box<Self>, part: &str) -> Box<Self> {
+        self.path.insert_str(0, part);
+        self
+    }
+
+    /// The failure, with its place before what happened. `field` is the template's name at that place.
+    #[must_use]
+    pub fn at(self, place: &str, field: &str) -> Failure {
+        let message = format!("{place}: {field}{}: {}", self.path, self.failure.message);
+        self.failure.reworded(&message)
+    }
+}
+
 /// Fills in a template.
 ///
 /// # Errors
 /// Whatever the evaluator reports, and `run.too_large` for nesting beyond the bound.
-pub fn fill(template: &Template, scope: &Scope, evaluator: &dyn Evaluator) -> Result<Value, Failure> {
+pub fn fill(template: &Template, scope: &Scope, evaluator: &dyn Evaluator) -> Result<Value, Box<Misfit>> {
     fill_at(template, scope, evaluator, 0)
 }
 
-fn fill_at(template: &Template, scope: &Scope, evaluator: &dyn Evaluator, depth: usize) -> Result<Value, Failure> {
+fn fill_at(
+    template: &Template,
+    scope: &Scope,
+    evaluator: &dyn Evaluator,
+    depth: usize,
+) -> Result<Value, Box<Misfit>> {
     if depth > crate::limits::VALUE_DEPTH_MAX {
-        return Err(Failure::new(Code::RunTooLarge, "the value is nested too deeply"));
+        return Err(Misfit::new(Failure::new(Code::RunTooLarge, "the value is nested too deeply")));
     }
     match template {
         Template::Literal(value) => Ok(value.clone()),
@@ -92,15 +125,21 @@ fn fill_at(template: &Template, scope: &Scope, evaluator: &dyn Evaluator, depth:
             .split_first()
             .and_then(|(root, rest)| scope.get(root).map(|value| value.at_path(rest)))
             .unwrap_or_default()),
-        Template::Text { dialect, source } => evaluator.render(*dialect, source, scope),
+        Template::Text { dialect, source } => evaluator.render(*dialect, source, scope).map_err(Misfit::new),
         Template::List(items) => items
             .iter()
-            .map(|item| fill_at(item, scope, evaluator, depth + 1))
+            .enumerate()
+            .map(|(index, item)| {
+                fill_at(item, scope, evaluator, depth + 1).map_err(|misfit| misfit.below(&format!("[{index}]")))
+            })
             .collect::<Result<Vec<_>, _>>()
             .map(Value::list),
         Template::Map(entries) => entries
             .iter()
-            .map(|(key, item)| Ok((key.clone(), fill_at(item, scope, evaluator, depth + 1)?)))
+            .map(|(key, item)| {
+                let filled = fill_at(item, scope, evaluator, depth + 1);
+                Ok((key.clone(), filled.map_err(|misfit| misfit.below(&format!(".{key}")))?))
+            })
             .collect::<Result<Map, _>>()
             .map(Value::map),
     }

@@ -247,6 +247,12 @@ impl Failure {
         Self { detail, ..self }
     }
 
+    /// The same with other words.
+    #[must_use]
+    pub fn reworded(self, message: &str) -> Self {
+        Self { message: bounded(message), ..self }
+    }
+
     /// Whether a retrying state may try again.
     #[must_use]
     pub fn is_transient(&self) -> bool {

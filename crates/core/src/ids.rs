@@ -64,6 +64,13 @@ impl RunId {
         Self(format!("{}{CHILD_MARK}{step}.{ordinal}", self.0).into())
     }
 
+    /// Whether this is that run or one below it, by the ids that children are given.
+    #[must_use]
+    pub fn is_within(&self, tree: &Self) -> bool {
+        let rest = self.0.strip_prefix(&*tree.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(CHILD_MARK))
+    }
+
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -106,6 +113,9 @@ impl fmt::Display for EffectId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
+/// Bytes that are hashed at a time.
+const PIECE_BYTES: usize = 64 * 1024;
+
 impl Digest {
     /// The digest of all zeroes: the head of an empty chain.
     pub const ZERO: Self = Self([0; 32]);
@@ -114,6 +124,15 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// Hashes what is written piece by piece, without keeping it.
+    pub(crate) fn of_written(write: impl FnOnce(&mut dyn std::io::Write)) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut pieces = std::io::BufWriter::with_capacity(PIECE_BYTES, &mut hasher);
+        write(&mut pieces);
+        drop(pieces);
+        Self(*hasher.finalize().as_bytes())
     }
 
     /// Reads 64 hexadecimal digits.

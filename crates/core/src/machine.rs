@@ -439,6 +439,8 @@ pub struct Transition {
 pub struct Agent {
     /// Name in the machine.
     pub name: Name,
+    /// The file that its prompt stands in.
+    pub document: Name,
     /// Hash of the agent's resolved definition.
     pub hash: Digest,
     /// Which model, and how.

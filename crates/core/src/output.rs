@@ -1,5 +1,6 @@
 //! Structured output: finding the JSON in what a model wrote.
 
+use crate::json::{self, Unread};
 use crate::value::Value;
 
 /// The JSON value in a text: inside the first code fence, else the first `{` to the last `}` or `[` to `]`, whichever
@@ -12,7 +13,10 @@ pub(crate) fn extract_json(text: &str) -> Result<Value, String> {
     if candidate.is_empty() {
         return Err("the answer is empty".to_owned());
     }
-    Value::from_json(candidate).map_err(|error| format!("the answer is not JSON: {error}"))
+    json::read(candidate).map_err(|error| match error {
+        Unread::Malformed(error) => format!("the answer is not JSON: {error}"),
+        Unread::Inexact { .. } => format!("{error}; write it as text"),
+    })
 }
 
 fn fenced(text: &str) -> Option<&str> {
@@ -52,5 +56,7 @@ mod tests {
         assert!(extract_json("I cannot do that.").is_err());
         assert!(extract_json("").is_err());
         assert!(extract_json("{broken").is_err());
+        let large = extract_json(r#"{"id": 12345678901234567890}"#).expect_err("digits would be lost");
+        assert!(large.contains("12345678901234567890 at line 1 column 8"), "{large}");
     }
 }

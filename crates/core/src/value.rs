@@ -3,18 +3,20 @@
 //! Clones are reference counts. A change to a shared part copies that part only.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{Digest, Name};
+use crate::json::Reader;
 
 /// A mapping that keeps the order in which keys were first set. Equality ignores the order.
 pub type Map = IndexMap<Name, Value>;
 
-/// One value. Integers are kept exactly from -2^63 to 2^63-1; larger ones become floats when read.
+/// One value. Integers are kept exactly from -2^63 to 2^63-1; [`crate::json`] refuses larger ones.
 #[derive(Clone, Default, PartialEq)]
 pub enum Value {
     /// Nothing.
@@ -199,6 +201,10 @@ impl Value {
     /// The hash of the canonical form.
     #[must_use]
     pub fn digest(&self) -> Digest {
+        // A large value is not spelled out a second time in memory.
+        if self.size_bytes() > DIGEST_WHOLE_BYTES {
+            return Digest::of_written(|mut out| write_canonical(self, &mut out));
+        }
         Digest::of(&self.canonical_bytes())
     }
 
@@ -214,7 +220,8 @@ impl Value {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads JSON text. Nesting is bounded by the parser.
+    /// Reads JSON text. Nesting is bounded by the parser; a whole number beyond 64 bits becomes a float. Text from outside
+    /// is read by [`crate::json`].
     ///
     /// # Errors
     /// Text that is not one JSON document, with line and column.
@@ -223,39 +230,46 @@ impl Value {
     }
 }
 
-fn write_canonical(value: &Value, out: &mut Vec<u8>) {
+/// Values up to this size are hashed at once.
+const DIGEST_WHOLE_BYTES: usize = 64 * 1024;
+
+fn write_canonical<W: Write>(value: &Value, out: &mut W) {
     match value {
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => write_scalar(value, out),
         Value::List(items) => {
-            out.push(b'[');
+            put(out, b'[');
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
-                    out.push(b',');
+                    put(out, b',');
                 }
                 write_canonical(item, out);
             }
-            out.push(b']');
+            put(out, b']');
         }
         Value::Map(map) => {
             let mut keys: Vec<_> = map.iter().collect();
             keys.sort_unstable_by(|a, b| a.0.cmp(b.0));
-            out.push(b'{');
+            put(out, b'{');
             for (i, (key, item)) in keys.into_iter().enumerate() {
                 if i > 0 {
-                    out.push(b',');
+                    put(out, b',');
                 }
                 write_scalar(&**key, out);
-                out.push(b':');
+                put(out, b':');
                 write_canonical(item, out);
             }
-            out.push(b'}');
+            put(out, b'}');
         }
     }
 }
 
-fn write_scalar<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
-    // Neither plain data nor memory that grows can fail here.
+// Neither plain data nor what is written to, memory that grows or a hash, can fail here.
+fn write_scalar<T: Serialize + ?Sized, W: Write>(value: &T, out: &mut W) {
     let _written = serde_json::to_writer(out, value);
+}
+
+fn put<W: Write>(out: &mut W, byte: u8) {
+    let _written = out.write_all(&[byte]);
 }
 
 impl fmt::Debug for Value {
@@ -359,61 +373,7 @@ impl Serialize for Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, b: bool) -> Result<Value, E> {
-        Ok(Value::Bool(b))
-    }
-
-    fn visit_i64<E>(self, i: i64) -> Result<Value, E> {
-        Ok(Value::Int(i))
-    }
-
-    fn visit_u64<E>(self, u: u64) -> Result<Value, E> {
-        Ok(i64::try_from(u).map_or(Value::Float(u as f64), Value::Int))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, f: f64) -> Result<Value, E> {
-        Value::float(f).ok_or_else(|| E::custom("a number must be finite"))
-    }
-
-    fn visit_str<E>(self, s: &str) -> Result<Value, E> {
-        Ok(Value::str(s))
-    }
-
-    fn visit_string<E>(self, s: String) -> Result<Value, E> {
-        Ok(Value::str(s))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::with_capacity(seq.size_hint().unwrap_or(0).min(1024));
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Value::list(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some((key, item)) = access.next_entry::<String, Value>()? {
-            map.insert(key.into(), item);
-        }
-        Ok(Value::map(map))
+        Reader::default().deserialize(deserializer)
     }
 }
 
@@ -432,6 +392,13 @@ mod tests {
         assert_eq!(a, b);
         assert_eq!(a.digest(), b.digest());
         assert_eq!(a.canonical(), r#"{"a":[true,null],"b":1}"#);
+    }
+
+    #[test]
+    fn a_large_value_has_the_hash_of_its_canonical_text() {
+        let large = Value::list(vec![parse(r#"{"b":[1.5,"x"],"a":null}"#); 10_000]);
+        assert!(large.size_bytes() > DIGEST_WHOLE_BYTES);
+        assert_eq!(large.digest(), Digest::of(large.canonical().as_bytes()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use windlass_core::ids::Name;
+use windlass_core::json;
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
@@ -153,7 +154,7 @@ pub(crate) fn arguments(text: &str) -> Value {
     if text.trim().is_empty() {
         return Value::empty_map();
     }
-    match Value::from_json(text) {
+    match json::read(text) {
         Ok(value @ Value::Map(_)) => value,
         Ok(_) | Err(_) => Value::str(text),
     }
@@ -230,7 +231,8 @@ pub(crate) fn mapping(arguments: &Value) -> Value {
 /// The arguments of a tool call in a whole answer, of whatever type they came.
 pub(crate) fn whole_arguments(value: Option<&Value>) -> Value {
     match value {
-        Some(map @ Value::Map(_)) => map.clone(),
+        Some(map @ Value::Map(_)) if json::is_exact(map) => map.clone(),
+        Some(map @ Value::Map(_)) => Value::from(format!("{map} (a whole number beyond 64 bits; write it as text)")),
         Some(Value::Str(text)) => arguments(text),
         None | Some(Value::Null) => Value::empty_map(),
         Some(other) => Value::str(other.to_json()),

@@ -203,6 +203,7 @@ async fn play(
     for finding in at_once(world.store.fsck())? {
         violations.push(Violation { rule: "fsck".into(), run: finding.run, message: finding.message });
     }
+    verdict::holds(&history, &mut violations);
     if !options.faults.has(Fault::ClockJump) {
         verdict::timers(&history, &mut violations);
     }

@@ -142,6 +142,31 @@ pub(crate) fn liveness(unfinished: &[Head], world: &World, deadline_ms: u64, fou
     }
 }
 
+/// A run that is held begins nothing: no call, no child, no state.
+pub(crate) fn holds(history: &History, found: &mut Vec<Violation>) {
+    for end in &history.runs {
+        let (mut is_held, mut is_ending) = (false, false);
+        for entry in end.rows.iter().flat_map(|row| &row.record.entries) {
+            match entry {
+                Entry::HoldPlaced { .. } => is_held = true,
+                Entry::HoldLifted => is_held = false,
+                Entry::EndingDecided { .. } => is_ending = true,
+                Entry::RunReopened => is_ending = false,
+                Entry::CallIntended { .. }
+                | Entry::AttemptStarted { .. }
+                | Entry::ChildStarted { .. }
+                | Entry::StateEntered { .. }
+                    if is_held && !is_ending =>
+                {
+                    let message = format!("`{}` while it was held", entry.kind());
+                    found.push(Violation::of("hold", &end.start.id, message));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Timers fire at or after their time, on the true clock; and no run is held because a decision could not be made.
 pub(crate) fn timers(history: &History, found: &mut Vec<Violation>) {
     let mut written: BTreeMap<(&RunId, u64), u64> = BTreeMap::new();

@@ -19,7 +19,7 @@ const VERSION_MINOR: u64 = 2;
 pub(crate) fn section(node: &Node, section: &'static Section, sink: &mut Sink) {
     let Some(entries) = node.as_map() else {
         let message = format!("{} is a mapping, not {}", section.noun, node.kind());
-        sink.error(Rule::WrongType, node.span, message, ());
+        sink.error(Rule::WrongType, node.span, message, usual_advice(Shape::Section(section)));
         return;
     };
     for entry in entries {
@@ -161,8 +161,33 @@ fn mismatch(node: &Node, wanted: Shape, name: &str, sink: &mut Sink) {
         (Shape::List(_), Data::Str { .. }) => Some("write a list: `[...]`".to_owned()),
         _ => None,
     };
+    let advice = advice.unwrap_or_else(|| usual_advice(wanted));
     let message = format!("`{name}` is {}, not {}", noun(wanted), node.kind());
     sink.error(Rule::WrongType, node.span, message, advice);
+}
+
+/// What to write where a shape is expected.
+fn usual_advice(wanted: Shape) -> String {
+    match wanted {
+        Shape::Any | Shape::Templates | Shape::WhenUsed(_) => "write any value".to_owned(),
+        Shape::Section(section) => match section.features.first() {
+            Some(first) => format!("write a mapping, such as `{}: ...` indented below it", first.key),
+            None => "write a mapping: `name: value` indented below it".to_owned(),
+        },
+        Shape::TemplateMap | Shape::Mapping | Shape::MapOf(_) => {
+            "write a mapping: `name: value` indented below it".to_owned()
+        }
+        Shape::Text => "write text, in quotes where YAML would read something else".to_owned(),
+        Shape::Version => "write it as \"4.2\"".to_owned(),
+        Shape::Number => "write a number from 0, such as `1.5`, without quotes and units".to_owned(),
+        Shape::Count => "write a whole number from 0, such as `3`, without quotes and units".to_owned(),
+        Shape::NumberTemplate => "write a number from 0, or a template such as `\"{{ context.n }}\"`".to_owned(),
+        Shape::Flag => "write `true` or `false`".to_owned(),
+        Shape::Condition => "write a condition such as `context.n > 1`, in quotes".to_owned(),
+        Shape::Word(words) => format!("write {}", words.first().map_or_else(String::new, |word| format!("`{word}`"))),
+        Shape::List(_) => "write a list: `[...]`, or one item a line after `- `".to_owned(),
+        Shape::OneOf(choices) => choices.first().map_or_else(String::new, |first| usual_advice(*first)),
+    }
 }
 
 /// What a shape is called in messages.

@@ -340,7 +340,8 @@ impl Builder<'_> {
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Stop> {
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            return Err(self.fail(Rule::Syntax, span, "an alias is used inside of what it stands for", ""));
+            let advice = "a document is a tree: write the value out here, or move the anchor (`&name`) to a part of it";
+            return Err(self.fail(Rule::Syntax, span, "an alias is used inside of what it stands for", advice));
         };
         if self.expects_key() {
             let Some(text) = node.scalar_text() else {
@@ -368,6 +369,13 @@ impl Builder<'_> {
                 self.leading_zero(text, span);
                 Data::Int(i)
             }
+            Some(Scalar::FloatingPoint(_)) if is_whole(text) => {
+                let message =
+                    format!("`{text}` cannot be kept exactly: whole numbers go from -2^63 to 2^63-1");
+                let advice = "quote it if it is text, or write it with a decimal point if it may be rounded";
+                self.sink.error(Rule::TooLarge, span, message, advice);
+                Data::Null
+            }
             Some(Scalar::FloatingPoint(f)) if f.is_finite() => {
                 self.leading_zero(text, span);
                 Data::Float(*f)
@@ -388,7 +396,7 @@ impl Builder<'_> {
 
     fn leading_zero(&mut self, text: &str, span: Span) {
         let digits = text.trim_start_matches(['-', '+']);
-        if digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) {
+        if digits.len() > 1 && digits.starts_with('0') && is_whole(text) {
             self.sink.warn(
                 Rule::Ambiguous,
                 span,
@@ -484,6 +492,12 @@ impl Builder<'_> {
     }
 }
 
+/// Whether a number is written without a fraction and an exponent.
+fn is_whole(text: &str) -> bool {
+    let digits = text.trim_start_matches(['-', '+']);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// JSON that is not YAML (escaped surrogate pairs, for one). Its parts have no places.
 fn json_without_places(file: u32, text: &str) -> Option<Arc<Node>> {
     if !text.trim_start().starts_with(['{', '[']) {
@@ -531,8 +545,8 @@ impl<'de> Visitor<'de> for JsonNode {
         self.node(Data::Int(i))
     }
 
-    fn visit_u64<E>(self, u: u64) -> Result<Self::Value, E> {
-        self.node(i64::try_from(u).map_or(Data::Float(u as f64), Data::Int))
+    fn visit_u64<E: serde::de::Error>(self, u: u64) -> Result<Self::Value, E> {
+        self.node(Data::Int(i64::try_from(u).map_err(|_| E::custom(format!("`{u}` cannot be kept exactly")))?))
     }
 
     fn visit_f64<E>(self, f: f64) -> Result<Self::Value, E> {

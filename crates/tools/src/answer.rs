@@ -1,6 +1,7 @@
 //! Reading what the other side said: values, errors in the common shapes, and the answers of hooks.
 
 use windlass_core::failure::{Code, Failure};
+use windlass_core::json::{self, Unread};
 use windlass_core::limits::VALUE_DEPTH_MAX;
 use windlass_core::machine::HookKind;
 use windlass_core::value::Value;
@@ -29,9 +30,10 @@ pub(crate) fn value_of(bytes: &[u8]) -> Result<Value, String> {
     if trimmed.is_empty() {
         return Ok(Value::Null);
     }
-    match Value::from_json(trimmed) {
+    match json::read(trimmed) {
         Ok(value) => shallow(value),
-        Err(_) => Ok(Value::str(text.strip_suffix('\n').unwrap_or(text))),
+        Err(error @ Unread::Inexact { .. }) => Err(error.to_string()),
+        Err(Unread::Malformed(_)) => Ok(Value::str(text.strip_suffix('\n').unwrap_or(text))),
     }
 }
 
@@ -44,7 +46,7 @@ pub(crate) fn json_of(bytes: &[u8]) -> Result<Value, String> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    Value::from_json(text).map_err(|e| format!("it is not JSON: {e}")).and_then(shallow)
+    json::read(text).map_err(|e| format!("it is not JSON that can be kept: {e}")).and_then(shallow)
 }
 
 fn shallow(value: Value) -> Result<Value, String> {

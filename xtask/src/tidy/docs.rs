@@ -6,6 +6,8 @@ use super::{Finding, Tree, has_extension};
 
 /// Where the error codes are defined.
 const CODES: &str = "crates/core/src/failure.rs";
+/// Where the commands report problems of their own, with codes `cli.*`.
+const COMMANDS: &str = "crates/cli/src/";
 /// Where the pages of error codes are.
 const PAGES: &str = "docs/errors/";
 /// The index of the error pages.
@@ -105,9 +107,12 @@ fn exists(tree: &Tree, path: &str) -> bool {
 
 /// Every error code has a page and a line in the index, and every page has its code.
 pub(super) fn codes(tree: &Tree) -> Vec<Finding> {
-    let codes = defined(tree.text(CODES).unwrap_or_default(), "codes");
+    let mut codes = defined(tree.text(CODES).unwrap_or_default(), "codes");
     if codes.is_empty() {
         return vec![Finding::new(CODES, 0, "no error code found; the rule in `xtask/src/tidy/docs.rs` must follow")];
+    }
+    for (_, text) in tree.texts().filter(|(path, _)| path.starts_with(COMMANDS)) {
+        codes.extend(command_codes(text));
     }
     let index = tree.text(PAGES_INDEX).unwrap_or_default();
     let mut findings = Vec::new();
@@ -137,6 +142,15 @@ pub(super) fn codes(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The codes `cli.*` that stand in quotes in a file.
+fn command_codes(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("\"cli.").filter_map(|(at, _)| {
+        let code = text[at + 1..].split_once('"')?.0;
+        let word = &code["cli.".len()..];
+        (!word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).then_some(code)
+    })
 }
 
 /// The texts of a closed list: lines such as `Name = "family.cause",` inside `codes! { ... }`.
@@ -276,6 +290,9 @@ mod tests {
         let short = ("docs/errors/x.one.md", "# x.one\n");
         assert_eq!(codes(&Tree::of(&[good[0], short, good[2]])).len(), 4, "title, two sections, retry");
         assert_eq!(codes(&Tree::of(&[(CODES, "")])).len(), 1);
+        let command = ("crates/cli/src/a.rs", "let a = \"cli.io\"; let b = \"cli.*\"; let c = \"cli.md\".len();");
+        let found = codes(&Tree::of(&[good[0], good[1], good[2], command]));
+        assert_eq!(found.len(), 2, "`cli.io` and `cli.md` have no page");
     }
 
     #[test]

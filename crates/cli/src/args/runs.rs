@@ -18,9 +18,9 @@ pub(crate) enum Runs {
     Watch(RunsWatch),
     /// Stop a run and everything below it
     Cancel(RunsCancel),
-    /// Hold a run until it is unpaused
+    /// Hold a run and everything below it until it is unpaused
     Pause(RunsPause),
-    /// Let a held run go on
+    /// Let a held run and everything below it go on
     Unpause(RunsUnpause),
     /// Let a failed run try its last state again
     Retry(RunsRetry),
@@ -153,14 +153,14 @@ pub(crate) struct RunsCancel {
     pub many: Many,
 }
 
-/// Hold a run.
+/// Hold a run and everything below it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs pause order-4711 --reason 'waiting for the audit'
   windlass runs pause --where 'machine=triage status=waiting' --yes
 
-Calls of the run that are out settle first; then it does nothing until `windlass runs unpause`.
-Runs below it go on; `--where 'below=RUN children=true'` holds them too.")]
+The run and everything below it are held. Calls that are out settle first; then nothing happens
+until `windlass runs unpause`. A run below can be held by itself as well.")]
 pub(crate) struct RunsPause {
     /// The run
     #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
@@ -173,11 +173,13 @@ pub(crate) struct RunsPause {
     pub many: Many,
 }
 
-/// Let a held run go on.
+/// Let a held run and everything below it go on.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs unpause order-4711 && windlass resume order-4711
-  windlass runs unpause --where machine=triage --yes")]
+  windlass runs unpause --where machine=triage --yes
+
+Everything below the run goes on with it, also what was paused by itself.")]
 pub(crate) struct RunsUnpause {
     /// The run
     #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
@@ -236,8 +238,9 @@ pub(crate) struct RunsSignal {
   windlass runs fork order-4711 --at 3
   windlass runs fork order-4711 --at 3 --set draft.tone=formal --set limit=5 --run-id order-4711-b
 
-The new run enters the state of that step with the context it had then. A value of `--set`
-is JSON, or text when it is not. stdout and exit codes are those of `windlass run`.")]
+The new run enters the state of that step with the context it had then. A path of `--set` names
+keys, and elements of lists by number: `items[0].name` or `items.0.name`. A value is JSON, or
+text when it is not. stdout and exit codes are those of `windlass run`.")]
 pub(crate) struct RunsFork {
     /// The run to start from
     #[arg(value_name = "RUN")]

@@ -12,7 +12,7 @@ use windlass_core::ids::{Digest, Name};
 use windlass_core::input::Input;
 use windlass_core::run::Status;
 use windlass_core::value::Value;
-use windlass_ports::store::{Delivered, Head, Message, Signal, Signalled, Store};
+use windlass_ports::store::{Delivered, Head, Message, Signal, Signalled, Store, StoreError};
 use windlass_runtime::{Engine, EngineError};
 
 use super::runs;
@@ -45,12 +45,12 @@ pub(crate) enum Action {
         /// Why.
         reason: Name,
     },
-    /// Hold it.
+    /// Hold it and everything below it.
     Pause {
         /// Why.
         reason: Name,
     },
-    /// Let it go on.
+    /// Let it and everything below it go on.
     Unpause,
     /// Let it try its last state again.
     Retry,
@@ -186,18 +186,22 @@ async fn act(engine: &Engine, action: &Action, head: &Head) -> Became {
     let store = &engine.parts().store;
     // The version is a part of the id: the same order to a run that has not changed since is the same order.
     let id = || format!("bulk:{}:{}", action.as_str(), head.version).as_str().into();
-    let deliver = |input| store.deliver(Message { to: head.id.clone(), id: id(), input });
+    let tell = async |input: Input| {
+        let message = Message { to: head.id.clone(), id: id(), input };
+        let told = store.deliver(message.clone()).await?;
+        if told == Delivered::Accepted {
+            runs::pass_on(&**store, head, &message).await?;
+        }
+        Ok::<_, StoreError>(told)
+    };
     let delivered = match action {
-        Action::Cancel { reason } => match deliver(Input::Cancel { reason: reason.clone() }).await {
-            Ok(Delivered::Accepted) => runs::free_cancelled(&**store, head, reason).await.map(|()| Delivered::Accepted),
-            other => other,
-        },
+        Action::Cancel { reason } => tell(Input::Cancel { reason: reason.clone() }).await,
         Action::Pause { .. } if head.status == Status::Paused => return Became::Skipped("is paused already".into()),
-        Action::Pause { reason } => deliver(Input::Pause { reason: reason.clone() }).await,
+        Action::Pause { reason } => tell(Input::Pause { reason: reason.clone() }).await,
         Action::Unpause if !head.status.is_final() && head.status != Status::Paused => {
             return Became::Skipped(format!("is {}, not paused", head.status.as_str()));
         }
-        Action::Unpause => deliver(Input::Unpause).await,
+        Action::Unpause => tell(Input::Unpause).await,
         Action::Retry => return retry(engine, head).await,
         Action::Signal { channel, data, id } => return signal(engine, head, channel, data, id).await,
         Action::Requeue => {

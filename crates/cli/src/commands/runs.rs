@@ -1,5 +1,6 @@
 //! `windlass runs`: lists runs, shows one, and steers them. One file for each group of subcommands.
 
+mod edit;
 mod list;
 mod steer;
 mod show;
@@ -7,6 +8,6 @@ mod watch;
 
 pub(crate) use list::{head, list, prune};
 pub(crate) use show::{journal, replayed, show};
-pub(super) use steer::free_cancelled;
+pub(super) use steer::pass_on;
 pub(crate) use steer::{cancel, fork, pause, requeue, retry, signal, unpause};
 pub(crate) use watch::watch;

@@ -187,3 +187,69 @@ fn keys_are_not_printed() {
     assert!(!ran.shown().contains("sk-very-secret"), "{}", ran.shown());
     assert_eq!(ran.json()["machine"]["valid"], true);
 }
+
+#[test]
+fn a_command_line_that_is_not_understood_is_an_error_document() {
+    let place = Place::new();
+    for (args, message) in [
+        (&["run", "asks.yml", "--inptu", "{}", "--json"][..], "unexpected argument '--inptu' found"),
+        (&["runs", "show", "--json"], "the following required arguments were not provided: <RUN>"),
+        (&["--json", "rnu"], "unrecognized subcommand 'rnu'"),
+        (&["runs", "list", "--limit", "many"], "invalid value 'many' for '--limit"),
+    ] {
+        let ran = place.windlass(args);
+        let document = ran.json();
+        assert_eq!((ran.code(), &document["error"]["code"]), (2, &"cli.invalid".into()), "{}", ran.shown());
+        let said = document["error"]["message"].as_str().expect("a message");
+        assert!(said.starts_with(message) && document["error"]["hint"].is_string(), "{}", ran.shown());
+        assert!(ran.stderr().starts_with("error: ") && ran.stderr().contains("--help"), "{}", ran.shown());
+    }
+    let plain = place.windlass(&["runs", "show", "--plain"]);
+    assert_eq!((plain.code(), plain.stdout().as_str()), (2, ""), "{}", plain.shown());
+    let help = place.windlass(&["runs", "show", "--help", "--json"]);
+    assert!(help.code() == 0 && help.stdout().contains("Usage:"), "{}", help.shown());
+}
+
+#[test]
+fn an_input_with_a_repeated_key_or_a_number_that_would_lose_digits() {
+    let place = Place::new();
+    for (input, message) in [
+        ("{\"topic\": 1,\n \"topic\": 2}", "the key `topic` is given twice at line 2 column 8"),
+        ("{\"topic\": 12345678901234567890}", "12345678901234567890 at line 1 column 11 cannot be kept exactly"),
+    ] {
+        place.write("input.json", input);
+        for given in [input, "@input.json"] {
+            let ran = place.windlass(&["run", "asks.yml", "--input", given]);
+            assert_eq!((ran.code(), &ran.json()["error"]["code"]), (2, &"cli.invalid".into()), "{}", ran.shown());
+            assert!(ran.stderr().contains(message) && ran.stderr().contains("hint:"), "{}", ran.shown());
+        }
+        let signal = place.windlass(&["signal", "channel", "--data", input]);
+        assert_eq!(signal.code(), 2, "{}", signal.shown());
+        assert!(signal.stderr().contains(message), "{}", signal.shown());
+    }
+    assert!(!place.path(".windlass").exists(), "a refused input makes no store");
+}
+
+#[test]
+fn a_template_that_fails_names_its_file_state_and_field() {
+    let place = Place::new();
+    place.write(
+        "adds.yml",
+        "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: adds\n  states:\n    sum:\n      type: final\n      output:\n        parts: [1, \"{{ input.a + 1 }}\"]\n",
+    );
+    let ran = place.windlass(&["run", "adds.yml", "--input", "{\"a\":\"one\"}"]);
+    let error = &ran.json()["error"];
+    assert_eq!((ran.code(), &error["code"]), (3, &"template.type".into()), "{}", ran.shown());
+    let message = error["message"].as_str().expect("a message");
+    assert!(message.starts_with("adds.yml: state sum: output.parts[1]: "), "{message}");
+    assert!(error["detail"]["hint"].is_string() && ran.stderr().contains("hint"), "{}", ran.shown());
+}
+
+#[test]
+fn quiet_leaves_no_warnings() {
+    let place = Place::new();
+    let mut command = crate::kit::command(place.path("").as_path());
+    command.args(["runs", "list", "--all", "-q"]).env("WINDLASS_NO_SUCH_KEY", "1");
+    let ran = command.output().expect("runs");
+    assert!(!String::from_utf8_lossy(&ran.stderr).contains("WARN"), "{}", String::from_utf8_lossy(&ran.stderr));
+}

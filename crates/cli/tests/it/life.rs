@@ -345,8 +345,87 @@ data:
         assert_eq!((ran.code(), &ran.json()["status"]), (0, &json!(word)), "{}", ran.shown());
         assert!(!place.path("done").exists(), "{command}: {}", ran.shown());
     }
-    let below = place.windlass(&["runs", "list", "--below", "cancel", "--all", "--json"]).json();
-    let statuses: Vec<_> = below["runs"].as_array().expect("runs").iter().map(|run| run["status"].clone()).collect();
-    assert_eq!(statuses, vec![json!("cancelled"); 4]);
+    let statuses = |run: &str| -> Vec<_> {
+        let below = place.windlass(&["runs", "list", "--below", run, "--all", "--json"]).json();
+        below["runs"].as_array().expect("runs").iter().map(|run| run["status"].clone()).collect()
+    };
+    assert_eq!(statuses("cancel"), vec![json!("cancelled"); 4]);
+    assert_eq!(statuses("pause"), vec![json!("paused"); 4]);
+    let resumed = place.windlass(&["resume", "pause"]);
+    assert_eq!((resumed.code(), place.path("done").exists()), (7, false), "{}", resumed.shown());
+    let child = place.windlass(&["runs", "unpause", "pause~1.0"]);
+    assert_eq!(child.json(), json!({"run_id": "pause~1.0", "status": "queued"}), "one below it goes on by itself");
+    place.windlass(&["resume", "pause"]);
+    assert_eq!(std::fs::read_to_string(place.path("done")).expect("one call"), "x\n");
+    let unpaused = place.windlass(&["runs", "unpause", "pause"]);
+    assert_eq!(unpaused.json(), json!({"run_id": "pause", "status": "queued"}), "{}", unpaused.shown());
+    let resumed = place.windlass(&["resume", "pause"]);
+    assert_eq!(resumed.code(), 0, "{}", resumed.shown());
+    assert_eq!(std::fs::read_to_string(place.path("done")).expect("three calls"), "x\nx\nx\n");
     assert_eq!(place.windlass(&["fsck"]).code(), 0);
+}
+
+#[test]
+fn what_was_launched_by_a_child_that_has_ended_is_held_with_its_tree() {
+    let place = Place::new();
+    place.write(
+        "tree.yml",
+        r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: tree
+  machines:
+    child:
+      spec: flatmachine
+      spec_version: "4.2.1"
+      data:
+        name: child
+        machines:
+          far:
+            spec: flatmachine
+            spec_version: "4.2.1"
+            data:
+              name: far
+              states:
+                rest: {type: initial, wait_for: far, transitions: [{to: end}]}
+                end: {type: final}
+        states:
+          go: {type: initial, launch: far, transitions: [{to: end}]}
+          end: {type: final}
+  states:
+    all: {type: initial, machine: child, transitions: [{to: rest}]}
+    rest: {wait_for: near, transitions: [{to: end}]}
+    end: {type: final}
+"#,
+    );
+    for many in [false, true] {
+        let id = if many { "many" } else { "one" };
+        let parked = place.windlass(&["run", "tree.yml", "--run-id", id, "--wait", "0s"]);
+        assert_eq!(parked.code(), 7, "{}", parked.shown());
+        let open = || {
+            let below = place.windlass(&["runs", "list", "--below", id, "--all", "--json"]).json();
+            let runs = below["runs"].as_array().expect("runs").clone();
+            runs.iter().map(|run| run["status"].as_str().expect("status").to_owned()).collect::<Vec<_>>()
+        };
+        let wanted = format!("below={id}");
+        let order = |verb: &str| {
+            let args = if many { vec!["runs", verb, "--where", &wanted, "--yes"] } else { vec!["runs", verb, id] };
+            let ran = place.windlass(&args);
+            assert_eq!(ran.code(), 0, "{}", ran.shown());
+        };
+        let settled = |word: &str| {
+            let mut statuses = open();
+            statuses.sort();
+            let mut expected = ["completed", word, word];
+            expected.sort_unstable();
+            assert_eq!(statuses, expected, "{id}");
+        };
+        order("pause");
+        settled("paused");
+        order("unpause");
+        place.windlass(&["resume", id, "--wait", "0s"]);
+        settled("waiting");
+        order("cancel");
+        settled("cancelled");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::voting::{Ballot, candidate};
 use super::{Flow, Turn};
-use crate::eval::{Scope, fill};
+use crate::eval::Scope;
 use crate::failure::{Code, Failure};
 use crate::ids::Name;
 use crate::journal::Entry;
@@ -49,27 +49,27 @@ impl<'a> Turn<'a> {
     }
 
     fn open_exec(&mut self, agent: &Agent, call: &AgentCall) -> Result<Exec, Failure> {
-        let input = self.fill(&call.input)?;
+        let input = self.fill("input", &call.input)?;
         let scope = Scope::new()
             .with("input", input)
             .with("tools_prompt", Value::str(""))
             .with("tools", Value::list(Vec::new()))
             .with("model", model_view(agent));
-        let text = |turn: &Self, template: &Template, scope: &Scope| -> Result<Name, Failure> {
-            Ok(match fill(template, scope, turn.evaluator)? {
+        let text = |turn: &Self, field: &str, template: &Template, scope: &Scope| -> Result<Name, Failure> {
+            Ok(match turn.fill_agent(agent, field, template, scope)? {
                 Value::Str(text) => text,
                 Value::Null => "".into(),
                 other => other.to_json().into(),
             })
         };
-        let system = text(self, &agent.system, &scope)?;
-        let mut user = text(self, &agent.user, &scope)?;
-        let suffix = text(self, &agent.instruction_suffix, &scope)?;
+        let system = text(self, "system", &agent.system, &scope)?;
+        let mut user = text(self, "user", &agent.user, &scope)?;
+        let suffix = text(self, "instruction_suffix", &agent.instruction_suffix, &scope)?;
         if !suffix.trim().is_empty() {
             user = format!("{user}\n\n{suffix}").into();
         }
         let context = self.scope().get("context").cloned().unwrap_or_default();
-        let post_history = text(self, &agent.post_history, &scope.clone().with("context", context))?;
+        let post_history = text(self, "post_history_instructions", &agent.post_history, &scope.clone().with("context", context))?;
         let mut prompt = Vec::with_capacity(2);
         if !system.is_empty() {
             prompt.push(Message::System { content: system });

@@ -113,16 +113,6 @@ impl Turn<'_> {
         }
     }
 
-    /// The run goes on, and with it the calls that somebody agreed to meanwhile.
-    pub(super) fn lift_hold(&mut self) {
-        let granted = |open: &OpenCall| open.approval.as_ref().is_some_and(|asked| asked.granted);
-        let leaving: Vec<_> = self.run.calls.iter().filter(|(_, open)| granted(open)).map(|(id, _)| *id).collect();
-        self.emit(Entry::HoldLifted);
-        for effect in leaving {
-            self.ask(Effect::Call(effect));
-        }
-    }
-
     /// Nobody answered in time.
     pub(super) fn approval_expired(&mut self, wait: EffectId) {
         let Some((effect, open)) = asked(self.run, wait).map(|(effect, open)| (effect, open.clone())) else {

@@ -19,7 +19,7 @@ type Wanted = (Name, Value);
 impl Turn<'_> {
     /// Starts the machines of `launch`. They go on by themselves.
     pub(super) fn launch(&mut self, launch: &Launch) -> Result<(), Failure> {
-        let input = self.fill(&launch.input)?;
+        let input = self.fill("launch_input", &launch.input)?;
         let wanted = launch.machines.iter().map(|name| (name.clone(), input.clone())).collect();
         self.start_children(wanted, false)
     }
@@ -61,17 +61,17 @@ impl Turn<'_> {
 
     fn targets(&mut self, targets: &Targets) -> Result<(JoinShape, Vec<Wanted>), Failure> {
         match targets {
-            Targets::One { machine, input } => Ok((JoinShape::One, vec![(machine.clone(), self.fill(input)?)])),
+            Targets::One { machine, input } => Ok((JoinShape::One, vec![(machine.clone(), self.fill("input", input)?)])),
             Targets::Many(children) => {
                 let keys = children.iter().map(|(name, _)| name.clone()).collect();
                 let wanted = children
                     .iter()
-                    .map(|(name, input)| Ok((name.clone(), self.fill(input)?)))
+                    .map(|(name, input)| Ok((name.clone(), self.fill(&format!("input of {name}"), input)?)))
                     .collect::<Result<_, Failure>>()?;
                 Ok((JoinShape::Keys(keys), wanted))
             }
             Targets::Foreach { machine, items, binding, input, key } => {
-                let value = self.fill(items)?;
+                let value = self.fill("foreach", items)?;
                 let Some(list) = value.as_list() else {
                     let message = format!("`foreach` needs a list, not {}", value.type_name());
                     return Err(Failure::new(Code::RunNotAList, message));
@@ -80,9 +80,9 @@ impl Turn<'_> {
                 let mut wanted = Vec::with_capacity(list.len().min(limits::FAN_OUT_MAX));
                 for item in list.iter().take(limits::FAN_OUT_MAX + 1) {
                     let scope = self.scope().with(binding.clone(), item.clone());
-                    wanted.push((machine.clone(), crate::eval::fill(input, &scope, self.evaluator)?));
+                    wanted.push((machine.clone(), self.fill_with("input", input, &scope)?));
                     if let Some(key) = key {
-                        keys.push(key_text(&crate::eval::fill(key, &scope, self.evaluator)?));
+                        keys.push(key_text(&self.fill_with("key", key, &scope)?));
                     }
                 }
                 let shape = if key.is_some() { JoinShape::Keys(distinct(keys)?) } else { JoinShape::List };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Turn;
 use crate::eval::{Scope, fill};
 use crate::failure::Failure;
-use crate::machine::Template;
+use crate::machine::{Agent, Condition, Template};
 use crate::run::Run;
 use crate::value::{Map, Value};
 
@@ -28,9 +28,42 @@ impl Turn<'_> {
         self.scope().with("output", output)
     }
 
-    pub(super) fn fill(&mut self, template: &Template) -> Result<Value, Failure> {
+    /// Fills in a field of the current state.
+    pub(super) fn fill(&mut self, field: &str, template: &Template) -> Result<Value, Failure> {
         let scope = self.scope();
-        fill(template, &scope, self.evaluator)
+        self.fill_with(field, template, &scope)
+    }
+
+    /// Fills in a field of the current state with names of its own in scope.
+    pub(super) fn fill_with(&self, field: &str, template: &Template, scope: &Scope) -> Result<Value, Failure> {
+        fill(template, scope, self.evaluator).map_err(|misfit| misfit.at(&self.place(), field))
+    }
+
+    /// Fills in a text of an agent.
+    pub(super) fn fill_agent(&self, agent: &Agent, field: &str, text: &Template, scope: &Scope) -> Result<Value, Failure> {
+        let place = || format!("{}: agent {}", agent.document, agent.name);
+        fill(text, scope, self.evaluator).map_err(|misfit| misfit.at(&place(), field))
+    }
+
+    /// Answers the condition of a transition of the current state.
+    pub(super) fn holds(&self, index: usize, condition: &Condition, scope: &Scope) -> Result<bool, Failure> {
+        self.evaluator.holds(condition, scope).map_err(|failure| {
+            let message = format!("{}: transitions[{index}].condition: {}", self.place(), failure.message);
+            failure.reworded(&message)
+        })
+    }
+
+    /// A message with its place before it.
+    pub(super) fn placed(&self, message: &str) -> String {
+        format!("{}: {message}", self.place())
+    }
+
+    /// Where the run is in its documents.
+    fn place(&self) -> String {
+        match &self.run.state {
+            Some(state) => format!("{}: state {state}", self.machine.key),
+            None => self.machine.key.to_string(),
+        }
     }
 }
 

@@ -143,15 +143,15 @@ impl<'a> Turn<'a> {
         if self.run.waits.values().any(|open| open.kind == WaitKind::Signal) {
             return Ok(Flow::Rest);
         }
-        let channel = match self.fill(&wait.channel)? {
+        let channel = match self.fill("wait_for", &wait.channel)? {
             Value::Str(text) => text,
             Value::Null => "".into(),
             other => other.to_json().into(),
         };
         if channel.is_empty() || channel.len() > limits::CHANNEL_BYTES_MAX {
             let message =
-                format!("a channel has 1 to {} bytes, this one has {}", limits::CHANNEL_BYTES_MAX, channel.len());
-            return Err(Failure::new(Code::TemplateType, message));
+                format!("wait_for: a channel has 1 to {} bytes, this one has {}", limits::CHANNEL_BYTES_MAX, channel.len());
+            return Err(Failure::new(Code::TemplateType, self.placed(&message)));
         }
         let effect = self.next_effect();
         let due = wait.timeout_ms.map(|ms| self.facts.now.plus_ms(ms));
@@ -170,7 +170,7 @@ impl<'a> Turn<'a> {
         if !(only_action && self.run.output.is_null()) {
             for (key, template) in &state.output_to_context {
                 let scope = self.scope_with_output();
-                let value = crate::eval::fill(template, &scope, self.evaluator)?;
+                let value = self.fill_with(&format!("output_to_context.{key}"), template, &scope)?;
                 self.set_context(vec![(key.clone(), value)]);
             }
         }
@@ -178,7 +178,7 @@ impl<'a> Turn<'a> {
             && let Some(template) = &state.output
         {
             let scope = self.scope_with_output();
-            let output = crate::eval::fill(template, &scope, self.evaluator)?;
+            let output = self.fill_with("output", template, &scope)?;
             self.emit(Entry::OutputProduced { output });
         }
         Ok(())
@@ -208,7 +208,7 @@ impl<'a> Turn<'a> {
         let scope = self.scope_with_output();
         for (index, transition) in state.transitions.iter().enumerate() {
             let holds = match &transition.condition {
-                Some(condition) => self.evaluator.holds(condition, &scope)?,
+                Some(condition) => self.holds(index, condition, &scope)?,
                 None => true,
             };
             if holds {

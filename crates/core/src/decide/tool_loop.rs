@@ -8,6 +8,7 @@ use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
 use crate::ids::Name;
 use crate::journal::Entry;
+use crate::json;
 use crate::limits;
 use crate::machine::{Agent, AgentCall, HookKind, State, Template, ToolDefinition, ToolLoop};
 use crate::policy::Question;
@@ -73,7 +74,7 @@ impl<'a> Turn<'a> {
     }
 
     fn bound(&mut self, template: &Template, name: &str) -> Result<f64, Failure> {
-        let value = self.fill(template)?;
+        let value = self.fill(&format!("tool_loop.{name}"), template)?;
         let number = match &value {
             Value::Null => Some(0.0),
             Value::Str(text) if text.trim().is_empty() => Some(0.0),
@@ -359,7 +360,11 @@ impl<'a> Turn<'a> {
             return Some(format!("Unknown tool: {name}: nothing implements it here"));
         }
         let Value::Map(_) = &request.arguments else {
-            return Some(format!("Tool '{name}': the arguments are not a JSON object: {}", request.arguments));
+            let why = match request.arguments.as_str().map(json::read) {
+                Some(Err(error @ json::Unread::Inexact { .. })) => format!("{error}; write it as text"),
+                _ => format!("the arguments are not a JSON object: {}", request.arguments),
+            };
+            return Some(format!("Tool '{name}': {why}"));
         };
         if let Some(contract) = self.machine.tools.get(name).filter(|c| !c.input_schema.is_null())
             && let Err(problems) = self.evaluator.fit(&contract.input_schema, &request.arguments)
@@ -426,9 +431,9 @@ impl<'a> Turn<'a> {
 
     fn check_transitions(&mut self, state: &State) -> Result<(), Failure> {
         let scope = self.scope_with_output();
-        for transition in &state.transitions {
+        for (index, transition) in state.transitions.iter().enumerate() {
             if let Some(condition) = &transition.condition
-                && self.evaluator.holds(condition, &scope)?
+                && self.holds(index, condition, &scope)?
             {
                 let to = Some(transition.to.clone());
                 self.emit(Entry::LoopStopped { reason: "transition".into(), to });

@@ -57,10 +57,7 @@ impl Scope {
     /// Whether a run belongs to the scope. Ids of children begin with those of their parents.
     pub(super) fn includes(&self, run: &RunId) -> bool {
         match self {
-            Self::Tree(root) => {
-                let rest = run.as_str().strip_prefix(root.as_str());
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('~'))
-            }
+            Self::Tree(root) => run.is_within(root),
             Self::Idle | Self::All => true,
         }
     }

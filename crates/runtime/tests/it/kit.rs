@@ -246,6 +246,7 @@ impl Kit {
         };
         let agent = Agent {
             name: "writer".into(),
+            document: "writer.yml".into(),
             hash: Digest::ZERO,
             model,
             system: template(),

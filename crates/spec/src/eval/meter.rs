@@ -62,7 +62,7 @@ impl Fault {
             detail.push(("line", Value::count(line)));
             detail.push(("column", Value::count(column)));
         }
-        if let Some(hint) = inner.hint {
+        if let Some(hint) = inner.hint.or_else(|| usual_hint(inner.code)) {
             detail.push(("hint", Value::str(hint)));
         }
         let failure = Failure::new(inner.code, inner.message);
@@ -70,6 +70,18 @@ impl Fault {
             return failure;
         }
         failure.detail(Value::map(detail.into_iter().map(|(k, v)| (k.into(), v)).collect()))
+    }
+}
+
+/// What to do about a failure that says nothing better.
+fn usual_hint(code: Code) -> Option<&'static str> {
+    match code {
+        Code::TemplateUndefined => {
+            Some("look at the context with `windlass runs show RUN`; `x.y | default('')` is for what may be missing in `x`")
+        }
+        Code::TemplateType => Some("look at the context with `windlass runs show RUN`: a value is not what is expected here"),
+        Code::TemplateLimit => Some("make the text or the list smaller before it comes here, or split the work into states"),
+        _ => None,
     }
 }
 

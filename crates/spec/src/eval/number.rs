@@ -78,6 +78,7 @@ fn int_float(a: i64, b: f64) -> std::cmp::Ordering {
 pub(super) enum Odd {
     DivisionByZero,
     NotFinite,
+    TooLarge,
 }
 
 impl Odd {
@@ -85,12 +86,9 @@ impl Odd {
         match self {
             Self::DivisionByZero => "division by zero",
             Self::NotFinite => "the result is not a finite number",
+            Self::TooLarge => "the result is beyond the whole numbers that are kept exactly, -2^63 to 2^63-1",
         }
     }
-}
-
-fn whole_or_float(whole: Option<i64>, float: f64) -> Result<Number, Odd> {
-    whole.map_or_else(|| finite(float), |i| Ok(Number::Int(i)))
 }
 
 fn finite(f: f64) -> Result<Number, Odd> {
@@ -103,10 +101,9 @@ fn by_kind(
     whole: impl Fn(i64, i64) -> Option<i64>,
     float: impl Fn(f64, f64) -> f64,
 ) -> Result<Number, Odd> {
-    let f = || float(a.as_f64(), b.as_f64());
     match (a, b) {
-        (Number::Int(x), Number::Int(y)) => whole_or_float(whole(x, y), f()),
-        _ => finite(f()),
+        (Number::Int(x), Number::Int(y)) => whole(x, y).map(Number::Int).ok_or(Odd::TooLarge),
+        _ => finite(float(a.as_f64(), b.as_f64())),
     }
 }
 
@@ -158,7 +155,7 @@ pub(super) fn pow(a: Number, b: Number) -> Result<Number, Odd> {
     if let (Number::Int(x), Number::Int(y)) = (a, b)
         && let Ok(e) = u32::try_from(y)
     {
-        return whole_or_float(x.checked_pow(e), (x as f64).powf(y as f64));
+        return x.checked_pow(e).map(Number::Int).ok_or(Odd::TooLarge);
     }
     if a.as_f64() == 0.0 && b.as_f64() < 0.0 {
         return Err(Odd::DivisionByZero);
@@ -219,13 +216,14 @@ mod tests {
         assert_eq!(floor_div(Number::Float(7.0), two), Ok(Number::Float(3.0)));
         assert_eq!(rem(seven, Number::Int(0)), Err(Odd::DivisionByZero));
         assert_eq!(rem(Number::Int(i64::MIN), Number::Int(-1)), Ok(Number::Int(0)));
-        assert_eq!(floor_div(Number::Int(i64::MIN), Number::Int(-1)), Ok(Number::Float(9223372036854775808.0)));
+        assert_eq!(floor_div(Number::Int(i64::MIN), Number::Int(-1)), Err(Odd::TooLarge));
     }
 
     #[test]
-    fn overflow_becomes_a_float() {
-        assert_eq!(add(Number::Int(i64::MAX), Number::Int(1)), Ok(Number::Float(9223372036854775808.0)));
-        assert_eq!(pow(Number::Int(10), Number::Int(400)), Err(Odd::NotFinite));
+    fn digits_are_never_lost_in_silence() {
+        assert_eq!(add(Number::Int(i64::MAX), Number::Int(1)), Err(Odd::TooLarge));
+        assert_eq!(add(Number::Int(i64::MAX), Number::Float(1.0)), Ok(Number::Float(9223372036854775808.0)));
+        assert_eq!(pow(Number::Int(10), Number::Int(400)), Err(Odd::TooLarge));
         assert_eq!(pow(Number::Int(2), Number::Int(-1)), Ok(Number::Float(0.5)));
     }
 

@@ -9,6 +9,7 @@ use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::{JsonType, PatternOptions, Validator};
 use serde_json::Value as Json;
 use windlass_core::failure::{Code, Failure};
+use windlass_core::json::is_exact;
 use windlass_core::value::Value;
 
 use super::number::Number;
@@ -123,7 +124,8 @@ fn coerce(value: &Json, kind: &TypeKind) -> Option<Json> {
         Number::Float(f) if wants(JsonType::Integer) && f.fract() == 0.0 && f.abs() < 9e15 => {
             Some(Json::from(f as i64))
         }
-        Number::Float(f) if wants(JsonType::Number) => Some(Json::from(f)),
+        // A whole number that would lose digits stays the text it is.
+        Number::Float(f) if wants(JsonType::Number) && is_exact(&Value::Float(f)) => Some(Json::from(f)),
         Number::Int(_) | Number::Float(_) => None,
     }
 }

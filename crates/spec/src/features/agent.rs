@@ -80,7 +80,7 @@ pub static LEGACY_AGENT: Section = Section {
     ],
 };
 
-const MCP_IDLE: &str = "No effect yet: MCP servers in documents are not connected.";
+const MCP_IDLE: &str = "A document connects no MCP server: write `[mcp.NAME]` in `windlass.toml`, accept its tools with `windlass tools accept NAME`, and name them in `data.settings.tools` of the machine.";
 
 /// Model settings as written until 3.x.
 pub static LEGACY_MODEL: Section = Section {

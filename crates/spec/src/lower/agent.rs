@@ -39,8 +39,10 @@ impl Lowering<'_, '_> {
         }
         let part =
             |key: &str, default: &str, sink: &mut _| template::prompt(prompt.get(key).map(|n| &**n), default, sink);
+        let document = sink.path(prompt.span.file).into();
         let agent = Agent {
             name: entry.key.clone(),
+            document,
             hash: Digest::ZERO,
             model: settings,
             system: part("system", SYSTEM_DEFAULT, sink),

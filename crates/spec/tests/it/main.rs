@@ -3,6 +3,7 @@
 mod bundles;
 mod diagnostics;
 mod documents;
+mod drive;
 mod lowering;
 mod parity;
 mod refusals;

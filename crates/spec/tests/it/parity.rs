@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use windlass_spec::features::{Origin, rows};
+use windlass_spec::features::{Origin, Tier, rows};
 use windlass_spec::load;
 use windlass_spec::source::MemoryFiles;
 
 use crate::documents::{options, shown};
+use crate::drive::{Manner, trace};
 
 const FIELDS: &str = include_str!("fixtures/schema-fields.txt");
 
@@ -84,7 +85,7 @@ fn machine() -> Value {
         "spec_version": "4.2",
         "data": {
             "name": "base",
-            "context": {"n": 1},
+            "context": {"n": 1, "text": "1", "list": [{"id": "a"}, {"id": "b"}], "other": [5]},
             "agents": {
                 "x": "./x.yml",
                 "old": "./old.yml",
@@ -103,11 +104,12 @@ fn machine() -> Value {
                 "ask": {"type": "initial", "agent": "x", "input": {"q": "1"},
                     "execution": {"type": "retry", "backoffs": [1]},
                     "transitions": [{"condition": "context.n == 1", "to": "loop"}, {"to": "loop"}]},
-                "loop": {"agent": "x", "tool_loop": {"max_turns": 3}, "transitions": [{"to": "many"}]},
+                "loop": {"agent": "x", "tool_loop": {"max_turns": 3}, "on_error": "many",
+                    "transitions": [{"condition": "context.text == 1", "to": "many"}, {"to": "many"}]},
                 "many": {"machine": [{"name": "kid", "input": {"a": 1}}, {"name": "other"}],
                     "input": {"b": 2}, "transitions": [{"to": "each"}]},
-                "each": {"foreach": "context.list", "machine": "kid", "transitions": [{"to": "sample"}]},
-                "sample": {"agent": "x", "execution": {"type": "parallel", "n_samples": 2},
+                "each": {"foreach": "context.list", "machine": "kid", "input": {"it": "{{ item.id }}"}, "transitions": [{"to": "sample"}]},
+                "sample": {"agent": "typed", "on_error": "vote", "execution": {"type": "parallel", "n_samples": 2},
                     "transitions": [{"to": "vote"}]},
                 "vote": {"agent": "old", "execution": {"type": "mdap_voting"}, "transitions": [{"to": "wait"}]},
                 "wait": {"wait_for": "ch", "transitions": [{"to": "start"}]},
@@ -164,10 +166,10 @@ fn changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("MachineData.context", M, "/data/context", json!({"n": 2})),
         ("MachineData.agents", M, "/data/agents/x", json!("./old.yml")),
         ("MachineData.machines", M, "/data/machines/kid", json!("./other.yml")),
-        ("MachineData.states", M, "/data/states/more", json!({"type": "final"})),
+        ("MachineData.states", M, "/data/states/end", json!({"type": "final", "output": {"n": 9}})),
         ("MachineData.settings", M, "/data/settings", json!({})),
         ("MachineData.persistence", M, "/data/persistence", json!({"backend": "redis"})),
-        ("MachineData.lifecycle_hooks", M, "/data/lifecycle_hooks", json!("logging")),
+        ("MachineData.lifecycle_hooks", M, "/data/lifecycle_hooks", json!("h")),
         ("AgentRefConfig.type", M, "/data/agents/typed/type", json!("codex-cli")),
         ("AgentRefConfig.ref", M, "/data/agents/typed/ref", json!("./old.yml")),
         ("AgentRefConfig.config", M, "/data/agents/typed/config", json!({"data": {"profile": "second"}})),
@@ -183,7 +185,7 @@ fn changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("MachineSettings.parallel_fallback", M, "/data/settings/parallel_fallback", json!("never")),
         ("MachineSettings.max_depth", M, "/data/settings/max_depth", json!(2)),
         ("StateDefinition.type", M, "/data/states/start/type", json!("initial")),
-        ("StateDefinition.on_error", M, "/data/states/ask/on_error", json!("end")),
+        ("StateDefinition.on_error", M, "/data/states/loop/on_error", json!("end")),
         ("StateDefinition.timeout", M, "/data/states/ask/timeout", json!(1.5)),
         ("StateDefinition.transitions", M, "/data/states/ask/transitions", json!([{"to": "end"}])),
         ("StateDefinition.input", M, "/data/states/ask/input", json!({"q": "2"})),
@@ -230,7 +232,7 @@ fn execution_changes() -> Vec<(&'static str, &'static str, &'static str, Value)>
         ("ExecutionConfig.max_candidates", M, "/data/states/vote/execution/max_candidates", json!(5)),
         ("ToolLoopStateConfig.max_tool_calls", M, "/data/states/loop/tool_loop/max_tool_calls", json!(4)),
         ("ToolLoopStateConfig.max_turns", M, "/data/states/loop/tool_loop/max_turns", json!(4)),
-        ("ToolLoopStateConfig.allowed_tools", M, "/data/states/loop/tool_loop/allowed_tools", json!(["t"])),
+        ("ToolLoopStateConfig.allowed_tools", M, "/data/states/loop/tool_loop/allowed_tools", json!(["u"])),
         ("ToolLoopStateConfig.denied_tools", M, "/data/states/loop/tool_loop/denied_tools", json!(["t"])),
         ("ToolLoopStateConfig.tool_timeout", M, "/data/states/loop/tool_loop/tool_timeout", json!(4)),
         ("ToolLoopStateConfig.total_timeout", M, "/data/states/loop/tool_loop/total_timeout", json!(4)),
@@ -243,7 +245,7 @@ fn agent_changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("AgentWrapper.spec", "x.yml", "/spec", json!("flatmachine")),
         ("AgentWrapper.spec_version", "x.yml", "/spec_version", json!("5.0")),
         ("AgentWrapper.data", "x.yml", "/data", Value::Null),
-        ("AgentWrapper.metadata", "x.yml", "/metadata", json!({"mdap": {"k_margin": 5}})),
+        ("AgentWrapper.metadata", "old.yml", "/metadata", json!({"mdap": {"k_margin": 5}})),
         ("AgentData.prompt", "x.yml", "/data/prompt", json!({"user": "changed"})),
         ("AgentData.profile", "x.yml", "/data/profile", json!("wrapped")),
         ("PromptWrapper.spec", "p.yml", "/spec", json!("flatagent")),
@@ -309,6 +311,37 @@ fn agent_changes() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("ModelConfig.presence_penalty", "profiles.yml", "/data/model_profiles/main/presence_penalty", json!(1)),
         ("ModelConfig.seed", "profiles.yml", "/data/model_profiles/main/seed", json!(5)),
     ]
+}
+
+/// Fields that are supported and change no run, with the reason.
+const WITHOUT_EFFECT: &[(&str, &str)] =
+    &[("PersistenceConfig.enabled", "every run is journaled, so it can only be said that it is")];
+
+/// What runs of documents show, however the world behaves. None for documents that are refused.
+fn driven(documents: &Documents) -> Option<Vec<String>> {
+    let files = documents.iter().fold(MemoryFiles::new(), |files, (path, value)| {
+        files.with(path, serde_json::to_vec_pretty(value).expect("JSON"))
+    });
+    let program = load(&files, "machine.yml", &options()).ok()?.program;
+    Some(Manner::ALL.map(|manner| trace(&program, manner)).to_vec())
+}
+
+#[test]
+fn every_supported_field_changes_what_a_run_does() {
+    let unchanged = driven(&base()).expect("the base documents load");
+    let rows: BTreeMap<String, Tier> = rows().into_iter().map(|row| (row.field, row.tier)).collect();
+    let (mut silent, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    for (field, file, pointer, value) in changes() {
+        match driven(&changed(file, pointer, &value)) {
+            Some(traces) if traces == unchanged => silent.insert(field),
+            _ => seen.insert(field),
+        };
+    }
+    let supported = |field: &&str| rows.get(*field) == Some(&Tier::Supported);
+    let silent: Vec<&str> = silent.difference(&seen).copied().filter(supported).collect();
+    let known: Vec<&str> = WITHOUT_EFFECT.iter().map(|(field, _)| *field).collect();
+    assert_eq!(silent, known, "no run shows a change of these");
+    assert!(WITHOUT_EFFECT.iter().all(|(_, why)| !why.is_empty()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 use windlass_core::failure::Failure;
+use windlass_core::json;
 use windlass_core::limits::VALUE_DEPTH_MAX;
 use windlass_core::value::Value;
 
@@ -17,7 +18,7 @@ const ERROR_CHARS_MAX: usize = 2_000;
 /// The tool's own error, and an answer that is no result.
 pub(crate) fn value(caller: &Caller, raw: &RawValue) -> Result<Value, Failure> {
     let bad = |why: String| caller.failed(format!("the answer of `{}` cannot be read: {why}", caller.name));
-    let result = Value::from_json(raw.get()).map_err(|error| bad(error.to_string()))?;
+    let result = json::read(raw.get()).map_err(|error| bad(error.to_string()))?;
     if result.depth() > VALUE_DEPTH_MAX {
         return Err(bad(format!("it is nested more than {VALUE_DEPTH_MAX} levels deep")));
     }

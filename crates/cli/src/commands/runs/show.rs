@@ -16,19 +16,29 @@ use crate::output::{Form, time};
 use crate::session;
 use crate::story::dollars;
 
+/// Waits, children and slots of a join that are shown at most.
+const SHOWN: usize = 100;
+/// Bytes of one value in a table.
+const CELL_BYTES: usize = 4_000;
+
 /// Shows a run.
 pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Problem> {
     let (store, head) = app.run(&args.run).await?;
     let run = journal::current(&*store, &head.id).await?;
     let waiting = session::observer(store).status(&head.id).await.map_err(outcome::engine_problem)?;
     let waits = waiting.map(|report| report.waits).unwrap_or_default();
-    let mut value = list::head(&head);
-    if let Json::Object(map) = &mut value {
-        map.insert("run".into(), state(&run));
-        map.insert("waits".into(), waits.iter().map(outcome::wait).collect());
-    }
+    let left_out = LeftOut::of(&run, waits.len());
     if app.output.form() == Form::Json {
+        let mut value = list::head(&head);
+        if let Json::Object(map) = &mut value {
+            map.insert("run".into(), shortened(state(&run)));
+            map.insert("waits".into(), waits.iter().take(SHOWN).map(outcome::wait).collect());
+            if left_out.is_any() {
+                map.insert("left_out".into(), left_out.json());
+            }
+        }
         app.output.document(&value);
+        left_out.tell(app, &head.id);
         return Ok(Exit::Ok);
     }
     let mut rows = vec![
@@ -49,17 +59,73 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     if let Some(reason) = &head.quarantine {
         rows.push(pair("quarantined", reason));
     }
-    for wait in &waits {
+    for wait in waits.iter().take(SHOWN) {
         rows.push(pair("waits for", &outcome::described(wait)));
     }
     match &run.ending {
-        Some(Ending::Completed { output }) => rows.push(pair("output", &output.to_json())),
+        Some(Ending::Completed { output }) => rows.push(pair("output", &cell(&output.to_json(), &head.id))),
         Some(Ending::Failed { failure, .. }) => rows.push(pair("failure", &failure.to_string())),
         Some(Ending::Cancelled { reason }) => rows.push(pair("cancelled", reason)),
-        None => rows.push(pair("context", &run.context.to_json())),
+        None => rows.push(pair("context", &cell(&run.context.to_json(), &head.id))),
     }
     app.output.text(&crate::output::table(&["", ""], &rows));
+    LeftOut { children: 0, slots: 0, ..left_out }.tell(app, &head.id);
     Ok(Exit::Ok)
+}
+
+/// What of a large tree is not shown.
+#[derive(Clone, Copy, Debug)]
+struct LeftOut {
+    waits: usize,
+    children: usize,
+    slots: usize,
+}
+
+impl LeftOut {
+    fn of(run: &Run, waits: usize) -> Self {
+        let slots = run.join.as_ref().map_or(0, |join| join.slots.len());
+        let beyond = |count: usize| count.saturating_sub(SHOWN);
+        Self { waits: beyond(waits), children: beyond(run.children.len()), slots: beyond(slots) }
+    }
+
+    fn is_any(self) -> bool {
+        self.waits + self.children + self.slots > 0
+    }
+
+    fn json(self) -> Json {
+        json!({ "waits": self.waits, "children": self.children, "slots": self.slots })
+    }
+
+    fn tell(self, app: &App, run: &RunId) {
+        if self.is_any() {
+            app.output.note(&format!(
+                "left out: {} waits, {} children, {} results of children; `windlass runs list --below {run} --all` lists the runs, `windlass replay {run}` prints the whole state",
+                self.waits, self.children, self.slots
+            ));
+        }
+    }
+}
+
+/// The folded state with the first children and slots of a join only.
+fn shortened(mut run: Json) -> Json {
+    if let Some(Json::Object(children)) = run.get_mut("children")
+        && children.len() > SHOWN
+    {
+        *children = std::mem::take(children).into_iter().take(SHOWN).collect();
+    }
+    if let Some(Json::Array(slots)) = run.pointer_mut("/join/slots") {
+        slots.truncate(SHOWN);
+    }
+    run
+}
+
+/// A value as a table shows it: its beginning, when it is long.
+fn cell(json: &str, run: &RunId) -> String {
+    if json.len() <= CELL_BYTES {
+        return json.to_owned();
+    }
+    let shown = &json[..json.floor_char_boundary(CELL_BYTES)];
+    format!("{shown}… ({} bytes; `windlass runs show {run} --json` prints all)", json.len())
 }
 
 /// Prints a journal.
@@ -122,4 +188,26 @@ pub(crate) fn replayed(run: &Run) -> Json {
         "ledger": &run.ledger,
         "run": state(run),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_with_the_command_that_prints_all() {
+        let run = RunId::stored("r");
+        assert_eq!(cell("{}", &run), "{}");
+        let long = cell(&"ü".repeat(CELL_BYTES), &run);
+        assert!(long.len() < CELL_BYTES + 100 && long.ends_with("(8000 bytes; `windlass runs show r --json` prints all)"));
+    }
+
+    #[test]
+    fn a_large_tree_is_shown_in_part() {
+        let many: serde_json::Map<String, Json> = (0..250).map(|n| (format!("r~1.{n}"), Json::Null)).collect();
+        let short = shortened(json!({ "children": many, "join": { "slots": vec![1; 250] }, "context": {} }));
+        assert_eq!(short["children"].as_object().map(serde_json::Map::len), Some(SHOWN));
+        assert_eq!(short["join"]["slots"].as_array().map(Vec::len), Some(SHOWN));
+        assert_eq!(shortened(json!({ "children": {} })), json!({ "children": {} }));
+    }
 }

@@ -1,5 +1,6 @@
 //! `windlass runs cancel`, `pause`, `unpause`, `retry` and `fork`: what a person does to a run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -7,13 +8,14 @@ use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::run::{Origin, Run, Status};
-use windlass_core::value::{Map, Value};
 use windlass_core::{apply, limits};
+use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::{Delivered, Head, Message, Query, Queueing, Store, StoreError};
 use windlass_runtime::Submission;
 
 use super::super::bulk::{self, Action};
+use super::edit;
 use crate::app::App;
 use crate::args::{self, Follow, Many};
 use crate::config::Span;
@@ -23,8 +25,8 @@ use crate::journal::{self, Reader};
 use crate::outcome;
 use crate::session;
 
-/// Quarantined runs looked at together.
-const FREED: usize = 200;
+/// Runs below one that are listed at a time.
+const PASSED_ON: usize = 500;
 
 /// The run that a command names; none when it is about many.
 fn one<'a>(run: Option<&'a String>, many: &Many) -> Result<Option<&'a String>, Problem> {
@@ -39,38 +41,46 @@ pub(crate) async fn cancel(app: &mut App, args: args::RunsCancel) -> Result<Exit
     let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Cancel { reason: args.reason.as_str().into() }, &args.many).await;
     };
-    let reason: Name = args.reason.as_str().into();
+    let reason = args.reason.as_str().into();
     let (store, head) = app.run(run).await?;
-    send(&*store, &head, Input::Cancel { reason: reason.clone() }).await?;
-    free_cancelled(&*store, &head, &reason).await?;
+    send(&*store, &head, Input::Cancel { reason }).await?;
     settle(app, store, head, "cancelling").await
 }
 
-/// Ends the quarantine of a run that is to be cancelled, and of those below a caller's run: nobody would take the order
-/// up otherwise. Each has it in its inbox first, so none does anything else.
-pub(in crate::commands) async fn free_cancelled(
-    store: &dyn Store,
-    head: &Head,
-    reason: &Name,
-) -> Result<(), StoreError> {
-    let (root, statuses) = (Some(head.root.clone()), vec![Status::Quarantined]);
-    let mut query = Query { root, statuses, limit: FREED, ..Query::default() };
+/// Tells the runs below one that its own order does not reach, once it has been told itself: those whose parent has
+/// ended, and for a cancel those in quarantine, which ends with it, for nobody would take the order up otherwise. Each
+/// has it in its inbox first, so none does anything else.
+pub(in crate::commands) async fn pass_on(store: &dyn Store, head: &Head, order: &Message) -> Result<(), StoreError> {
+    let cancels = matches!(order.input, Input::Cancel { .. });
+    let open = Status::ALL.into_iter().filter(|status| !status.is_final()).collect();
+    let mut query = Query { root: Some(head.root.clone()), statuses: open, limit: PASSED_ON, ..Query::default() };
+    let (mut open, mut below) = (BTreeSet::new(), Vec::new());
     loop {
         let page = store.list(query.clone()).await?;
-        for held in page.heads.iter().filter(|held| held.id == head.id || head.id == head.root) {
-            let id = format!("command:cancel:{}", head.id).as_str().into();
-            let input = Input::Cancel { reason: reason.clone() };
-            store.deliver(Message { to: held.id.clone(), id, input }).await?;
-            store.requeue(held.id.clone()).await?;
+        for run in page.heads.into_iter().filter(|run| run.id.is_within(&head.id)) {
+            open.insert(run.id.clone());
+            below.push((run.id, run.parent, run.status == Status::Quarantined));
         }
         match page.next {
             Some(next) => query.cursor = Some(next),
-            None => return Ok(()),
+            None => break,
         }
     }
+    let id: Name = format!("{}:{}", order.id, head.id).into();
+    for (run, parent, is_quarantined) in below {
+        let is_reached = run == head.id || parent.is_some_and(|parent| open.contains(&parent));
+        let frees = cancels && is_quarantined;
+        if frees || !is_reached {
+            store.deliver(Message { to: run.clone(), id: id.clone(), input: order.input.clone() }).await?;
+        }
+        if frees {
+            store.requeue(run).await?;
+        }
+    }
+    Ok(())
 }
 
-/// Holds a run.
+/// Holds a run and everything below it.
 pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, Problem> {
     let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Pause { reason: args.reason.as_str().into() }, &args.many).await;
@@ -79,21 +89,27 @@ pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, 
     let (store, head) = app.run(run).await?;
     send(&*store, &head, Input::Pause { reason }).await?;
     if head.owner.is_some() {
-        report(app, &head.id, "pausing", &format!("{} is pausing", head.id));
+        let now = status(&*store, &head).await?;
+        report(app, &head.id, now, &format!("{} is pausing", head.id));
         return Ok(Exit::Ok);
     }
     settle(app, store, head, "pausing").await
 }
 
-/// Lets a held run go on.
+/// Lets a held run and everything below it go on.
 pub(crate) async fn unpause(app: &mut App, args: args::RunsUnpause) -> Result<Exit, Problem> {
     let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Unpause, &args.many).await;
     };
     let (store, head) = app.run(run).await?;
     send(&*store, &head, Input::Unpause).await?;
-    report(app, &head.id, "unpaused", &format!("go on with: windlass resume {}", head.root));
+    let now = status(&*store, &head).await?;
+    report(app, &head.id, now, &format!("go on with: windlass resume {}", head.root));
     Ok(Exit::Ok)
+}
+
+async fn status(store: &dyn Store, head: &Head) -> Result<Status, StoreError> {
+    Ok(store.load(head.id.clone()).await?.map_or(head.status, |stored| stored.head.status))
 }
 
 /// Takes an input up here, for nobody else may hold the run, and says what became of it.
@@ -101,17 +117,17 @@ async fn settle(app: &mut App, store: Arc<dyn Store>, head: Head, doing: &str) -
     let follow = Follow { wait: Some(Span(0)), events: None };
     let session = session::of_run(app, Arc::clone(&store), head.bundle, &follow).await?;
     session.settle(&head.id).await?;
-    let now = store.load(head.id.clone()).await?.map_or(head.status, |stored| stored.head.status);
+    let now = status(&*store, &head).await?;
     let word = if now.is_final() || now == Status::Paused { now.as_str() } else { doing };
-    report(app, &head.id, word, &format!("{} is {word}", head.id));
+    report(app, &head.id, now, &format!("{} is {word}", head.id));
     Ok(Exit::Ok)
 }
 
 async fn send(store: &dyn Store, head: &Head, input: Input) -> Result<(), Problem> {
     let id = format!("command:{}", uuid::Uuid::now_v7());
     let message = Message { to: head.id.clone(), id: id.as_str().into(), input };
-    match store.deliver(message).await? {
-        Delivered::Accepted | Delivered::Duplicate => Ok(()),
+    match store.deliver(message.clone()).await? {
+        Delivered::Accepted | Delivered::Duplicate => Ok(pass_on(store, head, &message).await?),
         Delivered::NotFound => Err(Problem::unknown_run(head.id.as_str())),
         Delivered::Finished => {
             Err(Problem::rejected(format!("run `{}` has ended: it is {}", head.id, head.status.as_str())))
@@ -119,8 +135,9 @@ async fn send(store: &dyn Store, head: &Head, input: Input) -> Result<(), Proble
     }
 }
 
-fn report(app: &App, run: &RunId, status: &str, text: &str) {
-    app.output.sentence(&json!({ "run_id": run.as_str(), "status": status }), text);
+/// The status is that of the store: whoever works on the run takes an order up a moment later.
+fn report(app: &App, run: &RunId, status: Status, text: &str) {
+    app.output.sentence(&json!({ "run_id": run.as_str(), "status": status.as_str() }), text);
 }
 
 /// Lets a failed run try its last state again.
@@ -197,7 +214,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
     let (store, head) = app.run(&args.run).await?;
     let start = journal::start(&*store, &head.id).await?;
     let (state, context) = at_step(&store, &head, args.at).await?;
-    let context = changed(context, &args.set)?;
+    let context = edit::changed(context, &args.set)?;
     let session = session::of_run(app, store.clone(), head.bundle, &args.follow).await?;
     let bytes = store.blob(head.bundle).await?.unwrap_or_default();
     let bundle = Bundle::decode(&bytes).map_err(|_| Problem::bug("the bundle of the run cannot be read"))?;
@@ -226,7 +243,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
             .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"));
     }
     if args.detach {
-        report(app, &submitted.run_id, "queued", &format!("{} is queued", submitted.run_id));
+        report(app, &submitted.run_id, Status::Queued, &format!("{} is queued", submitted.run_id));
         return Ok(Exit::Ok);
     }
     session.follow(app, &submitted.run_id).await
@@ -250,52 +267,5 @@ async fn at_step(store: &Arc<dyn Store>, head: &Head, step: u64) -> Result<(wind
                 return Ok((state.clone(), run.context));
             }
         }
-    }
-}
-
-/// The context with the values of `--set PATH=VALUE`.
-fn changed(mut context: Value, sets: &[String]) -> Result<Value, Problem> {
-    for set in sets {
-        let (path, value) = set.split_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
-            Problem::invalid(format!("`--set {set}`: write `PATH=VALUE`")).hint("for example `--set draft.tone=formal`")
-        })?;
-        let value = Value::from_json(value).unwrap_or_else(|_| Value::str(value));
-        if value.depth() > limits::VALUE_DEPTH_MAX {
-            return Err(Problem::invalid(format!("`--set {path}`: the value is nested too deeply")));
-        }
-        let parts: Vec<&str> = path.split('.').collect();
-        context = placed(&context, &parts, value).ok_or_else(|| {
-            Problem::invalid(format!("`--set {path}`: a part of the path holds something that is no mapping"))
-        })?;
-    }
-    Ok(context)
-}
-
-fn placed(target: &Value, path: &[&str], value: Value) -> Option<Value> {
-    let Some((first, rest)) = path.split_first() else { return Some(value) };
-    let mut map = match target {
-        Value::Map(map) => (**map).clone(),
-        Value::Null => Map::new(),
-        _ => return None,
-    };
-    let inner = map.get(*first).cloned().unwrap_or_default();
-    map.insert((*first).into(), placed(&inner, rest, value)?);
-    Some(Value::map(map))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn set_changes_and_adds_values_at_any_depth() {
-        let context = Value::from_json(r#"{"draft":{"tone":"warm"},"n":1}"#).expect("json");
-        let sets = ["draft.tone=formal", "n=2", "new.deep.list=[1,2]", "flag=true"].map(str::to_owned);
-        assert_eq!(
-            serde_json::Value::from(&changed(context.clone(), &sets).expect("set")),
-            json!({"draft": {"tone": "formal"}, "n": 2, "new": {"deep": {"list": [1, 2]}}, "flag": true})
-        );
-        assert!(changed(context.clone(), &["n.inner=1".to_owned()]).is_err());
-        assert!(changed(context, &["nothing".to_owned()]).is_err());
     }
 }

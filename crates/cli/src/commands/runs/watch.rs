@@ -8,7 +8,7 @@ use windlass_core::audit;
 use windlass_core::ids::RunId;
 use windlass_core::run::Run;
 use windlass_core::{apply, run};
-use windlass_ports::store::{Query, Store};
+use windlass_ports::store::{Head, Query, Store};
 use windlass_runtime::events::{self, Seen};
 
 use crate::app::App;
@@ -28,11 +28,15 @@ pub(crate) async fn watch(app: &App, args: args::RunsWatch) -> Result<Exit, Prob
     let (store, head) = app.run(&args.run).await?;
     let mut followed: BTreeMap<RunId, Followed> = BTreeMap::new();
     followed.insert(head.id.clone(), Followed::new(&store, head.id.clone(), args.after).await?);
+    let mut is_told = false;
     loop {
         // The hint is asked for before the look, so that what is committed in between is not missed.
         let changed = store.changed();
-        if args.tree {
-            join(&store, &head.id, &mut followed).await?;
+        if args.tree && !join(&store, &head, &mut followed).await? && !std::mem::replace(&mut is_told, true) {
+            app.output.note(&format!(
+                "the tree has more than {RUNS_MAX} runs; the others are left out: `windlass runs list --below {} --all` lists them",
+                head.id
+            ));
         }
         let mut quiet = true;
         for run in followed.values_mut() {
@@ -49,15 +53,25 @@ pub(crate) async fn watch(app: &App, args: args::RunsWatch) -> Result<Exit, Prob
     }
 }
 
-/// Adds runs of the tree that are not followed yet.
-async fn join(store: &Arc<dyn Store>, root: &RunId, followed: &mut BTreeMap<RunId, Followed>) -> Result<(), Problem> {
-    let query = Query { root: Some(root.clone()), limit: RUNS_MAX, ..Query::default() };
-    for head in store.list(query).await?.heads {
-        if !followed.contains_key(&head.id) {
+/// Adds runs of the tree that are not followed yet. False when there are too many.
+async fn join(store: &Arc<dyn Store>, top: &Head, followed: &mut BTreeMap<RunId, Followed>) -> Result<bool, Problem> {
+    let mut query = Query { root: Some(top.root.clone()), limit: RUNS_MAX, ..Query::default() };
+    loop {
+        let page = store.list(query.clone()).await?;
+        for head in page.heads.into_iter().filter(|head| head.id.is_within(&top.id)) {
+            if followed.contains_key(&head.id) {
+                continue;
+            }
+            if followed.len() >= RUNS_MAX {
+                return Ok(false);
+            }
             followed.insert(head.id.clone(), Followed::new(store, head.id, 0).await?);
         }
+        match page.next {
+            Some(next) => query.cursor = Some(next),
+            None => return Ok(true),
+        }
     }
-    Ok(())
 }
 
 /// A run that is followed, folded as far as it was shown.

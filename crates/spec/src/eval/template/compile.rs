@@ -265,7 +265,7 @@ fn filter_chain(e: &ast::Expr<'_>) -> Result<Vec<Step>, Fault> {
 
 fn expr(e: &ast::Expr<'_>) -> Result<Expr, Fault> {
     Ok(match e {
-        ast::Expr::Const(c) => Expr::Const(constant(&c.value)),
+        ast::Expr::Const(c) => Expr::Const(constant(&c.value)?),
         ast::Expr::Var(var) => Expr::Var(var.id.into()),
         ast::Expr::UnaryOp(unary) => match unary.op {
             ast::UnaryOpKind::Not => Expr::Not(Box::new(expr(&unary.expr)?)),
@@ -296,21 +296,25 @@ fn expr(e: &ast::Expr<'_>) -> Result<Expr, Fault> {
     })
 }
 
-fn constant(value: &minijinja::Value) -> Value {
+fn constant(value: &minijinja::Value) -> Result<Value, Fault> {
     if value.is_none() {
-        return Value::Null;
+        return Ok(Value::Null);
     }
     if let Some(text) = value.as_str() {
-        return Value::str(text);
+        return Ok(Value::str(text));
     }
-    if value.is_number() {
-        return match (value.is_integer(), i64::try_from(value.clone()), f64::try_from(value.clone())) {
-            (true, Ok(i), _) => Value::Int(i),
-            (_, _, Ok(f)) => Value::float(f).unwrap_or_default(),
-            _ => Value::Null,
-        };
+    if !value.is_number() {
+        return Ok(Value::Bool(value.is_true()));
     }
-    Value::Bool(value.is_true())
+    let number = if value.is_integer() {
+        i64::try_from(value.clone()).ok().map(Value::Int)
+    } else {
+        f64::try_from(value.clone()).ok().and_then(Value::float)
+    };
+    number.ok_or_else(|| {
+        Fault::syntax(format!("the number {value} cannot be kept exactly: whole numbers go from -2^63 to 2^63-1"))
+            .hint("write it as text, or with a decimal point if it may be rounded")
+    })
 }
 
 /// Walks down the left side of a chain in a loop and turns it into steps from left to right.

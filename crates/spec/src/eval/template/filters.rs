@@ -1,5 +1,6 @@
 //! Which filters exist. What they do to text is in [`super::filters_text`], to lists in [`super::filters_list`].
 
+use windlass_core::json::{self, Unread};
 use windlass_core::value::Value;
 
 use super::arguments::Arguments;
@@ -7,7 +8,7 @@ use super::filters_list as list;
 use super::filters_text as text;
 use super::format;
 use super::meter::{Fault, Meter};
-use super::number::{self, Number};
+use super::number::{self, Number, float_text};
 use super::ops;
 use super::print::{self, Style};
 use super::val::Val;
@@ -137,25 +138,29 @@ fn int(meter: &mut Meter, val: Val, args: &mut Arguments) -> Out {
     let fallback = args.take(0, "default").unwrap_or(Val::Data(Value::Int(0)));
     let base = args.int_or(1, "base", 10)?;
     let whole = |f: f64| {
-        // Beyond the whole numbers a run holds, a float without a fraction is as close as it gets.
-        if f.abs() < 9.2e18 { Value::Int(f as i64) } else { Value::Float(f.trunc()) }
+        if f.abs() < 9.2e18 { Ok(Value::Int(f as i64)) } else { Err(too_large(&float_text(f))) }
     };
     Ok(match val.need()? {
         Value::Int(i) => Val::Data(Value::Int(*i)),
         Value::Bool(b) => Val::Data(Value::Int(i64::from(*b))),
-        Value::Float(f) => Val::Data(whole(*f)),
+        Value::Float(f) => Val::Data(whole(*f)?),
         Value::Str(text) => {
             meter.read(text.len())?;
             match based(text, base) {
                 Some(i) => Val::Data(Value::Int(i)),
                 None => match Number::parse(text) {
-                    Some(n) => Val::Data(whole(n.as_f64())),
+                    Some(n) => Val::Data(whole(n.as_f64())?),
                     None => fallback,
                 },
             }
         }
         Value::Null | Value::List(_) | Value::Map(_) => fallback,
     })
+}
+
+fn too_large(number: &str) -> Fault {
+    Fault::kind(format!("{number} is beyond the whole numbers that are kept exactly, -2^63 to 2^63-1"))
+        .hint("keep it as text, or use `| float` if it may be rounded")
 }
 
 fn based(text: &str, base: i64) -> Option<i64> {
@@ -183,6 +188,10 @@ fn float(meter: &mut Meter, val: Val, args: &mut Arguments) -> Out {
     let number = match val.need()? {
         Value::Str(text) => {
             meter.read(text.len())?;
+            if text.trim().parse::<f64>().is_ok_and(|f| !f.is_finite()) {
+                return Err(Fault::kind(format!("`{text}` is no finite number"))
+                    .hint("test for it first, as in `{{ null if context.x == 'nan' else context.x | float }}`"));
+            }
             Number::parse(text)
         }
         value => Number::of(value),
@@ -239,7 +248,10 @@ fn fromjson(meter: &mut Meter, val: Val, _: &mut Arguments) -> Out {
     };
     // Each byte of text makes at most one element.
     meter.items(text.len() / 2)?;
-    let parsed = Value::from_json(text).map_err(|error| Fault::kind(format!("not JSON: {error}")))?;
+    let parsed = json::read(text).map_err(|error| match error {
+        Unread::Malformed(error) => Fault::kind(format!("not JSON: {error}")),
+        Unread::Inexact { .. } => Fault::kind(error.to_string()).hint("make it text in the JSON"),
+    })?;
     meter.measure(&parsed)?;
     Ok(Val::Data(parsed))
 }
