@@ -87,7 +87,7 @@ pub(crate) struct Global {
     /// Write text for people to stdout, also when it is not a terminal
     #[arg(long, global = true, conflicts_with = "json", help_heading = "Global options")]
     pub plain: bool,
-    /// No progress, no notes and no warnings on stderr, only errors; `--log` beside it still counts
+    /// No progress and no notes on stderr, only errors
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub quiet: bool,
     /// What to log to stderr: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `windlass_runtime=debug`

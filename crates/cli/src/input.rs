@@ -48,8 +48,9 @@ fn parse(text: &[u8], from: &str) -> Result<Value, Problem> {
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value = json::read_unique(text).map_err(|error| match &error {
-        Unread::Malformed(error) if error.is_data() => Problem::invalid(format!("{from}: {error}"))
-            .hint("name each key once, and write numbers that are finite"),
+        Unread::Malformed(error) if error.is_data() => {
+            Problem::invalid(format!("{from}: {error}")).hint("name each key once, and write numbers that are finite")
+        }
         Unread::Malformed(error) => Problem::invalid(format!("{from} is not valid JSON: {error}"))
             .hint("quote the JSON for your shell, or put it into a file and write `@FILE`"),
         Unread::Inexact { .. } => Problem::invalid(format!("{from}: {error}")).hint(error.hint().unwrap_or_default()),

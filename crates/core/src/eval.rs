@@ -110,12 +110,7 @@ pub fn fill(template: &Template, scope: &Scope, evaluator: &dyn Evaluator) -> Re
     fill_at(template, scope, evaluator, 0)
 }
 
-fn fill_at(
-    template: &Template,
-    scope: &Scope,
-    evaluator: &dyn Evaluator,
-    depth: usize,
-) -> Result<Value, Box<Misfit>> {
+fn fill_at(template: &Template, scope: &Scope, evaluator: &dyn Evaluator, depth: usize) -> Result<Value, Box<Misfit>> {
     if depth > crate::limits::VALUE_DEPTH_MAX {
         return Err(Misfit::new(Failure::new(Code::RunTooLarge, "the value is nested too deeply")));
     }

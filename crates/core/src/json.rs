@@ -59,7 +59,8 @@ pub fn read(text: &str) -> Result<Value, Unread> {
 /// As [`read`], and for a repeated key.
 pub fn read_unique(text: &str) -> Result<Value, Unread> {
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Reader { is_unique: true, like: None }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    let value =
+        Reader { is_unique: true, like: None }.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     exact(text, value.map_err(Unread::Malformed)?)
 }
 
@@ -226,7 +227,13 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_kept_exactly_or_refused_with_their_place() {
-        for text in ["9223372036854775807", "-9223372036854775808", "1e30", "[10000000000000000000.0]", "\"99999999999999999999\""] {
+        for text in [
+            "9223372036854775807",
+            "-9223372036854775808",
+            "1e30",
+            "[10000000000000000000.0]",
+            "\"99999999999999999999\"",
+        ] {
             assert_eq!(read(text).expect(text), Value::from_json(text).expect(text));
             assert_eq!(read_unique(text).expect(text), Value::from_json(text).expect(text));
         }

@@ -142,7 +142,7 @@ pub(crate) fn liveness(unfinished: &[Head], world: &World, deadline_ms: u64, fou
     }
 }
 
-/// A run that is held begins nothing: no call, no child, no state.
+/// A run that is held begins no child and no state. Attempts at open calls may be recorded; they leave once it goes on.
 pub(crate) fn holds(history: &History, found: &mut Vec<Violation>) {
     for end in &history.runs {
         let (mut is_held, mut is_ending) = (false, false);
@@ -152,12 +152,7 @@ pub(crate) fn holds(history: &History, found: &mut Vec<Violation>) {
                 Entry::HoldLifted => is_held = false,
                 Entry::EndingDecided { .. } => is_ending = true,
                 Entry::RunReopened => is_ending = false,
-                Entry::CallIntended { .. }
-                | Entry::AttemptStarted { .. }
-                | Entry::ChildStarted { .. }
-                | Entry::StateEntered { .. }
-                    if is_held && !is_ending =>
-                {
+                Entry::ChildStarted { .. } | Entry::StateEntered { .. } if is_held && !is_ending => {
                     let message = format!("`{}` while it was held", entry.kind());
                     found.push(Violation::of("hold", &end.start.id, message));
                 }

@@ -370,8 +370,7 @@ impl Builder<'_> {
                 Data::Int(i)
             }
             Some(Scalar::FloatingPoint(_)) if is_whole(text) => {
-                let message =
-                    format!("`{text}` cannot be kept exactly: whole numbers go from -2^63 to 2^63-1");
+                let message = format!("`{text}` cannot be kept exactly: whole numbers go from -2^63 to 2^63-1");
                 let advice = "quote it if it is text, or write it with a decimal point if it may be rounded";
                 self.sink.error(Rule::TooLarge, span, message, advice);
                 Data::Null

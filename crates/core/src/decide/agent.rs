@@ -69,7 +69,8 @@ impl<'a> Turn<'a> {
             user = format!("{user}\n\n{suffix}").into();
         }
         let context = self.scope().get("context").cloned().unwrap_or_default();
-        let post_history = text(self, "post_history_instructions", &agent.post_history, &scope.clone().with("context", context))?;
+        let post_history =
+            text(self, "post_history_instructions", &agent.post_history, &scope.clone().with("context", context))?;
         let mut prompt = Vec::with_capacity(2);
         if !system.is_empty() {
             prompt.push(Message::System { content: system });

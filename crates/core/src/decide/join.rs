@@ -61,7 +61,9 @@ impl Turn<'_> {
 
     fn targets(&mut self, targets: &Targets) -> Result<(JoinShape, Vec<Wanted>), Failure> {
         match targets {
-            Targets::One { machine, input } => Ok((JoinShape::One, vec![(machine.clone(), self.fill("input", input)?)])),
+            Targets::One { machine, input } => {
+                Ok((JoinShape::One, vec![(machine.clone(), self.fill("input", input)?)]))
+            }
             Targets::Many(children) => {
                 let keys = children.iter().map(|(name, _)| name.clone()).collect();
                 let wanted = children

@@ -40,7 +40,13 @@ impl Turn<'_> {
     }
 
     /// Fills in a text of an agent.
-    pub(super) fn fill_agent(&self, agent: &Agent, field: &str, text: &Template, scope: &Scope) -> Result<Value, Failure> {
+    pub(super) fn fill_agent(
+        &self,
+        agent: &Agent,
+        field: &str,
+        text: &Template,
+        scope: &Scope,
+    ) -> Result<Value, Failure> {
         let place = || format!("{}: agent {}", agent.document, agent.name);
         fill(text, scope, self.evaluator).map_err(|misfit| misfit.at(&place(), field))
     }

@@ -149,8 +149,11 @@ impl<'a> Turn<'a> {
             other => other.to_json().into(),
         };
         if channel.is_empty() || channel.len() > limits::CHANNEL_BYTES_MAX {
-            let message =
-                format!("wait_for: a channel has 1 to {} bytes, this one has {}", limits::CHANNEL_BYTES_MAX, channel.len());
+            let message = format!(
+                "wait_for: a channel has 1 to {} bytes, this one has {}",
+                limits::CHANNEL_BYTES_MAX,
+                channel.len()
+            );
             return Err(Failure::new(Code::TemplateType, self.placed(&message)));
         }
         let effect = self.next_effect();

@@ -526,7 +526,7 @@ impl Work<'_> {
     /// Nothing is out and nothing is ready: consumes what was rejected, or lets the run go.
     async fn rest(&mut self) -> Result<Option<Parting>, Fault> {
         let leaving = self.is_leaving() || self.claimed.quiet;
-        if !self.dropped.is_empty() && !leaving {
+        if !self.dropped.is_empty() && !self.is_leaving() {
             let decision = recover::nothing(&mut self.run, self.claimed.core.parts.clock.now());
             return self.commit(decision, Source::Stored, None).await;
         }

@@ -76,11 +76,15 @@ impl Fault {
 /// What to do about a failure that says nothing better.
 fn usual_hint(code: Code) -> Option<&'static str> {
     match code {
-        Code::TemplateUndefined => {
-            Some("look at the context with `windlass runs show RUN`; `x.y | default('')` is for what may be missing in `x`")
+        Code::TemplateUndefined => Some(
+            "look at the context with `windlass runs show RUN`; `x.y | default('')` is for what may be missing in `x`",
+        ),
+        Code::TemplateType => {
+            Some("look at the context with `windlass runs show RUN`: a value is not what is expected here")
         }
-        Code::TemplateType => Some("look at the context with `windlass runs show RUN`: a value is not what is expected here"),
-        Code::TemplateLimit => Some("make the text or the list smaller before it comes here, or split the work into states"),
+        Code::TemplateLimit => {
+            Some("make the text or the list smaller before it comes here, or split the work into states")
+        }
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use windlass_core::budget::{Amounts, Ceilings};
+use windlass_core::decide;
 use windlass_core::effect::{Call, Effect, Outcome, Spent, WaitKind};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{EffectId, RunId};
@@ -17,7 +18,6 @@ use windlass_core::run::{Run, Start, TenantScope};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{Finish, Reply, ToolRequest, Usage};
 use windlass_core::value::Value;
-use windlass_core::decide;
 use windlass_spec::eval::Engine;
 
 /// Inputs of one run at most.
@@ -128,7 +128,9 @@ impl<'a> Driver<'a> {
             let (timer, _) = self.run.timers.iter().min_by_key(|(_, open)| open.due)?;
             Some(Input::TimerFired { timer: *timer })
         };
-        if self.manner == Manner::Late && let Some(input) = timer() {
+        if self.manner == Manner::Late
+            && let Some(input) = timer()
+        {
             return Some(input);
         }
         if let Some(effect) = self.run.calls.iter().find(|(_, call)| call.is_out()).map(|(effect, _)| *effect) {
@@ -137,10 +139,14 @@ impl<'a> Driver<'a> {
         if let Some((wait, _)) = self.run.waits.iter().find(|(_, open)| open.kind == WaitKind::Signal) {
             return Some(Input::Signalled { wait: *wait, signal: "s".into(), data: Value::Int(1) });
         }
-        if let Some(child) = self.run.children.keys().next().filter(|_| self.run.stage != windlass_core::run::Stage::Ended) {
+        if let Some(child) =
+            self.run.children.keys().next().filter(|_| self.run.stage != windlass_core::run::Stage::Ended)
+        {
             let ending = match self.manner {
                 Manner::Shaky => Ending::Failed { failure: Failure::new(Code::ToolFailed, "broken"), state: None },
-                Manner::Calm | Manner::Late | Manner::Varied => Ending::Completed { output: Value::object([("id", Value::str(child.as_str()))]) },
+                Manner::Calm | Manner::Late | Manner::Varied => {
+                    Ending::Completed { output: Value::object([("id", Value::str(child.as_str()))]) }
+                }
             };
             return Some(Input::ChildEnded { child: child.clone(), ending, used: Amounts::ZERO });
         }
@@ -167,10 +173,20 @@ impl<'a> Driver<'a> {
     /// A tool loop calls the first tool that is offered twice in each of three turns, then answers.
     fn reply(&self, effect: EffectId) -> Reply {
         let request = request::model_request(self.machine, &self.run, effect).expect("a request");
-        let turns = request.messages.iter().filter(|message| matches!(message, windlass_core::transcript::Message::Assistant { .. }));
-        let tool = request.tools.first().filter(|_| turns.count() < 3 && self.run.exec.as_ref().is_some_and(|exec| exec.tools.is_some()));
+        let turns = request
+            .messages
+            .iter()
+            .filter(|message| matches!(message, windlass_core::transcript::Message::Assistant { .. }));
+        let tool = request
+            .tools
+            .first()
+            .filter(|_| turns.count() < 3 && self.run.exec.as_ref().is_some_and(|exec| exec.tools.is_some()));
         let tool_calls: Vec<ToolRequest> = tool.map_or_else(Vec::new, |tool| {
-            let call = |n: u32| ToolRequest { id: format!("c{effect}.{n}").into(), name: tool.name.clone(), arguments: Value::empty_map() };
+            let call = |n: u32| ToolRequest {
+                id: format!("c{effect}.{n}").into(),
+                name: tool.name.clone(),
+                arguments: Value::empty_map(),
+            };
             vec![call(1), call(2)]
         });
         let answer = match self.manner {

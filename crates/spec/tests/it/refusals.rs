@@ -367,20 +367,24 @@ proptest::proptest! {
 fn a_wrong_type_comes_with_advice() {
     for state in [
         "agent: [x]",
-        "agent: x\n    execution: retry",
-        "agent: x\n    execution: {type: retry, backoffs: [-1]}",
-        "agent: x\n    tool_loop: 5",
+        "agent: x\nexecution: retry",
+        "agent: x\nexecution: {type: retry, backoffs: [-1]}",
+        "agent: x\ntool_loop: 5",
         "on_error: [end]",
         "timeout: 5s",
         "input: \"{{ context }}\"",
-        "foreach: context.l\n    machine: [kid, kid]",
+        "foreach: context.l\nmachine: [kid, kid]",
         "output_to_context: [a]",
         "action: 5",
     ] {
         let found = findings(&with_state(state), &[], &options());
         let wrong: Vec<_> = found.iter().filter(|finding| finding.code == Rule::WrongType).collect();
         assert!(!wrong.is_empty(), "{state}: {}", shown(&found));
-        assert!(wrong.iter().all(|f| f.advice.as_deref().is_some_and(|text| text.len() > 5)), "{state}: {}", shown(&found));
+        assert!(
+            wrong.iter().all(|f| f.advice.as_deref().is_some_and(|text| text.len() > 5)),
+            "{state}: {}",
+            shown(&found)
+        );
     }
     let itself = findings("a: &x\n  b: *x\n", &[], &options());
     assert!(itself[0].advice.as_deref().is_some_and(|text| text.contains("anchor")), "{}", shown(&itself));

@@ -77,7 +77,8 @@ fn placed(target: &Value, path: &[Part<'_>], value: Value) -> Result<Value, Stri
                 Part::Key(key) => (number(key), (*key).to_owned()),
             };
             let index = index.ok_or_else(|| format!("`{shown}` is no number, and what is there is a list"))?;
-            let old = items.get(index).ok_or_else(|| format!("there is no element {index}: the list has {}", items.len()))?;
+            let old =
+                items.get(index).ok_or_else(|| format!("there is no element {index}: the list has {}", items.len()))?;
             let new = placed(old, rest, value)?;
             let mut items = (**items).clone();
             items[index] = new;
@@ -89,7 +90,9 @@ fn placed(target: &Value, path: &[Part<'_>], value: Value) -> Result<Value, Stri
             map.insert((*key).into(), placed(&inner, rest, value)?);
             Ok(Value::map(map))
         }
-        (other, Part::Index(index)) => Err(format!("`[{index}]` needs a list, and what is there is {}", other.type_name())),
+        (other, Part::Index(index)) => {
+            Err(format!("`[{index}]` needs a list, and what is there is {}", other.type_name()))
+        }
         (other, Part::Key(key)) => Err(format!("`{key}` needs a mapping, and what is there is {}", other.type_name())),
     }
 }

@@ -199,7 +199,9 @@ mod tests {
         let run = RunId::stored("r");
         assert_eq!(cell("{}", &run), "{}");
         let long = cell(&"ü".repeat(CELL_BYTES), &run);
-        assert!(long.len() < CELL_BYTES + 100 && long.ends_with("(8000 bytes; `windlass runs show r --json` prints all)"));
+        assert!(
+            long.len() < CELL_BYTES + 100 && long.ends_with("(8000 bytes; `windlass runs show r --json` prints all)")
+        );
     }
 
     #[test]
