@@ -33,7 +33,7 @@ pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy
 pub(crate) use preview::Preview;
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
-    RunsSignal, RunsUnpause, RunsWatch,
+    RunsSignal, RunsStuck, RunsUnpause, RunsWatch,
 };
 pub(crate) use schedules::{
     Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,

@@ -77,6 +77,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Resume(args) => run::resume(app, args).await,
         Command::Signal(args) => signal::signal(app, args).await,
         Command::Runs(Runs::List(args)) => runs::list(app, args).await,
+        Command::Runs(Runs::Stuck(args)) => runs::stuck(app, args).await,
         Command::Runs(Runs::Show(args)) => runs::show(app, args).await,
         Command::Runs(Runs::Journal(args)) => runs::journal(app, args).await,
         Command::Runs(Runs::Watch(args)) => runs::watch(app, args).await,

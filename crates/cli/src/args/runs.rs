@@ -12,6 +12,8 @@ pub(crate) enum Runs {
     List(RunsList),
     /// Show one run: status, state, context, waits, cost
     Show(RunsShow),
+    /// List runs that do not go on, with the cause and the next step
+    Stuck(RunsStuck),
     /// Print the journal of a run, one record per line
     Journal(RunsJournal),
     /// Follow a run's events, also of a run that another process works on
@@ -32,6 +34,34 @@ pub(crate) enum Runs {
     Fork(RunsFork),
     /// Remove finished runs
     Prune(RunsPrune),
+}
+
+/// List runs that do not go on.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs stuck
+  windlass runs stuck --older 1h --machine invoices
+  windlass runs stuck --json | jq -r '.runs[] | [.cause, .run_id, .next_step] | @tsv'
+
+A run is stuck when nothing in it has changed for a while and no time is set at which it goes on by
+itself. A run that waits for a child is not listed; the child is. docs/operations/stuck-runs.md
+goes through the causes.")]
+pub(crate) struct RunsStuck {
+    /// Runs in which nothing has changed for this long
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub older: Span,
+    /// Only runs of this machine
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Only runs of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Stuck runs per page, about
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+    /// Where the last page ended: its `next`
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
 }
 
 /// List runs.

@@ -5,6 +5,7 @@
 mod pools;
 mod poison;
 mod served;
+mod stuck;
 mod page;
 
 use std::io::{BufRead, BufReader, Read, Write};

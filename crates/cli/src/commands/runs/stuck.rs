@@ -1,0 +1,84 @@
+//! `windlass runs stuck`: runs that have made no progress for a while, each with its cause and what to do next.
+
+mod cause;
+
+use serde_json::{Value as Json, json};
+use windlass_core::run::Status;
+use windlass_core::time::Timestamp;
+use windlass_ports::store::{Head, Query};
+
+use crate::app::App;
+use crate::args;
+use crate::exit::{Exit, Problem};
+use crate::journal;
+use crate::output::time;
+use cause::{Cause, Finding, Fleet};
+
+/// Lists stuck runs, newest first.
+///
+/// # Errors
+/// The store cannot be read, or a run in it is damaged.
+pub(crate) async fn stuck(app: &App, args: args::RunsStuck) -> Result<Exit, Problem> {
+    let header = ["run", "cause", "since", "what", "next"];
+    let Some(store) = app.store_to_read().await? else {
+        app.output.table(&json!({ "runs": [], "next": null }), &header, &[]);
+        return Ok(Exit::Ok);
+    };
+    let now = app.now();
+    let fleet = Fleet::new(store.workers().await?);
+    let statuses = Status::ALL.into_iter().filter(|status| !status.is_final()).collect();
+    let limit = args.limit as usize;
+    let mut query = Query {
+        statuses,
+        machine: args.machine.as_deref().map(Into::into),
+        tenant: args.tenant.as_deref().map(Into::into),
+        cursor: args.cursor.clone(),
+        limit,
+        ..Query::default()
+    };
+    let mut found: Vec<(Head, Finding)> = Vec::new();
+    let next = loop {
+        let page = store.list(query.clone()).await?;
+        for head in page.heads.into_iter().filter(|head| idle(head, now) >= args.older.0) {
+            let run = journal::current(&*store, &head.id).await?;
+            found.extend(cause::find(&head, &run, &fleet, now).map(|finding| (head, finding)));
+        }
+        match page.next {
+            Some(cursor) if found.len() < limit => query.cursor = Some(cursor),
+            next => break next,
+        }
+    };
+    let rows: Vec<Vec<String>> = found.iter().map(|(head, finding)| cells(head, finding)).collect();
+    let documents: Vec<Json> = found.iter().map(|(head, finding)| document(head, finding)).collect();
+    app.output.table(&json!({ "runs": documents, "next": next }), &header, &rows);
+    Ok(Exit::Ok)
+}
+
+/// For how long a run has not changed, in milliseconds.
+fn idle(head: &Head, now: Timestamp) -> u64 {
+    now.since_ms(head.updated_at)
+}
+
+fn document(head: &Head, finding: &Finding) -> Json {
+    json!({
+        "run_id": head.id.as_str(),
+        "root_run_id": head.root.as_str(),
+        "machine": &*head.machine,
+        "state": head.state.as_deref(),
+        "status": head.status.as_str(),
+        "cause": Cause::as_str(finding.cause),
+        "since": time(head.updated_at),
+        "detail": finding.detail,
+        "next_step": finding.next,
+    })
+}
+
+fn cells(head: &Head, finding: &Finding) -> Vec<String> {
+    vec![
+        head.id.to_string(),
+        finding.cause.as_str().to_owned(),
+        time(head.updated_at),
+        finding.detail.clone(),
+        finding.next.clone(),
+    ]
+}
