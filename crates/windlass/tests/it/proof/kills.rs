@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use super::cuts::{answer_waits, compare, finish};
+use windlass_core::ids::RunId;
+
+use super::cuts::{answer_waits, block_on, compare, finish};
 use super::lost::{Lost, in_flight};
 use super::machine::TOOLS;
 use super::place::Place;
-use super::worker::{End, spawn, wait};
+use super::worker::{End, RUN, spawn, store, wait};
 use super::world::World;
 
 /// Kills that must land while an effect is in flight.
@@ -19,6 +21,12 @@ const LANDED_MIN_OF_KIND: u64 = 5;
 const KINDS: [&str; 5] = ["model", "child", "launch", "signal", "timer"];
 /// Runs after which there is something wrong with the test.
 const RUNS_MAX: u64 = 400;
+/// Within how long of the beginning of an effect that is aimed at the worker is killed, in milliseconds.
+const MOMENT_MS: u64 = 100;
+/// How long an effect that is aimed at is waited for.
+const AIM_MAX: Duration = Duration::from_secs(10);
+/// Runs between two lines about how far it is.
+const PROGRESS_EVERY: u64 = 10;
 /// How long the machine's timer runs, in milliseconds.
 const PAUSE_MS: u64 = 150;
 /// Kills at most in one run, so that every run also ends, and that no call is lost so often that it fails.
@@ -61,41 +69,78 @@ fn kills_at_random_moments_change_nothing_that_was_promised() {
     world.delay(DELAY_MS);
     while kills < LANDED_MIN || landed.values().any(|times| *times < LANDED_MIN_OF_KIND) {
         runs += 1;
-        world.linger(rarest(&landed), LINGER_MS);
+        let aim = rarest(&landed);
+        // What waits for a signal is only seen while the launched run keeps the worker busy.
+        world.linger(if aim == "signal" { "launch" } else { aim }, LINGER_MS);
         assert!(runs < RUNS_MAX, "too few kills land: {landed:?}");
         let folder = Place::with_pause(&world, PAUSE_MS);
-        let (lost, met) = kill_a_run(folder.path(), &world, &mut random, &mut life_ms);
+        let (lost, met) = kill_a_run(folder.path(), &world, aim, &mut random, &mut life_ms);
         let trace = finish(folder.path(), &world);
         compare(&expected, &trace, &lost, &format!("run {runs}, seed {seed}, lost {lost:?}"));
         kills += met.len() as u64;
         for kind in met.iter().flatten() {
             *landed.entry(kind).or_default() += 1;
         }
+        if runs % PROGRESS_EVERY == 0 {
+            println!("{runs} runs, {kills} kills: {landed:?}");
+        }
     }
     println!("{runs} runs, {kills} kills that landed with an effect in flight, by its kind: {landed:?}");
 }
 
-/// The kind that was hit least so far. What waits for a signal is only seen while the launched run keeps the worker busy.
+/// The kind that was hit least so far.
 fn rarest<'a>(landed: &BTreeMap<&'a str, u64>) -> &'a str {
-    match landed.iter().min_by_key(|(_, times)| **times) {
-        Some((kind, _)) if *kind == "signal" => "launch",
-        Some((kind, _)) => kind,
-        None => "",
-    }
+    landed.iter().min_by_key(|(_, times)| **times).map_or("", |(kind, _)| kind)
 }
 
-/// Kills workers of one run at random moments. Gives what was lost in all, and for each kill that met something in flight
+/// Waits until an effect of a kind is in flight, the worker has ended, or time is over.
+fn await_kind(folder: &Path, world: &World, aim: &str, before: u64, child: &mut std::process::Child) {
+    let state = match aim {
+        "signal" => Some("gate"),
+        "timer" => Some("pause"),
+        _ => None,
+    };
+    block_on(async {
+        let store = store(folder).await;
+        let began = std::time::Instant::now();
+        while began.elapsed() < AIM_MAX && child.try_wait().expect("a status").is_none() {
+            let is_there = match state {
+                Some(state) => {
+                    let stored = store.load(RunId::stored(RUN)).await.expect("read");
+                    stored.is_some_and(|stored| stored.head.state.as_deref() == Some(state))
+                }
+                None => world.arrivals(aim) > before,
+            };
+            if is_there {
+                return;
+            }
+            // Slow on purpose: another process has to get there.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+}
+
+/// Kills workers of one run at random moments: one of them while an effect of the kind that is aimed at is in flight, the
+/// others whenever. Gives what was lost in all, and for each kill that met something in flight
 /// what that was.
 fn kill_a_run(
     folder: &Path,
     world: &World,
+    aim: &str,
     random: &mut Random,
     life_ms: &mut u64,
 ) -> (Lost, Vec<BTreeSet<&'static str>>) {
-    let (mut lost, mut met) = (Lost::default(), Vec::new());
+    let (mut lost, mut met) = (Lost::default(), Vec::<BTreeSet<&'static str>>::new());
     for _ in 0..KILLS_PER_RUN {
+        let before = world.arrivals(aim);
         let mut child = spawn(folder, None);
-        if !ends_within(&mut child, Duration::from_millis(30 + random.below(*life_ms))) {
+        let moment = if met.iter().any(|kinds| kinds.contains(aim)) {
+            30 + random.below(*life_ms)
+        } else {
+            await_kind(folder, world, aim, before, &mut child);
+            random.below(MOMENT_MS)
+        };
+        if !ends_within(&mut child, Duration::from_millis(moment)) {
             child.kill().expect("killed");
         }
         if matches!(wait(folder, child), End::Killed) {

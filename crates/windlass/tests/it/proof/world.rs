@@ -22,6 +22,8 @@ pub(super) struct Deed {
 #[derive(Debug, Default)]
 struct Memory {
     deeds: Vec<Deed>,
+    /// Requests that ever arrived, by kind.
+    arrived: BTreeMap<String, u64>,
 }
 
 /// A running counting server.
@@ -73,10 +75,17 @@ impl World {
         *self.lingers.lock().expect("a kind") = (what.to_owned(), ms);
     }
 
+    /// How many requests of a kind have ever arrived.
+    pub(super) fn arrivals(&self, kind: &str) -> u64 {
+        self.memory.lock().expect("memory").arrived.get(kind).copied().unwrap_or(0)
+    }
+
+    /// Takes note of a request, and says how long its answer takes.
     fn pause(&self, path: &str, body: &Value) -> Duration {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let what = if path.ends_with("/chat/completions") { who(body) } else { name };
+        *self.memory.lock().expect("memory").arrived.entry(what.to_owned()).or_default() += 1;
         let lingers = self.lingers.lock().expect("a kind");
-        let what =
-            if path.ends_with("/chat/completions") { who(body) } else { path.rsplit('/').next().unwrap_or_default() };
         let ms = if lingers.0 == what { lingers.1 } else { self.delay_ms.load(Ordering::Relaxed) };
         Duration::from_millis(ms)
     }
