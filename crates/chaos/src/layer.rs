@@ -227,6 +227,10 @@ impl<L: Layer> Store for Layered<L> {
         self.0.below().waits(run, tree)
     }
 
+    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
+        self.0.below().ids(after, limit)
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Page> {
         self.0.below().list(query)
     }

@@ -61,29 +61,44 @@ impl App {
         redact::address(self.store_url())
     }
 
-    /// Opens the store; creates it when there is none.
+    /// Opens the store to write; creates it when there is none.
     ///
     /// # Errors
     /// The store cannot be opened.
     pub(crate) async fn store(&self) -> Result<Arc<dyn Store>, Problem> {
-        wire::open_store(self.store_url()).await.map_err(|error| {
-            let is_corrupt = matches!(error, StoreError::Corrupt(_));
-            let problem = Problem::from(error);
-            let problem = Problem { message: format!("`{}`: {}", self.shown_store(), problem.message), ..problem };
-            // What cannot be opened cannot be checked either.
-            if is_corrupt { problem.hint(RESTORE) } else { problem }
-        })
+        wire::open_store(self.store_url()).await.map_err(|error| self.unopened(error))
     }
 
-    /// Opens the store if there is one; looking creates nothing.
+    fn unopened(&self, error: StoreError) -> Problem {
+        let is_corrupt = matches!(error, StoreError::Corrupt(_));
+        let problem = Problem::from(error);
+        let problem = Problem { message: format!("`{}`: {}", self.shown_store(), problem.message), ..problem };
+        // What cannot be opened cannot be checked either.
+        if is_corrupt { problem.hint(RESTORE) } else { problem }
+    }
+
+    /// Opens the store to write if there is one; looking creates nothing.
     ///
     /// # Errors
     /// The store cannot be opened.
     pub(crate) async fn existing_store(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
-        match wire::store_path(self.store_url()) {
-            Some(path) if !path.exists() => Ok(None),
-            _ => self.store().await.map(Some),
+        if wire::store_path(self.store_url()).is_none() && self.store_url() == "memory:" {
+            return self.store().await.map(Some);
         }
+        let schema = windlass_stores::schema(self.store_url()).await.map_err(|error| self.unopened(error))?;
+        match schema {
+            None => Ok(None),
+            Some(_) => self.store().await.map(Some),
+        }
+    }
+
+    /// Opens the store to read if there is one. Nothing is created, migrated or written, and it may be one that takes no
+    /// writes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn readable_store(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
+        wire::open_store_to_read(self.store_url()).await.map_err(|error| self.unopened(error))
     }
 
     /// The store to look into. None when it is the default one and was not made yet, which is no mistake.
@@ -91,7 +106,19 @@ impl App {
     /// # Errors
     /// The store cannot be opened, or another one was named and is not there.
     pub(crate) async fn store_to_read(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
-        match self.existing_store().await? {
+        self.unless_named(self.readable_store().await?)
+    }
+
+    /// The store to change something in. None when it is the default one and was not made yet.
+    ///
+    /// # Errors
+    /// As [`App::store_to_read`].
+    pub(crate) async fn store_to_change(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
+        self.unless_named(self.existing_store().await?)
+    }
+
+    fn unless_named(&self, found: Option<Arc<dyn Store>>) -> Result<Option<Arc<dyn Store>>, Problem> {
+        match found {
             None if self.store_url() != config::StoreUrl::default().0 => Err(self.no_store()),
             found => Ok(found),
         }
@@ -101,15 +128,27 @@ impl App {
     #[must_use]
     pub(crate) fn no_store(&self) -> Problem {
         Problem::new(Exit::Rejected, "cli.not_found", format!("there is no store at `{}`", self.shown_store()))
-            .hint("`windlass run` creates it; `--store` names another one")
+            .hint("`windlass run` and `windlass store migrate` create it; `--store` names another one")
     }
 
-    /// Opens the store and finds a run in it.
+    /// Finds a run to look at.
     ///
     /// # Errors
-    /// The store cannot be opened, or has no such run.
+    /// The store cannot be read, or has no such run.
     pub(crate) async fn run(&self, run: &str) -> Result<(Arc<dyn Store>, Head), Problem> {
-        let store = self.store_to_read().await?.ok_or_else(|| Problem::unknown_run(run))?;
+        Self::found(self.store_to_read().await?, run).await
+    }
+
+    /// Finds a run to change.
+    ///
+    /// # Errors
+    /// The store cannot be written, or has no such run.
+    pub(crate) async fn run_to_change(&self, run: &str) -> Result<(Arc<dyn Store>, Head), Problem> {
+        Self::found(self.store_to_change().await?, run).await
+    }
+
+    async fn found(store: Option<Arc<dyn Store>>, run: &str) -> Result<(Arc<dyn Store>, Head), Problem> {
+        let store = store.ok_or_else(|| Problem::unknown_run(run))?;
         match store.load(RunId::stored(run)).await? {
             Some(stored) => Ok((store, stored.head)),
             None => Err(Problem::unknown_run(run)),

@@ -341,8 +341,8 @@ pub(crate) struct Replay {
   windlass verify order-4711 --tree
 
 Folds the journal, renders every request, hook body and argument again, and compares their
-hashes, the audit chain and the stored snapshot. Exits with 3 and names the first
-difference when there is one.")]
+hashes, the audit chain, the stored snapshot, the run's row and its open waits. Exits with 3
+and names the first difference, with what is expected and what is there, when there is one.")]
 pub(crate) struct Verify {
     /// The run
     #[arg(value_name = "RUN")]

@@ -62,6 +62,15 @@ pub(crate) async fn current(store: &dyn Store, run: &RunId) -> Result<Run, Probl
     folded.map(|folded| folded.run).map_err(|error| damaged(run, &error))
 }
 
+/// The version of a run that a snapshot is of.
+///
+/// # Errors
+/// Bytes that are no snapshot.
+pub(crate) fn version_of(run: &RunId, snapshot: &[u8]) -> Result<u64, Problem> {
+    let decoded = windlass_core::snapshot::decode(snapshot).map_err(|error| damaged(run, &error))?;
+    Ok(decoded.version)
+}
+
 /// How a run begins.
 ///
 /// # Errors

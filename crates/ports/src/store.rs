@@ -565,6 +565,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Open waits of a run and, with `tree`, of everything below it.
     fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>>;
 
+    /// Ids of all runs after one, in the order of their bytes: for going through a store whose rows may be damaged.
+    fn ids(&self, after: Option<RunId>, limit: usize) -> BoxFuture<'_, Result<Vec<RunId>, StoreError>>;
+
     /// Lists runs.
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>>;
 

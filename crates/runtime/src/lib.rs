@@ -11,6 +11,7 @@ pub mod suspect;
 pub mod timers;
 pub mod recover;
 pub mod commit;
+pub mod derived;
 pub mod events;
 pub mod schedule;
 pub mod keys;

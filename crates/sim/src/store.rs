@@ -509,6 +509,10 @@ impl Store for SimStore {
         Box::pin(self.read(move |store| store.waits(run, tree)))
     }
 
+    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
+        Box::pin(self.read(move |store| store.ids(after, limit)))
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Page> {
         Box::pin(self.read(move |store| store.list(query)))
     }

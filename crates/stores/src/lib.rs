@@ -45,6 +45,32 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, StoreEr
     }
 }
 
+/// Opens the store of a URL to read it. Nothing is written, made or migrated, so it may be one that takes no writes: a
+/// file without the right to write it, a standby. None when there is no store.
+///
+/// # Errors
+/// As [`open`]; [`StoreError::Invalid`] when its schema is older than this build's.
+pub async fn open_to_read(url: &str, options: Options) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    match url.split_once(':') {
+        Some(("sqlite", path)) if !path.is_empty() => {
+            let store = SqliteStore::open_to_read(Path::new(path), options).await?;
+            Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>))
+        }
+        Some(("postgres" | "postgresql", _)) => {
+            let store = PostgresStore::open_to_read(url).await?;
+            Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>))
+        }
+        _ => open(url, options).await.map(Some),
+    }
+}
+
+/// Reading needs the schema of this build, and does not bring it up to date.
+fn migration_due(found: u32, known: u32) -> StoreError {
+    StoreError::Invalid(format!(
+        "the store has schema {found}, this build reads {known}; `windlass store migrate` brings it up to date"
+    ))
+}
+
 /// The schema of the store of a URL, which is not changed and not made. None when there is no store.
 ///
 /// # Errors
@@ -54,7 +80,7 @@ pub async fn schema(url: &str) -> Result<Option<Schema>, StoreError> {
         Some(("sqlite", path)) if !path.is_empty() => sqlite::schema(Path::new(path)).await,
         Some(("postgres" | "postgresql", _)) => {
             let SchemaStatus { found, known } = PostgresStore::schema_status(url).await?;
-            Ok(Some(Schema { found, known }))
+            Ok((found > 0).then_some(Schema { found, known }))
         }
         _ => Err(not_kept(url)),
     }

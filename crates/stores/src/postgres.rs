@@ -134,6 +134,51 @@ impl PostgresStore {
         })
     }
 
+    /// Opens a database to read it: nothing is written, made or migrated, and it may be a standby or take no writes. None
+    /// when there is no store in it.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`]; [`StoreError::Invalid`] for a schema that is older than this build's.
+    pub async fn open_to_read(url: &str) -> Result<Option<Self>, StoreError> {
+        let mut connector = Connector::to_read(Address::parse(url)?)?;
+        let mut link = match connector.link(connect::Purpose::Any).await {
+            Err(StoreError::Unavailable(_)) if connector.address.wants_primary() => {
+                // No server takes writes now; one that can be read is enough.
+                connector = Connector::to_read(Address::parse(url)?.of_any_server())?;
+                connector.link(connect::Purpose::Any).await?
+            }
+            made => made?,
+        };
+        let connector = Arc::new(connector);
+        let is_standby = schema::check_to_read(&mut link, &connector.address.place()).await?;
+        let (found, known) = (schema::found(&mut link).await?, schema::known());
+        match found {
+            0 => return Ok(None),
+            found if found < known => return Err(crate::migration_due(found, known)),
+            _ => {}
+        }
+        drop(link);
+        let settings = &connector.address.settings;
+        let counters = Arc::new(Counters::default());
+        let pool = Arc::new(Pool::new(Arc::clone(&connector), settings.readers));
+        let hints = Hints::new();
+        // A standby takes no listeners; who waits looks from time to time.
+        let listening = if is_standby { Listening::none() } else { hints.start(&connector, &pool) };
+        Ok(Some(Self {
+            lanes: Lanes::start(&connector, &hints, &counters),
+            workers: Workers::new(Local::absent(), Arc::clone(&connector)),
+            _listening: listening,
+            pool,
+            hints,
+            counters,
+            untold: Mutex::default(),
+            primers: Mutex::default(),
+            turns: tokio::sync::Mutex::default(),
+            poll: settings.poll,
+            schema: found,
+        }))
+    }
+
     /// The schema of a database, which is not changed.
     ///
     /// # Errors
@@ -435,6 +480,10 @@ impl Store for PostgresStore {
 
     fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>> {
         Box::pin(async move { read::waits(&self.pool, &run, tree).await })
+    }
+
+    fn ids(&self, after: Option<RunId>, limit: usize) -> BoxFuture<'_, Result<Vec<RunId>, StoreError>> {
+        Box::pin(async move { list::ids(&self.pool, after.as_ref(), limit).await })
     }
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {

@@ -1,7 +1,7 @@
 //! What every store says about bringing a backup back, and about its schema. How it is done is each store's own.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use serde::Serialize;
 use windlass_core::time::Timestamp;
@@ -17,6 +17,26 @@ pub struct Schema {
     pub found: u32,
     /// The newest that this build knows.
     pub known: u32,
+}
+
+/// Why a backup cannot be written to a file, in the same words for every store.
+pub(crate) fn unwritten(to: &Path, error: &io::Error) -> StoreError {
+    let to = format!("`{}`", to.display());
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return StoreError::disk_full(to, error);
+    }
+    StoreError::Unavailable(format!("cannot write the backup {to}: {error}"))
+}
+
+/// A backup never replaces a file.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when there is one.
+pub(crate) fn check_free(to: &Path) -> Result<(), StoreError> {
+    if to.exists() {
+        return Err(StoreError::Invalid(format!("`{}` exists already", to.display())));
+    }
+    Ok(())
 }
 
 /// What becomes of the objects of a kind in a restored store, before anyone sees it.

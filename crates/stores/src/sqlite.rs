@@ -45,7 +45,7 @@ use crate::pack::pack;
 use request::{Answer, Creation, Delivery, Replacement, Request, Step};
 use restore::copy;
 pub(crate) use restore::{restore, schema};
-use schema::FileId;
+use schema::{Access, FileId};
 use workers::Workers;
 use writer::{Counters, Job, Writer};
 
@@ -113,12 +113,17 @@ fn gone() -> StoreError {
 struct Readers {
     path: PathBuf,
     file: FileId,
+    access: Access,
     options: Options,
     idle: Mutex<Vec<Connection>>,
     room: Semaphore,
 }
 
 impl Readers {
+    fn new(path: PathBuf, file: FileId, access: Access, options: Options) -> Self {
+        Self { path, file, access, options, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) }
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +137,7 @@ impl Readers {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => schema::connect_reader(&self.path, &self.options)?,
+            None => schema::connect_as(&self.path, self.access, &self.options)?,
         };
         let answer = {
             let transaction = connection.unchecked_transaction().map_err(failed)?;
@@ -197,7 +202,7 @@ impl SqliteStore {
         let writer = Writer::new(connection, (path.clone(), file), options, asked, workers_there, counters_there)?;
         let thread = std::thread::Builder::new().name("windlass-store".into()).spawn(move || writer.run());
         let thread = thread.map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
-        let readers = Readers { path, file, options, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) };
+        let readers = Readers::new(path, file, Access::Write, options);
         Ok(Self {
             readers: Arc::new(readers),
             workers,
@@ -211,9 +216,57 @@ impl SqliteStore {
         })
     }
 
+    /// Opens a file to read it: nothing is written, made or migrated, and the file and its folder need not be writable.
+    /// None when there is no store.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; [`StoreError::Invalid`] for a database of something else and for a schema that is older
+    /// than this build's.
+    pub async fn open_to_read(path: &Path, options: Options) -> Result<Option<Self>, StoreError> {
+        let path = path.to_path_buf();
+        let opened = tokio::task::spawn_blocking(move || Self::open_to_read_now(&path, options)).await;
+        opened.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("opening was given up: {error}"))))
+    }
+
+    fn open_to_read_now(path: &Path, options: Options) -> Result<Option<Self>, StoreError> {
+        if !restore::is_there(path)? {
+            return Ok(None);
+        }
+        let path = path
+            .canonicalize()
+            .map_err(|error| StoreError::Unavailable(format!("cannot find `{}`: {error}", path.display())))?;
+        let file = FileId::of(&path).ok_or_else(|| StoreError::Unavailable(format!("`{}` is gone", path.display())))?;
+        let hint = Arc::new(Notify::new());
+        let workers = Arc::new(Workers::beside(&path, Arc::clone(&hint)));
+        let opening = workers.closing_lock();
+        let (connection, access) = schema::connect_to_read(&path, &options)?;
+        let (found, known) = (schema::found(&connection)?, schema::known());
+        drop(opening);
+        match found {
+            0 => return Ok(None),
+            found if found > known => return Err(StoreError::NewerSchema { found, known }),
+            found if found < known => return Err(crate::migration_due(found, known)),
+            _ => {}
+        }
+        let readers = Readers::new(path, file, access, options);
+        readers.idle().push(connection);
+        Ok(Some(Self {
+            readers: Arc::new(readers),
+            workers,
+            counters: Arc::default(),
+            hint,
+            primers: Mutex::default(),
+            newborns: Mutex::default(),
+            schema: found,
+            jobs: None,
+            writer: None,
+        }))
+    }
+
     async fn ask(&self, request: Request) -> Result<Answer, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        let read_only = || StoreError::Unavailable("the store was opened to read it, and takes no writes".into());
+        let jobs = self.jobs.as_ref().ok_or_else(read_only)?;
         jobs.send(Job { request, answer }).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
@@ -557,6 +610,10 @@ impl Store for SqliteStore {
 
     fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>> {
         Box::pin(self.read(move |connection| read::waits(connection, &run, tree)))
+    }
+
+    fn ids(&self, after: Option<RunId>, limit: usize) -> BoxFuture<'_, Result<Vec<RunId>, StoreError>> {
+        Box::pin(self.read(move |connection| read::ids(connection, after.as_ref(), limit)))
     }
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {

@@ -200,6 +200,14 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     windlass_stores::open(url, windlass_stores::Options::default()).await
 }
 
+/// Opens the store of a URL to read it: nothing is written, made or migrated. None when there is no store.
+///
+/// # Errors
+/// As [`open_store`]; also when its schema is older than this build's.
+pub async fn open_store_to_read(url: &str) -> Result<Option<Arc<dyn Store>>, StoreError> {
+    windlass_stores::open_to_read(url, windlass_stores::Options::default()).await
+}
+
 /// Compiles documents.
 #[must_use]
 pub fn compiler() -> Arc<dyn Compiler> {

@@ -84,7 +84,7 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
 
 /// Shows one question.
 pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem> {
-    let asked = find(app, &args.id).await?;
+    let asked = find(app, &args.id, false).await?;
     let (head, question) = (&asked.head, &asked.question);
     if app.output.form() == Form::Json {
         app.output.document(&described(head, question));
@@ -122,7 +122,7 @@ pub(crate) async fn reject(app: &App, args: ApprovalsReject) -> Result<Exit, Pro
 }
 
 async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<Value>) -> Result<Exit, Problem> {
-    let asked = find(app, id).await?;
+    let asked = find(app, id, true).await?;
     let shown = match who.shown {
         None => asked.question.shown,
         Some(text) => Digest::parse(&text).ok_or_else(|| {
@@ -166,11 +166,11 @@ struct Asked {
     question: Question,
 }
 
-async fn find(app: &App, id: &str) -> Result<Asked, Problem> {
+async fn find(app: &App, id: &str, to_change: bool) -> Result<Asked, Problem> {
     let no_id = || Problem::invalid(format!("`{id}` is no approval: it looks like `RUN#NUMBER`, see `approvals list`"));
     let (run, number) = id.rsplit_once('#').ok_or_else(no_id)?;
     let wait = EffectId(number.parse().map_err(|_| no_id())?);
-    let (store, head) = app.run(run).await?;
+    let (store, head) = if to_change { app.run_to_change(run).await? } else { app.run(run).await? };
     let run = journal::current(&*store, &head.id).await?;
     let question = questions(&run).into_iter().find(|question| question.wait == wait).ok_or_else(|| {
         Problem::rejected(format!("`{id}` is not open: it has been answered, has expired, or the run went on"))

@@ -91,6 +91,13 @@ impl Action {
         }
     }
 
+    /// Whether it would do anything to a run, as far as the run's row tells.
+    fn applies(&self, head: &Head) -> bool {
+        // The failure of a child has been dealt with by its parent.
+        let is_dealt_with = matches!(self, Self::Retry) && head.root != head.id;
+        self.statuses().contains(&head.status) && !is_dealt_with
+    }
+
     /// Whether it is finished only once somebody has taken it up.
     fn settles(&self) -> bool {
         matches!(self, Self::Cancel { .. } | Self::Pause { .. })
@@ -145,10 +152,11 @@ pub(crate) async fn perform(app: &mut App, action: Action, many: &Many) -> Resul
     if filter.statuses.is_empty() {
         filter.statuses = action.statuses();
     }
-    let store = app.store_to_read().await?.ok_or_else(|| app.no_store())?;
     if !many.yes {
+        let store = app.store_to_read().await?.ok_or_else(|| app.no_store())?;
         return preview(app, &*store, &action, &filter).await;
     }
+    let store = app.store_to_change().await?.ok_or_else(|| app.no_store())?;
     let engine = session::observer(Arc::clone(&store));
     // Runs that nobody works on are settled here, unless there are workers to take them up.
     let alone = action.settles() && !store.workers().await?.iter().any(|worker| worker.is_alive);
@@ -283,12 +291,17 @@ async fn settle(app: &mut App, store: &Arc<dyn Store>, told: &mut [(Head, Became
 /// Says what would be done.
 async fn preview(app: &App, store: &dyn Store, action: &Action, filter: &Filter) -> Result<Exit, Problem> {
     let mut query = filter.query(PAGE);
-    let (mut matched, mut statuses, mut sample) = (0_u64, BTreeMap::<&str, u64>::new(), Vec::new());
+    let (mut matched, mut would_do) = (0_u64, 0_u64);
+    let (mut statuses, mut sample) = (BTreeMap::<&str, u64>::new(), Vec::new());
     loop {
         let page = store.list(query.clone()).await?;
         for head in page.heads {
             matched += 1;
             *statuses.entry(head.status.as_str()).or_default() += 1;
+            if !action.applies(&head) {
+                continue;
+            }
+            would_do += 1;
             if sample.len() < SAMPLE {
                 sample.push(head);
             }
@@ -302,6 +315,8 @@ async fn preview(app: &App, store: &dyn Store, action: &Action, filter: &Filter)
         "action": action.as_str(),
         "preview": true,
         "matched": matched,
+        "would_do": would_do,
+        "would_skip": matched - would_do,
         "by_status": statuses,
         "sample": sample.iter().map(super::runs::head).collect::<Vec<_>>(),
     });
@@ -314,10 +329,15 @@ async fn preview(app: &App, store: &dyn Store, action: &Action, filter: &Filter)
         })
         .collect();
     app.output.table(&value, &["run", "status", "machine", "state", "updated"], &rows);
-    let shown = if matched > sample.len() as u64 { format!(", {} of them shown", sample.len()) } else { String::new() };
+    let shown =
+        if would_do > sample.len() as u64 { format!(", {} of them shown", sample.len()) } else { String::new() };
+    let skipped = match matched - would_do {
+        0 => String::new(),
+        others => format!(", {} that the filter finds would be skipped", counted(others, "other")),
+    };
     app.output.note(&format!(
-        "{} would be told to {}{shown}; `--yes` does it",
-        counted(matched, "run"),
+        "{} would be told to {}{shown}{skipped}; `--yes` does it",
+        counted(would_do, "run"),
         action.as_str()
     ));
     Ok(Exit::Ok)

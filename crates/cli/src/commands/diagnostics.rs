@@ -22,7 +22,7 @@ use crate::session;
 /// Prints one document.
 pub(crate) async fn diagnostics(app: &App, args: args::Diagnostics) -> Result<Exit, Problem> {
     let config = &app.loaded.config;
-    let store = match app.existing_store().await {
+    let store = match app.readable_store().await {
         Ok(None) => json!({ "url": app.shown_store(), "exists": false }),
         Ok(Some(store)) => match store.stats().await {
             Ok(stats) => json!({ "url": app.shown_store(), "exists": true, "stats": stats }),

@@ -9,11 +9,14 @@ use windlass_core::ids::{Digest, EffectId, RunId};
 use windlass_core::journal::{Entry, Record};
 use windlass_core::machine::Machine;
 use windlass_core::run::Run;
+use windlass_core::time::Timestamp;
 use windlass_core::{apply, request, snapshot};
 use windlass_ports::compile::{Bundle, Compiler};
-use windlass_ports::store::{Query, Store};
+use windlass_ports::store::{Head, Query, Store, WaitRow};
+use windlass_runtime::derived;
 
 use super::runs::replayed;
+use super::store::waits;
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
@@ -23,6 +26,8 @@ use crate::story::counted;
 
 /// Runs of one page of a tree.
 const TREE_PAGE: usize = 500;
+/// How often a run that goes on while it is read is read again.
+const TRIES_MAX: u32 = 5;
 
 /// Folds a run's journal and prints the state.
 pub(crate) async fn replay(app: &App, args: args::Replay) -> Result<Exit, Problem> {
@@ -82,6 +87,8 @@ struct Difference {
     #[serde(skip_serializing_if = "Option::is_none")]
     effect: Option<u64>,
     message: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    differs: Option<derived::Difference>,
 }
 
 /// Replays runs and compares everything that can be rendered again.
@@ -91,7 +98,7 @@ pub(crate) async fn verify(app: &App, args: args::Verify) -> Result<Exit, Proble
     let runs = if args.tree { tree(&*store, &head.id).await? } else { vec![head.id] };
     let mut all = Vec::new();
     for run in runs {
-        all.push(Verification::of(Arc::clone(&store), compiler.as_ref(), run).await?);
+        all.push(Verification::of(app, Arc::clone(&store), compiler.as_ref(), run).await?);
     }
     let ok = all.iter().all(|verified| verified.ok);
     let value = if args.tree { json!({ "ok": ok, "runs": all }) } else { json!(all.first()) };
@@ -141,8 +148,26 @@ struct Verification<'a> {
 }
 
 impl<'a> Verification<'a> {
-    async fn of(store: Arc<dyn Store>, compiler: &'a dyn Compiler, id: RunId) -> Result<Verified, Problem> {
+    /// Looks again when the run went on meanwhile.
+    async fn of(app: &App, store: Arc<dyn Store>, compiler: &'a dyn Compiler, id: RunId) -> Result<Verified, Problem> {
+        for _ in 0..TRIES_MAX {
+            if let Some(verified) = Self::once(app.now(), Arc::clone(&store), compiler, id.clone()).await? {
+                return Ok(verified);
+            }
+        }
+        Err(Problem::rejected(format!("run `{id}` goes on faster than it can be read"))
+            .hint("pause it, or verify it once it has ended"))
+    }
+
+    /// None when the run went on while it was read.
+    async fn once(
+        now: Timestamp,
+        store: Arc<dyn Store>,
+        compiler: &'a dyn Compiler,
+        id: RunId,
+    ) -> Result<Option<Verified>, Problem> {
         let stored = store.load(id.clone()).await?.ok_or_else(|| Problem::unknown_run(id.as_str()))?;
+        let waits = waits(&*store, &id).await?;
         let snapshot = match stored.snapshot {
             Some(bytes) => {
                 let run = snapshot::decode(&bytes).map_err(|error| damaged(&id, &error))?;
@@ -165,12 +190,13 @@ impl<'a> Verification<'a> {
         let mut reader = Reader::new(store, id.clone(), 0);
         let mut records = 0;
         let mut difference = None;
-        'journal: loop {
+        'journal: while verification.run.version < stored.head.version {
             let page = reader.next(usize::MAX).await?;
             if page.is_empty() {
                 break;
             }
-            for record in page {
+            // A run that goes on meanwhile is compared as it was.
+            for record in page.into_iter().take_while(|record| record.version <= stored.head.version) {
                 records += 1;
                 difference = verification.record(&record).await?;
                 if difference.is_some() {
@@ -178,8 +204,11 @@ impl<'a> Verification<'a> {
                 }
             }
         }
-        let difference = difference.or_else(|| verification.end(stored.head.version));
-        Ok(Verified {
+        let difference = difference.or_else(|| verification.end(&stored.head, &waits, now));
+        if difference.is_some() && verification.has_moved(&id, &stored.head).await? {
+            return Ok(None);
+        }
+        Ok(Some(Verified {
             run_id: id.to_string(),
             ok: difference.is_none(),
             records,
@@ -187,7 +216,12 @@ impl<'a> Verification<'a> {
             audit_rows: verification.seen_rows as u64,
             snapshot: verification.compared_snapshot,
             difference,
-        })
+        }))
+    }
+
+    /// Whether the row is another one than that which was compared.
+    async fn has_moved(&self, id: &RunId, head: &Head) -> Result<bool, Problem> {
+        Ok(self.store.load(id.clone()).await?.is_some_and(|stored| stored.head != *head))
     }
 
     async fn record(&mut self, record: &Record) -> Result<Option<Difference>, Problem> {
@@ -228,6 +262,7 @@ impl<'a> Verification<'a> {
                 rendered.short(),
                 open.arguments.short()
             ),
+            differs: None,
         })
     }
 
@@ -242,7 +277,7 @@ impl<'a> Verification<'a> {
             Some(stored) if stored != row => format!("audit row {} is not what the journal says", row.number),
             Some(_) => return None,
         };
-        Some(Difference { version, step: Some(self.run.step), effect: Some(row.effect.0), message })
+        Some(Difference { version, step: Some(self.run.step), effect: Some(row.effect.0), message, differs: None })
     }
 
     fn snapshot_at(&mut self, version: u64) -> Option<Difference> {
@@ -253,18 +288,24 @@ impl<'a> Verification<'a> {
             step: Some(self.run.step),
             effect: None,
             message: "the stored snapshot is not what folding the journal gives".into(),
+            differs: None,
         })
     }
 
-    fn end(&self, version: u64) -> Option<Difference> {
+    fn end(&self, head: &Head, waits: &[WaitRow], now: Timestamp) -> Option<Difference> {
+        let version = head.version;
+        let row = || derived::differences(&self.run, head, waits, now).into_iter().next();
         let message = if self.run.version != version {
             format!("the journal ends at version {}, the run is at {version}", self.run.version)
+        } else if let Some(differs) = row() {
+            let message = differs.to_string();
+            return Some(Difference { version, step: None, effect: None, message, differs: Some(differs) });
         } else if self.rows.len() > self.seen_rows {
             format!("there are {} audit rows more than the journal has", self.rows.len() - self.seen_rows)
         } else {
             return None;
         };
-        Some(Difference { version: self.run.version, step: None, effect: None, message })
+        Some(Difference { version: self.run.version, step: None, effect: None, message, differs: None })
     }
 }
 

@@ -183,7 +183,7 @@ fn check_same(app: &App, head: &Head, machine: &str, bundle: Digest, tenant: &st
 
 /// Continues a run.
 pub(crate) async fn resume(app: &mut App, args: args::Resume) -> Result<Exit, Problem> {
-    let (store, head) = app.run(&args.run).await?;
+    let (store, head) = app.run_to_change(&args.run).await?;
     if head.root != head.id {
         return Err(Problem::rejected(format!("run `{}` is a child and goes on with run `{}`", head.id, head.root))
             .hint(format!("windlass resume {}", head.root)));

@@ -170,7 +170,7 @@ async fn steer(
     name: Option<String>,
     act: impl AsyncFn(&Schedules, &str) -> Result<Schedule, ScheduleError>,
 ) -> Result<Exit, Problem> {
-    let (_, schedules) = open(app, name.as_deref().unwrap_or("*")).await?;
+    let (_, schedules) = open_to_change(app, name.as_deref().unwrap_or("*")).await?;
     if let Some(name) = name {
         let changed = act(&schedules, &name).await.map_err(problem)?;
         app.output.sentence(&document(&changed, None), &format!("{name} is {}", state(&changed)));
@@ -199,7 +199,7 @@ async fn steer(
 
 /// Removes a schedule.
 pub(crate) async fn remove(app: &App, args: args::SchedulesRemove) -> Result<Exit, Problem> {
-    let (_, schedules) = open(app, &args.name).await?;
+    let (_, schedules) = open_to_change(app, &args.name).await?;
     schedules.remove(&args.name).await.map_err(problem)?;
     let name = &args.name;
     app.output.sentence(&json!({ "name": name, "state": "removed" }), &format!("{name} is removed; its runs stay"));
@@ -208,7 +208,7 @@ pub(crate) async fn remove(app: &App, args: args::SchedulesRemove) -> Result<Exi
 
 /// Starts a run now.
 pub(crate) async fn run_now(app: &App, args: args::SchedulesRunNow) -> Result<Exit, Problem> {
-    let (_, schedules) = open(app, &args.name).await?;
+    let (_, schedules) = open_to_change(app, &args.name).await?;
     let run = schedules.run_now(&args.name).await.map_err(problem)?;
     let value = json!({ "run_id": run.as_str(), "status": "queued", "schedule": args.name });
     app.output.sentence(&value, &format!("{run} is queued"));
@@ -242,9 +242,16 @@ pub(crate) async fn next(app: &App, args: args::SchedulesNext) -> Result<Exit, P
 }
 
 async fn open(app: &App, name: &str) -> Result<(Arc<dyn Store>, Schedules), Problem> {
-    let store = app.store_to_read().await?.ok_or_else(|| unknown(name))?;
+    Ok(of_store(app.store_to_read().await?.ok_or_else(|| unknown(name))?))
+}
+
+async fn open_to_change(app: &App, name: &str) -> Result<(Arc<dyn Store>, Schedules), Problem> {
+    Ok(of_store(app.store_to_change().await?.ok_or_else(|| unknown(name))?))
+}
+
+fn of_store(store: Arc<dyn Store>) -> (Arc<dyn Store>, Schedules) {
     let schedules = Schedules::new(&session::observer(Arc::clone(&store)));
-    Ok((store, schedules))
+    (store, schedules)
 }
 
 fn unknown(name: &str) -> Problem {

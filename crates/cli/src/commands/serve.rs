@@ -10,9 +10,10 @@ use windlass::wire;
 use windlass_chaos::record::{Journalist, Recorded};
 use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
-use windlass_ports::store::{Store, WorkerRow};
+use windlass_ports::store::{Store, StoreError, WorkerRow};
 use windlass_runtime::{Driven, Engine, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
 use windlass_server::{Metrics, Probe};
+use windlass_stores::Schema;
 
 use crate::app::App;
 use crate::args::{self, Role};
@@ -23,6 +24,10 @@ use crate::session;
 
 /// How much longer than the grace a process that was told to stop may take before it is cut off.
 const GRACE_SLACK: Duration = Duration::from_secs(5);
+/// How often a process without a worker looks which schema the store has.
+const SCHEMA_EVERY: Duration = Duration::from_secs(5);
+/// How long the store may take to answer before it counts as away.
+const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves with the role that was asked for.
 pub(crate) async fn serve(app: &App, args: args::Serve) -> Result<Exit, Problem> {
@@ -71,7 +76,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let listening = listener
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
-    let result = work(&engine, role, &stop).await;
+    let result = work(app, &engine, role, &stop).await;
     signals.abort();
     ended.cancel();
     if let Some(listening) = listening {
@@ -92,7 +97,7 @@ async fn store(app: &App, place: &args::Placed) -> Result<Arc<dyn Store>, Proble
 }
 
 /// Does the part of a role until it is told to stop.
-async fn work(engine: &Engine, role: Role, stop: &Stop) -> Result<Exit, Problem> {
+async fn work(app: &App, engine: &Engine, role: Role, stop: &Stop) -> Result<Exit, Problem> {
     let reaping = tokio::spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
         async move {
@@ -114,14 +119,25 @@ async fn work(engine: &Engine, role: Role, stop: &Stop) -> Result<Exit, Problem>
         if role.works() {
             return engine.drive(Scope::All, stop.clone()).await.map_err(outcome::engine_problem);
         }
-        stop.graceful.cancelled().await;
-        Ok(Driven::Stopped)
+        tokio::select! {
+            () = stop.graceful.cancelled() => Ok(Driven::Stopped),
+            newer = outdated(app.store_url()) => {
+                tracing::error!(error = %newer, "the schema of the store became newer than this build: it ends");
+                Err(newer.into())
+            }
+        }
     };
-    let grace = Duration::from_millis(engine.parts().settings.grace_ms) + GRACE_SLACK;
+    let grace = Duration::from_millis(engine.parts().settings.grace_ms);
+    let mut is_away = false;
     let result = tokio::select! {
         biased;
         () = stop.immediate.cancelled() => Ok(Exit::Interrupted),
-        () = overdue(stop, grace) => {
+        () = away(engine, stop, grace) => {
+            is_away = true;
+            tracing::warn!("the store is away; what is held is taken over by others when its lease ends");
+            Ok(Exit::Ok)
+        }
+        () = overdue(stop, grace + GRACE_SLACK) => {
             tracing::error!("not done within the grace; what is held is left to be taken over");
             Ok(Exit::Interrupted)
         }
@@ -130,10 +146,39 @@ async fn work(engine: &Engine, role: Role, stop: &Stop) -> Result<Exit, Problem>
     };
     reaping.abort();
     starting.abort();
-    if !stop.immediate.is_cancelled() {
-        engine.leave().await;
+    if !stop.immediate.is_cancelled() && !is_away {
+        tokio::select! {
+            () = stop.immediate.cancelled() => {}
+            () = engine.leave() => {}
+        }
     }
     result
+}
+
+/// Resolves when a process that was told to stop has had its grace and the store, without which nothing more can be done,
+/// does not answer.
+async fn away(engine: &Engine, stop: &Stop, grace: Duration) {
+    stop.graceful.cancelled().await;
+    tokio::time::sleep(grace.saturating_sub(STORE_PATIENCE)).await;
+    loop {
+        let began = tokio::time::Instant::now();
+        match tokio::time::timeout(STORE_PATIENCE, engine.parts().store.next_due(None)).await {
+            Ok(Ok(_)) => tokio::time::sleep_until(began + STORE_PATIENCE).await,
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Resolves when another process has brought the schema of the store beyond what this build knows.
+async fn outdated(url: &str) -> StoreError {
+    loop {
+        tokio::time::sleep(SCHEMA_EVERY).await;
+        match windlass_stores::schema(url).await {
+            Ok(Some(Schema { found, known })) if found > known => return StoreError::NewerSchema { found, known },
+            // A store that cannot be asked now is asked again.
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 /// Resolves when a process that was told to stop has had its time.

@@ -1,43 +1,21 @@
 //! `windlass store` and `windlass fsck`: the store as a whole.
 
 mod copy;
+mod fsck;
 mod status;
 
 use serde_json::json;
 use windlass::wire;
-use windlass_ports::store::StoreError;
 use windlass_runtime::schedule;
 use windlass_stores::Held;
 
-use crate::app::{App, RESTORE};
+use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
 
 pub(crate) use copy::{backup, restore};
+pub(crate) use fsck::{fsck, waits};
 pub(crate) use status::{migrate, status};
-
-/// Checks everything that can be checked without a machine.
-pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
-    let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
-    let findings = store.fsck().await.map_err(|error| match error {
-        StoreError::Corrupt(_) => Problem::from(error).hint(RESTORE),
-        other => other.into(),
-    })?;
-    let rows: Vec<Vec<String>> = findings
-        .iter()
-        .map(|f| {
-            vec![f.run.as_ref().map_or_else(String::new, ToString::to_string), f.rule.to_string(), f.message.clone()]
-        })
-        .collect();
-    let value = json!({ "ok": findings.is_empty(), "findings": findings });
-    if findings.is_empty() {
-        app.output.sentence(&value, "nothing is wrong");
-        return Ok(Exit::Ok);
-    }
-    app.output.table(&value, &["run", "rule", "finding"], &rows);
-    app.output.note("docs/operations/fsck.md says what each rule means and what to do");
-    Ok(Exit::Failed)
-}
 
 /// Voids every lease and holds back every unfinished run.
 pub(crate) async fn fence(app: &App, args: args::StoreFence) -> Result<Exit, Problem> {

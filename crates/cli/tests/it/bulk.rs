@@ -48,6 +48,8 @@ fn many_runs_are_shown_first_and_cancelled_when_told() {
     let preview = windlass(&place, &order).json();
     assert_eq!((&preview["matched"], &preview["preview"]), (&json!(2), &json!(true)));
     assert_eq!(preview["by_status"], json!({"waiting": 2}));
+    let all = windlass(&place, &["runs", "cancel", "--where", "status=waiting,failed"]).json();
+    assert_eq!((&all["matched"], &all["would_do"], &all["would_skip"]), (&json!(4), &json!(3), &json!(1)), "{all}");
     assert_eq!(ids(&place, &["--status", "waiting"]).len(), 3, "nothing was done");
     let done = windlass(&place, &[&order[..], &["--yes"]].concat());
     assert_eq!(done.code(), 0, "{}", done.shown());

@@ -71,6 +71,11 @@ pub(crate) struct TestStore {
 }
 
 impl TestStore {
+    /// A database of the test's own.
+    pub(crate) fn of(url: String, database: Database) -> Self {
+        Self { url, _database: Some(database) }
+    }
+
     /// A new one; a file of this name when it is one. `parameters` are for a database.
     pub(crate) fn new(file: &Path, parameters: &str) -> Self {
         match std::env::var("WINDLASS_TEST_STORE").as_deref() {

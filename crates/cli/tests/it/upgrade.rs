@@ -118,6 +118,28 @@ fn a_database_of_an_earlier_schema_is_migrated_below_its_runs() {
     assert_goes_on(&place, &url);
 }
 
+// Slow on purpose: what other processes do to the schema is looked for every few seconds.
+#[test]
+fn servers_and_reapers_end_once_the_schema_is_newer_and_say_so() {
+    let (place, database) = (Place::new(), database());
+    let start = |role: &str| {
+        let mut process = command(&place.path(""));
+        process.args(["serve", "--role", role, "--listen", "127.0.0.1:0", "--store", &database.url()]);
+        let mut process = process.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process");
+        let mut said = String::new();
+        BufReader::new(process.stdout.as_mut().expect("its stdout")).read_line(&mut said).expect("it is up");
+        process
+    };
+    let processes = ["server", "reaper"].map(start);
+    let _rows = database.execute(NEWER).expect("noted");
+    for process in processes {
+        let ended = process.wait_with_output().expect("it ends by itself");
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(6), "{stderr}");
+        assert!(stderr.contains("schema 999, this build knows up to"), "{stderr}");
+    }
+}
+
 #[test]
 fn a_worker_claims_no_more_once_the_schema_is_newer_and_says_so() {
     let (place, database) = (Place::new(), database());

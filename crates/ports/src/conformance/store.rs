@@ -148,6 +148,7 @@ macro_rules! store_cases {
             signals::a_buffered_signal_answers_no_question
             signals::a_closed_wait_gets_nothing
             signals::waits_are_listed_for_a_run_and_its_tree
+            lists::ids_are_told_in_order
             lists::lists_are_newest_first_and_paged
             lists::lists_are_filtered
             upkeep::prune_removes_whole_trees_only

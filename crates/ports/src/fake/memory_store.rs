@@ -418,6 +418,10 @@ impl Store for MemoryStore {
         ready(Ok(self.read(|data| data.waits(&run, tree))))
     }
 
+    fn ids(&self, after: Option<RunId>, limit: usize) -> BoxFuture<'_, Result<Vec<RunId>, StoreError>> {
+        ready(Ok(self.read(|data| data.ids(after.as_ref(), limit))))
+    }
+
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {
         ready(self.read(|data| data.list(&query)))
     }

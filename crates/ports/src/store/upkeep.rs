@@ -39,7 +39,8 @@ pub struct Pruned {
 pub struct Finding {
     /// The run concerned.
     pub run: Option<RunId>,
-    /// The rule broken: `liveness`, `lease_and_queue`, `journal_gap`, `orphan`, `integrity`, `audit`, `blob`.
+    /// The rule broken: `liveness`, `lease_and_queue`, `journal_gap`, `orphan`, `integrity`, `audit`, `blob`,
+    /// `derived`.
     pub rule: Name,
     /// What is wrong.
     pub message: String,

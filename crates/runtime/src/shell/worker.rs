@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use windlass_core::Rejected;
 use windlass_core::ids::RunId;
 use windlass_core::time::Timestamp;
@@ -38,6 +39,9 @@ const SURE_ROUNDS: u64 = 2;
 const DUE_JITTER_MS: u64 = 10;
 /// The same for the first look of a worker.
 const START_JITTER_MS: u64 = 100;
+/// How long a worker that stops waits for the answer to a claim that is out. What it would have got goes back when the
+/// worker leaves, or when its lease ends.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
 
 type Ended = (RunId, Parting, Option<Rejected>);
 type Suspect = (Lease, Option<OwnedSemaphorePermit>);
@@ -54,7 +58,9 @@ struct Taken {
 
 /// Drives the runs of a scope until it is done.
 pub(super) async fn drive(core: Arc<Core>, scope: Scope, stop: Stop) -> Result<Driven, EngineError> {
-    let member = patiently(&core, || core.member()).await?;
+    let Some(member) = unless_stopped(&stop, patiently(&core, || core.member())).await.transpose()? else {
+        return Ok(Driven::Stopped);
+    };
     let settings = &core.parts.settings;
     let serving = !scope.ends();
     if serving {
@@ -74,6 +80,7 @@ pub(super) async fn drive(core: Arc<Core>, scope: Scope, stop: Stop) -> Result<D
         resting: Resting::new(scope),
         actors: JoinSet::new(),
         stopping: false,
+        claim_until: None,
         leaving: Arc::default(),
         claiming: None,
         reaping: None,
@@ -103,6 +110,8 @@ struct Worker {
     actors: JoinSet<Ended>,
     /// It claims no more and is done when nothing is held.
     stopping: bool,
+    /// Until when a worker that stops waits for a claim that is out.
+    claim_until: Option<Instant>,
     /// Shared with the tasks of held runs: they let go when they can.
     leaving: Arc<AtomicBool>,
     claiming: Option<Claiming>,
@@ -157,6 +166,7 @@ impl Worker {
                 }
                 Some(ended) = self.actors.join_next() => self.ended(ended),
                 taken = poll(&mut self.claiming) => self.taken(taken)?,
+                () = until(self.claim_until), if self.claiming.is_some() => self.claiming = None,
                 reaped = poll(&mut self.reaping) => self.reaped(reaped),
                 counted = poll(&mut self.counting) => self.counted(counted),
                 () = bell.rung.notified() => {}
@@ -174,6 +184,7 @@ impl Worker {
 
     fn leave(&mut self) {
         self.stopping = true;
+        self.claim_until = Some(Instant::now() + CLAIM_PATIENCE);
         self.leaving.store(true, Ordering::Release);
         if !self.resting.scope().ends() {
             self.core.membership.draining.store(true, Ordering::Relaxed);
@@ -186,7 +197,10 @@ impl Worker {
         self.suspects = Suspects::default();
         // What was to be let go for a suspect is gone with it; what is claimed from here on is to be driven.
         self.leaving = Arc::default();
-        self.member = patiently(&self.core, || self.core.member()).await?;
+        let joining = unless_stopped(&self.stop, patiently(&self.core, || self.core.member()));
+        if let Some(member) = joining.await {
+            self.member = member?;
+        }
         self.claims.hinted();
         Ok(())
     }
@@ -498,6 +512,24 @@ fn earlier(a: Option<(Timestamp, bool)>, b: Option<(Timestamp, bool)>) -> Option
     match (a, b) {
         (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
         (one, None) | (None, one) => one,
+    }
+}
+
+/// None when the worker is told to stop first.
+async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.immediate.cancelled() => None,
+        () = stop.graceful.cancelled() => None,
+        done = work => Some(done),
+    }
+}
+
+/// Resolves at a time; never without one.
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
     }
 }
 

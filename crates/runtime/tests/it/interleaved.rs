@@ -198,6 +198,10 @@ impl Store for Interleaved {
         self.inner.waits(run, tree)
     }
 
+    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
+        self.slowly(move |inner| inner.ids(after, limit))
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Page> {
         self.slowly(|inner| inner.list(query))
     }

@@ -277,6 +277,10 @@ impl Store for Unreliable {
         self.asked().waits(run, tree)
     }
 
+    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
+        self.asked().ids(after, limit)
+    }
+
     fn list(&self, query: Query) -> Answer<'_, Page> {
         self.asked().list(query)
     }

@@ -21,7 +21,7 @@ use super::schema::{self, run};
 use super::text::shield;
 use super::workers::{END_WORKERS, FENCE};
 use crate::pack::{pack, unpack};
-use crate::restore::{Held, RestoreError, Restored};
+use crate::restore::{Held, RestoreError, Restored, check_free, unwritten};
 
 const MAGIC: &[u8; 16] = b"windlass-copy-1\n";
 const CHECKSUM_BYTES: usize = 32;
@@ -99,11 +99,8 @@ fn partial(to: &Path) -> PathBuf {
 
 /// Copies everything, all of one moment, to a file that must not be there.
 pub(super) async fn backup(pool: &Pool, version: u32, to: &Path) -> Result<(), StoreError> {
-    let failed =
-        |error: std::io::Error| StoreError::Unavailable(format!("cannot write the copy `{}`: {error}", to.display()));
-    if to.exists() {
-        return Err(StoreError::Invalid(format!("`{}` exists already", to.display())));
-    }
+    check_free(to)?;
+    let failed = |error: std::io::Error| unwritten(to, &error);
     let hidden = partial(to);
     let mut options = tokio::fs::OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);

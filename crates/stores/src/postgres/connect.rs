@@ -28,6 +28,8 @@ use super::url::{Address, Tls};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Sent when a connection is made, where no pooler is in between.
 const SESSION: &str = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c jit=off";
+/// Of a handle that only reads: a mistake of ours cannot write either.
+const SESSION_TO_READ: &str = "-c default_transaction_read_only=on";
 /// Of a connection that writes: plans that visit rows in the order they were sent in, and are made once.
 const SESSION_OF_LANE: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off \
      -c enable_seqscan=off -c enable_bitmapscan=off";
@@ -164,6 +166,7 @@ pub(super) struct Connector {
     pub(super) address: Address,
     tls: MakeRustlsConnect,
     pooled: AtomicBool,
+    only_reads: bool,
 }
 
 impl fmt::Debug for Connector {
@@ -178,7 +181,17 @@ impl Connector {
     pub(super) fn new(address: Address) -> Result<Self, StoreError> {
         let tls = MakeRustlsConnect::new(tls(&address.tls)?);
         let pooled = AtomicBool::new(address.settings.pooled == Some(true));
-        Ok(Self { address, tls, pooled })
+        Ok(Self { address, tls, pooled, only_reads: false })
+    }
+
+    /// Makes connections that only read, to a server that may take no writes.
+    ///
+    /// # Errors
+    /// As [`Connector::new`].
+    pub(super) fn to_read(address: Address) -> Result<Self, StoreError> {
+        // Of several servers the one that takes writes is asked for first, and its sessions must not say otherwise.
+        let only_reads = !address.wants_primary();
+        Ok(Self { only_reads, ..Self::new(address)? })
     }
 
     /// Whether a pooler in transaction mode is in between.
@@ -194,7 +207,8 @@ impl Connector {
             if !pooled {
                 let own = config.get_options().unwrap_or_default().to_owned();
                 let lane = if purpose == Purpose::Lane { SESSION_OF_LANE } else { "" };
-                config.options(format!("{SESSION} {lane} {own}"));
+                let reads = if self.only_reads { SESSION_TO_READ } else { "" };
+                config.options(format!("{SESSION} {lane} {reads} {own}"));
             }
             match config.connect(self.tls.clone()).await {
                 Ok(made) => return Ok(made),

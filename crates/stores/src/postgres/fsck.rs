@@ -1,6 +1,6 @@
 //! Checks everything that can be checked without a machine. Reads one state of the store, and changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::pin::pin;
 
 use futures::TryStreamExt;
@@ -10,10 +10,9 @@ use windlass_core::audit::Chain;
 use windlass_core::ids::{Digest, RunId};
 use windlass_ports::store::{Finding, StoreError};
 
-use super::connect::{Link, Sql, Trouble, trouble};
+use super::connect::{Link, trouble};
 use super::pool::Pool;
 use super::read::{audit_rows, hashes, unread};
-use super::request::count;
 use super::schema::run;
 use super::text::unshield;
 use crate::pack::{is_primed, unpack, unpack_primed};
@@ -75,6 +74,35 @@ const RULES: &[(&str, &str)] = &[
          WHERE NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = o.run)",
     ),
     (
+        "integrity",
+        "SELECT id, 'its status ' || status || ' is none that a decision gives' FROM runs \
+         WHERE status NOT IN (1, 2, 3, 4, 6, 7, 8)",
+    ),
+    (
+        "integrity",
+        "SELECT id, 'its class ' || priority || ' is none that there is' FROM runs WHERE priority NOT IN (0, 1, 2)",
+    ),
+    (
+        "integrity",
+        "SELECT id, 'its bundle is named by ' || length(bundle) || ' bytes, and not by a hash' FROM runs WHERE length(bundle) <> 32",
+    ),
+    (
+        "integrity",
+        "SELECT run, 'its input is named by ' || length(input) || ' bytes, and not by a hash' FROM starts WHERE length(input) <> 32",
+    ),
+    (
+        "journal_gap",
+        "SELECT r.id, 'the journal ends at version ' || coalesce(max(j.version), 0) || ', the run is at ' || r.version \
+         FROM runs r LEFT JOIN journal j ON j.run = r.id GROUP BY r.id HAVING r.version <> coalesce(max(j.version), 0)",
+    ),
+    (
+        "blob",
+        "SELECT DISTINCT j.run, 'blob `' || left(encode(substring(j.blobs FROM 32 * n.n + 1 FOR 32), 'hex'), 12) \
+         || '` is missing or not kept' FROM journal j CROSS JOIN LATERAL generate_series(0, (length(j.blobs) - 1) / 32) AS n (n) \
+         WHERE length(j.blobs) > 0 AND NOT EXISTS (SELECT 1 FROM blobs b JOIN blob_uses u ON u.digest = b.digest \
+         WHERE b.digest = substring(j.blobs FROM 32 * n.n + 1 FOR 32) AND u.run = j.run)",
+    ),
+    (
         "blob",
         "SELECT run, 'a blob of its journal is missing' FROM blob_uses u \
          WHERE NOT EXISTS (SELECT 1 FROM blobs b WHERE b.digest = u.digest)",
@@ -87,7 +115,7 @@ const RULES: &[(&str, &str)] = &[
 ];
 
 const JOURNALS: &str = "SELECT j.run, j.version, j.record, j.audit, j.blobs, \
-     CASE WHEN get_byte(j.record, 0) & 127 = 2 THEN s.start END FROM journal j LEFT JOIN starts s ON s.run = j.run \
+     CASE WHEN substring(j.record FROM 1 FOR 1) IN ('\\x02', '\\x82') THEN s.start END FROM journal j LEFT JOIN starts s ON s.run = j.run \
      ORDER BY j.run, j.version";
 
 /// What is stored beside journals, and what to call it.
@@ -99,13 +127,6 @@ const PAYLOADS: &[(&str, &str)] = &[
     ("object", "SELECT NULL, bytes FROM objects"),
 ];
 
-static USED: Sql = Sql {
-    text: "SELECT DISTINCT i.run, i.digest FROM unnest($1::text[], $2::bytea[]) AS i (run, digest) \
-         WHERE NOT EXISTS (SELECT 1 FROM blobs b JOIN blob_uses u ON u.digest = b.digest \
-         WHERE b.digest = i.digest AND u.run = i.run)",
-    types: &[Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
-};
-
 fn finding(run: Option<&str>, rule: &str, message: impl Into<String>) -> Finding {
     let run = run.map(|run| RunId::stored(&unshield(run)));
     Finding { run, rule: rule.into(), message: message.into() }
@@ -113,7 +134,7 @@ fn finding(run: Option<&str>, rule: &str, message: impl Into<String>) -> Finding
 
 /// What is wrong.
 pub(super) async fn check(pool: &Pool) -> Result<Vec<Finding>, StoreError> {
-    let mut link = pool.lend().await?;
+    let link = pool.lend().await?;
     run(&link, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut findings = Vec::new();
     for (rule, text) in RULES {
@@ -125,7 +146,7 @@ pub(super) async fn check(pool: &Pool) -> Result<Vec<Finding>, StoreError> {
         })
         .await?;
     }
-    journals(&mut link, &mut findings).await?;
+    journals(&link, &mut findings).await?;
     payloads(&link, &mut findings).await?;
     run(&link, "COMMIT").await?;
     link.put_back();
@@ -153,16 +174,18 @@ struct Seen {
 }
 
 /// Every version is there once and in order, every record is what was written, and audit rows are a chain.
-async fn journals(link: &mut Link, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
-    let (mut users, mut used): (Vec<String>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+async fn journals(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut current = (String::new(), Seen::default());
     each(link, JOURNALS, |row| {
-        let id: String = row.try_get(0).map_err(unread)?;
+        let id: &str = row.try_get(0).map_err(unread)?;
+        if current.0 != id {
+            current = (id.to_owned(), Seen::default());
+        }
+        let seen = &mut current.1;
         let version: i64 = row.try_get(1).map_err(unread)?;
-        let seen = seen.entry(id.clone()).or_default();
         if version != seen.version + 1 && !seen.gap {
             seen.gap = true;
-            findings.push(finding(Some(&id), "journal_gap", format!("version {} is missing", seen.version + 1)));
+            findings.push(finding(Some(id), "journal_gap", format!("version {} is missing", seen.version + 1)));
         }
         seen.version = version;
         let (record, start): (&[u8], Option<&[u8]>) =
@@ -172,32 +195,13 @@ async fn journals(link: &mut Link, findings: &mut Vec<Finding>) -> Result<(), St
             _ => unpack(record),
         };
         if let Err(error) = read {
-            findings.push(finding(Some(&id), "integrity", format!("record {version}: {error}")));
+            findings.push(finding(Some(id), "integrity", format!("record {version}: {error}")));
         }
         if let Some(packed) = row.try_get::<_, Option<&[u8]>>(3).map_err(unread)? {
-            audit(&id, packed, seen, findings);
+            audit(id, packed, seen, findings);
         }
-        for digest in hashes(row.try_get(4).map_err(unread)?)? {
-            users.push(id.clone());
-            used.push(digest.0.to_vec());
-        }
-        Ok(())
-    })
-    .await?;
-    for (users, used) in users.chunks(10_000).zip(used.chunks(10_000)) {
-        let rows = link.query(&USED, vec![Box::new(users.to_vec()), Box::new(used.to_vec())]).await;
-        for row in &rows.map_err(Trouble::error)? {
-            let (run, digest): (&str, Vec<u8>) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
-            let name = <[u8; 32]>::try_from(digest).map_or_else(|_| "?".to_owned(), |bytes| Digest(bytes).short());
-            findings.push(finding(Some(run), "blob", format!("blob `{name}` is missing or not kept")));
-        }
-    }
-    each(link, "SELECT id, version FROM runs", |row| {
-        let (id, version): (&str, i64) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
-        let written = seen.get(id).map_or(0, |seen| seen.version);
-        if version != written {
-            let message = format!("the journal ends at version {written}, the run is at {}", count(version));
-            findings.push(finding(Some(id), "journal_gap", message));
+        if let Err(error) = hashes(row.try_get(4).map_err(unread)?) {
+            findings.push(finding(Some(id), "blob", format!("the hashes of record {version}: {error}")));
         }
         Ok(())
     })

@@ -38,6 +38,13 @@ pub(super) struct Hints {
 #[derive(Debug)]
 pub(super) struct Listening(Vec<JoinHandle<()>>);
 
+impl Listening {
+    /// Of a handle that nobody tells anything.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl Drop for Listening {
     fn drop(&mut self) {
         for task in &self.0 {
@@ -77,7 +84,7 @@ impl Hints {
     /// Starts telling and listening.
     pub(super) fn start(self: &Arc<Self>, connector: &Arc<Connector>, pool: &Arc<Pool>) -> Listening {
         if connector.is_pooled() {
-            return Listening(Vec::new());
+            return Listening::none();
         }
         self.listens.store(true, Ordering::Relaxed);
         let teller = tokio::spawn(Arc::clone(self).tell_others(Arc::clone(pool)));

@@ -1,13 +1,13 @@
 //! Lists of runs, and numbers about all of them.
 
 use tokio_postgres::types::{ToSql, Type};
-use windlass_core::ids::Name;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::machine::Priority;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Depth, Page, Query, Stats, StoreError};
 
-use super::connect::{Sql, trouble};
+use super::connect::{Sql, Value, trouble};
 use super::flight::status_code;
 use super::pool::Pool;
 use super::read::{HEAD_COLUMNS, head_columns, head_of, unread};
@@ -97,6 +97,20 @@ impl Filter {
         }
         Ok(filter)
     }
+}
+
+static IDS: Sql = Sql {
+    text: "SELECT id FROM runs WHERE $1::text IS NULL OR id > $1 ORDER BY id LIMIT $2",
+    types: &[Type::TEXT, Type::INT8],
+};
+
+/// Ids of runs after one.
+pub(super) async fn ids(pool: &Pool, after: Option<&RunId>, limit: usize) -> Result<Vec<RunId>, StoreError> {
+    let values = || -> Vec<Value> {
+        vec![Box::new(after.map(|run| shield(run.as_str()).into_owned())), Box::new(int(limit as u64))]
+    };
+    let rows = pool.rows(&IDS, values).await?;
+    rows.iter().map(|row| Ok(RunId::stored(&unshield(row.try_get(0).map_err(unread)?)))).collect()
 }
 
 /// Runs, newest first.

@@ -66,6 +66,11 @@ impl Local {
         Ok(local)
     }
 
+    /// Of a handle that has no workers and knows nothing of others on this host.
+    pub(super) fn absent() -> Self {
+        Self { dir: PathBuf::new(), mine: Mutex::default(), settled: Mutex::default() }
+    }
+
     /// Makes and locks the file of a new worker before anyone can see it.
     pub(super) fn join(&self, id: &WorkerId) -> Result<(), StoreError> {
         let (hidden, path) = (self.dir.join(format!(".{id}")), self.dir.join(&*id.0));

@@ -33,7 +33,15 @@ static SERVER: Sql = Sql {
     types: &[],
 };
 
-static HAS_HISTORY: Sql = Sql { text: "SELECT to_regclass('schema_history') IS NOT NULL", types: &[] };
+/// Whether there is a history, whether it is ours, and which tables of ours there are.
+static HAS_HISTORY: Sql = Sql {
+    text: "SELECT to_regclass('schema_history') IS NOT NULL, (SELECT count(*) = 4 FROM pg_attribute \
+         WHERE attrelid = to_regclass('schema_history') AND attname IN ('version', 'name', 'applied_at', 'checksum')), \
+         ARRAY(SELECT name FROM unnest(ARRAY['store', 'runs', 'starts', 'journal', 'snapshots', 'waits', 'inbox', \
+         'signals', 'blobs', 'blob_uses', 'workers', 'objects', 'object_floors']) AS name \
+         WHERE to_regclass(name) IS NOT NULL)",
+    types: &[],
+};
 
 static APPLIED: Sql = Sql { text: "SELECT version, name, checksum FROM schema_history ORDER BY version", types: &[] };
 
@@ -44,18 +52,39 @@ pub(super) fn known() -> u32 {
     MIGRATIONS.last().map_or(0, |migration| migration.version)
 }
 
-/// Refuses servers that the store cannot rely on.
-pub(super) async fn check_server(link: &mut Link, place: &str) -> Result<(), StoreError> {
+/// Refuses servers that cannot be read. Tells whether it is a standby.
+pub(super) async fn check_to_read(link: &mut Link, place: &str) -> Result<bool, StoreError> {
     let rows = link.query(&SERVER, Vec::new()).await.map_err(Trouble::error)?;
     let row = rows.first().ok_or_else(|| StoreError::Corrupt("the server does not describe itself".into()))?;
-    let setting = |column: usize| row.try_get::<_, &str>(column).map_err(unread);
-    let (version, standby): (i32, bool) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+    check_kind(row, place)?;
+    row.try_get(1).map_err(unread)
+}
+
+/// Refuses servers that are too old, and text that is kept otherwise.
+fn check_kind(row: &Row, place: &str) -> Result<(), StoreError> {
+    let version: i32 = row.try_get(0).map_err(unread)?;
     if version < SERVER_MIN {
         let (found, least) = (version / 10_000, SERVER_MIN / 10_000);
         return Err(StoreError::Invalid(format!(
             "the server of `{place}` is PostgreSQL {found}; {least} or newer is needed"
         )));
     }
+    let encoding: &str = row.try_get(5).map_err(unread)?;
+    if encoding != "UTF8" {
+        return Err(StoreError::Invalid(format!(
+            "`{place}` keeps text as `{encoding}`; make a database with encoding UTF8"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses servers that the store cannot rely on.
+pub(super) async fn check_server(link: &mut Link, place: &str) -> Result<(), StoreError> {
+    let rows = link.query(&SERVER, Vec::new()).await.map_err(Trouble::error)?;
+    let row = rows.first().ok_or_else(|| StoreError::Corrupt("the server does not describe itself".into()))?;
+    let setting = |column: usize| row.try_get::<_, &str>(column).map_err(unread);
+    check_kind(row, place)?;
+    let standby: bool = row.try_get(1).map_err(unread)?;
     if standby {
         return Err(StoreError::Unavailable(format!(
             "`{place}` is a standby and takes no writes; use the address of its primary"
@@ -69,12 +98,6 @@ pub(super) async fn check_server(link: &mut Link, place: &str) -> Result<(), Sto
     if setting(3)? == "off" {
         return Err(StoreError::Invalid(format!(
             "`{place}` has `synchronous_commit = off`, which loses what it acknowledged; set it to `on` for this role or database"
-        )));
-    }
-    if setting(5)? != "UTF8" {
-        return Err(StoreError::Invalid(format!(
-            "`{place}` keeps text as `{}`; make a database with encoding UTF8",
-            setting(5)?
         )));
     }
     if setting(4)? != "on" {
@@ -94,8 +117,14 @@ fn version_of(row: &Row) -> Result<u32, StoreError> {
 /// [`StoreError::NewerSchema`], and [`StoreError::Corrupt`] for one that was changed by other means.
 pub(super) async fn found(link: &mut Link) -> Result<u32, StoreError> {
     let rows = link.query(&HAS_HISTORY, Vec::new()).await.map_err(Trouble::error)?;
-    if !rows.first().is_some_and(|row| row.try_get(0).unwrap_or(false)) {
-        return Ok(0);
+    let row = rows.first().ok_or_else(|| StoreError::Corrupt("the database does not describe itself".into()))?;
+    let (has_history, is_ours): (bool, bool) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+    let tables: Vec<&str> = row.try_get(2).map_err(unread)?;
+    if has_history && !is_ours {
+        return Err(foreign("schema_history"));
+    }
+    if !has_history {
+        return tables.first().map_or(Ok(0), |table| Err(foreign(table)));
     }
     let mut latest = 0;
     for row in link.query(&APPLIED, Vec::new()).await.map_err(Trouble::error)? {
@@ -109,10 +138,20 @@ pub(super) async fn found(link: &mut Link) -> Result<u32, StoreError> {
         }
         latest = version;
     }
+    if let (0, Some(table)) = (latest, tables.first()) {
+        return Err(foreign(table));
+    }
     match latest {
         found if found > known() => Err(StoreError::NewerSchema { found, known: known() }),
         found => Ok(found),
     }
+}
+
+/// A table of the name of one of ours that something else made.
+fn foreign(table: &str) -> StoreError {
+    StoreError::Invalid(format!(
+        "the database has a table `{table}` that is not Windlass's; give Windlass a database, or a schema, of its own"
+    ))
 }
 
 fn checksum_of(migration: &Migration) -> String {

@@ -99,6 +99,17 @@ impl Settings {
 }
 
 impl Address {
+    /// Whether only a server that takes writes is wanted.
+    pub(super) fn wants_primary(&self) -> bool {
+        self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite
+    }
+
+    /// The same, whatever server answers first.
+    pub(super) fn of_any_server(mut self) -> Self {
+        self.config.target_session_attrs(TargetSessionAttrs::Any);
+        self
+    }
+
     /// Reads `postgres://…` or `postgresql://…`.
     ///
     /// # Errors

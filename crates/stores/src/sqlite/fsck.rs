@@ -1,15 +1,14 @@
 //! Checks everything that can be checked without a machine. Reads one state of the store, and changes nothing.
 
-use std::collections::HashMap;
-
-use rusqlite::{Connection, params};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
 use windlass_core::audit::Chain;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::run::Status;
 use windlass_ports::store::{Finding, StoreError};
 
 use super::failed;
-use super::read::{audit_rows, start_bytes};
+use super::read::{self, audit_rows, start_bytes};
 use super::tx::{FINAL, status_code};
 use crate::pack::{is_primed, unpack, unpack_primed};
 
@@ -84,9 +83,28 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "integrity",
-        "SELECT id, 'its tags are not those it is found by' FROM runs JOIN starts ON starts.run = runs.key \
-         WHERE coalesce((SELECT count(*) FROM json_each(CAST(starts.tags AS TEXT))), 0) \
-            <> (SELECT count(*) FROM tags WHERE tags.run = runs.key)",
+        "SELECT id, 'its tags are not those it is found by' FROM (SELECT id, key AS run, \
+         CASE WHEN json_valid(CAST(starts.tags AS TEXT)) THEN CAST(starts.tags AS TEXT) ELSE '{}' END AS own, \
+         starts.tags IS NULL OR json_valid(CAST(starts.tags AS TEXT)) AS sound \
+         FROM runs JOIN starts ON starts.run = runs.key) AS r \
+         WHERE NOT sound OR (SELECT count(*) FROM json_each(own)) <> (SELECT count(*) FROM tags WHERE tags.run = r.run) \
+            OR EXISTS (SELECT 1 FROM json_each(own) AS tag WHERE NOT EXISTS (SELECT 1 FROM tags \
+                WHERE tags.run = r.run AND tags.key = tag.key AND tags.value = tag.value))",
+    ),
+    (
+        "integrity",
+        "SELECT NULL, 'the run ' || key || ' has an id that is no text' FROM runs WHERE typeof(id) <> 'text'",
+    ),
+    (
+        "integrity",
+        "SELECT id, 'its status ' || quote(status) || ' is none that a decision gives' FROM runs \
+         WHERE status IN (0, 5)",
+    ),
+    (
+        "journal_gap",
+        "SELECT id, 'the journal ends at version ' || written || ', the run is at ' || quote(version) FROM (SELECT id, version, \
+         (SELECT coalesce(max(version), 0) FROM journal WHERE run = runs.key) AS written FROM runs) \
+         WHERE version <> written",
     ),
     (
         "blob",
@@ -100,14 +118,70 @@ const RULES: &[(&str, &str)] = &[
 pub(super) fn check(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
     integrity(connection, &mut findings)?;
-    if findings.is_empty() {
-        for (rule, sql) in RULES {
-            ask(connection, rule, sql, &mut findings)?;
-        }
-        journals(connection, &mut findings)?;
-        payloads(connection, &mut findings)?;
+    // What one part cannot read is told, and the other parts go on.
+    for (rule, sql) in RULES {
+        let asked = ask(connection, rule, sql, &mut findings);
+        unless_damaged(asked, &mut findings)?;
+    }
+    for part in [heads, journals, payloads, blobs_stored] {
+        let read = part(connection, &mut findings);
+        unless_damaged(read, &mut findings)?;
     }
     Ok(findings)
+}
+
+/// Damage that ends a part of the check is a finding; a store that cannot be read now is none.
+fn unless_damaged(checked: Result<(), StoreError>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    match checked {
+        Err(StoreError::Corrupt(text)) => {
+            let told = finding(None, "integrity", text);
+            if !findings.contains(&told) {
+                findings.push(told);
+            }
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The text of a column, however it is stored.
+fn text(row: &Row<'_>, column: usize) -> Result<Option<String>, StoreError> {
+    Ok(match row.get_ref(column).map_err(failed)? {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+    })
+}
+
+/// The bytes of a payload; anything else was not written by Windlass.
+fn bytes<'a>(row: &'a Row<'_>, column: usize) -> Result<&'a [u8], StoreError> {
+    let value = row.get_ref(column).map_err(failed)?;
+    value.as_blob().map_err(|_| {
+        StoreError::Corrupt(format!(
+            "it is stored as {} and not as bytes",
+            value.data_type().to_string().to_lowercase()
+        ))
+    })
+}
+
+fn optional_bytes<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a [u8]>, StoreError> {
+    match row.get_ref(column).map_err(failed)? {
+        ValueRef::Null => Ok(None),
+        _ => bytes(row, column).map(Some),
+    }
+}
+
+/// Every row of a run can be read.
+fn heads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(&read::heads("ORDER BY runs.key")).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        if let Err(error) = read::head_of(row) {
+            findings.push(finding(text(row, 2)?.as_deref(), "integrity", format!("its row cannot be read: {error}")));
+        }
+    }
+    Ok(())
 }
 
 fn finding(run: Option<&str>, rule: &str, message: impl Into<String>) -> Finding {
@@ -131,14 +205,10 @@ fn ask(connection: &Connection, rule: &str, sql: &str, findings: &mut Vec<Findin
     let mut statement = connection.prepare(sql).map_err(failed)?;
     let all = [FINAL, holds[0], holds[1]];
     let used = all.into_iter().take(statement.parameter_count());
-    let rows = statement
-        .query_map(rusqlite::params_from_iter(used), |row| {
-            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, String>(1)?))
-        })
-        .map_err(failed)?;
-    for row in rows {
-        let (run, message) = row.map_err(failed)?;
-        findings.push(finding(run.as_deref(), rule, message));
+    let mut rows = statement.query(rusqlite::params_from_iter(used)).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let (run, message) = (text(row, 0)?, text(row, 1)?);
+        findings.push(finding(run.as_deref(), rule, message.unwrap_or_default()));
     }
     Ok(())
 }
@@ -158,46 +228,46 @@ fn journals(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), 
          JOIN runs ON runs.key = journal.run ORDER BY journal.run, journal.version";
     let mut statement = connection.prepare(sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
-    let mut last: HashMap<i64, i64> = HashMap::new();
     let mut current = (0, Seen::default());
     while let Some(row) = rows.next().map_err(failed)? {
-        let id: String = row.get(0).map_err(failed)?;
+        let id = text(row, 0)?.unwrap_or_default();
         let key: i64 = row.get(1).map_err(failed)?;
-        let version: i64 = row.get(2).map_err(failed)?;
         if current.0 != key {
             current = (key, Seen::default());
         }
+        let Ok(version) = row.get::<_, i64>(2) else {
+            let shown = text(row, 2)?.unwrap_or_default();
+            findings.push(finding(
+                Some(&id),
+                "integrity",
+                format!("a record has the version `{shown}`, which is no number"),
+            ));
+            continue;
+        };
         let seen = &mut current.1;
         if version != seen.version + 1 && !seen.gap {
             seen.gap = true;
             findings.push(finding(Some(&id), "journal_gap", format!("version {} is missing", seen.version + 1)));
         }
         seen.version = version;
-        last.insert(key, version);
-        let record: Vec<u8> = row.get(3).map_err(failed)?;
-        let read = match is_primed(&record) {
-            true => start_bytes(connection, key).and_then(|primer| unpack_primed(&record, &primer)),
-            false => unpack(&record),
-        };
+        let read = bytes(row, 3).and_then(|record| match is_primed(record) {
+            true => start_bytes(connection, key).and_then(|primer| unpack_primed(record, &primer)),
+            false => unpack(record),
+        });
         if let Err(error) = read {
             findings.push(finding(Some(&id), "integrity", format!("record {version}: {error}")));
         }
-        if let Some(packed) = row.get::<_, Option<Vec<u8>>>(4).map_err(failed)? {
-            audit(&id, &packed, seen, findings);
+        match optional_bytes(row, 4) {
+            Ok(None) => {}
+            Ok(Some(packed)) => audit(&id, packed, seen, findings),
+            Err(error) => {
+                findings.push(finding(Some(&id), "audit", format!("audit rows of version {version}: {error}")))
+            }
         }
-        if let Some(digests) = row.get::<_, Option<Vec<u8>>>(5).map_err(failed)? {
-            blobs(connection, &id, &digests, findings)?;
-        }
-    }
-    let mut statement = connection.prepare("SELECT id, key, version FROM runs").map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    while let Some(row) = rows.next().map_err(failed)? {
-        let (id, key): (String, i64) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
-        let version: i64 = row.get(2).map_err(failed)?;
-        let written = last.get(&key).copied().unwrap_or_default();
-        if version != written {
-            let message = format!("the journal ends at version {written}, the run is at {version}");
-            findings.push(finding(Some(&id), "journal_gap", message));
+        match optional_bytes(row, 5) {
+            Ok(None) => {}
+            Ok(Some(digests)) => blobs(connection, &id, digests, findings)?,
+            Err(error) => findings.push(finding(Some(&id), "blob", format!("the hashes of record {version}: {error}"))),
         }
     }
     Ok(())
@@ -236,7 +306,7 @@ fn blobs(connection: &Connection, id: &str, digests: &[u8], findings: &mut Vec<F
     Ok(())
 }
 
-/// Starts, snapshots, inputs, signals and blobs are what was written.
+/// Starts, snapshots, inputs and signals are what was written.
 fn payloads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     for (what, sql) in [
         ("start", "SELECT id, start FROM starts JOIN runs ON key = run"),
@@ -248,18 +318,25 @@ fn payloads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), 
         let mut statement = connection.prepare(sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let id: Option<String> = row.get(0).map_err(failed)?;
-            if let Err(error) = unpack(&row.get::<_, Vec<u8>>(1).map_err(failed)?) {
-                findings.push(finding(id.as_deref(), "integrity", format!("{what}: {error}")));
+            if let Err(error) = bytes(row, 1).and_then(unpack) {
+                findings.push(finding(text(row, 0)?.as_deref(), "integrity", format!("{what}: {error}")));
             }
         }
     }
+    Ok(())
+}
+
+/// Every blob has the bytes that its hash says.
+fn blobs_stored(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     let mut statement = connection.prepare("SELECT digest, bytes FROM blobs").map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        let digest = Digest(row.get(0).map_err(failed)?);
-        let packed: Vec<u8> = row.get(1).map_err(failed)?;
-        match unpack(&packed) {
+        let Ok(digest) = row.get(0).map(Digest) else {
+            let shown = text(row, 0)?.unwrap_or_default();
+            findings.push(finding(None, "blob", format!("a blob has the hash `{shown}`, which is none")));
+            continue;
+        };
+        match bytes(row, 1).and_then(unpack) {
             Ok(bytes) if Digest::of(&bytes) == digest => {}
             Ok(_) => findings.push(finding(None, "blob", format!("blob `{}` has other bytes", digest.short()))),
             Err(error) => findings.push(finding(None, "blob", format!("blob `{}`: {error}", digest.short()))),

@@ -36,7 +36,8 @@ const HEAD: &str = "runs.key, runs.id, runs.state, runs.step, runs.version, runs
      LEFT JOIN runs AS parents ON parents.key = runs.parent \
      LEFT JOIN runs AS roots ON roots.key = runs.root";
 
-fn heads(filter: &str) -> String {
+/// Rows of runs at a glance, those that a filter wants.
+pub(super) fn heads(filter: &str) -> String {
     format!("SELECT {WORD}, {HEAD} {filter}")
 }
 
@@ -67,7 +68,8 @@ fn unreadable(column: usize, error: StoreError) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
 }
 
-fn head_of(row: &Row<'_>) -> rusqlite::Result<Head> {
+/// A run at a glance, from a row of [`heads`].
+pub(super) fn head_of(row: &Row<'_>) -> rusqlite::Result<Head> {
     let number = |column: usize| row.get::<_, i64>(column).map(count);
     let place = |column: usize| row.get::<_, i64>(column).map(|place| usize::try_from(place).unwrap_or(usize::MAX));
     let outside = |column: usize| row.get(column).map(|code| rusqlite::Error::IntegralValueOutOfRange(column, code));
@@ -171,6 +173,18 @@ pub(super) fn load(connection: &Connection, run: &RunId) -> Result<Option<(Store
     let snapshot = snapshot.map(|(_, packed)| unpack(&packed)).transpose()?;
     let records = rows(connection, key, from, i64::MAX, Some(&primer))?;
     Ok(Some((Stored { head, start, snapshot, records }, primer)))
+}
+
+/// Ids of runs after one.
+pub(super) fn ids(connection: &Connection, after: Option<&RunId>, limit: usize) -> Result<Vec<RunId>, StoreError> {
+    let sql = "SELECT id FROM runs WHERE typeof(id) = 'text' AND (?1 IS NULL OR id > ?1) ORDER BY id LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let found = statement
+        .query_map(params![after.map(RunId::as_str), int(limit as u64)], |row| {
+            Ok(RunId::stored(row.get_ref(0)?.as_str()?))
+        })
+        .map_err(failed)?;
+    found.collect::<Result<_, _>>().map_err(failed)
 }
 
 /// Rows of a journal after a version.

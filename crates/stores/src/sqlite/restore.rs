@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Notify;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Store, StoreError};
@@ -19,34 +19,40 @@ use windlass_ports::store::{Store, StoreError};
 use super::schema::{self, FileId};
 use super::workers::Workers;
 use super::{Options, SqliteStore};
-use crate::restore::{Held, RestoreError, Restored, Schema};
+use crate::restore::{Held, RestoreError, Restored, Schema, check_free, unwritten};
 
 /// The first bytes of every SQLite file.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Copies a store, all of one moment, to a file that must not be there.
 pub(super) fn copy(connection: &Connection, to: &Path) -> Result<(), StoreError> {
-    let failed_io =
-        |error: std::io::Error| StoreError::Unavailable(format!("cannot write the copy `{}`: {error}", to.display()));
-    if to.exists() {
-        return Err(StoreError::Invalid(format!("`{}` exists already", to.display())));
-    }
+    check_free(to)?;
+    let failed_io = |error: io::Error| unwritten(to, &error);
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
-    match std::fs::remove_file(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed_io(error)),
-        _ => {}
-    }
-    schema::make_file(&partial)?;
+    let made = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial);
+    made.map_err(failed_io)?;
     {
-        let mut target = Connection::open(&partial).map_err(super::failed)?;
-        let backup = rusqlite::backup::Backup::new(connection, &mut target).map_err(super::failed)?;
+        let mut target = Connection::open(&partial).map_err(|error| of_copy(to, error))?;
+        let backup = rusqlite::backup::Backup::new(connection, &mut target).map_err(|error| of_copy(to, error))?;
         // In one go: a reader of the log holds up nobody, and copies one state.
-        backup.step(-1).map_err(super::failed)?;
+        backup.step(-1).map_err(|error| of_copy(to, error))?;
     }
-    let written = std::fs::File::open(&partial).and_then(|file| file.sync_all());
-    written.and_then(|()| std::fs::rename(&partial, to)).map_err(failed_io)
+    let written = File::open(&partial).and_then(|file| file.sync_all());
+    written.and_then(|()| fs::rename(&partial, to)).map_err(failed_io)
+}
+
+/// What SQLite says of a file that it copies to.
+fn of_copy(to: &Path, error: rusqlite::Error) -> StoreError {
+    let kind = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            io::ErrorKind::PermissionDenied
+        }
+        _ => return super::failed(error),
+    };
+    unwritten(to, &io::Error::new(kind, error))
 }
 
 /// The schema of a file, which is not changed. None when there is no file, or an empty one.
@@ -57,15 +63,22 @@ pub(crate) async fn schema(path: &Path) -> Result<Option<Schema>, StoreError> {
 }
 
 fn found(path: &Path) -> Result<Option<Schema>, StoreError> {
+    if !is_there(path)? {
+        return Ok(None);
+    }
+    let (connection, _) = schema::connect_to_read(path, &Options::default())?;
+    let found = schema::found(&connection)?;
+    Ok((found > 0).then(|| Schema { found, known: schema::known() }))
+}
+
+/// Whether there is a file with something in it.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
     match fs::metadata(path) {
         // What was never copied back is all in the log.
-        Ok(_) if is_taken(path) => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StoreError::Unavailable(format!("cannot read `{}`: {error}", path.display()))),
+        Ok(_) => Ok(is_taken(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::Unavailable(format!("cannot read `{}`: {error}", path.display()))),
     }
-    let connection = schema::connect_reader(path, &Options::default())?;
-    Ok(Some(Schema { found: schema::found(&connection)?, known: schema::known() }))
 }
 
 /// Makes the store at `to` from the backup at `from`. `reason` is given the time of the last change in the backup, and

@@ -1,10 +1,12 @@
 //! Opens connections and brings the schema up to date. Owns every pragma.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use windlass_ports::store::StoreError;
@@ -42,10 +44,64 @@ pub(super) fn make_file(path: &Path) -> Result<FileId, StoreError> {
     FileId::of(path).ok_or_else(|| StoreError::Unavailable(format!("`{}` is gone", path.display())))
 }
 
+/// How connections to a file are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// To write, or to read what this process writes.
+    Write,
+    /// To read a file that others may write.
+    Read,
+    /// To read a file that nobody can write here: its folder has no log, and none can be made.
+    Still,
+}
+
 /// A connection with the pragmas that every connection has.
 pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(super::failed)?;
+    prepared(Connection::open_with_flags(path, flags).map_err(super::failed)?, options)
+}
+
+/// A connection of a reader.
+pub(super) fn connect_as(path: &Path, access: Access, options: &Options) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = match access {
+        Access::Write => return connect_reader(path, options),
+        Access::Read => Connection::open_with_flags(path, flags),
+        Access::Still => {
+            let path = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+            let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)
+        }
+    };
+    prepared(opened.map_err(super::failed)?, options)
+}
+
+/// A connection that needs no right to write, and how it was made.
+pub(super) fn connect_to_read(path: &Path, options: &Options) -> Result<(Connection, Access), StoreError> {
+    let looked = |access| {
+        let connection = connect_as(path, access, options)?;
+        let look = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+        look.map_err(super::failed).map(|_| (connection, access))
+    };
+    match looked(Access::Read) {
+        Err(StoreError::Unavailable(_)) => {}
+        other => return other,
+    }
+    // Readers share an index of the log in a file beside it. Where that can neither be found nor made, what is in the log
+    // cannot be read; without a log everything is in the file.
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if fs::metadata(&log).is_ok_and(|meta| meta.len() > 0) {
+        return Err(StoreError::Unavailable(format!(
+            "`{}` cannot be read where its folder cannot be written: the log beside it holds a part of it; copy the file \
+             with its `-wal` to a folder of yours",
+            path.display()
+        )));
+    }
+    looked(Access::Still)
+}
+
+fn prepared(mut connection: Connection, options: &Options) -> Result<Connection, StoreError> {
     let patience = Duration::from_millis(options.busy_ms);
     let mut since = Instant::now();
     let wait = move |tries: i32| {
@@ -95,11 +151,21 @@ pub(super) fn known() -> u32 {
 }
 
 /// The schema of a file; 0 of an empty one.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for a database of something else.
 pub(super) fn found(connection: &Connection) -> Result<u32, StoreError> {
-    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'refinery_schema_history'";
-    let has_history: i64 = connection.query_row(tables, [], |row| row.get(0)).map_err(super::failed)?;
-    if has_history == 0 {
+    let tables = "SELECT count(*), coalesce(sum(name = 'refinery_schema_history'), 0), \
+         (SELECT count(*) FROM pragma_table_info('runs') WHERE name IN ('quarantine', 'cost_micros', 'epoch')) \
+         FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let (all, history, columns): (i64, i64, i64) = connection.query_row(tables, [], read).map_err(super::failed)?;
+    if all == 0 {
         return Ok(0);
+    }
+    if history == 0 || (columns < 3 && all > 1) {
+        let text = "it is a database of something else: its tables are not those of Windlass; name another file";
+        return Err(StoreError::Invalid(text.into()));
     }
     let latest = "SELECT coalesce(max(version), 0) FROM refinery_schema_history";
     connection.query_row(latest, [], |row| row.get(0)).map_err(super::failed)

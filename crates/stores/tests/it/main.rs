@@ -1,6 +1,7 @@
 //! Integration tests of the stores.
 
 mod child;
+mod fairness;
 mod conformance;
 mod postgres;
 mod postgres_days;

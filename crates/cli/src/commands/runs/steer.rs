@@ -42,7 +42,7 @@ pub(crate) async fn cancel(app: &mut App, args: args::RunsCancel) -> Result<Exit
         return bulk::perform(app, Action::Cancel { reason: args.reason.as_str().into() }, &args.many).await;
     };
     let reason = args.reason.as_str().into();
-    let (store, head) = app.run(run).await?;
+    let (store, head) = app.run_to_change(run).await?;
     send(&*store, &head, Input::Cancel { reason }).await?;
     settle(app, store, head, "cancelling").await
 }
@@ -86,7 +86,7 @@ pub(crate) async fn pause(app: &mut App, args: args::RunsPause) -> Result<Exit, 
         return bulk::perform(app, Action::Pause { reason: args.reason.as_str().into() }, &args.many).await;
     };
     let reason = args.reason.as_str().into();
-    let (store, head) = app.run(run).await?;
+    let (store, head) = app.run_to_change(run).await?;
     send(&*store, &head, Input::Pause { reason }).await?;
     if head.owner.is_some() {
         let now = status(&*store, &head).await?;
@@ -101,7 +101,7 @@ pub(crate) async fn unpause(app: &mut App, args: args::RunsUnpause) -> Result<Ex
     let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Unpause, &args.many).await;
     };
-    let (store, head) = app.run(run).await?;
+    let (store, head) = app.run_to_change(run).await?;
     send(&*store, &head, Input::Unpause).await?;
     let now = status(&*store, &head).await?;
     report(app, &head.id, now, &format!("go on with: windlass resume {}", head.root));
@@ -145,7 +145,7 @@ pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, 
     let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Retry, &args.many).await;
     };
-    let (store, head) = app.run(run).await?;
+    let (store, head) = app.run_to_change(run).await?;
     if head.root != head.id {
         return Err(Problem::rejected(format!("run `{}` is a child; its parent has dealt with its failure", head.id))
             .hint(format!("windlass runs retry {}", head.root)));
@@ -163,7 +163,7 @@ pub(crate) async fn requeue(app: &mut App, args: args::RunsRequeue) -> Result<Ex
     let mut rows = Vec::new();
     let mut refused = None;
     for id in &args.runs {
-        let (store, head) = app.run(id).await?;
+        let (store, head) = app.run_to_change(id).await?;
         let queued = store.requeue(head.id.clone()).await?;
         let status = if queued { Status::Queued } else { head.status };
         if !queued {
@@ -211,7 +211,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         .map(RunId::new)
         .transpose()
         .map_err(|error| Problem::invalid(format!("`--run-id`: {error}")))?;
-    let (store, head) = app.run(&args.run).await?;
+    let (store, head) = app.run_to_change(&args.run).await?;
     let start = journal::start(&*store, &head.id).await?;
     let (state, context) = at_step(&store, &head, args.at).await?;
     let context = edit::changed(context, &args.set)?;

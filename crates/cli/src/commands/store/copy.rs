@@ -17,7 +17,7 @@ use crate::output::time;
 
 /// Copies the store.
 pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, Problem> {
-    let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
+    let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
     if args.file.exists() {
         return Err(Problem::rejected(format!("`{}` exists already", args.file.display()))
             .hint("name a new file; a backup never replaces one"));
@@ -27,8 +27,12 @@ pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, P
         StoreError::Invalid(text) => Problem::invalid(text),
         other => other.into(),
     })?;
-    if let Err(error) = windlass_server::backup::note(&*store, begun).await {
-        tracing::warn!(%error, "the backup is complete, and its time could not be noted in the store");
+    let noted = match wire::open_store(app.store_url()).await {
+        Ok(store) => windlass_server::backup::note(&*store, begun).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(error) = noted {
+        tracing::warn!(error, "the backup is complete, and its time could not be noted in the store");
     }
     let bytes = std::fs::metadata(&args.file).map(|meta| meta.len()).unwrap_or_default();
     app.output.sentence(
@@ -40,6 +44,10 @@ pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, P
 
 /// Makes a store from a backup.
 pub(crate) async fn restore(app: &App, args: args::StoreRestore) -> Result<Exit, Problem> {
+    if args.replace && wire::store_path(app.store_url()).is_none() {
+        return Err(Problem::invalid("`--replace` is for SQLite: a database is never replaced")
+            .hint("restore into a new, empty database, see docs/operations/restore.md"));
+    }
     let hold = |bytes: &[u8]| schedule::held_back(bytes, wire::now(), SCHEDULES_HELD);
     let held = Held { kind: schedule::KIND, change: &hold };
     let restored = windlass_stores::restore(&args.file, app.store_url(), args.replace, reason, held).await;
@@ -84,7 +92,7 @@ fn refused(file: &Path, error: RestoreError) -> Problem {
     let text = error.to_string();
     match error {
         RestoreError::NotEmpty { .. } => Problem::rejected(text)
-            .hint("name another store with `--store`, or replace the one that is there with `--replace` (SQLite)"),
+            .hint("name another store with `--store`, or replace the one that is there with `--replace` (SQLite only)"),
         RestoreError::Damaged(findings) => Problem::new(Exit::Failed, "store.corrupt", text)
             .detail("findings", serde_json::to_value(findings).unwrap_or_default())
             .hint("take an older backup; nothing was changed"),

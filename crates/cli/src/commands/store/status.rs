@@ -15,7 +15,7 @@ pub(crate) async fn status(app: &App, _: args::StoreStatus) -> Result<Exit, Prob
     let mut value = json!({ "store": app.shown_store(), "schema": shown(schema) });
     let mut rows = vec![pair("store", app.shown_store()), pair("schema", words(schema))];
     if schema.found == schema.known {
-        let store = app.store().await?;
+        let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
         let stats = store.stats().await?;
         let workers = store.workers().await?;
         if let Json::Object(map) = &mut value {

@@ -29,21 +29,38 @@ pub(crate) struct Step {
     exit: i32,
 }
 
+/// The kind of store that a page is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+impl Kind {
+    /// What marks the blocks that are for this kind alone.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Sqlite => "console sqlite",
+            Self::Postgres => "console postgres",
+        }
+    }
+}
+
 impl Book {
     /// Reads a page of operations.
-    pub(crate) fn read(name: &str) -> Self {
-        Self::of(name, &std::fs::read_to_string(folder().join(name)).expect("the page"))
+    pub(crate) fn read(name: &str, kind: Kind) -> Self {
+        Self::of(name, &std::fs::read_to_string(folder().join(name)).expect("the page"), kind)
     }
 
-    /// Reads the text of a page. Blocks marked `console` hold steps: `$ ` starts a command, the lines below it are what
-    /// is seen.
-    pub(crate) fn of(name: &str, text: &str) -> Self {
+    /// Reads the text of a page. Blocks marked `console` hold steps, those marked `console sqlite` or `console postgres`
+    /// only for that kind of store: `$ ` starts a command, the lines below it are what is seen.
+    pub(crate) fn of(name: &str, text: &str, kind: Kind) -> Self {
         let mut sections = vec![Section { heading: String::new(), steps: Vec::new() }];
         let mut block = None;
         for (number, line) in text.lines().enumerate() {
             if let Some(mark) = line.strip_prefix("```") {
                 block = if block.is_some() { None } else { Some(mark.to_owned()) };
-            } else if block.as_deref() == Some("console") {
+            } else if block.as_deref().is_some_and(|mark| mark == "console" || mark == kind.mark()) {
                 sections.last_mut().expect("a section").add(&format!("{name}:{}", number + 1), line);
             } else if block.is_none()
                 && let Some(heading) = line.strip_prefix("## ")
@@ -58,14 +75,19 @@ impl Book {
     pub(crate) fn play(&self, place: &Place, more: &[(&str, &str)], mut before: impl FnMut(&str)) {
         for section in &self.sections {
             before(&section.heading);
-            for step in &section.steps {
-                step.perform(place, more);
-            }
+            section.play(place, more);
         }
     }
 }
 
 impl Section {
+    /// Executes every step in order.
+    pub(crate) fn play(&self, place: &Place, more: &[(&str, &str)]) {
+        for step in &self.steps {
+            step.perform(place, more);
+        }
+    }
+
     fn add(&mut self, place: &str, line: &str) {
         if let Some(command) = line.strip_prefix("$ ") {
             let (place, command) = (place.to_owned(), command.to_owned());

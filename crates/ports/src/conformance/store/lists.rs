@@ -14,6 +14,23 @@ async fn names(one: &Process, query: Query) -> Vec<String> {
     page.heads.into_iter().map(|head| head.id.to_string()).collect()
 }
 
+pub(super) async fn ids_are_told_in_order(harness: Arc<dyn Harness>) {
+    let one = Process::open(&harness).await;
+    for name in ["b", "A", "c/1", "a", "\u{e9}"] {
+        one.store.create(run(name)).await.expect("created");
+    }
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        let ids = one.store.ids(seen.last().map(|last| id(last)), 2).await.expect("told");
+        assert!(ids.len() <= 2);
+        seen.extend(ids.iter().map(ToString::to_string));
+        if ids.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["A", "a", "b", "c/1", "\u{e9}"]);
+}
+
 pub(super) async fn lists_are_newest_first_and_paged(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
     assert!(names(&one, Query::default()).await.is_empty());

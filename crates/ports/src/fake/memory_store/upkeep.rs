@@ -74,6 +74,10 @@ impl Data {
         pruned
     }
 
+    pub(super) fn ids(&self, after: Option<&RunId>, limit: usize) -> Vec<RunId> {
+        self.runs.keys().filter(|id| after.is_none_or(|after| *id > after)).take(limit).cloned().collect()
+    }
+
     pub(super) fn fsck(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (id, row) in &self.runs {

@@ -152,6 +152,9 @@ impl Store for Forgetful {
     fn waits(&self, run: RunId, tree: bool) -> Reply<'_, Vec<(RunId, WaitRow)>> {
         self.inner.waits(run, tree)
     }
+    fn ids(&self, after: Option<RunId>, limit: usize) -> Reply<'_, Vec<RunId>> {
+        self.inner.ids(after, limit)
+    }
     fn list(&self, query: Query) -> Reply<'_, Page> {
         self.inner.list(query)
     }

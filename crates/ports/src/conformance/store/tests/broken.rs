@@ -228,6 +228,9 @@ impl Store for Broken {
     fn waits(&self, run: RunId, tree: bool) -> Answer<'_, Vec<(RunId, WaitRow)>> {
         self.inner.waits(run, tree)
     }
+    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
+        self.inner.ids(after, limit)
+    }
     fn list(&self, query: Query) -> Answer<'_, Page> {
         self.inner.list(query)
     }
