@@ -11,6 +11,7 @@ pub(crate) mod marks;
 mod newborn;
 mod prune;
 mod read;
+mod readers;
 mod reap;
 mod request;
 mod restore;
@@ -20,7 +21,7 @@ mod workers;
 mod writer;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use std::thread::JoinHandle;
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 use windlass_core::audit;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
@@ -42,6 +43,7 @@ use windlass_ports::store::{
 };
 
 use crate::pack::pack;
+use readers::Readers;
 use request::{Answer, Creation, Delivery, Replacement, Request, Step};
 use restore::copy;
 pub(crate) use restore::{restore, schema};
@@ -108,48 +110,6 @@ fn gone() -> StoreError {
     StoreError::Unavailable("the writer of the store has stopped".into())
 }
 
-/// What readers share.
-#[derive(Debug)]
-struct Readers {
-    path: PathBuf,
-    file: FileId,
-    access: Access,
-    options: Options,
-    idle: Mutex<Vec<Connection>>,
-    room: Semaphore,
-}
-
-impl Readers {
-    fn new(path: PathBuf, file: FileId, access: Access, options: Options) -> Self {
-        Self { path, file, access, options, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) }
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads one state of the store, on the thread that calls.
-    fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if FileId::of(&self.path) != Some(self.file) {
-            let path = self.path.display();
-            return Err(StoreError::Unavailable(format!("`{path}` was removed or replaced while it was in use")));
-        }
-        let idle = self.idle().pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => schema::connect_as(&self.path, self.access, &self.options)?,
-        };
-        let answer = {
-            let transaction = connection.unchecked_transaction().map_err(failed)?;
-            let answer = read(&transaction);
-            transaction.finish().map_err(failed)?;
-            answer
-        };
-        self.idle().push(connection);
-        answer
-    }
-}
-
 /// A handle on one file. Dropping it waits for what was asked of it, and lets go of its workers.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -214,53 +174,6 @@ impl SqliteStore {
             jobs: Some(jobs),
             writer: Some(thread),
         })
-    }
-
-    /// Opens a file to read it: nothing is written, made or migrated, and the file and its folder need not be writable.
-    /// None when there is no store.
-    ///
-    /// # Errors
-    /// As [`SqliteStore::open`]; [`StoreError::Invalid`] for a database of something else and for a schema that is older
-    /// than this build's.
-    pub async fn open_to_read(path: &Path, options: Options) -> Result<Option<Self>, StoreError> {
-        let path = path.to_path_buf();
-        let opened = tokio::task::spawn_blocking(move || Self::open_to_read_now(&path, options)).await;
-        opened.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("opening was given up: {error}"))))
-    }
-
-    fn open_to_read_now(path: &Path, options: Options) -> Result<Option<Self>, StoreError> {
-        if !restore::is_there(path)? {
-            return Ok(None);
-        }
-        let path = path
-            .canonicalize()
-            .map_err(|error| StoreError::Unavailable(format!("cannot find `{}`: {error}", path.display())))?;
-        let file = FileId::of(&path).ok_or_else(|| StoreError::Unavailable(format!("`{}` is gone", path.display())))?;
-        let hint = Arc::new(Notify::new());
-        let workers = Arc::new(Workers::beside(&path, Arc::clone(&hint)));
-        let opening = workers.closing_lock();
-        let (connection, access) = schema::connect_to_read(&path, &options)?;
-        let (found, known) = (schema::found(&connection)?, schema::known());
-        drop(opening);
-        match found {
-            0 => return Ok(None),
-            found if found > known => return Err(StoreError::NewerSchema { found, known }),
-            found if found < known => return Err(crate::migration_due(found, known)),
-            _ => {}
-        }
-        let readers = Readers::new(path, file, access, options);
-        readers.idle().push(connection);
-        Ok(Some(Self {
-            readers: Arc::new(readers),
-            workers,
-            counters: Arc::default(),
-            hint,
-            primers: Mutex::default(),
-            newborns: Mutex::default(),
-            schema: found,
-            jobs: None,
-            writer: None,
-        }))
     }
 
     async fn ask(&self, request: Request) -> Result<Answer, StoreError> {

@@ -1,0 +1,103 @@
+//! Reading connections, and handles that only read.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::{Notify, Semaphore};
+use windlass_ports::store::StoreError;
+
+use super::schema::{self, Access, FileId};
+use super::workers::Workers;
+use super::{Options, READERS_MAX, SqliteStore, failed};
+
+/// What readers share.
+#[derive(Debug)]
+pub(super) struct Readers {
+    pub(super) path: PathBuf,
+    pub(super) file: FileId,
+    access: Access,
+    options: Options,
+    idle: Mutex<Vec<Connection>>,
+    pub(super) room: Semaphore,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf, file: FileId, access: Access, options: Options) -> Self {
+        Self { path, file, access, options, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) }
+    }
+
+    pub(super) fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads one state of the store, on the thread that calls.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if FileId::of(&self.path) != Some(self.file) {
+            let path = self.path.display();
+            return Err(StoreError::Unavailable(format!("`{path}` was removed or replaced while it was in use")));
+        }
+        let idle = self.idle().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => schema::connect_as(&self.path, self.access, &self.options)?,
+        };
+        let answer = {
+            let transaction = connection.unchecked_transaction().map_err(failed)?;
+            let answer = read(&transaction);
+            transaction.finish().map_err(failed)?;
+            answer
+        };
+        self.idle().push(connection);
+        answer
+    }
+}
+
+impl SqliteStore {
+    /// Opens a file to read it: nothing is written, made or migrated, and the file and its folder need not be writable.
+    /// None when there is no store.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; [`StoreError::Invalid`] for a database of something else and for a schema that is older
+    /// than this build's.
+    pub async fn open_to_read(path: &Path, options: Options) -> Result<Option<Self>, StoreError> {
+        let path = path.to_path_buf();
+        let opened = tokio::task::spawn_blocking(move || Self::open_to_read_now(&path, options)).await;
+        opened.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("opening was given up: {error}"))))
+    }
+
+    fn open_to_read_now(path: &Path, options: Options) -> Result<Option<Self>, StoreError> {
+        if !super::restore::is_there(path)? {
+            return Ok(None);
+        }
+        let path = path
+            .canonicalize()
+            .map_err(|error| StoreError::Unavailable(format!("cannot find `{}`: {error}", path.display())))?;
+        let file = FileId::of(&path).ok_or_else(|| StoreError::Unavailable(format!("`{}` is gone", path.display())))?;
+        let hint = Arc::new(Notify::new());
+        let workers = Arc::new(Workers::beside(&path, Arc::clone(&hint)));
+        let opening = workers.closing_lock();
+        let (connection, access) = schema::connect_to_read(&path, &options)?;
+        let (found, known) = (schema::found(&connection)?, schema::known());
+        drop(opening);
+        match found {
+            0 => return Ok(None),
+            found if found > known => return Err(StoreError::NewerSchema { found, known }),
+            found if found < known => return Err(crate::migration_due(found, known)),
+            _ => {}
+        }
+        let readers = Readers::new(path, file, access, options);
+        readers.idle().push(connection);
+        Ok(Some(Self {
+            readers: Arc::new(readers),
+            workers,
+            counters: Arc::default(),
+            hint,
+            primers: Mutex::default(),
+            newborns: Mutex::default(),
+            schema: found,
+            jobs: None,
+            writer: None,
+        }))
+    }
+}
