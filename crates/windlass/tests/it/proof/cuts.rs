@@ -13,7 +13,7 @@ use windlass_core::run::{Run, Status};
 use windlass_core::value::Value;
 use windlass_ports::store::{Query, Signal, Store};
 
-use super::lost::{Lost, in_flight};
+use super::lost::{Known, Lost, in_flight};
 use super::machine::{CHANNEL, SIDE, TOOLS, UNREPEATABLE};
 use super::place::Place;
 use super::worker::{End, RUN, engine, spawn, store, wait};
@@ -181,7 +181,7 @@ fn a_cut_at_any_point_changes_nothing_that_was_promised() {
             End::Done => break,
             End::Killed => panic!("nobody kills here"),
         };
-        let lost = in_flight(folder.path(), &world);
+        let lost = in_flight(folder.path(), &world, &mut Known::default());
         let trace = finish(folder.path(), &world);
         compare(&expected, &trace, &lost, &format!("cut {cut} at {point}, lost {lost:?}"));
         lost_models += lost.models.len();

@@ -19,7 +19,7 @@ use windlass_ports::store::{
 };
 
 use super::cuts::{compare, finish};
-use super::lost::in_flight;
+use super::lost::{Known, in_flight};
 use super::place::Place;
 use super::worker::{End, spawn_broken, wait};
 use super::world::World;
@@ -180,7 +180,7 @@ fn the_proof_notices_an_engine_without_effect_records() {
     let noticed = (1..=CUTS_MAX).any(|cut| {
         let folder = Place::new(&world);
         let End::Cut(point) = wait(folder.path(), spawn_broken(folder.path(), cut)) else { return false };
-        let lost = in_flight(folder.path(), &world);
+        let lost = in_flight(folder.path(), &world, &mut Known::default());
         let trace = finish(folder.path(), &world);
         let what = format!("cut {cut} at {point}");
         catch_unwind(AssertUnwindSafe(|| compare(&expected, &trace, &lost, &what))).is_err()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use windlass_core::ids::RunId;
 
 use super::cuts::{answer_waits, block_on, compare, finish};
-use super::lost::{Lost, in_flight};
+use super::lost::{Known, Lost, in_flight};
 use super::machine::TOOLS;
 use super::place::Place;
 use super::worker::{End, RUN, spawn, store, wait};
@@ -131,6 +131,7 @@ fn kill_a_run(
     life_ms: &mut u64,
 ) -> (Lost, Vec<BTreeSet<&'static str>>) {
     let (mut lost, mut met) = (Lost::default(), Vec::<BTreeSet<&'static str>>::new());
+    let mut known = Known::default();
     for _ in 0..KILLS_PER_RUN {
         let before = world.arrivals(aim);
         let mut child = spawn(folder, None);
@@ -144,7 +145,7 @@ fn kill_a_run(
             child.kill().expect("killed");
         }
         if matches!(wait(folder, child), End::Killed) {
-            let now = in_flight(folder, world);
+            let now = in_flight(folder, world, &mut known);
             *life_ms = if now.kinds.is_empty() {
                 (*life_ms + LIFE_STEP_MS).min(LIFE_MS.1)
             } else {

@@ -9,7 +9,7 @@ use windlass_core::effect::OpenCall;
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Run;
-use windlass_ports::store::{Head, Query, Store};
+use windlass_ports::store::{Head, Query, Store, WorkerId};
 
 use super::cuts::block_on;
 use super::machine::{CHANNEL, SIDE, UNREPEATABLE};
@@ -40,6 +40,31 @@ pub(super) struct Lost {
     pub(super) questions: BTreeSet<Attempt>,
     /// The kinds of effects that were in flight.
     pub(super) kinds: BTreeSet<&'static str>,
+}
+
+/// How a tree stood when workers of it died before: a kill only counts for what its own worker had in hand, not for what
+/// the one before had left.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    dead: BTreeSet<WorkerId>,
+    versions: BTreeMap<RunId, u64>,
+}
+
+impl Known {
+    /// Whether the worker that died last held this run.
+    fn is_held(&self, head: &Head) -> bool {
+        head.owner.as_ref().is_some_and(|owner| !self.dead.contains(owner))
+    }
+
+    /// Whether that worker did anything for the tree.
+    fn is_moved(&self, heads: &[Head]) -> bool {
+        heads.iter().any(|head| self.is_held(head) || self.versions.get(&head.id) != Some(&head.version))
+    }
+
+    fn learn(&mut self, heads: &[Head]) {
+        self.dead.extend(heads.iter().filter_map(|head| head.owner.clone()));
+        self.versions.extend(heads.iter().map(|head| (head.id.clone(), head.version)));
+    }
 }
 
 impl Lost {
@@ -82,7 +107,15 @@ impl Lost {
         self.kinds.extend(later.kinds);
     }
 
-    fn add(&mut self, store: &dyn Store, head: &Head, effect: EffectId, call: &OpenCall, seen: &BTreeMap<String, u64>) {
+    fn add(
+        &mut self,
+        store: &dyn Store,
+        head: &Head,
+        effect: EffectId,
+        call: &OpenCall,
+        seen: &BTreeMap<String, u64>,
+        is_held: bool,
+    ) {
         let attempt = (head.id.to_string(), effect.0, call.attempt);
         let sent = head.owner.as_ref().map(|owner| store.was_sent(owner, &head.id, effect, call.attempt));
         let may_have_left = sent == Some(Sent::Maybe);
@@ -90,11 +123,11 @@ impl Lost {
         match call.call.kind() {
             "model" if may_have_left => {
                 self.models.insert(attempt, call.reserved);
-                self.kinds.insert("model");
+                self.kinds.extend(is_held.then_some("model"));
             }
             "tool" => {
                 let reached = seen.contains_key(&target);
-                if reached {
+                if reached && is_held {
                     self.kinds.extend(super::machine::TOOLS.iter().find(|tool| **tool == target));
                 }
                 // Calls that may be repeated have no mark: any that was open counts as lost.
@@ -123,7 +156,7 @@ impl Lost {
 }
 
 /// Looks what was in flight in a folder whose worker is dead.
-pub(super) fn in_flight(folder: &Path, world: &World) -> Lost {
+pub(super) fn in_flight(folder: &Path, world: &World, known: &mut Known) -> Lost {
     world.settle();
     let mut lost = Lost::default();
     let seen = world.counts();
@@ -131,15 +164,18 @@ pub(super) fn in_flight(folder: &Path, world: &World) -> Lost {
         let (engine, _) = engine(folder, None).await;
         let store = &engine.parts().store;
         let query = Query { root: Some(RunId::stored(RUN)), limit: 100, ..Query::default() };
-        for head in store.list(query).await.expect("a list").heads {
+        let heads = store.list(query).await.expect("a list").heads;
+        let is_moved = known.is_moved(&heads);
+        for head in &heads {
             let Some(report) = engine.status(&head.id).await.expect("a report") else { continue };
             for (effect, call) in report.run.calls.iter().filter(|(_, call)| call.is_out()) {
-                lost.add(&**store, &head, *effect, call, &seen);
+                lost.add(&**store, head, *effect, call, &seen, known.is_held(head));
             }
-            if !head.status.is_final() {
+            if is_moved && !head.status.is_final() {
                 lost.look_at(&report.run);
             }
         }
+        known.learn(&heads);
     });
     lost
 }
