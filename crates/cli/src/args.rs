@@ -310,7 +310,7 @@ pub(crate) struct Signal {
     /// The data: JSON, `@FILE`, or `-` for stdin [default: null]
     #[arg(long, value_name = "JSON|@FILE|-")]
     pub data: Option<String>,
-    /// Only for this run
+    /// Only for this run, or one below it that waits on the channel
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
     /// The signal's id; a second one of the same id is dropped

@@ -87,6 +87,9 @@ pub(crate) fn described(wait: &Waiting) -> String {
     }
 }
 
+/// What a person says of a call that may have happened; its result goes beside it.
+const OUTCOME: &str = "'{\"happened\": true|false, \"result\": JSON}'";
+
 /// How a run goes on that is parked. `flags` are those that another command needs to find the same store.
 #[must_use]
 pub(crate) fn advice(report: &Report, flags: &str) -> String {
@@ -99,13 +102,21 @@ pub(crate) fn advice(report: &Report, flags: &str) -> String {
         let approval = quoted(approval);
         return format!("go on with: windlass approvals approve {approval}{flags} && windlass resume {run}{flags}");
     }
-    let asked = report.waits.iter().find_map(|wait| wait.channel.as_deref());
-    if let Some(channel) = asked {
+    if let Some((wait, channel)) = report.waits.iter().find_map(|wait| Some((wait, wait.channel.as_deref()?))) {
         let channel = quoted(channel);
-        return format!("go on with: windlass signal {channel} --data JSON{flags} && windlass resume {run}{flags}");
+        let data = if &*wait.kind == "outcome" { OUTCOME } else { "JSON" };
+        return format!("go on with: windlass signal {channel} --data {data}{flags} && windlass resume {run}{flags}");
     }
-    if let Some(held) = report.waits.iter().find(|wait| &*wait.kind == Status::Paused.as_str()) {
-        return format!("go on with: windlass runs unpause {}{flags} && windlass resume {run}{flags}", held.run);
+    for (held, order) in [
+        (Status::Paused, "unpause"),
+        (Status::Quarantined, "requeue"),
+        // Whoever lifts it says that what was wrong is mended.
+        (Status::Attention, "unpause"),
+    ] {
+        if let Some(held) = report.waits.iter().find(|wait| &*wait.kind == held.as_str()) {
+            let held = quoted(held.run.as_str());
+            return format!("go on with: windlass runs {order} {held}{flags} && windlass resume {run}{flags}");
+        }
     }
     format!("go on with: windlass resume {run}{flags}")
 }

@@ -134,7 +134,7 @@ fn misuse(text: &str) -> Problem {
     let (tips, message): (Vec<&str>, Vec<&str>) =
         lines.into_iter().filter(|line| !line.is_empty()).partition(|line| line.starts_with("tip:"));
     let tip = tips.first().map(|tip| tip.trim_start_matches("tip:").trim());
-    let hint = tip.unwrap_or("`windlass help`, or `--help` after a command, says what it takes");
+    let hint = tip.unwrap_or("`--help` after a command says what it takes, `windlass --help` which commands there are");
     Problem::invalid(message.join(" ")).hint(hint)
 }
 

@@ -1,6 +1,7 @@
 //! Remembers, beside an embedded store, which configuration and folder a bundle was submitted from, so that `resume`
 //! finds the same keys, scripts and hooks without being told again. A convenience: nothing depends on it.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ pub(crate) fn remember(store_url: &str, bundle: Digest, place: &Place) {
     }
     let written = path
         .parent()
-        .map_or(Ok(()), std::fs::create_dir_all)
+        .map_or(Ok(()), |folder| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder))
         .and_then(|()| serde_json::to_vec(place).map_err(Into::into))
         .and_then(|bytes| std::fs::write(&path, bytes));
     if let Err(error) = written {

@@ -60,19 +60,23 @@ fn field(feature: &'static Feature, section: &'static Section, span: Span, value
 }
 
 fn unknown(section: &'static Section, key: &Name, span: Span, sink: &mut Sink) {
-    let known = || section.features.iter().filter(|f| f.tier != Tier::Blocked).map(|f| f.key);
+    let known = section.features.iter().filter(|f| f.tier != Tier::Blocked).map(|f| f.key);
+    let advice = suggest(key, known).unwrap_or_else(|| EXPLAINED.to_owned());
     match section.others {
         Others::Passed => {}
         Others::Warned => {
             let message = format!("`{key}` is no setting of Windlass and has no effect");
-            sink.warn(Rule::UnknownKey, span, message, suggest(key, known()));
+            sink.warn(Rule::UnknownKey, span, message, advice);
         }
         Others::Refused => {
             let message = format!("unknown key `{key}` in {}", section.noun);
-            sink.error(Rule::UnknownKey, span, message, suggest(key, known()));
+            sink.error(Rule::UnknownKey, span, message, advice);
         }
     }
 }
+
+/// Where more is known than an advice can list.
+const EXPLAINED: &str = "`windlass explain-schema` lists what can stand here";
 
 /// Checks a value against what may stand in its place.
 pub(crate) fn shape(node: &Node, wanted: Shape, name: &str, sink: &mut Sink) {

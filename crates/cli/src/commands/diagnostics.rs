@@ -78,10 +78,23 @@ fn redacted(app: &App) -> Vec<Json> {
         .map(|origin| {
             let parts: Vec<&str> = origin.key.split('.').collect();
             let secret = parts.iter().any(|part| matches!(*part, "headers" | "env" | "command"));
-            let value = if secret { json!("[redacted]") } else { origin.value };
+            let is_address = parts.last().is_some_and(|part| matches!(*part, "url" | "endpoint"));
+            let value = match origin.value {
+                _ if secret => json!("[redacted]"),
+                // The path of a webhook is often what lets one in.
+                Json::String(address) if is_address => json!(host_of(&address)),
+                value => value,
+            };
             json!({ "key": origin.key, "value": value, "source": origin.source })
         })
         .collect()
+}
+
+/// An address up to its host.
+fn host_of(address: &str) -> &str {
+    let start = address.find("://").map_or(0, |at| at + 3);
+    let end = address[start..].find(['/', '?', '#']).map_or(address.len(), |at| start + at);
+    &address[..end]
 }
 
 fn summary(app: &App, path: &Path, wiring: &Wiring) -> Json {

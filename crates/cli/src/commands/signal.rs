@@ -3,7 +3,8 @@
 use serde_json::json;
 use windlass_core::ids::RunId;
 use windlass_core::limits::CHANNEL_BYTES_MAX;
-use windlass_ports::store::{Signal, Signalled};
+use windlass_core::value::Value;
+use windlass_ports::store::{Signal, Signalled, Store};
 
 use crate::app::App;
 use crate::args;
@@ -16,8 +17,12 @@ pub(crate) async fn signal(app: &App, args: args::Signal) -> Result<Exit, Proble
         return Err(Problem::invalid(format!("a channel has 1 to {CHANNEL_BYTES_MAX} bytes")));
     }
     let data = input::value("--data", args.data.as_deref())?;
-    let run = args.run.as_deref().map(RunId::stored);
+    check_outcome(&args.channel, &data)?;
     let store = app.store().await?;
+    let run = match args.run.as_deref().map(RunId::stored) {
+        Some(run) => Some(listener(&*store, run, &args.channel).await?),
+        None => None,
+    };
     let id = args.id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let signal =
         Signal { id: id.as_str().into(), channel: args.channel.as_str().into(), run: run.clone(), data, at: app.now() };
@@ -38,4 +43,30 @@ pub(crate) async fn signal(app: &App, args: args::Signal) -> Result<Exit, Proble
         &text,
     );
     Ok(Exit::Ok)
+}
+
+/// An answer about a call in doubt has to say whether it happened: the run would ask again otherwise.
+fn check_outcome(channel: &str, data: &Value) -> Result<(), Problem> {
+    if !channel.starts_with("outcome/") || data.get("happened").is_some_and(|said| matches!(said, Value::Bool(_))) {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!("`{channel}` asks whether a call happened, and `--data` does not say"))
+        .hint("--data '{\"happened\": true, \"result\": ...}', or '{\"happened\": false}' to have it made again"))
+}
+
+/// Whom a signal for a run is for: the run itself, unless it is one below it that waits on the channel.
+async fn listener(store: &dyn Store, run: RunId, channel: &str) -> Result<RunId, Problem> {
+    let waits = store.waits(run.clone(), true).await?;
+    let mut waiting: Vec<RunId> =
+        waits.into_iter().filter(|(_, wait)| *wait.channel == *channel).map(|(id, _)| id).collect();
+    waiting.dedup();
+    match &waiting[..] {
+        [one] => Ok(one.clone()),
+        several if several.is_empty() || several.contains(&run) => Ok(run),
+        several => {
+            let named: Vec<&str> = several.iter().map(RunId::as_str).take(5).collect();
+            let message = format!("{} runs below `{run}` wait on `{channel}`: {}", several.len(), named.join(", "));
+            Err(Problem::rejected(message).hint("name one of them with `--run`, or leave it out"))
+        }
+    }
 }

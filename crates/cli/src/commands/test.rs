@@ -34,6 +34,12 @@ pub(crate) fn test(app: &App, args: &args::Test) -> Result<Exit, Problem> {
             changed.push(path.display().to_string());
         }
     }
+    if ran.is_empty() {
+        let filter = args.filter.as_deref().unwrap_or_default();
+        return Err(
+            Problem::invalid(format!("no case has `{filter}` in its name")).hint("leave `--filter` out to run all")
+        );
+    }
     if let Some(path) = &args.junit {
         write(path, &junit(&ran))?;
     }

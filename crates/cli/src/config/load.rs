@@ -74,13 +74,23 @@ impl Loaded {
 fn shown(key: &str, value: &serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::String(text) => {
-            let name = key.rsplit('.').next().unwrap_or_default();
-            let is_secret = redact::is_secret_name(name) && !redact::is_reference(text);
-            if is_secret { "***".into() } else { redact::address(text).into() }
+            let mut parts = key.rsplit('.');
+            let name = parts.next().unwrap_or_default();
+            // Which headers hold credentials is up to those who read them.
+            let is_header = parts.next() == Some("headers");
+            let is_secret = (is_header || redact::is_secret_name(name)) && !redact::is_reference(text);
+            if is_secret { "***".into() } else { option(text).unwrap_or_else(|| redact::address(text)).into() }
         }
         serde_json::Value::Array(items) => items.iter().map(|item| shown(key, item)).collect(),
         other => other.clone(),
     }
+}
+
+/// A word of a command line such as `--token=VALUE`, without the value.
+fn option(text: &str) -> Option<String> {
+    let (name, value) = text.split_once('=')?;
+    let is_secret = name.starts_with('-') && redact::is_secret_name(name) && !redact::is_reference(value);
+    is_secret.then(|| format!("{name}=***"))
 }
 
 fn source(metadata: &Metadata, key: &str) -> String {
@@ -306,6 +316,10 @@ mod tests {
             ("providers.p.base_url", "https://me:pw@h/v1?key=x", "https://h/v1"),
             ("hooks.h.headers.Authorization", "Bearer x", "***"),
             ("tools.t.api_key", "env:KEY", "env:KEY"),
+            ("providers.p.headers.Cookie", "session=x", "***"),
+            ("providers.p.headers.X-Key", "env:KEY", "env:KEY"),
+            ("tools.t.command", "--token=x", "--token=***"),
+            ("tools.t.command", "--verbose=x", "--verbose=x"),
             ("store", "sqlite:a.db", "sqlite:a.db"),
         ] {
             assert_eq!(shown(key, &value.into()), serde_json::Value::from(expected), "{key}");

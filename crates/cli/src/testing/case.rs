@@ -197,6 +197,10 @@ pub(crate) fn read(path: &Path) -> Result<Suite, Problem> {
 }
 
 fn check(file: &TestFile, path: &Path) -> Result<(), Problem> {
+    if file.cases.is_empty() {
+        return Err(Problem::invalid(format!("`{}` has no cases", path.display()))
+            .hint("docs/reference/tests.md describes the format"));
+    }
     let mut seen = std::collections::BTreeSet::new();
     for case in &file.cases {
         if !seen.insert(&case.name) {

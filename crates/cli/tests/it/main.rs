@@ -19,6 +19,7 @@ mod read_only;
 mod restore;
 mod runbooks;
 mod schedules;
+mod signals;
 mod sim;
 mod slo;
 mod tenants;

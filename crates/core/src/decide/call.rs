@@ -109,6 +109,7 @@ impl Turn<'_> {
     pub(super) fn on_settled(&mut self, effect: EffectId, outcome: Outcome, spent: Spent) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         let (used, estimated) = charge(&open, spent);
+        let outcome = charged(outcome, &used);
         if let Outcome::Failed(failure) = &outcome {
             if let Some(route) = self.next_route(&open, failure) {
                 let (attempt, failure) = (open.attempt, failure.clone());
@@ -288,6 +289,16 @@ impl Turn<'_> {
 }
 
 /// What an attempt is charged, and whether that is an estimate.
+/// An answer that does not say what it cost has cost what is charged for it: bounds of money count on that.
+fn charged(mut outcome: Outcome, used: &Amounts) -> Outcome {
+    if let Outcome::Replied(reply) = &mut outcome
+        && used.cost_micros > 0
+    {
+        reply.cost_micros.get_or_insert(used.cost_micros);
+    }
+    outcome
+}
+
 fn charge(open: &OpenCall, spent: Spent) -> (Amounts, bool) {
     match (&open.call, spent) {
         (Call::Model { .. }, Spent::Known { tokens, cost_micros }) => {

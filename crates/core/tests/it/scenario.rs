@@ -196,6 +196,10 @@ impl Bench {
         match verb {
             "start" => self.start(rest),
             "reply" => self.settle(first, Outcome::Replied(Box::new(reply(more)))),
+            "silent" => {
+                let quiet = transcript::Reply { usage: Usage::default(), cost_micros: None, ..reply(more) };
+                self.settle(first, Outcome::Replied(Box::new(quiet)))
+            }
             "return" => self.settle(first, Outcome::Returned(json(more))),
             "fail" => self.settle(first, Outcome::Failed(failure(more))),
             "lost" => {
@@ -240,6 +244,7 @@ impl Bench {
     fn settle(&self, id: &str, outcome: Outcome) -> Input {
         let effect = effect(id);
         let spent = match &outcome {
+            Outcome::Replied(reply) if reply.cost_micros.is_none() => Spent::Unknown,
             Outcome::Replied(reply) => {
                 Spent::Known { tokens: USAGE.0 + USAGE.1, cost_micros: reply.cost_micros.unwrap_or(0) }
             }

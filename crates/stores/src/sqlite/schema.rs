@@ -33,15 +33,33 @@ pub(super) fn make_file(path: &Path) -> Result<FileId, StoreError> {
         StoreError::Unavailable(format!("cannot {what} `{}`: {error}", path.display()))
     };
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).map_err(|error| failed("make the directory of", error))?;
-    let is_new = !path.exists();
+    make_dir(dir).map_err(|error| failed("make the directory of", error))?;
     // Opened for writing, so that a file that cannot be written is refused here, in words.
     let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
     open.map_err(|error| failed("open", error))?;
-    if is_new {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed("make", error))?;
-    }
+    // Also for a file that was there: whoever made it may have died before this.
+    sync_dir(dir).map_err(|error| failed("make", error))?;
     FileId::of(path).ok_or_else(|| StoreError::Unavailable(format!("`{}` is gone", path.display())))
+}
+
+/// Makes a directory and all above it. Each lasts once its name is in the one above it.
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    let above = dir.parent().unwrap_or(Path::new(""));
+    make_dir(above)?;
+    match fs::create_dir(dir) {
+        // Another process was quicker.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        made => made?,
+    }
+    sync_dir(above)
+}
+
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
 }
 
 /// How connections to a file are made.

@@ -28,7 +28,14 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
     };
     let query = Query { cursor: args.cursor, ..filter.query(args.limit as usize) };
     let page = match app.store_to_read().await? {
-        Some(store) => store.list(query).await?,
+        Some(store) => {
+            if let Some(below) = &args.below
+                && store.load(RunId::stored(below)).await?.is_none()
+            {
+                return Err(Problem::unknown_run(below));
+            }
+            store.list(query).await?
+        }
         None => {
             app.output
                 .note(&format!("note: there is no store at `{}` yet; `windlass run` creates it", app.shown_store()));

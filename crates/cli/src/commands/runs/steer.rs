@@ -102,6 +102,10 @@ pub(crate) async fn unpause(app: &mut App, args: args::RunsUnpause) -> Result<Ex
         return bulk::perform(app, Action::Unpause, &args.many).await;
     };
     let (store, head) = app.run_to_change(run).await?;
+    if head.status == Status::Quarantined {
+        return Err(Problem::rejected(format!("run `{}` is quarantined, not paused", head.id))
+            .hint(format!("windlass runs requeue {}", head.id)));
+    }
     send(&*store, &head, Input::Unpause).await?;
     let now = status(&*store, &head).await?;
     report(app, &head.id, now, &format!("go on with: windlass resume {}", head.root));

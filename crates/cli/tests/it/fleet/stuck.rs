@@ -110,6 +110,10 @@ fn what_took_its_worker_down_is_told_from_what_is_in_doubt() {
         stuck(&fleet, "poison").filter(|(cause, _)| cause == "quarantined")
     });
     assert_eq!(quarantined.1, "windlass runs requeue poison");
+    let parked = fleet.run(&["resume", "poison"]);
+    assert!(parked.stderr().contains("go on with: windlass runs requeue poison"), "{}", parked.shown());
+    let unpaused = fleet.run(&["runs", "unpause", "poison"]);
+    assert_eq!(unpaused.code(), 4, "{}", unpaused.shown());
 }
 
 #[test]

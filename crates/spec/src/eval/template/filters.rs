@@ -122,7 +122,7 @@ fn default(_: &mut Meter, val: Val, args: &mut Arguments) -> Out {
 
 fn abs(_: &mut Meter, val: Val, _: &mut Arguments) -> Out {
     Ok(Val::Data(match val.need()? {
-        Value::Int(i) => i.checked_abs().map_or(Value::Float((*i as f64).abs()), Value::Int),
+        Value::Int(i) => Value::Int(i.checked_abs().ok_or_else(|| too_large(&i.to_string()))?),
         Value::Float(f) => Value::Float(f.abs()),
         Value::Bool(b) => Value::Int(i64::from(*b)),
         other => return Err(Fault::kind(format!("a number is needed, not {}", other.type_name()))),
@@ -210,7 +210,8 @@ fn round(meter: &mut Meter, val: Val, args: &mut Arguments) -> Out {
         return Ok(Val::Data(value.clone()));
     }
     let f = number.as_f64();
-    let scale = 10_f64.powi(precision);
+    // Beyond the range of a number every one of them is nearer to zero than to the next multiple.
+    let scale = if precision < -308 { return Ok(Val::Data(Value::Int(0))) } else { 10_f64.powi(precision) };
     let rounded = match &*method {
         // The shortest way to Python's result, which rounds the decimal digits, half to even.
         "common" if precision >= 0 => format!("{f:.*}", precision as usize).parse().unwrap_or(f),
