@@ -76,7 +76,7 @@ static GIVE_BACK: Sql = Sql {
 };
 
 /// Marks workers whose lease ran out, or that are known to be dead; takes back the runs of all that are gone; puts runs
-/// whose time has come into the queue.
+/// whose time has come into the queue. Runs are looked up by their owner: what a claim costs must not grow with the runs.
 static UPKEEP: Sql = Sql {
     text: concat!(
         "WITH now AS MATERIALIZED (SELECT ",
@@ -89,9 +89,10 @@ static UPKEEP: Sql = Sql {
                ELSE greatest(strikes, $9) END AS after \
              FROM (SELECT id, owner, strikes, row_number() OVER (ORDER BY id) AS nth, (SELECT count(*) FROM \
              (SELECT 1 FROM runs h WHERE h.owner = l.owner AND h.status < 6 LIMIT 2) c) = 1 AS alone \
-             FROM (SELECT r.id, r.owner, r.strikes FROM runs r \
-           WHERE r.owner IN (SELECT id FROM gone UNION SELECT id FROM workers WHERE NOT alive) \
-           AND ($2::text IS NULL OR r.root = $2) ORDER BY r.id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED) l) k), \
+             FROM (SELECT r.id, r.owner, r.strikes FROM \
+           (SELECT id FROM gone UNION SELECT id FROM workers WHERE NOT alive) w CROSS JOIN LATERAL \
+           (SELECT id, owner, strikes FROM runs WHERE owner = w.id AND ($2::text IS NULL OR root = $2) \
+           LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED) r ORDER BY r.id LIMIT $4) l) k), \
          back AS (UPDATE runs r SET owner = NULL, \
            lost = CASE WHEN r.status < 6 THEN coalesce(r.lost, r.owner) ELSE r.lost END, \
            strikes = CASE WHEN r.status < 6 THEN lost.after ELSE r.strikes END, \
