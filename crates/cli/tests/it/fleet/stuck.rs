@@ -19,6 +19,7 @@ approval = "always"
 [actions.hang]
 type = "command"
 command = ["/bin/sh", "-c", "touch hangs; exec sleep 600"]
+timeout_ms = 600000
 class = "read"
 idempotency = "natural"
 
@@ -133,11 +134,12 @@ fn what_nobody_takes_says_what_workers_lack() {
         })
     };
     out("first", "call_out");
-    // It claims one more, whose call waits for the slot, and no third one.
-    for run in ["second", "third", "fourth"] {
-        fleet.submit("hang.yml", run, &[]);
-    }
-    out("fourth", "workers_busy");
+    // It claims a few more, whose calls wait for the slot, and leaves the rest in the queue.
+    let more: Vec<String> = (0..8).map(|number| format!("more-{number}")).collect();
+    more.iter().for_each(|run| fleet.submit("hang.yml", run, &[]));
+    fleet.until_all("a run is left because its worker is busy", || {
+        more.iter().any(|run| cause(&fleet, run).as_deref() == Some("workers_busy")).then_some(())
+    });
     drop(worker);
     out("first", "worker_lost");
 }
