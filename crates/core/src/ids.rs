@@ -91,7 +91,7 @@ impl Borrow<str> for RunId {
 }
 
 /// An effect within its run: calls, children, waits and timers share one sequence that starts at 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EffectId(pub u64);
 

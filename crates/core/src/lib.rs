@@ -26,6 +26,7 @@ pub mod eval;
 pub mod transcript;
 pub mod policy;
 pub mod budget;
+pub mod escrow;
 pub mod effect;
 pub mod input;
 pub mod audit;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit;
 use crate::budget::{Amounts, Ceilings, Ledger};
 use crate::effect::{ChildStart, OpenCall, OpenTimer, OpenWait, Outcome};
+use crate::escrow::Escrow;
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
@@ -340,6 +341,9 @@ pub struct Run {
     pub children: BTreeMap<RunId, OpenChild>,
     /// What it may use and has used.
     pub ledger: Ledger,
+    /// What it holds of the budgets that bind it and others.
+    #[serde(default, skip_serializing_if = "Escrow::is_empty")]
+    pub escrow: Escrow,
     /// Ceilings about which a warning was recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warned: Vec<crate::budget::Meter>,
@@ -385,6 +389,7 @@ impl Run {
             timers: BTreeMap::new(),
             children: BTreeMap::new(),
             ledger: Ledger::default(),
+            escrow: Escrow::default(),
             warned: Vec::new(),
             api_calls: 0,
             hold: None,

@@ -3,6 +3,7 @@
 //! Everything that a decision changes is one [`Commit`], written whole or not at all, and only when the run is still
 //! as it was when it was loaded. Whoever does not hold a run may only add to its inbox.
 
+pub mod escrow;
 mod fleet;
 mod upkeep;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use windlass_core::audit;
 use windlass_core::effect::WaitKind;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 pub use windlass_core::machine::Priority;
@@ -555,6 +557,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Changes an object when it is still as expected. False when it is not: nothing was written.
     fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// Answers a draw on budgets, or a return of what was drawn, in one transaction over all scopes that it names: see
+    /// [`escrow`]. The same number again gets the answer of the first, an older one changes nothing.
+    fn draw(&self, draw: Draw) -> BoxFuture<'_, Result<Drawn, StoreError>>;
 
     /// Rows of a journal after a version, oldest first.
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>>;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::future::FutureExt;
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -495,6 +496,10 @@ impl Store for SimStore {
 
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         Box::pin(self.put_object_now(put))
+    }
+
+    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
+        Box::pin(self.bring(move |store| store.draw(draw.clone())))
     }
 
     fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {

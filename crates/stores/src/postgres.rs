@@ -6,6 +6,7 @@
 mod archive;
 mod claim;
 mod connect;
+mod escrow;
 mod flight;
 mod fsck;
 mod hints;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -468,6 +470,10 @@ impl Store for PostgresStore {
 
     fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move { read::put_object(&self.pool, &put).await })
+    }
+
+    fn draw(&self, draw: Draw) -> BoxFuture<'_, Result<Drawn, StoreError>> {
+        Box::pin(async move { escrow::draw(&self.pool, &draw).await })
     }
 
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {

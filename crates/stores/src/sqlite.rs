@@ -5,6 +5,7 @@
 
 mod claim;
 mod commit;
+mod escrow;
 mod fsck;
 mod inbox;
 pub(crate) mod marks;
@@ -31,6 +32,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, oneshot};
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::{Start, Status};
@@ -511,6 +513,10 @@ impl Store for SqliteStore {
             let packed = bytes.map(|bytes| pack(&bytes));
             answer!(self.ask(Request::PutObject(Replacement { kind, key, expected, packed })).await, Is)
         })
+    }
+
+    fn draw(&self, draw: Draw) -> BoxFuture<'_, Result<Drawn, StoreError>> {
+        Box::pin(async move { answer!(self.ask(Request::Draw(Box::new(draw))).await, Drawn) })
     }
 
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {

@@ -4,6 +4,7 @@
 
 mod claims;
 mod commits;
+mod escrow;
 mod hints;
 mod inbox;
 mod lists;
@@ -187,6 +188,11 @@ macro_rules! store_cases {
             objects::an_object_changes_only_as_expected
             objects::objects_are_listed_by_key
             objects::no_change_of_an_object_is_lost
+            escrow::budgets_are_kept_with_their_versions
+            escrow::a_draw_is_granted_once_and_returned
+            escrow::a_draw_is_refused_as_a_whole
+            escrow::draws_at_once_never_exceed_a_cap
+            escrow::what_a_run_returned_is_known_until_it_is_pruned
             hints::a_change_here_is_told
             hints::a_change_elsewhere_is_told
             model::behaves_like_the_store_in_memory

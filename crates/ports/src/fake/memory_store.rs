@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -404,6 +405,10 @@ impl Store for MemoryStore {
             return ready(Err(StoreError::Unavailable("it takes no objects".into())));
         }
         ready(Ok(self.write(|data| data.put_object(put))))
+    }
+
+    fn draw(&self, draw: Draw) -> BoxFuture<'_, Result<Drawn, StoreError>> {
+        ready(self.write(|data| data.draw(&draw)))
     }
 
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -116,6 +117,10 @@ impl Store for Interleaved {
 
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         self.slowly(|inner| inner.put_object(put))
+    }
+
+    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
+        self.slowly(|inner| inner.draw(draw))
     }
 
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {

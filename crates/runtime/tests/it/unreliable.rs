@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -167,6 +168,10 @@ impl Store for Unreliable {
 
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         self.asked().put_object(put)
+    }
+
+    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
+        self.asked().draw(draw)
     }
 
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {

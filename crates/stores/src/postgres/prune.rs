@@ -103,6 +103,9 @@ pub(super) async fn prune(pool: &Pool, retention: &Retention) -> Result<Pruned, 
         pruned.blobs += more.blobs;
         pruned.bytes += more.bytes;
     }
+    if !retention.dry_run && pruned.runs > 0 {
+        super::escrow::forget_returns(pool).await?;
+    }
     if let (false, Some(before)) = (retention.dry_run, retention.ended_before) {
         pool.rows(&FORGET_SIGNALS, || vec![Box::new(int(before.0))]).await?;
     }

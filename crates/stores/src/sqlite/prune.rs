@@ -68,6 +68,9 @@ impl Tx<'_> {
                 self.remove_run(run, &mut pruned)?;
             }
         }
+        if pruned.runs > 0 {
+            self.forget_returns()?;
+        }
         for blob in blobs {
             let size = "SELECT length(bytes) FROM blobs WHERE key = ?1 AND bundled_at IS NULL \
                  AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob = ?1)";

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use windlass_core::effect::WaitKind;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::run::{Start, Status};
@@ -31,6 +32,7 @@ pub(super) enum Request {
     Requeue(RunId),
     Fence(Name),
     PutObject(Replacement),
+    Draw(Box<Draw>),
     Deliver(Delivery),
     Signal(Signal),
     /// Trees by the keys of their roots; the flag says that nothing is to be removed.
@@ -54,6 +56,7 @@ pub(super) enum Answer {
     Delivered(Delivered),
     Signalled(Signalled),
     Pruned(Pruned),
+    Drawn(Drawn),
     Forgotten(Vec<WorkerId>),
 }
 

@@ -133,6 +133,7 @@ impl<'a> Tx<'a> {
             Request::Requeue(run) => self.requeue(run).map(Answer::Is),
             Request::Fence(reason) => self.fence(reason).map(Answer::Fenced),
             Request::PutObject(put) => self.put_object(put).map(Answer::Is),
+            Request::Draw(draw) => self.draw(draw).map(Answer::Drawn),
             Request::Deliver(delivery) => self.deliver(delivery).map(Answer::Delivered),
             Request::Signal(signal) => self.signal(signal).map(Answer::Signalled),
             Request::Prune(roots, dry_run) => self.prune(roots, *dry_run).map(Answer::Pruned),

@@ -108,6 +108,11 @@ fn an_ignored_revision_is_noticed() {
 }
 
 #[test]
+fn a_grant_that_is_not_checked_is_noticed() {
+    assert_noticed(Fault::BlindDraw, &["draws_at_once_never_exceed_a_cap", "a_draw_is_refused_as_a_whole"]);
+}
+
+#[test]
 fn a_right_store_behind_the_same_wrapper_passes() {
     assert_eq!(failing(Fault::None), [""; 0]);
 }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_core::audit;
 use windlass_core::effect::WaitKind;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 
+use crate::store::escrow::{Sheet, wanted};
 use crate::store::{
     Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Message, NewRun, Object, OpId,
     POOL_DEFAULT, Page, Priority, Put, Query, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
@@ -196,6 +198,22 @@ impl Data {
             }
         }
         true
+    }
+
+    pub(super) fn draw(&mut self, draw: &Draw) -> Result<Drawn, StoreError> {
+        let mut sheet = Sheet::default();
+        for (kind, key) in wanted(draw) {
+            if let Some(object) = self.objects.get(&(kind.into(), key.clone())) {
+                sheet.add(kind, key, &object.bytes)?;
+            }
+        }
+        let (answer, writes) = sheet.settle(draw)?;
+        for write in writes {
+            let place: (Name, Name) = (write.kind.into(), write.key.clone());
+            let expected = self.objects.get(&place).map_or(0, |object| object.revision);
+            self.put_object(Put { kind: place.0, key: place.1, expected, bytes: write.bytes });
+        }
+        Ok(answer)
     }
 
     pub(super) fn put_bundle(&mut self, digest: Digest, bytes: Vec<u8>) -> Result<(), StoreError> {

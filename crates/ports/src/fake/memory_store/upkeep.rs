@@ -8,6 +8,7 @@ use windlass_core::time::Timestamp;
 
 use super::data::{Data, Place, Row};
 use crate::conformance::store::Damage;
+use crate::store::escrow::RETURNED;
 use crate::store::{Depth, Finding, Priority, Pruned, Retention, Stats};
 
 /// The schema of a store without one.
@@ -65,6 +66,8 @@ impl Data {
         }
         if !retention.dry_run {
             self.runs.retain(|_, row| !gone(row));
+            let runs = &self.runs;
+            self.objects.retain(|(kind, key), _| **kind != *RETURNED || runs.contains_key(&RunId::stored(key)));
             self.blobs.retain(|digest, blob| blob.bundle || used.contains(digest));
             let waiting = |id: &Name| self.buffered.iter().any(|signal| signal.id == *id);
             let known =

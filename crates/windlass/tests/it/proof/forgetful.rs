@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -94,6 +95,9 @@ impl Store for Forgetful {
     }
     fn put_object(&self, put: Put) -> Reply<'_, bool> {
         self.inner.put_object(put)
+    }
+    fn draw(&self, draw: Draw) -> Reply<'_, Drawn> {
+        self.inner.draw(draw)
     }
     fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Reply<'_, ()> {
         self.inner.put_bundle(digest, bytes)
