@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use windlass_core::audit;
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
@@ -91,6 +92,11 @@ pub trait Layer: Send + Sync + fmt::Debug {
     /// See [`Store::put_object`].
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         self.below().put_object(put)
+    }
+
+    /// See [`Store::draw`].
+    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
+        self.below().draw(draw)
     }
 }
 
@@ -213,6 +219,10 @@ impl<L: Layer> Store for Layered<L> {
 
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         self.0.put_object(put)
+    }
+
+    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
+        self.0.draw(draw)
     }
 
     fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {
