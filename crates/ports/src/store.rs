@@ -284,7 +284,8 @@ pub struct Commit {
     pub blobs: Vec<(Digest, Vec<u8>)>,
     /// Audit rows, in order.
     pub audit: Vec<audit::Row>,
-    /// Waits that opened. A buffered signal on the channel of a signal wait goes to this run's inbox at once.
+    /// Waits that opened. A buffered signal on the channel of a signal wait goes to this run's inbox at once: the
+    /// oldest that names this run, or else the oldest that names none.
     pub waits_opened: Vec<WaitRow>,
     /// Waits that closed.
     pub waits_closed: Vec<EffectId>,

@@ -45,7 +45,7 @@ use windlass_ports::store::{
 use crate::pack::pack;
 use crate::restore::{Held, RestoreError, Restored};
 use claim::Turns;
-use connect::Connector;
+use connect::{Connector, Purpose};
 use hints::{Hints, Listening};
 use lanes::{Counters, Lanes};
 use local::Local;
@@ -59,11 +59,16 @@ const PRIMERS_MAX: usize = 4_096;
 /// A bundle stored this recently need not be stored again.
 const BUNDLE_FRESH_SECONDS: i64 = 1_200;
 
+/// Connections for claims: one for the worker of this process, one for whatever takes a run over meanwhile.
+const CLAIMERS: usize = 2;
+
 /// A handle on one database. Its workers are gone when it is dropped.
 #[derive(Debug)]
 pub struct PostgresStore {
     lanes: Lanes,
     pool: Arc<Pool>,
+    /// Claims, and what goes with them.
+    queue: Pool,
     workers: Workers,
     hints: Arc<Hints>,
     _listening: Listening,
@@ -101,7 +106,7 @@ pub(crate) struct Plain {
 /// Connects to a database without making a store in it.
 pub(crate) async fn connect_plain(url: &str) -> Result<Plain, StoreError> {
     let connector = Connector::new(Address::parse(url)?)?;
-    let client = connector.link(connect::Purpose::Any).await?.client;
+    let client = connector.link(Purpose::Any).await?.client;
     Ok(Plain { client, lease: connector.address.settings.lease, is_pooled: connector.is_pooled() })
 }
 
@@ -119,13 +124,14 @@ impl PostgresStore {
         let settings = &connector.address.settings;
         let local = Local::open(settings.marks.as_deref(), &id)?;
         let counters = Arc::new(Counters::default());
-        let pool = Arc::new(Pool::new(Arc::clone(&connector), settings.readers));
+        let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
         let hints = Hints::new();
         Ok(Self {
             lanes: Lanes::start(&connector, &hints, &counters),
             workers: Workers::new(local, Arc::clone(&connector)),
             _listening: hints.start(&connector, &pool),
             pool,
+            queue: Pool::new(&connector, Purpose::Planned, CLAIMERS),
             hints,
             counters,
             untold: Mutex::default(),
@@ -143,11 +149,11 @@ impl PostgresStore {
     /// As [`PostgresStore::open`]; [`StoreError::Invalid`] for a schema that is older than this build's.
     pub async fn open_to_read(url: &str) -> Result<Option<Self>, StoreError> {
         let mut connector = Connector::to_read(Address::parse(url)?)?;
-        let mut link = match connector.link(connect::Purpose::Any).await {
+        let mut link = match connector.link(Purpose::Any).await {
             Err(StoreError::Unavailable(_)) if connector.address.wants_primary() => {
                 // No server takes writes now; one that can be read is enough.
                 connector = Connector::to_read(Address::parse(url)?.of_any_server())?;
-                connector.link(connect::Purpose::Any).await?
+                connector.link(Purpose::Any).await?
             }
             made => made?,
         };
@@ -162,7 +168,7 @@ impl PostgresStore {
         drop(link);
         let settings = &connector.address.settings;
         let counters = Arc::new(Counters::default());
-        let pool = Arc::new(Pool::new(Arc::clone(&connector), settings.readers));
+        let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
         let hints = Hints::new();
         // A standby takes no listeners; who waits looks from time to time.
         let listening = if is_standby { Listening::none() } else { hints.start(&connector, &pool) };
@@ -171,6 +177,7 @@ impl PostgresStore {
             workers: Workers::new(Local::absent(), Arc::clone(&connector)),
             _listening: listening,
             pool,
+            queue: Pool::new(&connector, Purpose::Planned, CLAIMERS),
             hints,
             counters,
             untold: Mutex::default(),
@@ -187,7 +194,7 @@ impl PostgresStore {
     /// As [`PostgresStore::open`]; a newer schema is no error here.
     pub async fn schema_status(url: &str) -> Result<SchemaStatus, StoreError> {
         let connector = Connector::new(Address::parse(url)?)?;
-        let mut link = connector.link(connect::Purpose::Any).await?;
+        let mut link = connector.link(Purpose::Any).await?;
         let known = schema::known();
         match schema::found(&mut link).await {
             Ok(found) | Err(StoreError::NewerSchema { found, .. }) => Ok(SchemaStatus { found, known }),
@@ -255,7 +262,7 @@ impl PostgresStore {
     }
 
     async fn claim_now(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
-        let kept = self.workers.upkeep(&self.pool, claim.within.as_ref(), Some(int(claim.now.0))).await?;
+        let kept = self.workers.upkeep(&self.queue, claim.within.as_ref(), Some(int(claim.now.0))).await?;
         let (woken, runs) = (kept.woken, kept.reaped.runs);
         self.took_back(&kept.reaped);
         {
@@ -264,7 +271,7 @@ impl PostgresStore {
         }
         let leases = {
             let mut turns = self.turns.lock().await;
-            claim::claim(&self.pool, &claim, &mut turns).await?
+            claim::claim(&self.queue, &claim, &mut turns).await?
         };
         self.counters.claims.fetch_add(leases.len() as u64, Ordering::Relaxed);
         // Whoever claims takes what it woke; what it leaves is for others.
@@ -279,7 +286,7 @@ impl PostgresStore {
     }
 
     async fn reap_now(&self) -> Result<Reaped, StoreError> {
-        let reaped = self.workers.upkeep(&self.pool, None, None).await?.reaped;
+        let reaped = self.workers.upkeep(&self.queue, None, None).await?.reaped;
         self.took_back(&reaped);
         self.hints.tell(reaped.runs > 0);
         Ok(std::mem::take(&mut *self.untold()).then(reaped))
@@ -377,7 +384,7 @@ impl Store for PostgresStore {
         worker: WorkerId,
         expected: Option<Status>,
     ) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
-        Box::pin(async move { claim::take_over(&self.pool, &run, &worker, expected).await })
+        Box::pin(async move { claim::take_over(&self.queue, &run, &worker, expected).await })
     }
 
     fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
@@ -400,7 +407,7 @@ impl Store for PostgresStore {
 
     fn requeue(&self, run: RunId) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
-            let woke = claim::requeue(&self.pool, &run).await?;
+            let woke = claim::requeue(&self.queue, &run).await?;
             self.hints.tell(woke);
             Ok(woke)
         })
@@ -412,7 +419,7 @@ impl Store for PostgresStore {
 
     fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let woke = claim::release(&self.pool, &lease, &worker, keep).await?;
+            let woke = claim::release(&self.queue, &lease, &worker, keep).await?;
             self.hints.tell(woke);
             Ok(())
         })

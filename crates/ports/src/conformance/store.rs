@@ -145,6 +145,7 @@ macro_rules! store_cases {
             signals::an_answered_wait_takes_no_second_signal
             signals::a_signal_is_sent_once
             signals::a_signal_for_one_run_reaches_only_that
+            signals::a_wait_takes_what_names_its_run_first
             signals::signals_to_unknown_and_finished_runs_are_refused
             signals::a_buffered_signal_answers_no_question
             signals::a_closed_wait_gets_nothing

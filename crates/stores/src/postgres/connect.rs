@@ -30,8 +30,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const SESSION: &str = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c jit=off";
 /// Of a handle that only reads: a mistake of ours cannot write either.
 const SESSION_TO_READ: &str = "-c default_transaction_read_only=on";
-/// Of a connection that writes: plans that visit rows in the order they were sent in, and are made once.
-const SESSION_OF_LANE: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off \
+/// Of a connection that writes or claims: plans that visit rows in the order they were sent in, and are made once.
+const SESSION_PLANNED: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off \
      -c enable_seqscan=off -c enable_bitmapscan=off";
 
 /// What a connection runs over.
@@ -158,7 +158,8 @@ fn refused(address: &Address, error: &tokio_postgres::Error) -> StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Any,
-    Lane,
+    /// The few statements that every run needs, again and again.
+    Planned,
 }
 
 /// Makes connections.
@@ -206,9 +207,9 @@ impl Connector {
             let pooled = self.is_pooled();
             if !pooled {
                 let own = config.get_options().unwrap_or_default().to_owned();
-                let lane = if purpose == Purpose::Lane { SESSION_OF_LANE } else { "" };
+                let planned = if purpose == Purpose::Planned { SESSION_PLANNED } else { "" };
                 let reads = if self.only_reads { SESSION_TO_READ } else { "" };
-                config.options(format!("{SESSION} {lane} {reads} {own}"));
+                config.options(format!("{SESSION} {planned} {reads} {own}"));
             }
             match config.connect(self.tls.clone()).await {
                 Ok(made) => return Ok(made),

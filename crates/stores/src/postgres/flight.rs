@@ -9,7 +9,7 @@ use windlass_core::run::Status;
 use windlass_ports::store::{Committed, Delivered, Keep, OpId, Signalled, StoreError};
 
 use super::connect::{Part, REFUSAL, Sql, Value};
-use super::request::{Answer, Creation, Delivery, Made, Opening, Request, Sending, Step, int};
+use super::request::{Answer, Creation, Delivery, Made, Request, Sending, Step, int};
 use super::statements as sql;
 use super::text::unshield;
 
@@ -193,39 +193,20 @@ impl Flight {
         self.push(Reads::Nothing, users.part(&sql::BLOB_USES, vec![Box::new(used), Box::new(words)]));
     }
 
-    /// Waits that open, in rounds: in each at most one for a channel, so that each takes its own signal.
     fn openings(&mut self, steps: &[(usize, &Step)]) {
-        let mut rounds: Vec<Vec<(Of<'_>, &Opening)>> = Vec::new();
-        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let mut owners = Owners::default();
+        let (mut effects, mut channels, mut kinds, mut dues) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (_, step) in steps {
             for opening in &step.opened {
-                let round = match opening.kind {
-                    Some(_) => 0,
-                    None => {
-                        let next = seen.entry(&opening.channel).or_default();
-                        *next += 1;
-                        *next - 1
-                    }
-                };
-                if rounds.len() <= round {
-                    rounds.resize_with(round + 1, Vec::new);
-                }
-                rounds[round].push((Of { step }, opening));
-            }
-        }
-        for round in rounds {
-            let mut owners = Owners::default();
-            let (mut effects, mut channels, mut kinds, mut dues) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            for (of, opening) in round {
-                owners.push(of);
+                owners.push(Of { step });
                 effects.push(int(opening.effect.0));
                 channels.push(opening.channel.clone());
                 kinds.push(opening.kind.clone());
                 dues.push(opening.due.map(|at| int(at.0)));
             }
-            let rest: Vec<Value> = vec![Box::new(effects), Box::new(channels), Box::new(kinds), Box::new(dues)];
-            self.push(Reads::Nothing, owners.part(&sql::OPEN_WAITS, rest));
         }
+        let rest: Vec<Value> = vec![Box::new(effects), Box::new(channels), Box::new(kinds), Box::new(dues)];
+        self.push(Reads::Nothing, owners.part(&sql::OPEN_WAITS, rest));
     }
 
     fn signals(&mut self, sendings: &[(usize, &Sending)]) {

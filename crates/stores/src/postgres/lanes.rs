@@ -216,7 +216,7 @@ impl Lane {
         let kept = self.link.take().filter(|link| !link.is_lost());
         let mut link = match kept {
             Some(link) => link,
-            None => self.shared.connector.link(Purpose::Lane).await.map_err(Trouble::Passing)?,
+            None => self.shared.connector.link(Purpose::Planned).await.map_err(Trouble::Passing)?,
         };
         let flown = link.fly(parts).await;
         match &flown {
@@ -234,7 +234,7 @@ impl Lane {
     /// never will, so that a look at what is stored tells the outcome.
     async fn end(&mut self, backend: Option<i32>) {
         let Some(backend) = backend else { return };
-        let Ok(mut link) = self.shared.connector.link(Purpose::Lane).await else { return };
+        let Ok(mut link) = self.shared.connector.link(Purpose::Planned).await else { return };
         for _ in 0..100 {
             match link.query(&END_BACKEND, vec![Box::new(backend)]).await {
                 Ok(rows) if rows.is_empty() => break,
@@ -313,9 +313,11 @@ struct Apart {
     made: HashSet<String>,
     /// Ids of signals.
     signals: HashSet<String>,
-    /// Channels with the run that a signal on it is for; none when it is for all, or a wait on it opens.
-    channels: HashSet<(String, Option<String>)>,
-    /// Channels in use at all.
+    /// Channels on which waits for signals open.
+    opened: HashSet<String>,
+    /// Channels with the run that a signal on it is for; none when it is for all.
+    sent: HashSet<(String, Option<String>)>,
+    /// Channels with signals.
     used: HashSet<String>,
 }
 
@@ -330,10 +332,7 @@ impl Apart {
                 if fits {
                     self.decided.insert(step.run.clone());
                     self.made.extend(step.children.iter().map(|child| child.id.clone()));
-                    for opening in signals() {
-                        self.channels.insert((opening.channel.clone(), None));
-                        self.used.insert(opening.channel.clone());
-                    }
+                    self.opened.extend(signals().map(|opening| opening.channel.clone()));
                 }
                 fits
             }
@@ -343,13 +342,14 @@ impl Apart {
                 let own = (sending.channel.clone(), sending.run.clone());
                 let for_all = (sending.channel.clone(), None);
                 let fits = !self.signals.contains(&sending.id)
-                    && !self.channels.contains(&own)
-                    && !self.channels.contains(&for_all)
+                    && !self.opened.contains(&sending.channel)
+                    && !self.sent.contains(&own)
+                    && !self.sent.contains(&for_all)
                     && (sending.run.is_some() || !self.used.contains(&sending.channel));
                 if fits {
                     self.signals.insert(sending.id.clone());
                     self.used.insert(sending.channel.clone());
-                    self.channels.insert(own);
+                    self.sent.insert(own);
                 }
                 fits
             }

@@ -16,6 +16,7 @@ pub(super) const TRIES_MAX: u32 = 8;
 #[derive(Debug)]
 pub(super) struct Pool {
     connector: Arc<Connector>,
+    purpose: Purpose,
     idle: Mutex<Vec<Link>>,
     room: Arc<Semaphore>,
     size: usize,
@@ -31,9 +32,16 @@ pub(super) struct Lent<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Arc<Connector>, size: usize) -> Self {
+    pub(super) fn new(connector: &Arc<Connector>, purpose: Purpose, size: usize) -> Self {
         let patience = connector.address.settings.patience;
-        Self { connector, idle: Mutex::default(), room: Arc::new(Semaphore::new(size)), size, patience }
+        Self {
+            connector: Arc::clone(connector),
+            purpose,
+            idle: Mutex::default(),
+            room: Arc::new(Semaphore::new(size)),
+            size,
+            patience,
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
@@ -46,8 +54,12 @@ impl Pool {
         let room = tokio::time::timeout(self.patience, Arc::clone(&self.room).acquire_owned()).await;
         let Ok(Ok(room)) = room else {
             let (size, seconds) = (self.size, self.patience.as_secs_f64());
+            let advice = match self.purpose {
+                Purpose::Any => "; raise `readers` in its address",
+                Purpose::Planned => "",
+            };
             return Err(StoreError::Unavailable(format!(
-                "all {size} connections to the database were in use for {seconds} s; raise `readers` in its address"
+                "all {size} connections to the database were in use for {seconds} s{advice}"
             )));
         };
         let kept = {
@@ -57,7 +69,7 @@ impl Pool {
         };
         let link = match kept {
             Some(link) => link,
-            None => self.connector.link(Purpose::Any).await?,
+            None => self.connector.link(self.purpose).await?,
         };
         Ok(Lent { pool: self, link: Some(link), _room: room })
     }

@@ -38,6 +38,17 @@ macro_rules! count_arrivals {
     };
 }
 
+/// The waits that a signal `i` is for. One that names its run finds them by the run, which `OFFSET 0` sees to: many may
+/// wait on its channel.
+macro_rules! addressed {
+    () => {
+        "CROSS JOIN LATERAL (SELECT run, effect FROM waits \
+           WHERE i.run IS NULL AND channel = i.channel AND NOT answered \
+           UNION ALL SELECT run, effect FROM (SELECT * FROM waits WHERE run = i.run OFFSET 0) own \
+           WHERE channel = i.channel AND NOT answered) w"
+    };
+}
+
 /// What becomes of the lease, as a number.
 pub(super) const HOLD: i16 = 0;
 pub(super) const PARK: i16 = 1;
@@ -95,10 +106,12 @@ pub(super) static LOCK_CHANNELS: Sql = Sql {
 
 /// Locks every run that is written to, in the order of ids: also those that wait for a signal.
 pub(super) static LOCK_RUNS: Sql = Sql {
-    text: "SELECT id FROM runs WHERE id IN (SELECT unnest($1::text[]) \
-         UNION SELECT w.run FROM unnest($2::text[], $3::text[]) AS i (channel, run) \
-         JOIN waits w ON w.channel = i.channel AND NOT w.answered AND (i.run IS NULL OR w.run = i.run)) \
-         ORDER BY id FOR NO KEY UPDATE",
+    text: concat!(
+        "SELECT id FROM runs WHERE id IN (SELECT unnest($1::text[]) \
+         UNION SELECT w.run FROM unnest($2::text[], $3::text[]) AS i (channel, run) ",
+        addressed!(),
+        ") ORDER BY id FOR NO KEY UPDATE"
+    ),
     types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
 };
 
@@ -240,16 +253,29 @@ pub(super) static PUT: Sql = Sql {
     ],
 };
 
-/// Opens waits, at most one for a channel; each for a signal takes the oldest that is buffered.
+/// Opens waits. Each for a signal takes one that is buffered: the oldest that names its run, or else the oldest that
+/// names none.
 pub(super) static OPEN_WAITS: Sql = Sql {
     text: concat!(
-        "WITH ok AS MATERIALIZED (SELECT i.*, r.received FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::bigint[], \
-           $5::text[], $6::bytea[], $7::bigint[]) AS i (run, version, op, effect, channel, kind, due) \
+        "WITH ok AS MATERIALIZED (SELECT i.*, r.received, \
+           row_number() OVER (PARTITION BY i.run, i.channel, i.kind IS NULL ORDER BY i.effect) AS nth \
+           FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::bigint[], $5::text[], $6::bytea[], $7::bigint[]) \
+           WITH ORDINALITY AS i (run, version, op, effect, channel, kind, due, seq) \
            JOIN runs r ON r.id = i.run WHERE ",
         accepted!(),
-        "), hit AS MATERIALIZED (SELECT ok.run, ok.effect, ok.received, s.id, s.data FROM ok CROSS JOIN LATERAL \
-           (SELECT id, data FROM signals WHERE channel = ok.channel AND data IS NOT NULL \
-             AND (run IS NULL OR run = ok.run) ORDER BY sent_us, id LIMIT 1) s WHERE ok.kind IS NULL), \
+        "), own AS MATERIALIZED (SELECT ok.seq, s.id, s.data FROM ok CROSS JOIN LATERAL (SELECT id, data FROM \
+           (SELECT id, data, sent_us, channel FROM signals WHERE run = ok.run AND data IS NOT NULL OFFSET 0) named \
+           WHERE channel = ok.channel ORDER BY sent_us, id OFFSET ok.nth - 1 LIMIT 1) s WHERE ok.kind IS NULL), \
+         rest AS MATERIALIZED (SELECT seq, channel, row_number() OVER (PARTITION BY channel ORDER BY seq) AS nth \
+           FROM ok WHERE kind IS NULL AND seq NOT IN (SELECT seq FROM own)), \
+         free AS (SELECT c.channel, s.id, s.data, \
+           row_number() OVER (PARTITION BY c.channel ORDER BY s.sent_us, s.id) AS nth \
+           FROM (SELECT channel, count(*) AS most FROM rest GROUP BY channel) c CROSS JOIN LATERAL \
+           (SELECT id, data, sent_us FROM signals WHERE channel = c.channel AND data IS NOT NULL AND run IS NULL \
+             ORDER BY sent_us, id LIMIT c.most) s), \
+         hit AS MATERIALIZED (SELECT ok.run, ok.effect, ok.received, t.id, t.data FROM (SELECT seq, id, data FROM own \
+           UNION ALL SELECT rest.seq, free.id, free.data FROM rest JOIN free USING (channel, nth)) t \
+           JOIN ok ON ok.seq = t.seq), \
          used AS (UPDATE signals s SET data = NULL FROM hit WHERE s.id = hit.id), \
          opened AS (INSERT INTO waits (run, effect, channel, kind, due, answered) \
            SELECT ok.run, ok.effect, channel, kind, due, hit.id IS NOT NULL FROM ok \
@@ -306,8 +332,9 @@ pub(super) static SEND_SIGNALS: Sql = Sql {
         "WITH hit AS MATERIALIZED (SELECT i.seq, s.id, s.data, w.run, w.effect, r.received \
            FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::uuid[]) AS i (seq, id, channel, run, op) \
            JOIN signals s ON s.id = i.id AND s.op = i.op AND s.data IS NOT NULL \
-           JOIN waits w ON w.channel = i.channel AND NOT w.answered AND (i.run IS NULL OR w.run = i.run) \
-           JOIN runs r ON r.id = w.run), \
+           ",
+        addressed!(),
+        " JOIN runs r ON r.id = w.run), \
          answered AS (UPDATE waits w SET answered = true FROM hit WHERE w.run = hit.run AND w.effect = hit.effect), \
          used AS (UPDATE signals s SET data = NULL WHERE s.id IN (SELECT id FROM hit)), \
          put AS (INSERT INTO inbox (run, id, number, wait, signal, input) \

@@ -76,10 +76,11 @@ impl Tx<'_> {
         }
     }
 
-    /// Takes the oldest buffered signal of a channel that this run may have.
+    /// Takes the oldest buffered signal of a channel that names this run, or else the oldest that names none.
     fn buffered(&mut self, channel: &Name, run: i64) -> Result<Option<Signal>, Trouble> {
-        let sql = "SELECT number, id, data FROM signals WHERE channel = ?1 AND data IS NOT NULL \
-             AND (run IS NULL OR run = ?2) ORDER BY number LIMIT 1";
+        let sql = "SELECT number, id, data FROM signals WHERE number = coalesce( \
+             (SELECT min(number) FROM signals WHERE run = ?2 AND data IS NOT NULL AND channel = ?1), \
+             (SELECT min(number) FROM signals WHERE channel = ?1 AND data IS NOT NULL AND run IS NULL))";
         let found = self.row(sql, params![&**channel, run], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
         })?;
@@ -105,8 +106,12 @@ impl Tx<'_> {
                 }
             }
         };
-        let sql = "SELECT waits.run, effect, runs.id FROM waits JOIN runs ON runs.key = waits.run \
-             WHERE channel = ?1 AND answered = 0 AND (?2 IS NULL OR waits.run = ?2) ORDER BY waits.run, effect";
+        // One that names its run finds its waits by the run: many may wait on its channel.
+        let sql = "SELECT waits.run, effect, runs.id FROM waits INDEXED BY waits_channel \
+             JOIN runs ON runs.key = waits.run \
+             WHERE ?2 IS NULL AND channel = ?1 AND answered = 0 \
+             UNION ALL SELECT waits.run, effect, runs.id FROM waits NOT INDEXED JOIN runs ON runs.key = waits.run \
+             WHERE waits.run = ?2 AND channel = ?1 AND answered = 0 ORDER BY waits.run, effect";
         let waiting = self.rows(sql, params![&*signal.channel, only], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, RunId::stored(row.get_ref(2)?.as_str()?)))
         })?;

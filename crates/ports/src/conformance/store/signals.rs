@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::EffectId;
 use windlass_core::input::Input;
@@ -133,6 +134,25 @@ pub(super) async fn a_signal_for_one_run_reaches_only_that(harness: Arc<dyn Harn
     step.waits_opened = vec![wait(1, "go")];
     one.apply(step).await;
     assert_eq!(signalled(&one, "c").await, [(1, "s2".to_owned())]);
+}
+
+pub(super) async fn a_wait_takes_what_names_its_run_first(harness: Arc<dyn Harness>) {
+    let one = Process::open(&harness).await;
+    one.store.create(run("a")).await.expect("created");
+    one.store.create(run("b")).await.expect("created");
+    let to = |name: &str, text: &str| Signal { run: Some(id(name)), ..signal(text, "go") };
+    for sent in [signal("s1", "go"), signal("s2", "go"), to("a", "s3"), to("b", "s4"), to("a", "s5")] {
+        assert_eq!(one.store.signal(sent).await.expect("answered"), Signalled::Buffered);
+    }
+    let leases = one.claim_all(NOW.0).await;
+    // At once, as runs that come to the same state do: no two of them may take the same signal.
+    let (mut first, mut second) = (commit(&leases[0], &one.worker, 0), commit(&leases[1], &one.worker, 0));
+    first.waits_opened = vec![wait(1, "go"), wait(2, "go")];
+    second.waits_opened = vec![wait(1, "go"), wait(2, "go"), wait(3, "go"), wait(4, "go")];
+    join(one.apply(first), one.apply(second)).await;
+    assert_eq!(signalled(&one, "a").await, [(1, "s3".to_owned()), (2, "s5".to_owned())]);
+    let got = signalled(&one, "b").await;
+    assert_eq!(got, [(1, "s4".to_owned()), (2, "s1".to_owned()), (3, "s2".to_owned())]);
 }
 
 pub(super) async fn signals_to_unknown_and_finished_runs_are_refused(harness: Arc<dyn Harness>) {

@@ -376,8 +376,9 @@ impl Data {
     fn open_waits(&mut self, run: &RunId, commit: &Commit) {
         for wait in commit.waits_opened.iter().filter(|wait| !commit.waits_closed.contains(&wait.effect)) {
             let signal = match wait.kind {
-                WaitKind::Signal => self.buffered.iter().position(|signal| {
-                    signal.channel == wait.channel && signal.run.as_ref().is_none_or(|only| only == run)
+                WaitKind::Signal => [Some(run), None].into_iter().find_map(|only| {
+                    let fits = |signal: &Signal| signal.channel == wait.channel && signal.run.as_ref() == only;
+                    self.buffered.iter().position(fits)
                 }),
                 WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
             };

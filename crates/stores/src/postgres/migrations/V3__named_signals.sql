@@ -1,0 +1,4 @@
+-- A wait looks for signals that name no run by their channel, and for those that name its run by the run: signals for
+-- other runs of the channel are not read.
+DROP INDEX signals_buffered;
+CREATE INDEX signals_buffered ON signals (channel, sent_us, id) WHERE data IS NOT NULL AND run IS NULL;
