@@ -185,6 +185,8 @@ pub struct Stored {
     pub snapshot: Option<Vec<u8>>,
     /// Records after the snapshot, oldest first.
     pub records: Vec<JournalRow>,
+    /// Whether its inbox has rows that no decision took.
+    pub inbox: bool,
 }
 
 /// One row of a journal.

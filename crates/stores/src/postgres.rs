@@ -12,6 +12,7 @@ mod fsck;
 mod hints;
 mod lanes;
 mod list;
+mod load;
 mod local;
 mod pool;
 mod prune;
@@ -48,6 +49,7 @@ use claim::Turns;
 use connect::{Connector, Purpose};
 use hints::{Hints, Listening};
 use lanes::{Counters, Lanes};
+use load::Loads;
 use local::Local;
 use pool::Pool;
 use request::{Answer, Creation, Delivery, Request, Sending, Step, int};
@@ -59,7 +61,7 @@ const PRIMERS_MAX: usize = 4_096;
 /// A bundle stored this recently need not be stored again.
 const BUNDLE_FRESH_SECONDS: i64 = 1_200;
 
-/// Connections for claims: one for the worker of this process, one for whatever takes a run over meanwhile.
+/// Connections for claims and for the runs that they bring.
 const CLAIMERS: usize = 2;
 
 /// A handle on one database. Its workers are gone when it is dropped.
@@ -68,7 +70,8 @@ pub struct PostgresStore {
     lanes: Lanes,
     pool: Arc<Pool>,
     /// Claims, and what goes with them.
-    queue: Pool,
+    queue: Arc<Pool>,
+    loads: Loads,
     workers: Workers,
     hints: Arc<Hints>,
     _listening: Listening,
@@ -125,13 +128,15 @@ impl PostgresStore {
         let local = Local::open(settings.marks.as_deref(), &id)?;
         let counters = Arc::new(Counters::default());
         let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
+        let queue = Arc::new(Pool::new(&connector, Purpose::Planned, CLAIMERS));
         let hints = Hints::new();
         Ok(Self {
             lanes: Lanes::start(&connector, &hints, &counters),
             workers: Workers::new(local, Arc::clone(&connector)),
             _listening: hints.start(&connector, &pool),
             pool,
-            queue: Pool::new(&connector, Purpose::Planned, CLAIMERS),
+            loads: Loads::new(Arc::clone(&queue)),
+            queue,
             hints,
             counters,
             untold: Mutex::default(),
@@ -169,6 +174,7 @@ impl PostgresStore {
         let settings = &connector.address.settings;
         let counters = Arc::new(Counters::default());
         let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
+        let queue = Arc::new(Pool::new(&connector, Purpose::Planned, CLAIMERS));
         let hints = Hints::new();
         // A standby takes no listeners; who waits looks from time to time.
         let listening = if is_standby { Listening::none() } else { hints.start(&connector, &pool) };
@@ -177,7 +183,8 @@ impl PostgresStore {
             workers: Workers::new(Local::absent(), Arc::clone(&connector)),
             _listening: listening,
             pool,
-            queue: Pool::new(&connector, Purpose::Planned, CLAIMERS),
+            loads: Loads::new(Arc::clone(&queue)),
+            queue,
             hints,
             counters,
             untold: Mutex::default(),
@@ -389,7 +396,7 @@ impl Store for PostgresStore {
 
     fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
         Box::pin(async move {
-            let Some((stored, primer)) = read::load(&self.pool, &run).await? else { return Ok(None) };
+            let Some((stored, primer)) = self.loads.load(run.clone()).await? else { return Ok(None) };
             if stored.head.version == 0 {
                 self.remember_start(&run, primer);
             }

@@ -7,10 +7,10 @@ use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::machine::Priority;
-use windlass_core::run::{Start, Status};
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value as Data;
-use windlass_ports::store::{Head, InboxItem, JournalRow, Object, OpId, Put, StoreError, Stored, WaitRow, WorkerId};
+use windlass_ports::store::{Head, InboxItem, JournalRow, Object, OpId, Put, StoreError, WaitRow, WorkerId};
 
 use super::connect::{Sql, Value};
 use super::pool::Pool;
@@ -33,19 +33,6 @@ pub(super) const HEAD_COLUMNS: usize = 26;
 
 static HEAD: Sql = Sql {
     text: concat!("SELECT ", head_columns!(), " FROM runs r JOIN starts s ON s.run = r.id WHERE r.id = $1"),
-    types: &[Type::TEXT],
-};
-
-/// One statement, so that all of it is of one moment.
-static LOAD: Sql = Sql {
-    text: concat!(
-        "SELECT ",
-        head_columns!(),
-        ", s.start, n.bytes, j.versions, j.records, j.blobs FROM runs r JOIN starts s ON s.run = r.id \
-         LEFT JOIN snapshots n ON n.run = r.id LEFT JOIN LATERAL (SELECT array_agg(version ORDER BY version) AS versions, \
-         array_agg(record ORDER BY version) AS records, array_agg(blobs ORDER BY version) AS blobs FROM journal \
-         WHERE run = r.id AND version > coalesce(n.version, 0)) j ON true WHERE r.id = $1"
-    ),
     types: &[Type::TEXT],
 };
 
@@ -145,7 +132,7 @@ pub(super) fn unread(error: tokio_postgres::Error) -> StoreError {
     StoreError::Corrupt(format!("a row cannot be read: {error}"))
 }
 
-fn damaged(what: &str, error: &dyn std::fmt::Display) -> StoreError {
+pub(super) fn damaged(what: &str, error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("{what} cannot be read: {error}"))
 }
 
@@ -222,25 +209,6 @@ pub(super) async fn head(pool: &Pool, run: &RunId) -> Result<Option<Head>, Store
     pool.rows(&HEAD, || vec![text(run)]).await?.first().map(head_of).transpose()
 }
 
-/// A run as stored, and the bytes of its start.
-pub(super) async fn load(pool: &Pool, run: &RunId) -> Result<Option<(Stored, Vec<u8>)>, StoreError> {
-    let rows = pool.rows(&LOAD, || vec![text(run)]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let head = head_of(row)?;
-    let column = |place: usize| HEAD_COLUMNS + place;
-    let primer = unpack(row.try_get(column(0)).map_err(unread)?)?;
-    let start: Start = serde_json::from_slice(&primer).map_err(|error| damaged("a start", &error))?;
-    let snapshot: Option<&[u8]> = row.try_get(column(1)).map_err(unread)?;
-    let snapshot = snapshot.map(unpack).transpose()?;
-    let versions: Vec<i64> = row.try_get::<_, Option<_>>(column(2)).map_err(unread)?.unwrap_or_default();
-    let packed: Vec<&[u8]> = row.try_get::<_, Option<_>>(column(3)).map_err(unread)?.unwrap_or_default();
-    let blobs: Vec<Option<&[u8]>> = row.try_get::<_, Option<_>>(column(4)).map_err(unread)?.unwrap_or_default();
-    let records = versions.into_iter().zip(packed).zip(blobs);
-    let records = records.map(|((version, packed), blobs)| record(version, packed, blobs, &primer));
-    let records = records.collect::<Result<_, _>>()?;
-    Ok(Some((Stored { head, start, snapshot, records }, primer)))
-}
-
 /// The hashes of a record.
 pub(super) fn hashes(packed: Option<&[u8]>) -> Result<Vec<Digest>, StoreError> {
     let (digests, rest) = packed.unwrap_or_default().as_chunks::<32>();
@@ -250,7 +218,12 @@ pub(super) fn hashes(packed: Option<&[u8]>) -> Result<Vec<Digest>, StoreError> {
     }
 }
 
-fn record(version: i64, packed: &[u8], blobs: Option<&[u8]>, primer: &[u8]) -> Result<JournalRow, StoreError> {
+pub(super) fn record(
+    version: i64,
+    packed: &[u8],
+    blobs: Option<&[u8]>,
+    primer: &[u8],
+) -> Result<JournalRow, StoreError> {
     let bytes = if is_primed(packed) { unpack_primed(packed, primer)? } else { unpack(packed)? };
     Ok(JournalRow { version: count(version), bytes, blobs: hashes(blobs)? })
 }

@@ -172,7 +172,9 @@ pub(super) fn load(connection: &Connection, run: &RunId) -> Result<Option<(Store
     let from = snapshot.as_ref().map_or(0, |(version, _)| *version);
     let snapshot = snapshot.map(|(_, packed)| unpack(&packed)).transpose()?;
     let records = rows(connection, key, from, i64::MAX, Some(&primer))?;
-    Ok(Some((Stored { head, start, snapshot, records }, primer)))
+    let mut statement = connection.prepare_cached("SELECT pending > 0 FROM runs WHERE key = ?1").map_err(failed)?;
+    let inbox = statement.query_row([key], |row| row.get(0)).map_err(failed)?;
+    Ok(Some((Stored { head, start, snapshot, records, inbox }, primer)))
 }
 
 /// Ids of runs after one.

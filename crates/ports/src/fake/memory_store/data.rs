@@ -304,7 +304,8 @@ impl Data {
         let from = row.snapshot.as_ref().map_or(0, |(version, _)| *version);
         let records = row.records.iter().map(|record| record.row.clone()).filter(|row| row.version > from).collect();
         let snapshot = row.snapshot.as_ref().map(|(_, bytes)| bytes.clone());
-        Some(Stored { head: row.head(), start: row.start.clone(), snapshot, records })
+        let inbox = !row.inbox.is_empty();
+        Some(Stored { head: row.head(), start: row.start.clone(), snapshot, records, inbox })
     }
 
     pub(super) fn commit(&mut self, mut commit: Commit) -> Result<Committed, StoreError> {

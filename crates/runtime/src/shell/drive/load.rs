@@ -37,6 +37,7 @@ impl<'a> Work<'a> {
                     None => {
                         let stored = stored(core, &claimed.lease.run).await?;
                         let pool = stored.head.pool.clone();
+                        inbox_flag = stored.inbox;
                         (folded(core, stored).await?, Some(pool))
                     }
                 };
