@@ -61,7 +61,7 @@ const PRIMERS_MAX: usize = 4_096;
 /// A bundle stored this recently need not be stored again.
 const BUNDLE_FRESH_SECONDS: i64 = 1_200;
 
-/// Connections for claims and for the runs that they bring.
+/// Connections for claims, for the runs that they bring, and for hints.
 const CLAIMERS: usize = 2;
 
 /// A handle on one database. Its workers are gone when it is dropped.
@@ -69,7 +69,7 @@ const CLAIMERS: usize = 2;
 pub struct PostgresStore {
     lanes: Lanes,
     pool: Arc<Pool>,
-    /// Claims, and what goes with them.
+    /// Connections for claims, the runs that they bring, and hints.
     queue: Arc<Pool>,
     loads: Loads,
     workers: Workers,
@@ -128,12 +128,12 @@ impl PostgresStore {
         let local = Local::open(settings.marks.as_deref(), &id)?;
         let counters = Arc::new(Counters::default());
         let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
-        let queue = Arc::new(Pool::new(&connector, Purpose::Planned, CLAIMERS));
+        let queue = Arc::new(Pool::new(&connector, Purpose::Queue, CLAIMERS));
         let hints = Hints::new();
         Ok(Self {
             lanes: Lanes::start(&connector, &hints, &counters),
             workers: Workers::new(local, Arc::clone(&connector)),
-            _listening: hints.start(&connector, &pool),
+            _listening: hints.start(&connector, &queue),
             pool,
             loads: Loads::new(Arc::clone(&queue)),
             queue,
@@ -174,10 +174,10 @@ impl PostgresStore {
         let settings = &connector.address.settings;
         let counters = Arc::new(Counters::default());
         let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
-        let queue = Arc::new(Pool::new(&connector, Purpose::Planned, CLAIMERS));
+        let queue = Arc::new(Pool::new(&connector, Purpose::Queue, CLAIMERS));
         let hints = Hints::new();
         // A standby takes no listeners; who waits looks from time to time.
-        let listening = if is_standby { Listening::none() } else { hints.start(&connector, &pool) };
+        let listening = if is_standby { Listening::none() } else { hints.start(&connector, &queue) };
         Ok(Some(Self {
             lanes: Lanes::start(&connector, &hints, &counters),
             workers: Workers::new(Local::absent(), Arc::clone(&connector)),
@@ -391,7 +391,7 @@ impl Store for PostgresStore {
         worker: WorkerId,
         expected: Option<Status>,
     ) -> BoxFuture<'_, Result<Option<Lease>, StoreError>> {
-        Box::pin(async move { claim::take_over(&self.queue, &run, &worker, expected).await })
+        Box::pin(async move { claim::take_over(&self.pool, &run, &worker, expected).await })
     }
 
     fn load(&self, run: RunId) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
@@ -414,7 +414,7 @@ impl Store for PostgresStore {
 
     fn requeue(&self, run: RunId) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
-            let woke = claim::requeue(&self.queue, &run).await?;
+            let woke = claim::requeue(&self.pool, &run).await?;
             self.hints.tell(woke);
             Ok(woke)
         })
@@ -426,7 +426,7 @@ impl Store for PostgresStore {
 
     fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let woke = claim::release(&self.queue, &lease, &worker, keep).await?;
+            let woke = claim::release(&self.pool, &lease, &worker, keep).await?;
             self.hints.tell(woke);
             Ok(())
         })

@@ -30,9 +30,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const SESSION: &str = "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c jit=off";
 /// Of a handle that only reads: a mistake of ours cannot write either.
 const SESSION_TO_READ: &str = "-c default_transaction_read_only=on";
-/// Of a connection that writes or claims: plans that visit rows in the order they were sent in, and are made once.
+/// Of a connection with few statements, run again and again: plans that visit rows in the order they were sent in, and
+/// are made once.
 const SESSION_PLANNED: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off \
      -c enable_seqscan=off -c enable_bitmapscan=off";
+/// Of a connection that claims and tells others. What it writes may be lost with the server: a run whose claim is lost is
+/// in the queue again, and whoever believes to hold it is refused by the name of the owner, which no other worker has.
+/// Nothing is done for a run before a decision is durable, and with it everything that was written before.
+const SESSION_UNSYNCED: &str = "-c synchronous_commit=off";
 
 /// What a connection runs over.
 pub(super) type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
@@ -158,8 +163,10 @@ fn refused(address: &Address, error: &tokio_postgres::Error) -> StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Any,
-    /// The few statements that every run needs, again and again.
-    Planned,
+    /// Decisions, new runs, messages: acknowledged when they are durable.
+    Lane,
+    /// Claims, the runs that they bring, and hints.
+    Queue,
 }
 
 /// Makes connections.
@@ -207,9 +214,10 @@ impl Connector {
             let pooled = self.is_pooled();
             if !pooled {
                 let own = config.get_options().unwrap_or_default().to_owned();
-                let planned = if purpose == Purpose::Planned { SESSION_PLANNED } else { "" };
+                let planned = if purpose == Purpose::Any { "" } else { SESSION_PLANNED };
+                let unsynced = if purpose == Purpose::Queue { SESSION_UNSYNCED } else { "" };
                 let reads = if self.only_reads { SESSION_TO_READ } else { "" };
-                config.options(format!("{SESSION} {planned} {reads} {own}"));
+                config.options(format!("{SESSION} {planned} {unsynced} {reads} {own}"));
             }
             match config.connect(self.tls.clone()).await {
                 Ok(made) => return Ok(made),

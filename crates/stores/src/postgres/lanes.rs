@@ -216,7 +216,7 @@ impl Lane {
         let kept = self.link.take().filter(|link| !link.is_lost());
         let mut link = match kept {
             Some(link) => link,
-            None => self.shared.connector.link(Purpose::Planned).await.map_err(Trouble::Passing)?,
+            None => self.shared.connector.link(Purpose::Lane).await.map_err(Trouble::Passing)?,
         };
         let flown = link.fly(parts).await;
         match &flown {
@@ -234,7 +234,7 @@ impl Lane {
     /// never will, so that a look at what is stored tells the outcome.
     async fn end(&mut self, backend: Option<i32>) {
         let Some(backend) = backend else { return };
-        let Ok(mut link) = self.shared.connector.link(Purpose::Planned).await else { return };
+        let Ok(mut link) = self.shared.connector.link(Purpose::Lane).await else { return };
         for _ in 0..100 {
             match link.query(&END_BACKEND, vec![Box::new(backend)]).await {
                 Ok(rows) if rows.is_empty() => break,

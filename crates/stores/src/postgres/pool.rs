@@ -56,7 +56,7 @@ impl Pool {
             let (size, seconds) = (self.size, self.patience.as_secs_f64());
             let advice = match self.purpose {
                 Purpose::Any => "; raise `readers` in its address",
-                Purpose::Planned => "",
+                Purpose::Lane | Purpose::Queue => "",
             };
             return Err(StoreError::Unavailable(format!(
                 "all {size} connections to the database were in use for {seconds} s{advice}"

@@ -180,6 +180,36 @@ async fn a_server_that_restarts_under_load_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_a_crash_of_the_server_took_back_lets_nobody_write() {
+    // The log is written to the disk with the next commit, and by nothing else.
+    let settings = [("wal_writer_delay".to_owned(), "10s".to_owned())].into();
+    let server = Server::start(Options { settings, ..Options::default() });
+    let database = server.database();
+    let marks = tempfile::tempdir().expect("a directory");
+    let url = format!("{}?marks={}&poll_ms=50", database.url(), marks.path().display());
+    let store = PostgresStore::open(&url).await.expect("opened");
+    let one = ready(&store).await;
+    let two = store.join(Registration::default()).await.expect("joined");
+    let lost = begin(&store, &one, "a").await;
+    tokio::task::block_in_place(|| server.restart(Stop::Immediate));
+    let began = Instant::now();
+    let held = loop {
+        assert!(began.elapsed() < PATIENCE, "the run is not in the queue again");
+        match store.claim(Claim::any(two.clone(), 1, Timestamp(0))).await {
+            Ok(mut leases) if !leases.is_empty() => break leases.remove(0),
+            // Slow on purpose: a database that starts needs a moment.
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    assert_eq!(held.epoch, lost.epoch, "nothing is left of the first claim");
+    let (stale, _) = settle(&store, commit(&lost, &one, 0)).await.expect("answered");
+    assert_eq!(stale, Committed::Stale, "the first one writes nothing");
+    let (applied, _) = settle(&store, commit(&held, &two, 0)).await.expect("answered");
+    assert_ne!(applied, Committed::Stale);
+    assert_eq!(store.journal(held.run.clone(), 0, 99).await.expect("read").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backends_ended_at_random_lose_nothing() {
     let fleet = Fleet::new();
     let store = Arc::new(fleet.store().await);
