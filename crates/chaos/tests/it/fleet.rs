@@ -22,8 +22,13 @@ async fn chaos(url: &str, options: Options, breach: Option<Breach>) -> Report {
 
 /// The same with workers started this way.
 async fn chaos_by(url: &str, options: Options, spawn: windlass_chaos::Spawn) -> Report {
+    chaos_of(&machine::tools(), url, options, spawn).await
+}
+
+/// The same with other contracts of the tools.
+async fn chaos_of(tools: &str, url: &str, options: Options, spawn: windlass_chaos::Spawn) -> Report {
     let folder = tempfile::tempdir().expect("a folder");
-    let wiring = worker::wiring(&machine::tools());
+    let wiring = worker::wiring(tools);
     let catalog = wiring.catalog().expect("the catalog");
     let files = machine::documents().into_iter().fold(MemoryFiles::new(), |files, (path, text)| files.with(path, text));
     let load_options =
@@ -85,6 +90,22 @@ async fn a_store_that_forgets_what_was_sent_is_found_out() {
     let report = chaos(&url, short(&[Kind::Kill]), Some(Breach::ForgetsSent)).await;
     assert_eq!(report.verdict, Verdict::Broken, "{report}");
     assert!(rules(&report).contains(&"effect"), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_waits_for_a_person_is_a_finding_unless_it_may() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Nobody can tell whether a call that was out when its worker died has happened, so somebody is asked.
+    let tools = machine::tools().replace("{ verify = \"happened\" }", "\"ask\"");
+    for may_park in [false, true] {
+        let url = format!("sqlite:{}", folder.path().join(format!("{may_park}.db")).display());
+        let options = Options { may_park, completed_min: 0, ..short(&[Kind::Kill]) };
+        let report = chaos_of(&tools, &url, options, worker::spawn(None, false)).await;
+        assert!(report.runs.attention > 0, "{report}");
+        assert!(report.waits.keys().any(|why| why.contains("whose `on_unknown` is to ask")), "{report}");
+        let expected = if may_park { &[][..] } else { &["person"] };
+        assert_eq!(rules(&report), expected, "{report}");
+    }
 }
 
 /// One worker sleeps through its lease with a decision in its hand, and wakes well after another one has the run: the only
