@@ -2,6 +2,7 @@
 
 mod approvals;
 mod bench;
+mod budgets;
 mod chaos;
 mod many;
 mod policy;
@@ -27,6 +28,7 @@ pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery,
     BenchStart, BenchSteps, BenchSurge,
 };
+pub(crate) use budgets::{Budgets, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use many::Many;
 pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy};
@@ -110,6 +112,9 @@ pub(crate) enum Command {
     /// List and answer what runs ask people
     #[command(subcommand)]
     Approvals(Approvals),
+    /// Look at and change what many runs may use together
+    #[command(subcommand)]
+    Budgets(Budgets),
     /// Start runs at times and in intervals
     #[command(subcommand)]
     Schedules(Schedules),

@@ -1,6 +1,7 @@
 //! The commands: one file each. This one finds the right one and sets up logging and threads for it.
 
 mod approvals;
+mod budgets;
 mod bench;
 mod chaos;
 mod bulk;
@@ -93,6 +94,11 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Approvals(args::Approvals::Show(args)) => approvals::show(app, args).await,
         Command::Approvals(args::Approvals::Approve(args)) => approvals::approve(app, args).await,
         Command::Approvals(args::Approvals::Reject(args)) => approvals::reject(app, args).await,
+        Command::Budgets(args::Budgets::List) => budgets::list(app).await,
+        Command::Budgets(args::Budgets::Show(args)) => budgets::show(app, args).await,
+        Command::Budgets(args::Budgets::Set(args)) => budgets::set(app, args).await,
+        Command::Budgets(args::Budgets::Raise(args)) => budgets::raise(app, args).await,
+        Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
         Command::Serve(args) => serve::serve(app, args).await,
         Command::Worker(args) => serve::worker(app, args).await,
         Command::Workers(args) => serve::workers(app, args).await,

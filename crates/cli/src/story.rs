@@ -3,6 +3,7 @@
 use windlass_core::approval::Answer;
 use windlass_core::audit;
 use windlass_core::effect::{Outcome, WaitKind};
+use windlass_core::escrow::Drawn;
 use windlass_core::failure::Failure;
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Ending;
@@ -98,8 +99,21 @@ fn others(entry: &Entry, run: &Run) -> Option<String> {
         Entry::WaitOpened { wait, .. } => match &wait.kind {
             WaitKind::Signal => format!("   waits for a signal on `{}`", wait.channel),
             WaitKind::Outcome { .. } => format!("   waits for a person, who answers on `{}`", wait.channel),
-            WaitKind::Approval { .. } => return None,
+            WaitKind::Approval { .. } | WaitKind::Budget { .. } => return None,
         },
+        Entry::DrawAsked { .. } => "   draws on budgets".into(),
+        Entry::DrawAnswered { answer: Drawn::Refused(refusal), .. } => format!(
+            "   the budget of `{}` has {} of {} {} left, {} needed",
+            refusal.scope,
+            refusal.left,
+            refusal.cap,
+            refusal.meter.as_str(),
+            refusal.wanted
+        ),
+        Entry::SharesReturned { .. } => "   returns what it drew from budgets".into(),
+        Entry::ApprovalAsked { wait, rule, reason, .. } if &**rule == "budget" => {
+            format!("   waits for more: raise the budget, or answer `{}` ({reason})", wait.key(run.id()))
+        }
         Entry::ApprovalAsked { wait, rule, reason, .. } => {
             format!("   waits for a person who approves `{}` (rule {rule}: {reason})", wait.key(run.id()))
         }

@@ -49,6 +49,7 @@ fn facts() -> Facts {
         routes: Arc::new(BTreeMap::new()),
         verdicts: Vec::new(),
         allow_unasked: true,
+        budgets: Arc::default(),
     }
 }
 

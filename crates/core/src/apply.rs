@@ -6,6 +6,7 @@ use crate::approval;
 use crate::audit;
 use crate::budget::{Amounts, Ledger, Meter};
 use crate::effect::{Call, ChildStart, OpenCall, Outcome};
+use crate::escrow::{Asked, Share};
 use crate::failure::Code;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
@@ -56,6 +57,24 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         }
         Entry::ApprovalAnswered { effect, answer, by, arguments, .. } => {
             return approval_answered(run, *effect, *answer, by, arguments.as_ref());
+        }
+        Entry::DrawAwaited { effect } => {
+            if let Some(call) = run.calls.get_mut(effect) {
+                call.draws = true;
+                call.approval = None;
+            }
+        }
+        Entry::DrawAsked { number, call, shares } => {
+            named(run, *number);
+            run.escrow.last = *number;
+            run.escrow.untold = true;
+            run.escrow.asked = Some(Asked { number: *number, call: *call, shares: shares.clone() });
+        }
+        Entry::DrawAnswered { answer, .. } => run.escrow.answered(answer),
+        Entry::ShareHeld { effect, shares } => share_held(run, *effect, shares),
+        Entry::SharesReturned { number } => {
+            named(run, *number);
+            run.escrow.returned(*number);
         }
         Entry::DoubtRaised { effect, doubt } => {
             if let Some(call) = run.calls.get_mut(effect) {
@@ -275,9 +294,23 @@ fn attempt_failed(
     let reserved = std::mem::take(&mut call.reserved);
     call.backoff = backoff;
     call.losses += u32::from(code == Code::RunAttemptLost.as_str());
+    let held = std::mem::take(&mut call.held);
     let call = call.clone();
+    run.escrow.settle(call.call.target(), &held, used);
     run.ledger.settle(&reserved, used, estimated);
     Some(row(run, effect, &call, "failed", Some(code.into())))
+}
+
+fn share_held(run: &mut Run, effect: EffectId, shares: &[Share]) {
+    let now = run.now;
+    if let Some(call) = run.calls.get_mut(&effect) {
+        call.held = shares.to_vec();
+        // It leaves only now.
+        if std::mem::take(&mut call.draws) {
+            call.at = now;
+        }
+        run.escrow.hold(shares);
+    }
 }
 
 fn hold_lifted(run: &mut Run) {
@@ -328,6 +361,7 @@ fn approval_answered(
 fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, estimated: bool) -> Option<audit::Row> {
     let call = run.calls.remove(&effect)?;
     run.ledger.settle(&call.reserved, used, estimated);
+    run.escrow.settle(call.call.target(), &call.held, used);
     match &call.call {
         Call::Model { sample, .. } => {
             let state = match outcome {
@@ -372,6 +406,7 @@ fn reply_hash(reply: &crate::transcript::Reply) -> Name {
 fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -> Option<audit::Row> {
     let call = run.calls.remove(&effect)?;
     run.ledger.settle(&call.reserved, used, estimated);
+    run.escrow.settle(call.call.target(), &call.held, used);
     Some(row(run, effect, &call, "abandoned", None))
 }
 

@@ -99,7 +99,10 @@ pub fn shown(run: &RunId, wait: EffectId, effect: EffectId, open: &OpenCall) -> 
 /// The call that a wait asks about.
 #[must_use]
 pub fn asked(run: &Run, wait: EffectId) -> Option<(EffectId, &OpenCall)> {
-    let WaitKind::Approval { effect, .. } = run.waits.get(&wait)?.kind else { return None };
+    let effect = match run.waits.get(&wait)?.kind {
+        WaitKind::Approval { effect, .. } | WaitKind::Budget { effect, .. } => effect,
+        WaitKind::Signal | WaitKind::Outcome { .. } => return None,
+    };
     run.calls.get(&effect).map(|open| (effect, open))
 }
 
@@ -138,6 +141,10 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     }
     if run.start.scope.user.as_ref() == Some(&reply.by) {
         return Some(format!("`{}` started the run and cannot approve its calls", reply.by));
+    }
+    let is_budget = matches!(run.waits.get(&reply.wait).map(|wait| &wait.kind), Some(WaitKind::Budget { .. }));
+    if is_budget && reply.arguments.is_some() {
+        return Some("more of a budget changes no arguments".into());
     }
     let is_object = |arguments: &Value| matches!(arguments, Value::Map(_));
     if reply.arguments.as_ref().is_some_and(|new| !is_object(new) || !matches!(open.call, Call::Tool { .. })) {

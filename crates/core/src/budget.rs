@@ -121,6 +121,12 @@ impl Amounts {
         }
     }
 
+    /// The lower of both numbers, for each.
+    #[must_use]
+    pub fn at_most(&self, other: &Self) -> Self {
+        Meter::ALL.into_iter().fold(Self::ZERO, |low, meter| low.with(meter, self.get(meter).min(other.get(meter))))
+    }
+
     /// Whether every number is zero.
     #[must_use]
     pub fn is_zero(&self) -> bool {

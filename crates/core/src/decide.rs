@@ -6,6 +6,7 @@
 mod agent;
 mod approval;
 mod call;
+mod escrow;
 mod failing;
 mod finding;
 mod hold;
@@ -118,6 +119,7 @@ pub fn decide(
     if turn.run.ending.is_none() {
         turn.warn();
     }
+    turn.give_back();
     Ok(turn.decided())
 }
 
@@ -136,6 +138,9 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         ),
         Input::Lost { effect, .. } => {
             open(run.calls.get(effect).is_some_and(crate::effect::OpenCall::is_out), format!("call {effect}"))
+        }
+        Input::Drawn { number, .. } => {
+            open(run.escrow.asked.as_ref().is_some_and(|asked| asked.number == *number), format!("draw {number}"))
         }
         Input::Signalled { wait, .. } if asks_approval(run, *wait) => not_now("an approval is not given by a signal"),
         Input::Signalled { wait, .. } => open(run.waits.contains_key(wait), format!("wait {wait}")),
@@ -165,6 +170,10 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
 
 fn asks_approval(run: &Run, wait: EffectId) -> bool {
     run.waits.get(&wait).is_some_and(|open| matches!(open.kind, WaitKind::Approval { .. }))
+}
+
+fn asks_budget(run: &Run, wait: EffectId) -> bool {
+    run.waits.get(&wait).is_some_and(|open| matches!(open.kind, WaitKind::Budget { .. }))
 }
 
 /// One decision being made.
@@ -347,6 +356,7 @@ impl<'a> Turn<'a> {
             Input::Started(start) => self.start(*start),
             Input::Settled { effect, outcome, spent, .. } => self.on_settled(effect, outcome, spent),
             Input::Lost { effect, sent } => self.on_lost(effect, sent == Sent::Maybe),
+            Input::Drawn { number, answer } => self.on_drawn(number, answer),
             Input::Signalled { wait, signal, data } => self.on_signal(wait, signal, data),
             Input::TimerFired { timer } => self.on_timer(timer),
             Input::ChildEnded { child, ending, used } => self.emit(Entry::ChildSettled { child, ending, used }),
@@ -421,6 +431,7 @@ impl<'a> Turn<'a> {
                 self.raise(Failure::new(Code::RunTimeout, "the state is out of time"));
             }
             TimerPurpose::WaitTimeout { wait } if asks_approval(self.run, wait) => self.approval_expired(wait),
+            TimerPurpose::WaitTimeout { wait } if asks_budget(self.run, wait) => self.budget_moved(wait, None),
             TimerPurpose::WaitTimeout { wait } => {
                 let channel = self.run.waits.get(&wait).map(|open| open.channel.clone()).unwrap_or_default();
                 self.close_wait(wait, None);
@@ -436,6 +447,9 @@ impl<'a> Turn<'a> {
 
     fn on_signal(&mut self, wait: EffectId, signal: Name, data: Value) {
         let Some(open) = self.run.waits.get(&wait).cloned() else { return };
+        if asks_budget(self.run, wait) {
+            return self.budget_moved(wait, Some(signal));
+        }
         self.close_wait(wait, Some(signal));
         match open.kind {
             WaitKind::Signal => {
@@ -444,7 +458,7 @@ impl<'a> Turn<'a> {
                 self.goto(Stage::Working(Part::Output));
             }
             WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
-            WaitKind::Approval { .. } => {}
+            WaitKind::Approval { .. } | WaitKind::Budget { .. } => {}
         }
     }
 }

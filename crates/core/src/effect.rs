@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::approval::Question;
 use crate::budget::{Amounts, Ceilings};
 use crate::contract::{Class, Idempotency};
+use crate::escrow::{Refusal, Share};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Input;
@@ -36,6 +37,10 @@ pub enum Effect {
     OpenWait(EffectId),
     /// It is no longer.
     CloseWait(EffectId),
+    /// Draw on budgets for the run, as [`Escrow::draw`](crate::escrow::Escrow::draw) says. The answer is an input.
+    Draw(EffectId),
+    /// Return what the run drew and holds for no call, under this number.
+    GiveBack(EffectId),
     /// A timer runs.
     SetTimer(EffectId),
     /// It no longer does.
@@ -169,6 +174,12 @@ pub struct OpenCall {
     /// The link of a fallback chain that the attempt takes; none for a call without a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Box<Choice>>,
+    /// What is held for this attempt of the budgets that apply to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Share>,
+    /// It waits until enough has been drawn from budgets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draws: bool,
 }
 
 fn none_lost(losses: &u32) -> bool {
@@ -179,7 +190,7 @@ impl OpenCall {
     /// Whether an attempt of this call is out, or about to go out.
     #[must_use]
     pub fn is_out(&self) -> bool {
-        self.backoff.is_none() && self.doubt.is_none() && self.approval.is_none()
+        self.backoff.is_none() && self.doubt.is_none() && self.approval.is_none() && !self.draws
     }
 }
 
@@ -253,16 +264,27 @@ pub enum WaitKind {
         /// Hash of what is shown, see [`crate::approval::shown`].
         shown: Digest,
     },
+    /// A budget has too little for a call: its cap is raised, a new period begins, or a person answers as to an approval.
+    /// A signal on its channel, [`channel`](crate::escrow::channel), says that it may have more.
+    Budget {
+        /// The call.
+        effect: EffectId,
+        /// Hash of what is shown, see [`crate::approval::shown`].
+        shown: Digest,
+        /// Which budget, and what of it.
+        refusal: Box<Refusal>,
+    },
 }
 
 impl WaitKind {
-    /// The kind as a word: `signal`, `outcome`, `approval`.
+    /// The kind as a word: `signal`, `outcome`, `approval`, `budget`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Signal => "signal",
             Self::Outcome { .. } => "outcome",
             Self::Approval { .. } => "approval",
+            Self::Budget { .. } => "budget",
         }
     }
 }

@@ -185,6 +185,12 @@ pub fn scopes(of: &TenantScope, call: &Call) -> Vec<Name> {
     scopes
 }
 
+/// The channel on which runs hear that a budget may have more.
+#[must_use]
+pub fn channel(scope: &str) -> Name {
+    format!("budget:{scope}").into()
+}
+
 /// A budget as it was last read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {

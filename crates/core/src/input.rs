@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::approval;
 use crate::budget::{Amounts, Ceilings};
 use crate::effect::{Outcome, Spent};
+use crate::escrow::{Budgets, Drawn};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::policy::{Question, Verdict};
@@ -39,6 +40,13 @@ pub enum Input {
         effect: EffectId,
         /// Whether it may have left the process. Known not to when the process died before it was sent.
         sent: Sent,
+    },
+    /// A draw on budgets was answered.
+    Drawn {
+        /// The draw.
+        number: EffectId,
+        /// The answer.
+        answer: Drawn,
     },
     /// A signal arrived for an open wait.
     Signalled {
@@ -103,6 +111,7 @@ impl Input {
             Self::Started(_) => "started",
             Self::Settled { .. } => "settled",
             Self::Lost { .. } => "lost",
+            Self::Drawn { .. } => "drawn",
             Self::Signalled { .. } => "signalled",
             Self::TimerFired { .. } => "timer_fired",
             Self::ChildEnded { .. } => "child_ended",
@@ -163,6 +172,8 @@ pub struct Facts {
     /// Fallback chains of the machine's agents, as they can be used now: agent name to chain. An agent without one is
     /// called as its document says.
     pub routes: Arc<BTreeMap<Name, Chain>>,
+    /// The budgets that bind the run and others, as they were last read.
+    pub budgets: Arc<Budgets>,
     /// Answers to the questions of [`crate::plan`].
     pub verdicts: Vec<Verdict>,
     /// Whether questions without an answer are allowed: true where no policy is configured.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::approval;
 use crate::budget::{Amounts, Ceilings, Meter};
 use crate::effect::{ChildStart, Doubt, OpenCall, OpenTimer, OpenWait, Outcome};
+use crate::escrow::{Drawn, Share};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
@@ -194,6 +195,39 @@ pub enum Entry {
         /// The arguments it leaves with, when those were changed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         arguments: Option<Value>,
+    },
+    /// A call waits until enough has been drawn from budgets for it.
+    DrawAwaited {
+        /// The call.
+        effect: EffectId,
+    },
+    /// A draw on budgets is about to be made.
+    DrawAsked {
+        /// Its number.
+        number: EffectId,
+        /// The call that it is made for.
+        call: EffectId,
+        /// What that call takes, and by which versions of the budgets.
+        shares: Vec<Share>,
+    },
+    /// A draw was answered.
+    DrawAnswered {
+        /// The draw.
+        number: EffectId,
+        /// The answer.
+        answer: Drawn,
+    },
+    /// What was drawn is held for a call that is about to leave.
+    ShareHeld {
+        /// The call.
+        effect: EffectId,
+        /// What is held for it.
+        shares: Vec<Share>,
+    },
+    /// What was drawn and is held for no call is returned.
+    SharesReturned {
+        /// The number of the return.
+        number: EffectId,
     },
     /// The process that held a call died, and it is not known whether the call happened.
     DoubtRaised {
@@ -457,6 +491,11 @@ impl Entry {
             Self::AttemptFailed { .. } => "attempt_failed",
             Self::ApprovalAsked { .. } => "approval_asked",
             Self::ApprovalAnswered { .. } => "approval_answered",
+            Self::DrawAwaited { .. } => "draw_awaited",
+            Self::DrawAsked { .. } => "draw_asked",
+            Self::DrawAnswered { .. } => "draw_answered",
+            Self::ShareHeld { .. } => "share_held",
+            Self::SharesReturned { .. } => "shares_returned",
             Self::DoubtRaised { .. } => "doubt_raised",
             Self::CallSettled { .. } => "call_settled",
             Self::CallAbandoned { .. } => "call_abandoned",

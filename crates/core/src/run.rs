@@ -422,7 +422,7 @@ impl Run {
             };
         }
         match &self.hold {
-            Some(_) | None if self.has_calls_out() => return Status::Running,
+            Some(_) | None if self.has_calls_out() || self.escrow.asked.is_some() => return Status::Running,
             Some(Hold::Paused { .. }) => return Status::Paused,
             Some(Hold::Attention { .. }) => return Status::Attention,
             None => {}

@@ -50,7 +50,7 @@ pub fn keep(run: &Run, ahead: Ahead) -> Result<Keep, Stuck> {
     if ahead.calls || ahead.results {
         return Ok(Keep::Hold);
     }
-    let unsent = run.has_calls_out() && run.hold.is_none();
+    let unsent = (run.has_calls_out() || run.escrow.asked.is_some()) && run.hold.is_none();
     if ahead.leaving && (unsent || ahead.inputs) {
         return Ok(Keep::HandBack);
     }
@@ -153,7 +153,12 @@ fn with_effects(mut commit: Commit, program: &Program, run: &Run, effects: &[Eff
             // A wait that the same decision closed again was never there.
             Effect::OpenWait(id) => commit.waits_opened.extend(wait_row(run, *id)),
             Effect::CloseWait(id) => commit.waits_closed.push(*id),
-            Effect::Call(_) | Effect::Abandon(_) | Effect::SetTimer(_) | Effect::CancelTimer(_) => {}
+            Effect::Call(_)
+            | Effect::Abandon(_)
+            | Effect::Draw(_)
+            | Effect::GiveBack(_)
+            | Effect::SetTimer(_)
+            | Effect::CancelTimer(_) => {}
         }
     }
     commit

@@ -107,6 +107,8 @@ pub(crate) mod tests {
             doubt: None,
             losses: 0,
             approval: None,
+            held: Vec::new(),
+            draws: false,
             route: None,
         }
     }

@@ -8,6 +8,7 @@ mod objects;
 mod keys;
 mod schedules;
 mod approvals;
+mod budgets;
 mod settle;
 mod status;
 mod worker;

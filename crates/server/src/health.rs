@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 use windlass_ports::store::StoreError;
+use windlass_ports::store::escrow;
 use windlass_runtime::{Engine, Stop};
 
 use crate::backup;
@@ -107,11 +108,12 @@ async fn metrics(State(Watched { probe, writes }): State<Watched>) -> Response {
     let store = Arc::clone(&probe.engine.parts().store);
     let asking = async {
         let (stats, backup) = (store.stats().await?, backup::last(&*store).await?);
+        let budgets = escrow::budgets(&*store, probe.engine.parts().clock.now()).await?;
         let writable = writes.check(&*store).await;
         if let Err(error) = &writable {
             tracing::warn!(%error, "the store takes no writes");
         }
-        Ok::<_, StoreError>(Stored { stats, backup, is_writable: writable.is_ok() })
+        Ok::<_, StoreError>(Stored { stats, backup, is_writable: writable.is_ok(), budgets })
     };
     let stored = match tokio::time::timeout(STORE_PATIENCE, asking).await {
         Ok(Ok(stored)) => Some(stored),

@@ -8,6 +8,7 @@ use prometheus::{
 };
 use windlass_core::time::Timestamp;
 use windlass_ports::store::Stats;
+use windlass_ports::store::escrow::BudgetRow;
 use windlass_runtime::{Meter, Span, Tally, Vitals};
 
 /// Upper bounds of the latency histograms, in seconds.
@@ -15,6 +16,8 @@ const BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Pools that are named; more are counted together, so that a name somebody makes up does not grow the output.
 const POOLS_MAX: usize = 100;
+/// Budgets that are told: those of which most is taken.
+const BUDGETS_TOLD_MAX: usize = 100;
 /// The name under which further pools are counted.
 const OTHER: &str = "other";
 
@@ -45,6 +48,9 @@ const SPANS: &[(Span, &str, &str)] = &[
     (Span::Late, "windlass_schedule_lateness_seconds", "From the time a scheduled run was due to its creation."),
 ];
 
+/// Labels of what is told of budgets.
+const BUDGET_LABELS: [&str; 2] = ["scope", "meter"];
+
 /// What the store says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
@@ -54,6 +60,8 @@ pub struct Stored {
     pub backup: Option<Timestamp>,
     /// Whether it took the last write that it was asked for.
     pub is_writable: bool,
+    /// Budgets, in any order.
+    pub budgets: Vec<BudgetRow>,
 }
 
 /// Counts for one process. Give it to the engine as its meter.
@@ -75,6 +83,9 @@ pub struct Metrics {
     runs: IntGaugeVec,
     queue_depth: IntGaugeVec,
     queue_age: IntGaugeVec,
+    budget_cap: IntGaugeVec,
+    budget_used: IntGaugeVec,
+    budget_held: IntGaugeVec,
 }
 
 /// A collector whose name and help are constants of this file.
@@ -153,6 +164,19 @@ impl Metrics {
                 "How long the run that waits longest has waited, by pool and class.",
                 &["pool", "priority"],
             ),
+            budget_cap: labelled(r, "windlass_budget_cap", "The cap of a budget, by scope and meter.", &BUDGET_LABELS),
+            budget_used: labelled(
+                r,
+                "windlass_budget_used",
+                "What was used of a budget in its present period, by scope and meter.",
+                &BUDGET_LABELS,
+            ),
+            budget_held: labelled(
+                r,
+                "windlass_budget_held",
+                "What runs hold of a budget and have not used, by scope and meter.",
+                &BUDGET_LABELS,
+            ),
             registry,
         }
     }
@@ -166,11 +190,13 @@ impl Metrics {
         self.is_worker.set(i64::from(vitals.worker.is_some() && vitals.is_current));
         self.draining.set(i64::from(vitals.load.draining));
         self.store_up.set(i64::from(stored.is_some_and(|stored| stored.is_writable)));
-        for gauges in [&self.runs, &self.queue_depth, &self.queue_age, &self.backup_age] {
+        let budgets = [&self.budget_cap, &self.budget_used, &self.budget_held];
+        for gauges in [&self.runs, &self.queue_depth, &self.queue_age, &self.backup_age].into_iter().chain(budgets) {
             gauges.reset();
         }
-        if let Some(Stored { stats, backup, .. }) = stored {
+        if let Some(Stored { stats, backup, budgets, .. }) = stored {
             self.stored(stats, now);
+            self.budgets(budgets);
             if let Some(at) = backup {
                 let none: [&str; 0] = [];
                 self.backup_age.with_label_values(&none).set(whole(now.since_ms(*at) / 1_000));
@@ -183,6 +209,26 @@ impl Metrics {
             tracing::error!(%error, "the numbers cannot be written");
         }
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn budgets(&self, budgets: &[BudgetRow]) {
+        let share = |row: &BudgetRow| {
+            let used = row.known.budget.caps.iter().map(|(meter, cap)| {
+                let taken = u128::from(row.account.spent.get(*meter)) + u128::from(row.account.drawn.get(*meter));
+                taken * 1_000_000 / u128::from(*cap).max(1)
+            });
+            used.max().unwrap_or(0)
+        };
+        let mut told: Vec<&BudgetRow> = budgets.iter().collect();
+        told.sort_by_cached_key(|row| (std::cmp::Reverse(share(row)), row.scope.clone()));
+        for row in told.into_iter().take(BUDGETS_TOLD_MAX) {
+            for (meter, cap) in &row.known.budget.caps {
+                let labels = [&*row.scope, meter.as_str()];
+                self.budget_cap.with_label_values(&labels).set(whole(*cap));
+                self.budget_used.with_label_values(&labels).set(whole(row.account.spent.get(*meter)));
+                self.budget_held.with_label_values(&labels).set(whole(row.account.drawn.get(*meter)));
+            }
+        }
     }
 
     fn stored(&self, stats: &Stats, now: Timestamp) {
@@ -226,6 +272,9 @@ impl Meter for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use windlass_core::budget::{self, Amounts};
+    use windlass_core::escrow::books::Account;
+    use windlass_core::escrow::{Beyond, Budget, Known, Period};
     use windlass_ports::store::{Depth, Load, Priority};
 
     use super::*;
@@ -239,6 +288,21 @@ mod tests {
         Depth { pool: pool.into(), priority: Priority::Normal, runs, oldest: Timestamp(5_000) }
     }
 
+    fn budget() -> BudgetRow {
+        let tokens = |tokens| Amounts::ZERO.with(budget::Meter::Tokens, tokens);
+        let budget = Budget {
+            caps: [(budget::Meter::Tokens, 100)].into(),
+            period: Period::None,
+            near_percent: 80,
+            beyond: Beyond::Fail,
+        };
+        BudgetRow {
+            scope: "tenant:acme".into(),
+            known: Known { budget, revision: 1, is_near: false },
+            account: Account { spent: tokens(30), drawn: tokens(5), ..Account::default() },
+        }
+    }
+
     #[test]
     fn what_happens_is_counted() {
         let metrics = Metrics::new();
@@ -250,7 +314,7 @@ mod tests {
         }
         metrics.count(Tally::Completed, 1);
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
-        let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true };
+        let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true, budgets: vec![budget()] };
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         for line in [
             "windlass_steps_total 2",
@@ -263,6 +327,9 @@ mod tests {
             "windlass_queue_depth{pool=\"gpu\",priority=\"normal\"} 7",
             "windlass_queue_oldest_seconds{pool=\"gpu\",priority=\"normal\"} 4",
             "windlass_store_up 1",
+            "windlass_budget_cap{meter=\"tokens\",scope=\"tenant:acme\"} 100",
+            "windlass_budget_used{meter=\"tokens\",scope=\"tenant:acme\"} 30",
+            "windlass_budget_held{meter=\"tokens\",scope=\"tenant:acme\"} 5",
             "windlass_backup_age_seconds 7",
             "agent_runs_total{status=\"completed\"} 1",
             "agent_runs_total{status=\"failed\"} 0",
@@ -277,7 +344,7 @@ mod tests {
     fn every_number_is_described() {
         let page = include_str!("../../../docs/metrics.md");
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
-        let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true };
+        let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true, budgets: vec![budget()] };
         let text = Metrics::new().render(&vitals(), Some(&stored), Timestamp(9_500));
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         for name in names {
@@ -289,7 +356,7 @@ mod tests {
     fn names_that_somebody_makes_up_do_not_grow_the_output() {
         let metrics = Metrics::new();
         let queue = (0..1_000).map(|n| depth(&format!("p{n}"), 1)).collect();
-        let stored = Stored { stats: Stats { queue, ..Stats::default() }, backup: None, is_writable: true };
+        let stored = Stored { stats: Stats { queue, ..Stats::default() }, is_writable: true, ..Stored::default() };
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         assert!(!text.contains("windlass_backup_age_seconds "), "no backup is known");
         assert_eq!(text.lines().filter(|line| line.starts_with("windlass_queue_depth{")).count(), POOLS_MAX + 1);

@@ -134,7 +134,7 @@ impl People {
             let is_expected = match wait.kind {
                 // One that may time out does, unless something is to be said.
                 WaitKind::Signal => wait.due.is_none() || !self.stage.setup.data(&wait.channel).is_null(),
-                WaitKind::Outcome { .. } | WaitKind::Approval { .. } => true,
+                WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => true,
             };
             if is_expected && self.answered.insert((run.clone(), wait.effect)) {
                 self.tasks.spawn(say(Arc::clone(&self.stage), run, wait));
@@ -148,7 +148,9 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
     let world = &stage.world;
     world.sleep(world.draw(|rng| rng.u64(0..2_000))).await;
     let data = match wait.kind {
-        WaitKind::Approval { shown, .. } => return approve(&stage, run, wait.effect, shown).await,
+        WaitKind::Approval { shown, .. } | WaitKind::Budget { shown, .. } => {
+            return approve(&stage, run, wait.effect, shown).await;
+        }
         WaitKind::Signal => stage.setup.data(&wait.channel),
         WaitKind::Outcome { effect } => {
             let key = effect.key(&run);

@@ -3,14 +3,17 @@
 use serde_json::{Value as Json, json};
 use windlass_core::approval::{self, Reply};
 use windlass_core::effect::WaitKind;
+use windlass_core::escrow::Refusal;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
+use windlass_ports::store::escrow;
 use windlass_ports::store::{Delivered, Head, Message, Page, Query, Store};
 
+use super::budgets;
 use crate::app::App;
 use crate::args::{ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
 use crate::exit::{Exit, Problem};
@@ -32,6 +35,8 @@ struct Question {
     shown: Digest,
     asked_at: Timestamp,
     expires_at: Option<Timestamp>,
+    /// The budget that has too little, where it asks for more.
+    refusal: Option<Refusal>,
 }
 
 /// Lists open questions.
@@ -53,18 +58,19 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
     for head in &page.heads {
         let Some(store) = &store else { break };
         let asks = store.waits(head.id.clone(), false).await?;
-        if asks.iter().any(|(_, wait)| matches!(wait.kind, WaitKind::Approval { .. })) {
+        if asks.iter().any(|(_, wait)| matches!(wait.kind, WaitKind::Approval { .. } | WaitKind::Budget { .. })) {
             let run = journal::current(&**store, &head.id).await?;
-            found.extend(questions(&run).into_iter().map(|question| (head, question)));
+            let run = std::sync::Arc::new(run);
+            found.extend(questions(&run).into_iter().map(|question| (head, std::sync::Arc::clone(&run), question)));
         }
     }
     let value = json!({
-        "approvals": found.iter().map(|(head, question)| described(head, question)).collect::<Vec<_>>(),
+        "approvals": found.iter().map(|(head, run, question)| described(head, run, question)).collect::<Vec<_>>(),
         "next": page.next,
     });
     let rows: Vec<Vec<String>> = found
         .iter()
-        .map(|(head, question)| {
+        .map(|(head, _, question)| {
             vec![
                 question.id.clone(),
                 head.machine.to_string(),
@@ -87,7 +93,7 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
     let asked = find(app, &args.id, false).await?;
     let (head, question) = (&asked.head, &asked.question);
     if app.output.form() == Form::Json {
-        app.output.document(&described(head, question));
+        app.output.document(&described(head, &asked.run, question));
         return Ok(Exit::Ok);
     }
     let pair = |name: &str, value: &str| vec![name.to_owned(), printable(value)];
@@ -102,6 +108,9 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         pair("asked by", &format!("rule {}: {}", question.rule, question.reason)),
         pair("asked", &time(question.asked_at)),
     ];
+    if question.refusal.is_some() {
+        rows.push(pair("so far", &asked.run.context.to_json()));
+    }
     if let Some(at) = question.expires_at {
         rows.push(pair("expires", &time(at)));
     }
@@ -144,6 +153,9 @@ async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<
     if let Some(arguments) = &reply.arguments {
         check_schema(&asked, arguments).await?;
     }
+    if let (true, Some(refusal)) = (approve, &asked.question.refusal) {
+        grant(&asked, refusal, app.now()).await?;
+    }
     let message =
         Message { to: asked.head.id.clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
     match asked.store.deliver(message).await? {
@@ -156,6 +168,19 @@ async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<
     app.output
         .sentence(&value, &format!("{id} is {word}; a worker takes it up, or: windlass resume {}", asked.head.root));
     Ok(Exit::Ok)
+}
+
+/// Raises a budget by what the call lacks, and by nothing when it has come by other ways.
+async fn grant(asked: &Asked, refusal: &Refusal, now: Timestamp) -> Result<(), Problem> {
+    let Some(row) = escrow::budget(&*asked.store, &refusal.scope, now).await? else { return Ok(()) };
+    let Some(cap) = row.known.budget.caps.get(&refusal.meter) else { return Ok(()) };
+    // A cap that was lowered below what is used already has to rise above that first.
+    let taken = row.account.spent.get(refusal.meter).saturating_add(row.account.drawn.get(refusal.meter));
+    let lacking = taken.saturating_add(refusal.wanted).saturating_sub(*cap);
+    if lacking > 0 {
+        budgets::raise_by(&*asked.store, &refusal.scope, &[(refusal.meter, lacking)].into(), now).await?;
+    }
+    Ok(())
 }
 
 /// A question with the run that asks it.
@@ -183,8 +208,11 @@ async fn find(app: &App, id: &str, to_change: bool) -> Result<Asked, Problem> {
 fn questions(run: &Run) -> Vec<Question> {
     let mut found = Vec::new();
     for (wait, open) in &run.waits {
-        let (WaitKind::Approval { shown, .. }, Some((_, call))) = (&open.kind, approval::asked(run, *wait)) else {
-            continue;
+        let Some((_, call)) = approval::asked(run, *wait) else { continue };
+        let (shown, refusal) = match &open.kind {
+            WaitKind::Approval { shown, .. } => (shown, None),
+            WaitKind::Budget { shown, refusal, .. } => (shown, Some(Refusal::clone(refusal))),
+            WaitKind::Signal | WaitKind::Outcome { .. } => continue,
         };
         let why = call.approval.as_deref();
         found.push(Question {
@@ -199,12 +227,20 @@ fn questions(run: &Run) -> Vec<Question> {
             shown: *shown,
             asked_at: call.at,
             expires_at: open.due,
+            refusal,
         });
     }
     found
 }
 
-fn described(head: &Head, question: &Question) -> Json {
+/// What used most of the meter that a budget lacks, in this run.
+fn drivers(run: &Run, question: &Question) -> Option<Json> {
+    let meter = question.refusal.as_ref()?.meter;
+    let driver = |(name, used): (&Name, u64)| json!({ "name": &**name, "used": used });
+    Some(run.escrow.top(meter).into_iter().map(driver).collect())
+}
+
+fn described(head: &Head, run: &Run, question: &Question) -> Json {
     json!({
         "id": question.id,
         "run_id": head.id.as_str(),
@@ -221,6 +257,15 @@ fn described(head: &Head, question: &Question) -> Json {
         "shown": question.shown.to_string(),
         "asked_at": time(question.asked_at),
         "expires_at": question.expires_at.map(time),
+        "budget": question.refusal.as_ref().map(|refusal| json!({
+            "scope": &*refusal.scope,
+            "meter": refusal.meter.as_str(),
+            "cap": refusal.cap,
+            "left": refusal.left,
+            "wanted": refusal.wanted,
+        })),
+        "drivers": drivers(run, question),
+        "context": question.refusal.as_ref().map(|_| Json::from(&run.context)),
     })
 }
 

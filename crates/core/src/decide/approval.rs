@@ -98,17 +98,22 @@ impl Turn<'_> {
             return;
         };
         let question = question(self.run, &reply);
+        let short = self.short_budget(reply.wait);
         self.close_wait(reply.wait, None);
         let Reply { approve, by, reason, arguments, .. } = reply;
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
         self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
+        if let (false, Some(mut failure)) = (approve, short) {
+            failure.message = format!("{}; {by} refused more: {reason}", failure.message).into();
+            return self.settle_refused(effect, &open, failure);
+        }
         if !approve {
             return self.refuse(effect, &open, format!("refused by {by}: {reason}"));
         }
         // The rules may have changed since the question was put.
         match question.map_or(Ok(Permit::Granted), |question| self.permit(&question)) {
             Ok(Permit::Granted | Permit::Asks(_)) if self.run.hold.is_some() => {}
-            Ok(Permit::Granted | Permit::Asks(_)) => self.ask(Effect::Call(effect)),
+            Ok(Permit::Granted | Permit::Asks(_)) => self.leave(effect),
             Err(failure) => self.settle_refused(effect, &open, failure),
         }
     }
@@ -130,7 +135,7 @@ impl Turn<'_> {
         self.settle_refused(effect, open, Failure::new(Code::ApprovalRejected, message));
     }
 
-    fn settle_refused(&mut self, effect: EffectId, open: &OpenCall, failure: Failure) {
+    pub(super) fn settle_refused(&mut self, effect: EffectId, open: &OpenCall, failure: Failure) {
         let (attempt, outcome) = (open.attempt, Outcome::Failed(failure));
         self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
     }

@@ -32,7 +32,7 @@ impl Turn<'_> {
         let effect = self.intend_reserved(call, contract, timeout_ms, reserved, None)?;
         match asked {
             Some(asked) => self.ask_approval(effect, asked, contract.approval.expires_ms),
-            None => self.ask(Effect::Call(effect)),
+            None => self.leave(effect),
         }
         Ok(())
     }
@@ -51,7 +51,7 @@ impl Turn<'_> {
         };
         let call = Call::Model { agent: agent.name.clone(), sample };
         let effect = self.intend_reserved(call, &contract, timeout_ms, reserved, route)?;
-        self.ask(Effect::Call(effect));
+        self.leave(effect);
         Ok(())
     }
 
@@ -80,6 +80,8 @@ impl Turn<'_> {
             losses: 0,
             approval: None,
             route: route.map(Box::new),
+            held: Vec::new(),
+            draws: false,
         };
         open.arguments = request::digest(self.machine, self.run, effect, &open.call, open.route.as_deref());
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
@@ -192,7 +194,7 @@ impl Turn<'_> {
             route.as_ref().map(|route| request::digest(self.machine, self.run, effect, &open.call, Some(route)));
         let route = route.map(Box::new);
         self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved, route, arguments });
-        self.ask(Effect::Call(effect));
+        self.leave(effect);
     }
 
     /// The process that held this call is gone.

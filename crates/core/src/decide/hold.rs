@@ -47,7 +47,7 @@ impl Turn<'_> {
             let leaving: Vec<_> = self.run.calls.iter().filter(|(_, open)| granted(open)).map(|(id, _)| *id).collect();
             self.emit(Entry::HoldLifted);
             for effect in leaving {
-                self.ask(Effect::Call(effect));
+                self.leave(effect);
             }
         }
         self.tell_children("unpause", || Input::Unpause);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use windlass_core::approval::Reply;
 use windlass_core::budget::Ceilings;
-use windlass_core::effect::{Outcome, Spent, WaitKind};
+use windlass_core::effect::{Effect, Outcome, Spent, WaitKind};
+use windlass_core::escrow::books::{self, Books};
+use windlass_core::escrow::{Budget, Budgets, Drawn, Known};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{Digest, EffectId, RunId};
 use windlass_core::input::{Ending, Facts, Input, Quote, Sent};
@@ -40,6 +42,8 @@ pub(crate) struct Bench {
     /// What the policy says to calls of tools; it allows everything else. None where there is no policy.
     policy: Option<BTreeMap<String, Answer>>,
     user: Option<Arc<str>>,
+    /// What a store would keep of budgets.
+    books: Books,
 }
 
 impl Bench {
@@ -67,6 +71,7 @@ impl Bench {
             started: false,
             policy: None,
             user: None,
+            books: Books::default(),
         }
     }
 
@@ -85,6 +90,16 @@ impl Bench {
         if verb == "policy" {
             let rules = serde_json::from_str(rest).expect("answers by tool");
             self.policy = Some(rules);
+            return out;
+        }
+        if verb == "budgets" {
+            self.books.budgets = serde_json::from_str(rest).expect("budgets by scope");
+            return out;
+        }
+        if verb == "others" {
+            let (scope, amounts) = rest.split_once(' ').expect("a scope and what others used");
+            let account = self.books.accounts.entry(scope.into()).or_default();
+            account.spent.add(&serde_json::from_str(amounts).expect("amounts"));
             return out;
         }
         if verb == "user" {
@@ -108,17 +123,42 @@ impl Bench {
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(self.quotes()),
             routes: Arc::new(self.routes()),
+            budgets: Arc::new(self.budgets()),
             verdicts: self.verdicts(plan(&machine, &self.run, &input).questions),
             allow_unasked: self.policy.is_none(),
         };
         match decide(&machine, &self.evaluator, &mut self.run, input, &facts) {
             Ok(decision) => {
                 self.keep(&before, &decision);
+                self.give_back(&decision);
                 Ok(decision)
             }
             Err(rejected) => {
                 assert_eq!(before, self.run, "a rejected input changes nothing");
                 Err(rejected.to_string())
+            }
+        }
+    }
+
+    fn budgets(&self) -> Budgets {
+        let known = |(scope, budget): (&Arc<str>, &Budget)| {
+            (scope.clone(), Known { budget: budget.clone(), revision: 1, is_near: false })
+        };
+        self.books.budgets.iter().map(known).collect()
+    }
+
+    fn draw(&mut self) -> Drawn {
+        let draw = self.run.escrow.draw(self.run.id(), Timestamp(self.now));
+        books::settle(&mut self.books, &draw)
+    }
+
+    /// Does what a return asks for, and checks that the run and the books agree.
+    fn give_back(&mut self, decision: &Decision) {
+        if decision.effects.iter().any(|effect| matches!(effect, Effect::GiveBack(_))) {
+            self.draw();
+            for (scope, allotment) in &self.run.escrow.allotments {
+                let part = &self.books.allotted.as_ref().expect("something was drawn").parts[scope];
+                assert_eq!((part.spent, part.held), (allotment.spent, allotment.reserved), "{scope}");
             }
         }
     }
@@ -147,7 +187,7 @@ impl Bench {
         let wait = effect(words.next().expect("a wait"));
         let by = words.next().unwrap_or_default().into();
         let shown = match self.run.waits.get(&wait).map(|wait| &wait.kind) {
-            Some(WaitKind::Approval { shown, .. }) if !forged => *shown,
+            Some(WaitKind::Approval { shown, .. } | WaitKind::Budget { shown, .. }) if !forged => *shown,
             _ => Digest::of(b"something else"),
         };
         let arguments = words.next().map(json);
@@ -205,6 +245,10 @@ impl Bench {
             "lost" => {
                 let sent = if more == "no" { Sent::No } else { Sent::Maybe };
                 Input::Lost { effect: effect(first), sent }
+            }
+            "drawn" => {
+                let number = self.run.escrow.last;
+                Input::Drawn { number, answer: self.draw() }
             }
             "signal" => Input::Signalled { wait: effect(first), signal: "s".into(), data: json(more) },
             "fire" => {

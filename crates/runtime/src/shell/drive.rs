@@ -19,6 +19,7 @@ use futures::future::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use windlass_core::effect::Effect;
+use windlass_core::escrow::Budgets;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
 use windlass_core::run::Run;
@@ -26,6 +27,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::{Decision, Rejected, decide, plan};
 use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 
+use super::budgets;
 use super::engine::{Core, EngineError, Warm};
 use super::execute::{Calls, Done};
 use super::member::Member;
@@ -288,9 +290,10 @@ impl Work<'_> {
         // That a call was lost says nothing about whether the next worker survives it.
         let strikes = if matches!(input, Input::Lost { .. }) { self.strikes } else { 0 };
         let timer = if let Input::TimerFired { timer } = &input { Some(*timer) } else { None };
-        let facts = self.facts(&input);
+        let core = Arc::clone(&self.claimed.core);
+        let budgets = during(&mut self.calls, &mut self.ready, budgets::known(&core)).await?;
+        let facts = self.facts(&input, budgets);
         self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
-        let core = &self.claimed.core;
         match decide(&self.loaded.machine, &*core.evaluator, &mut self.run, input, &facts) {
             Ok(decision) => {
                 self.strikes = strikes;
@@ -323,7 +326,7 @@ impl Work<'_> {
         recover::is_marked(open).then_some((*effect, open.attempt))
     }
 
-    fn facts(&self, input: &Input) -> Facts {
+    fn facts(&self, input: &Input, budgets: Arc<Budgets>) -> Facts {
         let parts = &self.claimed.core.parts;
         let allow_unasked = parts.policy.allow_unasked();
         let routes = self.routes();
@@ -339,6 +342,7 @@ impl Work<'_> {
             seed: parts.clock.seed(),
             quotes: Arc::clone(&self.loaded.quotes),
             routes: Arc::new(routes),
+            budgets,
             verdicts,
             allow_unasked,
         }
@@ -391,6 +395,7 @@ impl Work<'_> {
         self.clear(about);
         self.spread(&commit);
         self.perform(&effects, &entries, leaving);
+        self.give_back(&effects).await;
         self.stand(standing, keep).await
     }
 
@@ -445,6 +450,7 @@ impl Work<'_> {
     fn ahead(&self, effects: &[Effect], leaving: bool) -> Ahead {
         let begun = effects.iter().any(|effect| match effect {
             Effect::Call(id) => !leaving && self.run.hold.is_none() && self.run.calls.contains_key(id),
+            Effect::Draw(_) => !leaving && self.run.hold.is_none(),
             _ => false,
         });
         let abandoned = effects.iter().filter(|effect| match effect {

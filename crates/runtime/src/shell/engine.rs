@@ -267,6 +267,7 @@ pub(super) struct Core {
     /// The clock of `parts`, to be told the store's time.
     pub(super) clock: Arc<StoreClock>,
     pub(super) membership: Membership,
+    pub(super) shelf: super::budgets::Shelf,
     pub(super) unfit: Unfit,
     pub(super) missed: Arc<Missed>,
     /// In an order, so that runs are woken in one.
@@ -324,6 +325,7 @@ impl Core {
             hungry: AtomicBool::new(false),
             clock,
             membership: Membership::default(),
+            shelf: super::budgets::Shelf::default(),
             unfit: Unfit::default(),
             missed: Arc::default(),
             held: Mutex::default(),

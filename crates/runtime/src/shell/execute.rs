@@ -12,6 +12,7 @@ use futures::future::{AbortHandle, Abortable, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tracing::Instrument;
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
+use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::{Input, Sent};
@@ -21,6 +22,7 @@ use windlass_core::run::Run;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
+use super::budgets;
 use super::engine::Core;
 use super::member::Member;
 use super::observe::{Point, span};
@@ -35,13 +37,26 @@ const TIMEOUT_SLACK_MS: u64 = 500;
 pub(super) struct Done {
     pub(super) effect: EffectId,
     pub(super) attempt: u32,
-    pub(super) outcome: Outcome,
-    pub(super) spent: Spent,
+    pub(super) end: End,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// A call has a result.
+    Settled(Outcome, Spent),
+    /// A draw on budgets was answered.
+    Drawn(Drawn),
 }
 
 impl Done {
     pub(super) fn into_input(self) -> Input {
-        Input::Settled { effect: self.effect, attempt: self.attempt, outcome: self.outcome, spent: self.spent }
+        match self.end {
+            End::Settled(outcome, spent) => {
+                Input::Settled { effect: self.effect, attempt: self.attempt, outcome, spent }
+            }
+            End::Drawn(answer) => Input::Drawn { number: self.effect, answer },
+        }
     }
 }
 
@@ -52,6 +67,8 @@ struct Out {
     marked: bool,
     abort: AbortHandle,
     sent: Arc<AtomicBool>,
+    /// It is a draw on budgets, which anyone makes again by the same name.
+    is_draw: bool,
 }
 
 /// The calls of one held run.
@@ -101,7 +118,18 @@ impl Calls {
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
         self.futures.push(Abortable::new(future, registration).map(Result::ok).boxed());
-        self.out.insert(effect, Out { attempt: open.attempt, marked: is_marked(open), abort, sent });
+        let (attempt, marked) = (open.attempt, is_marked(open));
+        self.out.insert(effect, Out { attempt, marked, abort, sent, is_draw: false });
+    }
+
+    /// Starts a draw on budgets. It makes progress when [`Calls::next`] is polled.
+    pub(super) fn start_draw(&mut self, core: &Arc<Core>, number: EffectId, draw: Draw) {
+        let (abort, registration) = AbortHandle::new_pair();
+        let drawing = budgets::draw(Arc::clone(core), draw);
+        let future = async move { Done { effect: number, attempt: 0, end: End::Drawn(drawing.await) } };
+        self.futures.push(Abortable::new(future, registration).map(Result::ok).boxed());
+        let out = Out { attempt: 0, marked: false, abort, sent: Arc::default(), is_draw: true };
+        self.out.insert(number, out);
     }
 
     /// The next attempt that ends; pending while none does. Only of use while a call is out.
@@ -133,9 +161,10 @@ impl Calls {
     pub(super) fn cut(&mut self) -> Vec<(EffectId, Sent)> {
         let cut = std::mem::take(&mut self.out)
             .into_iter()
-            .map(|(effect, out)| {
+            .filter_map(|(effect, out)| {
                 out.abort.abort();
-                (effect, if out.sent.load(Ordering::Acquire) { Sent::Maybe } else { Sent::No })
+                (!out.is_draw).then_some(())?;
+                Some((effect, if out.sent.load(Ordering::Acquire) { Sent::Maybe } else { Sent::No }))
             })
             .collect();
         self.futures.clear();
@@ -233,7 +262,7 @@ impl Attempt {
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
             Job::Model(_) | Job::Tool(..) | Job::Hook(..) => self.send(job).await,
         };
-        Done { effect: self.effect, attempt: self.number, outcome, spent }
+        Done { effect: self.effect, attempt: self.number, end: End::Settled(outcome, spent) }
     }
 
     async fn send(&self, job: Job) -> (Outcome, Spent) {

@@ -47,6 +47,9 @@ pub(super) async fn round(core: &Arc<Core>) -> Result<Round, StoreError> {
     for run in &quarantined {
         tracing::error!(run_id = %run, "a run is quarantined: its worker was lost again and again while it held it");
     }
+    if let Err(error) = super::budgets::returns(core).await {
+        tracing::warn!(%error, "what runs hold of budgets could not be looked through");
+    }
     core.count(Tally::Reaped, runs);
     core.count(Tally::Quarantined, quarantined.len() as u64);
     Ok(Round { runs, alone })

@@ -36,11 +36,11 @@ pub enum Driven {
 pub struct Waiting {
     /// The run.
     pub run: RunId,
-    /// `signal`, `outcome`, `approval`, `timer`, `paused`, `attention` or `quarantined`.
+    /// `signal`, `outcome`, `approval`, `budget`, `timer`, `paused`, `attention` or `quarantined`.
     pub kind: Name,
     /// The channel, where a signal ends the wait.
     pub channel: Option<Name>,
-    /// The id of the question, where a person has to approve a call.
+    /// The id of the question, where a person has to approve a call, or more of a budget for it.
     pub approval: Option<Name>,
     /// When the wait ends by itself.
     pub at: Option<Timestamp>,
@@ -156,7 +156,7 @@ pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> 
     let mut waits: Vec<Waiting> = rows
         .into_iter()
         .map(|(run, row)| {
-            let is_approval = matches!(row.kind, WaitKind::Approval { .. });
+            let is_approval = matches!(row.kind, WaitKind::Approval { .. } | WaitKind::Budget { .. });
             let approval = is_approval.then(|| row.effect.key(&run).into());
             let channel = (!is_approval).then_some(row.channel);
             Waiting { run, kind: row.kind.as_str().into(), channel, approval, at: row.due }

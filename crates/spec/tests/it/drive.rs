@@ -98,6 +98,7 @@ impl<'a> Driver<'a> {
             routes: Arc::new(BTreeMap::new()),
             verdicts: Vec::new(),
             allow_unasked: true,
+            budgets: Arc::default(),
         };
         let decision = decide(self.machine, &self.evaluator, &mut self.run, input, &facts)
             .map_err(|rejected| rejected.to_string())?;

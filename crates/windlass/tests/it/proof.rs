@@ -10,3 +10,4 @@ mod lost;
 mod cuts;
 mod kills;
 mod forgetful;
+mod bank;

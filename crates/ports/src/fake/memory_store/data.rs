@@ -381,7 +381,7 @@ impl Data {
                     let fits = |signal: &Signal| signal.channel == wait.channel && signal.run.as_ref() == only;
                     self.buffered.iter().position(fits)
                 }),
-                WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
+                WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => None,
             };
             let signal = signal.map(|place| self.buffered.remove(place));
             if let Some(row) = self.runs.get_mut(run) {

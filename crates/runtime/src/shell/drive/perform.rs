@@ -2,8 +2,9 @@
 //! up. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use windlass_core::effect::Effect;
+use windlass_core::effect::{Effect, WaitKind};
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
@@ -12,6 +13,7 @@ use windlass_ports::store::{Commit, Keep};
 
 use super::Work;
 use crate::recover;
+use crate::shell::budgets;
 
 impl Work<'_> {
     /// The chains of the machine's agents, as they can be used now.
@@ -42,8 +44,11 @@ impl Work<'_> {
                     let marked = self.calls.abandon(*effect);
                     self.clear(marked.map(|attempt| (*effect, attempt)));
                 }
-                // Rows of the commit.
+                Effect::Draw(_) if !leaving && self.run.hold.is_none() => self.start_draw(),
+                // A return is made on its own, when the decision is durable. The rest are rows of the commit.
                 Effect::Call(_)
+                | Effect::Draw(_)
+                | Effect::GiveBack(_)
                 | Effect::Start(_)
                 | Effect::Tell { .. }
                 | Effect::OpenWait(_)
@@ -57,6 +62,34 @@ impl Work<'_> {
         }
     }
 
+    /// Makes the draw that is open, unless it is under way.
+    fn start_draw(&mut self) {
+        let Some(number) = self.run.escrow.asked.as_ref().map(|asked| asked.number) else { return };
+        if !self.calls.contains(number) {
+            let draw = self.run.escrow.draw(self.run.id(), self.now());
+            self.calls.start_draw(&self.claimed.core, number, draw);
+        }
+    }
+
+    /// Returns what the run drew and holds for nothing, when its decision asks for that, and looks once more at budgets
+    /// that it waits for from here on.
+    pub(super) async fn give_back(&mut self, effects: &[Effect]) {
+        if effects.iter().any(|effect| matches!(effect, Effect::GiveBack(_))) {
+            let draw = self.run.escrow.draw(self.run.id(), self.now());
+            let core = Arc::clone(&self.claimed.core);
+            super::during(&mut self.calls, &mut self.ready, budgets::give_back(&*core.parts.store, draw)).await;
+        }
+        for effect in effects {
+            if let Effect::OpenWait(wait) = effect
+                && let Some(WaitKind::Budget { refusal, .. }) = self.run.waits.get(wait).map(|open| &open.kind)
+            {
+                // Whoever raised it before the wait was stored found nobody who waits.
+                let looking = budgets::look_again(&self.claimed.core, self.run.id(), *wait, refusal);
+                super::during(&mut self.calls, &mut self.ready, looking).await;
+            }
+        }
+    }
+
     fn start(&mut self, effect: EffectId) {
         if !self.calls.contains(effect) {
             self.calls.start(&self.claimed.core, &self.claimed.member, &self.loaded.machine, &self.run, effect);
@@ -66,7 +99,9 @@ impl Work<'_> {
     /// Starts every call that is open, not out, and of which nothing is known yet.
     pub(super) fn start_unsent(&mut self) {
         let known = |effect: EffectId, input: &Input| match input {
-            Input::Settled { effect: of, .. } | Input::Lost { effect: of, .. } => *of == effect,
+            Input::Settled { effect: of, .. } | Input::Lost { effect: of, .. } | Input::Drawn { number: of, .. } => {
+                *of == effect
+            }
             _ => false,
         };
         let effects: Vec<EffectId> = recover::unsent(&self.run)
@@ -75,6 +110,11 @@ impl Work<'_> {
             .collect();
         for effect in effects {
             self.start(effect);
+        }
+        if let Some(asked) = &self.run.escrow.asked
+            && !self.ready.iter().any(|ready| known(asked.number, &ready.input))
+        {
+            self.start_draw();
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum Cause {
     Attention,
     /// A person has to approve a call.
     Approval,
+    /// A budget has too little for a call.
+    Budget,
     /// Nobody sent the signal.
     Signal,
     /// Its time has come, and nobody woke it.
@@ -59,6 +61,7 @@ impl Cause {
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Attention => "attention",
             Self::Approval => "approval",
+            Self::Budget => "budget",
             Self::Signal => "signal",
             Self::TimerOverdue => "timer_overdue",
             Self::Retrying => "retrying",
@@ -162,6 +165,17 @@ fn waits(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Option<Findin
             Cause::Approval,
             format!("a person has to approve a call{until}"),
             format!("windlass approvals show {question}"),
+        );
+    }
+    if let Some((_, wait)) = of(|kind| matches!(kind, WaitKind::Budget { .. }))
+        && let WaitKind::Budget { refusal, .. } = &wait.kind
+    {
+        let (scope, meter) = (&refusal.scope, refusal.meter.as_str());
+        let (left, cap, wanted) = (refusal.left, refusal.cap, refusal.wanted);
+        return finding(
+            Cause::Budget,
+            format!("the budget of `{scope}` has {left} of {cap} {meter} left, a call needs {wanted}"),
+            format!("windlass budgets raise {} --{} N", quoted(scope), meter.replace('_', "-")),
         );
     }
     if head.status == Status::Attention {

@@ -1,0 +1,148 @@
+//! Calls and the budgets that bind many runs: held from what the run drew, drawn for when that is too little, refused, and
+//! returned when the run rests.
+//!
+//! One draw is out at a time. Calls that need one wait for their turn, in the order in which they were made.
+
+use super::Turn;
+use super::approval::Asked;
+use crate::approval::shown;
+use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
+use crate::escrow::{self, Beyond, Drawn, Refusal, rests};
+use crate::failure::{Code, Failure};
+use crate::ids::{EffectId, Name};
+use crate::journal::Entry;
+use crate::run::{Run, Stage};
+use crate::value::Value;
+
+impl Turn<'_> {
+    /// Lets a call leave, once enough is held for it of every budget that applies.
+    pub(super) fn leave(&mut self, effect: EffectId) {
+        let Some(open) = self.run.calls.get(&effect) else { return };
+        let shares = escrow::needs(&self.facts.budgets, &self.run.start.scope, open);
+        if shares.is_empty() {
+            return self.ask(Effect::Call(effect));
+        }
+        let is_first = !self.run.calls.values().any(|other| other.draws);
+        if is_first && self.run.escrow.covers(&shares) {
+            self.emit(Entry::ShareHeld { effect, shares });
+            return self.ask(Effect::Call(effect));
+        }
+        self.emit(Entry::DrawAwaited { effect });
+        self.draw_next();
+    }
+
+    /// Draws for the first call that waits for it.
+    fn draw_next(&mut self) {
+        while self.run.escrow.asked.is_none() {
+            let mut waiting = self.run.calls.iter().filter(|(_, open)| open.draws && open.approval.is_none());
+            let Some((effect, open)) = waiting.next().map(|(effect, open)| (*effect, open)) else { return };
+            let shares = escrow::needs(&self.facts.budgets, &self.run.start.scope, open);
+            if self.run.escrow.covers(&shares) {
+                self.emit(Entry::ShareHeld { effect, shares });
+                self.ask(Effect::Call(effect));
+                continue;
+            }
+            let number = self.next_effect();
+            self.emit(Entry::DrawAsked { number, call: effect, shares });
+            self.ask(Effect::Draw(number));
+        }
+    }
+
+    pub(super) fn on_drawn(&mut self, number: EffectId, answer: Drawn) {
+        let Some(asked) = self.run.escrow.asked.clone() else { return };
+        self.emit(Entry::DrawAnswered { number, answer: answer.clone() });
+        let effect = asked.call;
+        let waits = self.run.calls.get(&effect).is_some_and(|open| open.draws && open.approval.is_none());
+        match answer {
+            Drawn::Granted(free) if waits => {
+                // By what it was asked for: a budget that came since binds the next call, and one that is gone none.
+                let mut shares = asked.shares;
+                for share in &mut shares {
+                    let free = free.get(&share.scope).copied().unwrap_or_default();
+                    share.amounts = share.amounts.at_most(&free);
+                }
+                self.emit(Entry::ShareHeld { effect, shares });
+                self.ask(Effect::Call(effect));
+            }
+            Drawn::Refused(refusal) if waits => self.too_little(effect, refusal),
+            Drawn::Granted(_) | Drawn::Refused(_) | Drawn::Stale => {}
+        }
+        self.draw_next();
+    }
+
+    fn too_little(&mut self, effect: EffectId, refusal: Refusal) {
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        match refusal.beyond {
+            Beyond::Fail => self.settle_refused(effect, &open, exceeded(self.run, &refusal)),
+            Beyond::Ask => self.ask_budget(effect, refusal),
+        }
+    }
+
+    /// Puts a call for which a budget has too little to people.
+    fn ask_budget(&mut self, effect: EffectId, refusal: Refusal) {
+        let wait = self.next_effect();
+        let Some(open) = self.run.calls.get(&effect) else { return };
+        let due = refusal.until;
+        let why = Asked { rule: "budget".into(), reason: exceeded(self.run, &refusal).message };
+        let shown = shown(self.run.id(), wait, effect, open);
+        let channel = escrow::channel(&refusal.scope);
+        let kind = WaitKind::Budget { effect, shown, refusal: Box::new(refusal) };
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel, kind, due } });
+        self.ask(Effect::OpenWait(wait));
+        self.emit(Entry::ApprovalAsked { effect, wait, rule: why.rule, reason: why.reason });
+        if let Some(due) = due {
+            self.set_timer(due, TimerPurpose::WaitTimeout { wait });
+        }
+    }
+
+    /// A budget may have more: its cap was raised, or a new period has begun.
+    pub(super) fn budget_moved(&mut self, wait: EffectId, signal: Option<Name>) {
+        let Some(WaitKind::Budget { effect, .. }) = self.run.waits.get(&wait).map(|open| open.kind.clone()) else {
+            return;
+        };
+        self.close_wait(wait, signal);
+        self.emit(Entry::DrawAwaited { effect });
+        self.draw_next();
+    }
+
+    /// Why a wait for more of a budget is there, as the failure that its call would have.
+    pub(super) fn short_budget(&self, wait: EffectId) -> Option<Failure> {
+        match &self.run.waits.get(&wait)?.kind {
+            WaitKind::Budget { refusal, .. } => Some(exceeded(self.run, refusal)),
+            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
+        }
+    }
+
+    /// A run that rests holds nothing that others could use.
+    pub(super) fn give_back(&mut self) {
+        let is_over = self.run.stage == Stage::Ended;
+        if self.run.escrow.untold && (is_over || rests(self.run)) {
+            let number = self.next_effect();
+            self.emit(Entry::SharesReturned { number });
+            self.ask(Effect::GiveBack(number));
+        }
+    }
+}
+
+/// The failure for a budget that has too little, with what used most of it in this run.
+fn exceeded(run: &Run, refusal: &Refusal) -> Failure {
+    let Refusal { scope, meter, cap, left, wanted, .. } = refusal;
+    let top = run.escrow.top(*meter);
+    let most: Vec<String> = top.iter().map(|(name, used)| format!("`{name}` {used}")).collect();
+    let meter = meter.as_str();
+    let mut message = format!("the budget of `{scope}` has {left} of {cap} {meter} left, the call needs {wanted}");
+    if !most.is_empty() {
+        message.push_str(&format!("; in this run most was used by {}", most.join(", ")));
+    }
+    let driver = |(name, used): &(&Name, u64)| {
+        Value::object([("name", Value::Str((*name).clone())), ("used", Value::count(*used))])
+    };
+    Failure::new(Code::BudgetExceeded, message).detail(Value::object([
+        ("scope", Value::Str(scope.clone())),
+        ("meter", Value::str(meter)),
+        ("cap", Value::count(*cap)),
+        ("left", Value::count(*left)),
+        ("wanted", Value::count(*wanted)),
+        ("drivers", Value::list(top.iter().map(driver).collect())),
+    ]))
+}

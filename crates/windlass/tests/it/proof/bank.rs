@@ -1,0 +1,251 @@
+//! The bank test: a thousand calls at once on a budget for a hundred of them, with workers killed in the middle. What the
+//! counting server saw is what was charged, and at no commit is more than the cap drawn or spent.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use windlass_core::apply;
+use windlass_core::budget::Meter;
+use windlass_core::escrow::{Beyond, Budget, Period};
+use windlass_core::ids::{Name, RunId};
+use windlass_core::journal::{Entry, Record};
+use windlass_core::run::{Run, Status};
+use windlass_core::time::Timestamp;
+use windlass_core::value::Value;
+use windlass_ports::store::{Query, Store, escrow};
+use windlass_runtime::{Scope, Stop};
+
+use super::cuts::block_on;
+use super::place::Place;
+use super::worker::{BROKEN, FOLDER, GRANTS, engine, store};
+use super::world::World;
+
+/// Runs, each of which makes one call.
+const RUNS: u64 = 1_000;
+/// Calls that the budget has room for.
+const CAP: u64 = 100;
+/// Workers at a time.
+const WORKERS: usize = 2;
+/// Workers that are killed.
+const KILLS: usize = 8;
+/// How long a worker lives at least, in milliseconds, and by how much longer each does than the one before.
+const LIFE_MS: (u64, u64) = (400, 130);
+/// How long an answer of the server takes, in milliseconds: many calls are out when a worker is killed.
+const DELAY_MS: u64 = 60;
+/// When there is something wrong with the test.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+const SCOPES: [&str; 2] = ["environment", "tenant:default"];
+
+const MACHINE: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: bank
+  context: {n: "{{ input.n }}"}
+  agents:
+    teller: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "take {{ input.n }}"}, profile: main}}
+  states:
+    ask: {type: initial, agent: teller, input: {n: context.n}, output_to_context: {r: output.content}, transitions: [{to: end}]}
+    end: {type: final, output: {r: context.r}}
+"##;
+
+fn spawn(folder: &Path, broken: bool) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command.args(["--exact", "proof::bank::a_bank_worker", "--nocapture"]).env(FOLDER, folder);
+    if broken {
+        command.env(BROKEN, GRANTS);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a worker starts")
+}
+
+/// Not a test by itself: does nothing unless [`spawn`] started it.
+#[test]
+fn a_bank_worker() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    runtime.block_on(async {
+        let (engine, _) = engine(Path::new(&folder), None).await;
+        engine.drive(Scope::Idle, Stop::new()).await.expect("driven");
+        engine.leave().await;
+    });
+}
+
+/// Fills the bank: the budgets, and every run in the queue.
+async fn open(folder: &Path) {
+    let store = store(folder).await;
+    for scope in SCOPES {
+        let caps = [(Meter::ModelCalls, CAP)].into();
+        let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
+        assert!(escrow::put_budget(&*store, &scope.into(), 0, Some(&budget)).await.expect("set"));
+    }
+    drop(store);
+    let (engine, submission) = engine(folder, None).await;
+    let submit = |n: u64| {
+        let mut submission = submission.clone();
+        submission.run_id = Some(RunId::new(&format!("b{n}")).expect("an id"));
+        submission.input = Value::object([("n", Value::Int(n as i64))]);
+        engine.submit(submission)
+    };
+    for created in join_all((0..RUNS).map(submit)).await {
+        created.expect("submitted");
+    }
+}
+
+/// What is drawn and what was spent of the budgets at this moment: never more than the caps.
+async fn within(store: &dyn Store) -> Result<(), String> {
+    for scope in SCOPES {
+        let row = escrow::budget(store, &scope.into(), Timestamp(1)).await.expect("read").expect("there");
+        let (drawn, spent) = (row.account.drawn.model_calls, row.account.spent.model_calls);
+        if drawn + spent > CAP {
+            return Err(format!("beyond {CAP}: of `{scope}` {drawn} are drawn and {spent} spent"));
+        }
+    }
+    Ok(())
+}
+
+async fn left(store: &dyn Store) -> usize {
+    let statuses = Status::ALL.into_iter().filter(|status| !status.is_final()).collect();
+    store.list(Query { statuses, limit: 1, ..Query::default() }).await.expect("listed").heads.len()
+}
+
+/// Drives all runs to their ends, with workers killed on the way.
+fn drive(folder: &Path, broken: bool) -> Result<usize, String> {
+    let (mut workers, mut kills, began) = (Vec::new(), 0, Instant::now());
+    block_on(async {
+        let store = store(folder).await;
+        while left(&*store).await > 0 {
+            assert!(began.elapsed() < PATIENCE, "the runs do not end");
+            within(&*store).await?;
+            while workers.len() < WORKERS {
+                let life_ms = LIFE_MS.0 + LIFE_MS.1 * kills as u64;
+                workers.push((spawn(folder, broken), Instant::now() + Duration::from_millis(life_ms)));
+            }
+            let (child, dies_at) = workers.remove(0);
+            workers.push((child, dies_at));
+            if let Some((child, dies_at)) = workers.last_mut() {
+                let ended = child.try_wait().expect("a status").is_some();
+                if !ended && kills < KILLS && Instant::now() >= *dies_at {
+                    child.kill().expect("killed");
+                    child.wait().expect("gone");
+                    kills += 1;
+                    workers.pop();
+                } else if ended {
+                    workers.pop();
+                }
+            }
+            // Slow on purpose: other processes do the work.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        within(&*store).await
+    })?;
+    for (mut child, _) in workers {
+        child.wait().expect("it ends by itself");
+    }
+    Ok(kills)
+}
+
+/// What one run was charged, and the most that it ever held or had spent, from every commit of its journal.
+#[derive(Clone, Copy, Debug, Default)]
+struct Charged {
+    /// Attempts whose end is known.
+    known: u64,
+    /// Attempts that were lost with their worker, charged in full.
+    lost: u64,
+    /// The most that was spent and reserved at any commit.
+    most: u64,
+}
+
+async fn charged(store: &dyn Store, id: &RunId) -> Charged {
+    let stored = store.load(id.clone()).await.expect("read").expect("there");
+    let mut run = Run::blank(stored.start);
+    let mut charged = Charged::default();
+    for row in store.journal(id.clone(), 0, 1_000).await.expect("read") {
+        for entry in Record::decode(&row.bytes).expect("a record").entries {
+            let (used, estimated) = match &entry {
+                Entry::CallSettled { used, estimated, .. }
+                | Entry::AttemptFailed { used, estimated, .. }
+                | Entry::CallAbandoned { used, estimated, .. } => (used.model_calls, *estimated),
+                _ => (0, false),
+            };
+            *(if estimated { &mut charged.lost } else { &mut charged.known }) += used;
+            apply(&mut run, &entry);
+        }
+        for scope in SCOPES {
+            let allotment = run.escrow.allotments.get(scope).cloned().unwrap_or_default();
+            charged.most = charged.most.max(allotment.spent.model_calls + allotment.reserved.model_calls);
+        }
+    }
+    assert_eq!(run.ledger.settled.model_calls, charged.known + charged.lost, "the ledger of `{id}`");
+    charged
+}
+
+/// Compares journals, accounts and what the server saw.
+async fn audit(folder: &Path, world: &World) -> Result<Charged, String> {
+    let store = store(folder).await;
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for deed in world.take() {
+        *seen.entry(deed.key).or_default() += 1;
+    }
+    let (mut all, mut refused) = (Charged::default(), 0);
+    for n in 0..RUNS {
+        let id = RunId::stored(&format!("b{n}"));
+        let one = charged(&*store, &id).await;
+        let arrived = seen.remove(&format!("\"take {n}\"/2")).unwrap_or(0);
+        if arrived < one.known || arrived > one.known + one.lost {
+            return Err(format!("run `{id}` was charged {one:?}, and the server saw {arrived}"));
+        }
+        refused += u64::from(one.known + one.lost == 0);
+        all.known += one.known;
+        all.lost += one.lost;
+        all.most += one.most;
+    }
+    if !seen.is_empty() {
+        return Err(format!("calls that no run was charged for: {seen:?}"));
+    }
+    // Spent and reserved never shrink in a run here, so their sums at any moment are at most these.
+    if all.most > CAP || all.known + all.lost > CAP {
+        return Err(format!("beyond {CAP}: {all:?}"));
+    }
+    if all.known + all.lost < CAP || refused < RUNS - CAP {
+        return Err(format!("what there was has not been used: {all:?}, {refused} refused"));
+    }
+    for scope in SCOPES {
+        let scope: Name = scope.into();
+        let account = escrow::budget(&*store, &scope, Timestamp(1)).await.expect("read").expect("there").account;
+        let taken = account.drawn.model_calls + account.spent.model_calls;
+        if taken != CAP || account.overrun.model_calls > 0 {
+            return Err(format!("the account of `{scope}` says {account:?}"));
+        }
+    }
+    Ok(all)
+}
+
+fn bank(world: &World, broken: bool) -> Result<(Charged, usize), String> {
+    world.delay(DELAY_MS);
+    let place = Place::new(world);
+    std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
+    block_on(open(place.path()));
+    let kills = drive(place.path(), broken)?;
+    world.settle();
+    block_on(audit(place.path(), world)).map(|charged| (charged, kills))
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the counts are part of the proof")]
+fn a_thousand_calls_on_a_budget_for_a_hundred_cost_a_hundred() {
+    let world = World::start();
+    let (charged, kills) = bank(&world, false).unwrap_or_else(|why| panic!("{why}"));
+    println!("{RUNS} runs, {kills} workers killed: {charged:?}");
+    assert!(kills >= KILLS / 2, "too few kills: {kills}");
+}
+
+#[test]
+fn a_grant_that_is_not_checked_is_noticed_by_the_bank() {
+    let world = World::start();
+    let why = bank(&world, true).expect_err("a store that grants whatever is asked passes");
+    assert!(why.contains("beyond"), "{why}");
+}
