@@ -10,7 +10,7 @@ use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
-use windlass_ports::store::escrow;
+use windlass_ports::store::escrow::{self, BudgetRow};
 use windlass_ports::store::{Delivered, Head, Message, Page, Query, Store};
 
 use super::budgets;
@@ -153,15 +153,20 @@ async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<
     if let Some(arguments) = &reply.arguments {
         check_schema(&asked, arguments).await?;
     }
-    if let (true, Some(refusal)) = (approve, &asked.question.refusal) {
-        grant(&asked, refusal, app.now()).await?;
-    }
+    let raised = match &asked.question.refusal {
+        Some(refusal) if approve => grant(&asked, refusal, app.now()).await?,
+        Some(_) | None => None,
+    };
     let message =
         Message { to: asked.head.id.clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
     match asked.store.deliver(message).await? {
         Delivered::Accepted | Delivered::Duplicate => {}
         Delivered::NotFound => return Err(Problem::unknown_run(asked.head.id.as_str())),
         Delivered::Finished => return Err(Problem::rejected(format!("run `{}` has ended", asked.head.id))),
+    }
+    if let Some(row) = raised {
+        // Only now, so that this run hears first who agreed.
+        budgets::wake(&*asked.store, &row.scope, app.now(), row.known.revision).await?;
     }
     let word = if approve { "approved" } else { "rejected" };
     let value = json!({ "approval": id, "run_id": asked.head.id.as_str(), "answer": word, "by": by, "shown": shown.to_string() });
@@ -171,16 +176,16 @@ async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<
 }
 
 /// Raises a budget by what the call lacks, and by nothing when it has come by other ways.
-async fn grant(asked: &Asked, refusal: &Refusal, now: Timestamp) -> Result<(), Problem> {
-    let Some(row) = escrow::budget(&*asked.store, &refusal.scope, now).await? else { return Ok(()) };
-    let Some(cap) = row.known.budget.caps.get(&refusal.meter) else { return Ok(()) };
+async fn grant(asked: &Asked, refusal: &Refusal, now: Timestamp) -> Result<Option<BudgetRow>, Problem> {
+    let Some(row) = escrow::budget(&*asked.store, &refusal.scope, now).await? else { return Ok(None) };
+    let Some(cap) = row.known.budget.caps.get(&refusal.meter) else { return Ok(None) };
     // A cap that was lowered below what is used already has to rise above that first.
     let taken = row.account.spent.get(refusal.meter).saturating_add(row.account.drawn.get(refusal.meter));
     let lacking = taken.saturating_add(refusal.wanted).saturating_sub(*cap);
-    if lacking > 0 {
-        budgets::raise_by(&*asked.store, &refusal.scope, &[(refusal.meter, lacking)].into(), now).await?;
+    if lacking == 0 {
+        return Ok(None);
     }
-    Ok(())
+    budgets::raise_by(&*asked.store, &refusal.scope, &[(refusal.meter, lacking)].into(), now).await.map(Some)
 }
 
 /// A question with the run that asks it.

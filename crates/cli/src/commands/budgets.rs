@@ -42,7 +42,7 @@ pub(crate) async fn list(app: &App) -> Result<Exit, Problem> {
         None => Vec::new(),
     };
     let value = json!({ "budgets": rows.iter().map(|row| described(row, app.now())).collect::<Vec<_>>() });
-    let lines: Vec<Vec<String>> = rows.iter().flat_map(|row| lines(row)).collect();
+    let lines: Vec<Vec<String>> = rows.iter().flat_map(lines).collect();
     app.output.table(&value, &["scope", "meter", "cap", "used", "held", "left", "period", "beyond"], &lines);
     Ok(Exit::Ok)
 }
@@ -90,6 +90,7 @@ pub(crate) async fn raise(app: &App, args: BudgetsRaise) -> Result<Exit, Problem
     let store = app.store_to_change().await?.ok_or_else(|| unknown(&args.scope))?;
     let scope: Name = args.scope.as_str().into();
     let row = raise_by(&*store, &scope, &args.more.named(), app.now()).await?;
+    wake(&*store, &scope, app.now(), row.known.revision).await?;
     said(app, &scope, Some(row), "is raised")
 }
 
@@ -104,7 +105,7 @@ pub(crate) async fn remove(app: &App, args: BudgetsScope) -> Result<Exit, Proble
     Ok(Exit::Ok)
 }
 
-/// Adds to caps, and lets the runs go on that wait for the budget.
+/// Adds to caps.
 pub(crate) async fn raise_by(
     store: &dyn Store,
     scope: &Name,
@@ -122,9 +123,7 @@ pub(crate) async fn raise_by(
         }
         Ok(Some(budget))
     };
-    let row = change(store, scope, now, raised).await?.ok_or_else(|| unknown(scope))?;
-    wake(store, scope, now, row.known.revision).await?;
-    Ok(row)
+    change(store, scope, now, raised).await?.ok_or_else(|| unknown(scope))
 }
 
 /// Changes a budget by what it is now, again when somebody else changed it meanwhile. Gives back what it is then.
@@ -146,7 +145,7 @@ async fn change(
 }
 
 /// Tells every run that waits for a budget that it may have more.
-async fn wake(store: &dyn Store, scope: &Name, now: Timestamp, revision: u64) -> Result<(), Problem> {
+pub(crate) async fn wake(store: &dyn Store, scope: &Name, now: Timestamp, revision: u64) -> Result<(), Problem> {
     let mut query = Query { statuses: vec![Status::Attention, Status::Paused], limit: PAGE, ..Query::default() };
     loop {
         let page = store.list(query.clone()).await?;

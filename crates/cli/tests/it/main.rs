@@ -4,6 +4,7 @@ mod alerts;
 mod approvals;
 mod bad_input;
 mod bench;
+mod budgets;
 mod bulk;
 mod chaos;
 mod fleet;

@@ -1,0 +1,161 @@
+//! What many runs may use together: set, drawn on, waited for, raised.
+
+use serde_json::{Value, json};
+
+use super::kit::Place;
+
+const MACHINE: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: payer
+  settings: {tools: [pay]}
+  agents:
+    clerk:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: clerk
+        model: { provider: scripted, name: small, max_tokens: 100 }
+        user: Pay the invoice.
+  states:
+    pay:
+      type: initial
+      agent: clerk
+      tool_loop: {max_turns: 4}
+      output_to_context: {said: output.content}
+      transitions: [{to: done}]
+    done: {type: final, output: {said: context.said}}
+"#;
+
+const SCRIPT: &str = r"rules:
+  - {agent: clerk, turn: 1, reply: {tool_calls: [{name: pay, arguments: {cents: 500}}]}}
+  - {agent: clerk, turn: 2, reply: {content: Paid.}}
+";
+
+const CONFIG: &str = r#"[providers.scripted]
+script = "script.yml"
+[tools.pay]
+type = "command"
+command = ["python3", "-c", "print('{}')"]
+class = "write"
+"#;
+
+fn place() -> Place {
+    let place = Place::new();
+    place.write("payer.yml", MACHINE);
+    place.write("script.yml", SCRIPT);
+    place.write("windlass.toml", CONFIG);
+    place
+}
+
+fn budget(place: &Place) -> Value {
+    place.windlass(&["budgets", "show", "tenant:default"]).json()
+}
+
+/// Starts a run with a budget for one model call, which waits for more at the second one.
+fn waiting(place: &Place, run: &str) -> Value {
+    let set = ["budgets", "set", "tenant:default", "--model-calls", "1", "--beyond", "ask"];
+    assert_eq!(place.windlass(&set).code(), 0);
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", run]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let wait = parked.json()["waits"][0].clone();
+    assert_eq!(wait["kind"], "budget", "{}", parked.shown());
+    let shown = place.windlass(&["approvals", "show", wait["approval"].as_str().expect("an id")]).json();
+    assert_eq!(shown["budget"]["scope"], "tenant:default");
+    assert_eq!((&shown["budget"]["left"], &shown["budget"]["wanted"]), (&json!(0), &json!(1)));
+    assert_eq!(shown["drivers"], json!([{"name": "clerk", "used": 1}]), "what used most so far");
+    assert_eq!(place.windlass(&["approvals", "list"]).json()["approvals"], json!([shown]));
+    let stuck = place.windlass(&["runs", "stuck", "--older", "0s"]).json();
+    assert_eq!(stuck["runs"][0]["cause"], "budget", "{stuck}");
+    assert_eq!(
+        (&budget(place)["used"], &budget(place)["held"]),
+        (&json!({"model_calls": 1}), &json!({"model_calls": 0}))
+    );
+    shown
+}
+
+#[test]
+fn budgets_are_set_shown_raised_and_removed() {
+    let place = place();
+    assert_eq!(place.windlass(&["budgets", "list"]).json()["budgets"], json!([]));
+    let set = place.windlass(&[
+        "budgets",
+        "set",
+        "tenant:acme",
+        "--tokens",
+        "1000",
+        "--cost-micros",
+        "50",
+        "--period",
+        "day",
+        "--near",
+        "90",
+    ]);
+    assert_eq!(set.code(), 0, "{}", set.shown());
+    let shown = place.windlass(&["budgets", "show", "tenant:acme"]).json();
+    assert_eq!(set.json(), shown);
+    assert_eq!(shown["caps"], json!({"tokens": 1000, "cost_micros": 50}));
+    assert_eq!(
+        (&shown["left"]["tokens"], &shown["period"], &shown["beyond"]),
+        (&json!(1000), &json!("day"), &json!("fail"))
+    );
+    let raised = place.windlass(&["budgets", "raise", "tenant:acme", "--tokens", "500"]).json();
+    assert_eq!(raised["caps"], json!({"tokens": 1500, "cost_micros": 50}));
+    let uncapped = place.windlass(&["budgets", "raise", "tenant:acme", "--tool-calls", "5"]);
+    assert_eq!(uncapped.code(), 4, "{}", uncapped.shown());
+    for wrong in [&["budgets", "set", "tenant:acme"][..], &["budgets", "set", "acme", "--tokens", "1"]] {
+        let refused = place.windlass(wrong);
+        assert_eq!(refused.code(), 2, "{}", refused.shown());
+    }
+    assert_eq!(place.windlass(&["budgets", "remove", "tenant:acme"]).code(), 0);
+    assert_eq!(place.windlass(&["budgets", "show", "tenant:acme"]).code(), 4);
+    assert_eq!(place.windlass(&["budgets", "raise", "tenant:acme", "--tokens", "5"]).code(), 4);
+}
+
+#[test]
+fn a_call_beyond_a_budget_fails_the_run() {
+    let place = place();
+    assert_eq!(place.windlass(&["budgets", "set", "environment", "--model-calls", "1"]).code(), 0);
+    let failed = place.windlass(&["run", "payer.yml", "--run-id", "one"]);
+    assert_eq!(failed.code(), 3, "{}", failed.shown());
+    assert!(failed.stderr().contains("the budget of `environment` has 0 of 1 model_calls left"), "{}", failed.shown());
+    let second = place.windlass(&["run", "payer.yml", "--run-id", "two"]);
+    assert_eq!(second.code(), 3, "{}", second.shown());
+    let shown = place.windlass(&["budgets", "show", "environment"]).json();
+    assert_eq!((&shown["used"], &shown["held"]), (&json!({"model_calls": 1}), &json!({"model_calls": 0})));
+    assert_eq!(place.windlass(&["fsck"]).code(), 0);
+}
+
+#[test]
+fn a_run_that_waits_for_a_budget_goes_on_when_it_is_raised() {
+    let place = place();
+    waiting(&place, "one");
+    let raised = place.windlass(&["budgets", "raise", "tenant:default", "--model-calls", "4"]);
+    assert_eq!(raised.json()["left"], json!({"model_calls": 4}), "{}", raised.shown());
+    let done = place.windlass(&["resume", "one"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"said": "Paid."})), "{}", done.shown());
+    assert_eq!(
+        (&budget(&place)["used"], &budget(&place)["held"]),
+        (&json!({"model_calls": 2}), &json!({"model_calls": 0}))
+    );
+}
+
+#[test]
+fn a_person_agrees_to_what_one_call_lacks_or_does_not() {
+    let place = place();
+    let shown = waiting(&place, "one");
+    let id = shown["id"].as_str().expect("an id");
+    let approve = place.windlass(&["approvals", "approve", id, "--by", "ann", "--reason", "month end"]);
+    assert_eq!(approve.json()["answer"], "approved", "{}", approve.shown());
+    assert_eq!(budget(&place)["caps"], json!({"model_calls": 2}));
+    let done = place.windlass(&["resume", "one"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"said": "Paid."})), "{}", done.shown());
+    assert!(place.windlass(&["runs", "journal", "one"]).stdout().contains(r#""by":"ann","reason":"month end""#));
+    let next = place.windlass(&["run", "payer.yml", "--run-id", "two"]).json();
+    let id = next["waits"][0]["approval"].as_str().expect("an id");
+    assert_eq!(place.windlass(&["approvals", "reject", id, "--by", "ann", "--reason", "no"]).code(), 0);
+    let failed = place.windlass(&["resume", "two"]);
+    assert_eq!(failed.code(), 3, "{}", failed.shown());
+    assert!(failed.stderr().contains("ann refused more: no"), "{}", failed.shown());
+    assert_eq!(budget(&place)["caps"], json!({"model_calls": 2}));
+}
