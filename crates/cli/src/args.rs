@@ -1,6 +1,7 @@
 //! The command line: every command, flag and example. Parsing only; nothing here acts.
 
 mod approvals;
+mod readonly;
 mod bench;
 mod budgets;
 mod chaos;
@@ -23,6 +24,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Preset, Span};
 
+pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
 pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery,
@@ -115,6 +117,9 @@ pub(crate) enum Command {
     /// Look at and change what many runs may use together
     #[command(subcommand)]
     Budgets(Budgets),
+    /// Let nothing be changed: a switch for incidents
+    #[command(subcommand)]
+    Readonly(Readonly),
     /// Start runs at times and in intervals
     #[command(subcommand)]
     Schedules(Schedules),

@@ -10,6 +10,7 @@ mod explain;
 mod graph;
 mod policy;
 mod preview;
+mod readonly;
 mod reference;
 mod replay;
 mod run;
@@ -99,6 +100,9 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Budgets(args::Budgets::Set(args)) => budgets::set(app, args).await,
         Command::Budgets(args::Budgets::Raise(args)) => budgets::raise(app, args).await,
         Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
+        Command::Readonly(args::Readonly::On(args)) => readonly::on(app, args).await,
+        Command::Readonly(args::Readonly::Off(args)) => readonly::off(app, args).await,
+        Command::Readonly(args::Readonly::Status(args)) => readonly::status(app, args).await,
         Command::Serve(args) => serve::serve(app, args).await,
         Command::Worker(args) => serve::worker(app, args).await,
         Command::Workers(args) => serve::workers(app, args).await,

@@ -34,7 +34,7 @@ use crate::journal::Entry;
 use crate::limits;
 use crate::machine::{Machine, State};
 use crate::policy::{Answer, Question, Verdict};
-use crate::run::{Part, Run, Stage, Start};
+use crate::run::{Hold, Part, Run, Stage, Start};
 use crate::time::Timestamp;
 use crate::value::{Map, Value};
 
@@ -149,6 +149,10 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Cancel { .. } if run.ending.is_some() => not_now("the run is ending already"),
         Input::Pause { .. } => hold::admit_pause(run),
         Input::Unpause => hold::admit_unpause(run),
+        Input::HoldWrites { .. } if run.hold.is_some() => not_now("the run is held already"),
+        Input::FreeWrites if !run.hold.as_ref().is_some_and(Hold::is_read_only) => {
+            not_now("no read-only switch holds the run")
+        }
         Input::Retry => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
             (_, false, _) => not_now("only a run that has failed can be tried again"),
             (_, true, Some(_)) => {
@@ -164,6 +168,8 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         | Input::Approved(_)
         | Input::Cancel { .. }
         | Input::BudgetRaised { .. }
+        | Input::HoldWrites { .. }
+        | Input::FreeWrites
         | Input::Migrated { .. } => Ok(()),
     }
 }
@@ -366,6 +372,8 @@ impl<'a> Turn<'a> {
             }
             Input::Pause { reason } => self.pause(&reason),
             Input::Unpause => self.unpause(),
+            Input::HoldWrites { reason } => self.hold_writes(reason),
+            Input::FreeWrites => self.lift(),
             Input::Retry => self.reopen(),
             Input::Approved(reply) => self.on_approval(*reply),
             Input::BudgetRaised { ceilings, by } => {

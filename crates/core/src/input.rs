@@ -83,6 +83,13 @@ pub enum Input {
     },
     /// The hold ends.
     Unpause,
+    /// A call that changes something is to leave while a read-only switch is on: the run holds until that is off.
+    HoldWrites {
+        /// Why the switch is on, and who turned it on.
+        reason: Name,
+    },
+    /// The read-only switch is off again.
+    FreeWrites,
     /// Someone wants a failed run to try its last state again.
     Retry,
     /// A person answered an approval.
@@ -118,6 +125,8 @@ impl Input {
             Self::Cancel { .. } => "cancel",
             Self::Pause { .. } => "pause",
             Self::Unpause => "unpause",
+            Self::HoldWrites { .. } => "hold_writes",
+            Self::FreeWrites => "free_writes",
             Self::Retry => "retry",
             Self::Approved(_) => "approved",
             Self::BudgetRaised { .. } => "budget_raised",

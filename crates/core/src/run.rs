@@ -170,6 +170,29 @@ pub enum Hold {
         /// Why.
         reason: Name,
     },
+    /// A call that changes something is to leave, and a read-only switch is on. It goes on when that is off.
+    ReadOnly {
+        /// Why the switch is on, and who turned it on.
+        reason: Name,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl Hold {
+    /// Whether it ends by itself.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::ReadOnly { .. })
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> &Name {
+        match self {
+            Self::Paused { reason } | Self::Attention { reason } | Self::ReadOnly { reason, .. } => reason,
+        }
+    }
 }
 
 /// Where a run is.
@@ -423,7 +446,7 @@ impl Run {
         }
         match &self.hold {
             Some(_) | None if self.has_calls_out() || self.escrow.asked.is_some() => return Status::Running,
-            Some(Hold::Paused { .. }) => return Status::Paused,
+            Some(Hold::Paused { .. } | Hold::ReadOnly { .. }) => return Status::Paused,
             Some(Hold::Attention { .. }) => return Status::Attention,
             None => {}
         }

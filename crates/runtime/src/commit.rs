@@ -74,6 +74,8 @@ pub struct Under<'a> {
     pub pool: Option<&'a Name>,
     /// Losses of its worker that count on after it.
     pub strikes: u32,
+    /// The epoch of the read-only switches, when it begins calls that change something.
+    pub begins: Option<u64>,
 }
 
 /// A commit, and what is left of its decision.
@@ -132,6 +134,7 @@ pub fn draft(
         messages: Vec::new(),
         taken,
         keep,
+        begins: under.begins,
     };
     Draft { commit: with_effects(commit, program, run, &effects), entries: record.entries, effects }
 }
@@ -206,7 +209,7 @@ fn other_pool<'a>(placement: &'a Placement, state: Option<&str>, before: Option<
 /// The status of a run: a parked one is not running, although calls that were never sent may be open.
 fn status(run: &Run, keep: Keep) -> Status {
     match (keep, &run.hold) {
-        (Keep::Park { .. }, Some(Hold::Paused { .. })) => Status::Paused,
+        (Keep::Park { .. }, Some(Hold::Paused { .. } | Hold::ReadOnly { .. })) => Status::Paused,
         (Keep::Park { .. }, Some(Hold::Attention { .. })) => Status::Attention,
         (Keep::Park { .. } | Keep::Hold | Keep::HandBack | Keep::End, _) => run.status(),
     }
@@ -296,7 +299,7 @@ mod tests {
             Effect::Call(EffectId(7)),
         ];
         let decision = Decision { entries: vec![Entry::RunEnded], effects, audit: Vec::new() };
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0 };
+        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
         let mut tail = Tail::default();
         let draft = draft(under, &program(), &run, decision, vec![9], Keep::Hold, &mut tail);
         let commit = &draft.commit;
@@ -329,7 +332,7 @@ mod tests {
     fn a_snapshot_is_taken_when_it_is_due() {
         let mut run = run();
         run.version = 1;
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0 };
+        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
         let mut tail = Tail { entries: limits::SNAPSHOT_ENTRIES_MAX - 1, bytes: 5_000, snapshot_bytes: 0 };
         let decision = Decision { entries: vec![Entry::HooksEnded], ..Decision::default() };
         let draft = draft(under, &program(), &run, decision, Vec::new(), Keep::Hold, &mut tail);

@@ -172,7 +172,7 @@ fn row(run: &Run, head: &Head, found: &mut Vec<Difference>) {
 /// The word of a run that was parked on hold, although calls that were never sent may be open.
 fn held(run: &Run) -> Option<Status> {
     match run.hold.as_ref().filter(|_| run.stage != Stage::Ended)? {
-        Hold::Paused { .. } => Some(Status::Paused),
+        Hold::Paused { .. } | Hold::ReadOnly { .. } => Some(Status::Paused),
         Hold::Attention { .. } => Some(Status::Attention),
     }
 }

@@ -351,6 +351,7 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
             let (kind, reason) = match hold {
                 Hold::Paused { reason } => ("paused", reason),
                 Hold::Attention { reason } => ("attention", reason),
+                Hold::ReadOnly { reason, .. } => ("read_only", reason),
             };
             What::HoldPlaced { hold: kind.into(), reason: reason.clone() }
         }

@@ -11,6 +11,8 @@ pub enum Standing {
     Held {
         /// The inbox has something.
         inbox: bool,
+        /// The read-only switches have to be looked at before a call leaves that changes something.
+        switched: bool,
     },
     /// It let the run go, as decided.
     Parted,
@@ -24,7 +26,7 @@ pub enum Standing {
 #[must_use]
 pub fn standing(answer: Committed) -> Standing {
     match answer {
-        Committed::Applied { held: true, inbox } => Standing::Held { inbox },
+        Committed::Applied { held: true, inbox, switched } => Standing::Held { inbox, switched },
         Committed::Applied { held: false, .. } => Standing::Parted,
         Committed::Stale => Standing::Lost,
     }
@@ -35,7 +37,7 @@ pub fn standing(answer: Committed) -> Standing {
 #[must_use]
 pub fn standing_unanswered(keep: Keep) -> Standing {
     match keep {
-        Keep::Hold => Standing::Held { inbox: true },
+        Keep::Hold => Standing::Held { inbox: true, switched: true },
         Keep::Park { .. } => Standing::Unsure,
         Keep::HandBack | Keep::End => Standing::Parted,
     }
@@ -131,8 +133,8 @@ mod tests {
     #[test]
     fn an_answer_settles_a_commit() {
         let mut settling = Settling::new(Keep::Hold);
-        let held = Committed::Applied { held: true, inbox: false };
-        assert_eq!(settling.answered(held), Next::Done(Standing::Held { inbox: false }));
+        let held = Committed::Applied { held: true, inbox: false, switched: false };
+        assert_eq!(settling.answered(held), Next::Done(Standing::Held { inbox: false, switched: false }));
         assert_eq!(settling.answered(Committed::Stale), Next::Done(Standing::Lost));
     }
 

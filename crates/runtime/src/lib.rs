@@ -15,6 +15,7 @@ pub mod derived;
 pub mod events;
 pub mod schedule;
 pub mod keys;
+pub mod switch;
 mod shell;
 
 pub use events::Seen;
@@ -22,4 +23,5 @@ pub use shell::{
     Driven, Engine, EngineError, Failpoint, Meter, Observer, Parts, Point, Report, Scope, Settings, Silent, Span, Stop,
     Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
+pub use shell::{switch as set_switch, switches, tell_held};
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};

@@ -78,7 +78,7 @@ impl SimStore {
                 applied @ Committed::Applied { .. } => Ok(applied),
             },
             Some(Bug::DroppedAcknowledgement) if self.one_in(20) => {
-                Ok(Committed::Applied { held: commit.keep == Keep::Hold, inbox: false })
+                Ok(Committed::Applied { held: commit.keep == Keep::Hold, inbox: false, switched: false })
             }
             Some(Bug::DoubleSettle) if self.one_in(10) => {
                 let answer = inner(commit.clone())?;
@@ -91,7 +91,7 @@ impl SimStore {
                 let answer = inner(commit)?;
                 // The run is kept for the sake of its inbox, and its worker is told that it parked.
                 Ok(match answer {
-                    Committed::Applied { .. } => Committed::Applied { held: false, inbox: false },
+                    Committed::Applied { .. } => Committed::Applied { held: false, inbox: false, switched: false },
                     Committed::Stale => Committed::Stale,
                 })
             }

@@ -10,6 +10,7 @@ mod inbox;
 mod lists;
 mod model;
 mod objects;
+mod switches;
 mod quarantine;
 mod queue;
 mod runs;
@@ -194,6 +195,9 @@ macro_rules! store_cases {
             escrow::a_draw_is_refused_as_a_whole
             escrow::draws_at_once_never_exceed_a_cap
             escrow::what_a_run_returned_is_known_until_it_is_pruned
+            switches::a_decision_that_begins_calls_is_told_of_a_changed_switch
+            switches::the_switch_of_a_tenant_is_for_its_runs
+            switches::every_kind_of_decision_is_told_of_a_switch
             hints::a_change_here_is_told
             hints::a_change_elsewhere_is_told
             model::behaves_like_the_store_in_memory

@@ -221,3 +221,20 @@ pub struct Put {
     /// The new bytes; none removes it.
     pub bytes: Option<Vec<u8>>,
 }
+
+/// The kind of the objects that are read-only switches: one for the environment, one for each tenant that has one. Their
+/// revisions are compared with [`Commit::begins`](super::Commit::begins); what their bytes say is the runtime's.
+pub const SWITCHES: &str = "read_only";
+
+/// The key of the switch of a tenant, or of the whole environment.
+#[must_use]
+pub fn switch_key(tenant: Option<&str>) -> Name {
+    tenant.map_or_else(|| "environment".into(), |tenant| format!("tenant:{tenant}").into())
+}
+
+/// The epoch of the switches of a run: the sum of the revisions of that of the environment and that of its tenant, 0 for
+/// one that there is not. Every change of either makes another one.
+#[must_use]
+pub fn switch_epoch(environment: u64, tenant: u64) -> u64 {
+    environment.saturating_add(tenant)
+}

@@ -22,7 +22,7 @@ use windlass_core::effect::Effect;
 use windlass_core::escrow::Budgets;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
-use windlass_core::run::Run;
+use windlass_core::run::{Hold, Run};
 use windlass_core::time::Timestamp;
 use windlass_core::{Decision, Rejected, decide, plan};
 use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
@@ -40,6 +40,7 @@ use crate::events::Seen;
 use crate::fold::{FoldError, Tail};
 use crate::lease::Standing;
 use crate::recover;
+use crate::switch;
 use crate::timers::Timers;
 
 /// How a worker and a run parted.
@@ -201,6 +202,8 @@ struct Work<'a> {
     deciding: Option<u64>,
     /// It parked and may be claimed again soon.
     warm: bool,
+    /// The switches are compared with the commit that is being made, whatever it begins.
+    comparing: bool,
     rejected: Option<Rejected>,
 }
 
@@ -259,6 +262,9 @@ impl Work<'_> {
             // A cancel or a pause that came before the run was begun is heard before that.
             if self.is_unbegun() {
                 let input = Input::Started(Box::new(self.run.start.clone()));
+                return Some(Ready { input, source: Source::Stored });
+            }
+            if let Some(input) = self.switched() {
                 return Some(Ready { input, source: Source::Stored });
             }
             if self.is_due()
@@ -376,7 +382,11 @@ impl Work<'_> {
     ) -> Result<Option<Parting>, Fault> {
         let core = Arc::clone(&self.claimed.core);
         let Claimed { lease, worker, .. } = self.claimed;
-        let under = Under { op: core.op(), lease, worker, pool: self.pool.as_ref(), strikes: self.strikes };
+        let begins = match self.comparing {
+            true => Some(core.switches.epoch(&self.run.start.scope.tenant)),
+            false => self.begins(&decision.effects, &decision.entries, leaving),
+        };
+        let under = Under { op: core.op(), lease, worker, pool: self.pool.as_ref(), strikes: self.strikes, begins };
         let Draft { commit, entries, effects } =
             commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
         core.pass(Point::BeforeCommit);
@@ -394,6 +404,12 @@ impl Work<'_> {
         core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
         self.clear(about);
         self.spread(&commit);
+        if let Standing::Held { switched: true, .. } = standing
+            && begins.is_some()
+        {
+            let looking = patiently(&core, || core.look_at_switches());
+            during(&mut self.calls, &mut self.ready, looking).await?;
+        }
         self.perform(&effects, &entries, leaving);
         self.give_back(&effects).await;
         self.stand(standing, keep).await
@@ -401,7 +417,7 @@ impl Work<'_> {
 
     async fn stand(&mut self, standing: Standing, keep: Keep) -> Result<Option<Parting>, Fault> {
         Ok(match standing {
-            Standing::Held { inbox } => {
+            Standing::Held { inbox, .. } => {
                 self.inbox_flag |= inbox;
                 None
             }
@@ -465,7 +481,17 @@ impl Work<'_> {
             results,
             inputs: !self.ready.is_empty() || self.inbox_flag || self.is_due() || self.is_unbegun(),
             leaving,
-            wake_at: self.timers.next(&self.run),
+            wake_at: self.wake_at(),
+        }
+    }
+
+    /// When the run is looked at again, if nothing else happens.
+    fn wake_at(&self) -> Option<Timestamp> {
+        match &self.run.hold {
+            Some(Hold::ReadOnly { since, .. }) => {
+                Some(switch::look_at(*since, self.now(), self.claimed.core.parts.clock.seed()))
+            }
+            _ => self.timers.next(&self.run),
         }
     }
 
@@ -505,6 +531,10 @@ impl Work<'_> {
             core.wake(false);
         }
         let leaving = self.is_leaving();
+        let mut switches = core.switches.changes();
+        if !leaving && self.calls.take_back(&core.switches, &self.run.start.scope.tenant) {
+            return;
+        }
         // Whoever only makes room for others lets calls end; only an end of the process cuts them off.
         let stopping = self.claimed.stop.graceful.is_cancelled();
         let timer = if leaving { None } else { self.timers.next(&self.run) };
@@ -515,6 +545,7 @@ impl Work<'_> {
         tokio::select! {
             biased;
             done = self.calls.next() => self.ready.push_back(settled(done)),
+            _ = switches.changed(), if !leaving => {}
             () = self.claimed.nudge.notified(), if !leaving => self.inbox_flag = true,
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             () = self.claimed.stop.graceful.cancelled(), if !stopping => self.leaving = true,
@@ -529,6 +560,19 @@ impl Work<'_> {
         }
     }
 
+    /// Has the store compare the switches before calls leave that change something and that no commit of this worker asked
+    /// for.
+    async fn compare(&mut self) -> Result<Option<Parting>, Fault> {
+        let decision = recover::nothing(&mut self.run, self.claimed.core.parts.clock.now());
+        self.comparing = true;
+        let parted = self.commit_as(decision, Vec::new(), Keep::Hold, false, None).await;
+        self.comparing = false;
+        if let Ok(None) = parted {
+            self.start_unsent(true);
+        }
+        parted
+    }
+
     /// Nothing is out and nothing is ready: consumes what was rejected, or lets the run go.
     async fn rest(&mut self) -> Result<Option<Parting>, Fault> {
         let leaving = self.is_leaving() || self.claimed.quiet;
@@ -537,15 +581,18 @@ impl Work<'_> {
             return self.commit(decision, Source::Stored, None).await;
         }
         if !leaving && self.run.hold.is_none() {
-            self.start_unsent();
+            self.start_unsent(false);
             if !self.calls.is_empty() {
                 return Ok(None);
+            }
+            if self.has_unsent_writes() {
+                return self.compare().await;
             }
         }
         let ahead = Ahead { inputs: self.is_unbegun() || !self.ready.is_empty(), ..self.ahead(&[], leaving) };
         let keep = match commit::keep(&self.run, ahead) {
             Ok(Keep::HandBack) => Keep::HandBack,
-            Ok(Keep::Park { .. } | Keep::Hold | Keep::End) => Keep::Park { wake_at: self.timers.next(&self.run) },
+            Ok(Keep::Park { .. } | Keep::Hold | Keep::End) => Keep::Park { wake_at: self.wake_at() },
             Err(stuck) => return Err(Fault::Invariant(stuck.to_string())),
         };
         release(self.claimed, keep).await?;

@@ -21,6 +21,7 @@ use super::clock::StoreClock;
 use super::member::Membership;
 use super::missed::Missed;
 use super::observe::{Failpoint, Meter, Observer, Point, Tally};
+use super::switches::Switches;
 use super::programs::{Loaded, Programs};
 use super::rest::Driven;
 use super::shutdown::Stop;
@@ -72,6 +73,9 @@ pub struct Settings {
     pub store_patience_ms: u64,
     /// Pause between two looks for runs of workers that are gone, in milliseconds; up to half of it more.
     pub reap_ms: u64,
+    /// Pause between two looks at the read-only switches while runs are held, in milliseconds; 0 looks only when the
+    /// store says that they have changed.
+    pub switches_ms: u64,
     /// The pools it works for; every pool when empty.
     pub pools: Vec<Name>,
     /// Runs of one tenant that all workers together hold at most, as far as those that claim at the same moment see
@@ -131,6 +135,7 @@ impl Default for Settings {
             signal_wait_ms: 0,
             store_patience_ms: 30_000,
             reap_ms: super::reap::PACE_MS,
+            switches_ms: 400,
             pools: Vec::new(),
             tenant_held_max: None,
             queued_max: None,
@@ -270,6 +275,7 @@ pub(super) struct Core {
     pub(super) shelf: super::budgets::Shelf,
     pub(super) unfit: Unfit,
     pub(super) missed: Arc<Missed>,
+    pub(super) switches: Switches,
     /// In an order, so that runs are woken in one.
     held: Mutex<BTreeMap<RunId, Arc<Notify>>>,
     /// Leases of this process that nobody works on.
@@ -328,6 +334,7 @@ impl Core {
             shelf: super::budgets::Shelf::default(),
             unfit: Unfit::default(),
             missed: Arc::default(),
+            switches: Switches::default(),
             held: Mutex::default(),
             orphans: Mutex::default(),
             warm: Mutex::default(),

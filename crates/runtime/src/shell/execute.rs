@@ -11,10 +11,11 @@ use std::time::Duration;
 use futures::future::{AbortHandle, Abortable, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tracing::Instrument;
+use windlass_core::contract::Class;
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
-use windlass_core::ids::{EffectId, RunId};
+use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::machine::{HookKind, Machine};
 use windlass_core::request::{self, ModelRequest};
@@ -26,6 +27,7 @@ use super::budgets;
 use super::engine::Core;
 use super::member::Member;
 use super::observe::{Point, span};
+use super::switches::Switches;
 use crate::recover::is_marked;
 
 /// How much longer than its own timeout an adapter may take before it is cut off, in milliseconds. Adapters end by
@@ -65,6 +67,7 @@ impl Done {
 struct Out {
     attempt: u32,
     marked: bool,
+    class: Class,
     abort: AbortHandle,
     sent: Arc<AtomicBool>,
     /// It is a draw on budgets, which anyone makes again by the same name.
@@ -111,6 +114,8 @@ impl Calls {
             effect,
             number: open.attempt,
             kind: open.call.kind(),
+            class: open.class,
+            tenant: run.start.scope.tenant.clone(),
             marked: is_marked(open),
             timeout_ms: open.timeout_ms,
             sent: Arc::clone(&sent),
@@ -119,7 +124,7 @@ impl Calls {
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
         self.futures.push(Abortable::new(future, registration).map(Result::ok).boxed());
         let (attempt, marked) = (open.attempt, is_marked(open));
-        self.out.insert(effect, Out { attempt, marked, abort, sent, is_draw: false });
+        self.out.insert(effect, Out { attempt, marked, class: open.class, abort, sent, is_draw: false });
     }
 
     /// Starts a draw on budgets. It makes progress when [`Calls::next`] is polled.
@@ -128,7 +133,7 @@ impl Calls {
         let drawing = budgets::draw(Arc::clone(core), draw);
         let future = async move { Done { effect: number, attempt: 0, end: End::Drawn(drawing.await) } };
         self.futures.push(Abortable::new(future, registration).map(Result::ok).boxed());
-        let out = Out { attempt: 0, marked: false, abort, sent: Arc::default(), is_draw: true };
+        let out = Out { attempt: 0, marked: false, class: Class::Read, abort, sent: Arc::default(), is_draw: true };
         self.out.insert(number, out);
     }
 
@@ -155,6 +160,23 @@ impl Calls {
         let out = self.out.remove(&effect)?;
         out.abort.abort();
         out.marked.then_some(out.attempt)
+    }
+
+    /// Takes back attempts of calls that change something and have not left, when a switch is on. Whether there were any.
+    pub(super) fn take_back(&mut self, switches: &Switches, tenant: &Name) -> bool {
+        if switches.held(tenant, Class::Write).is_none() {
+            return false;
+        }
+        let back: Vec<EffectId> = self
+            .out
+            .iter()
+            .filter(|(_, out)| out.class != Class::Read && !out.sent.load(Ordering::Acquire))
+            .map(|(effect, _)| *effect)
+            .collect();
+        for effect in &back {
+            self.abandon(*effect);
+        }
+        !back.is_empty()
     }
 
     /// Drops every attempt, and says of each whether it may have left.
@@ -251,6 +273,8 @@ struct Attempt {
     effect: EffectId,
     number: u32,
     kind: &'static str,
+    class: Class,
+    tenant: Name,
     marked: bool,
     timeout_ms: u64,
     sent: Arc<AtomicBool>,
@@ -268,6 +292,7 @@ impl Attempt {
     async fn send(&self, job: Job) -> (Outcome, Spent) {
         let _slot = self.slot().await;
         // A worker that slept through its lease sends nothing: the call is left to whoever holds the run.
+        self.core.switches.pass(&self.tenant, self.class).await;
         self.core.entitled(&self.member).await;
         self.core.pass(Point::BeforeSend(self.kind));
         // Between the mark and the call there is nothing: a process that dies here leaves a call that may have left.

@@ -12,6 +12,7 @@ use windlass_ports::store::{Load, StoreError, WorkerId};
 
 use super::engine::Core;
 use super::observe::Tally;
+use super::switches;
 use crate::lease::Backoff;
 
 /// How often an engine that waits for an answer to its heartbeat looks whether it still counts, in milliseconds: at least,
@@ -106,6 +107,7 @@ impl Core {
             let _noticed = store.leave(before.id.clone()).await;
         }
         tokio::spawn(keep(Arc::downgrade(self), Arc::clone(&member)));
+        tokio::spawn(switches::follow(Arc::downgrade(self), Arc::clone(&member)));
         Ok(member)
     }
 

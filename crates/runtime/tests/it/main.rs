@@ -13,4 +13,5 @@ mod schedules;
 mod shutdown;
 mod signals;
 mod simple;
+mod switches;
 mod timers;

@@ -1,6 +1,6 @@
 //! One transaction of many requests: which statements it takes, with which rows, and what their answers mean.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -266,7 +266,11 @@ impl Flight {
                 let applied = read.steps.get(step.run.as_str());
                 let committed = match applied {
                     None => Committed::Stale,
-                    Some((pending, held)) => Committed::Applied { held: *held, inbox: *pending > 0 },
+                    Some((pending, held)) => Committed::Applied {
+                        held: *held,
+                        inbox: *pending > 0,
+                        switched: read.switched.contains(step.run.as_str()),
+                    },
                 };
                 woke |= applied.is_some() && (step.keep == Keep::HandBack || !step.children.is_empty());
                 Answer::Committed(committed)
@@ -296,6 +300,9 @@ impl Flight {
                 match reads {
                     // What is finished later replaces what the guarded change said.
                     Reads::Steps | Reads::Finished => {
+                        if *reads == Reads::Steps && row.try_get(3)? {
+                            read.switched.insert(row.try_get(0)?);
+                        }
                         read.steps.insert(row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
                     }
                     Reads::Made => {
@@ -333,6 +340,8 @@ fn place(row: &Row) -> Result<usize, tokio_postgres::Error> {
 struct Read {
     /// By run: rows in its inbox, and whether it is still held.
     steps: HashMap<String, (i64, bool)>,
+    /// Runs whose read-only switches were changed.
+    switched: HashSet<String>,
     /// By place: who is missing above it, whether there was room, whether it was made.
     made: HashMap<usize, (Option<String>, bool, bool)>,
     /// By place: whether the run is over, whether the input is new.
@@ -394,6 +403,7 @@ fn steps(steps: &[(usize, &Step)]) -> Option<Part> {
         Box::new(column(steps, |step| step.uses_packed.clone())),
         Box::new(column(steps, |step| step.audit.clone())),
         Box::new(column(steps, |step| i32::try_from(step.head.strikes).unwrap_or(i32::MAX))),
+        Box::new(column(steps, |step| step.begins.map(int))),
     ];
     Some((&sql::STEPS, values))
 }

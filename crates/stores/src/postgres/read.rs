@@ -10,7 +10,7 @@ use windlass_core::machine::Priority;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value as Data;
-use windlass_ports::store::{Head, InboxItem, JournalRow, Object, OpId, Put, StoreError, WaitRow, WorkerId};
+use windlass_ports::store::{Head, InboxItem, JournalRow, Object, OpId, Put, SWITCHES, StoreError, WaitRow, WorkerId};
 
 use super::connect::{Sql, Value};
 use super::pool::Pool;
@@ -369,20 +369,26 @@ pub(super) async fn put_object(pool: &Pool, put: &Put) -> Result<bool, StoreErro
     let packed = put.bytes.as_deref().map(crate::pack::pack);
     let place = || -> Vec<Value> { vec![Box::new(kind.clone()), Box::new(key.clone())] };
     let (expected, slot) = (int(put.expected), crate::floors::slot(&put.kind, &put.key));
-    let rows = match (packed, put.expected) {
-        (Some(packed), 0) => {
-            let rest = || [Box::new(packed.clone()) as Value, Box::new(slot)];
-            pool.rows(&NEW_OBJECT, || place().into_iter().chain(rest()).collect()).await?
-        }
-        (Some(packed), _) => {
-            let rest = || [Box::new(expected) as Value, Box::new(packed.clone())];
-            pool.rows(&CHANGE_OBJECT, || place().into_iter().chain(rest()).collect()).await?
-        }
-        (None, 0) => pool.rows(&NO_OBJECT, place).await?,
-        (None, _) => {
-            let rest = || [Box::new(expected) as Value, Box::new(slot)];
-            pool.rows(&REMOVE_OBJECT, || place().into_iter().chain(rest()).collect()).await?
-        }
+    let values = || {
+        let more: [Option<Value>; 2] = match (&packed, put.expected) {
+            (Some(packed), 0) => [Some(Box::new(packed.clone())), Some(Box::new(slot))],
+            (Some(packed), _) => [Some(Box::new(expected)), Some(Box::new(packed.clone()))],
+            (None, 0) => [None, None],
+            (None, _) => [Some(Box::new(expected)), Some(Box::new(slot))],
+        };
+        place().into_iter().chain(more.into_iter().flatten()).collect::<Vec<Value>>()
     };
-    Ok(!rows.is_empty())
+    let sql = match (&packed, put.expected) {
+        (Some(_), 0) => &NEW_OBJECT,
+        (Some(_), _) => &CHANGE_OBJECT,
+        (None, 0) => &NO_OBJECT,
+        (None, _) => &REMOVE_OBJECT,
+    };
+    // Every commit that has looked at the switches ends before one is changed.
+    let lock = (*put.kind == *SWITCHES).then_some(&LOCK_SWITCHES);
+    let parts = || lock.map(|lock| (lock, Vec::new())).into_iter().chain([(sql, values())]).collect();
+    Ok(pool.run(parts).await?.last().is_some_and(|rows| !rows.is_empty()))
 }
+
+/// Nobody reads the epoch of a switch meanwhile; see `switch_epoch` of the schema.
+static LOCK_SWITCHES: Sql = Sql { text: "SELECT pg_advisory_xact_lock(7812738460179)", types: &[] };

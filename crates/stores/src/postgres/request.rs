@@ -184,6 +184,7 @@ pub(super) struct Step {
     pub(super) messages: Vec<Delivery>,
     pub(super) taken: Vec<u64>,
     pub(super) keep: Keep,
+    pub(super) begins: Option<u64>,
 }
 
 impl Step {
@@ -216,6 +217,7 @@ impl Step {
             messages: commit.messages.into_iter().map(Delivery::prepare).collect::<Result<_, _>>()?,
             taken: commit.taken,
             keep: commit.keep,
+            begins: commit.begins,
             head: commit.head,
         })
     }

@@ -17,6 +17,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "runs", sql: include_str!("migrations/V1__runs.sql") },
     Migration { version: 2, name: "object_floors", sql: include_str!("migrations/V2__object_floors.sql") },
     Migration { version: 3, name: "named_signals", sql: include_str!("migrations/V3__named_signals.sql") },
+    Migration { version: 4, name: "switches", sql: include_str!("migrations/V4__switches.sql") },
 ];
 
 /// One process at a time changes the schema.

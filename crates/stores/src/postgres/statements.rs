@@ -57,7 +57,8 @@ pub(super) const END: i16 = 3;
 /// It is decided later in the same transaction.
 pub(super) const LATER: i16 = 4;
 
-/// The guarded change of hot rows, in the order they are sent in, and the journal rows of those that passed.
+/// The guarded change of hot rows, in the order they are sent in, and the journal rows of those that passed. Of decisions
+/// that begin calls which change something, whether their read-only switches were changed since.
 pub(super) static STEPS: Sql = Sql {
     text: concat!(
         "WITH u AS (UPDATE runs r SET status = i.status, state = i.state, step = i.step, version = i.expected + 1, \
@@ -68,13 +69,14 @@ pub(super) static STEPS: Sql = Sql {
         " END, wake_at = CASE WHEN i.keep = 1 AND r.pending = 0 THEN i.wake_at END \
          FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::smallint[], $6::text[], $7::bigint[], \
          $8::bigint[], $9::bigint[], $10::bytea[], $11::bigint[], $12::smallint[], $13::bigint[], $14::uuid[], \
-         $15::bytea[], $16::bytea[], $17::bytea[], $18::int[]) AS i (run, expected, epoch, worker, status, state, \
-         step, tokens, cost_micros, bundle, at, keep, wake_at, op, record, uses, audit, strikes) \
+         $15::bytea[], $16::bytea[], $17::bytea[], $18::int[], $19::bigint[]) AS i (run, expected, epoch, worker, status, state, \
+         step, tokens, cost_micros, bundle, at, keep, wake_at, op, record, uses, audit, strikes, begins) \
          WHERE r.id = i.run AND r.version = i.expected AND r.epoch = i.epoch AND r.owner = i.worker \
-         RETURNING r.id, r.version, r.pending, r.owner, i.op, i.record, i.uses, i.audit), \
+         RETURNING r.id, r.version, r.pending, r.owner, r.tenant, i.op, i.record, i.uses, i.audit, i.begins), \
          w AS (INSERT INTO journal (run, version, op, record, blobs, audit) \
          SELECT id, version, op, record, uses, audit FROM u) \
-         SELECT id, pending, owner IS NOT NULL FROM u"
+         SELECT id, pending, owner IS NOT NULL, \
+         CASE WHEN begins IS NULL THEN false ELSE switch_epoch(tenant) <> begins END FROM u"
     ),
     types: &[
         Type::TEXT_ARRAY,
@@ -95,6 +97,7 @@ pub(super) static STEPS: Sql = Sql {
         Type::BYTEA_ARRAY,
         Type::BYTEA_ARRAY,
         Type::INT4_ARRAY,
+        Type::INT8_ARRAY,
     ],
 };
 

@@ -15,8 +15,28 @@ use super::request::{Creation, Step, encode};
 use super::tx::{Parent, Told, Trouble, Tx, class_code, count, int, status_code};
 
 /// The step of a run that its worker goes on with, when its inbox is empty: no index changes.
-const HOLD: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
-     bundle = ?7, updated_at = ?8, lost = NULL, strikes = ?13 WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0";
+macro_rules! hold {
+    () => {
+        "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
+         bundle = ?7, updated_at = ?8, lost = NULL, strikes = ?13 WHERE key = ?9 AND version = ?10 AND epoch = ?11 AND owner = ?12 AND pending = 0"
+    };
+}
+const HOLD: &str = hold!();
+/// The epoch of the read-only switches of a row of `runs`.
+macro_rules! switches {
+    () => {
+        "(SELECT coalesce(sum(o.revision), 0) FROM objects o WHERE o.kind = 'read_only' AND o.key IN \
+         ('environment', 'tenant:' || (SELECT n.name FROM names n WHERE n.key = runs.tenant)))"
+    };
+}
+/// The step of a run that its worker goes on with, and that begins a call which changes something.
+const BEGIN: &str = concat!(hold!(), " RETURNING ", switches!());
+/// What a step finds that is not that simple.
+const GUARD: &str = concat!(
+    "SELECT pending, ",
+    switches!(),
+    " FROM runs WHERE key = ?1 AND version = ?2 AND epoch = ?3 AND owner = ?4"
+);
 /// The same, when its worker lets it go.
 const LET_GO: &str = "UPDATE runs SET status = ?1, state = ?2, step = ?3, version = ?4, tokens = ?5, cost_micros = ?6, \
      bundle = ?7, updated_at = ?8, lost = NULL, strikes = ?13, owner = NULL, ready = ?14, wake_at = ?15 \
@@ -217,25 +237,31 @@ impl Tx<'_> {
             Keep::Hold => None,
             keep => Some(self.fate(keep, false)),
         };
+        let hot = params![
+            status,
+            state,
+            done,
+            version + 1,
+            tokens,
+            cost,
+            bundle,
+            at,
+            run,
+            version,
+            epoch,
+            worker,
+            strikes
+        ];
+        let mut switched = false;
         let changed = match &fate {
-            None => self.run(
-                HOLD,
-                params![
-                    status,
-                    state,
-                    done,
-                    version + 1,
-                    tokens,
-                    cost,
-                    bundle,
-                    at,
-                    run,
-                    version,
-                    epoch,
-                    worker,
-                    strikes
-                ],
-            )?,
+            None => match step.begins {
+                None => self.run(HOLD, hot)?,
+                Some(known) => {
+                    let found = self.row(BEGIN, hot, |row| row.get::<_, i64>(0))?;
+                    switched = found.is_some_and(|found| found != int(known));
+                    usize::from(found.is_some())
+                }
+            },
             Some(Fate { ready, wake_at, .. }) => self.run(
                 LET_GO,
                 params![
@@ -266,14 +292,14 @@ impl Tx<'_> {
         }
         self.move_run(step, run)?;
         self.close_waits(step, run)?;
-        Ok(Some(Committed::Applied { held: fate.is_none(), inbox: false }))
+        Ok(Some(Committed::Applied { held: fate.is_none(), inbox: false, switched }))
     }
 
     fn any_step(&mut self, step: &Step, run: i64, worker: i64) -> Result<Committed, Trouble> {
         let (version, epoch) = (int(step.expected), int(step.lease.epoch));
-        let guard = "SELECT pending FROM runs WHERE key = ?1 AND version = ?2 AND epoch = ?3 AND owner = ?4";
-        let pending = self.row(guard, params![run, version, epoch, worker], |row| row.get::<_, i64>(0))?;
-        let Some(mut pending) = pending else { return Ok(Committed::Stale) };
+        let found = self.row(GUARD, params![run, version, epoch, worker], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let Some((mut pending, switches)): Option<(i64, i64)> = found else { return Ok(Committed::Stale) };
+        let switched = step.begins.is_some_and(|known| switches != int(known));
         self.append(step, run)?;
         for number in &step.taken {
             let sql = "UPDATE inbox SET input = NULL WHERE number = ?1 AND run = ?2 AND input IS NOT NULL";
@@ -331,7 +357,7 @@ impl Tx<'_> {
         if changed != 1 {
             return Err(StoreError::Corrupt(format!("the row of `{}` changed under its guard", step.lease.run)).into());
         }
-        Ok(Committed::Applied { held: fate.held, inbox: pending > 0 })
+        Ok(Committed::Applied { held: fate.held, inbox: pending > 0, switched })
     }
 
     fn fate(&mut self, keep: Keep, has_inbox: bool) -> Fate {

@@ -97,6 +97,7 @@ pub(crate) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
         messages: Vec::new(),
         taken: Vec::new(),
         keep: Keep::Hold,
+        begins: None,
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn settle(store: &PostgresStore, commit: Commit) -> Result<(Com
         loop {
             assert!(began.elapsed() < PATIENCE, "it never settles: {error}");
             match store.was_committed(commit.lease.run.clone(), commit.op).await {
-                Ok(true) => return Ok((Committed::Applied { held: true, inbox: false }, lost)),
+                Ok(true) => return Ok((Committed::Applied { held: true, inbox: false, switched: false }, lost)),
                 Ok(false) => break,
                 // Slow on purpose: a database that is being restarted needs a moment.
                 Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(20)).await,

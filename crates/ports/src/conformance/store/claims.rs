@@ -102,7 +102,7 @@ pub(super) async fn parked_runs_are_claimed_when_due(harness: Arc<dyn Harness>) 
     let lease = one.begin("a").await;
     assert_eq!(
         one.apply(park(&lease, &one.worker, 0, Some(5_000))).await,
-        Committed::Applied { held: false, inbox: false }
+        Committed::Applied { held: false, inbox: false, switched: false }
     );
     let head = one.store.load(id("a")).await.expect("read").expect("it exists").head;
     assert_eq!((head.status, head.owner, head.wake_at), (Status::Waiting, None, Some(Timestamp(5_000))));

@@ -15,7 +15,7 @@ use super::Harness;
 use super::setup::{BUNDLE, NOW, Process, audit_row, child, commit, end, id, message, park, run, signal, start, wait};
 use crate::store::{Commit, Committed, JournalRow, Keep, Lease, Message, NewRun, OpId, Query, StoreError, WorkerId};
 
-const HELD: Committed = Committed::Applied { held: true, inbox: false };
+const HELD: Committed = Committed::Applied { held: true, inbox: false, switched: false };
 
 pub(super) async fn a_commit_is_read_back(harness: Arc<dyn Harness>) {
     let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
@@ -25,7 +25,7 @@ pub(super) async fn a_commit_is_read_back(harness: Arc<dyn Harness>) {
     let mut last = end(&lease, &one.worker, 1);
     last.head.state = None;
     last.head.bundle = Digest::of(b"another bundle");
-    assert_eq!(one.apply(last.clone()).await, Committed::Applied { held: false, inbox: false });
+    assert_eq!(one.apply(last.clone()).await, Committed::Applied { held: false, inbox: false, switched: false });
     for process in [&one, &two] {
         let stored = process.store.load(id("a")).await.expect("read").expect("it exists");
         assert_eq!(stored.records, [first.record.clone(), last.record.clone()]);
@@ -94,7 +94,7 @@ pub(super) async fn a_stale_version_writes_nothing(harness: Arc<dyn Harness>) {
     untouched(&one, 1, &one.worker).await;
     let mut right = full(&lease, &one.worker, 1);
     right.taken = vec![number];
-    let held = Committed::Applied { held: true, inbox: true };
+    let held = Committed::Applied { held: true, inbox: true, switched: false };
     assert_eq!(one.apply(right).await, held, "the buffered signal of the new wait is in the inbox");
     assert_eq!(one.inbox_ids("other").await.len(), 1);
     assert!(one.store.load(id("a~5.0")).await.expect("read").is_some());
@@ -315,7 +315,7 @@ pub(super) async fn zero_characters_survive(harness: Arc<dyn Harness>) {
     step.snapshot = None;
     step.waits_opened = vec![wait(1, text)];
     step.messages = vec![Message { to: id("a"), id: text.into(), input: Input::Cancel { reason: text.into() } }];
-    assert_eq!(one.apply(step.clone()).await, Committed::Applied { held: true, inbox: true });
+    assert_eq!(one.apply(step.clone()).await, Committed::Applied { held: true, inbox: true, switched: false });
     let stored = one.store.load(id("a")).await.expect("read").expect("it exists");
     assert_eq!(stored.start, new.start);
     assert_eq!(stored.records[0].bytes, text.as_bytes());

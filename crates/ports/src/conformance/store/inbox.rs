@@ -32,11 +32,11 @@ pub(super) async fn a_taken_input_stays_known(harness: Arc<dyn Harness>) {
     let items = one.store.inbox(id("a")).await.expect("read");
     let mut step = commit(&lease, &one.worker, 0);
     step.taken = vec![items[0].number];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true, switched: false });
     assert_eq!(one.inbox_ids("a").await, ["m2".into()]);
     let mut step = commit(&lease, &one.worker, 1);
     step.taken = vec![items[1].number, items[0].number, 1 << 40];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false }, "numbers not there are ignored");
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false, switched: false }, "numbers not there are ignored");
     assert!(one.inbox_ids("a").await.is_empty());
     for name in ["m1", "m2"] {
         assert_eq!(one.store.deliver(message("a", name)).await.expect("answered"), Delivered::Duplicate);
@@ -51,7 +51,7 @@ pub(super) async fn deliveries_to_unknown_and_finished_runs_are_refused(harness:
     assert_eq!(one.store.deliver(message("a", "m")).await.expect("answered"), Delivered::NotFound);
     let lease = one.begin("a").await;
     one.store.deliver(message("a", "m")).await.expect("delivered");
-    assert_eq!(one.apply(end(&lease, &one.worker, 0)).await, Committed::Applied { held: false, inbox: false });
+    assert_eq!(one.apply(end(&lease, &one.worker, 0)).await, Committed::Applied { held: false, inbox: false, switched: false });
     for name in ["m", "n"] {
         assert_eq!(one.store.deliver(message("a", name)).await.expect("answered"), Delivered::Finished);
     }
@@ -65,14 +65,14 @@ pub(super) async fn the_inbox_is_checked_when_parking(harness: Arc<dyn Harness>)
     one.store.deliver(message("a", "m")).await.expect("delivered");
     assert_eq!(
         one.apply(park(&lease, &one.worker, 0, Some(1))).await,
-        Committed::Applied { held: true, inbox: true },
+        Committed::Applied { held: true, inbox: true, switched: false },
         "the decision counts and the lease is kept"
     );
     assert!(one.claim_all(NOW.0).await.is_empty());
     assert_eq!(one.store.next_due(None).await.expect("read"), None);
     let mut step = park(&lease, &one.worker, 1, None);
     step.taken = vec![one.store.inbox(id("a")).await.expect("read")[0].number];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false }, "what is taken is no reason");
+    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false, switched: false }, "what is taken is no reason");
     let head = one.store.load(id("a")).await.expect("read").expect("it exists").head;
     assert_eq!((head.status, head.version), (Status::Waiting, 2));
 }
@@ -98,10 +98,10 @@ pub(super) async fn a_delivery_to_a_held_run_waits_for_its_holder(harness: Arc<d
     two.store.deliver(message("a", "m")).await.expect("delivered");
     assert!(two.claim_all(NOW.0).await.is_empty(), "a held run is not put in the queue");
     let told = one.apply(commit(&lease, &one.worker, 0)).await;
-    assert_eq!(told, Committed::Applied { held: true, inbox: true }, "its holder is told");
+    assert_eq!(told, Committed::Applied { held: true, inbox: true, switched: false }, "its holder is told");
     let mut back = commit(&lease, &one.worker, 1);
     back.keep = Keep::HandBack;
-    assert_eq!(one.apply(back).await, Committed::Applied { held: false, inbox: true });
+    assert_eq!(one.apply(back).await, Committed::Applied { held: false, inbox: true, switched: false });
     assert_eq!(two.claim_names(NOW.0).await, ["a"]);
 }
 
@@ -114,7 +114,7 @@ pub(super) async fn messages_travel_with_the_commit(harness: Arc<dyn Harness>) {
     one.apply(step).await;
     assert_eq!(one.inbox_ids("b").await, ["m1".into(), "m2".into()], "in order, and once");
     assert_eq!(one.claim_names(NOW.0).await, ["b"], "a parked run wakes");
-    assert_eq!(one.apply(park(&c, &one.worker, 0, None)).await, Committed::Applied { held: true, inbox: true });
+    assert_eq!(one.apply(park(&c, &one.worker, 0, None)).await, Committed::Applied { held: true, inbox: true, switched: false });
 }
 
 pub(super) async fn messages_to_finished_and_unknown_runs_are_dropped(harness: Arc<dyn Harness>) {
@@ -123,7 +123,7 @@ pub(super) async fn messages_to_finished_and_unknown_runs_are_dropped(harness: A
     one.apply(end(&b, &one.worker, 0)).await;
     let mut step = commit(&a, &one.worker, 0);
     step.messages = vec![message("b", "m"), message("nobody", "m")];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false, switched: false });
     assert!(one.inbox_ids("b").await.is_empty());
     assert!(one.claim_all(NOW.0).await.is_empty());
     assert!(one.store.fsck().await.expect("checked").is_empty());
@@ -135,12 +135,12 @@ pub(super) async fn messages_to_itself_and_to_new_children_arrive(harness: Arc<d
     let mut step = park(&lease, &one.worker, 0, None);
     step.children = vec![child("a~1.0", "a", "a")];
     step.messages = vec![message("a~1.0", "m"), message("a", "m")];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true, switched: false });
     assert_eq!(one.inbox_ids("a").await.len(), 1);
     assert_eq!(one.inbox_ids("a~1.0").await.len(), 1);
     let mut last = end(&lease, &one.worker, 1);
     last.messages = vec![message("a", "late")];
-    assert_eq!(one.apply(last).await, Committed::Applied { held: false, inbox: false });
+    assert_eq!(one.apply(last).await, Committed::Applied { held: false, inbox: false, switched: false });
     assert_eq!(one.claim_names(NOW.0).await, ["a~1.0"]);
 }
 
@@ -159,13 +159,13 @@ pub(super) async fn a_thousand_endings_join(harness: Arc<dyn Harness>) {
         one.store.commit(last)
     });
     for answer in join_all(endings).await {
-        assert_eq!(answer.expect("answered"), Committed::Applied { held: false, inbox: false });
+        assert_eq!(answer.expect("answered"), Committed::Applied { held: false, inbox: false, switched: false });
     }
     let lease = one.claim_one(NOW.0).await;
     let items = one.store.inbox(id("a")).await.expect("read");
     assert_eq!(items.len(), 1_000, "every ending arrived");
     let mut step = end(&lease, &one.worker, 1);
     step.taken = items.iter().map(|item| item.number).collect();
-    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false, switched: false });
     assert!(one.store.fsck().await.expect("checked").is_empty());
 }

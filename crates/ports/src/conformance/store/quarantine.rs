@@ -150,7 +150,7 @@ pub(super) async fn what_comes_for_a_quarantined_run_is_kept(harness: Arc<dyn Ha
     let lease = one.claim_one(NOW.0).await;
     let mut step = commit(&lease, &one.worker, 1);
     step.taken = one.store.inbox(id("a")).await.expect("read").iter().map(|item| item.number).collect();
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false, switched: false });
 }
 
 pub(super) async fn a_quarantine_ends_by_requeueing(harness: Arc<dyn Harness>) {

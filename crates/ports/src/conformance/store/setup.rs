@@ -117,6 +117,7 @@ pub(super) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
         messages: Vec::new(),
         taken: Vec::new(),
         keep: Keep::Hold,
+        begins: None,
     }
 }
 

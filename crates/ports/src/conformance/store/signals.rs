@@ -33,7 +33,7 @@ async fn parked(one: &Process, name: &str, waits: Vec<WaitRow>) {
     let lease = one.begin(name).await;
     let mut step = park(&lease, &one.worker, 0, None);
     step.waits_opened = waits;
-    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false, switched: false });
 }
 
 pub(super) async fn a_signal_reaches_every_open_wait(harness: Arc<dyn Harness>) {
@@ -62,12 +62,12 @@ pub(super) async fn a_signal_is_buffered_until_awaited_in_order(harness: Arc<dyn
     let lease = one.begin("a").await;
     let mut step = park(&lease, &one.worker, 0, Some(9_000));
     step.waits_opened = vec![wait(1, "go"), wait(2, "other")];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true }, "it does not even park");
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true, switched: false }, "it does not even park");
     assert_eq!(signalled(&one, "a").await, [(1, "s3".to_owned())], "one wait takes one signal, the oldest");
     let other = one.begin("b").await;
     let mut step = commit(&other, &one.worker, 0);
     step.waits_opened = vec![wait(7, "go"), wait(8, "go"), wait(9, "go")];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true });
+    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true, switched: false });
     assert_eq!(signalled(&one, "b").await, [(7, "s1".to_owned()), (8, "s2".to_owned())]);
     let told = one.store.signal(signal("s4", "go")).await.expect("answered");
     assert_eq!(told, Signalled::Delivered(vec![id("b")]), "the wait that got none is still open");
@@ -195,7 +195,7 @@ pub(super) async fn a_closed_wait_gets_nothing(harness: Arc<dyn Harness>) {
     step.waits_closed = vec![EffectId(3)];
     assert_eq!(
         one.apply(step).await,
-        Committed::Applied { held: true, inbox: false },
+        Committed::Applied { held: true, inbox: false, switched: false },
         "a wait opened and closed at once takes no signal"
     );
     assert!(one.store.waits(id("a"), false).await.expect("read").is_empty());

@@ -113,6 +113,14 @@ fn a_grant_that_is_not_checked_is_noticed() {
 }
 
 #[test]
+fn an_ignored_switch_is_noticed() {
+    assert_noticed(
+        Fault::BlindSwitch,
+        &["a_decision_that_begins_calls_is_told_of_a_changed_switch", "every_kind_of_decision_is_told_of_a_switch"],
+    );
+}
+
+#[test]
 fn a_right_store_behind_the_same_wrapper_passes() {
     assert_eq!(failing(Fault::None), [""; 0]);
 }

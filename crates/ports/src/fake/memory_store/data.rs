@@ -11,6 +11,7 @@ use windlass_core::time::Timestamp;
 
 use crate::store::escrow::{Sheet, wanted};
 use crate::store::{
+    SWITCHES, switch_epoch, switch_key,
     Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Message, NewRun, Object, OpId,
     POOL_DEFAULT, Page, Priority, Put, Query, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
 };
@@ -329,6 +330,7 @@ impl Data {
             self.check_place(&child.start)?;
         }
         self.commits += 1;
+        let switched = commit.begins.is_some_and(|known| known != self.switches_of(&run));
         for (digest, bytes) in std::mem::take(&mut commit.blobs) {
             self.blobs.entry(digest).or_insert(Blob { bytes, bundle: false });
         }
@@ -344,7 +346,16 @@ impl Data {
         if commit.keep != Keep::End {
             self.open_waits(&run, &commit);
         }
-        Ok(self.keep(&run, commit.keep))
+        Ok(self.keep(&run, commit.keep, switched))
+    }
+
+    /// The epoch of the read-only switches of a run.
+    fn switches_of(&self, run: &RunId) -> u64 {
+        let revision = |tenant: Option<&str>| {
+            self.objects.get(&(SWITCHES.into(), switch_key(tenant))).map_or(0, |object| object.revision)
+        };
+        let tenant = self.runs.get(run).map_or(0, |row| revision(Some(&row.start.scope.tenant)));
+        switch_epoch(revision(None), tenant)
     }
 
     /// The part of a commit that concerns the run's own row and journal.
@@ -394,7 +405,7 @@ impl Data {
     }
 
     /// What becomes of the lease.
-    fn keep(&mut self, run: &RunId, keep: Keep) -> Committed {
+    fn keep(&mut self, run: &RunId, keep: Keep, switched: bool) -> Committed {
         let place = self.back();
         let Some(row) = self.runs.get_mut(run) else { return Committed::Stale };
         row.lost = None;
@@ -418,7 +429,7 @@ impl Data {
                 self.buffered.retain(|signal| signal.run.as_ref() != Some(run));
             }
         }
-        Committed::Applied { held: row.owner.is_some(), inbox: !row.inbox.is_empty() }
+        Committed::Applied { held: row.owner.is_some(), inbox: !row.inbox.is_empty(), switched }
     }
 
     pub(super) fn was_committed(&self, run: &RunId, op: OpId) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use windlass_core::ids::RunId;
 use windlass_core::input::{Input, Sent};
-use windlass_core::run::{Run, Stage, Status};
+use windlass_core::run::{Hold, Run, Stage, Status};
 use windlass_ports::store::{InboxItem, Query, StoreError, Stored, WorkerId};
 
 use super::{Claimed, Fault, Ready, Source, Work};
@@ -70,16 +70,21 @@ impl<'a> Work<'a> {
             rescuing: false,
             deciding: None,
             warm: false,
+            comparing: false,
             rejected: None,
         })
     }
 
     /// What a run has to hear or do first after a claim.
     pub(super) async fn open(&mut self) -> Result<(), Fault> {
+        if self.run.hold.as_ref().is_some_and(Hold::is_read_only) {
+            let core = &self.claimed.core;
+            patiently(core, || core.look_at_switches()).await?;
+        }
         if self.run.stage != Stage::Ended {
             match self.claimed.lease.taken_from.clone() {
                 Some(from) => self.recover(&from).await?,
-                None if self.run.hold.is_none() && !self.is_leaving() && !self.claimed.quiet => self.start_unsent(),
+                None if self.run.hold.is_none() && !self.is_leaving() && !self.claimed.quiet => self.start_unsent(false),
                 None => {}
             }
         }

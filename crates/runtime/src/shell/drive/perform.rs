@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use windlass_core::contract::Class;
 use windlass_core::effect::{Effect, WaitKind};
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::route::Chain;
+use windlass_core::run::Hold;
 use windlass_ports::store::{Commit, Keep};
 
 use super::Work;
@@ -57,8 +59,42 @@ impl Work<'_> {
                 | Effect::CancelTimer(_) => {}
             }
         }
-        if !leaving && entries.iter().any(|entry| matches!(entry, Entry::HoldLifted)) {
-            self.start_unsent();
+        if !leaving && lifts(entries) {
+            self.start_unsent(true);
+        }
+    }
+
+    /// The epoch of the switches, when a decision begins calls that change something and none of them is known to be on.
+    pub(super) fn begins(&self, effects: &[Effect], entries: &[Entry], leaving: bool) -> Option<u64> {
+        if leaving || self.run.hold.is_some() {
+            return None;
+        }
+        let asked = effects.iter().any(|effect| match effect {
+            Effect::Call(id) => self.run.calls.get(id).is_some_and(|open| open.class != Class::Read),
+            _ => false,
+        });
+        if !asked && !(lifts(entries) && self.has_unsent_writes()) {
+            return None;
+        }
+        let (switches, tenant) = (&self.claimed.core.switches, &self.run.start.scope.tenant);
+        switches.held(tenant, Class::Write).is_none().then(|| switches.epoch(tenant))
+    }
+
+    /// Whether a call that changes something is open and not out.
+    pub(super) fn has_unsent_writes(&self) -> bool {
+        self.run.calls.iter().any(|(effect, open)| {
+            open.class != Class::Read && open.is_out() && !self.calls.contains(*effect) && !self.is_told(*effect)
+        })
+    }
+
+    /// What a switch asks of the run: to hold, or to go on.
+    pub(super) fn switched(&self) -> Option<Input> {
+        let held = || self.claimed.core.switches.held(&self.run.start.scope.tenant, Class::Write);
+        match &self.run.hold {
+            Some(Hold::ReadOnly { .. }) => held().is_none().then_some(Input::FreeWrites),
+            Some(Hold::Paused { .. } | Hold::Attention { .. }) => None,
+            None if self.run.calls.is_empty() || !self.has_unsent_writes() => None,
+            None => held().map(|reason| Input::HoldWrites { reason }),
         }
     }
 
@@ -91,30 +127,46 @@ impl Work<'_> {
     }
 
     fn start(&mut self, effect: EffectId) {
-        if !self.calls.contains(effect) {
+        let class = self.run.calls.get(&effect).map_or(Class::Read, |open| open.class);
+        // What a switch holds is started when the hold is lifted.
+        let held = self.claimed.core.switches.held(&self.run.start.scope.tenant, class);
+        if !self.calls.contains(effect) && held.is_none() {
             self.calls.start(&self.claimed.core, &self.claimed.member, &self.loaded.machine, &self.run, effect);
         }
     }
 
-    /// Starts every call that is open, not out, and of which nothing is known yet.
-    pub(super) fn start_unsent(&mut self) {
-        let known = |effect: EffectId, input: &Input| match input {
+    /// Whether what became of a call or a draw waits to be decided on.
+    pub(super) fn is_told(&self, effect: EffectId) -> bool {
+        let is_of = |input: &Input| match input {
             Input::Settled { effect: of, .. } | Input::Lost { effect: of, .. } | Input::Drawn { number: of, .. } => {
                 *of == effect
             }
             _ => false,
         };
+        self.recovering.iter().any(is_of) || self.ready.iter().any(|ready| is_of(&ready.input))
+    }
+
+    /// Starts every call that is open, not out, and of which nothing is known yet. One that changes something only when
+    /// the store has compared the switches since: `compared`.
+    pub(super) fn start_unsent(&mut self, compared: bool) {
         let effects: Vec<EffectId> = recover::unsent(&self.run)
-            .filter(|effect| !self.recovering.iter().any(|input| known(*effect, input)))
-            .filter(|effect| !self.ready.iter().any(|ready| known(*effect, &ready.input)))
+            .filter(|effect| !self.is_told(*effect))
+            .filter(|effect| {
+                compared || self.run.calls.get(effect).is_some_and(|open| open.class == Class::Read)
+            })
             .collect();
         for effect in effects {
             self.start(effect);
         }
         if let Some(asked) = &self.run.escrow.asked
-            && !self.ready.iter().any(|ready| known(asked.number, &ready.input))
+            && !self.is_told(asked.number)
         {
             self.start_draw();
         }
     }
+}
+
+/// Whether a hold ends.
+fn lifts(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| matches!(entry, Entry::HoldLifted))
 }

@@ -60,7 +60,7 @@ impl Store for Forgetful {
             let intends = String::from_utf8_lossy(&commit.record.bytes).contains("\"call_intended\"");
             if intends && commit.keep == Keep::Hold && commit.taken.is_empty() {
                 self.kept.lock().expect("kept").insert(run, commit);
-                return Ok(Committed::Applied { held: true, inbox: false });
+                return Ok(Committed::Applied { held: true, inbox: false, switched: false });
             }
             self.inner.commit(commit).await
         })

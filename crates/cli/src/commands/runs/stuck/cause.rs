@@ -117,11 +117,12 @@ pub(super) fn find(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Opt
             format!("windlass runs requeue {id}"),
         ),
         Status::Paused => {
-            let reason = match &run.hold {
-                Some(Hold::Paused { reason } | Hold::Attention { reason }) => reason.to_string(),
-                None => String::new(),
+            let reason = run.hold.as_ref().map(|hold| hold.reason().to_string()).unwrap_or_default();
+            let next = match &run.hold {
+                Some(Hold::ReadOnly { .. }) => "windlass readonly status".to_owned(),
+                Some(Hold::Paused { .. } | Hold::Attention { .. }) | None => format!("windlass runs unpause {id}"),
             };
-            finding(Cause::Paused, reason, format!("windlass runs unpause {id}"))
+            finding(Cause::Paused, reason, next)
         }
         Status::Attention | Status::Waiting => waits(head, run, fleet, now),
         Status::Queued if head.wake_at.is_some_and(|due| due > now) => None,
@@ -179,10 +180,7 @@ fn waits(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Option<Findin
         );
     }
     if head.status == Status::Attention {
-        let reason = match &run.hold {
-            Some(Hold::Attention { reason } | Hold::Paused { reason }) => reason.to_string(),
-            None => String::new(),
-        };
+        let reason = run.hold.as_ref().map(|hold| hold.reason().to_string()).unwrap_or_default();
         return finding(Cause::Attention, reason, format!("windlass runs show {}", quoted(head.id.as_str())));
     }
     // A wait with a time ends by itself.

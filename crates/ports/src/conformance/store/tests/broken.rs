@@ -42,6 +42,8 @@ pub(super) enum Fault {
     BlindPut,
     /// A draw is granted whatever is left.
     BlindDraw,
+    /// Decisions begin calls whatever the read-only switches say.
+    BlindSwitch,
 }
 
 #[derive(Debug)]
@@ -179,18 +181,19 @@ impl Store for Broken {
         Box::pin(async move {
             match self.fault {
                 Fault::DroppedAcknowledgement if self.every_fifth() => {
-                    Ok(Committed::Applied { held: commit.keep == Keep::Hold, inbox: false })
+                    Ok(Committed::Applied { held: commit.keep == Keep::Hold, inbox: false, switched: false })
                 }
                 Fault::NoFence | Fault::LostUpdate => {
                     let current = self.made_current(commit).await?;
                     self.inner.commit(current).await
                 }
+                Fault::BlindSwitch => self.inner.commit(Commit { begins: None, ..commit }).await,
                 Fault::BlindPark if matches!(commit.keep, Keep::Park { .. }) => {
                     let (lease, worker) = (commit.lease.clone(), commit.worker.clone());
                     let answer = self.inner.commit(commit).await?;
-                    if answer == (Committed::Applied { held: true, inbox: true }) {
+                    if answer == (Committed::Applied { held: true, inbox: true, switched: false }) {
                         self.inner.release(lease, worker, Keep::HandBack).await?;
-                        return Ok(Committed::Applied { held: false, inbox: false });
+                        return Ok(Committed::Applied { held: false, inbox: false, switched: false });
                     }
                     Ok(answer)
                 }
