@@ -299,7 +299,8 @@ mod tests {
             Effect::Call(EffectId(7)),
         ];
         let decision = Decision { entries: vec![Entry::RunEnded], effects, audit: Vec::new() };
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
+        let under =
+            Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
         let mut tail = Tail::default();
         let draft = draft(under, &program(), &run, decision, vec![9], Keep::Hold, &mut tail);
         let commit = &draft.commit;
@@ -332,7 +333,8 @@ mod tests {
     fn a_snapshot_is_taken_when_it_is_due() {
         let mut run = run();
         run.version = 1;
-        let under = Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
+        let under =
+            Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
         let mut tail = Tail { entries: limits::SNAPSHOT_ENTRIES_MAX - 1, bytes: 5_000, snapshot_bytes: 0 };
         let decision = Decision { entries: vec![Entry::HooksEnded], ..Decision::default() };
         let draft = draft(under, &program(), &run, decision, Vec::new(), Keep::Hold, &mut tail);

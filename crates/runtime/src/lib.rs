@@ -23,5 +23,5 @@ pub use shell::{
     Driven, Engine, EngineError, Failpoint, Meter, Observer, Parts, Point, Report, Scope, Settings, Silent, Span, Stop,
     Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
-pub use shell::{switch as set_switch, switches, tell_held};
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
+pub use shell::{switch as set_switch, switches, tell_held};

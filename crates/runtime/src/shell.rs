@@ -32,5 +32,5 @@ pub use rest::{Driven, Waiting};
 pub use schedules::{LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
 pub use shutdown::Stop;
 pub use status::Report;
-pub use switches::{switch, switches, tell_held};
 pub use submit::{Submission, SubmitError, Submitted};
+pub use switches::{switch, switches, tell_held};

@@ -222,12 +222,8 @@ async fn heal(world: Arc<World>, heal_ms: u64) {
 
 /// Small numbers, so that slots are fought for.
 fn settings(rng: &mut fastrand::Rng, options: &Options) -> Settings {
-    let defaults = Settings {
-        host: "simulated".into(),
-        build: "simulated".into(),
-        switches_ms: 0,
-        ..Settings::default()
-    };
+    let defaults =
+        Settings { host: "simulated".into(), build: "simulated".into(), switches_ms: 0, ..Settings::default() };
     if options.faults.is_empty() {
         return defaults;
     }

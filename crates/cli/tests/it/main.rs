@@ -17,6 +17,7 @@ mod policy;
 mod preview;
 mod purity;
 mod read_only;
+mod readonly_switch;
 mod restore;
 mod runbooks;
 mod schedules;

@@ -8,6 +8,7 @@ pub(super) use load::look;
 mod load;
 mod perform;
 mod rescue;
+mod switched;
 mod tally;
 
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use windlass_core::effect::Effect;
 use windlass_core::escrow::Budgets;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
-use windlass_core::run::{Hold, Run};
+use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_core::{Decision, Rejected, decide, plan};
 use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
@@ -40,7 +41,6 @@ use crate::events::Seen;
 use crate::fold::{FoldError, Tail};
 use crate::lease::Standing;
 use crate::recover;
-use crate::switch;
 use crate::timers::Timers;
 
 /// How a worker and a run parted.
@@ -485,16 +485,6 @@ impl Work<'_> {
         }
     }
 
-    /// When the run is looked at again, if nothing else happens.
-    fn wake_at(&self) -> Option<Timestamp> {
-        match &self.run.hold {
-            Some(Hold::ReadOnly { since, .. }) => {
-                Some(switch::look_at(*since, self.now(), self.claimed.core.parts.clock.seed()))
-            }
-            _ => self.timers.next(&self.run),
-        }
-    }
-
     fn clear(&self, about: Option<(EffectId, u32)>) {
         if let Some((effect, attempt)) = about {
             self.claimed.core.parts.store.clear_sent(self.run.id(), effect, attempt);
@@ -558,19 +548,6 @@ impl Work<'_> {
         for (effect, sent) in self.calls.cut() {
             self.recovering.push_back(Input::Lost { effect, sent });
         }
-    }
-
-    /// Has the store compare the switches before calls leave that change something and that no commit of this worker asked
-    /// for.
-    async fn compare(&mut self) -> Result<Option<Parting>, Fault> {
-        let decision = recover::nothing(&mut self.run, self.claimed.core.parts.clock.now());
-        self.comparing = true;
-        let parted = self.commit_as(decision, Vec::new(), Keep::Hold, false, None).await;
-        self.comparing = false;
-        if let Ok(None) = parted {
-            self.start_unsent(true);
-        }
-        parted
     }
 
     /// Nothing is out and nothing is ready: consumes what was rejected, or lets the run go.

@@ -66,8 +66,7 @@ pub async fn switches(store: &dyn Store) -> Result<BTreeMap<Option<Name>, Switch
 /// # Errors
 /// The store fails.
 pub async fn tell_held(store: &dyn Store, tenant: Option<&Name>) -> Result<u64, StoreError> {
-    let mut query =
-        Query { statuses: vec![Status::Paused], tenant: tenant.cloned(), limit: PAGE, ..Query::default() };
+    let mut query = Query { statuses: vec![Status::Paused], tenant: tenant.cloned(), limit: PAGE, ..Query::default() };
     let mut told = 0;
     loop {
         let page = store.list(query.clone()).await?;

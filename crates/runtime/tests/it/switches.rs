@@ -24,10 +24,10 @@ fn kit() -> (Kit, Arrivals) {
     for (name, class) in [("pay", Class::Write), ("look", Class::Read)] {
         let noted = Arc::clone(&arrivals);
         kit.tool(contract(name, class, Idempotency::Key), move |invocation| {
-            noted.lock().expect("lock").push((
-                format!("{name} {}", invocation.idempotency_key),
-                tokio::time::Instant::now(),
-            ));
+            noted
+                .lock()
+                .expect("lock")
+                .push((format!("{name} {}", invocation.idempotency_key), tokio::time::Instant::now()));
             async {
                 tokio::time::sleep(Duration::from_millis(7)).await;
                 answer(1)
@@ -70,8 +70,7 @@ async fn no_call_leaves_that_was_decided_on_after_the_switch_although_no_worker_
     let (mut kit, arrivals) = kit();
     kit.settings.switches_ms = 0;
     let states = ["a", "b", "c", "d", "e", "f"];
-    let mut machine: Vec<_> =
-        states.windows(2).map(|pair| acting(pair[0], "pay", pair[1])).collect();
+    let mut machine: Vec<_> = states.windows(2).map(|pair| acting(pair[0], "pay", pair[1])).collect();
     machine.push(acting("f", "pay", "done"));
     machine.push(done());
     kit.machine("main", machine);

@@ -237,21 +237,8 @@ impl Tx<'_> {
             Keep::Hold => None,
             keep => Some(self.fate(keep, false)),
         };
-        let hot = params![
-            status,
-            state,
-            done,
-            version + 1,
-            tokens,
-            cost,
-            bundle,
-            at,
-            run,
-            version,
-            epoch,
-            worker,
-            strikes
-        ];
+        let hot =
+            params![status, state, done, version + 1, tokens, cost, bundle, at, run, version, epoch, worker, strikes];
         let mut switched = false;
         let changed = match &fate {
             None => match step.begins {

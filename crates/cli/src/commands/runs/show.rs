@@ -59,6 +59,9 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     if let Some(reason) = &head.quarantine {
         rows.push(pair("quarantined", reason));
     }
+    if let Some(hold) = run.hold.as_ref().filter(|_| run.ending.is_none()) {
+        rows.push(pair("held", hold.reason()));
+    }
     for wait in waits.iter().take(SHOWN) {
         rows.push(pair("waits for", &outcome::described(wait)));
     }

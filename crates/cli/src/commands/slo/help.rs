@@ -90,7 +90,9 @@ fn cause(entry: &Entry) -> Option<Cause> {
             WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => Some(Cause::Asked),
             WaitKind::Signal => None,
         },
-        Entry::HoldPlaced { hold: Hold::Paused { .. } | Hold::Attention { .. } | Hold::ReadOnly { .. } } => Some(Cause::Held),
+        Entry::HoldPlaced { hold: Hold::Paused { .. } | Hold::Attention { .. } | Hold::ReadOnly { .. } } => {
+            Some(Cause::Held)
+        }
         Entry::RunReopened => Some(Cause::Retried),
         Entry::CeilingsChanged { .. } => Some(Cause::Raised),
         Entry::Migrated { .. } => Some(Cause::Migrated),

@@ -36,7 +36,11 @@ pub(super) async fn a_taken_input_stays_known(harness: Arc<dyn Harness>) {
     assert_eq!(one.inbox_ids("a").await, ["m2".into()]);
     let mut step = commit(&lease, &one.worker, 1);
     step.taken = vec![items[1].number, items[0].number, 1 << 40];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: false, switched: false }, "numbers not there are ignored");
+    assert_eq!(
+        one.apply(step).await,
+        Committed::Applied { held: true, inbox: false, switched: false },
+        "numbers not there are ignored"
+    );
     assert!(one.inbox_ids("a").await.is_empty());
     for name in ["m1", "m2"] {
         assert_eq!(one.store.deliver(message("a", name)).await.expect("answered"), Delivered::Duplicate);
@@ -51,7 +55,10 @@ pub(super) async fn deliveries_to_unknown_and_finished_runs_are_refused(harness:
     assert_eq!(one.store.deliver(message("a", "m")).await.expect("answered"), Delivered::NotFound);
     let lease = one.begin("a").await;
     one.store.deliver(message("a", "m")).await.expect("delivered");
-    assert_eq!(one.apply(end(&lease, &one.worker, 0)).await, Committed::Applied { held: false, inbox: false, switched: false });
+    assert_eq!(
+        one.apply(end(&lease, &one.worker, 0)).await,
+        Committed::Applied { held: false, inbox: false, switched: false }
+    );
     for name in ["m", "n"] {
         assert_eq!(one.store.deliver(message("a", name)).await.expect("answered"), Delivered::Finished);
     }
@@ -72,7 +79,11 @@ pub(super) async fn the_inbox_is_checked_when_parking(harness: Arc<dyn Harness>)
     assert_eq!(one.store.next_due(None).await.expect("read"), None);
     let mut step = park(&lease, &one.worker, 1, None);
     step.taken = vec![one.store.inbox(id("a")).await.expect("read")[0].number];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: false, inbox: false, switched: false }, "what is taken is no reason");
+    assert_eq!(
+        one.apply(step).await,
+        Committed::Applied { held: false, inbox: false, switched: false },
+        "what is taken is no reason"
+    );
     let head = one.store.load(id("a")).await.expect("read").expect("it exists").head;
     assert_eq!((head.status, head.version), (Status::Waiting, 2));
 }
@@ -114,7 +125,10 @@ pub(super) async fn messages_travel_with_the_commit(harness: Arc<dyn Harness>) {
     one.apply(step).await;
     assert_eq!(one.inbox_ids("b").await, ["m1".into(), "m2".into()], "in order, and once");
     assert_eq!(one.claim_names(NOW.0).await, ["b"], "a parked run wakes");
-    assert_eq!(one.apply(park(&c, &one.worker, 0, None)).await, Committed::Applied { held: true, inbox: true, switched: false });
+    assert_eq!(
+        one.apply(park(&c, &one.worker, 0, None)).await,
+        Committed::Applied { held: true, inbox: true, switched: false }
+    );
 }
 
 pub(super) async fn messages_to_finished_and_unknown_runs_are_dropped(harness: Arc<dyn Harness>) {

@@ -62,7 +62,11 @@ pub(super) async fn a_signal_is_buffered_until_awaited_in_order(harness: Arc<dyn
     let lease = one.begin("a").await;
     let mut step = park(&lease, &one.worker, 0, Some(9_000));
     step.waits_opened = vec![wait(1, "go"), wait(2, "other")];
-    assert_eq!(one.apply(step).await, Committed::Applied { held: true, inbox: true, switched: false }, "it does not even park");
+    assert_eq!(
+        one.apply(step).await,
+        Committed::Applied { held: true, inbox: true, switched: false },
+        "it does not even park"
+    );
     assert_eq!(signalled(&one, "a").await, [(1, "s3".to_owned())], "one wait takes one signal, the oldest");
     let other = one.begin("b").await;
     let mut step = commit(&other, &one.worker, 0);

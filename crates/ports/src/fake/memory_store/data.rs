@@ -11,9 +11,9 @@ use windlass_core::time::Timestamp;
 
 use crate::store::escrow::{Sheet, wanted};
 use crate::store::{
-    SWITCHES, switch_epoch, switch_key,
     Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Message, NewRun, Object, OpId,
-    POOL_DEFAULT, Page, Priority, Put, Query, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
+    POOL_DEFAULT, Page, Priority, Put, Query, SWITCHES, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
+    switch_epoch, switch_key,
 };
 
 #[derive(Debug)]

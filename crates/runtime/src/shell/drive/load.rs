@@ -84,7 +84,9 @@ impl<'a> Work<'a> {
         if self.run.stage != Stage::Ended {
             match self.claimed.lease.taken_from.clone() {
                 Some(from) => self.recover(&from).await?,
-                None if self.run.hold.is_none() && !self.is_leaving() && !self.claimed.quiet => self.start_unsent(false),
+                None if self.run.hold.is_none() && !self.is_leaving() && !self.claimed.quiet => {
+                    self.start_unsent(false)
+                }
                 None => {}
             }
         }

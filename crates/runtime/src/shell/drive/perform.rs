@@ -10,10 +10,10 @@ use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::route::Chain;
-use windlass_core::run::Hold;
 use windlass_ports::store::{Commit, Keep};
 
 use super::Work;
+use super::switched::lifts;
 use crate::recover;
 use crate::shell::budgets;
 
@@ -61,40 +61,6 @@ impl Work<'_> {
         }
         if !leaving && lifts(entries) {
             self.start_unsent(true);
-        }
-    }
-
-    /// The epoch of the switches, when a decision begins calls that change something and none of them is known to be on.
-    pub(super) fn begins(&self, effects: &[Effect], entries: &[Entry], leaving: bool) -> Option<u64> {
-        if leaving || self.run.hold.is_some() {
-            return None;
-        }
-        let asked = effects.iter().any(|effect| match effect {
-            Effect::Call(id) => self.run.calls.get(id).is_some_and(|open| open.class != Class::Read),
-            _ => false,
-        });
-        if !asked && !(lifts(entries) && self.has_unsent_writes()) {
-            return None;
-        }
-        let (switches, tenant) = (&self.claimed.core.switches, &self.run.start.scope.tenant);
-        switches.held(tenant, Class::Write).is_none().then(|| switches.epoch(tenant))
-    }
-
-    /// Whether a call that changes something is open and not out.
-    pub(super) fn has_unsent_writes(&self) -> bool {
-        self.run.calls.iter().any(|(effect, open)| {
-            open.class != Class::Read && open.is_out() && !self.calls.contains(*effect) && !self.is_told(*effect)
-        })
-    }
-
-    /// What a switch asks of the run: to hold, or to go on.
-    pub(super) fn switched(&self) -> Option<Input> {
-        let held = || self.claimed.core.switches.held(&self.run.start.scope.tenant, Class::Write);
-        match &self.run.hold {
-            Some(Hold::ReadOnly { .. }) => held().is_none().then_some(Input::FreeWrites),
-            Some(Hold::Paused { .. } | Hold::Attention { .. }) => None,
-            None if self.run.calls.is_empty() || !self.has_unsent_writes() => None,
-            None => held().map(|reason| Input::HoldWrites { reason }),
         }
     }
 
@@ -151,9 +117,7 @@ impl Work<'_> {
     pub(super) fn start_unsent(&mut self, compared: bool) {
         let effects: Vec<EffectId> = recover::unsent(&self.run)
             .filter(|effect| !self.is_told(*effect))
-            .filter(|effect| {
-                compared || self.run.calls.get(effect).is_some_and(|open| open.class == Class::Read)
-            })
+            .filter(|effect| compared || self.run.calls.get(effect).is_some_and(|open| open.class == Class::Read))
             .collect();
         for effect in effects {
             self.start(effect);
@@ -164,9 +128,4 @@ impl Work<'_> {
             self.start_draw();
         }
     }
-}
-
-/// Whether a hold ends.
-fn lifts(entries: &[Entry]) -> bool {
-    entries.iter().any(|entry| matches!(entry, Entry::HoldLifted))
 }
