@@ -299,8 +299,7 @@ pub struct Commit {
     pub taken: Vec<u64>,
     /// What becomes of the lease.
     pub keep: Keep,
-    /// The epoch of the read-only switches ([`switch_epoch`]) under which the decision begins calls of class `write` or
-    /// `danger`; none when it begins no such call. It is compared in the transaction that makes the decision durable.
+    /// The [`switch_epoch`] under which it begins calls that change something, if it does; compared as it is written.
     pub begins: Option<u64>,
 }
 
@@ -336,8 +335,8 @@ pub enum Committed {
         held: bool,
         /// Whether the run's inbox has something.
         inbox: bool,
-        /// A read-only switch of the run was changed since [`Commit::begins`]: the decision is durable, and none of its
-        /// calls of class `write` or `danger` may leave before the switches were looked at again.
+        /// A read-only switch of the run was changed since [`Commit::begins`]: no call of class `write` or `danger` may
+        /// leave before the switches were looked at again.
         switched: bool,
     },
     /// The lease or the version is not the current one: nothing was written.
@@ -564,8 +563,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Objects of a kind in the order of their keys, after a key.
     fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> BoxFuture<'_, Result<Vec<Object>, StoreError>>;
 
-    /// Changes an object when it is still as expected. False when it is not: nothing was written. A change of a
-    /// read-only switch ([`SWITCHES`]) is ordered against every commit: one that is durable after it has seen it.
+    /// Changes an object when it is still as expected. False when it is not: nothing was written. Every commit that is
+    /// durable after a change of [`SWITCHES`] has seen it.
     fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>>;
 
     /// Answers a draw on budgets, or a return of what was drawn, in one transaction over all scopes that it names: see

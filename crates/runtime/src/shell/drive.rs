@@ -382,10 +382,7 @@ impl Work<'_> {
     ) -> Result<Option<Parting>, Fault> {
         let core = Arc::clone(&self.claimed.core);
         let Claimed { lease, worker, .. } = self.claimed;
-        let begins = match self.comparing {
-            true => Some(core.switches.epoch(&self.run.start.scope.tenant)),
-            false => self.begins(&decision.effects, &decision.entries, leaving),
-        };
+        let begins = self.begins(&decision.effects, &decision.entries, leaving);
         let under = Under { op: core.op(), lease, worker, pool: self.pool.as_ref(), strikes: self.strikes, begins };
         let Draft { commit, entries, effects } =
             commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
@@ -404,12 +401,7 @@ impl Work<'_> {
         core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
         self.clear(about);
         self.spread(&commit);
-        if let Standing::Held { switched: true, .. } = standing
-            && begins.is_some()
-        {
-            let looking = patiently(&core, || core.look_at_switches());
-            during(&mut self.calls, &mut self.ready, looking).await?;
-        }
+        self.look_at_switches(standing, begins).await?;
         self.perform(&effects, &entries, leaving);
         self.give_back(&effects).await;
         self.stand(standing, keep).await

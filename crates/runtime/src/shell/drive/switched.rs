@@ -1,6 +1,8 @@
 //! What the read-only switches ask of a held run. The store compares them with each decision that begins a call which
 //! changes something.
 
+use std::sync::Arc;
+
 use windlass_core::contract::Class;
 use windlass_core::effect::Effect;
 use windlass_core::input::Input;
@@ -10,11 +12,17 @@ use windlass_core::time::Timestamp;
 use windlass_ports::store::Keep;
 
 use super::{Fault, Parting, Work};
+use crate::lease::Standing;
+use crate::shell::send::patiently;
 use crate::{recover, switch};
 
 impl Work<'_> {
     /// The epoch of the switches, when a decision begins calls that change something and none of them is known to be on.
     pub(super) fn begins(&self, effects: &[Effect], entries: &[Entry], leaving: bool) -> Option<u64> {
+        let (switches, tenant) = (&self.claimed.core.switches, &self.run.start.scope.tenant);
+        if self.comparing {
+            return Some(switches.epoch(tenant));
+        }
         if leaving || self.run.hold.is_some() {
             return None;
         }
@@ -26,8 +34,17 @@ impl Work<'_> {
         if !(asked || freed) {
             return None;
         }
-        let (switches, tenant) = (&self.claimed.core.switches, &self.run.start.scope.tenant);
         switches.held(tenant, Class::Write).is_none().then(|| switches.epoch(tenant))
+    }
+
+    /// Looks at the switches when the store says that they were changed since a decision began calls.
+    pub(super) async fn look_at_switches(&mut self, standing: Standing, begins: Option<u64>) -> Result<(), Fault> {
+        if let (Standing::Held { switched: true, .. }, Some(_)) = (standing, begins) {
+            let core = Arc::clone(&self.claimed.core);
+            let looking = patiently(&core, || core.look_at_switches());
+            super::during(&mut self.calls, &mut self.ready, looking).await?;
+        }
+        Ok(())
     }
 
     /// Whether a call that changes something is open and not out.
