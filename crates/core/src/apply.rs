@@ -66,9 +66,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         }
         Entry::DrawAsked { number, call, shares } => {
             named(run, *number);
-            run.escrow.last = *number;
-            run.escrow.untold = true;
-            run.escrow.asked = Some(Asked { number: *number, call: *call, shares: shares.clone() });
+            run.escrow.ask(Asked { number: *number, call: *call, shares: shares.clone() });
         }
         Entry::DrawAnswered { answer, .. } => run.escrow.answered(answer),
         Entry::ShareHeld { effect, shares } => share_held(run, *effect, shares),

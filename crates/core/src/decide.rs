@@ -6,6 +6,7 @@
 mod agent;
 mod approval;
 mod call;
+mod circles;
 mod escrow;
 mod failing;
 mod finding;

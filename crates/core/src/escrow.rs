@@ -216,6 +216,18 @@ pub struct Share {
     pub amounts: Amounts,
 }
 
+/// The first budget of a run's environment, tenant or user that is nearly used up: the run then makes do with less.
+#[must_use]
+pub fn near<'a>(budgets: &'a Budgets, of: &TenantScope) -> Option<&'a Name> {
+    if budgets.is_empty() {
+        return None;
+    }
+    let user = of.user.as_ref().map(|user| format!("user:{}/{user}", of.tenant));
+    let scopes = [ENVIRONMENT.to_owned(), format!("tenant:{}", of.tenant)].into_iter().chain(user);
+    let mut found = scopes.filter_map(|scope| budgets.get_key_value(scope.as_str()));
+    found.find(|(_, known)| known.is_near).map(|(scope, _)| scope)
+}
+
 /// What a call takes from each budget that applies to it, in the order of their names.
 #[must_use]
 pub fn needs(budgets: &Budgets, of: &TenantScope, open: &OpenCall) -> Vec<Share> {
@@ -318,6 +330,17 @@ impl Escrow {
             self.untold = true;
             self.drivers.entry(target.clone()).or_default().add(used);
         }
+    }
+
+    /// Asks for a draw.
+    pub fn ask(&mut self, asked: Asked) {
+        self.last = asked.number;
+        self.untold = true;
+        for share in &asked.shares {
+            // What is granted and never heard of is returned with everything else.
+            self.allotments.entry(share.scope.clone()).or_default();
+        }
+        self.asked = Some(asked);
     }
 
     /// Takes what a draw was answered with.

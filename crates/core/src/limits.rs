@@ -26,10 +26,17 @@ pub const SAMPLES_MAX: u32 = 100;
 pub const TURNS_DEFAULT: u64 = 200;
 /// Tool calls that one model reply may ask for. The rest is answered with an error.
 pub const CALLS_PER_TURN_MAX: usize = 128;
+/// Turns of a tool loop in a row with the same calls, arguments and answers; then the loop is stopped, because it makes no
+/// progress.
+pub const SAME_TURNS_MAX: usize = 8;
 /// Tools of a catalog that a model is shown at a time, where it may find more.
 pub const TOOLS_SHOWN_MAX: usize = 24;
 /// Tools that are chosen for what an agent is asked; the rest of the room is for what it finds.
 pub const TOOLS_SELECTED_MAX: usize = 12;
+/// The same while a budget is nearly used up.
+pub const TOOLS_SHOWN_SAVING: usize = 12;
+/// The same while a budget is nearly used up.
+pub const TOOLS_SELECTED_SAVING: usize = 6;
 /// Tools that one search finds.
 pub const TOOLS_FOUND_MAX: usize = 6;
 /// Attempts at one call that may be lost with the process that made them; then the call fails.

@@ -70,15 +70,18 @@ pub struct Candidate {
 impl Chain {
     /// The first link from `from` on that can be used. `denied` says why the policy forbids one. Where none can be used
     /// at present and `last_resort` is set, the first that is not forbidden: its adapter says when it can be used again.
+    /// With `saving`, the scope of a budget that is nearly used up, links that cost more than the cheapest usable one are
+    /// passed over.
     #[must_use]
     pub fn choose(
         &self,
         from: u32,
         reason: &str,
         last_resort: bool,
+        saving: Option<&Name>,
         denied: impl Fn(&Link) -> Option<Name>,
     ) -> Option<Choice> {
-        let passed: Vec<Option<Name>> = self
+        let mut passed: Vec<Option<Name>> = self
             .links
             .iter()
             .enumerate()
@@ -87,6 +90,9 @@ impl Chain {
                 denied(link).or(tried).or_else(|| link.shut.clone())
             })
             .collect();
+        if let Some(scope) = saving {
+            self.pass_dear(&mut passed, scope);
+        }
         let usable = passed.iter().position(Option::is_none);
         let forced = || {
             let allowed = |(at, link): &(usize, &Link)| *at >= from as usize && denied(link).is_none();
@@ -108,6 +114,18 @@ impl Chain {
             candidates: candidates.collect(),
             settings: link.settings.clone(),
         })
+    }
+
+    /// Passes over every usable link that costs more than the cheapest usable one.
+    fn pass_dear(&self, passed: &mut [Option<Name>], scope: &Name) {
+        let price = |link: &Link| link.quote.as_ref().map(|quote| u128::from(quote.input) + u128::from(quote.output));
+        let usable = self.links.iter().zip(passed.iter()).filter(|(_, passed)| passed.is_none());
+        let Some(least) = usable.filter_map(|(link, _)| price(link)).min() else { return };
+        for (link, passed) in self.links.iter().zip(passed.iter_mut()) {
+            if passed.is_none() && price(link).is_some_and(|price| price > least) {
+                *passed = Some(format!("the budget of `{scope}` is nearly used up").into());
+            }
+        }
     }
 
     /// The questions that the links put to the policy when an agent calls by them.
@@ -157,30 +175,46 @@ mod tests {
     #[test]
     fn the_first_usable_link_is_taken_and_the_others_say_why_not() {
         let chain = chain(&[("a", Some("its breaker is open")), ("b", None), ("c", None)]);
-        let choice = chain.choose(0, "first", true, |_| None).expect("a link");
+        let choice = chain.choose(0, "first", true, None, |_| None).expect("a link");
         assert_eq!((&*choice.name, choice.link), ("b", 1));
         let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
         assert_eq!(passed, [Some("its breaker is open"), None, None]);
         let denied = |link: &Link| (&*link.name == "b").then(|| "rule r".into());
-        assert_eq!(chain.choose(0, "first", true, denied).map(|c| c.link), Some(2));
+        assert_eq!(chain.choose(0, "first", true, None, denied).map(|c| c.link), Some(2));
     }
 
     #[test]
     fn where_all_are_shut_the_first_allowed_one_is_asked_only_as_a_last_resort() {
         let chain = chain(&[("a", Some("open")), ("b", Some("open"))]);
-        assert_eq!(chain.choose(0, "first", true, |_| None).map(|c| c.link), Some(0));
-        assert_eq!(chain.choose(0, "first", false, |_| None), None);
-        assert_eq!(chain.choose(0, "first", true, |_| Some("rule r".into())), None, "what is forbidden stays so");
+        assert_eq!(chain.choose(0, "first", true, None, |_| None).map(|c| c.link), Some(0));
+        assert_eq!(chain.choose(0, "first", false, None, |_| None), None);
+        assert_eq!(chain.choose(0, "first", true, None, |_| Some("rule r".into())), None, "what is forbidden stays so");
+    }
+
+    #[test]
+    fn close_to_the_end_of_a_budget_the_cheapest_usable_link_is_taken() {
+        let mut chain = chain(&[("dear", None), ("cheapest", Some("open")), ("cheap", None), ("unknown", None)]);
+        for (link, price) in chain.links.iter_mut().zip([9, 1, 3]) {
+            link.quote = Some(Quote { input: price, output: price, version: "1".into() });
+        }
+        let scope: Name = "tenant:acme".into();
+        let choice = chain.choose(0, "first", true, Some(&scope), |_| None).expect("a link");
+        let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
+        let dear = Some("the budget of `tenant:acme` is nearly used up");
+        assert_eq!((choice.link, passed), (2, vec![dear, Some("open"), None, None]));
+        let none =
+            chain.choose(0, "first", true, Some(&scope), |link| (&*link.name != "dear").then(|| "rule r".into()));
+        assert_eq!(none.map(|choice| choice.link), Some(0), "where it is the only one, it is the cheapest");
     }
 
     #[test]
     fn only_listed_failures_lead_on() {
         let chain = chain(&[("a", None), ("b", None)]);
-        let choice = chain.choose(0, "first", true, |_| None).expect("a link");
+        let choice = chain.choose(0, "first", true, None, |_| None).expect("a link");
         let after = |code| chain.after(&choice, &Failure::new(code, "x"));
         assert_eq!(after(Code::ProviderUnavailable), Some(1));
         assert_eq!(after(Code::ProviderAuth), None);
-        let last = chain.choose(1, "after", true, |_| None).expect("a link");
+        let last = chain.choose(1, "after", true, None, |_| None).expect("a link");
         assert_eq!(chain.after(&last, &Failure::new(Code::ProviderUnavailable, "x")), None);
     }
 }

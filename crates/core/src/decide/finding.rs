@@ -3,9 +3,10 @@
 
 use super::Turn;
 use crate::contract::{Class, Contract};
+use crate::escrow::near;
 use crate::ids::Name;
 use crate::journal::Entry;
-use crate::limits::{TOOLS_FOUND_MAX, TOOLS_SELECTED_MAX, TOOLS_SHOWN_MAX};
+use crate::limits::{TOOLS_FOUND_MAX, TOOLS_SELECTED_MAX, TOOLS_SELECTED_SAVING, TOOLS_SHOWN_MAX, TOOLS_SHOWN_SAVING};
 use crate::machine::{AgentCall, ToolDefinition};
 use crate::run::{LoopState, OfferedTool};
 use crate::select::rank;
@@ -31,18 +32,22 @@ pub(super) fn no_parameters() -> Value {
 }
 
 impl<'a> Turn<'a> {
-    /// Adds the tools that fit what the agent is asked, and the one that finds others.
+    /// Adds the tools that fit what the agent is asked, and the one that finds others. Fewer where a budget is nearly used
+    /// up: every definition is paid for in tokens.
     pub(super) fn select_tools(&self, call: &AgentCall, tools: &mut Vec<OfferedTool>) {
         let searched = self.searched(call);
         let named = call.tool_loop.as_ref().is_some_and(|config| !config.allowed_tools.is_empty());
-        if named || tools.len() + searched.len() <= TOOLS_SHOWN_MAX {
+        let saves = near(&self.facts.budgets, &self.run.start.scope).is_some();
+        let (shown_max, selected_max) =
+            if saves { (TOOLS_SHOWN_SAVING, TOOLS_SELECTED_SAVING) } else { (TOOLS_SHOWN_MAX, TOOLS_SELECTED_MAX) };
+        if named || tools.len() + searched.len() <= shown_max {
             searched.iter().for_each(|contract| add(tools, offered(contract)));
             return;
         }
         if !self.machine.tools.contains_key(FIND_TOOL) {
             add(tools, find_tool());
         }
-        let room = TOOLS_SHOWN_MAX.saturating_sub(tools.len()).min(TOOLS_SELECTED_MAX);
+        let room = shown_max.saturating_sub(tools.len()).min(selected_max);
         for contract in rank(searched, &self.asked(), room) {
             add(tools, offered(contract));
         }

@@ -3,6 +3,7 @@
 
 use super::Turn;
 use crate::effect::{Call, OpenCall};
+use crate::escrow::near;
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::machine::{Agent, ModelSettings};
@@ -47,7 +48,8 @@ impl Turn<'_> {
     fn choose_route(&mut self, agent: &Agent, from: u32, reason: &str, last_resort: bool) -> Option<Choice> {
         let facts = self.facts;
         let chain = facts.routes.get(&agent.name)?;
-        let choice = chain.choose(from, reason, last_resort, |link| self.denied(agent, link))?;
+        let saving = near(&facts.budgets, &self.run.start.scope);
+        let choice = chain.choose(from, reason, last_resort, saving, |link| self.denied(agent, link))?;
         for link in chain.links.iter().take(choice.link as usize + 1) {
             let asked = question(agent, &link.settings);
             let verdict = facts.verdicts.iter().find(|verdict| verdict.question == asked);

@@ -2,6 +2,7 @@
 //! loop resumes at its last settled effect.
 
 use super::approval::Asked;
+use super::circles::goes_in_circles;
 use super::{Flow, Permit, Turn, finding};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
@@ -192,6 +193,14 @@ impl<'a> Turn<'a> {
             Some("max_turns")
         } else if bounds.cost_micros > 0 && looping.cost_micros >= bounds.cost_micros {
             Some("cost_limit")
+        } else if self
+            .run
+            .exec
+            .as_ref()
+            .and_then(|exec| exec.samples.first())
+            .is_some_and(|one| goes_in_circles(&one.tail))
+        {
+            Some("no_progress")
         } else {
             None
         }
@@ -199,7 +208,7 @@ impl<'a> Turn<'a> {
 
     /// A loop that ran into a limit without having said anything gets one more call, without tools.
     fn last_words(&mut self, agent: &Agent, reason: &Name, looping: &LoopState) -> Result<Next, Failure> {
-        let limited = matches!(&**reason, "max_turns" | "max_tool_calls" | "cost_limit" | "timeout");
+        let limited = matches!(&**reason, "max_turns" | "max_tool_calls" | "cost_limit" | "timeout" | "no_progress");
         if !limited || !looping.content.trim().is_empty() {
             return Ok(Next::Over);
         }

@@ -91,6 +91,18 @@ impl Allotted {
         self.parts.values().any(|part| !part.held.is_zero())
     }
 
+    /// What the run told, with nothing held: a line for each budget that it drew on.
+    #[must_use]
+    pub fn unspent(&self) -> Vec<Line> {
+        let line = |(scope, part): (&Name, &Part)| Line {
+            scope: scope.clone(),
+            spent: part.spent,
+            reserved: Amounts::ZERO,
+            need: Amounts::ZERO,
+        };
+        self.parts.iter().map(line).collect()
+    }
+
     /// The return of a run that nobody can ask any more: all that it holds counts as used.
     #[must_use]
     pub fn forfeit(&self, run: &RunId, at: Timestamp) -> Draw {

@@ -142,7 +142,9 @@ impl Bench {
 
     fn budgets(&self) -> Budgets {
         let known = |(scope, budget): (&Arc<str>, &Budget)| {
-            (scope.clone(), Known { budget: budget.clone(), revision: 1, is_near: false })
+            let account = self.books.accounts.get(scope);
+            let is_near = account.is_some_and(|account| account.is_near(budget));
+            (scope.clone(), Known { budget: budget.clone(), revision: 1, is_near })
         };
         self.books.budgets.iter().map(known).collect()
     }
@@ -156,8 +158,9 @@ impl Bench {
     fn give_back(&mut self, decision: &Decision) {
         if decision.effects.iter().any(|effect| matches!(effect, Effect::GiveBack(_))) {
             self.draw();
+            let Some(told) = &self.books.allotted else { return };
             for (scope, allotment) in &self.run.escrow.allotments {
-                let part = &self.books.allotted.as_ref().expect("something was drawn").parts[scope];
+                let part = &told.parts[scope];
                 assert_eq!((part.spent, part.held), (allotment.spent, allotment.reserved), "{scope}");
             }
         }

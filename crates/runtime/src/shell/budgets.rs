@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use windlass_core::escrow::books::Allotted;
-use windlass_core::escrow::{Budgets, Draw, Drawn, Refusal, channel, rests};
+use windlass_core::escrow::{Budgets, Draw, Drawn, Line, Refusal, channel, rests};
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::run::Status;
 use windlass_core::value::Value;
@@ -153,6 +153,11 @@ async fn unreturned(core: &Core, run: &RunId, allotted: &Allotted) -> Result<Opt
     if is_over && draw.number <= allotted.number {
         draw.number = allotted.number + 1;
     }
+    // What was granted to a draw that the run never heard of.
+    let is_named = |line: &Line| draw.lines.iter().any(|known| known.scope == line.scope);
+    let unheard: Vec<Line> = allotted.unspent().into_iter().filter(|line| !is_named(line)).collect();
+    draw.lines.extend(unheard);
+    draw.lines.sort_by(|a, b| a.scope.cmp(&b.scope));
     let owes = draw.number > allotted.number && !draw.wants() && (is_over || rests(&folded));
     Ok(owes.then_some(draw))
 }

@@ -3,6 +3,7 @@
 mod kit;
 mod unreliable;
 mod interleaved;
+mod budgets;
 mod calls;
 mod children;
 mod faults;

@@ -20,7 +20,7 @@ use windlass_runtime::{Scope, Stop};
 
 use super::cuts::block_on;
 use super::place::Place;
-use super::worker::{BROKEN, FOLDER, GRANTS, engine, store};
+use super::worker::{self, BROKEN, End, FOLDER, GRANTS, RUN, engine, store, wait};
 use super::world::World;
 
 /// Runs, each of which makes one call.
@@ -232,6 +232,65 @@ fn bank(world: &World, broken: bool) -> Result<(Charged, usize), String> {
     let kills = drive(place.path(), broken)?;
     world.settle();
     block_on(audit(place.path(), world)).map(|charged| (charged, kills))
+}
+
+/// Two calls one after another, with a wait in between, so that what was drawn is returned and drawn anew.
+const TWICE: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: bank
+  context: {n: "7"}
+  agents:
+    teller: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "take {{ input.n }}"}, profile: main}}
+  states:
+    first: {type: initial, agent: teller, input: {n: context.n}, output_to_context: {a: output.content}, transitions: [{to: rest}]}
+    rest: {wait_for: nobody, timeout: 0.02, on_error: {TimeoutError: second}, transitions: [{to: second}]}
+    second: {agent: teller, input: {n: context.n}, output_to_context: {b: output.content}, transitions: [{to: end}]}
+    end: {type: final, output: {a: context.a, b: context.b}}
+"##;
+
+/// The account, what the run was charged, and what the server saw, once the run has ended.
+async fn settled(folder: &Path, world: &World, cut: &str) -> u64 {
+    let store = store(folder).await;
+    let one = charged(&*store, &RunId::stored(RUN)).await;
+    let arrived = world.take().len() as u64;
+    let (least, most) = (one.known, one.known + one.lost);
+    assert_eq!((one.known, one.lost <= 1), (2, true), "{cut}: {one:?}");
+    assert!((least..=most).contains(&arrived), "{cut}: {one:?}, and the server saw {arrived}");
+    let row = escrow::budget(&*store, &SCOPES[0].into(), Timestamp(1)).await.expect("read").expect("there");
+    let (drawn, spent) = (row.account.drawn.model_calls, row.account.spent.model_calls);
+    assert!(spent <= most && most <= spent + drawn && spent + drawn <= CAP, "{cut}: {one:?}, {:?}", row.account);
+    drawn
+}
+
+#[test]
+fn a_cut_at_any_point_is_charged_for_what_left() {
+    let world = World::start();
+    let (mut cut, mut unreturned, mut points) = (0, 0, BTreeMap::<String, u64>::new());
+    loop {
+        cut += 1;
+        let place = Place::new(&world);
+        std::fs::write(place.path().join("machine.yml"), TWICE).expect("a writable folder");
+        block_on(async {
+            let caps = [(Meter::ModelCalls, CAP)].into();
+            let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
+            let store = store(place.path()).await;
+            assert!(escrow::put_budget(&*store, &SCOPES[0].into(), 0, Some(&budget)).await.expect("set"));
+        });
+        let ended = wait(place.path(), worker::spawn(place.path(), Some(cut)));
+        let End::Cut(point) = ended else {
+            assert_eq!(block_on(settled(place.path(), &world, "no cut")), 0, "everything was returned");
+            break;
+        };
+        world.settle();
+        assert!(matches!(wait(place.path(), worker::spawn(place.path(), None)), End::Done), "cut {cut} at {point}");
+        world.settle();
+        unreturned += u64::from(block_on(settled(place.path(), &world, &format!("cut {cut} at {point}"))) > 0);
+        *points.entry(point).or_default() += 1;
+    }
+    assert!(cut > 10, "only {points:?}");
+    assert!(unreturned <= 1, "{unreturned} cuts leave something that nobody returned: {points:?}");
 }
 
 #[test]
