@@ -70,6 +70,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         ceilings: Ceilings { model_calls: Some(1_000), ..Ceilings::default() },
         deadline: None,
         origin: None,
+        terms: windlass_core::run::Terms::default(),
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

@@ -308,9 +308,10 @@ impl Ledger {
     }
 
     /// What one of `children` children that start together may be given: an equal share of what is left, one share
-    /// staying with this run. Meters without a ceiling give none, and the child has none either.
+    /// staying with this run. Meters without a ceiling give none, and the child has none either. One with `limits`
+    /// of its own is given those, when that is possible for all.
     #[must_use]
-    pub fn carve(&self, children: u64) -> (Ceilings, Amounts) {
+    pub fn carve(&self, children: u64, limits: &Ceilings) -> (Ceilings, Amounts) {
         let mut ceilings = Ceilings::default();
         let mut granted = Amounts::ZERO;
         for meter in Meter::ALL {
@@ -320,11 +321,16 @@ impl Ledger {
             if let Some(left) = self.left(meter) {
                 let share = left / children.saturating_add(1);
                 let share = if share == 0 && left >= children { 1 } else { share };
+                let share = match limits.get(meter) {
+                    Some(limit) if limit.saturating_mul(children) <= left => limit,
+                    Some(limit) => share.min(limit),
+                    None => share,
+                };
                 ceilings.set(meter, Some(share));
                 granted = granted.with(meter, share);
             }
         }
-        (ceilings, granted)
+        (ceilings.tighter(limits), granted)
     }
 }
 
@@ -365,7 +371,7 @@ mod tests {
         for left in [0, 1, 2, 3, 7, 100] {
             for children in [1, 2, 3, 10] {
                 let ledger = ledger(left);
-                let (_, granted) = ledger.carve(children);
+                let (_, granted) = ledger.carve(children, &Ceilings::default());
                 assert!(granted.model_calls * children <= left, "{left} among {children}");
             }
         }

@@ -398,8 +398,20 @@ impl<'a> Turn<'a> {
             self.set_timer(due, TimerPurpose::RunDeadline);
         }
         if !resumes {
-            self.initial_context();
+            match self.fit_input() {
+                Ok(()) => self.initial_context(),
+                Err(failure) => self.raise(failure),
+            }
         }
+    }
+
+    /// The input is checked before anything is done with it.
+    fn fit_input(&self) -> Result<(), Failure> {
+        let Some(schema) = &self.machine.input_schema else { return Ok(()) };
+        self.evaluator.fit(schema, &self.run.start.input).map(|_| ()).map_err(|problems| {
+            let message = format!("the input does not fit the machine's schema: {}", problems.join("; "));
+            Failure::new(Code::RunBadInput, message)
+        })
     }
 
     fn initial_context(&mut self) {

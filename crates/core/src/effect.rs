@@ -11,6 +11,7 @@ use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Input;
 use crate::machine::HookKind;
 use crate::route::Choice;
+use crate::run::Terms;
 use crate::time::Timestamp;
 use crate::transcript::Reply;
 use crate::value::Value;
@@ -67,6 +68,9 @@ pub struct ChildStart {
     /// When it must have ended, if its parent must.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// What it may do.
+    #[serde(default, skip_serializing_if = "Terms::are_open")]
+    pub terms: Terms,
 }
 
 /// A call out of the process.

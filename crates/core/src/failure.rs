@@ -118,6 +118,8 @@ codes! {
     RunNotAList = "run.not_a_list",
     /// A value is larger, deeper or more numerous than the engine takes.
     RunTooLarge = "run.too_large",
+    /// The input does not fit the schema that the machine declares for it.
+    RunBadInput = "run.bad_input",
     /// The machine's output does not fit its declared schema.
     RunBadOutput = "run.bad_output",
     /// Two items of a `foreach` have the same key.
@@ -303,9 +305,12 @@ fn conventional(code: Code) -> &'static [&'static str] {
         Code::ProviderRefused => &["ContentPolicyViolationError"],
         Code::ProviderLength | Code::ProviderTruncated | Code::ProviderMalformed => &["APIError"],
         Code::ProviderBadOutput => &["OutputValidationError", "ValueError"],
-        Code::ToolBadArguments | Code::RunNotAList | Code::RunDuplicateKey | Code::RunTooLarge | Code::RunBadOutput => {
-            &["ValueError"]
-        }
+        Code::ToolBadArguments
+        | Code::RunNotAList
+        | Code::RunDuplicateKey
+        | Code::RunTooLarge
+        | Code::RunBadInput
+        | Code::RunBadOutput => &["ValueError"],
         Code::ToolDenied | Code::ToolChanged | Code::PolicyDenied | Code::ApprovalRejected => &["PermissionError"],
         Code::ToolUnknown | Code::RunUnknownState => &["KeyError"],
         Code::HookUnreachable | Code::ToolUnreachable => &["ConnectionError"],

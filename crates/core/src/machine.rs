@@ -56,8 +56,12 @@ pub struct Machine {
     pub lifecycle: Vec<Hook>,
     /// Ceilings that the document sets; a caller may lower them further.
     pub ceilings: Ceilings,
+    /// JSON Schema of the input, when declared.
+    pub input_schema: Option<Value>,
     /// JSON Schema of the output, when declared.
     pub output_schema: Option<Value>,
+    /// What its children may do, by the names of [`Machine::machines`].
+    pub child_contracts: BTreeMap<Name, ChildContract>,
     /// Which workers take its runs, and in which order.
     pub placement: Placement,
 }
@@ -68,6 +72,17 @@ impl Machine {
     pub fn pool_of(&self, state: Option<&str>) -> Option<&Name> {
         self.placement.pool_of(state)
     }
+}
+
+/// What a machine allows one of its children.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChildContract {
+    /// Its bounds, carved out of what the parent has left.
+    pub ceilings: Ceilings,
+    /// The tools and actions of the child and of all below it, by name or by the beginning of names and `*`; all when none.
+    pub tools: Option<Vec<Name>>,
+    /// Bytes of its output at most.
+    pub output_bytes: Option<u64>,
 }
 
 /// Which workers take the runs of a machine, and in which order.

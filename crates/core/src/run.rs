@@ -13,7 +13,7 @@ use crate::escrow::Escrow;
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
-use crate::machine::HookKind;
+use crate::machine::{ChildContract, HookKind};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -49,6 +49,47 @@ pub struct Start {
     /// Where it continues from, for a fork.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+    /// What its parents allow it beside its bounds.
+    #[serde(default, skip_serializing_if = "Terms::are_open")]
+    pub terms: Terms,
+}
+
+/// What a run may do by the contracts under which it and the runs above it were started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// The tools and actions that each contract allows, by name or by the beginning of names and `*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Vec<Name>>,
+    /// Bytes of its output at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<u64>,
+}
+
+impl Terms {
+    /// Whether nothing is forbidden.
+    #[must_use]
+    pub fn are_open(&self) -> bool {
+        self.tools.is_empty() && self.output_bytes.is_none()
+    }
+
+    /// Whether a tool or action may be called: every contract allows it.
+    #[must_use]
+    pub fn allow(&self, name: &str) -> bool {
+        let fits = |pattern: &Name| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == &**pattern,
+        };
+        self.tools.iter().all(|allowed| allowed.iter().any(fits))
+    }
+
+    /// Those of a child with a contract. What it may call is never more than what its parent may.
+    #[must_use]
+    pub fn narrowed(&self, contract: Option<&ChildContract>) -> Self {
+        let mut tools = self.tools.clone();
+        tools.extend(contract.and_then(|contract| contract.tools.clone()));
+        Self { tools, output_bytes: contract.and_then(|contract| contract.output_bytes) }
+    }
 }
 
 /// The run that started this one.
@@ -497,6 +538,7 @@ impl Run {
             ceilings: child.ceilings,
             deadline: child.deadline,
             origin: None,
+            terms: child.terms.clone(),
         }
     }
 }

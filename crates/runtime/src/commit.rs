@@ -284,6 +284,7 @@ mod tests {
             awaited: true,
             depth: 1,
             deadline: None,
+            terms: windlass_core::run::Terms::default(),
         };
         let told = Input::ChildEnded {
             child: run.id().clone(),

@@ -158,6 +158,7 @@ mod tests {
             ceilings: Ceilings::default(),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         }
     }
 

@@ -226,6 +226,7 @@ mod tests {
             ceilings: Ceilings::default(),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         };
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }

@@ -89,6 +89,7 @@ pub(crate) mod tests {
             ceilings: Ceilings::default(),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         })
     }
 

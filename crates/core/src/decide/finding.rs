@@ -59,7 +59,7 @@ impl<'a> Turn<'a> {
         let names = self.machine.searched_tools.iter();
         let contracts = names.filter_map(|name| self.machine.tools.get(name)).map(|contract| &**contract);
         contracts
-            .filter(|contract| config.is_none_or(|config| super::tool_loop::is_allowed(config, &contract.name)))
+            .filter(|contract| self.may_call(call, &contract.name))
             .filter(|contract| {
                 let named = config.is_some_and(|config| config.allowed_tools.contains(&contract.name));
                 contract.class == Class::Read || named

@@ -113,9 +113,11 @@ impl Turn<'_> {
         // What is carved is what is left once these launches are counted.
         let mut ledger = self.run.ledger.clone();
         ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
-        let (allowance, allotment) = ledger.carve(count);
-        let bounds = Ceilings { depth: Some(depth_left - 1), ..allowance };
+        let below = Ceilings { depth: Some(depth_left - 1), ..Ceilings::default() };
         for (slot, (name, input)) in wanted.into_iter().enumerate() {
+            let contract = self.machine.child_contracts.get(&name);
+            let limits = contract.map_or(below, |contract| contract.ceilings.tighter(&below));
+            let (bounds, allotment) = ledger.carve(count, &limits);
             let child = ChildStart {
                 id: self.run.id().child(self.run.step, self.run.ordinal),
                 machine: self.machine.machines.get(&name).cloned().unwrap_or_default(),
@@ -125,6 +127,7 @@ impl Turn<'_> {
                 awaited,
                 depth: self.run.start.depth + 1,
                 deadline: self.run.ledger.deadline,
+                terms: self.run.start.terms.narrowed(contract),
             };
             let slot = awaited.then_some(slot as u32);
             self.emit(Entry::ChildStarted { child: Box::new(child.clone()), slot });

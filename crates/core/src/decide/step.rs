@@ -99,6 +99,10 @@ impl<'a> Turn<'a> {
                 if let Some(action) = &state.action
                     && self.run.hooks.is_none()
                 {
+                    if !self.run.start.terms.allow(action) {
+                        let message = format!("the contract of this run does not allow the action `{action}`");
+                        return Err(Failure::new(Code::ToolDenied, message));
+                    }
                     self.permitted(&question(action))?;
                 }
                 if state.action.is_some() && self.hooks(HookKind::Action, || Value::Null)?.is_none() {
@@ -250,6 +254,13 @@ impl<'a> Turn<'a> {
         let Some(output) = self.hooks(HookKind::MachineEnd, || output)? else { return Ok(Flow::Rest) };
         if output.size_bytes() > limits::VALUE_BYTES_MAX || output.depth() > limits::VALUE_DEPTH_MAX {
             return Err(Failure::new(Code::RunTooLarge, "the output is larger or deeper than a run may give"));
+        }
+        if let Some(most) = self.run.start.terms.output_bytes {
+            let size = output.to_json().len() as u64;
+            if size > most {
+                let message = format!("the output has {size} bytes, and the contract of this run allows {most}");
+                return Err(Failure::new(Code::RunTooLarge, message));
+            }
         }
         let output = match &self.machine.output_schema {
             None => output,

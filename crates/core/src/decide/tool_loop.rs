@@ -157,9 +157,7 @@ impl<'a> Turn<'a> {
                 finding::add(&mut tools, finding::offered(contract));
             }
         }
-        if let Some(config) = &call.tool_loop {
-            tools.retain(|tool| is_allowed(config, &tool.definition.name));
-        }
+        tools.retain(|tool| self.may_call(call, &tool.definition.name));
         self.select_tools(call, &mut tools);
         self.emit(Entry::ToolsListed { tools });
         Ok(Next::Again)
@@ -348,13 +346,18 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Whether a loop may call a tool, by its state and by the contract of the run.
+    pub(super) fn may_call(&self, call: &AgentCall, name: &Name) -> bool {
+        call.tool_loop.as_ref().is_none_or(|config| is_allowed(config, name)) && self.run.start.terms.allow(name)
+    }
+
     /// Why a call cannot be made, whatever the policy says; the model reads it as the call's answer.
     fn refusal(&self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) -> Option<String> {
         let name = &request.name;
         if looping.skip.iter().any(|s| *s == request.id || s == name) {
             return Some(format!("Tool '{name}' was skipped by policy"));
         }
-        if call.tool_loop.as_ref().is_some_and(|config| !is_allowed(config, name)) {
+        if !self.is_search(name) && !self.may_call(call, name) {
             return Some(format!("Tool '{name}' is not allowed"));
         }
         if index as usize >= limits::CALLS_PER_TURN_MAX {
@@ -469,7 +472,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-pub(super) fn is_allowed(config: &ToolLoop, name: &Name) -> bool {
+fn is_allowed(config: &ToolLoop, name: &Name) -> bool {
     let listed = config.allowed_tools.is_empty() || config.allowed_tools.contains(name);
     listed && !config.denied_tools.contains(name)
 }

@@ -17,7 +17,7 @@ use windlass_core::journal::{Entry, FORMAT, Record};
 use windlass_core::machine::{HookKind, Machine, ModelSettings, Program};
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::route::{Chain, Link};
-use windlass_core::run::{Run, Start, TenantScope};
+use windlass_core::run::{Run, Start, TenantScope, Terms};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
 use windlass_core::value::Value;
@@ -44,6 +44,7 @@ pub(crate) struct Bench {
     user: Option<Arc<str>>,
     /// What a store would keep of budgets.
     books: Books,
+    terms: Terms,
 }
 
 impl Bench {
@@ -72,6 +73,7 @@ impl Bench {
             policy: None,
             user: None,
             books: Books::default(),
+            terms: Terms::default(),
         }
     }
 
@@ -100,6 +102,10 @@ impl Bench {
             let (scope, amounts) = rest.split_once(' ').expect("a scope and what others used");
             let account = self.books.accounts.entry(scope.into()).or_default();
             account.spent.add(&serde_json::from_str(amounts).expect("amounts"));
+            return out;
+        }
+        if verb == "terms" {
+            self.terms = serde_json::from_str(rest).expect("what the run may do");
             return out;
         }
         if verb == "user" {
@@ -281,6 +287,7 @@ impl Bench {
         let input = parts.next().and_then(Result::ok).map_or_else(Value::empty_map, Value::from);
         let ceilings = parts.next().and_then(Result::ok).map(serde_json::from_value).transpose().expect("ceilings");
         let mut start = start_of(&self.program, input, ceilings.unwrap_or_default());
+        start.terms = self.terms.clone();
         start.scope.user.clone_from(&self.user);
         if self.run.version == 0 {
             self.run = Run::blank(start.clone());
@@ -362,6 +369,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         ceilings,
         deadline: None,
         origin: None,
+        terms: Terms::default(),
     }
 }
 

@@ -32,7 +32,9 @@ fn machine() -> Machine {
         searched_tools: Vec::new(),
         lifecycle: Vec::new(),
         ceilings: windlass_core::budget::Ceilings::default(),
+        input_schema: None,
         output_schema: None,
+        child_contracts: BTreeMap::new(),
         placement: Placement::default(),
     }
 }

@@ -7,7 +7,7 @@ use windlass_core::ids::{Digest, Name, RunId, RunIdError};
 use windlass_core::input::Input;
 use windlass_core::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 use windlass_core::machine::{Machine, Program};
-use windlass_core::run::{Origin, Start, Status, TenantScope};
+use windlass_core::run::{Origin, Start, Status, TenantScope, Terms};
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::{Created, Head, Lease, NewRun, Query, Queueing, StoreError};
@@ -165,6 +165,7 @@ impl Engine {
             ceilings: machine.ceilings.tighter(&ceilings),
             deadline: None,
             origin,
+            terms: Terms::default(),
         };
         self.core.programs.keep(digest, program);
         Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })

@@ -219,7 +219,9 @@ impl Kit {
             searched_tools: Vec::new(),
             lifecycle: Vec::new(),
             ceilings,
+            input_schema: None,
             output_schema: None,
+            child_contracts: BTreeMap::new(),
             placement: Placement::default(),
         };
         self.machines.insert(name.into(), Arc::new(machine));

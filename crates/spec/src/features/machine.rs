@@ -81,6 +81,31 @@ pub static MACHINE_REF: Section = Section {
     features: &[
         field("path", Shape::Text, "Path of the machine document."),
         field("inline", Shape::Section(&MACHINE), "The machine document itself."),
+        ours("contract", Shape::Section(&CONTRACT), "What its runs may spend, call and give back."),
+    ],
+};
+
+/// What a child machine may do.
+pub static CONTRACT: Section = Section {
+    name: "ChildContract",
+    noun: "a child's contract",
+    others: Others::Refused,
+    claims: Claim::Any,
+    features: &[
+        ours("max_steps", Shape::Count, "Ceiling of steps of the child."),
+        ours("max_depth", Shape::Count, "Ceiling of nesting below it."),
+        ours("max_model_calls", Shape::Count, "Ceiling of attempts at model calls, of it and all below it."),
+        ours("max_tool_calls", Shape::Count, "Ceiling of tool calls, of it and all below it."),
+        ours("max_tokens", Shape::Count, "Ceiling of tokens in and out, of it and all below it."),
+        ours("max_cost", Shape::Number, "Ceiling of cost in US dollars, of it and all below it."),
+        ours("max_launches", Shape::Count, "Ceiling of children and launches started by it and all below it."),
+        ours("timeout", Shape::Number, "Seconds of wall clock for it."),
+        ours(
+            "tools",
+            TEXTS,
+            "Tools and actions that it and all below it may call; `NAME*` stands for all whose names begin so.",
+        ),
+        ours("max_output_bytes", Shape::Count, "Bytes of its output, as JSON; a larger one fails it."),
     ],
 };
 
@@ -112,6 +137,7 @@ pub static SETTINGS: Section = Section {
              many the model sees those that fit and finds others with `find_tool`; a tool that changes something has to be \
              named in full.",
         ),
+        ours("input_schema", Shape::Mapping, "JSON Schema that the input of its runs must fit."),
         ours("output_schema", Shape::Mapping, "JSON Schema that the machine's output must fit."),
         ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
         ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),

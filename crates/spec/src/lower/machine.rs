@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use windlass_core::ids::{Digest, Name};
-use windlass_core::machine::{Engine, Machine, State, Template};
+use windlass_core::machine::{ChildContract, Engine, Machine, State, Template};
 
 use crate::diagnostics::{Rule, Span};
 use crate::features::{MACHINE, MACHINE_RUNTIME};
@@ -77,7 +77,9 @@ impl Lowering<'_, '_> {
             searched_tools: tools.searched,
             lifecycle,
             ceilings: settings::ceilings(around, sink),
-            output_schema: settings::output_schema(around, sink),
+            input_schema: settings::schema(around, "input_schema", sink),
+            output_schema: settings::schema(around, "output_schema", sink),
+            child_contracts: contracts(&data, sink),
         })
     }
 
@@ -184,6 +186,13 @@ impl Lowering<'_, '_> {
             .or_else(|| states.contains_key("start").then(|| "start".into()))
             .or_else(|| states.keys().next().cloned())
     }
+}
+
+/// The contracts of the child machines, by their names here.
+fn contracts(data: &Node, sink: &mut crate::diagnostics::Sink) -> BTreeMap<Name, ChildContract> {
+    pairs(data, "machines")
+        .filter_map(|entry| Some((entry.key.clone(), settings::contract(entry.value.get("contract")?, sink))))
+        .collect()
 }
 
 /// The initial context, without what the runtime provides.

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use windlass_core::budget::Ceilings;
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
-use windlass_core::machine::{Placement, Priority, State};
+use windlass_core::machine::{ChildContract, Placement, Priority, State};
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, suggest};
@@ -87,14 +87,24 @@ pub(crate) fn tools(settings: Option<&Arc<Node>>, known: &BTreeMap<Name, Arc<Con
     tools
 }
 
-/// The schema of the machine's output.
-pub(crate) fn output_schema(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Option<Value> {
-    let node = settings?.get("output_schema").filter(|n| n.as_map().is_some())?;
+/// The schema of the machine's input or output, by its key.
+pub(crate) fn schema(settings: Option<&Arc<Node>>, key: &str, sink: &mut Sink) -> Option<Value> {
+    let node = settings?.get(key).filter(|n| n.as_map().is_some())?;
     let schema = node.to_value();
     if let Err(failure) = eval::check_schema(&schema) {
-        sink.error(Rule::BadSchema, node.span, format!("`output_schema` is no JSON Schema: {}", failure.message), ());
+        sink.error(Rule::BadSchema, node.span, format!("`{key}` is no JSON Schema: {}", failure.message), ());
     }
     Some(schema)
+}
+
+/// What the contract of a child machine says.
+pub(crate) fn contract(node: &Arc<Node>, sink: &mut Sink) -> ChildContract {
+    let listed = node.entry("tools").map(|entry| texts(Some(&entry.value)));
+    ChildContract {
+        ceilings: ceilings(Some(node), sink),
+        tools: listed.map(|names| names.into_iter().map(|(name, _)| name).collect()),
+        output_bytes: node.get("max_output_bytes").and_then(|n| n.as_u64()),
+    }
 }
 
 /// Which workers take the machine's runs.

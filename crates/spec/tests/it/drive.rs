@@ -73,6 +73,7 @@ impl<'a> Driver<'a> {
             ceilings: Ceilings::default(),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         };
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }

@@ -83,6 +83,26 @@ fn settings_become_ceilings() {
 }
 
 #[test]
+fn a_child_has_the_contract_of_its_reference() {
+    let inline = "{spec: flatmachine, spec_version: 4.2.1, data: {name: c, states: {s: {type: final}}}}";
+    let machine = lowered(&machine(&format!(
+        "settings: {{input_schema: {{type: object}}}}\nmachines:\n  free: {{inline: {inline}}}\n  bound:\n    inline: {inline}\n    \
+         contract: {{max_tokens: 20, max_cost: 0.5, max_depth: 1, timeout: 2, tools: [lookup, \"doc.*\"], max_output_bytes: 99}}\n  \
+         none: {{inline: {inline}, contract: {{tools: []}}}}\nstates: {{a: {{type: initial, machine: [free, bound, none], \
+         transitions: [{{to: b}}]}}, b: {{type: final}}}}"
+    )));
+    assert_eq!(machine.input_schema, Some(json(r#"{"type":"object"}"#)));
+    let names: Vec<&str> = machine.child_contracts.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["bound", "none"]);
+    let bound = &machine.child_contracts["bound"];
+    let c = bound.ceilings;
+    assert_eq!((c.tokens, c.cost_micros, c.depth, c.wall_ms), (Some(20), Some(500_000), Some(1), Some(2_000)));
+    assert_eq!(bound.tools, Some(vec!["lookup".into(), "doc.*".into()]));
+    assert_eq!(bound.output_bytes, Some(99));
+    assert_eq!(machine.child_contracts["none"].tools, Some(Vec::new()), "none at all");
+}
+
+#[test]
 fn a_machine_and_a_state_may_ask_for_a_pool() {
     let placed = |settings: &str| {
         lowered(&machine(&format!(

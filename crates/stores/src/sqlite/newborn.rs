@@ -83,6 +83,7 @@ mod tests {
             ceilings: Ceilings::default(),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         };
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }

@@ -65,6 +65,7 @@ pub(crate) fn start(id: &str) -> Start {
         ceilings: Ceilings::default(),
         deadline: None,
         origin: None,
+        terms: windlass_core::run::Terms::default(),
     }
 }
 

@@ -71,6 +71,7 @@ impl Asked<'_> {
             ceilings: machine.ceilings.tighter(&caller.ceilings),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         }
     }
 

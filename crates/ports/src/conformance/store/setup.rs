@@ -41,6 +41,7 @@ pub(super) fn start(text: &str) -> Start {
         ceilings: Ceilings::default(),
         deadline: None,
         origin: None,
+        terms: windlass_core::run::Terms::default(),
     }
 }
 

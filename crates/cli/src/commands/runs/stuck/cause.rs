@@ -336,6 +336,7 @@ mod tests {
             ceilings: windlass_core::budget::Ceilings::default(),
             deadline: None,
             origin: None,
+            terms: windlass_core::run::Terms::default(),
         };
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
