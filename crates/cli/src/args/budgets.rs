@@ -6,6 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Budgets {
     /// List budgets: caps, what was used, what runs hold, what is left
+    #[command(after_help = "Examples:
+  windlass budgets list
+  windlass budgets list --json | jq '.budgets[] | {scope, left}'")]
     List,
     /// Show one budget
     Show(BudgetsScope),
