@@ -120,7 +120,7 @@ pub fn decide(
     if turn.run.ending.is_none() {
         turn.warn();
     }
-    turn.give_back();
+    turn.give_back(false);
     Ok(turn.decided())
 }
 

@@ -4,6 +4,7 @@
 //! One seed is one schedule, bit for bit: no thread, no wall clock, no randomness but that of the seed, no map without
 //! an order.
 
+mod bank;
 mod bug;
 mod clock;
 mod faults;

@@ -10,6 +10,7 @@ use windlass_core::input::Ending;
 use windlass_ports::store::{Store, StoreError};
 use windlass_runtime::{Settings, SubmitError};
 
+use crate::bank;
 use crate::bug::Bug;
 use crate::faults::{Fault, Faults, Rates};
 use crate::history::{self, History, Record, Violation};
@@ -161,6 +162,10 @@ async fn play(
     let settings = settings(&mut rng, options);
     let usual_ms = reference.usual_ms;
     let world = World::new(rng, rates, usual_ms);
+    // Half of all seeds have a budget that every run draws on.
+    if seed % 2 == 1 {
+        bank::open(&world.store)?;
+    }
     let stage = Arc::new(Stage {
         world: Arc::clone(&world),
         setup: setup.clone(),
@@ -203,6 +208,7 @@ async fn play(
     for finding in at_once(world.store.fsck())? {
         violations.push(Violation { rule: "fsck".into(), run: finding.run, message: finding.message });
     }
+    bank::check(&world.store, &history, &mut violations)?;
     verdict::holds(&history, &mut violations);
     if !options.faults.has(Fault::ClockJump) {
         verdict::timers(&history, &mut violations);

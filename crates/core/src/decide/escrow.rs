@@ -11,7 +11,7 @@ use crate::escrow::{self, Beyond, Drawn, Refusal, rests};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::journal::Entry;
-use crate::run::{Run, Stage};
+use crate::run::Run;
 use crate::value::Value;
 
 impl Turn<'_> {
@@ -113,10 +113,9 @@ impl Turn<'_> {
         }
     }
 
-    /// A run that rests holds nothing that others could use.
-    pub(super) fn give_back(&mut self) {
-        let is_over = self.run.stage == Stage::Ended;
-        if self.run.escrow.untold && (is_over || rests(self.run)) {
+    /// A run that rests, or is about to end, holds nothing that others could use.
+    pub(super) fn give_back(&mut self, ends: bool) {
+        if self.run.escrow.untold && (ends || rests(self.run)) {
             let number = self.next_effect();
             self.emit(Entry::SharesReturned { number });
             self.ask(Effect::GiveBack(number));

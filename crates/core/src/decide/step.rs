@@ -277,6 +277,7 @@ impl<'a> Turn<'a> {
         if self.run.awaits_children() {
             return Flow::Rest;
         }
+        self.give_back(true);
         self.emit(Entry::RunEnded);
         self.goto(Stage::Ended);
         if let Some(ending) = self.run.ending.clone()

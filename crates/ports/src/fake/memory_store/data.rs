@@ -210,9 +210,17 @@ impl Data {
         }
         let (answer, writes) = sheet.settle(draw)?;
         for write in writes {
+            // Nobody changes these by their revision, so none has to be kept of what is removed.
             let place: (Name, Name) = (write.kind.into(), write.key.clone());
-            let expected = self.objects.get(&place).map_or(0, |object| object.revision);
-            self.put_object(Put { kind: place.0, key: place.1, expected, bytes: write.bytes });
+            match write.bytes {
+                Some(bytes) => {
+                    let revision = self.objects.get(&place).map_or(0, |object| object.revision) + 1;
+                    self.objects.insert(place, Object { key: write.key, revision, bytes });
+                }
+                None => {
+                    self.objects.remove(&place);
+                }
+            }
         }
         Ok(answer)
     }
