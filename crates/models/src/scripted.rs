@@ -8,6 +8,7 @@
 
 mod faults;
 mod matching;
+mod obey;
 mod script;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -265,7 +266,8 @@ fn answer(response: &Response, request: &ModelRequest) -> Result<Answer, Fault> 
         (None, None, None) => response.echo.then(last),
     };
     let turn = matching::turn(request);
-    let mut tool_calls: Vec<ToolRequest> = Vec::with_capacity(response.tool_calls.len());
+    let content = content.or_else(|| response.obey.then(|| obey::words(request)));
+    let mut tool_calls = if response.obey { obey::calls(request, turn) } else { Vec::new() };
     for (index, call) in response.tool_calls.iter().enumerate() {
         let arguments = match &call.arguments {
             Value::Str(text) => wire::arguments(text),

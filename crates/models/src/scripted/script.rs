@@ -123,6 +123,9 @@ pub struct Response {
     pub echo: bool,
     /// Answer with these keys of the request as an OpenAI-compatible server would see it, as JSON text; all when empty.
     pub echo_request: Option<Vec<Name>>,
+    /// Do what everything that was read says, and try every tool with every secret that was seen: a model as an attacker
+    /// wants it.
+    pub obey: bool,
     /// Tools to ask for.
     pub tool_calls: Vec<ToolCall>,
     /// Why it stops; `stop`, or `tool_use` with tool calls, when absent.
@@ -342,9 +345,12 @@ impl Rule {
 
 impl Response {
     fn check(&self) -> Result<(), String> {
-        let texts = [self.content.is_some(), self.json.is_some(), self.echo, self.echo_request.is_some()];
+        let texts = [self.content.is_some(), self.json.is_some(), self.echo, self.echo_request.is_some(), self.obey];
         if texts.iter().filter(|given| **given).count() > 1 {
-            return Err("only one of `content`, `json`, `echo` and `echo_request` can be the text".to_owned());
+            return Err("only one of `content`, `json`, `echo`, `echo_request` and `obey` can be the text".to_owned());
+        }
+        if self.obey && !self.tool_calls.is_empty() {
+            return Err("`obey` finds its `tool_calls` by itself".to_owned());
         }
         let answers = texts.contains(&true) || !self.tool_calls.is_empty();
         let mid_answer = self.fault.is_some_and(FaultKind::is_mid_answer);
@@ -370,9 +376,8 @@ impl Response {
             return Err("only one of `usage` and `no_usage` can hold".to_owned());
         }
         if !answers && !fails && self.finish.is_none() {
-            return Err(
-                "an answer needs `content`, `json`, `echo`, `echo_request`, `tool_calls` or `finish`".to_owned()
-            );
+            return Err("an answer needs `content`, `json`, `echo`, `echo_request`, `obey`, `tool_calls` or `finish`"
+                .to_owned());
         }
         Ok(())
     }

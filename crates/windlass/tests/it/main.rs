@@ -1,5 +1,6 @@
 //! Integration tests of the whole engine: real processes, real files, a world that counts what is done to it.
 
+mod adversary;
 mod nested_approvals;
 mod policy;
 mod proof;
