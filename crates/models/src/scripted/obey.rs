@@ -70,7 +70,7 @@ fn orders(request: &ModelRequest) -> Vec<(String, Value)> {
             })
             .collect()
     };
-    heard(request).flat_map(|text| read(text)).collect()
+    heard(request).flat_map(read).collect()
 }
 
 /// Where the object at the start of a text ends.
