@@ -13,7 +13,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 /// What a store answers, in time.
@@ -111,6 +111,10 @@ impl<L: Layer> Store for Layered<L> {
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
         self.0.beat(worker, load)
+    }
+
+    fn trail(&self) -> &dyn Trail {
+        self.0.below().trail()
     }
 
     fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {

@@ -155,6 +155,16 @@ impl App {
         }
     }
 
+    /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system.
+    #[must_use]
+    pub(crate) fn actor(&self) -> String {
+        let named = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        named("WINDLASS_ACTOR")
+            .or_else(|| named("USER"))
+            .or_else(|| named("LOGNAME"))
+            .unwrap_or_else(|| "unknown".into())
+    }
+
     /// The present, as this computer sees it.
     #[must_use]
     pub(crate) fn now(&self) -> Timestamp {

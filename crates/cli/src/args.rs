@@ -2,9 +2,11 @@
 
 mod approvals;
 mod readonly;
+mod audit;
 mod bench;
 mod budgets;
 mod chaos;
+mod erase;
 mod many;
 mod policy;
 #[cfg(test)]
@@ -25,12 +27,14 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Preset, Span};
 
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
+pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditVerify};
 pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery,
     BenchStart, BenchSteps, BenchSurge,
 };
 pub(crate) use budgets::{Budgets, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
 pub(crate) use chaos::{Chaos, ChaosRun};
+pub(crate) use erase::{Erase, Export};
 pub(crate) use many::Many;
 pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy};
 pub(crate) use preview::Preview;
@@ -120,6 +124,13 @@ pub(crate) enum Command {
     /// Let nothing be changed: a switch for incidents
     #[command(subcommand)]
     Readonly(Readonly),
+    /// List, check and export who did what with which effect
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Remove the data of a tenant, a user or a run
+    Erase(Erase),
+    /// Write the data of a tenant, a user or a run to a file
+    Export(Export),
     /// Start runs at times and in intervals
     #[command(subcommand)]
     Schedules(Schedules),

@@ -1,11 +1,14 @@
 //! The commands: one file each. This one finds the right one and sets up logging and threads for it.
 
+mod acts;
 mod approvals;
 mod budgets;
+mod audit;
 mod bench;
 mod chaos;
 mod bulk;
 mod diagnostics;
+mod erase;
 mod explain;
 mod graph;
 mod policy;
@@ -65,8 +68,24 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Policy(args::Policy::Check(args)) => policy::check(&app, &args),
         Command::Policy(args::Policy::Schema(args)) => Ok(policy::schema(&app, &args)),
         command => {
-            let performed = runtime(&app)?.block_on(perform(&mut app, command));
+            let performed = runtime(&app)?.block_on(noted(&mut app, command));
             performed.map_err(|problem| problem.of_store(&app.shown_store()))
+        }
+    }
+}
+
+/// Carries a command out, and writes down that it is, when it changes anything.
+async fn noted(app: &mut App, command: Command) -> Result<Exit, Problem> {
+    match acts::Doing::of(&command) {
+        None => perform(app, command).await,
+        Some(doing) if doing.afterwards => {
+            let exit = perform(app, command).await?;
+            acts::note(app, doing).await?;
+            Ok(exit)
+        }
+        Some(doing) => {
+            acts::note(app, doing).await?;
+            perform(app, command).await
         }
     }
 }
@@ -103,6 +122,12 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Readonly(args::Readonly::On(args)) => readonly::on(app, args).await,
         Command::Readonly(args::Readonly::Off(args)) => readonly::off(app, args).await,
         Command::Readonly(args::Readonly::Status(args)) => readonly::status(app, args).await,
+        Command::Audit(args::Audit::List(args)) => audit::list(app, args).await,
+        Command::Audit(args::Audit::Acts(args)) => audit::acts(app, args).await,
+        Command::Audit(args::Audit::Verify(args)) => audit::verify(app, args).await,
+        Command::Audit(args::Audit::Export(args)) => audit::export(app, args).await,
+        Command::Erase(args) => erase::erase(app, args).await,
+        Command::Export(args) => erase::export(app, args).await,
         Command::Serve(args) => serve::serve(app, args).await,
         Command::Worker(args) => serve::worker(app, args).await,
         Command::Workers(args) => serve::workers(app, args).await,

@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub serve: Serve,
     /// What is logged to stderr.
     pub log: Log,
+    /// Where spans of runs and calls go.
+    pub telemetry: Telemetry,
     /// Who serves models, by the name that documents use as `provider`. `openai`, `anthropic` and the like need no
     /// entry when their key is in the environment.
     pub providers: BTreeMap<String, ProviderConfig>,
@@ -93,6 +95,16 @@ impl Default for StoreUrl {
     fn default() -> Self {
         Self("sqlite:.windlass/windlass.db".into())
     }
+}
+
+/// Where spans of runs and calls go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Telemetry {
+    /// Address of an OTLP collector over HTTP, such as `http://localhost:4318`; `v1/traces` is added. The variables of
+    /// OpenTelemetry (`OTEL_EXPORTER_OTLP_ENDPOINT` and others) win over it. Default: spans are not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
 }
 
 /// How documents are read.

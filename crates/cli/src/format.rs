@@ -65,6 +65,7 @@ pub(crate) fn pages() -> Vec<(String, String)> {
         ("golden-path.md".to_owned(), golden_path()),
         ("reference/format.md".to_owned(), table()),
         ("schemas/events.schema.json".to_owned(), pretty(&windlass_runtime::events::schema())),
+        ("schemas/audit.schema.json".to_owned(), pretty(&windlass_runtime::audit::schema())),
     ];
     for (name, schema) in schemas() {
         pages.push((format!("schemas/{name}.schema.json"), pretty(&schema)));

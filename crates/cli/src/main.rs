@@ -17,7 +17,9 @@ mod places;
 mod process;
 mod reference;
 mod session;
+mod sign;
 mod story;
+mod telemetry;
 mod testing;
 mod watcher;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use windlass::wire::{self, Wiring};
@@ -14,6 +15,7 @@ use windlass_ports::policy::AllowAll;
 use windlass_ports::store::Store;
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Driven, Engine, Parts, Scope, Settings, Stop, SystemClock};
+use windlass_telemetry::{Exporter, Spans};
 
 use crate::app::App;
 use crate::args::Follow;
@@ -22,7 +24,11 @@ use crate::outcome;
 use crate::output;
 use crate::places;
 use crate::process;
+use crate::telemetry;
 use crate::watcher::Watcher;
+
+/// How long a command that is done waits for its spans to be taken.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The engine of one command.
 #[derive(Debug)]
@@ -30,6 +36,7 @@ pub(crate) struct Session {
     /// The engine.
     pub engine: Engine,
     watcher: Arc<Watcher>,
+    exporter: Option<Exporter>,
 }
 
 /// What an engine needs beside the configuration.
@@ -56,6 +63,8 @@ impl Session {
             tracing::warn!("{retirement}");
         }
         let watcher = Arc::new(Watcher::new(app.output, follow.events.as_deref())?);
+        let exporter = telemetry::exporter(app)?;
+        let meter = exporter.clone().map(|exporter| Arc::new(Spans::new(exporter)) as Arc<dyn windlass_runtime::Meter>);
         let wait = follow.wait.unwrap_or(app.loaded.config.run.wait);
         let engine = Engine::new(Parts {
             store: materials.store,
@@ -65,10 +74,10 @@ impl Session {
             policy: wiring.policy().map_err(setting)?,
             clock: Arc::new(SystemClock::new()),
             observer: Arc::clone(&watcher) as Arc<dyn windlass_runtime::Observer>,
-            settings: Settings { wait_ms: wait.0, ..settings(app) },
+            settings: Settings { wait_ms: wait.0, meter, ..settings(app) },
         });
         wiring.bind(&engine);
-        Ok(Self { engine, watcher })
+        Ok(Self { engine, watcher, exporter })
     }
 
     /// Lets a run and everything below it take up what was sent to them. No call is made.
@@ -89,8 +98,17 @@ impl Session {
     pub(crate) async fn follow(&self, app: &App, run: &RunId) -> Result<Exit, Problem> {
         let stop = Stop::new();
         let interrupts = tokio::spawn(interrupts(stop.clone()));
+        let sealing = tokio::spawn({
+            let (engine, stop) = (self.engine.clone(), stop.clone());
+            async move { engine.seal(false, stop).await }
+        });
         let driven = self.engine.drive(Scope::Tree(run.clone()), stop).await;
         interrupts.abort();
+        sealing.abort();
+        self.engine.seal_now().await;
+        if let Some(exporter) = &self.exporter {
+            exporter.flush(FLUSH).await;
+        }
         self.engine.leave().await;
         self.watcher.finish();
         let stopped = driven.map_err(outcome::engine_problem)? == Driven::Stopped;

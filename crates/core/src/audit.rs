@@ -1,6 +1,7 @@
 //! Audit rows: two for each call, `intended` before and `settled` after, chained by hash within a run.
 //!
-//! Rows are derived from entries and written in the same transaction, so they cannot tell another story.
+//! Rows are derived from entries and written in the same transaction, so they cannot tell another story. What people do
+//! beside runs has rows of its own, chained per tenant.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,5 +68,76 @@ impl Row {
         hasher.update(&self.arguments.0);
         hasher.update(&self.previous.0);
         Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Something that a person or a process did to runs, rules or the store, or an attempt at it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Act {
+    /// Number within the tenant, from 1.
+    pub number: u64,
+    /// When, by the clock of whoever did it.
+    pub at: Timestamp,
+    /// Who: the name given, else the user of the operating system.
+    pub actor: Name,
+    /// What, as `noun.verb`: `run.cancel`, `tenant.erase`, `policy.load`.
+    pub action: Name,
+    /// To what: a run, a tenant, a file's name.
+    pub subject: Name,
+    /// More about it, such as a reason or a hash. No body of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Name>,
+    /// Hash of the row before.
+    pub previous: Digest,
+}
+
+impl Act {
+    /// The hash of this row: over every field, each text with its length before it.
+    #[must_use]
+    pub fn hash(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[3]);
+        for number in [self.number, self.at.0] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let detail = self.detail.as_deref().unwrap_or_default();
+        for part in [&*self.actor, &*self.action, &*self.subject, detail] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.update(&self.previous.0);
+        Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What a check of a chain found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// A row is not the next one.
+    #[error("row {expected} is missing, row {found} comes next")]
+    Gap {
+        /// The number that was to come.
+        expected: u64,
+        /// The one that came.
+        found: u64,
+    },
+    /// A row does not follow the one before, which was another one when it was written.
+    #[error("row {0} does not follow the row before it, which is not what was written")]
+    Order(u64),
+}
+
+impl Chain {
+    /// The chain with one row more.
+    ///
+    /// # Errors
+    /// The row is not the next one.
+    pub fn then(self, number: u64, previous: Digest, hash: Digest) -> Result<Self, Broken> {
+        if number != self.rows + 1 {
+            return Err(Broken::Gap { expected: self.rows + 1, found: number });
+        }
+        if previous != self.head {
+            return Err(Broken::Order(number));
+        }
+        Ok(Self { rows: number, head: hash })
     }
 }

@@ -30,6 +30,8 @@ pub mod escrow;
 pub mod effect;
 pub mod input;
 pub mod audit;
+pub mod seal;
+pub mod trace;
 pub mod journal;
 pub mod run;
 pub mod snapshot;

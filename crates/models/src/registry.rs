@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use windlass_core::effect::Spent;
@@ -13,6 +13,7 @@ use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
+use windlass_core::trace::{TRACEPARENT, traceparent};
 use windlass_core::transcript::{Reply, Usage};
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
@@ -310,7 +311,7 @@ impl Models {
         wire.prove(&body)?;
         let outgoing = Outgoing {
             url: sender::address(address, &wire.place(request))?,
-            headers: headers(wire, key.as_ref(), settings)?,
+            headers: traced(headers(wire, key.as_ref(), settings)?, &request.idempotency_key),
             body: body.to_json(),
             timeout_ms: request.timeout_ms,
         };
@@ -572,4 +573,12 @@ impl Model for Models {
         }
         chains::chain(&self.guard, settings, today(), |called| self.quote(called))
     }
+}
+
+/// Headers with the place of a call in its trace.
+fn traced(mut headers: HeaderMap, key: &str) -> HeaderMap {
+    if let Ok(parent) = HeaderValue::from_str(&traceparent(key)) {
+        headers.entry(TRACEPARENT).or_insert(parent);
+    }
+    headers
 }

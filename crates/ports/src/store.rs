@@ -5,6 +5,7 @@
 
 pub mod escrow;
 mod fleet;
+mod trail;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use fleet::{
     Beat, Claim, FENCED, Lease, Load, Object, POOL_DEFAULT, Put, Queueing, Reaped, Registration, STRIKES_MAX,
     STRIKES_SUSPECT, SWITCHES, WorkerRow, lost_too_often, strikes_after, switch_epoch, switch_key,
 };
+pub use trail::{Grown, Kept, Mark, Sealing, Trail, Unsealed};
 pub use upkeep::{Depth, Finding, Pruned, Retention, Stats};
 
 /// What can go wrong. A run is untouched by any of these.
@@ -574,8 +576,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Rows of a journal after a version, oldest first.
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>>;
 
-    /// Audit rows of a run, oldest first.
+    /// Audit rows of a run, oldest first. Those of a removed run are in [`Trail::kept`].
     fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>>;
+
+    /// The audit trail beside the rows of runs.
+    fn trail(&self) -> &dyn Trail;
 
     /// Open waits of a run and, with `tree`, of everything below it.
     fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>>;

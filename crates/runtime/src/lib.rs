@@ -16,12 +16,15 @@ pub mod events;
 pub mod schedule;
 pub mod keys;
 pub mod switch;
+pub mod seal;
+pub mod audit;
 mod shell;
 
 pub use events::Seen;
+pub use shell::trail;
 pub use shell::{
-    Driven, Engine, EngineError, Failpoint, Meter, Observer, Parts, Point, Report, Scope, Settings, Silent, Span, Stop,
-    Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
+    Called, Driven, Engine, EngineError, Failpoint, Leaving, Meter, Meters, Observer, Parts, Point, Report, Scope,
+    Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
 pub use shell::{switch as set_switch, switches, tell_held};

@@ -1,15 +1,21 @@
 //! The numbers of a process, counted as things happen and read from the store when they are asked for.
 
+mod calls;
+
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use windlass_core::journal::Entry;
+use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::Stats;
 use windlass_ports::store::escrow::BudgetRow;
-use windlass_runtime::{Meter, Span, Tally, Vitals};
+use windlass_runtime::{Called, Leaving, Meter, Span, Tally, Vitals};
+
+use calls::Calls;
 
 /// Upper bounds of the latency histograms, in seconds.
 const BUCKETS: &[f64] =
@@ -82,6 +88,9 @@ pub struct Metrics {
     backup_age: IntGaugeVec,
     runs: IntGaugeVec,
     queue_depth: IntGaugeVec,
+    /// The same under the name that dashboards know.
+    queue_depth_short: IntGaugeVec,
+    calls: Calls,
     queue_age: IntGaugeVec,
     budget_cap: IntGaugeVec,
     budget_used: IntGaugeVec,
@@ -158,6 +167,13 @@ impl Metrics {
                 "Runs that wait for a worker, by pool and class.",
                 &["pool", "priority"],
             ),
+            queue_depth_short: labelled(
+                r,
+                "queue_depth",
+                "Runs that wait for a worker, by pool and class: `windlass_queue_depth` once more.",
+                &["pool", "priority"],
+            ),
+            calls: Calls::new(r),
             queue_age: labelled(
                 r,
                 "windlass_queue_oldest_seconds",
@@ -191,7 +207,9 @@ impl Metrics {
         self.draining.set(i64::from(vitals.load.draining));
         self.store_up.set(i64::from(stored.is_some_and(|stored| stored.is_writable)));
         let budgets = [&self.budget_cap, &self.budget_used, &self.budget_held];
-        for gauges in [&self.runs, &self.queue_depth, &self.queue_age, &self.backup_age].into_iter().chain(budgets) {
+        let depths = [&self.queue_depth, &self.queue_depth_short];
+        let gauges = [&self.runs, &self.queue_age, &self.backup_age].into_iter().chain(budgets).chain(depths);
+        for gauges in gauges {
             gauges.reset();
         }
         if let Some(Stored { stats, backup, budgets, .. }) = stored {
@@ -246,6 +264,7 @@ impl Metrics {
             let pool = if known || named.contains(&&*depth.pool) { &*depth.pool } else { OTHER };
             let labels = [pool, depth.priority.as_str()];
             self.queue_depth.with_label_values(&labels).add(whole(depth.runs));
+            self.queue_depth_short.with_label_values(&labels).add(whole(depth.runs));
             let age = self.queue_age.with_label_values(&labels);
             age.set(age.get().max(whole(now.since_ms(depth.oldest) / 1_000)));
         }
@@ -267,6 +286,18 @@ impl Meter for Metrics {
         if let Some((_, histogram)) = self.spans.iter().find(|(of, _)| *of == what) {
             histogram.observe(time.as_secs_f64());
         }
+    }
+
+    fn leaves(&self, call: &Leaving<'_>) {
+        self.calls.leaves(call);
+    }
+
+    fn called(&self, call: &Called<'_>) {
+        self.calls.called(call);
+    }
+
+    fn decided(&self, run: &Run, entries: &[Entry]) {
+        self.calls.decided(run, entries);
     }
 }
 

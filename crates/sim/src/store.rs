@@ -16,7 +16,7 @@ use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 use crate::bug::Bug;
@@ -368,6 +368,10 @@ impl Store for SimStore {
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
         Box::pin(self.beat_now(worker, load))
+    }
+
+    fn trail(&self) -> &dyn Trail {
+        self.inner.trail()
     }
 
     fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {

@@ -8,6 +8,7 @@ mod pack;
 pub mod postgres;
 mod restore;
 pub mod sqlite;
+mod trail;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ mod request;
 mod schema;
 mod statements;
 mod text;
+mod trail;
 mod url;
 mod workers;
 
@@ -40,7 +41,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 use crate::pack::pack;
@@ -496,6 +497,10 @@ impl Store for PostgresStore {
 
     fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>> {
         Box::pin(async move { read::audit(&self.pool, &run).await })
+    }
+
+    fn trail(&self) -> &dyn Trail {
+        self
     }
 
     fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>> {

@@ -17,6 +17,7 @@ mod reap;
 mod request;
 mod restore;
 mod schema;
+mod trail;
 mod tx;
 mod workers;
 mod writer;
@@ -41,7 +42,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, THE_STORE, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, THE_STORE, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 use crate::pack::pack;
@@ -229,9 +230,14 @@ impl SqliteStore {
         let roots = self.read(move |connection| prune::candidates(connection, &wanted)).await?;
         // A report is one look at everything; a removal lets others write between its parts.
         let part = if retention.dry_run { roots.len().max(1) } else { PRUNE_TREES };
+        let mode = match (retention.dry_run, &retention.trees) {
+            (true, _) => prune::Mode::Report,
+            (false, Some(_)) => prune::Mode::Overwrite,
+            (false, None) => prune::Mode::Remove,
+        };
         let mut pruned = Pruned::default();
         for roots in roots.chunks(part) {
-            if let Answer::Pruned(more) = self.ask(Request::Prune(roots.to_vec(), retention.dry_run)).await? {
+            if let Answer::Pruned(more) = self.ask(Request::Prune(roots.to_vec(), mode)).await? {
                 pruned.runs += more.runs;
                 pruned.records += more.records;
                 pruned.blobs += more.blobs;
@@ -525,6 +531,10 @@ impl Store for SqliteStore {
 
     fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>> {
         Box::pin(self.read(move |connection| read::audit(connection, &run)))
+    }
+
+    fn trail(&self) -> &dyn Trail {
+        self
     }
 
     fn waits(&self, run: RunId, tree: bool) -> BoxFuture<'_, Result<Vec<(RunId, WaitRow)>, StoreError>> {

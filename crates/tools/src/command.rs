@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use windlass_core::contract::Contract;
 use windlass_core::failure::{Failure, Retry};
+use windlass_core::trace::traceparent;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Invocation, Tool};
@@ -56,7 +57,9 @@ impl Tool for CommandTool {
             let timeout_ms = invocation.timeout_ms.min(self.contract.timeout_ms);
             let bytes_max = invocation.output_bytes_max.min(self.contract.output_bytes_max);
             let attempt = invocation.attempt.to_string();
+            let parent = traceparent(&invocation.idempotency_key);
             let env = [
+                ("TRACEPARENT", parent.as_str()),
                 ("WINDLASS_IDEMPOTENCY_KEY", invocation.idempotency_key.as_str()),
                 ("WINDLASS_RUN_ID", invocation.run.as_str()),
                 ("WINDLASS_ATTEMPT", attempt.as_str()),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
+use windlass_core::trace;
 
 use crate::answer;
 use crate::build::Site;
@@ -32,13 +33,17 @@ const OWN_HEADERS: &[&str] = &[
     "te",
     "trailer",
     IDEMPOTENCY_KEY,
+    trace::TRACEPARENT,
 ];
 
-/// The headers with the key of one call.
+/// The headers with the key of one call, and its place in a trace.
 pub(crate) fn with_key(headers: &HeaderMap, key: &str) -> HeaderMap {
     let mut headers = headers.clone();
     if let Ok(value) = HeaderValue::from_str(key) {
         headers.insert(IDEMPOTENCY_KEY, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&trace::traceparent(key)) {
+        headers.insert(trace::TRACEPARENT, value);
     }
     headers
 }

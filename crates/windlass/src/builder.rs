@@ -373,7 +373,9 @@ impl Windlass {
     /// # Errors
     /// No such run, a run that this build cannot read, a store that fails.
     pub async fn resume(&self, run: &RunId) -> Result<Outcome, Error> {
-        let driven = self.engine.drive(Scope::Tree(run.clone()), Stop::new()).await?;
+        let driven = self.engine.drive(Scope::Tree(run.clone()), Stop::new()).await;
+        self.engine.seal_now().await;
+        let driven = driven?;
         let report = self.engine.status(run).await?.ok_or_else(|| EngineError::NotFound(run.clone()))?;
         let run_id = run.clone();
         Ok(match (report.run.ending, driven) {

@@ -54,6 +54,13 @@ const GRAPH: &[Node] = &[
         never: &["anyhow", "rusqlite", "reqwest", "genai"],
     },
     Node {
+        name: "telemetry",
+        uses: &["core", "runtime"],
+        tests_use: &[],
+        outside: &[],
+        never: &["anyhow", "rusqlite", "tokio-postgres"],
+    },
+    Node {
         name: "sim",
         uses: &["core", "ports", "spec", "models", "runtime"],
         tests_use: &[],
@@ -77,7 +84,18 @@ const GRAPH: &[Node] = &[
     Node {
         name: "cli",
         uses: &[
-            "core", "ports", "spec", "stores", "models", "tools", "policy", "runtime", "server", "sim", "chaos",
+            "core",
+            "ports",
+            "spec",
+            "stores",
+            "models",
+            "tools",
+            "policy",
+            "runtime",
+            "server",
+            "sim",
+            "chaos",
+            "telemetry",
             "windlass",
         ],
         tests_use: &["testpg"],

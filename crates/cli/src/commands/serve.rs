@@ -11,9 +11,10 @@ use windlass_chaos::record::{Journalist, Recorded};
 use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
 use windlass_ports::store::{Store, StoreError, WorkerRow};
-use windlass_runtime::{Driven, Engine, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
+use windlass_runtime::{Driven, Engine, Meters, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
 use windlass_server::{Metrics, Probe};
 use windlass_stores::Schema;
+use windlass_telemetry::Spans;
 
 use crate::app::App;
 use crate::args::{self, Role};
@@ -21,11 +22,14 @@ use crate::exit::{Exit, Problem};
 use crate::outcome;
 use crate::output::time;
 use crate::session;
+use crate::telemetry;
 
 /// How much longer than the grace a process that was told to stop may take before it is cut off.
 const GRACE_SLACK: Duration = Duration::from_secs(5);
 /// How often a process without a worker looks which schema the store has.
 const SCHEMA_EVERY: Duration = Duration::from_secs(5);
+/// How long a process that ends waits for its spans to be taken.
+const FLUSH: Duration = Duration::from_secs(2);
 /// How long the store may take to answer before it counts as away.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -54,7 +58,12 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         None => None,
     };
     let metrics = Arc::new(Metrics::new());
-    let meter = Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>;
+    let exporter = telemetry::exporter(app)?;
+    let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
+    if let Some(exporter) = exporter.clone() {
+        meters.push(Arc::new(Spans::new(exporter)));
+    }
+    let meter = Arc::new(Meters(meters)) as Arc<dyn windlass_runtime::Meter>;
     // A process of a fleet waits for its store, however long that takes.
     let settings = Settings { pools, meter: Some(meter), store_patience_ms: u64::MAX, ..session::settings(app) };
     let engine = Engine::new(Parts {
@@ -77,6 +86,9 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
     let result = work(app, &engine, role, &stop).await;
+    if let Some(exporter) = exporter {
+        exporter.flush(FLUSH).await;
+    }
     signals.abort();
     ended.cancel();
     if let Some(listening) = listening {
@@ -105,6 +117,10 @@ async fn work(app: &App, engine: &Engine, role: Role, stop: &Stop) -> Result<Exi
                 engine.reap(stop).await;
             }
         }
+    });
+    let sealing = tokio::spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move { engine.seal(!role.works(), stop).await }
     });
     let schedules = Schedules::new(engine);
     let starting = tokio::spawn({
@@ -146,10 +162,14 @@ async fn work(app: &App, engine: &Engine, role: Role, stop: &Stop) -> Result<Exi
     };
     reaping.abort();
     starting.abort();
+    sealing.abort();
     if !stop.immediate.is_cancelled() && !is_away {
         tokio::select! {
             () = stop.immediate.cancelled() => {}
-            () = engine.leave() => {}
+            () = async {
+                engine.leave().await;
+                engine.seal_now().await;
+            } => {}
         }
     }
     result

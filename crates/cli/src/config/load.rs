@@ -18,7 +18,7 @@ use crate::places;
 const FILE_NAME: &str = "windlass.toml";
 const PREFIX: &str = "WINDLASS_";
 /// Variables that are read elsewhere: by the command line.
-const NOT_KEYS: &[&str] = &["config"];
+const NOT_KEYS: &[&str] = &["actor", "config"];
 
 /// One value and where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -2,10 +2,12 @@
 
 mod alerts;
 mod approvals;
+mod audit;
 mod bad_input;
 mod bench;
 mod budgets;
 mod bulk;
+mod canary;
 mod chaos;
 mod fleet;
 mod fsck;
@@ -24,6 +26,7 @@ mod schedules;
 mod signals;
 mod sim;
 mod slo;
+mod telemetry;
 mod tenants;
 mod testing;
 mod tools;

@@ -17,6 +17,7 @@ mod runs;
 mod setup;
 mod signals;
 mod tags;
+mod trail;
 mod upkeep;
 mod workers;
 
@@ -131,6 +132,10 @@ macro_rules! store_cases {
             commits::large_records_survive
             commits::children_are_created_with_the_commit_and_once
             commits::a_thousand_children_in_one_commit
+            trail::chains_that_grew_are_sealed_once
+            trail::much_is_sealed_in_parts
+            trail::acts_follow_one_another
+            trail::audit_rows_outlive_their_run
             inbox::deliveries_keep_their_order_and_are_deduplicated
             inbox::a_taken_input_stays_known
             inbox::deliveries_to_unknown_and_finished_runs_are_refused

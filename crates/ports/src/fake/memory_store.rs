@@ -5,6 +5,7 @@
 
 mod data;
 mod queue;
+mod trail;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ use crate::fake::hint::Hint;
 use crate::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 use data::Data;
 
@@ -429,6 +430,10 @@ impl Store for MemoryStore {
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {
         ready(self.read(|data| data.list(&query)))
+    }
+
+    fn trail(&self) -> &dyn Trail {
+        self
     }
 
     fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>> {

@@ -17,6 +17,8 @@ pub struct Retention {
     pub machine: Option<Name>,
     /// Only callers' runs with all of these tags; a tag without a value matches every value.
     pub tags: Vec<(Name, Option<Name>)>,
+    /// Only these trees, by the ids of their first runs. What they held is to be gone: a store that can overwrites it.
+    pub trees: Option<Vec<RunId>>,
     /// Report, and remove nothing.
     pub dry_run: bool,
 }

@@ -398,6 +398,9 @@ impl Work<'_> {
         }
         self.pool = commit.head.pool.clone().or(self.pool.take());
         self.committed(began, &entries);
+        if !commit.audit.is_empty() {
+            core.audited();
+        }
         core.parts.observer.seen(Seen { run: &self.run, entries: &entries, audit: &commit.audit });
         self.clear(about);
         self.spread(&commit);

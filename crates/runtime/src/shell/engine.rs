@@ -240,6 +240,17 @@ impl Engine {
         super::reap::until(&self.core, &stop).await;
     }
 
+    /// Seals audit rows beside the work until `stop` says so. One that is `for_all` looks for those of other processes
+    /// too; another one sleeps while this process commits none.
+    pub async fn seal(&self, for_all: bool, stop: Stop) {
+        super::seal::until(&self.core, for_all, &stop).await;
+    }
+
+    /// Seals the audit rows that this process committed, if any. What cannot be sealed is left to the next seal.
+    pub async fn seal_now(&self) {
+        super::seal::now(&self.core).await;
+    }
+
     /// How it is doing.
     #[must_use]
     pub fn vitals(&self) -> Vitals {
@@ -276,6 +287,10 @@ pub(super) struct Core {
     pub(super) unfit: Unfit,
     pub(super) missed: Arc<Missed>,
     pub(super) switches: Switches,
+    /// Audit rows were committed.
+    pub(super) audited: Notify,
+    /// The same, until they are sealed here.
+    pub(super) unsealed: AtomicBool,
     /// In an order, so that runs are woken in one.
     held: Mutex<BTreeMap<RunId, Arc<Notify>>>,
     /// Leases of this process that nobody works on.
@@ -335,6 +350,8 @@ impl Core {
             unfit: Unfit::default(),
             missed: Arc::default(),
             switches: Switches::default(),
+            audited: Notify::new(),
+            unsealed: AtomicBool::new(false),
             held: Mutex::default(),
             orphans: Mutex::default(),
             warm: Mutex::default(),
@@ -350,6 +367,12 @@ impl Core {
         if let (Some(meter), true) = (&self.parts.settings.meter, by > 0) {
             meter.count(what, by);
         }
+    }
+
+    /// Audit rows became durable.
+    pub(super) fn audited(&self) {
+        self.unsealed.store(true, Ordering::Release);
+        self.audited.notify_one();
     }
 
     /// A name for a commit.

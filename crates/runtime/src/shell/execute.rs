@@ -10,23 +10,25 @@ use std::time::Duration;
 
 use futures::future::{AbortHandle, Abortable, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
 use tracing::Instrument;
 use windlass_core::contract::Class;
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
-use windlass_core::ids::{EffectId, Name, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::machine::{HookKind, Machine};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
+use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
 use super::budgets;
 use super::engine::Core;
 use super::member::Member;
-use super::observe::{Point, span};
+use super::observe::{Called, Leaving, Meter, Point, span};
 use super::switches::Switches;
 use crate::recover::is_marked;
 
@@ -119,6 +121,7 @@ impl Calls {
             marked: is_marked(open),
             timeout_ms: open.timeout_ms,
             sent: Arc::clone(&sent),
+            about: core.parts.settings.meter.is_some().then(|| About::of(run, effect, open)),
         };
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
@@ -278,9 +281,65 @@ struct Attempt {
     marked: bool,
     timeout_ms: u64,
     sent: Arc<AtomicBool>,
+    /// What meters are told of it.
+    about: Option<About>,
+}
+
+/// What meters are told of a call.
+struct About {
+    machine: Name,
+    key: String,
+    target: Name,
+    arguments: Digest,
+}
+
+impl About {
+    fn of(run: &Run, effect: EffectId, open: &OpenCall) -> Self {
+        Self {
+            machine: run.start.machine_name.clone(),
+            key: effect.key(run.id()),
+            target: open.call.target().clone(),
+            arguments: open.arguments,
+        }
+    }
 }
 
 impl Attempt {
+    /// Makes the call, and tells the meters.
+    async fn metered(&self, job: Job) -> (Outcome, Spent) {
+        let (Some(meter), Some(about)) = (&self.core.parts.settings.meter, &self.about) else {
+            return self.bounded(job).await;
+        };
+        let model = match &job {
+            Job::Model(body) => Some((body.provider.clone(), body.model.clone())),
+            Job::Tool(..) | Job::Hook(..) | Job::Refused(_) => None,
+        };
+        let leaving = Leaving {
+            run: &self.run,
+            tenant: &self.tenant,
+            machine: &about.machine,
+            key: &about.key,
+            attempt: self.number,
+            kind: self.kind,
+            target: &about.target,
+            class: self.class,
+            arguments: about.arguments,
+            model: model.as_ref().map(|(provider, model)| (provider, model)),
+        };
+        meter.leaves(&leaving);
+        // Dropped attempts count as ended too: what is in flight must not grow for ever.
+        let mut out = Flight {
+            meter: &**meter,
+            leaving: &leaving,
+            began: self.core.parts.clock.now(),
+            since: Instant::now(),
+            told: false,
+        };
+        let (outcome, spent) = self.bounded(job).await;
+        out.tell(&outcome, &spent);
+        (outcome, spent)
+    }
+
     async fn make(self, job: Job) -> Done {
         let (outcome, spent) = match job {
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
@@ -304,6 +363,11 @@ impl Attempt {
             return (Outcome::Failed(failure), Spent::Nothing);
         }
         self.sent.store(true, Ordering::Release);
+        self.metered(job).await
+    }
+
+    /// Makes the call within its time.
+    async fn bounded(&self, job: Job) -> (Outcome, Spent) {
         let limit = Duration::from_millis(self.timeout_ms.saturating_add(TIMEOUT_SLACK_MS));
         let ended = tokio::time::timeout(limit, AssertUnwindSafe(self.call(job)).catch_unwind()).await;
         self.core.pass(Point::AfterSend(self.kind));
@@ -362,6 +426,32 @@ impl Attempt {
             _ => (Code::ToolTimeout, Retry::Unknown),
         };
         Failure::new(code, format!("no answer within {} ms", self.timeout_ms)).retry(retry)
+    }
+}
+
+/// A call that is out.
+struct Flight<'a> {
+    meter: &'a dyn Meter,
+    leaving: &'a Leaving<'a>,
+    began: Timestamp,
+    since: Instant,
+    told: bool,
+}
+
+impl Flight<'_> {
+    fn tell(&mut self, outcome: &Outcome, spent: &Spent) {
+        self.told = true;
+        let took = self.since.elapsed();
+        self.meter.called(&Called { call: self.leaving, began: self.began, took, outcome, spent });
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let failure = Failure::new(Code::RunAttemptLost, "the call was given up");
+            self.tell(&Outcome::Failed(failure), &Spent::Unknown);
+        }
     }
 }
 

@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_core::effect::Call;
+use windlass_core::contract::Class;
+use windlass_core::effect::{Call, Outcome, Spent};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::journal::Entry;
 use windlass_core::run::{Run, Status};
+use windlass_core::time::Timestamp;
 
 use crate::events::Seen;
 
@@ -94,6 +97,81 @@ pub trait Meter: Send + Sync + fmt::Debug {
 
     /// It took so long.
     fn took(&self, what: Span, time: Duration);
+
+    /// A call is about to leave.
+    fn leaves(&self, _call: &Leaving<'_>) {}
+
+    /// A call has ended, whatever becomes of its result. A process that dies tells nothing of those that were out.
+    fn called(&self, _call: &Called<'_>) {}
+
+    /// A decision is durable.
+    fn decided(&self, _run: &Run, _entries: &[Entry]) {}
+}
+
+/// Tells several meters.
+#[derive(Clone, Debug, Default)]
+pub struct Meters(pub Vec<Arc<dyn Meter>>);
+
+impl Meter for Meters {
+    fn count(&self, what: Tally, by: u64) {
+        self.0.iter().for_each(|meter| meter.count(what, by));
+    }
+
+    fn took(&self, what: Span, time: Duration) {
+        self.0.iter().for_each(|meter| meter.took(what, time));
+    }
+
+    fn leaves(&self, call: &Leaving<'_>) {
+        self.0.iter().for_each(|meter| meter.leaves(call));
+    }
+
+    fn called(&self, call: &Called<'_>) {
+        self.0.iter().for_each(|meter| meter.called(call));
+    }
+
+    fn decided(&self, run: &Run, entries: &[Entry]) {
+        self.0.iter().for_each(|meter| meter.decided(run, entries));
+    }
+}
+
+/// Whose call it is, and which.
+#[derive(Clone, Debug)]
+pub struct Leaving<'a> {
+    /// The run.
+    pub run: &'a RunId,
+    /// Its tenant.
+    pub tenant: &'a Name,
+    /// Name of its machine.
+    pub machine: &'a Name,
+    /// The effect's key.
+    pub key: &'a str,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// `model`, `tool`, `hook`, `action`, `verify`.
+    pub kind: &'static str,
+    /// Agent, tool, hook or action.
+    pub target: &'a Name,
+    /// What it may do.
+    pub class: Class,
+    /// Hash of the arguments.
+    pub arguments: Digest,
+    /// Of a model call: the provider and the model.
+    pub model: Option<(&'a Name, &'a Name)>,
+}
+
+/// A call that has ended.
+#[derive(Clone, Debug)]
+pub struct Called<'a> {
+    /// The call.
+    pub call: &'a Leaving<'a>,
+    /// When it began to be sent.
+    pub began: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// How it ended.
+    pub outcome: &'a Outcome,
+    /// What it cost.
+    pub spent: &'a Spent,
 }
 
 /// A place in the life of a run at which a process may be made to die.

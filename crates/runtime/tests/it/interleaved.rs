@@ -15,7 +15,7 @@ use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -71,6 +71,10 @@ impl Interleaved {
 }
 
 impl Store for Interleaved {
+    fn trail(&self) -> &dyn Trail {
+        self.inner.trail()
+    }
+
     fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
         self.inner.join(registration)
     }

@@ -16,7 +16,7 @@ use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 /// What happens to the next commit.
@@ -119,6 +119,10 @@ fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Store for Unreliable {
+    fn trail(&self) -> &dyn Trail {
+        self.inner.trail()
+    }
+
     fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
         self.asked().join(registration)
     }

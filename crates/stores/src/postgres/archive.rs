@@ -47,6 +47,9 @@ const TABLES: &[(&str, &str)] = &[
     ("workers", "id, registration, held, calls, draining, joined_us, seen_us, until_us, alive"),
     ("objects", "kind, key, revision, bytes"),
     ("object_floors", "slot, revision"),
+    ("audit_segments", "tenant, number, hash, bytes"),
+    ("audit_acts", "tenant, number, bytes"),
+    ("audit_kept", "number, run, tenant, rows"),
 ];
 
 static OBJECTS_OF_KIND: Sql =
@@ -283,6 +286,11 @@ async fn fill(link: &mut Link, from: &Path) -> Result<(), StoreError> {
         // What the migration put there is in the copy too.
         run(link, &format!("DELETE FROM {name}")).await?;
         let text = format!("COPY {name} ({columns}) FROM STDIN (FORMAT binary)");
+        // A copy's rows are of no transaction here.
+        let of_none = version >= schema::AUDITED && *name == "journal";
+        if of_none {
+            run(link, "ALTER TABLE journal ALTER COLUMN xact SET DEFAULT 0").await?;
+        }
         let mut sink = pin!(link.client.copy_in::<_, Bytes>(&text).await.map_err(lost)?);
         loop {
             let part = reader.part().await?;
@@ -292,6 +300,9 @@ async fn fill(link: &mut Link, from: &Path) -> Result<(), StoreError> {
             sink.send(part.into()).await.map_err(lost)?;
         }
         sink.finish().await.map_err(lost)?;
+        if of_none {
+            run(link, "ALTER TABLE journal ALTER COLUMN xact SET DEFAULT pg_current_xact_id()::text::bigint").await?;
+        }
     }
     schema::migrate_within(link, schema::known()).await.map(|_| ())
 }

@@ -14,6 +14,7 @@ use super::read::unread;
 use super::request::{count, int, tag_key, tag_pair};
 use super::schema::run;
 use super::text::shield;
+use super::trail;
 
 /// Trees removed in one transaction.
 const TREES_MAX: usize = 64;
@@ -33,8 +34,7 @@ static LOCK_TREES: Sql = Sql {
 };
 
 static COUNT_RECORDS: Sql = Sql {
-    text: "SELECT count(*), coalesce(sum(length(record) + coalesce(length(audit), 0)), 0)::bigint FROM journal \
-         WHERE run = ANY($1)",
+    text: "SELECT count(*), coalesce(sum(length(record)), 0)::bigint FROM journal WHERE run = ANY($1)",
     types: &[Type::TEXT_ARRAY],
 };
 
@@ -82,7 +82,9 @@ async fn candidates(pool: &Pool, retention: &Retention) -> Result<Vec<String>, S
         *place += 1;
         let surplus = retention.keep_per_machine.is_none_or(|keep| *place > keep);
         let old = retention.ended_before.is_none_or(|before| ended_at < before);
-        if wanted && surplus && old && (tags.is_empty() || tagged == Some(true)) {
+        let named =
+            retention.trees.as_ref().is_none_or(|trees| trees.iter().any(|tree| *shield(tree.as_str()) == *root));
+        if wanted && surplus && old && named && (tags.is_empty() || tagged == Some(true)) {
             roots.push(root);
         }
     }
@@ -166,6 +168,7 @@ async fn remove_within(link: &mut Link, roots: &[String]) -> Result<Pruned, Trou
     let locked = link.query(&LOCK_BLOBS, vec![all(), Box::new(bundles.clone())]).await?;
     let digests = locked.iter().map(|row| row.try_get::<_, Vec<u8>>(0)).collect::<Result<Vec<_>, _>>();
     let digests = digests.map_err(corrupt)?;
+    trail::keep(link, &runs).await?;
     link.query(&REMOVE_RUNS, vec![all()]).await?;
     let values: Vec<Value> = vec![Box::new(digests), Box::new(bundles), Box::new(BUNDLE_KEPT_SECONDS)];
     for row in &link.query(&REMOVE_BLOBS, values).await? {

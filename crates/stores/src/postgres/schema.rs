@@ -18,7 +18,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "object_floors", sql: include_str!("migrations/V2__object_floors.sql") },
     Migration { version: 3, name: "named_signals", sql: include_str!("migrations/V3__named_signals.sql") },
     Migration { version: 4, name: "switches", sql: include_str!("migrations/V4__switches.sql") },
+    Migration { version: 5, name: "audit", sql: include_str!("migrations/V5__audit.sql") },
 ];
+
+/// The schema from which on rows of the journal know their transaction.
+pub(super) const AUDITED: u32 = 5;
 
 /// One process at a time changes the schema.
 const LOCK: &str = "SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(7812738460178);";
@@ -40,7 +44,8 @@ static HAS_HISTORY: Sql = Sql {
     text: "SELECT to_regclass('schema_history') IS NOT NULL, (SELECT count(*) = 4 FROM pg_attribute \
          WHERE attrelid = to_regclass('schema_history') AND attname IN ('version', 'name', 'applied_at', 'checksum')), \
          ARRAY(SELECT name FROM unnest(ARRAY['store', 'runs', 'starts', 'journal', 'snapshots', 'waits', 'inbox', \
-         'signals', 'blobs', 'blob_uses', 'workers', 'objects', 'object_floors']) AS name \
+         'signals', 'blobs', 'blob_uses', 'workers', 'objects', 'object_floors', 'audit_sealing', 'audit_segments', \
+         'audit_acts', 'audit_kept']) AS name \
          WHERE to_regclass(name) IS NOT NULL)",
     types: &[],
 };

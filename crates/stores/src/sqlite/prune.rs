@@ -15,7 +15,8 @@ const BUNDLE_KEPT_SECONDS: i64 = 3_600;
 
 /// Keys of the roots of trees that may go, oldest first.
 pub(super) fn candidates(connection: &Connection, retention: &Retention) -> Result<Vec<i64>, StoreError> {
-    let sql = "SELECT trees.key, trees.ended_at, starts.machine, starts.tags FROM \
+    let sql = "SELECT trees.key, trees.ended_at, starts.machine, starts.tags, \
+         (SELECT id FROM runs WHERE key = trees.key) FROM \
          (SELECT coalesce(root, key) AS key, max(updated_at) AS ended_at, min(status) AS least FROM runs GROUP BY 1) \
          AS trees JOIN starts ON starts.run = trees.key WHERE trees.least >= ?1 ORDER BY trees.key DESC";
     let mut statement = connection.prepare(sql).map_err(failed)?;
@@ -31,7 +32,9 @@ pub(super) fn candidates(connection: &Connection, retention: &Retention) -> Resu
         let surplus = retention.keep_per_machine.is_none_or(|keep| *place > keep);
         let old = retention.ended_before.is_none_or(|before| ended_at < before);
         let tags: Option<Vec<u8>> = row.get(3).map_err(failed)?;
-        if wanted && surplus && old && read::has_tags(tags.as_deref(), &retention.tags)? {
+        let id: String = row.get(4).map_err(failed)?;
+        let named = retention.trees.as_ref().is_none_or(|trees| trees.iter().any(|tree| tree.as_str() == id));
+        if wanted && surplus && old && named && read::has_tags(tags.as_deref(), &retention.tags)? {
             keys.push(row.get(0).map_err(failed)?);
         }
     }
@@ -39,9 +42,25 @@ pub(super) fn candidates(connection: &Connection, retention: &Retention) -> Resu
     Ok(keys)
 }
 
+/// What is done to trees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Report,
+    Remove,
+    /// Removed, and what held it in the file is overwritten.
+    Overwrite,
+}
+
 impl Tx<'_> {
-    pub(super) fn prune(&mut self, roots: &[i64], dry_run: bool) -> Result<Pruned, Trouble> {
-        if !dry_run {
+    pub(super) fn prune(&mut self, roots: &[i64], mode: Mode) -> Result<Pruned, Trouble> {
+        if mode == Mode::Overwrite {
+            // Of the connection, and harmless for what else is in this transaction.
+            self.connection.execute_batch("PRAGMA secure_delete = ON")?;
+            let removed = self.remove(roots);
+            self.connection.execute_batch("PRAGMA secure_delete = OFF")?;
+            return removed;
+        }
+        if mode == Mode::Remove {
             return self.remove(roots);
         }
         self.connection.execute_batch("SAVEPOINT prune")?;
@@ -93,12 +112,13 @@ impl Tx<'_> {
                 pruned.bytes += count(bytes);
             }
         }
+        self.lower_mark()?;
         Ok(pruned)
     }
 
     fn remove_run(&mut self, run: i64, pruned: &mut Pruned) -> Result<(), Trouble> {
-        let sql = "SELECT count(*), coalesce(sum(length(record) + coalesce(length(audit), 0)), 0) FROM journal \
-             WHERE run = ?1";
+        self.keep_audit(run)?;
+        let sql = "SELECT count(*), coalesce(sum(length(record)), 0) FROM journal WHERE run = ?1";
         if let Some((records, bytes)) =
             self.row(sql, [run], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?
         {

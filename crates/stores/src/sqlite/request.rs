@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use windlass_core::audit::Act;
 use windlass_core::effect::WaitKind;
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
@@ -10,11 +11,12 @@ use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
     Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Queueing,
-    Reaped, Signal, Signalled, StoreError, WorkerId,
+    Reaped, Sealing, Signal, Signalled, StoreError, WorkerId,
 };
 
 use super::claim::Taken;
 use super::newborn::Newborn;
+use super::prune::Mode;
 use crate::pack::{pack, pack_audit, pack_record, pack_start};
 
 /// One change, or a question that must come after all changes before it.
@@ -35,11 +37,13 @@ pub(super) enum Request {
     Draw(Box<Draw>),
     Deliver(Delivery),
     Signal(Signal),
-    /// Trees by the keys of their roots; the flag says that nothing is to be removed.
-    Prune(Vec<i64>, bool),
+    /// Trees by the keys of their roots.
+    Prune(Vec<i64>, Mode),
     /// Ids of signals sent before this are forgotten.
     ForgetSignals(Timestamp),
     ForgetWorkers(Vec<WorkerId>),
+    Seal(Sealing),
+    Act(Name, Act),
 }
 
 /// What the writer answers.

@@ -136,9 +136,11 @@ impl<'a> Tx<'a> {
             Request::Draw(draw) => self.draw(draw).map(Answer::Drawn),
             Request::Deliver(delivery) => self.deliver(delivery).map(Answer::Delivered),
             Request::Signal(signal) => self.signal(signal).map(Answer::Signalled),
-            Request::Prune(roots, dry_run) => self.prune(roots, *dry_run).map(Answer::Pruned),
+            Request::Prune(roots, mode) => self.prune(roots, *mode).map(Answer::Pruned),
             Request::ForgetSignals(before) => self.forget_signals(*before).map(|()| Answer::Done),
             Request::ForgetWorkers(workers) => self.forget_workers(workers).map(Answer::Forgotten),
+            Request::Seal(sealing) => self.seal(sealing).map(Answer::Is),
+            Request::Act(tenant, act) => self.act(tenant, act).map(Answer::Is),
         }
     }
 

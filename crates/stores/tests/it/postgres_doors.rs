@@ -264,7 +264,14 @@ async fn a_role_without_rights_to_change_history_runs_a_fleet() {
     store.create(NewRun::new(start("a"), Timestamp(0))).await.expect("created");
     let lease = store.claim(Claim::any(worker.clone(), 1, Timestamp(0))).await.expect("claimed").remove(0);
     store.commit(commit(&lease, &worker, 0)).await.expect("committed");
-    for change in ["UPDATE journal SET audit = NULL", "DELETE FROM journal", "TRUNCATE journal"] {
+    for change in [
+        "UPDATE journal SET audit = NULL",
+        "DELETE FROM journal",
+        "TRUNCATE journal",
+        "DELETE FROM audit_segments",
+        "UPDATE audit_acts SET number = 9",
+        "DELETE FROM audit_kept",
+    ] {
         let refused = fleet.database.execute(&format!("SET ROLE {role}; {change}")).expect_err("no right");
         assert_eq!(refused.code(), Some("42501"), "{change}");
     }

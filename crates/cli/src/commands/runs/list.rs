@@ -90,7 +90,14 @@ fn retention(app: &App, args: &args::RunsPrune) -> Result<Retention, Problem> {
             return Err(Problem::invalid("`--where` of `prune` takes `machine`, `tag` and `until` only")
                 .hint("`until` is when runs ended; only finished runs are removed"));
         }
-        return Ok(Retention { ended_before: until, keep_per_machine: None, machine, tags, dry_run: !args.yes });
+        return Ok(Retention {
+            ended_before: until,
+            keep_per_machine: None,
+            machine,
+            tags,
+            dry_run: !args.yes,
+            trees: None,
+        });
     }
     if args.older_than.is_none() && args.keep.is_none() {
         return Err(Problem::invalid("`prune` needs `--older-than`, `--keep` or `--where`")
@@ -102,6 +109,7 @@ fn retention(app: &App, args: &args::RunsPrune) -> Result<Retention, Problem> {
         machine: args.machine.as_deref().map(Into::into),
         tags: args.tag.iter().map(|text| filter::tag(text)).collect(),
         dry_run: args.dry_run,
+        trees: None,
     })
 }
 

@@ -271,6 +271,7 @@ fn event(chance: &mut Chance, side: &Side, seen: u64) -> Event {
                 keep_per_machine: (chance.below(2) == 0).then(|| chance.below(3)),
                 machine: None,
                 tags: (0..chance.below(2)).map(|_| tag(chance)).map(|(key, value)| (key, Some(value))).collect(),
+                trees: None,
                 dry_run: chance.below(2) == 0,
             },
         ),

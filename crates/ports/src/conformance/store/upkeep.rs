@@ -78,6 +78,8 @@ pub(super) async fn prune_keeps_what_it_is_told_to_keep(harness: Arc<dyn Harness
     assert_eq!(left(&one).await, ["a-running", "a2", "a3", "b1", "b2"]);
     let both = Retention { ended_before: Some(Timestamp(4_500)), keep_per_machine: Some(2), ..Retention::default() };
     assert_eq!(one.store.prune(both).await.expect("pruned").runs, 0, "both have to agree");
+    let others = Retention { trees: Some(vec![id("nobody"), id("a-running")]), ..Retention::default() };
+    assert_eq!(one.store.prune(others).await.expect("pruned").runs, 0, "nothing that is there, or ended");
     let newest = Retention { keep_per_machine: Some(1), ..Retention::default() };
     assert_eq!(one.store.prune(newest).await.expect("pruned").runs, 2);
     assert_eq!(left(&one).await, ["a-running", "a3", "b2"], "the newest of each machine stay");

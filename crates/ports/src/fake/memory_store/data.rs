@@ -9,6 +9,7 @@ use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 
+use super::trail::Ledger;
 use crate::store::escrow::{Sheet, wanted};
 use crate::store::{
     Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Message, NewRun, Object, OpId,
@@ -21,6 +22,8 @@ pub(super) struct Record {
     pub(super) row: JournalRow,
     pub(super) op: OpId,
     pub(super) audit: Vec<audit::Row>,
+    /// Place in the order of writing.
+    pub(super) place: i64,
 }
 
 #[derive(Debug)]
@@ -149,6 +152,7 @@ pub(super) struct Data {
     pub(super) objects: BTreeMap<(Name, Name), Object>,
     /// The highest revision of an object that was removed.
     pub(super) floor: u64,
+    pub(super) ledger: Ledger,
     pub(super) commits: u64,
     pub(super) stale: u64,
     /// Of each class, the tenant that was served last.
@@ -381,7 +385,8 @@ impl Data {
         row.version = commit.record.version;
         row.updated_at = commit.at;
         let audit = std::mem::take(&mut commit.audit);
-        row.records.push(Record { row: commit.record.clone(), op: commit.op, audit });
+        let place = self.ledger.place();
+        row.records.push(Record { row: commit.record.clone(), op: commit.op, audit, place });
         if let Some(bytes) = commit.snapshot.take() {
             row.snapshot = Some((commit.record.version, bytes));
         }

@@ -35,7 +35,8 @@ impl Data {
             let surplus = retention.keep_per_machine.is_none_or(|keep| *newer > keep);
             let old = retention.ended_before.is_none_or(|before| at < before);
             let wanted = retention.machine.as_ref().is_none_or(|machine| root.start.machine_name == *machine);
-            if surplus && old && wanted && root.has_tags(&retention.tags) {
+            let named = retention.trees.as_ref().is_none_or(|trees| trees.contains(&root.start.id));
+            if surplus && old && wanted && named && root.has_tags(&retention.tags) {
                 prunable.insert(root.start.id.clone());
             }
         }
@@ -65,6 +66,9 @@ impl Data {
             }
         }
         if !retention.dry_run {
+            for row in self.runs.values().filter(|row| gone(row)) {
+                self.ledger.keep(row);
+            }
             self.runs.retain(|_, row| !gone(row));
             let runs = &self.runs;
             self.objects.retain(|(kind, key), _| **kind != *RETURNED || runs.contains_key(&RunId::stored(key)));

@@ -29,6 +29,7 @@ impl Work<'_> {
             core.wake(false);
         }
         if let Some(meter) = &core.parts.settings.meter {
+            meter.decided(&self.run, entries);
             meter.took(Span::Commit, began.elapsed());
             meter.count(Tally::Commit, 1);
             meter.count(Tally::Step, count(entries, |entry| matches!(entry, Entry::StateEntered { .. })));

@@ -17,7 +17,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 use super::cuts::{compare, finish};
@@ -47,6 +47,10 @@ impl Forgetful {
 }
 
 impl Store for Forgetful {
+    fn trail(&self) -> &dyn Trail {
+        self.inner.trail()
+    }
+
     fn commit(&self, commit: Commit) -> Reply<'_, Committed> {
         if self.grants {
             return self.inner.commit(commit);

@@ -16,7 +16,7 @@ use crate::BoxFuture;
 use crate::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, WaitRow, WorkerId, WorkerRow,
+    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 /// What is wrong with it.
@@ -104,6 +104,10 @@ impl Broken {
 }
 
 impl Store for Broken {
+    fn trail(&self) -> &dyn Trail {
+        self.inner.trail()
+    }
+
     fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
         self.inner.join(registration)
     }

@@ -1,0 +1,138 @@
+//! `windlass audit`: who did what with which effect. Parsing only.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// List, check and export the audit trail.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// List audit rows of calls: two for each, before and after
+    List(AuditList),
+    /// List what people did to runs, rules and the store
+    Acts(AuditActs),
+    /// Check that rows and seals are those that were written
+    Verify(AuditVerify),
+    /// Write rows, seals and proofs to a file that can be checked anywhere
+    Export(AuditExport),
+}
+
+/// List audit rows of calls.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass audit list
+  windlass audit list --run order-4711
+  windlass audit list --tool refund --class danger --since 24h
+  windlass audit list --actor anna --json | jq -r '.rows[].run'
+
+Newest runs first, the rows of a run in order. Arguments and results are hashes. The rows of a
+run that was removed stay: `--run` finds them.")]
+pub(crate) struct AuditList {
+    /// Only rows of this run
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Only rows of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Only calls of this tool, action, hook or agent
+    #[arg(long, value_name = "NAME")]
+    pub tool: Option<String>,
+    /// Only calls of this class: `read`, `write` or `danger`
+    #[arg(long, value_name = "CLASS", value_parser = ["read", "write", "danger"])]
+    pub class: Option<String>,
+    /// Only rows of runs for this user, and answers of this person
+    #[arg(long, value_name = "NAME")]
+    pub actor: Option<String>,
+    /// Only rows written at or after this time, or since this long ago
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub since: Option<String>,
+    /// Rows per page
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Continue after a page: its `next`
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+}
+
+/// List what people did.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass audit acts
+  windlass audit acts --actor anna --since 7d
+  windlass audit acts --tenant acme --action tenant.erase --json")]
+pub(crate) struct AuditActs {
+    /// Of this tenant
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub tenant: String,
+    /// Only what this person did
+    #[arg(long, value_name = "NAME")]
+    pub actor: Option<String>,
+    /// Only this action
+    #[arg(long, value_name = "NAME")]
+    pub action: Option<String>,
+    /// Only what was done at or after this time, or since this long ago
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub since: Option<String>,
+    /// Acts per page
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Continue after a page: its `next`
+    #[arg(long, value_name = "N")]
+    pub cursor: Option<u64>,
+}
+
+/// Check the audit trail.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass audit verify
+  windlass audit verify --run order-4711
+  windlass audit verify --tenant acme --anchor 'acme:812:5f0c…'
+  windlass audit verify trail.jsonl --public-key auditor.pem
+
+Checks that the rows of each run are a chain, that the ends of chains are what was sealed, and
+that segments follow one another; says what is sealed and what is the tail that no seal covers
+yet. Finds an edit, a delete, a reorder and a cut. That whole segments were cut off the end shows
+only against one that was noted elsewhere: `--anchor` takes what an earlier check printed.
+Exits with 3 when something is wrong.")]
+pub(crate) struct AuditVerify {
+    /// An export to check instead of the store
+    #[arg(value_name = "FILE", conflicts_with_all = ["run", "tenant"])]
+    pub file: Option<PathBuf>,
+    /// Only this run
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Only this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// A segment that was noted earlier; may be repeated
+    #[arg(long, value_name = "TENANT:NUMBER:HASH")]
+    pub anchor: Vec<String>,
+    /// The export has to be signed with this ed25519 key (PEM)
+    #[arg(long, value_name = "FILE", requires = "file")]
+    pub public_key: Option<PathBuf>,
+}
+
+/// Export the audit trail.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass audit export --tenant acme --out trail.jsonl --sign auditor-key.pem
+  windlass audit export --run order-4711 --out order-4711.jsonl
+  openssl genpkey -algorithm ed25519 -out auditor-key.pem
+  openssl pkey -in auditor-key.pem -pubout -out auditor.pem
+
+One JSON document per line: seals, proofs, rows, and at the end a hash over all of it, with a
+signature when a key is given. `windlass audit verify FILE` checks it without the store.")]
+pub(crate) struct AuditExport {
+    /// Everything of this tenant
+    #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "run")]
+    pub tenant: String,
+    /// Only this run, with the proofs that it was sealed
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// The file to write; it must not be there
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Sign with this ed25519 key (PKCS#8, PEM)
+    #[arg(long, value_name = "FILE")]
+    pub sign: Option<PathBuf>,
+}

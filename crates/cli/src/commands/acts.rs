@@ -1,0 +1,229 @@
+//! What a command does to runs, rules and the store, as the act that the audit trail has of it: written down before it is
+//! done, whatever comes of it.
+
+use windlass_core::ids::{Name, RunId};
+use windlass_core::run::TenantScope;
+use windlass_ports::store::Store;
+use windlass_runtime::trail::{self, Deed};
+
+use crate::app::App;
+use crate::args::{self, Command, Many};
+use crate::exit::Problem;
+
+/// Characters of a detail.
+const DETAIL_MAX: usize = 300;
+
+/// What a command does.
+#[derive(Debug)]
+pub(super) struct Doing {
+    action: &'static str,
+    subject: Subject,
+    detail: String,
+    /// Who, when the command says so.
+    actor: Option<String>,
+    /// The store is there, or can be written, only when it is done.
+    pub(super) afterwards: bool,
+}
+
+/// To what.
+#[derive(Debug)]
+enum Subject {
+    /// One run, whose tenant's trail it stands in.
+    Run(String),
+    /// Something of a tenant; of the standard one for what is of none.
+    Named(Option<String>, String),
+}
+
+impl Doing {
+    fn run(action: &'static str, run: &str, detail: &str) -> Option<Self> {
+        // A question of a run is named after it.
+        let run = run.split_once('#').map_or(run, |(run, _)| run);
+        let subject = Subject::Run(run.to_owned());
+        Some(Self { action, subject, detail: detail.to_owned(), actor: None, afterwards: false })
+    }
+
+    fn named(action: &'static str, subject: &str, detail: &str) -> Option<Self> {
+        let subject = Subject::Named(None, subject.to_owned());
+        Some(Self { action, subject, detail: detail.to_owned(), actor: None, afterwards: false })
+    }
+
+    fn by(self, actor: &str) -> Self {
+        Self { actor: Some(actor.to_owned()), ..self }
+    }
+
+    fn switch(action: &'static str, what: &args::Switched) -> Self {
+        let subject = Subject::Named(what.tenant.clone(), what.tenant.clone().unwrap_or_else(|| "everything".into()));
+        let (detail, actor) = (what.reason.clone(), Some(what.by.clone()));
+        Self { action, subject, detail, actor, afterwards: false }
+    }
+
+    /// One run, or the many that a filter finds; nothing when they are only counted.
+    fn steering(action: &'static str, run: Option<&String>, many: &Many, detail: &str) -> Option<Self> {
+        match run {
+            Some(run) => Self::run(action, run, detail),
+            None if many.yes => Self::named(action, &many.wanted.join(" "), detail),
+            None => None,
+        }
+    }
+
+    /// What a command does, when that is anything but looking, driving and starting runs: a run's own journal says who
+    /// started it and for whom.
+    pub(super) fn of(command: &Command) -> Option<Self> {
+        match command {
+            Command::Runs(runs) => Self::of_runs(runs),
+            Command::Resume(args) if args.takeover => Self::run("run.take_over", &args.run, ""),
+            Command::Signal(args) => match &args.run {
+                Some(run) => Self::run("run.signal", run, &args.channel),
+                None => Self::named("channel.signal", &args.channel, args.id.as_deref().unwrap_or_default()),
+            },
+            Command::Approvals(args::Approvals::Approve(args)) => {
+                Self::run("approval.approve", &args.id, &args.id).map(|doing| doing.by(&args.who.by))
+            }
+            Command::Approvals(args::Approvals::Reject(args)) => {
+                Self::run("approval.reject", &args.id, &args.id).map(|doing| doing.by(&args.who.by))
+            }
+            Command::Schedules(schedules) => Self::of_schedules(schedules),
+            Command::Store(store) => Self::of_store(store),
+            Command::Tools(args::Tools::Accept(args)) => {
+                Self::named("tools.accept", &args.server, &args.tools.join(" "))
+            }
+            Command::Budgets(budgets) => Self::of_budgets(budgets),
+            Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
+            Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
+            Command::Tools(args::Tools::List(_) | args::Tools::Diff(_))
+            | Command::Approvals(args::Approvals::List(_) | args::Approvals::Show(_))
+            | Command::Readonly(args::Readonly::Status(_))
+            | Command::Audit(_)
+            // Says itself how much it removes.
+            | Command::Erase(_)
+            | Command::Export(_)
+            | Command::Run(_)
+            | Command::Resume(_)
+            | Command::Serve(_)
+            | Command::Worker(_)
+            | Command::Workers(_)
+            | Command::Replay(_)
+            | Command::Verify(_)
+            | Command::Test(_)
+            | Command::Sim(_)
+            | Command::Validate(_)
+            | Command::Preview(_)
+            | Command::Graph(_)
+            | Command::ExplainSchema(_)
+            | Command::Fsck(_)
+            | Command::Policy(_)
+            | Command::Slo(_)
+            | Command::Diagnostics(_)
+            | Command::Bench(_)
+            | Command::Chaos(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Docs(_) => None,
+        }
+    }
+
+    fn of_runs(runs: &args::Runs) -> Option<Self> {
+        use args::Runs;
+        match runs {
+            Runs::Cancel(args) => Self::steering("run.cancel", args.run.as_ref(), &args.many, &args.reason),
+            Runs::Pause(args) => Self::steering("run.pause", args.run.as_ref(), &args.many, &args.reason),
+            Runs::Unpause(args) => Self::steering("run.unpause", args.run.as_ref(), &args.many, ""),
+            Runs::Retry(args) => Self::steering("run.retry", args.run.as_ref(), &args.many, ""),
+            Runs::Requeue(args) => match args.runs.as_slice() {
+                [] => Self::steering("run.requeue", None, &args.many, ""),
+                [run] => Self::run("run.requeue", run, ""),
+                runs => Self::named("run.requeue", &runs.join(" "), ""),
+            },
+            Runs::Signal(args) => Self::steering("run.signal", None, &args.many, &args.channel),
+            Runs::Fork(args) => Self::run("run.fork", &args.run, &format!("at step {}", args.at)),
+            Runs::Prune(args) if args.dry_run || (!args.wanted.is_empty() && !args.yes) => None,
+            Runs::Prune(args) => {
+                let older = args.older_than.as_ref().map(|span| format!("ended {} ms ago", span.0));
+                let keep = args.keep.map(|keep| format!("beyond the newest {keep}"));
+                let machine = args.machine.as_ref().map(|machine| format!("of {machine}"));
+                let parts: Vec<String> =
+                    [older, keep, machine].into_iter().flatten().chain(args.wanted.clone()).collect();
+                Self::named("runs.prune", "finished runs", &parts.join(" "))
+            }
+            Runs::List(_) | Runs::Show(_) | Runs::Stuck(_) | Runs::Journal(_) | Runs::Watch(_) => None,
+        }
+    }
+
+    fn of_schedules(schedules: &args::Schedules) -> Option<Self> {
+        use args::Schedules;
+        let every = |name: &Option<String>| name.clone().unwrap_or_else(|| "every schedule".to_owned());
+        match schedules {
+            Schedules::Add(args) => {
+                let tenant = args.whose.tenant.clone();
+                let detail = args.cron.clone().unwrap_or_default();
+                let subject = Subject::Named(tenant, args.name.clone());
+                Some(Self { action: "schedule.add", subject, detail, actor: None, afterwards: false })
+            }
+            Schedules::Pause(args) => Self::named("schedule.pause", &every(&args.name), &args.reason),
+            Schedules::Resume(args) => Self::named("schedule.resume", &every(&args.name), ""),
+            Schedules::Remove(args) => Self::named("schedule.remove", &args.name, ""),
+            Schedules::RunNow(args) => Self::named("schedule.run_now", &args.name, ""),
+            Schedules::List(_) | Schedules::Show(_) | Schedules::Next(_) => None,
+        }
+    }
+
+    fn of_budgets(budgets: &args::Budgets) -> Option<Self> {
+        use args::Budgets;
+        match budgets {
+            Budgets::Set(args) => Self::named("budget.set", &args.scope, ""),
+            Budgets::Raise(args) => Self::named("budget.raise", &args.scope, ""),
+            Budgets::Remove(args) => Self::named("budget.remove", &args.scope, ""),
+            Budgets::List | Budgets::Show(_) => None,
+        }
+    }
+
+    fn of_store(store: &args::Store) -> Option<Self> {
+        use args::Store;
+        let file = |path: &std::path::Path| {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let after = |doing: Option<Self>| doing.map(|doing| Self { afterwards: true, ..doing });
+        match store {
+            Store::Migrate(_) => after(Self::named("store.migrate", "store", env!("CARGO_PKG_VERSION"))),
+            Store::Restore(args) => after(Self::named("store.restore", "store", &file(&args.file))),
+            Store::Fence(args) => Self::named("store.fence", "store", &args.reason),
+            Store::Backup(args) => Self::named("store.backup", "store", &file(&args.file)),
+            Store::Status(_) => None,
+        }
+    }
+}
+
+/// Writes down what is done, when there is a store and the run it is about.
+///
+/// # Errors
+/// The store cannot be written: then nothing is to be done either.
+pub(super) async fn note(app: &App, doing: Doing) -> Result<(), Problem> {
+    if app.store_url() == "memory:" {
+        return Ok(());
+    }
+    let Some(store) = app.existing_store().await? else { return Ok(()) };
+    note_in(app, &*store, doing).await
+}
+
+async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Problem> {
+    let Doing { action, subject, detail, actor, .. } = doing;
+    let standard = TenantScope::default().tenant;
+    let (tenant, subject): (Name, String) = match subject {
+        Subject::Named(tenant, name) => (tenant.map_or(standard, |tenant| tenant.as_str().into()), name),
+        Subject::Run(run) => match store.load(RunId::stored(&run)).await? {
+            Some(stored) => (stored.head.tenant, run),
+            // Whoever carries the command out says that there is none.
+            None => return Ok(()),
+        },
+    };
+    let cut = |text: String| -> Name { text.chars().take(DETAIL_MAX).collect::<String>().into() };
+    let deed = Deed {
+        at: app.now(),
+        actor: actor.unwrap_or_else(|| app.actor()).into(),
+        action: action.into(),
+        subject: cut(subject),
+        detail: (!detail.is_empty()).then(|| cut(detail)),
+    };
+    trail::note(store, &tenant, deed).await?;
+    Ok(())
+}

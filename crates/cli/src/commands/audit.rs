@@ -1,0 +1,311 @@
+//! `windlass audit`: lists, checks and exports the audit trail.
+
+mod export;
+
+use serde_json::json;
+use windlass_core::ids::{Digest, Name, RunId};
+use windlass_core::time::Timestamp;
+use windlass_ports::store::{Query, Store};
+use windlass_runtime::audit::{ActLine, CallLine, RowLine, Verdict, Whose};
+use windlass_runtime::trail::{self, Asked};
+
+pub(crate) use export::export;
+
+use crate::app::App;
+use crate::args::{AuditActs, AuditList, AuditVerify};
+use crate::exit::{Exit, Problem};
+use crate::filter::moment;
+use crate::output::time;
+
+/// Runs, acts and removals read at a time.
+const PAGE: usize = 100;
+
+/// Which rows are wanted.
+struct Wanted {
+    tool: Option<String>,
+    class: Option<String>,
+    actor: Option<String>,
+    since: Option<Timestamp>,
+}
+
+impl Wanted {
+    fn takes(&self, line: &CallLine) -> bool {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let by = |name: &Option<Name>| name.is_some() && name.as_deref() == self.actor.as_deref();
+        is(&self.tool, &line.target)
+            && is(&self.class, &line.class)
+            && (self.actor.is_none() || by(&line.user) || by(&line.actor))
+            && self.since.is_none_or(|since| line.at_ms >= since.0)
+    }
+}
+
+/// Where a page ends: the page of runs, the run in it, the row in that.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    runs: Option<String>,
+    run: usize,
+    row: u64,
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let parsed = || {
+            let mut parts = text.rsplitn(3, '/');
+            let (row, run) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let runs = parts.next()?;
+            Some(Self { runs: (!runs.is_empty()).then(|| runs.to_owned()), run, row })
+        };
+        parsed().ok_or_else(|| Problem::invalid(format!("`--cursor {text}` is not the `next` of a page")))
+    }
+
+    fn text(&self) -> String {
+        format!("{}/{}/{}", self.runs.as_deref().unwrap_or_default(), self.run, self.row)
+    }
+}
+
+/// One page of rows.
+struct Rows {
+    lines: Vec<CallLine>,
+    next: Option<Place>,
+}
+
+/// Lists audit rows of calls.
+pub(crate) async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
+    let since = args.since.as_deref().map(|text| moment("--since", text, app.now())).transpose()?;
+    let wanted = Wanted { tool: args.tool, class: args.class, actor: args.actor, since };
+    let limit = args.limit as usize;
+    let from = args.cursor.as_deref().map(Place::parse).transpose()?.unwrap_or_default();
+    let rows = match (app.store_to_read().await?, args.run) {
+        (None, _) => Rows { lines: Vec::new(), next: None },
+        (Some(store), Some(run)) => of_run(&*store, &run, args.tenant.as_deref(), &wanted, (from, limit)).await?,
+        (Some(store), None) => {
+            let tenant = args.tenant.as_deref().map(Into::into);
+            of_all(&*store, Query { tenant, limit: PAGE, ..Query::default() }, &wanted, (from, limit)).await?
+        }
+    };
+    let cells: Vec<Vec<String>> = rows.lines.iter().map(cells).collect();
+    let next = rows.next.as_ref().map(Place::text);
+    let lines: Vec<RowLine> = rows.lines.into_iter().map(|line| RowLine::Call(Box::new(line))).collect();
+    let header = ["at", "run", "call", "stage", "kind", "target", "class", "result", "by"];
+    app.output.table(&json!({ "rows": lines, "next": next }), &header, &cells);
+    if let Some(next) = next {
+        app.output.note(&format!("more: --cursor {next}"));
+    }
+    Ok(Exit::Ok)
+}
+
+fn cells(line: &CallLine) -> Vec<String> {
+    let result = line.result.as_deref().unwrap_or_default();
+    vec![
+        time(Timestamp(line.at_ms)),
+        line.run.to_string(),
+        format!("#{}.{}", line.effect, line.attempt),
+        line.stage.to_string(),
+        line.kind.to_string(),
+        line.target.to_string(),
+        line.class.to_string(),
+        Digest::parse(result).map_or_else(|| result.to_owned(), |digest| digest.short()),
+        line.actor.as_ref().or(line.user.as_ref()).map(ToString::to_string).unwrap_or_default(),
+    ]
+}
+
+/// Rows of one run, of every life it had.
+async fn of_run(
+    store: &dyn Store,
+    run: &str,
+    tenant: Option<&str>,
+    wanted: &Wanted,
+    (from, limit): (Place, usize),
+) -> Result<Rows, Problem> {
+    let id = RunId::stored(run);
+    let mut lines = Vec::new();
+    let mut kept_after = 0;
+    loop {
+        let kept = store.trail().kept(Some(id.clone()), kept_after, PAGE).await?;
+        let Some(last) = kept.last() else { break };
+        kept_after = last.number;
+        for kept in kept {
+            let whose = Whose { run: kept.run, tenant: kept.tenant, user: None, machine: None, life: kept.number };
+            lines.extend(kept.rows.iter().map(|row| CallLine::of(&whose, row)));
+        }
+    }
+    match store.load(id.clone()).await? {
+        Some(stored) => {
+            let whose = trail::whose(store, &stored.head).await?;
+            lines.extend(store.audit(id).await?.iter().map(|row| CallLine::of(&whose, row)));
+        }
+        None if lines.is_empty() => return Err(Problem::unknown_run(run)),
+        None => {}
+    }
+    lines.retain(|line| wanted.takes(line) && tenant.is_none_or(|tenant| *line.tenant == *tenant));
+    let skip = usize::try_from(from.row).unwrap_or(usize::MAX);
+    let more = lines.len() > skip.saturating_add(limit);
+    let lines: Vec<_> = lines.into_iter().skip(skip).take(limit).collect();
+    Ok(Rows { next: more.then(|| Place { row: from.row + limit as u64, ..Place::default() }), lines })
+}
+
+/// Rows of all runs that are there, newest runs first.
+async fn of_all(
+    store: &dyn Store,
+    mut query: Query,
+    wanted: &Wanted,
+    (from, limit): (Place, usize),
+) -> Result<Rows, Problem> {
+    let (mut lines, mut skip) = (Vec::new(), Some(from.clone()));
+    query.cursor = from.runs;
+    loop {
+        let page = store.list(query.clone()).await?;
+        for (place, head) in page.heads.iter().enumerate() {
+            let (first, after) = skip.as_ref().map_or((0, 0), |skip| (skip.run, skip.row));
+            let old = wanted.since.is_some_and(|since| head.updated_at < since);
+            if place < first || old {
+                continue;
+            }
+            skip = None;
+            let rows = store.audit(head.id.clone()).await?;
+            if rows.is_empty() {
+                continue;
+            }
+            let whose = trail::whose(store, head).await?;
+            for row in rows.iter().filter(|row| row.number > after) {
+                let line = CallLine::of(&whose, row);
+                if wanted.takes(&line) {
+                    if lines.len() == limit {
+                        let next = Place { runs: query.cursor.clone(), run: place, row: row.number - 1 };
+                        return Ok(Rows { lines, next: Some(next) });
+                    }
+                    lines.push(line);
+                }
+            }
+        }
+        skip = None;
+        match page.next {
+            Some(next) => query.cursor = Some(next),
+            None => return Ok(Rows { lines, next: None }),
+        }
+    }
+}
+
+/// Lists what people did.
+pub(crate) async fn acts(app: &App, args: AuditActs) -> Result<Exit, Problem> {
+    let since = args.since.as_deref().map(|text| moment("--since", text, app.now())).transpose()?;
+    let (tenant, limit) = (Name::from(args.tenant.as_str()), args.limit as usize);
+    let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+    let (mut lines, mut after, mut more) = (Vec::new(), args.cursor.unwrap_or_default(), false);
+    if let Some(store) = app.store_to_read().await? {
+        'pages: loop {
+            let acts = store.trail().acts(tenant.clone(), after, PAGE).await?;
+            if acts.is_empty() {
+                break;
+            }
+            for act in acts {
+                let late = since.is_none_or(|since| act.at >= since);
+                if late && is(&args.actor, &act.actor) && is(&args.action, &act.action) {
+                    if lines.len() == limit {
+                        more = true;
+                        break 'pages;
+                    }
+                    lines.push(ActLine::of(&tenant, &act));
+                }
+                after = act.number;
+            }
+        }
+    }
+    let cells = |line: &ActLine| {
+        vec![
+            time(Timestamp(line.at_ms)),
+            line.actor.to_string(),
+            line.action.to_string(),
+            line.subject.to_string(),
+            line.detail.as_deref().unwrap_or_default().to_owned(),
+        ]
+    };
+    let cells: Vec<Vec<String>> = lines.iter().map(cells).collect();
+    let lines: Vec<RowLine> = lines.into_iter().map(RowLine::Act).collect();
+    let next = more.then_some(after);
+    app.output.table(&json!({ "rows": lines, "next": next }), &["at", "by", "did", "to", "detail"], &cells);
+    Ok(Exit::Ok)
+}
+
+/// Checks the trail of a store, or an export.
+pub(crate) async fn verify(app: &App, args: AuditVerify) -> Result<Exit, Problem> {
+    let anchors = args.anchor.iter().map(|text| anchor(text)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(file) = &args.file {
+        let checked = export::check(file, args.public_key.as_deref(), &anchors)?;
+        return Ok(tell(app, vec![checked.verdict], Some(checked.signed_by)));
+    }
+    let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
+    let run = args.run.as_deref().map(RunId::stored);
+    let asked = Asked { tenant: args.tenant.as_deref().map(Into::into), run, anchors };
+    let verdicts = trail::verify(&*store, &asked).await?;
+    let nothing = verdicts.iter().all(|one| one.runs == 0 && one.findings.is_empty());
+    if let (Some(run), true) = (args.run, nothing)
+        && store.load(RunId::stored(&run)).await?.is_none()
+    {
+        return Err(Problem::unknown_run(&run));
+    }
+    Ok(tell(app, verdicts, None))
+}
+
+/// `TENANT:NUMBER:HASH`.
+fn anchor(text: &str) -> Result<(Name, u64, Digest), Problem> {
+    let parsed = || {
+        let mut parts = text.rsplitn(3, ':');
+        let (hash, number) = (Digest::parse(parts.next()?)?, parts.next()?.parse().ok()?);
+        Some((parts.next()?.into(), number, hash))
+    };
+    parsed().ok_or_else(|| {
+        Problem::invalid(format!("`--anchor`: `{text}` is no segment"))
+            .hint("TENANT:NUMBER:HASH, as `windlass audit verify` prints it")
+    })
+}
+
+/// Says what was found.
+fn tell(app: &App, verdicts: Vec<Verdict>, signed_by: Option<Option<String>>) -> Exit {
+    let ok = verdicts.iter().all(|one| one.findings.is_empty());
+    let mut value = json!({ "ok": ok, "tenants": verdicts });
+    if let Some(signed_by) = &signed_by {
+        value["signed_by"] = json!(signed_by);
+    }
+    let mut text = Vec::new();
+    for one in &verdicts {
+        let Verdict { tenant, segments, last, runs, rows, sealed, tail, acts, acts_tail, findings } = one;
+        text.push(format!(
+            "{tenant}: {runs} runs with {rows} rows, {sealed} sealed in {segments} segments, {tail} in the tail; {acts} \
+             acts, {acts_tail} in the tail"
+        ));
+        if last.number > 0 {
+            text.push(format!("  anchor {tenant}:{}:{}", last.number, last.hash));
+        }
+        for finding in findings {
+            let run = finding.run.as_ref().map(|run| format!("run `{run}`: ")).unwrap_or_default();
+            let row = finding.row.map(|row| format!("from row {row} on: ")).unwrap_or_default();
+            text.push(format!("  WRONG: {run}{row}{}", finding.message));
+        }
+    }
+    if let Some(signed_by) = signed_by {
+        text.push(signed_by.map_or_else(|| "not signed".to_owned(), |key| format!("signed by {key}")));
+    }
+    if verdicts.is_empty() {
+        text.push("there is nothing to check".to_owned());
+    }
+    app.output.sentence(&value, &text.join("\n"));
+    if ok { Exit::Ok } else { Exit::Failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_and_anchors_are_read_back() {
+        for place in [Place::default(), Place { runs: Some("a/b".into()), run: 3, row: 9 }] {
+            assert_eq!(Place::parse(&place.text()).expect("read").text(), place.text());
+        }
+        assert!(Place::parse("x").is_err());
+        let hash = Digest::of(b"x");
+        let read = anchor(&format!("a:b:7:{hash}")).expect("an anchor");
+        assert_eq!((&*read.0, read.1, read.2), ("a:b", 7, hash));
+        assert!(anchor("a:7").is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! Exports of the audit trail: written, signed, and checked without the store.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde_json::json;
+use windlass_core::ids::{Digest, Name, RunId};
+use windlass_core::seal::Last;
+use windlass_runtime::audit::{Finding, Line, Verdict};
+use windlass_runtime::trail::{self, Reading};
+
+use crate::app::App;
+use crate::args::AuditExport;
+use crate::exit::{Exit, Problem};
+use crate::sign::{self, Signer};
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", path.display()))
+}
+
+/// A file of lines, hashed as it is written.
+struct Lines<'a> {
+    path: &'a Path,
+    file: BufWriter<File>,
+    hash: blake3::Hasher,
+    count: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn create(path: &'a Path) -> Result<Self, Problem> {
+        let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = opened.map_err(|error| unwritten(path, &error))?;
+        Ok(Self { path, file: BufWriter::new(file), hash: blake3::Hasher::new(), count: 0 })
+    }
+
+    fn write(&mut self, line: &Line) -> Result<Vec<u8>, Problem> {
+        let mut bytes = serde_json::to_vec(line).map_err(|error| Problem::bug(error.to_string()))?;
+        bytes.push(b'\n');
+        self.hash.update(&bytes);
+        self.count += 1;
+        self.file.write_all(&bytes).map_err(|error| unwritten(self.path, &error))?;
+        bytes.pop();
+        Ok(bytes)
+    }
+
+    /// The last line, and the signature over it.
+    fn end(mut self, last: Last, signer: Option<&Signer>) -> Result<u64, Problem> {
+        let digest = Digest(*self.hash.finalize().as_bytes());
+        let end = self.write(&Line::End { lines: self.count, digest, last })?;
+        if let Some(signer) = signer {
+            let (public_key, signature) = (signer.public().into(), signer.sign(&end).into());
+            self.write(&Line::Signature { algorithm: sign::ALGORITHM.into(), public_key, signature })?;
+        }
+        let written = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        written.map_err(|error| unwritten(self.path, &error))?;
+        Ok(self.count)
+    }
+}
+
+/// Writes the trail of a tenant or a run to a file.
+pub(crate) async fn export(app: &App, args: AuditExport) -> Result<Exit, Problem> {
+    let signer = args.sign.as_deref().map(Signer::read).transpose()?;
+    let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
+    let run = args.run.as_deref().map(RunId::stored);
+    let tenant: Name = match &run {
+        None => args.tenant.as_str().into(),
+        Some(run) => {
+            let there = store.load(run.clone()).await?.map(|stored| stored.head.tenant);
+            let kept = store.trail().kept(Some(run.clone()), 0, 1).await?;
+            let found = there.or_else(|| kept.into_iter().next().map(|kept| kept.tenant));
+            found.ok_or_else(|| Problem::unknown_run(run.as_str()))?
+        }
+    };
+    let mut lines = Lines::create(&args.out)?;
+    let written = trail::export(&*store, &tenant, run.as_ref(), app.now(), |line| lines.write(line).map(|_| ())).await;
+    let ended = written.and_then(|last| lines.end(last, signer.as_ref()).map(|count| (last, count)));
+    let (last, count) = ended.inspect_err(|_| {
+        // A part of an export is none.
+        let _gone = std::fs::remove_file(&args.out);
+    })?;
+    let value = json!({
+        "file": args.out, "tenant": tenant, "lines": count, "last": last,
+        "signed_by": signer.as_ref().map(Signer::public),
+    });
+    app.output.sentence(&value, &format!("{} has {count} lines of `{tenant}`", args.out.display()));
+    Ok(Exit::Ok)
+}
+
+/// What an export is worth.
+pub(crate) struct Checked {
+    pub(crate) verdict: Verdict,
+    /// The public key that signed it.
+    pub(crate) signed_by: Option<String>,
+}
+
+/// The lines of an export as they are read.
+#[derive(Default)]
+struct Received {
+    reading: Reading,
+    hash: blake3::Hasher,
+    count: u64,
+    wrong: Vec<String>,
+    end: Option<Vec<u8>>,
+    signed_by: Option<String>,
+}
+
+impl Received {
+    fn line(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let line: Line = serde_json::from_slice(bytes).map_err(|error| format!("it is none of an export: {error}"))?;
+        match (&line, &self.end) {
+            (Line::Signature { public_key, signature, .. }, Some(end)) => {
+                if sign::is_signed(public_key, signature, end) {
+                    self.signed_by = Some(public_key.to_string());
+                } else {
+                    self.wrong.push("the signature is not one of its key over this export".to_owned());
+                }
+            }
+            (_, Some(_)) => self.wrong.push("there are lines after the end".to_owned()),
+            (Line::End { lines, digest, .. }, None) => {
+                if *lines != self.count || digest.0 != *self.hash.finalize().as_bytes() {
+                    self.wrong.push("the lines are not those that were written".to_owned());
+                }
+                self.end = Some(bytes.to_vec());
+            }
+            (_, None) => {}
+        }
+        self.hash.update(bytes);
+        self.hash.update(b"\n");
+        self.count += 1;
+        self.reading.line(line)
+    }
+}
+
+/// Checks an export.
+///
+/// # Errors
+/// A file that is none.
+pub(crate) fn check(
+    path: &Path,
+    public_key: Option<&Path>,
+    anchors: &[(Name, u64, Digest)],
+) -> Result<Checked, Problem> {
+    let wanted = public_key.map(sign::public_key).transpose()?;
+    let unread = |error: std::io::Error| Problem::invalid(format!("cannot read `{}`: {error}", path.display()));
+    let mut received = Received::default();
+    for bytes in BufReader::new(File::open(path).map_err(unread)?).split(b'\n') {
+        let line = received.count + 1;
+        let taken = received.line(&bytes.map_err(unread)?);
+        taken.map_err(|why| Problem::invalid(format!("line {line} of `{}`: {why}", path.display())))?;
+    }
+    let Received { reading, mut wrong, end, signed_by, .. } = received;
+    if end.is_none() {
+        wrong.push("the end is missing: it was cut off".to_owned());
+    }
+    match (&wanted, &signed_by) {
+        (Some(wanted), Some(found)) if wanted != found => {
+            wrong.push(format!("it is signed by {found}, not by the key that was given"));
+        }
+        (Some(_), None) => wrong.push("it is not signed with the key that was given".to_owned()),
+        _ => {}
+    }
+    let mut verdict =
+        reading.finish(anchors).map_err(|why| Problem::invalid(format!("`{}`: {why}", path.display())))?;
+    verdict.findings.extend(wrong.into_iter().map(|message| Finding { run: None, row: None, message }));
+    Ok(Checked { verdict, signed_by })
+}

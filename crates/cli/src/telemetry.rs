@@ -1,0 +1,130 @@
+//! Where spans go, as the configuration and the variables of OpenTelemetry say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use windlass_telemetry::{Config, Exporter, Protocol};
+
+use crate::app::App;
+use crate::exit::{Exit, Problem};
+
+/// What is put after an address that is for all kinds of telemetry.
+const TRACES: &str = "v1/traces";
+/// How long one request may take when nothing else is said, in milliseconds.
+const TIMEOUT_MS: u64 = 10_000;
+
+/// What the variables say.
+type Environment = BTreeMap<String, String>;
+
+/// Starts to send spans, when that is switched on.
+///
+/// # Errors
+/// A setting that cannot be used: nothing is ignored in silence.
+pub(crate) fn exporter(app: &App) -> Result<Option<Exporter>, Problem> {
+    let environment = std::env::vars().filter(|(name, value)| name.starts_with("OTEL_") && !value.is_empty()).collect();
+    let Some(config) = config(app.loaded.config.telemetry.endpoint.as_deref(), &environment)? else { return Ok(None) };
+    Exporter::start(config).map(Some).map_err(|error| wrong(error.to_string()))
+}
+
+fn wrong(message: String) -> Problem {
+    Problem::new(Exit::Invalid, "cli.config", message).hint("docs/telemetry.md names every setting")
+}
+
+fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<Config>, Problem> {
+    let said = |name: &str| environment.get(name).map(String::as_str);
+    let of_traces = |name: &str| {
+        said(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| said(&format!("OTEL_EXPORTER_OTLP_{name}")))
+    };
+    if said("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Ok(None);
+    }
+    match said("OTEL_TRACES_EXPORTER") {
+        None | Some("otlp") => {}
+        Some("none") => return Ok(None),
+        Some(other) => return Err(wrong(format!("`OTEL_TRACES_EXPORTER`: `{other}` is not `otlp` or `none`"))),
+    }
+    let whole = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
+    let base = said("OTEL_EXPORTER_OTLP_ENDPOINT").or(configured);
+    let below = base.map(|base| format!("{}/{TRACES}", base.trim_end_matches('/')));
+    let Some(endpoint) = whole.or(below) else { return Ok(None) };
+    match of_traces("PROTOCOL") {
+        None | Some("http/protobuf") => {}
+        Some(other) => {
+            return Err(wrong(format!(
+                "`OTEL_EXPORTER_OTLP_PROTOCOL`: spans are sent as `http/protobuf`, not `{other}`"
+            )));
+        }
+    }
+    let timeout = match of_traces("TIMEOUT") {
+        None => TIMEOUT_MS,
+        Some(text) => text
+            .parse()
+            .map_err(|_| wrong(format!("`OTEL_EXPORTER_OTLP_TIMEOUT`: `{text}` is no number of milliseconds")))?,
+    };
+    let mut resource = pairs("OTEL_RESOURCE_ATTRIBUTES", said("OTEL_RESOURCE_ATTRIBUTES"))?;
+    let named = resource.iter().position(|(key, _)| key == "service.name").map(|place| resource.remove(place).1);
+    let service = said("OTEL_SERVICE_NAME").map(str::to_owned).or(named).unwrap_or_else(|| "windlass".to_owned());
+    Ok(Some(Config {
+        endpoint,
+        headers: pairs("OTEL_EXPORTER_OTLP_HEADERS", of_traces("HEADERS"))?,
+        service,
+        resource,
+        timeout: Duration::from_millis(timeout),
+        protocol: Protocol::HttpProtobuf,
+    }))
+}
+
+/// `KEY=VALUE,KEY=VALUE`. What is wrong with it is said without a value, which may be a secret.
+fn pairs(name: &str, text: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
+    let parts = text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty());
+    let pair = |part: &str| {
+        let (key, value) = part.split_once('=').ok_or_else(|| wrong(format!("`{name}` is not `KEY=VALUE,…`")))?;
+        Ok((key.trim().to_owned(), value.trim().to_owned()))
+    };
+    parts.map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(configured: Option<&str>, said: &[(&str, &str)]) -> Result<Option<Config>, String> {
+        let environment = said.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        config(configured, &environment).map_err(|problem| problem.message)
+    }
+
+    #[test]
+    fn spans_go_where_the_variables_say_and_nowhere_without_them() {
+        assert!(read(None, &[]).expect("read").is_none());
+        let told = read(Some("http://a:4318/"), &[]).expect("read").expect("on");
+        assert_eq!((&*told.endpoint, &*told.service), ("http://a:4318/v1/traces", "windlass"));
+        let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://b:4318");
+        let told = read(
+            Some("http://a:4318"),
+            &[
+                base,
+                ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cret, x=y"),
+                ("OTEL_SERVICE_NAME", "pay"),
+                ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,env=test"),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "500"),
+            ],
+        );
+        let told = told.expect("read").expect("on");
+        assert_eq!((&*told.endpoint, &*told.service), ("http://b:4318/v1/traces", "pay"));
+        assert_eq!(told.headers.len(), 2);
+        assert_eq!(told.resource, [("env".to_owned(), "test".to_owned())]);
+        let whole = [base, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/in")];
+        assert_eq!(read(None, &whole).expect("read").expect("on").endpoint, "http://c/in");
+        assert!(read(None, &[base, ("OTEL_SDK_DISABLED", "true")]).expect("read").is_none());
+        assert!(read(None, &[base, ("OTEL_TRACES_EXPORTER", "none")]).expect("read").is_none());
+        for wrong in [
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "s3cret"),
+        ] {
+            let refused = read(None, &[base, wrong]).expect_err("refused");
+            assert!(refused.contains(wrong.0) && !refused.contains("s3cret"), "{refused}");
+        }
+    }
+}

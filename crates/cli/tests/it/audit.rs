@@ -1,0 +1,397 @@
+//! The audit trail from outside: what is listed, what is sealed, and what a check finds after somebody was at the store.
+//! On both stores.
+
+use serde_json::{Value as Json, json};
+use windlass_core::audit::Row;
+use windlass_runtime::audit::CallLine;
+
+use crate::kit::{Place, Ran};
+
+/// A store and a way into it past every check.
+struct Victim {
+    place: Place,
+    url: String,
+    database: Option<windlass_testpg::Database>,
+}
+
+impl Victim {
+    fn sqlite() -> Self {
+        let place = Place::new();
+        let url = format!("sqlite:{}", place.path("w.db").display());
+        Self { place, url, database: None }
+    }
+
+    fn postgres() -> Self {
+        let database = windlass_testpg::database();
+        Self { place: Place::new(), url: database.url(), database: Some(database) }
+    }
+
+    fn both() -> [Self; 2] {
+        [Self::sqlite(), Self::postgres()]
+    }
+
+    fn windlass(&self, args: &[&str]) -> Ran {
+        self.place.with(args, |command| {
+            command.env("WINDLASS_STORE", &self.url).env("USER", "olga");
+        })
+    }
+
+    fn ok(&self, args: &[&str]) -> Json {
+        let ran = self.windlass(args);
+        assert_eq!(ran.code(), 0, "{args:?}: {}", ran.shown());
+        ran.json()
+    }
+
+    fn asked(&self, run: &str) {
+        self.ok(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", run]);
+    }
+
+    /// Statements for a file, and for a database.
+    fn execute(&self, sqlite: &str, postgres: &str) {
+        match &self.database {
+            Some(database) => {
+                database.execute(postgres).expect("executed");
+            }
+            None => {
+                let connection = rusqlite::Connection::open(self.place.path("w.db")).expect("the file opens");
+                connection.execute_batch(sqlite).expect("executed");
+            }
+        }
+    }
+
+    fn rows(&self, run: &str) -> Vec<CallLine> {
+        let listed = self.ok(&["audit", "list", "--run", run]);
+        let rows = listed["rows"].as_array().expect("rows").clone();
+        rows.into_iter().map(|row| serde_json::from_value(row).expect("a row")).collect()
+    }
+
+    /// Puts other rows in the place of those of a decision.
+    fn replace(&self, run: &str, version: u64, rows: &[Row]) {
+        let bytes = serde_json::to_vec(rows).expect("JSON");
+        let sum = blake3::Hasher::new().update(&[0]).update(&bytes).finalize();
+        let hex: String = [0].iter().chain(&sum.as_bytes()[..4]).chain(&bytes).map(|b| format!("{b:02x}")).collect();
+        self.execute(
+            &format!("UPDATE journal SET audit = x'{hex}' WHERE version = {version} AND {}", of_sqlite(run)),
+            &format!("UPDATE journal SET audit = '\\x{hex}' WHERE version = {version} AND run = '{run}'"),
+        );
+    }
+
+    fn remove(&self, run: &str, versions: &str) {
+        self.execute(
+            &format!("UPDATE journal SET audit = NULL WHERE version {versions} AND {}", of_sqlite(run)),
+            &format!("UPDATE journal SET audit = NULL WHERE version {versions} AND run = '{run}'"),
+        );
+    }
+
+    /// What a check finds wrong.
+    fn findings(&self, args: &[&str]) -> Vec<Json> {
+        let mut line = vec!["audit", "verify"];
+        line.extend(args);
+        let ran = self.windlass(&line);
+        let found = ran.json();
+        let of = |tenant: &Json| tenant["findings"].as_array().expect("findings").clone();
+        let findings: Vec<Json> = found["tenants"].as_array().expect("tenants").iter().flat_map(of).collect();
+        assert_eq!(ran.code(), if findings.is_empty() { 0 } else { 3 }, "{}", ran.shown());
+        assert_eq!(found["ok"], findings.is_empty());
+        findings
+    }
+}
+
+fn of_sqlite(run: &str) -> String {
+    format!("run = (SELECT key FROM runs WHERE id = '{run}')")
+}
+
+#[test]
+fn every_call_has_two_rows_that_are_sealed() {
+    for victim in Victim::both() {
+        victim.asked("a");
+        victim.ok(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--tenant", "acme", "--user", "anna"]);
+        let rows = victim.rows("a");
+        let shown: Vec<_> = rows.iter().map(|row| (&*row.stage, &*row.kind, &*row.target, row.effect)).collect();
+        assert_eq!(shown, [("intended", "model", "writer", 1), ("settled", "model", "writer", 1)]);
+        assert_eq!((&*rows[0].idempotency_key, &*rows[0].class), ("a#1", "read"));
+        assert!(rows[1].result.as_deref().is_some_and(|result| result.len() == 64), "the hash of the answer");
+        assert_eq!(rows[1].previous, rows[0].hash);
+        let verified = victim.ok(&["audit", "verify"]);
+        for (tenant, name) in verified["tenants"].as_array().expect("tenants").iter().zip(["acme", "default"]) {
+            assert_eq!(tenant["tenant"], name);
+            assert_eq!((&tenant["rows"], &tenant["sealed"], &tenant["tail"]), (&json!(2), &json!(2), &json!(0)));
+        }
+        let of = |args: &[&str]| {
+            let args: Vec<&str> = ["audit", "list"].iter().chain(args).copied().collect();
+            victim.ok(&args)["rows"].as_array().expect("rows").len()
+        };
+        assert_eq!(of(&[]), 4);
+        assert_eq!(of(&["--tenant", "acme"]), 2);
+        assert_eq!(of(&["--actor", "anna"]), 2);
+        assert_eq!(of(&["--actor", "nobody"]), 0);
+        assert_eq!(of(&["--tool", "writer", "--class", "read", "--since", "1h"]), 4);
+        assert_eq!(of(&["--class", "danger"]), 0);
+        assert_eq!(of(&["--since", "2099-01-01T00:00:00Z"]), 0);
+        let (mut paged, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let mut args = vec!["audit", "list", "--limit", "3"];
+            if let Some(cursor) = &cursor {
+                args.extend(["--cursor", cursor.as_str()]);
+            }
+            let page = victim.ok(&args);
+            paged.extend(page["rows"].as_array().expect("rows").clone());
+            match page["next"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        assert_eq!(json!(paged), victim.ok(&["audit", "list"])["rows"]);
+    }
+}
+
+#[test]
+fn an_edit_a_delete_a_reorder_and_a_cut_are_found() {
+    for victim in Victim::both() {
+        for run in ["edited", "deleted", "moved", "cut", "forged", "sound"] {
+            victim.asked(run);
+        }
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let noted = victim.ok(&["audit", "verify"])["tenants"][0]["last"].clone();
+        let anchor = format!("default:{}:{}", noted["number"], noted["hash"].as_str().expect("a hash"));
+        let rows = |run: &str| victim.rows(run).iter().map(CallLine::row).collect::<Vec<_>>();
+        let mut edited = rows("edited");
+        edited[0].target = "other".into();
+        victim.replace("edited", 1, &edited[..1]);
+        victim.remove("deleted", "= 1");
+        let moved = rows("moved");
+        victim.replace("moved", 1, &moved[1..]);
+        victim.replace("moved", 2, &moved[..1]);
+        victim.remove("cut", "= 2");
+        let mut forged = rows("forged");
+        forged[0].target = "other".into();
+        forged[1].previous = forged[0].hash();
+        victim.replace("forged", 1, &forged[..1]);
+        victim.replace("forged", 2, &forged[1..]);
+        let findings = victim.findings(&["--anchor", &anchor]);
+        let first = |run: &str| {
+            let found = findings.iter().find(|finding| finding["run"] == run);
+            found.unwrap_or_else(|| panic!("{run}: {findings:?}"))["row"].clone()
+        };
+        assert_eq!(first("edited"), 1);
+        assert_eq!(first("deleted"), 1);
+        assert_eq!(first("moved"), 1);
+        assert_eq!(first("cut"), 2);
+        assert_eq!(first("forged"), 1);
+        assert!(findings.iter().all(|finding| finding["run"] != "sound"), "{findings:?}");
+        assert_eq!(victim.findings(&["--run", "sound"]), Vec::<Json>::new());
+        assert!(!victim.findings(&["--run", "cut"]).is_empty());
+        // Whoever cuts the seals as well is found by what was noted.
+        let cut = "DELETE FROM audit_segments WHERE number > 1";
+        victim.execute(cut, cut);
+        assert!(
+            victim
+                .findings(&["--anchor", &anchor])
+                .iter()
+                .any(|finding| { finding["message"].as_str().is_some_and(|message| message.contains("cut off")) })
+        );
+        let gap = "DELETE FROM audit_segments WHERE number = 1";
+        victim.asked("later");
+        victim.execute(gap, gap);
+        assert!(!victim.findings(&[]).is_empty());
+    }
+}
+
+#[test]
+fn rows_outlive_their_run_and_the_check_still_holds() {
+    for victim in Victim::both() {
+        victim.asked("a");
+        let before = victim.rows("a");
+        victim.ok(&["runs", "prune", "--keep", "0"]);
+        victim.asked("b");
+        let after = victim.rows("a");
+        assert_eq!(
+            after.iter().map(CallLine::row).collect::<Vec<_>>(),
+            before.iter().map(CallLine::row).collect::<Vec<_>>()
+        );
+        assert!(after[0].life > 0);
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        victim.execute("DELETE FROM audit_kept", "DELETE FROM audit_kept");
+        let findings = victim.findings(&[]);
+        assert_eq!((&findings[0]["run"], &findings[0]["row"]), (&json!("a"), &json!(1)));
+    }
+}
+
+/// As `openssl genpkey -algorithm ed25519` writes them.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+const OTHER: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END PUBLIC KEY-----\n";
+
+#[test]
+fn an_export_is_checked_without_the_store() {
+    let victim = Victim::sqlite();
+    for (name, text) in [("key.pem", KEY), ("public.pem", PUBLIC), ("other.pem", OTHER)] {
+        victim.place.write(name, text);
+    }
+    victim.asked("a");
+    victim.asked("b");
+    victim.ok(&["audit", "export", "--out", "all.jsonl", "--sign", "key.pem"]);
+    victim.ok(&["audit", "export", "--run", "b", "--out", "b.jsonl"]);
+    assert_ne!(victim.windlass(&["audit", "export", "--out", "all.jsonl"]).code(), 0, "nothing is overwritten");
+    let text = std::fs::read_to_string(victim.place.path("all.jsonl")).expect("a file");
+    std::fs::remove_file(victim.place.path("w.db")).expect("the store is gone");
+    let checked = victim.ok(&["audit", "verify", "all.jsonl", "--public-key", "public.pem"]);
+    assert_eq!(checked["signed_by"], "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1");
+    assert_eq!(checked["tenants"][0]["sealed"], 4);
+    let one = victim.ok(&["audit", "verify", "b.jsonl"]);
+    assert_eq!((&one["tenants"][0]["sealed"], &one["signed_by"]), (&json!(2), &Json::Null));
+    assert!(!victim.findings(&["all.jsonl", "--public-key", "other.pem"]).is_empty());
+    assert!(!victim.findings(&["b.jsonl", "--public-key", "public.pem"]).is_empty());
+    let lines: Vec<&str> = text.lines().collect();
+    let written = |lines: &[&str]| victim.place.write("bad.jsonl", &format!("{}\n", lines.join("\n")));
+    for (what, place) in [("segment", 1), ("call", 3)] {
+        assert!(lines[place].contains(&format!(r#""type":"{what}""#)), "{}", lines[place]);
+        let mut bad = lines.clone();
+        bad.remove(place);
+        written(&bad);
+        assert!(!victim.findings(&["bad.jsonl"]).is_empty(), "without a {what}");
+    }
+    let edited = text.replace(r#""target":"writer""#, r#""target":"editor""#);
+    victim.place.write("bad.jsonl", &edited);
+    assert!(!victim.findings(&["bad.jsonl"]).is_empty());
+    written(&lines[..lines.len() - 2]);
+    assert!(!victim.findings(&["bad.jsonl"]).is_empty(), "cut off");
+    victim.place.write("bad.jsonl", "{}\n");
+    assert_eq!(victim.windlass(&["audit", "verify", "bad.jsonl"]).code(), 2);
+}
+
+#[test]
+fn what_people_do_stands_in_the_trail_with_their_names() {
+    for victim in Victim::both() {
+        let ran =
+            victim.windlass(&["run", "waits.yml", "--input", r#"{"order":7}"#, "--run-id", "w", "--tenant", "acme"]);
+        assert_eq!(ran.code(), 7, "{}", ran.shown());
+        victim.ok(&["runs", "pause", "w", "--reason", "lunch"]);
+        victim.ok(&["runs", "unpause", "w"]);
+        victim.ok(&["runs", "cancel", "--where", "tenant=acme"]);
+        victim.ok(&["runs", "cancel", "w", "--reason", "no longer wanted"]);
+        assert_ne!(victim.windlass(&["runs", "cancel", "nobody"]).code(), 0);
+        victim.ok(&["runs", "prune", "--keep", "0"]);
+        let acts = |args: &[&str]| {
+            let args: Vec<&str> = ["audit", "acts"].iter().chain(args).copied().collect();
+            let listed = victim.ok(&args);
+            let shown = |act: &Json| format!("{} {} {}", act["actor"], act["action"], act["detail"]).replace('"', "");
+            listed["rows"].as_array().expect("rows").iter().map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            acts(&["--tenant", "acme"]),
+            ["olga run.pause lunch", "olga run.unpause null", "olga run.cancel no longer wanted"]
+        );
+        assert_eq!(acts(&[]), ["olga runs.prune beyond the newest 0"]);
+        assert_eq!(acts(&["--actor", "anna"]), Vec::<String>::new());
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let edit = "UPDATE audit_acts SET bytes = (SELECT bytes FROM audit_acts WHERE number = 3) WHERE number = 2";
+        victim.execute(edit, edit);
+        assert!(!victim.findings(&[]).is_empty());
+    }
+}
+
+#[test]
+fn what_is_erased_is_gone_and_the_trail_still_verifies() {
+    for victim in Victim::both() {
+        let run = |id: &str, user: &str| {
+            let input = format!(r#"{{"topic":"canary-{id}"}}"#);
+            victim.ok(&["run", "asks.yml", "--input", &input, "--run-id", id, "--tenant", "acme", "--user", user]);
+        };
+        run("a", "anna");
+        run("b", "bob");
+        victim.asked("other");
+        let waiting = ["run", "waits.yml", "--input", r#"{"order":7}"#, "--run-id", "w", "--tenant", "acme"];
+        assert_eq!(victim.windlass(&waiting).code(), 7);
+        assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--yes"]).code(), 4, "one has not ended");
+        victim.ok(&["export", "--tenant", "acme", "--user", "anna", "--out", "anna.jsonl"]);
+        let exported = std::fs::read_to_string(victim.place.path("anna.jsonl")).expect("a file");
+        assert!(exported.contains("canary-a") && !exported.contains("canary-b"), "{exported}");
+        assert!(exported.contains("Tides turn twice a day.") && exported.contains(r#""type":"audit""#));
+        let told = victim.ok(&["erase", "--tenant", "acme", "--user", "anna"]);
+        assert_eq!((&told["runs"], &told["dry_run"]), (&json!(1), &json!(true)));
+        victim.ok(&["runs", "show", "a"]);
+        let done = victim.ok(&["erase", "--tenant", "acme", "--user", "anna", "--yes"]);
+        assert_eq!((&done["runs"], &done["dry_run"]), (&json!(1), &json!(false)));
+        assert_eq!(victim.windlass(&["runs", "show", "a"]).code(), 4);
+        victim.ok(&["runs", "show", "b"]);
+        assert_eq!(victim.rows("a").len(), 2, "the audit rows stay");
+        victim.ok(&["runs", "cancel", "w"]);
+        victim.ok(&["erase", "--tenant", "acme", "--yes"]);
+        victim.ok(&["erase", "--run", "other", "--yes"]);
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let acts = victim.ok(&["audit", "acts", "--tenant", "acme"]);
+        let shown = |act: &Json| format!("{} {} {}", act["action"], act["subject"], act["detail"]).replace('"', "");
+        let shown: Vec<String> = acts["rows"].as_array().expect("rows").iter().map(shown).collect();
+        assert_eq!(shown, ["user.erase anna 1 runs", "run.cancel w cancelled by command", "tenant.erase acme 2 runs"]);
+        if victim.database.is_none() {
+            for name in ["w.db", "w.db-wal"] {
+                let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
+                let found = bytes.windows(7).any(|part| part == b"canary-");
+                assert!(!found, "something is left in `{name}`");
+            }
+        }
+        assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--user", "nobody", "--yes"]).code(), 0);
+    }
+}
+
+/// Acts twice. The first action takes its process down the first time.
+const KILLER: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: killer
+  states:
+    first:
+      type: initial
+      action: fatal
+      transitions: [{to: second}]
+    second:
+      action: plain
+      transitions: [{to: done}]
+    done: {type: final}
+"#;
+
+const KILLER_CONFIG: &str = r#"[actions.fatal]
+type = "command"
+command = ["sh", "-c", "cat > /dev/null; test -e died || { touch died; kill -9 $PPID; sleep 60; }; echo '{}'"]
+class = "write"
+idempotency = "key"
+[actions.plain]
+type = "command"
+command = ["sh", "-c", "cat > /dev/null; echo '{}'"]
+class = "write"
+idempotency = "key"
+"#;
+
+#[test]
+fn every_side_effecting_call_has_one_intended_and_one_settled_row_also_after_a_crash() {
+    for victim in Victim::both() {
+        victim.place.write("killer.yml", KILLER);
+        victim.place.write("windlass.toml", KILLER_CONFIG);
+        let ran = victim.windlass(&["run", "killer.yml", "--run-id", "k"]);
+        assert_eq!(ran.code(), -1, "killed: {}", ran.shown());
+        let rows = victim.rows("k");
+        let last = rows.last().expect("a row");
+        assert_eq!((&*last.stage, &*last.target), ("intended", "fatal"), "it was written down before it left");
+        let tail = victim.ok(&["audit", "verify"]);
+        assert_eq!(tail["tenants"][0]["findings"], json!([]));
+        victim.ok(&["resume", "k", "--takeover"]);
+        let rows = victim.rows("k");
+        let of = |target: &str, stage: &str| {
+            rows.iter().filter(|row| *row.target == *target && *row.stage == *stage).count()
+        };
+        assert_eq!((of("plain", "intended"), of("plain", "settled")), (1, 1));
+        assert_eq!(of("fatal", "settled"), 1, "{rows:#?}");
+        let calls: std::collections::BTreeSet<u64> =
+            rows.iter().filter(|row| *row.target == *"fatal").map(|row| row.effect).collect();
+        assert_eq!(calls.len(), 1, "one call, whatever its attempts");
+        let attempts: Vec<u32> = rows
+            .iter()
+            .filter(|row| *row.target == *"fatal" && *row.stage == *"intended")
+            .map(|row| row.attempt)
+            .collect();
+        let different: std::collections::BTreeSet<u32> = attempts.iter().copied().collect();
+        assert_eq!(different.len(), attempts.len(), "one row before each attempt: {attempts:?}");
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+    }
+}

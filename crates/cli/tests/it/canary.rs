@@ -1,0 +1,225 @@
+//! Secrets that are named by reference are nowhere but where they are sent: not in a table, a file, a log, a span, an error
+//! or an export, also when whoever gets them sends them back. On both stores.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::kit::{Place, Ran};
+
+/// What is looked for: nothing else has it.
+const SECRETS: [(&str, &str); 3] = [
+    ("MODEL_KEY", "sk-canary7f3a91c2model"),
+    ("HTTP_KEY", "canary7f3a91c2header"),
+    ("COMMAND_KEY", "canary7f3a91c2command"),
+];
+/// A part of each.
+const CANARY: &str = "canary7f3a91c2";
+
+const MACHINE: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: leaky
+  agents:
+    writer:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: writer
+        model: { provider: echo, name: small, max_tokens: 100 }
+        user: Say something.
+  states:
+    ask:
+      type: initial
+      agent: writer
+      on_error: call
+      transitions: [{to: call}]
+    call:
+      action: over_http
+      on_error: command
+      transitions: [{to: command}]
+    command:
+      action: with_command
+      on_error: good
+      transitions: [{to: good}]
+    good:
+      action: takes_it
+      output_to_context: {answer: output}
+      transitions: [{to: done}]
+    done: {type: final, output: {last: "{{ context.last_error }}"}}
+"#;
+
+fn config(address: &str) -> String {
+    format!(
+        r#"[providers.echo]
+kind = "openai"
+base_url = "http://{address}/v1"
+key_env = "MODEL_KEY"
+[actions.over_http]
+type = "http"
+url = "http://{address}/act"
+method = "POST"
+secret_headers = {{ "x-key" = "env:HTTP_KEY" }}
+class = "read"
+[actions.takes_it]
+type = "http"
+url = "http://{address}/good"
+method = "POST"
+secret_headers = {{ "x-key" = "env:HTTP_KEY" }}
+class = "read"
+[actions.with_command]
+type = "command"
+command = ["sh", "-c", "echo \"the key is $KEY\" >&2; exit 3"]
+secret_env = {{ KEY = "env:COMMAND_KEY" }}
+class = "read"
+"#
+    )
+}
+
+/// A server that says back what it was told, in its errors too. Keeps the heads of requests.
+fn echo() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heads);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            answer(stream, &kept);
+        }
+    });
+    (address, heads)
+}
+
+fn answer(stream: TcpStream, kept: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+        if line == "\r\n" {
+            break;
+        }
+        head.push_str(&line);
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("a body");
+    kept.lock().expect("kept").push(head.clone());
+    let said = head.replace("\r\n", "; ").replace('"', "'");
+    let status = if head.starts_with("POST /v1") {
+        "401 Unauthorized"
+    } else if head.starts_with("POST /good") {
+        "200 OK"
+    } else {
+        "500 Internal Server Error"
+    };
+    let body = if status.starts_with("200") {
+        r#"{"output": {"fine": true}}"#.to_owned()
+    } else {
+        format!(r#"{{"error": {{"message": "you sent {said}"}}}}"#)
+    };
+    let text = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    reader.get_mut().write_all(text.as_bytes()).expect("answered");
+}
+
+/// Every file below a folder.
+fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        match entry.path() {
+            path if path.is_dir() => files(&path, found),
+            path => found.push(path),
+        }
+    }
+}
+
+fn assert_clean(what: &str, bytes: &[u8]) {
+    let place = bytes.windows(CANARY.len()).position(|part| part == CANARY.as_bytes());
+    if let Some(place) = place {
+        let around = &bytes[place.saturating_sub(80)..bytes.len().min(place + 60)];
+        panic!("a secret is in {what}: {}", String::from_utf8_lossy(around));
+    }
+}
+
+fn told(place: &Place, url: &str, collector: &str, args: &[&str]) -> Ran {
+    place.with(args, |command| {
+        command.env("WINDLASS_STORE", url).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("USER", "olga");
+        for (name, value) in SECRETS {
+            command.env(name, value);
+        }
+    })
+}
+
+#[test]
+fn secrets_are_nowhere_but_where_they_are_sent() {
+    for database in [None, Some(windlass_testpg::database())] {
+        let place = Place::new();
+        let (address, heads) = echo();
+        let (collector, spans) = echo();
+        place.write("leaky.yml", MACHINE);
+        place.write("windlass.toml", &config(&address));
+        let url = match &database {
+            Some(database) => database.url(),
+            None => format!("sqlite:{}", place.path("w.db").display()),
+        };
+        let collector = format!("http://{collector}");
+        let ran = |args: &[&str]| {
+            let ran = told(&place, &url, &collector, args);
+            assert_clean(&format!("stdout of {args:?}"), ran.stdout().as_bytes());
+            assert_clean(&format!("stderr of {args:?}"), ran.stderr().as_bytes());
+            ran
+        };
+        let first = ran(&["run", "leaky.yml", "--run-id", "leaky", "--events", "events.jsonl", "--log", "trace"]);
+        assert_eq!(first.code(), 0, "{}", first.shown());
+        let sent = heads.lock().expect("kept").join("\n");
+        for (name, value) in &SECRETS[..2] {
+            assert!(sent.contains(value), "{name} was sent, or this test shows nothing: {sent}");
+        }
+        assert!(!spans.lock().expect("kept").is_empty(), "spans were sent");
+        for args in [
+            &["runs", "show", "leaky", "--json"][..],
+            &["runs", "journal", "leaky", "--json"],
+            &["replay", "leaky", "--json"],
+            &["audit", "list", "--json"],
+            &["audit", "export", "--out", "audit.jsonl"],
+            &["export", "--run", "leaky", "--out", "data.jsonl"],
+            &["diagnostics", "leaky.yml"],
+            &["config"],
+            &["verify", "leaky"],
+            &["store", "backup", "copy.backup"],
+        ] {
+            ran(args);
+        }
+        let mut all = Vec::new();
+        files(place.path("").as_path(), &mut all);
+        assert!(all.iter().any(|path| path.ends_with("events.jsonl")));
+        for path in all {
+            assert_clean(&path.display().to_string(), &std::fs::read(&path).expect("a file"));
+        }
+        if let Some(database) = &database {
+            let names = database.value(
+                "SELECT string_agg(table_name, ',') FROM information_schema.tables WHERE table_schema = 'public'",
+            );
+            for table in names.split(',') {
+                let rows = database.value(&format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t"));
+                assert_clean(&format!("table {table}"), rows.as_bytes());
+                let bytes = rows.split(|c: char| !c.is_ascii_hexdigit()).filter(|part| part.len() > 20);
+                for part in bytes {
+                    let raw: Vec<u8> = part
+                        .as_bytes()
+                        .chunks_exact(2)
+                        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+                        .collect();
+                    assert_clean(&format!("bytes of table {table}"), &raw);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Numbers about calls, runs, money and refusals, by the names that dashboards know. Labels are names that somebody made
+//! up, so each is capped.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+use windlass_core::contract::Class;
+use windlass_core::effect::{Outcome, Spent};
+use windlass_core::failure::Code;
+use windlass_core::journal::Entry;
+use windlass_core::policy::{Answer, Question};
+use windlass_core::run::Run;
+use windlass_runtime::{Called, Leaving};
+
+use super::{BUCKETS, OTHER, register, sure};
+
+/// Names that are kept for one label; what comes after is counted together.
+pub(super) const NAMES_MAX: usize = 100;
+/// Upper bounds of the time of a run, in seconds.
+const RUN_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
+/// Upper bounds of the cost of a run, in USD.
+const COST_BUCKETS: &[f64] = &[0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0];
+/// Upper bounds of the steps of a run.
+const STEP_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
+/// Micro-USD in a USD.
+const MICROS: f64 = 1_000_000.0;
+
+/// The names of one label that are kept, first come, first served.
+#[derive(Debug, Default)]
+struct Names(Mutex<BTreeSet<String>>);
+
+impl Names {
+    fn capped<'a>(&self, name: &'a str) -> &'a str {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.contains(name) {
+            return name;
+        }
+        if names.len() >= NAMES_MAX {
+            return OTHER;
+        }
+        names.insert(name.to_owned());
+        name
+    }
+}
+
+/// The numbers.
+#[derive(Debug)]
+pub(super) struct Calls {
+    tools: Names,
+    models: Names,
+    tool_calls: IntCounterVec,
+    tool_latency: HistogramVec,
+    timeouts: IntCounterVec,
+    retries: IntCounterVec,
+    in_flight: IntGauge,
+    danger: IntCounterVec,
+    tokens: IntCounterVec,
+    model_cost: CounterVec,
+    outbound: HistogramVec,
+    auth_failures: IntCounterVec,
+    rate_limited: IntCounterVec,
+    policy_denied: IntCounterVec,
+    run_cost: Histogram,
+    run_latency: Histogram,
+    run_steps: Histogram,
+    steps: IntCounter,
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, sure(IntCounterVec::new(Opts::new(name, help), labels)))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    register(registry, sure(HistogramVec::new(options, labels)))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    register(registry, sure(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))))
+}
+
+fn is_tool(kind: &str) -> bool {
+    matches!(kind, "tool" | "action" | "verify")
+}
+
+fn money(micros: u64) -> f64 {
+    // Beyond 2^53 micro-USD a cent does not matter.
+    micros as f64 / MICROS
+}
+
+fn action(question: &Question) -> &'static str {
+    match question {
+        Question::CallModel { .. } => "call_model",
+        Question::CallTool { .. } => "call_tool",
+        Question::StartMachine { .. } => "start_machine",
+        Question::TakeTransition { .. } => "take_transition",
+    }
+}
+
+impl Calls {
+    pub(super) fn new(r: &Registry) -> Self {
+        let in_flight =
+            IntGauge::new("in_flight_tool_calls", "Calls of tools and actions of this process that are out.");
+        let cost = CounterVec::new(Opts::new("llm_cost_usd_total", "Cost of models in USD."), &["model"]);
+        let labels = &["tool", "class", "status"];
+        Self {
+            tools: Names::default(),
+            models: Names::default(),
+            tool_calls: counters(r, "tool_calls_total", "Attempts at tools and actions that ended.", labels),
+            tool_latency: histograms(r, "tool_latency_seconds", "Time of an attempt at a tool or action.", &["tool"]),
+            timeouts: counters(r, "timeouts_total", "Attempts that had no answer in time.", &["kind"]),
+            retries: counters(r, "retries_total", "Attempts after the first.", &["kind"]),
+            in_flight: register(r, sure(in_flight)),
+            danger: counters(r, "danger_tool_attempt_total", "Attempts of class `danger` that left.", &["tool"]),
+            tokens: counters(r, "llm_tokens_total", "Tokens of models.", &["model", "direction"]),
+            model_cost: register(r, sure(cost)),
+            outbound: histograms(r, "outbound_latency_seconds", "Time of an attempt at any call.", &["kind"]),
+            auth_failures: counters(r, "auth_failures_total", "Calls refused for want of a key or right.", &["kind"]),
+            rate_limited: counters(r, "rate_limited_total", "Calls refused as there were too many.", &["kind"]),
+            policy_denied: counters(r, "policy_denied_total", "Questions that rules answered with no.", &["action"]),
+            run_cost: histogram(r, "run_cost_usd", "Cost of a caller's run with all below it, in USD.", COST_BUCKETS),
+            run_latency: histogram(
+                r,
+                "run_latency_seconds",
+                "From the first decision of a caller's run to its end, waits included.",
+                RUN_BUCKETS,
+            ),
+            run_steps: histogram(r, "run_steps", "Steps of a caller's run.", STEP_BUCKETS),
+            steps: register(r, sure(IntCounter::new("agent_steps_total", "States entered."))),
+        }
+    }
+
+    pub(super) fn leaves(&self, call: &Leaving<'_>) {
+        if is_tool(call.kind) {
+            self.in_flight.inc();
+        }
+        if call.class == Class::Danger {
+            self.danger.with_label_values(&[self.tools.capped(call.target)]).inc();
+        }
+        if call.attempt > 1 {
+            self.retries.with_label_values(&[call.kind]).inc();
+        }
+    }
+
+    pub(super) fn called(&self, called: &Called<'_>) {
+        let call = called.call;
+        let seconds = called.took.as_secs_f64();
+        self.outbound.with_label_values(&[call.kind]).observe(seconds);
+        if is_tool(call.kind) {
+            self.in_flight.dec();
+            let tool = self.tools.capped(call.target);
+            self.tool_latency.with_label_values(&[tool]).observe(seconds);
+            let status = if matches!(called.outcome, Outcome::Failed(_)) { "failed" } else { "ok" };
+            self.tool_calls.with_label_values(&[tool, call.class.as_str(), status]).inc();
+        }
+        if let Some((_, model)) = call.model {
+            self.spent(model, called);
+        }
+        if let Outcome::Failed(failure) = called.outcome {
+            self.failed(call.kind, failure.code);
+        }
+    }
+
+    fn spent(&self, model: &str, called: &Called<'_>) {
+        let model = self.models.capped(model);
+        if let Outcome::Replied(reply) = called.outcome {
+            let usage = &reply.usage;
+            let input: u64 = [usage.input, usage.cache_read, usage.cache_write].into_iter().flatten().sum();
+            self.tokens.with_label_values(&[model, "input"]).inc_by(input);
+            self.tokens.with_label_values(&[model, "output"]).inc_by(usage.output.unwrap_or_default());
+        }
+        if let Spent::Known { cost_micros, .. } = called.spent {
+            self.model_cost.with_label_values(&[model]).inc_by(money(*cost_micros));
+        }
+    }
+
+    fn failed(&self, kind: &str, code: Code) {
+        let counted = match code {
+            Code::ProviderTimeout | Code::ToolTimeout | Code::HookTimeout => &self.timeouts,
+            Code::ProviderAuth | Code::ToolDenied => &self.auth_failures,
+            Code::ProviderRateLimited => &self.rate_limited,
+            _ => return,
+        };
+        counted.with_label_values(&[kind]).inc();
+    }
+
+    pub(super) fn decided(&self, run: &Run, entries: &[Entry]) {
+        for entry in entries {
+            match entry {
+                Entry::Decided { verdicts, .. } => {
+                    for verdict in verdicts.iter().filter(|verdict| verdict.answer == Answer::Deny) {
+                        self.policy_denied.with_label_values(&[action(&verdict.question)]).inc();
+                    }
+                }
+                Entry::StateEntered { .. } => self.steps.inc(),
+                Entry::RunEnded if run.start.parent.is_none() => self.ended(run),
+                _ => {}
+            }
+        }
+    }
+
+    fn ended(&self, run: &Run) {
+        self.run_cost.observe(money(run.used().cost_micros));
+        self.run_latency.observe(run.now.since_ms(run.started_at) as f64 / 1_000.0);
+        self.run_steps.observe(run.step as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prometheus::{Encoder, TextEncoder};
+    use windlass_core::failure::Failure;
+    use windlass_core::ids::{Digest, Name, RunId};
+    use windlass_core::time::Timestamp;
+
+    use super::*;
+
+    fn leaving<'a>(target: &'a Name, other: &'a Name, run: &'a RunId, model: Option<&'a Name>) -> Leaving<'a> {
+        Leaving {
+            run,
+            tenant: other,
+            machine: other,
+            key: "r#1",
+            attempt: 2,
+            kind: if model.is_some() { "model" } else { "tool" },
+            target,
+            class: Class::Danger,
+            arguments: Digest::ZERO,
+            model: model.map(|model| (other, model)),
+        }
+    }
+
+    fn text(registry: &Registry) -> String {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).expect("text");
+        String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn calls_are_counted_by_the_names_that_dashboards_know() {
+        let registry = Registry::new();
+        let calls = Calls::new(&registry);
+        let (pay, gpt, other): (Name, Name, Name) = ("pay".into(), "gpt".into(), "x".into());
+        let run = RunId::stored("r");
+        for (call, code) in [
+            (leaving(&pay, &other, &run, None), Code::ToolTimeout),
+            (leaving(&pay, &other, &run, Some(&gpt)), Code::ProviderRateLimited),
+            (leaving(&pay, &other, &run, Some(&gpt)), Code::ProviderAuth),
+        ] {
+            calls.leaves(&call);
+            let outcome = Outcome::Failed(Failure::new(code, "x"));
+            let spent = Spent::Known { tokens: 3, cost_micros: 250_000 };
+            let took = Duration::from_millis(3);
+            calls.called(&Called { call: &call, began: Timestamp(1), took, outcome: &outcome, spent: &spent });
+        }
+        let text = text(&registry);
+        for line in [
+            "tool_calls_total{class=\"danger\",status=\"failed\",tool=\"pay\"} 1",
+            "tool_latency_seconds_bucket{tool=\"pay\",le=\"0.005\"} 1",
+            "timeouts_total{kind=\"tool\"} 1",
+            "retries_total{kind=\"model\"} 2",
+            "rate_limited_total{kind=\"model\"} 1",
+            "auth_failures_total{kind=\"model\"} 1",
+            "danger_tool_attempt_total{tool=\"pay\"} 3",
+            "llm_cost_usd_total{model=\"gpt\"} 0.5",
+            "in_flight_tool_calls 0",
+            "outbound_latency_seconds_count{kind=\"model\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_names_are_a_hundred_and_one_rows() {
+        let registry = Registry::new();
+        let calls = Calls::new(&registry);
+        let (other, run): (Name, RunId) = ("x".into(), RunId::stored("r"));
+        for number in 0..100_000 {
+            let tool: Name = format!("t{number}").into();
+            calls.leaves(&leaving(&tool, &other, &run, None));
+        }
+        let text = text(&registry);
+        let rows = text.lines().filter(|line| line.starts_with("danger_tool_attempt_total{")).count();
+        assert_eq!(rows, NAMES_MAX + 1);
+        assert!(text.contains("danger_tool_attempt_total{tool=\"other\"} 99900"), "{text}");
+    }
+}

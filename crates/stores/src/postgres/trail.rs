@@ -1,0 +1,375 @@
+//! The audit trail in a database: what is not sealed, seals, acts, and rows of removed runs.
+//!
+//! Transactions become visible in any order, so how far seals go is a snapshot: what was not visible to the last seal is
+//! to be sealed by the next one.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use windlass_core::audit::{self, Act, Chain};
+use windlass_core::ids::{Digest, Name, RunId};
+use windlass_core::seal::{ACTS, Last, Segment};
+use windlass_core::time::Timestamp;
+use windlass_ports::BoxFuture;
+use windlass_ports::store::{Grown, Kept, Mark, Sealing, StoreError, Trail, Unsealed};
+
+use super::PostgresStore;
+use super::connect::{Link, Sql, Trouble, Value};
+use super::pool::Pool;
+use super::read::{audit_rows, unread};
+use super::request::{count, encode, int};
+use super::text::{indexed, shield, unshield};
+use crate::pack::{pack, pack_audit};
+use crate::trail::{act_of, chain_of, segment_of};
+
+static STATE: Sql = Sql {
+    text: "SELECT epoch, sealed_at, snapshot, backlog, pg_current_snapshot()::text, \
+         (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM audit_sealing",
+    types: &[],
+};
+
+/// Ends of chains that have no transaction, by run.
+static BACKLOG: Sql = Sql {
+    text: "SELECT DISTINCT ON (j.run) j.run, r.tenant, j.audit, j.xact FROM journal j JOIN runs r ON r.id = j.run \
+         WHERE j.run > $1 AND j.xact = 0 AND j.audit IS NOT NULL ORDER BY j.run, j.version DESC LIMIT $2",
+    types: &[Type::TEXT, Type::INT8],
+};
+
+static ROWS: Sql = Sql {
+    text: "SELECT j.run, r.tenant, j.audit, j.xact FROM journal j JOIN runs r ON r.id = j.run \
+         WHERE (j.xact >= $1 OR j.xact = ANY($2)) AND j.audit IS NOT NULL ORDER BY j.xact, j.run, j.version LIMIT $3",
+    types: &[Type::INT8, Type::INT8_ARRAY, Type::INT8],
+};
+
+static NEW_ACTS: Sql = Sql {
+    text: "SELECT DISTINCT ON (tenant) tenant, bytes FROM audit_acts WHERE xact >= $1 OR xact = ANY($2) \
+         ORDER BY tenant, number DESC",
+    types: &[Type::INT8, Type::INT8_ARRAY],
+};
+
+static LAST: Sql = Sql {
+    text: "SELECT t.tenant, s.number, s.hash FROM unnest($1) AS t (tenant) CROSS JOIN LATERAL (SELECT number, hash \
+         FROM audit_segments WHERE tenant = t.tenant ORDER BY number DESC LIMIT 1) s",
+    types: &[Type::TEXT_ARRAY],
+};
+
+static SEAL: Sql = Sql {
+    text: "WITH c AS (UPDATE audit_sealing SET epoch = epoch + 1, sealed_at = $2, snapshot = $3, backlog = $4 \
+         WHERE epoch = $1 RETURNING epoch), s AS (INSERT INTO audit_segments (tenant, number, hash, bytes) \
+         SELECT t, n, h, b FROM c, unnest($5::text[], $6::bigint[], $7::bytea[], $8::bytea[]) AS x (t, n, h, b)) \
+         SELECT epoch FROM c",
+    types: &[
+        Type::INT8,
+        Type::INT8,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::BYTEA_ARRAY,
+        Type::BYTEA_ARRAY,
+    ],
+};
+
+static SEGMENTS: Sql = Sql {
+    text: "SELECT bytes FROM audit_segments WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
+    types: &[Type::TEXT, Type::INT8, Type::INT8],
+};
+
+static TENANTS: Sql = Sql {
+    text: "SELECT tenant FROM audit_segments UNION SELECT tenant FROM audit_acts UNION SELECT tenant FROM audit_kept \
+         ORDER BY tenant",
+    types: &[],
+};
+
+static KEPT: Sql = Sql {
+    text: "SELECT number, run, tenant, rows FROM audit_kept WHERE number > $1 ORDER BY number LIMIT $2",
+    types: &[Type::INT8, Type::INT8],
+};
+
+static KEPT_OF_RUN: Sql = Sql {
+    text: "SELECT number, run, tenant, rows FROM audit_kept WHERE number > $1 AND run = $3 ORDER BY number LIMIT $2",
+    types: &[Type::INT8, Type::INT8, Type::TEXT],
+};
+
+static ACT: Sql = Sql {
+    text: "INSERT INTO audit_acts (tenant, number, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING number",
+    types: &[Type::TEXT, Type::INT8, Type::BYTEA],
+};
+
+static ACTS_AFTER: Sql = Sql {
+    text: "SELECT bytes FROM audit_acts WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
+    types: &[Type::TEXT, Type::INT8, Type::INT8],
+};
+
+static LAST_ACT: Sql =
+    Sql { text: "SELECT bytes FROM audit_acts WHERE tenant = $1 ORDER BY number DESC LIMIT 1", types: &[Type::TEXT] };
+
+static ROWS_TO_KEEP: Sql = Sql {
+    text: "SELECT j.run, r.tenant, j.audit FROM journal j JOIN runs r ON r.id = j.run \
+         WHERE j.run = ANY($1) AND j.audit IS NOT NULL ORDER BY j.run, j.version",
+    types: &[Type::TEXT_ARRAY],
+};
+
+static KEEP: Sql = Sql {
+    text: "INSERT INTO audit_kept (number, run, tenant, rows) SELECT \
+         ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint << 10) + o, r, t, b \
+         FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY AS x (r, t, b, o)",
+    types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
+};
+
+/// A snapshot: transactions from `end` on, and `open` ones, were not visible.
+#[derive(Debug, PartialEq, Eq)]
+struct Snapshot {
+    /// Everything below it was visible.
+    oldest: i64,
+    end: i64,
+    open: Vec<i64>,
+}
+
+impl Snapshot {
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        let parsed = || {
+            let mut parts = text.split(':');
+            let (oldest, end) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let open = parts.next()?.split(',').filter(|part| !part.is_empty()).map(|part| part.parse().ok());
+            Some(Self { oldest, end, open: open.collect::<Option<_>>()? })
+        };
+        parsed().ok_or_else(|| StoreError::Corrupt(format!("`{text}` is no snapshot")))
+    }
+
+    fn values(&self) -> Vec<Value> {
+        vec![Box::new(self.end), Box::new(self.open.clone())]
+    }
+}
+
+/// Rows that were read, and what the next seal has seen when it takes them.
+struct Found {
+    rows: Vec<Row>,
+    seen: String,
+    backlog: Option<String>,
+    more: bool,
+}
+
+/// Rows of runs after a mark.
+async fn rows_after(pool: &Pool, before: (&str, Option<&str>), now: &str, limit: usize) -> Result<Found, StoreError> {
+    if let Some(after) = before.1 {
+        let values = || -> Vec<Value> { vec![Box::new(after.to_owned()), Box::new(int(limit as u64))] };
+        let rows = pool.rows(&BACKLOG, values).await?;
+        let more = rows.len() == limit;
+        let last = rows.last().filter(|_| more).map(|row| row.try_get(0).map_err(unread)).transpose()?;
+        // What has a transaction comes when all of these are sealed.
+        return Ok(Found { rows, seen: before.0.to_owned(), backlog: last, more: true });
+    }
+    let (old, new) = (Snapshot::parse(before.0)?, Snapshot::parse(now)?);
+    // A database that was moved to another server counts transactions from another number.
+    let old = if old.end > new.end { Snapshot { oldest: 1, end: 1, open: Vec::new() } } else { old };
+    let rows = rows_since(pool, &old, int(limit as u64)).await?;
+    let xact = |row: &Row| row.try_get::<_, i64>(3).map_err(unread);
+    let whole = Found { rows: Vec::new(), seen: now.to_owned(), backlog: None, more: false };
+    if rows.len() < limit {
+        return Ok(Found { rows, ..whole });
+    }
+    // A part of what there is ends before a transaction, below which nothing can come any more.
+    let last = rows.last().map(xact).transpose()?.unwrap_or_default();
+    let mut part = Vec::new();
+    for row in rows {
+        if xact(&row)? < last {
+            part.push(row);
+        }
+    }
+    if part.is_empty() || last >= new.oldest {
+        return Ok(Found { rows: rows_since(pool, &old, i64::MAX).await?, ..whole });
+    }
+    Ok(Found { rows: part, seen: format!("{last}:{last}:"), backlog: None, more: true })
+}
+
+async fn rows_since(pool: &Pool, seen: &Snapshot, limit: i64) -> Result<Vec<Row>, StoreError> {
+    pool.rows(&ROWS, || seen.values().into_iter().chain([Box::new(limit) as Value]).collect()).await
+}
+
+async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
+    let state = pool.rows(&STATE, Vec::new).await?;
+    let state = state.first().ok_or_else(|| StoreError::Corrupt("how far the audit trail is sealed is lost".into()))?;
+    let number = |column| state.try_get::<_, i64>(column).map(count).map_err(unread);
+    let (before, backlog): (&str, Option<&str>) =
+        (state.try_get(2).map_err(unread)?, state.try_get(3).map_err(unread)?);
+    let now: &str = state.try_get(4).map_err(unread)?;
+    let found = rows_after(pool, (before, backlog), now, limit).await?;
+    let mut grown: BTreeMap<(Name, RunId), Chain> = BTreeMap::new();
+    // The last rows of each run are enough: those of its later decisions are of later transactions.
+    let mut ends: BTreeMap<(Name, RunId), &[u8]> = BTreeMap::new();
+    for row in &found.rows {
+        let run = RunId::stored(&unshield(row.try_get(0).map_err(unread)?));
+        let tenant = unshield(row.try_get(1).map_err(unread)?);
+        ends.insert((tenant, run), row.try_get(2).map_err(unread)?);
+    }
+    for (of, packed) in ends {
+        grown.insert(of, chain_of(packed)?);
+    }
+    if backlog.is_none() {
+        let old = Snapshot::parse(before)?;
+        for row in pool.rows(&NEW_ACTS, || old.values()).await? {
+            let act = act_of(row.try_get(1).map_err(unread)?)?;
+            let tenant = unshield(row.try_get(0).map_err(unread)?);
+            grown.insert((tenant, RunId::stored(ACTS)), Chain { rows: act.number, head: act.hash() });
+        }
+    }
+    let chains: Vec<Grown> = grown.into_iter().map(|((tenant, run), chain)| Grown { tenant, run, chain }).collect();
+    let mut tenants: Vec<String> = chains.iter().map(|one| shield(&one.tenant).into_owned()).collect();
+    tenants.dedup();
+    let last =
+        if tenants.is_empty() { Vec::new() } else { pool.rows(&LAST, || vec![Box::new(tenants.clone())]).await? };
+    let last = last.iter().map(last_of).collect::<Result<_, _>>()?;
+    let mark = Mark { seen: found.seen, backlog: found.backlog, ..Mark::default() };
+    let (sealed_at, now) = (Timestamp(number(1)?), Timestamp(number(5)?));
+    Ok(Unsealed { epoch: number(0)?, sealed_at, now, chains, last, mark, more: found.more })
+}
+
+fn last_of(row: &Row) -> Result<(Name, Last), StoreError> {
+    let hash: Vec<u8> = row.try_get(2).map_err(unread)?;
+    let hash = hash.try_into().map_err(|_| StoreError::Corrupt("the hash of a segment is cut off".into()))?;
+    let number = count(row.try_get(1).map_err(unread)?);
+    Ok((unshield(row.try_get(0).map_err(unread)?), Last { number, hash: Digest(hash) }))
+}
+
+async fn seal(pool: &Pool, sealing: Sealing) -> Result<bool, StoreError> {
+    let Sealing { epoch, mark, at, segments } = sealing;
+    let (mut tenants, mut numbers, mut hashes, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for segment in &segments {
+        tenants.push(indexed("the name of a tenant", &segment.seal.tenant)?);
+        numbers.push(int(segment.seal.number));
+        hashes.push(segment.seal.hash().0.to_vec());
+        bytes.push(pack(&encode(segment)?));
+    }
+    let values = || -> Vec<Value> {
+        vec![
+            Box::new(int(epoch)),
+            Box::new(int(at.0)),
+            Box::new(mark.seen.clone()),
+            Box::new(mark.backlog.clone()),
+            Box::new(tenants.clone()),
+            Box::new(numbers.clone()),
+            Box::new(hashes.clone()),
+            Box::new(bytes.clone()),
+        ]
+    };
+    Ok(!pool.rows(&SEAL, values).await?.is_empty())
+}
+
+/// Keeps the audit rows of runs that are about to be removed, within the transaction of their removal.
+pub(super) async fn keep(link: &mut Link, runs: &[String]) -> Result<(), Trouble> {
+    let corrupt = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
+    let mut kept: BTreeMap<(String, String), Vec<audit::Row>> = BTreeMap::new();
+    for row in link.query(&ROWS_TO_KEEP, vec![Box::new(runs.to_vec())]).await? {
+        let of = (row.try_get(0).map_err(corrupt)?, row.try_get(1).map_err(corrupt)?);
+        let rows = audit_rows(row.try_get(2).map_err(corrupt)?).map_err(Trouble::Refused)?;
+        kept.entry(of).or_default().extend(rows);
+    }
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let (mut ids, mut tenants, mut packed) = (Vec::new(), Vec::new(), Vec::new());
+    for ((run, tenant), rows) in kept {
+        packed.push(pack_audit(&encode(&rows).map_err(Trouble::Refused)?));
+        ids.push(run);
+        tenants.push(tenant);
+    }
+    link.query(&KEEP, vec![Box::new(ids), Box::new(tenants), Box::new(packed)]).await?;
+    Ok(())
+}
+
+fn kept_of(row: &Row) -> Result<Kept, StoreError> {
+    Ok(Kept {
+        number: count(row.try_get(0).map_err(unread)?),
+        run: RunId::stored(&unshield(row.try_get(1).map_err(unread)?)),
+        tenant: unshield(row.try_get(2).map_err(unread)?),
+        rows: audit_rows(row.try_get(3).map_err(unread)?)?,
+    })
+}
+
+fn text(name: &str) -> Value {
+    Box::new(shield(name).into_owned())
+}
+
+fn page(first: Value, after: u64, limit: usize) -> Vec<Value> {
+    vec![first, Box::new(int(after)), Box::new(int(limit as u64))]
+}
+
+impl Trail for PostgresStore {
+    fn unsealed(&self, limit: usize) -> BoxFuture<'_, Result<Unsealed, StoreError>> {
+        Box::pin(unsealed(&self.pool, limit))
+    }
+
+    fn seal(&self, sealing: Sealing) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(seal(&self.pool, sealing))
+    }
+
+    fn segments(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Segment>, StoreError>> {
+        Box::pin(async move {
+            let rows = self.pool.rows(&SEGMENTS, || page(text(&tenant), after, limit)).await?;
+            rows.iter().map(|row| segment_of(row.try_get(0).map_err(unread)?)).collect()
+        })
+    }
+
+    fn tenants(&self) -> BoxFuture<'_, Result<Vec<Name>, StoreError>> {
+        Box::pin(async move {
+            let rows = self.pool.rows(&TENANTS, Vec::new).await?;
+            rows.iter().map(|row| row.try_get(0).map(unshield).map_err(unread)).collect()
+        })
+    }
+
+    fn kept(&self, run: Option<RunId>, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+        Box::pin(async move {
+            let values = || -> Vec<Value> {
+                let place: Vec<Value> = vec![Box::new(int(after)), Box::new(int(limit as u64))];
+                place.into_iter().chain(run.as_ref().map(|run| text(run.as_str()))).collect()
+            };
+            let rows = self.pool.rows(if run.is_some() { &KEPT_OF_RUN } else { &KEPT }, values).await?;
+            rows.iter().map(kept_of).collect()
+        })
+    }
+
+    fn act(&self, tenant: Name, act: Act) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let name = indexed("the name of a tenant", &tenant)?;
+            let last = self.last_act(tenant).await?;
+            let chain = last.map_or_else(Chain::default, |last| Chain { rows: last.number, head: last.hash() });
+            if chain.then(act.number, act.previous, act.hash()).is_err() {
+                return Ok(false);
+            }
+            let packed = pack(&encode(&act)?);
+            let values =
+                || -> Vec<Value> { vec![Box::new(name.clone()), Box::new(int(act.number)), Box::new(packed.clone())] };
+            Ok(!self.pool.rows(&ACT, values).await?.is_empty())
+        })
+    }
+
+    fn acts(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Act>, StoreError>> {
+        Box::pin(async move {
+            let rows = self.pool.rows(&ACTS_AFTER, || page(text(&tenant), after, limit)).await?;
+            rows.iter().map(|row| act_of(row.try_get(0).map_err(unread)?)).collect()
+        })
+    }
+
+    fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>> {
+        Box::pin(async move {
+            let rows = self.pool.rows(&LAST_ACT, || vec![text(&tenant)]).await?;
+            rows.first().map(|row| act_of(row.try_get(0).map_err(unread)?)).transpose()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_read() {
+        let read = Snapshot::parse("10:20:10,14,15").expect("a snapshot");
+        assert_eq!(read, Snapshot { oldest: 10, end: 20, open: vec![10, 14, 15] });
+        assert_eq!(Snapshot::parse("1:1:").expect("a snapshot").open, Vec::<i64>::new());
+        assert!(Snapshot::parse("1:1").is_err());
+        assert!(Snapshot::parse("x").is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! Spans against a collector of the test's own: one that takes them, one that is away, one that never answers.
+
+mod collector;
+mod export;
