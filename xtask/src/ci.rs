@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{alerts, conformance, disk, docs, mcp, process, setup, tidy};
+use crate::{alerts, conformance, disk, docs, litellm, mcp, process, setup, tidy};
 
 /// What a step found out by counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,7 @@ const STEPS: &[Step] = &[
     Step { name: "alerts", run: |root| plain(alerts::check(root)) },
     Step { name: "readme", run: |root| plain(readme(root)) },
     Step { name: "mcp", run: |root| plain(mcp::run(root)) },
+    Step { name: "litellm", run: |root| plain(litellm::run(root)) },
     Step { name: "conformance", run: conformance },
 ];
 

@@ -10,6 +10,7 @@ mod ci;
 mod conformance;
 mod disk;
 mod docs;
+mod litellm;
 mod mcp;
 mod process;
 mod setup;
