@@ -37,7 +37,7 @@ async fn the_environment_holds_what_is_listed_and_the_call() {
     let seen = run(names, more).await.unwrap();
     assert_eq!(
         seen.as_str().unwrap().trim(),
-        "PATH REGION TOKEN WINDLASS_ATTEMPT WINDLASS_IDEMPOTENCY_KEY WINDLASS_RUN_ID WINDLASS_TOOL"
+        "PATH REGION TOKEN TRACEPARENT WINDLASS_ATTEMPT WINDLASS_IDEMPOTENCY_KEY WINDLASS_RUN_ID WINDLASS_TOOL"
     );
     let values = "echo $REGION $TOKEN $WINDLASS_IDEMPOTENCY_KEY $WINDLASS_RUN_ID $WINDLASS_ATTEMPT";
     assert_eq!(run(values, more).await, Ok(Value::str("eu s3cret-key run-1#7 run-1 1")));
