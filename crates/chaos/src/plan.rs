@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Serialize;
+use windlass_sim::history::DATABASE_RESTARTED;
 
 use crate::proxy::Cut;
 
@@ -146,7 +147,7 @@ impl fmt::Display for Fault {
             Self::Stop { place, for_ms } | Self::Partition { place, for_ms } => {
                 write!(f, "{kind} worker {} for {for_ms} ms", place + 1)
             }
-            Self::Database => write!(f, "restart the {kind}"),
+            Self::Database => f.write_str(DATABASE_RESTARTED),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use windlass_core::contract::may_repeat;
+use windlass_core::contract::{Class, may_repeat};
 use windlass_core::effect::{Call, OpenCall};
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
@@ -20,6 +20,13 @@ use windlass_ports::store::InboxItem;
 #[must_use]
 pub fn is_marked(call: &OpenCall) -> bool {
     matches!(call.call, Call::Model { .. }) || !may_repeat(call.class, call.idempotency)
+}
+
+/// Whether a call may leave by a claim alone. A crash of the store may take a claim back that nothing durable followed, and
+/// the next worker knows nothing of what left by it: for a model that would be a charge that nobody counts.
+#[must_use]
+pub fn leaves_at_once(call: &OpenCall) -> bool {
+    call.class == Class::Read && !is_marked(call)
 }
 
 /// The inputs that tell a taken-over run about the calls that were out, oldest first. `was_sent` is asked about marked

@@ -17,6 +17,9 @@ use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::journal;
 use windlass_core::run::{Start, Status};
 
+/// The fault that may take claims back which nothing durable had followed: the server of the database is restarted.
+pub const DATABASE_RESTARTED: &str = "restart the database";
+
 pub use check::{Violation, check};
 pub use collect::collect;
 
@@ -125,7 +128,7 @@ pub enum Op {
     },
     /// A fault was made to happen.
     Fault {
-        /// Which, and to whom.
+        /// Which, and to whom. [`DATABASE_RESTARTED`] for one that may take claims back.
         what: Name,
     },
     /// Anything else that is of use to whoever reads the history.

@@ -39,8 +39,10 @@ pub(super) fn check(history: &History, sleeps: &[Sleep]) -> Vec<Violation> {
         let leases = given.get(&effect.run)?;
         let of = |process: &Name, given: &Given<'_>| given.record.process == *process;
         let own = leases.iter().filter(|given| of(&effect.process, given) && given.record.start <= effect.at);
-        let own = own.map(|given| given.lease.epoch).max();
-        let others = leases.iter().filter(|given| !of(&effect.process, given) && Some(given.lease.epoch) > own);
+        // A crash of the database may take a claim back: its epoch is then given once more, later.
+        let place = |given: &Given<'_>| (given.lease.epoch, given.record.end);
+        let own = own.map(place).max();
+        let others = leases.iter().filter(|given| !of(&effect.process, given) && Some(place(given)) > own);
         let lost = others.min_by_key(|given| given.record.end)?;
         let woken = woken.get(&*effect.process).into_iter().flatten();
         // Whoever slept while the run was taken had nothing under way when it woke.

@@ -138,6 +138,7 @@ macro_rules! store_cases {
             trail::audit_rows_outlive_their_run
             inbox::deliveries_keep_their_order_and_are_deduplicated
             inbox::a_taken_input_stays_known
+            inbox::a_loaded_run_says_whether_something_lies_in_its_inbox
             inbox::deliveries_to_unknown_and_finished_runs_are_refused
             inbox::the_inbox_is_checked_when_parking
             inbox::a_delivery_wakes_a_parked_run

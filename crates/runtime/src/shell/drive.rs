@@ -557,7 +557,7 @@ impl Work<'_> {
             if !self.calls.is_empty() {
                 return Ok(None);
             }
-            if self.has_unsent_writes() {
+            if self.has_unsent(|open| !recover::leaves_at_once(open)) {
                 return self.compare().await;
             }
         }

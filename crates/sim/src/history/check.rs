@@ -10,7 +10,7 @@ use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::journal::Entry;
 use windlass_core::machine::Program;
 
-use super::{Effect, Granted, History, Op, Record, Result, RunEnd, linear, path};
+use super::{DATABASE_RESTARTED, Effect, Granted, History, Op, Record, Result, RunEnd, linear, path};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,9 +230,11 @@ fn grants(history: &History) -> impl Iterator<Item = (&Record, &Granted)> {
 
 /// An epoch is given once, and nothing is taken from a worker that is alive.
 fn leases(history: &History, found: &mut Vec<Violation>) {
-    let mut epochs = BTreeSet::new();
-    for (_, lease) in grants(history) {
-        if !epochs.insert((&lease.run, lease.epoch)) {
+    let mut epochs: BTreeMap<_, &Record> = BTreeMap::new();
+    for (record, lease) in grants(history) {
+        if let Some(first) = epochs.insert((&lease.run, lease.epoch), record)
+            && !was_taken_back(history, first, record, lease)
+        {
             found.push(Violation::of("lease", &lease.run, format!("epoch {} was given twice", lease.epoch)));
         }
     }
@@ -249,6 +251,18 @@ fn leases(history: &History, found: &mut Vec<Violation>) {
             }
         }
     }
+}
+
+/// Whether a crash of the database took a claim back before it was given again: nothing durable had followed it.
+fn was_taken_back(history: &History, first: &Record, again: &Record, lease: &Granted) -> bool {
+    let between = |record: &&Record| record.end >= first.start && record.start <= again.end;
+    let crashed = |record: &Record| matches!(&record.op, Op::Fault { what } if &**what == DATABASE_RESTARTED);
+    let durable = |record: &Record| {
+        let of = matches!(&record.op, Op::Commit { run, epoch, .. } if *run == lease.run && *epoch == lease.epoch);
+        of && record.process == first.process && record.result == Result::Ok && record.end < again.start
+    };
+    let mut records = history.records.iter().filter(between);
+    records.clone().any(crashed) && !records.any(durable)
 }
 
 /// Until when a worker was surely alive, when that is later than the end of a claim.
@@ -412,5 +426,40 @@ fn winners(history: &History, found: &mut Vec<Violation>) {
         if endings > 1 {
             found.push(Violation::of("single_winner", &end.start.id, format!("it ended {endings} times")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::ids::Digest;
+
+    use super::*;
+
+    fn record(process: &str, op: Op, at: u64) -> Record {
+        Record { process: process.into(), op, op_id: None, start: at, end: at, result: Result::Ok }
+    }
+
+    fn claim(process: &str, at: u64) -> Record {
+        let lease = Granted { run: RunId::stored("r"), epoch: 4, taken_from: None };
+        record(process, Op::Claim { worker: process.into(), leases: vec![lease] }, at)
+    }
+
+    fn broken(records: Vec<Record>) -> usize {
+        let mut found = Vec::new();
+        leases(&History { records, ..History::default() }, &mut found);
+        found.len()
+    }
+
+    #[test]
+    fn an_epoch_is_given_again_only_when_a_crash_took_it_back_and_nothing_was_written_under_it() {
+        let crash = || record("caller", Op::Fault { what: DATABASE_RESTARTED.into() }, 5);
+        let stop = || record("caller", Op::Fault { what: "stop worker 1 for 9 ms".into() }, 5);
+        let row = Digest::of(b"row");
+        let write = |at| record("one", Op::Commit { run: RunId::stored("r"), epoch: 4, version: 1, row }, at);
+        assert_eq!(broken(vec![claim("one", 1), claim("two", 9)]), 1);
+        assert_eq!(broken(vec![claim("one", 1), stop(), claim("two", 9)]), 1);
+        assert_eq!(broken(vec![claim("one", 1), crash(), claim("two", 9)]), 0);
+        assert_eq!(broken(vec![claim("one", 1), write(3), crash(), claim("two", 9)]), 1, "it was durable");
+        assert_eq!(broken(vec![crash(), claim("one", 6), claim("two", 9)]), 1, "the crash was before");
     }
 }

@@ -35,8 +35,9 @@ const SESSION_TO_READ: &str = "-c default_transaction_read_only=on";
 const SESSION_PLANNED: &str = "-c plan_cache_mode=force_generic_plan -c enable_hashjoin=off -c enable_mergejoin=off \
      -c enable_seqscan=off -c enable_bitmapscan=off";
 /// Of a connection that claims and tells others. What it writes may be lost with the server: a run whose claim is lost is
-/// in the queue again, and whoever believes to hold it is refused by the name of the owner, which no other worker has.
-/// Nothing is done for a run before a decision is durable, and with it everything that was written before.
+/// in the queue again; whoever believes to hold it is refused by the name of the owner, which no other worker has, or has
+/// claimed it once more itself. By a claim alone nothing leaves but calls that only read and cost nothing: everything else
+/// waits for a decision, which is durable with all that was written before.
 const SESSION_UNSYNCED: &str = "-c synchronous_commit=off";
 
 /// What a connection runs over.

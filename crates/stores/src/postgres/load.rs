@@ -84,27 +84,59 @@ impl Loads {
 
 /// Loads what waits, until nothing does.
 async fn serve(pool: Arc<Pool>, queue: Arc<Mutex<Queue>>) {
+    let mut serving = Serving { queue, is_done: false };
     loop {
         let asked: Vec<Asked> = {
-            let mut queue = locked(&queue);
+            let mut queue = locked(&serving.queue);
             if queue.waiting.is_empty() {
                 queue.is_served = false;
+                serving.is_done = true;
                 return;
             }
             let count = queue.waiting.len().min(BATCH_MAX);
             queue.waiting.drain(..count).collect()
         };
-        let ids: Vec<String> = asked.iter().map(|asked| shield(asked.run.as_str()).into_owned()).collect();
-        let rows = pool.rows(&LOAD, || vec![Box::new(ids.clone())]).await;
-        let places: HashMap<&str, &Row> =
-            rows.iter().flatten().filter_map(|row| Some((row.try_get(0).ok()?, row))).collect();
-        for (asked, id) in asked.into_iter().zip(&ids) {
-            let found = match &rows {
-                Ok(_) => places.get(id.as_str()).map(|row| read(row)).transpose(),
-                Err(error) => Err(copy(error)),
-            };
-            // Whoever asked may have gone.
-            let _gone = asked.answer.send(found);
+        answer(&pool, asked).await;
+    }
+}
+
+/// Answers with one statement, or, when that fails for a reason that does not pass, each with its own: what is damaged in
+/// one run is no business of the others.
+async fn answer(pool: &Pool, mut asked: Vec<Asked>) {
+    let ids: Vec<String> = asked.iter().map(|asked| shield(asked.run.as_str()).into_owned()).collect();
+    let rows = pool.rows(&LOAD, || vec![Box::new(ids.clone())]).await;
+    if let Err(StoreError::Corrupt(_) | StoreError::Invalid(_)) = rows
+        && asked.len() > 1
+    {
+        let rest = asked.split_off(asked.len() / 2);
+        Box::pin(answer(pool, asked)).await;
+        return Box::pin(answer(pool, rest)).await;
+    }
+    let places: HashMap<&str, &Row> =
+        rows.iter().flatten().filter_map(|row| Some((row.try_get(0).ok()?, row))).collect();
+    for (asked, id) in asked.into_iter().zip(&ids) {
+        let found = match &rows {
+            Ok(_) => places.get(id.as_str()).map(|row| read(row)).transpose(),
+            Err(error) => Err(copy(error)),
+        };
+        // Whoever asked may have gone.
+        let _gone = asked.answer.send(found);
+    }
+}
+
+/// Lets another task take over when this one ends in the middle.
+struct Serving {
+    queue: Arc<Mutex<Queue>>,
+    is_done: bool,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let mut queue = locked(&self.queue);
+            queue.is_served = false;
+            // Who waits is answered that the readers have stopped, and asks again.
+            queue.waiting.clear();
         }
     }
 }

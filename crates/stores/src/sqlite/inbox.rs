@@ -80,7 +80,8 @@ impl Tx<'_> {
     fn buffered(&mut self, channel: &Name, run: i64) -> Result<Option<Signal>, Trouble> {
         let sql = "SELECT number, id, data FROM signals WHERE number = coalesce( \
              (SELECT min(number) FROM signals WHERE run = ?2 AND data IS NOT NULL AND channel = ?1), \
-             (SELECT min(number) FROM signals WHERE channel = ?1 AND data IS NOT NULL AND run IS NULL))";
+             (SELECT min(number) FROM signals INDEXED BY signals_unnamed \
+             WHERE channel = ?1 AND data IS NOT NULL AND run IS NULL))";
         let found = self.row(sql, params![&**channel, run], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
         })?;

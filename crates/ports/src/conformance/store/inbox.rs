@@ -50,6 +50,22 @@ pub(super) async fn a_taken_input_stays_known(harness: Arc<dyn Harness>) {
     assert!(number > items[1].number, "places grow");
 }
 
+pub(super) async fn a_loaded_run_says_whether_something_lies_in_its_inbox(harness: Arc<dyn Harness>) {
+    let one = Process::open(&harness).await;
+    let lease = one.begin("a").await;
+    let load = async || one.store.load(id("a")).await.expect("read").expect("it is there").inbox;
+    assert!(!load().await, "nothing yet");
+    one.store.deliver(message("a", "m1")).await.expect("delivered");
+    one.store.deliver(message("a", "m2")).await.expect("delivered");
+    assert!(load().await, "two");
+    for (expected, left) in [(0, true), (1, false)] {
+        let mut step = commit(&lease, &one.worker, expected);
+        step.taken = vec![one.store.inbox(id("a")).await.expect("read")[0].number];
+        one.apply(step).await;
+        assert_eq!(load().await, left, "after {} of two were taken", expected + 1);
+    }
+}
+
 pub(super) async fn deliveries_to_unknown_and_finished_runs_are_refused(harness: Arc<dyn Harness>) {
     let one = Process::open(&harness).await;
     assert_eq!(one.store.deliver(message("a", "m")).await.expect("answered"), Delivered::NotFound);

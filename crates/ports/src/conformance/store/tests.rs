@@ -113,6 +113,11 @@ fn a_grant_that_is_not_checked_is_noticed() {
 }
 
 #[test]
+fn a_load_that_forgets_the_inbox_is_noticed() {
+    assert_noticed(Fault::BlindLoad, &["a_loaded_run_says_whether_something_lies_in_its_inbox"]);
+}
+
+#[test]
 fn an_ignored_switch_is_noticed() {
     assert_noticed(
         Fault::BlindSwitch,

@@ -112,12 +112,12 @@ impl Work<'_> {
         self.recovering.iter().any(is_of) || self.ready.iter().any(|ready| is_of(&ready.input))
     }
 
-    /// Starts every call that is open, not out, and of which nothing is known yet. One that changes something only when
-    /// the store has compared the switches since: `compared`.
+    /// Starts every call that is open, not out, and of which nothing is known yet. Those that change something or are
+    /// charged for only when a decision of this worker is durable, and the store has compared the switches: `compared`.
     pub(super) fn start_unsent(&mut self, compared: bool) {
         let effects: Vec<EffectId> = recover::unsent(&self.run)
             .filter(|effect| !self.is_told(*effect))
-            .filter(|effect| compared || self.run.calls.get(effect).is_some_and(|open| open.class == Class::Read))
+            .filter(|effect| compared || self.run.calls.get(effect).is_some_and(recover::leaves_at_once))
             .collect();
         for effect in effects {
             self.start(effect);

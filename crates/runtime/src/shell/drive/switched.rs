@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use windlass_core::contract::Class;
-use windlass_core::effect::Effect;
+use windlass_core::effect::{Effect, OpenCall};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::run::Hold;
@@ -49,8 +49,14 @@ impl Work<'_> {
 
     /// Whether a call that changes something is open and not out.
     pub(super) fn has_unsent_writes(&self) -> bool {
-        self.run.calls.iter().any(|(effect, open)| {
-            open.class != Class::Read && open.is_out() && !self.calls.contains(*effect) && !self.is_told(*effect)
+        self.has_unsent(|open| open.class != Class::Read)
+    }
+
+    /// Whether such a call is open and not out.
+    pub(super) fn has_unsent(&self, such: impl Fn(&OpenCall) -> bool) -> bool {
+        let mut calls = self.run.calls.iter();
+        calls.any(|(effect, open)| {
+            such(open) && open.is_out() && !self.calls.contains(*effect) && !self.is_told(*effect)
         })
     }
 
@@ -75,8 +81,8 @@ impl Work<'_> {
         }
     }
 
-    /// Has the store compare the switches before calls leave that change something and that no commit of this worker asked
-    /// for.
+    /// Has the store compare the switches before calls leave that change something or are charged for, and that no commit
+    /// of this worker asked for.
     pub(super) async fn compare(&mut self) -> Result<Option<Parting>, Fault> {
         let decision = recover::nothing(&mut self.run, self.claimed.core.parts.clock.now());
         self.comparing = true;

@@ -40,6 +40,8 @@ pub(super) enum Fault {
     Starvation,
     /// Objects change whatever revision they have.
     BlindPut,
+    /// A loaded run has an empty inbox, whatever lies in it.
+    BlindLoad,
     /// A draw is granted whatever is left.
     BlindDraw,
     /// Decisions begin calls whatever the read-only switches say.
@@ -179,7 +181,11 @@ impl Store for Broken {
         self.inner.take_over(run, worker, expected)
     }
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
-        self.inner.load(run)
+        Box::pin(async move {
+            let stored = self.inner.load(run).await?;
+            let forgets = self.fault == Fault::BlindLoad;
+            Ok(stored.map(|stored| Stored { inbox: stored.inbox && !forgets, ..stored }))
+        })
     }
     fn commit(&self, commit: Commit) -> Answer<'_, Committed> {
         Box::pin(async move {
