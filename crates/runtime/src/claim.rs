@@ -9,11 +9,6 @@ use windlass_core::time::Timestamp;
 const BATCH_SHARE: usize = 8;
 /// How long free slots are collected, in milliseconds.
 const BATCH_MS: u64 = 2;
-/// After a claim that emptied the queue the next one waits for so many times as long as that one took: what comes
-/// meanwhile is claimed together, and a store that is slow to claim is asked less often.
-const REST: u64 = 2;
-/// The longest such wait, in milliseconds.
-const REST_MAX_MS: u64 = 5;
 /// Runs claimed at a time, so that workers that look at the same moment share what there is.
 const CLAIM_MAX: usize = 128;
 /// One claim in so many takes the lowest class first.
@@ -53,11 +48,7 @@ pub struct Claims {
     /// A hint came since the claim that is out was sent, so its answer may not have what the hint was about.
     again: bool,
     due: Option<Timestamp>,
-    /// When the claim that is out was sent.
-    sent_at: Option<Timestamp>,
     looked_at: Timestamp,
-    /// It rests until then.
-    rests_until: Timestamp,
     asks: bool,
     made: u64,
 }
@@ -74,9 +65,7 @@ impl Claims {
             hint: true,
             again: false,
             due: None,
-            sent_at: None,
             looked_at: Timestamp(0),
-            rests_until: Timestamp(0),
             asks: false,
             made: 0,
         }
@@ -90,9 +79,8 @@ impl Claims {
     }
 
     /// A claim is sent.
-    pub fn claiming(&mut self, now: Timestamp) {
+    pub fn claiming(&mut self) {
         self.again = false;
-        self.sent_at = Some(now);
     }
 
     /// A run parked that is to go on then.
@@ -107,13 +95,10 @@ impl Claims {
     pub fn claimed(&mut self, asked: usize, got: usize, now: Timestamp) {
         self.looked_at = now;
         self.made = self.made.wrapping_add(1);
-        let sent_at = self.sent_at.take();
         if got < asked {
             self.hint = std::mem::take(&mut self.again);
             self.due = None;
             self.asks = true;
-            let took = sent_at.map_or(0, |sent_at| now.0.saturating_sub(sent_at.0));
-            self.rests_until = now.plus_ms(took.saturating_mul(REST).min(REST_MAX_MS));
         }
     }
 
@@ -165,9 +150,6 @@ impl Claims {
         if !self.hint && self.due.is_none_or(|due| due > now) {
             return self.due.map_or(Look::Idle, Look::At);
         }
-        if now < self.rests_until {
-            return Look::At(self.rests_until);
-        }
         let batched = self.looked_at.plus_ms(BATCH_MS);
         if n.saturating_mul(BATCH_SHARE) >= self.slots.min(ahead) || n == CLAIM_MAX || now >= batched {
             Look::Now(n)
@@ -195,7 +177,7 @@ mod tests {
         claims.parked(Some(Timestamp(300)));
         assert_eq!(claims.look(Timestamp(99), ROOM), Look::At(Timestamp(200)));
         assert_eq!(claims.look(Timestamp(200), ROOM), Look::Now(64));
-        claims.claiming(Timestamp(200));
+        claims.claiming();
         claims.claimed(64, 0, Timestamp(200));
         claims.hinted();
         assert_eq!(claims.look(Timestamp(200), ROOM), Look::Now(64));
@@ -204,31 +186,14 @@ mod tests {
     #[test]
     fn a_hint_that_comes_while_a_claim_is_out_is_not_lost() {
         let mut claims = Claims::new(64, 1_000, 64);
-        claims.claiming(Timestamp(5));
+        claims.claiming();
         claims.hinted();
         claims.claimed(64, 0, Timestamp(5));
         assert_eq!(claims.look(Timestamp(5), ROOM), Look::Now(64), "its answer may be older than the hint");
-        claims.claiming(Timestamp(6));
+        claims.claiming();
         claims.claimed(64, 0, Timestamp(6));
         claims.told(None);
         assert_eq!(claims.look(Timestamp(6), ROOM), Look::Idle);
-    }
-
-    #[test]
-    fn a_claim_that_took_long_is_not_repeated_at_once() {
-        let mut claims = Claims::new(64, 1_000, 64);
-        claims.claiming(Timestamp(10));
-        claims.claimed(64, 1, Timestamp(12));
-        claims.hinted();
-        assert_eq!(claims.look(Timestamp(12), ROOM), Look::At(Timestamp(16)));
-        assert_eq!(claims.look(Timestamp(16), ROOM), Look::Now(64));
-        claims.claiming(Timestamp(16));
-        claims.claimed(64, 1, Timestamp(96));
-        claims.hinted();
-        assert_eq!(claims.look(Timestamp(96), ROOM), Look::At(Timestamp(101)), "not for long");
-        claims.claiming(Timestamp(101));
-        claims.claimed(64, 64, Timestamp(111));
-        assert_eq!(claims.look(Timestamp(111), ROOM), Look::Now(64), "the queue has more");
     }
 
     #[test]

@@ -357,7 +357,7 @@ impl Worker {
         }
         match look {
             Look::Now(room) => {
-                self.claims.claiming(now);
+                self.claims.claiming();
                 self.claiming = self.claim(room, now);
             }
             Look::At(then) => wake = earlier(wake, Some((then, false))),
