@@ -46,7 +46,7 @@ use windlass_ports::store::{
 
 use crate::pack::pack;
 use crate::restore::{Held, RestoreError, Restored};
-use claim::Turns;
+use claim::{Pace, Turns};
 use connect::{Connector, Purpose};
 use hints::{Hints, Listening};
 use lanes::{Counters, Lanes};
@@ -73,6 +73,7 @@ pub struct PostgresStore {
     /// Connections for claims, the runs that they bring, and hints.
     queue: Arc<Pool>,
     loads: Loads,
+    pace: Pace,
     workers: Workers,
     hints: Arc<Hints>,
     _listening: Listening,
@@ -137,6 +138,7 @@ impl PostgresStore {
             _listening: hints.start(&connector, &queue),
             pool,
             loads: Loads::new(Arc::clone(&queue)),
+            pace: Pace::default(),
             queue,
             hints,
             counters,
@@ -185,6 +187,7 @@ impl PostgresStore {
             _listening: listening,
             pool,
             loads: Loads::new(Arc::clone(&queue)),
+            pace: Pace::default(),
             queue,
             hints,
             counters,
@@ -270,6 +273,12 @@ impl PostgresStore {
     }
 
     async fn claim_now(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
+        // Whoever drives one tree wants its runs at once.
+        let is_paced = claim.within.is_none();
+        if is_paced {
+            self.pace.pause().await;
+        }
+        let begun = tokio::time::Instant::now();
         let kept = self.workers.upkeep(&self.queue, claim.within.as_ref(), Some(int(claim.now.0))).await?;
         let (woken, runs) = (kept.woken, kept.reaped.runs);
         self.took_back(&kept.reaped);
@@ -282,6 +291,9 @@ impl PostgresStore {
             claim::claim(&self.queue, &claim, &mut turns).await?
         };
         self.counters.claims.fetch_add(leases.len() as u64, Ordering::Relaxed);
+        if is_paced && leases.len() < claim.limit {
+            self.pace.emptied(begun.elapsed());
+        }
         // Whoever claims takes what it woke; what it leaves is for others.
         let woken = woken.saturating_add(usize::try_from(runs).unwrap_or(usize::MAX));
         self.hints.tell(woken > leases.len());

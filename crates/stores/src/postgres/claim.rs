@@ -1,7 +1,10 @@
 //! Who gets which run: the queue, its classes and turns, runs taken over, let go, quarantined.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use windlass_core::ids::RunId;
@@ -182,6 +185,35 @@ pub(super) fn lease(row: &Row) -> Result<Lease, tokio_postgres::Error> {
 
 /// Of each class, the tenant that was served last by this process.
 pub(super) type Turns = HashMap<i16, String>;
+
+/// After a claim that emptied the queue the next one waits for so many times as long as that one took: what comes meanwhile
+/// is claimed together, and a server with much to do is asked less often.
+const REST: u32 = 2;
+/// The longest such wait.
+const REST_MAX: Duration = Duration::from_millis(5);
+
+/// When this process claims again.
+#[derive(Debug, Default)]
+pub(super) struct Pace(Mutex<Option<Instant>>);
+
+impl Pace {
+    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until it is time for the next claim.
+    pub(super) async fn pause(&self) {
+        let until = self.until().take();
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Notes how long a claim took that left nothing.
+    pub(super) fn emptied(&self, took: Duration) {
+        *self.until() = Some(Instant::now() + (took * REST).min(REST_MAX));
+    }
+}
 
 /// A part of the queue: what one tenant has waiting in a class and a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
