@@ -35,9 +35,6 @@ pub(crate) fn promtool() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(VARIABLE) {
         return Some(named.into());
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let cached = cache.map(|folder| folder.join(CACHED)).filter(|path| path.is_file());
+    let cached = process::cache().ok().map(|folder| folder.join(CACHED)).filter(|path| path.is_file());
     cached.or_else(|| process::answers("promtool", &["--version"]).then(|| "promtool".into()))
 }

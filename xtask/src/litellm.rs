@@ -104,9 +104,7 @@ fn free_port() -> Result<u16> {
 
 /// The program of the installed proxy, installed when it is not yet what is written here.
 fn proxy() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("windlass/litellm");
+    let folder = process::cache()?.join("windlass/litellm");
     let mark = folder.join("installed");
     if fs::read_to_string(&mark).ok().as_deref() != Some(PROXY) {
         if folder.exists() {

@@ -53,9 +53,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 
 /// The folder of the installed packages, filled when it is not yet what is written here.
 fn suite() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
-    let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("windlass/mcp-conformance");
+    let folder = process::cache()?.join("windlass/mcp-conformance");
     let mark = folder.join("installed");
     let wanted = format!("{NODE}\n{SUITE}\n");
     if fs::read_to_string(&mark).ok().as_deref() != Some(&wanted) {

@@ -27,6 +27,16 @@ pub(crate) fn windlass() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The folder of the user for what can be fetched again.
+///
+/// # Errors
+/// The environment names none.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    cache.context("neither XDG_CACHE_HOME nor HOME is set")
+}
+
 /// Runs a command to its end, its output passing through.
 ///
 /// # Errors
