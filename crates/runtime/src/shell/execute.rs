@@ -206,6 +206,17 @@ enum Job {
     Refused(Failure),
 }
 
+impl Job {
+    /// The same call once more, where a permit can hold it back.
+    fn spare(&self) -> Option<Self> {
+        match self {
+            Self::Tool(tool, invocation) => Some(Self::Tool(Arc::clone(tool), invocation.clone())),
+            Self::Hook(hook, event) => Some(Self::Hook(Arc::clone(hook), event.clone())),
+            Self::Model(_) | Self::Refused(_) => None,
+        }
+    }
+}
+
 fn job(core: &Core, machine: &Machine, run: &Run, effect: EffectId, open: &OpenCall) -> Job {
     let lost = || {
         let message = format!("the body of call {effect} cannot be rebuilt from the run");
@@ -348,8 +359,24 @@ impl Attempt {
         Done { effect: self.effect, attempt: self.number, end: End::Settled(outcome, spent) }
     }
 
-    async fn send(&self, job: Job) -> (Outcome, Spent) {
+    async fn send(&self, mut job: Job) -> (Outcome, Spent) {
         let _slot = self.slot().await;
+        let withdrawn = Arc::new(AtomicBool::new(false));
+        loop {
+            let spare = job.spare();
+            let ended = self.send_once(job, &withdrawn).await;
+            let held_back = withdrawn.swap(false, Ordering::AcqRel) && !may_have_left(&ended.0);
+            match spare {
+                // That it did not leave says nothing about the other side: it leaves once this worker is told that it
+                // still has the run, or another worker sends it.
+                Some(spare) if held_back => job = spare,
+                Some(_) | None => return ended,
+            }
+            self.sent.store(false, Ordering::Release);
+        }
+    }
+
+    async fn send_once(&self, job: Job, withdrawn: &Arc<AtomicBool>) -> (Outcome, Spent) {
         // A worker that slept through its lease sends nothing: the call is left to whoever holds the run.
         self.core.switches.pass(&self.tenant, self.class).await;
         self.core.entitled(&self.member).await;
@@ -363,7 +390,7 @@ impl Attempt {
             return (Outcome::Failed(failure), Spent::Nothing);
         }
         self.sent.store(true, Ordering::Release);
-        self.metered(job).await
+        self.metered(self.bound(job, withdrawn)).await
     }
 
     /// Makes the call within its time.
@@ -383,10 +410,22 @@ impl Attempt {
         }
     }
 
-    /// Holds while the leases of this worker are surely its own.
-    fn permit(&self) -> Permit {
+    /// Binds a call to the leases of this worker: it may leave while they are surely its own. `withdrawn` says afterwards
+    /// that it was held back.
+    fn bound(&self, mut job: Job, withdrawn: &Arc<AtomicBool>) -> Job {
         let (store, member) = (Arc::clone(&self.core.parts.store), Arc::clone(&self.member));
-        Permit::new(move || !member.lost.is_cancelled() && store.is_current(&member.id))
+        let withdrawn = Arc::clone(withdrawn);
+        let permit = Permit::new(move || {
+            let holds = !member.lost.is_cancelled() && store.is_current(&member.id);
+            withdrawn.fetch_or(!holds, Ordering::AcqRel);
+            holds
+        });
+        match &mut job {
+            Job::Tool(_, invocation) => invocation.permit = permit,
+            Job::Hook(_, event) => event.permit = permit,
+            Job::Model(_) | Job::Refused(_) => {}
+        }
+        job
     }
 
     async fn slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
@@ -407,14 +446,8 @@ impl Attempt {
                 let outcome = result.outcome.map_or_else(Outcome::Failed, |reply| Outcome::Replied(Box::new(reply)));
                 (outcome, result.spent)
             }
-            Job::Tool(tool, invocation) => {
-                let invocation = Invocation { permit: self.permit(), ..invocation };
-                (returned(tool.call(invocation).await), known)
-            }
-            Job::Hook(hook, event) => {
-                let event = HookEvent { permit: self.permit(), ..event };
-                (returned(hook.call(event).await), known)
-            }
+            Job::Tool(tool, invocation) => (returned(tool.call(invocation).await), known),
+            Job::Hook(hook, event) => (returned(hook.call(event).await), known),
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
         }
     }
@@ -426,6 +459,14 @@ impl Attempt {
             _ => (Code::ToolTimeout, Retry::Unknown),
         };
         Failure::new(code, format!("no answer within {} ms", self.timeout_ms)).retry(retry)
+    }
+}
+
+/// Whether an end leaves open that the call reached the other side.
+fn may_have_left(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Failed(failure) => failure.retry == Retry::Unknown,
+        Outcome::Replied(_) | Outcome::Returned(_) => true,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use windlass_core::contract::{Class, Idempotency};
+use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Quote;
 use windlass_core::machine::{ModelSettings, Placement, Priority};
@@ -106,6 +107,37 @@ async fn a_call_does_not_leave_while_the_lease_may_have_run_out() {
     assert_eq!(sent.load(Ordering::SeqCst), 1);
     stop.graceful.cancel();
     driving.await.expect("a task");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_held_back_at_the_last_moment_leaves_once_the_worker_is_heard_again() {
+    let mut kit = Kit::new();
+    let store = Arc::new(Unreliable::new(kit.store.another()));
+    let (tried, sent) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (lapsing, counted, reached) = (Arc::clone(&store), Arc::clone(&tried), Arc::clone(&sent));
+    kit.tool(contract("look", Class::Read, Idempotency::None), move |invocation| {
+        // While its connection is made, the lease may have run out.
+        lapsing.lapse(counted.fetch_add(1, Ordering::SeqCst) == 0);
+        let (lapsing, reached) = (Arc::clone(&lapsing), Arc::clone(&reached));
+        async move {
+            if !invocation.permit.holds() {
+                lapsing.lapse(false);
+                return Err(Failure::new(Code::ToolFailed, "this worker may no longer send it").retry(Retry::Backoff));
+            }
+            reached.fetch_add(1, Ordering::SeqCst);
+            answer(1)
+        }
+    });
+    kit.machine("main", vec![acting("a", "look", "done"), done()]);
+    let engine = kit.engine_on(Arc::clone(&store) as Arc<dyn Store>);
+    let (stop, driving) = serve(&engine);
+    let run = kit.submit(&engine, "r").await;
+    until(&kit, &run, Status::Completed).await;
+    assert_eq!((tried.load(Ordering::SeqCst), sent.load(Ordering::SeqCst)), (2, 1));
+    assert_eq!(output(&engine, &run).await.get("a"), Some(&Value::Int(1)), "what the tool said");
+    stop.graceful.cancel();
+    driving.await.expect("a task");
+    kit.fsck().await;
 }
 
 #[tokio::test(start_paused = true)]
