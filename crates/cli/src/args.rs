@@ -29,8 +29,8 @@ use crate::config::{Preset, Span};
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
 pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditVerify};
 pub(crate) use bench::{
-    Bench, BenchFairness, BenchFanOut, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace, BenchRecovery,
-    BenchStart, BenchSteps, BenchSurge,
+    Bench, BenchFairness, BenchFanOut, BenchGoverned, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace,
+    BenchRecovery, BenchStart, BenchSteps, BenchSurge,
 };
 pub(crate) use budgets::{Budgets, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
 pub(crate) use chaos::{Chaos, ChaosRun};

@@ -83,6 +83,16 @@ Fills the queue with runs of one tenant; once the workers are busy with them, a 
 a few. p50 and p99 are of those few, from the submission to the end; `alone_ms` is what their calls
 take by themselves, `of_many_meanwhile` how many runs of the first tenant ended in that time.")]
     Fairness(BenchFairness),
+    /// What policy, budgets and the audit trail add to a tool call
+    #[command(after_help = "Examples:
+  windlass bench governed --runs 100
+  windlass bench governed --store postgres://localhost/scratch
+
+Runs with a rule set, three budgets and audit rows take turns with runs that have none of them. Each
+run makes its tool calls one after another; the time of a call is from the model's request for it to
+the next question to the model, two commits included. `added_p50_ms` is the difference of the
+medians, `synced_write_p50_ms` what one durable write takes here.")]
+    Governed(BenchGoverned),
     /// From process start to the first completed run, in a new store
     #[command(after_help = "Examples:\n  windlass bench start --times 20")]
     Start(BenchStart),
@@ -128,6 +138,9 @@ pub(crate) struct BenchSteps {
     /// Do not measure the floor beside it
     #[arg(long)]
     pub no_floor: bool,
+    /// With a rule set that is asked before calls, and three budgets
+    #[arg(long)]
+    pub governed: bool,
 }
 
 /// From submission to start.
@@ -202,6 +215,23 @@ pub(crate) struct BenchPark {
     /// Then start a worker, signal every run, and wait until all have completed
     #[arg(long)]
     pub signal: bool,
+    /// Where.
+    #[command(flatten)]
+    pub place: BenchPlace,
+}
+
+/// Calls with everything on, beside calls with nothing on.
+#[derive(Debug, Args)]
+pub(crate) struct BenchGoverned {
+    /// Runs of each kind
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub runs: u32,
+    /// Tool calls of each run
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub calls: u32,
+    /// How long to measure what the disk takes for a write
+    #[arg(long, value_name = "DURATION", default_value = "3s")]
+    pub floor: Span,
     /// Where.
     #[command(flatten)]
     pub place: BenchPlace,

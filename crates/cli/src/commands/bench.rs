@@ -4,6 +4,7 @@ mod crew;
 mod fairness;
 mod fan_out;
 mod field;
+mod governed;
 mod idle;
 mod latency;
 mod load;
@@ -52,6 +53,9 @@ pub(crate) async fn bench(app: &App, what: Bench) -> Result<Exit, Problem> {
         Bench::Idle(args) => field::within(app, &args.place, async |field| idle::idle(app, field, &args).await).await,
         Bench::Fairness(args) => {
             field::within(app, &args.place, async |field| fairness::fairness(app, field, &args).await).await
+        }
+        Bench::Governed(args) => {
+            field::within(app, &args.place, async |field| governed::governed(field, &args).await).await
         }
         Bench::Surge(args) => {
             field::within(app, &args.place, async |field| surge::surge(app, field, &args).await).await

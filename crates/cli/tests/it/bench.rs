@@ -59,6 +59,21 @@ fn steps_are_counted_beside_a_floor_of_the_same_store() {
 }
 
 #[test]
+fn calls_with_everything_on_are_timed_beside_calls_with_nothing_on() {
+    let args = ["governed", "--runs", "2", "--calls", "3", "--floor", "100ms"];
+    on_both(&args, |found| {
+        assert_eq!(number(found, "calls"), 9.0, "those of the first run only warm up, those of the last are counted");
+        let added = number(found, "p50_ms") - number(found, "plain_p50_ms");
+        assert!((number(found, "added_p50_ms") - added).abs() < 0.01, "{found}");
+        assert!(number(found, "statements_per_commit") <= 3.0, "{found}");
+    });
+    let steps = ["steps", "--governed", "--steps", "3", "--concurrency", "4", "--duration", "200ms", "--no-floor"];
+    on_both(&steps, |found| {
+        assert_eq!((&found["governed"], number(found, "runs") > 0.0), (&Json::Bool(true), true), "{found}");
+    });
+}
+
+#[test]
 fn every_run_of_a_steady_load_is_timed() {
     let args = ["latency", "--steps", "2", "--rate", "50", "--duration", "400ms", "--workers", "2"];
     on_both(&args, |found| {

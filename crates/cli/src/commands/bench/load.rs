@@ -9,7 +9,8 @@ use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::ids::RunId;
 use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
-use windlass_ports::policy::AllowAll;
+use windlass_ports::model::Model;
+use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Queueing, Store};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, Observer, Parts, Settings, Submission, SystemClock};
@@ -35,6 +36,10 @@ pub(crate) struct Shape {
     pub queued_max: Option<u32>,
     /// Is told how long things take.
     pub meter: Option<Arc<dyn windlass_runtime::Meter>>,
+    /// What is asked before calls; everything is allowed when there is none.
+    pub policy: Option<Arc<dyn Policy>>,
+    /// The model of machines that have one.
+    pub model: Option<Arc<dyn Model>>,
 }
 
 /// A machine of so many steps, each with one call.
@@ -60,6 +65,18 @@ pub(crate) fn stepper_with(steps: u32, contracts: Vec<Contract>) -> Result<Loade
 pub(crate) fn waiter() -> Result<Loaded, Problem> {
     let text = "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-park\n  context:\n    data: input.data\n  states:\n    wait:\n      type: initial\n      wait_for: bench/go\n      transitions:\n        - to: done\n    done:\n      type: final\n      output:\n        ok: true\n";
     machine(&[("machine.yml", text)], Vec::new())
+}
+
+/// A machine whose model asks for so many tool calls, one after another.
+///
+/// # Errors
+/// As of [`stepper`].
+pub(crate) fn asking(calls: u32) -> Result<Loaded, Problem> {
+    let text = format!(
+        "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: bench-asking\n  settings:\n    tools: [{ACTION}]\n  agents:\n    asker:\n      spec: flatagent\n      spec_version: \"4.2.1\"\n      data:\n        model: {{name: asker, provider: bench, max_tokens: 100}}\n        system: Ask.\n        user: Go on.\n  states:\n    work:\n      type: initial\n      agent: asker\n      tool_loop:\n        max_turns: {turns}\n        max_tool_calls: {calls}\n      transitions:\n        - to: done\n    done:\n      type: final\n      output:\n        ok: true\n",
+        turns = calls.saturating_add(1)
+    );
+    machine(&[("machine.yml", &text)], vec![noop()])
 }
 
 /// A machine that starts so many children of one step each, and waits for all.
@@ -118,9 +135,9 @@ pub(crate) fn engine(store: Arc<dyn Store>, observer: Arc<dyn Observer>, shape: 
     Engine::new(Parts {
         store,
         compiler: wire::compiler(),
-        model: Arc::new(windlass_models::Models::builder().build()),
+        model: shape.model.clone().unwrap_or_else(|| Arc::new(windlass_models::Models::builder().build())),
         catalog: Arc::new(catalog),
-        policy: Arc::new(AllowAll),
+        policy: shape.policy.clone().unwrap_or_else(|| Arc::new(AllowAll)),
         clock: Arc::new(SystemClock::new()),
         observer,
         settings: Settings {
@@ -181,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_machine_is_valid() {
-        assert!(stepper(3).is_ok() && waiter().is_ok() && parent(7).is_ok());
+        assert!(stepper(3).is_ok() && waiter().is_ok() && parent(7).is_ok() && asking(9).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::crew::{Callers, Crew, warm_up};
 use super::field::Field;
+use super::governed;
 use super::load::{self, Shape};
 use super::meter::Meter;
 use super::{Measured, percentile_ms, rounded};
@@ -33,7 +34,13 @@ pub(crate) async fn steps(field: &Field, args: &BenchSteps) -> Result<Measured, 
     let (concurrency, duration) = (args.load.concurrency as usize, Duration::from_millis(args.load.duration.0));
     let room = Arc::new(Semaphore::new(concurrency));
     let meter = Arc::new(Meter::new(Arc::clone(&room)));
-    let shape = Shape { concurrency, ..Shape::default() };
+    let policy = if args.governed {
+        governed::budgets(&*field.open().await?).await?;
+        Some(governed::policy(field)?)
+    } else {
+        None
+    };
+    let shape = Shape { concurrency, policy, ..Shape::default() };
     let crew = Crew::start(field, args.workers, |store| load::engine(store, meter.clone(), &shape)).await?;
     let bytes_before = crew.stats().await?.bytes;
     let (loaded, data) = (Arc::new(load::stepper(args.steps)?), load::data(args.context.0));
@@ -65,6 +72,7 @@ pub(crate) async fn steps(field: &Field, args: &BenchSteps) -> Result<Measured, 
     .with("steps", args.steps)
     .with("context_bytes", args.context.0)
     .with("seconds", rounded(seconds))
+    .with("governed", args.governed)
     .with("runs", meter.ended())
     .with("statements_per_commit", per_commit(stats.statements, stats_before.statements))
     .with("transactions_per_commit", per_commit(stats.transactions, stats_before.transactions)))
