@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass::wire::ProviderConfig;
-use windlass_core::budget::Ceilings;
+use windlass_core::budget::{self, Ceilings};
 
 pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
 pub(crate) use quantity::{Bytes, Span};
@@ -174,6 +174,20 @@ pub(crate) struct Limits {
     /// Wall clock from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall: Option<Span>,
+    /// What happens to a call beyond a ceiling of calls, tokens or cost: `fail`, or `ask`, whereupon the run waits for a
+    /// person. Where a document sets ceilings too, both have to say `ask`. Default: `fail`.
+    pub beyond: Beyond,
+}
+
+/// What happens to a call beyond a ceiling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Beyond {
+    /// It fails with `budget.exceeded`.
+    #[default]
+    Fail,
+    /// Its run waits until a person raises the ceiling, or refuses.
+    Ask,
 }
 
 impl Limits {
@@ -189,6 +203,10 @@ impl Limits {
             cost_micros: self.cost_micros,
             depth: self.depth,
             wall_ms: self.wall.map(|span| span.0),
+            beyond: match self.beyond {
+                Beyond::Fail => budget::Beyond::Fail,
+                Beyond::Ask => budget::Beyond::Ask,
+            },
         }
     }
 }

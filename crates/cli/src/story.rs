@@ -100,7 +100,7 @@ fn others(entry: &Entry, run: &Run) -> Option<String> {
         Entry::WaitOpened { wait, .. } => match &wait.kind {
             WaitKind::Signal => format!("   waits for a signal on `{}`", wait.channel),
             WaitKind::Outcome { .. } => format!("   waits for a person, who answers on `{}`", wait.channel),
-            WaitKind::Approval { .. } | WaitKind::Budget { .. } => return None,
+            WaitKind::Approval { .. } | WaitKind::Budget { .. } | WaitKind::Ceiling { .. } => return None,
         },
         Entry::DrawAsked { .. } => "   draws on budgets".into(),
         Entry::DrawAnswered { answer: Drawn::Refused(refusal), .. } => format!(

@@ -71,6 +71,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         deadline: None,
         origin: None,
         terms: windlass_core::run::Terms::default(),
+        watched: false,
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

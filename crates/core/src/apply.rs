@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::approval;
 use crate::audit;
-use crate::budget::{Amounts, Ledger, Meter};
+use crate::budget::{Amounts, CALL_METERS, Ledger, Meter};
 use crate::effect::{Call, ChildStart, OpenCall, Outcome};
 use crate::escrow::{Asked, Share};
 use crate::failure::Code;
@@ -44,8 +44,12 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HooksEnded => run.hooks = None,
         Entry::OutputProduced { output } => run.output = output.clone(),
         Entry::CallIntended { effect, call } => return Some(intended(run, *effect, call)),
-        Entry::AttemptStarted { effect, attempt, reserved, route, arguments } => {
-            return attempted(run, *effect, *attempt, reserved, route.as_deref(), *arguments);
+        Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants } => {
+            let row = attempted(run, *effect, *attempt, reserved, route.as_deref(), *arguments);
+            if let Some(call) = run.calls.get_mut(effect) {
+                call.wants = *wants;
+            }
+            return row;
         }
         Entry::AttemptFailed { effect, failure, used, estimated, backoff, .. } => {
             return attempt_failed(run, *effect, failure.code.as_str(), used, *estimated, *backoff);
@@ -58,6 +62,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::ApprovalAnswered { effect, answer, by, arguments, .. } => {
             return approval_answered(run, *effect, *answer, by, arguments.as_ref());
         }
+        Entry::RoomHeld { effect } => room_held(run, *effect),
         Entry::DrawAwaited { effect } => {
             if let Some(call) = run.calls.get_mut(effect) {
                 call.draws = true;
@@ -100,6 +105,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::JoinStarted { join } => run.join = Some(join.clone()),
         Entry::ChildStarted { child, slot } => child_started(run, child, *slot),
         Entry::ChildSettled { child, ending, used } => child_settled(run, child, ending, used),
+        Entry::ChildRaised { child, amounts } => child_raised(run, child, amounts),
         Entry::ChildCancelled { child, .. } => {
             if let Some(open) = run.children.get_mut(child) {
                 open.cancelled = true;
@@ -296,6 +302,7 @@ fn attempt_failed(
     let call = call.clone();
     run.escrow.settle(call.call.target(), &held, used);
     run.ledger.settle(&reserved, used, estimated);
+    note(run, call.call.target(), used);
     Some(row(run, effect, &call, "failed", Some(code.into())))
 }
 
@@ -308,6 +315,22 @@ fn share_held(run: &mut Run, effect: EffectId, shares: &[Share]) {
             call.at = now;
         }
         run.escrow.hold(shares);
+    }
+}
+
+fn note(run: &mut Run, driver: &Name, used: &Amounts) {
+    if run.start.watched {
+        run.ledger.note(driver, used);
+    }
+}
+
+fn room_held(run: &mut Run, effect: EffectId) {
+    let now = run.now;
+    if let Some(call) = run.calls.get_mut(&effect) {
+        call.reserved = std::mem::take(&mut call.wants);
+        call.approval = None;
+        call.at = now;
+        run.ledger.reserve(&call.reserved);
     }
 }
 
@@ -359,6 +382,7 @@ fn approval_answered(
 fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, estimated: bool) -> Option<audit::Row> {
     let call = run.calls.remove(&effect)?;
     run.ledger.settle(&call.reserved, used, estimated);
+    note(run, call.call.target(), used);
     run.escrow.settle(call.call.target(), &call.held, used);
     match &call.call {
         Call::Model { sample, .. } => {
@@ -404,24 +428,39 @@ fn reply_hash(reply: &crate::transcript::Reply) -> Name {
 fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -> Option<audit::Row> {
     let call = run.calls.remove(&effect)?;
     run.ledger.settle(&call.reserved, used, estimated);
+    note(run, call.call.target(), used);
     run.escrow.settle(call.call.target(), &call.held, used);
     Some(row(run, effect, &call, "abandoned", None))
 }
 
 fn child_started(run: &mut Run, child: &ChildStart, slot: Option<u32>) {
     run.ordinal += 1;
-    run.ledger.charge(&Amounts::ZERO.with(Meter::Launches, 1));
+    let launch = Amounts::ZERO.with(Meter::Launches, 1);
+    run.ledger.charge(&launch);
+    note(run, &child.machine, &launch);
     run.ledger.grant(&child.allotment);
-    run.children.insert(
-        child.id.clone(),
-        OpenChild { slot, awaited: child.awaited, allotment: child.allotment, cancelled: false },
-    );
+    let machine = if run.start.watched { child.machine.clone() } else { Name::default() };
+    let open = OpenChild { slot, awaited: child.awaited, allotment: child.allotment, cancelled: false, machine };
+    run.children.insert(child.id.clone(), open);
+}
+
+/// The bound rises with what is granted, so that what is left stays the same.
+fn child_raised(run: &mut Run, child: &RunId, amounts: &Amounts) {
+    let Some(open) = run.children.get_mut(child) else { return };
+    let bounded = |meter: &Meter| run.ledger.ceilings.get(*meter).is_some();
+    let bounded = CALL_METERS.into_iter().filter(bounded);
+    let amounts = bounded.fold(Amounts::ZERO, |sum, meter| sum.with(meter, amounts.get(meter)));
+    open.allotment.add(&amounts);
+    run.ledger.rebound(&run.ledger.raised(&amounts));
+    run.ledger.grant(&amounts);
 }
 
 fn child_settled(run: &mut Run, child: &RunId, ending: &Ending, used: &Amounts) {
     let Some(open) = run.children.remove(child) else { return };
     // Steps are of one run only; those of a child never count against its parent's ceiling.
-    run.ledger.reclaim(&open.allotment, &used.with(Meter::Steps, 0));
+    let used = used.with(Meter::Steps, 0);
+    run.ledger.reclaim(&open.allotment, &used);
+    note(run, &open.machine, &used);
     let (Some(slot), Some(join)) = (open.slot, &mut run.join) else { return };
     if let Some(place @ None) = join.slots.get_mut(slot as usize) {
         *place = Some(ending.clone());
@@ -490,11 +529,7 @@ fn tool_answered(run: &mut Run, index: u32, content: &Name, is_error: bool, coun
 }
 
 fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, started_at: Timestamp) {
-    for meter in Meter::ALL {
-        if let Some(bound) = new.get(meter) {
-            ledger.ceilings.set(meter, Some(bound));
-        }
-    }
+    ledger.rebound(new);
     if new.depth.is_some() {
         ledger.ceilings.depth = new.depth;
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::{Amounts, CALL_METERS, Meter};
 use crate::effect::{Call, OpenCall, WaitKind};
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::run::Run;
@@ -100,7 +101,9 @@ pub fn shown(run: &RunId, wait: EffectId, effect: EffectId, open: &OpenCall) -> 
 #[must_use]
 pub fn asked(run: &Run, wait: EffectId) -> Option<(EffectId, &OpenCall)> {
     let effect = match run.waits.get(&wait)?.kind {
-        WaitKind::Approval { effect, .. } | WaitKind::Budget { effect, .. } => effect,
+        WaitKind::Approval { effect, .. } | WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => {
+            effect
+        }
         WaitKind::Signal | WaitKind::Outcome { .. } => return None,
     };
     run.calls.get(&effect).map(|open| (effect, open))
@@ -142,15 +145,30 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     if run.start.scope.user.as_ref() == Some(&reply.by) {
         return Some(format!("`{}` started the run and cannot approve its calls", reply.by));
     }
-    let is_budget = matches!(run.waits.get(&reply.wait).map(|wait| &wait.kind), Some(WaitKind::Budget { .. }));
-    if is_budget && reply.arguments.is_some() {
+    let kind = run.waits.get(&reply.wait).map(|wait| &wait.kind);
+    let is_ceiling = matches!(kind, Some(WaitKind::Ceiling { .. }));
+    if (is_ceiling || matches!(kind, Some(WaitKind::Budget { .. }))) && reply.arguments.is_some() {
         return Some("more of a budget changes no arguments".into());
+    }
+    if let Some(why) = unraised(run, &reply.raise, is_ceiling) {
+        return Some(why);
     }
     let is_object = |arguments: &Value| matches!(arguments, Value::Map(_));
     if reply.arguments.as_ref().is_some_and(|new| !is_object(new) || !matches!(open.call, Call::Tool { .. })) {
         return Some("only the arguments of a tool can be changed, to other JSON objects".into());
     }
     None
+}
+
+/// Why an answer cannot raise what it says.
+fn unraised(run: &Run, raise: &Amounts, is_ceiling: bool) -> Option<String> {
+    if !raise.is_zero() && !is_ceiling {
+        return Some("the question is not whether a ceiling of the run is raised".into());
+    }
+    let mut others = Meter::ALL.into_iter().filter(|meter| raise.get(*meter) > 0);
+    let fits = |meter: &Meter| CALL_METERS.contains(meter) && run.ledger.ceilings.get(*meter).is_some();
+    let other = others.find(|meter| !fits(meter))?;
+    Some(format!("the run has no ceiling of {} that an answer can raise", other.as_str()))
 }
 
 /// What a person answers.
@@ -169,6 +187,9 @@ pub struct Reply {
     /// Other arguments for the call, to be checked like those of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
+    /// By what the ceilings of the run are raised, when that is the question; by what the call lacks when zero.
+    #[serde(default, skip_serializing_if = "Amounts::is_zero")]
+    pub raise: Amounts,
 }
 
 impl Reply {
@@ -176,14 +197,15 @@ impl Reply {
     #[must_use]
     pub fn delivery_id(&self) -> Name {
         let arguments = self.arguments.as_ref().map(|arguments| Value::str(arguments.digest().to_string()));
-        let digest = Value::list(vec![
+        let mut parts = vec![
             Value::Bool(self.approve),
             Value::Str(self.by.clone()),
             Value::Str(self.reason.clone()),
             Value::str(self.shown.to_string()),
             arguments.unwrap_or_default(),
-        ])
-        .digest();
+        ];
+        parts.extend(CALL_METERS.into_iter().map(|meter| self.raise.get(meter)).filter(|n| *n > 0).map(Value::count));
+        let digest = Value::list(parts).digest();
         format!("approval:{}:{digest}", self.wait.0).into()
     }
 }

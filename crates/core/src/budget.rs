@@ -2,8 +2,11 @@
 //!
 //! Every change is an entry, so a resumed run counts on from where it was. Money is integer micro-USD.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Name;
 use crate::time::Timestamp;
 
 /// One thing that is counted against a ceiling.
@@ -134,6 +137,43 @@ impl Amounts {
     }
 }
 
+/// The meters that calls use: a budget can have a cap for them, and a run can ask for more of them. Steps and launches are
+/// ceilings of runs alone, and hard.
+pub const CALL_METERS: [Meter; 4] = [Meter::ModelCalls, Meter::ToolCalls, Meter::Tokens, Meter::CostMicros];
+
+/// What happens to a call for which a ceiling or a budget has too little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beyond {
+    /// It fails with `budget.exceeded`.
+    #[default]
+    Fail,
+    /// Its run waits until there is more, or a person refuses.
+    Ask,
+}
+
+impl Beyond {
+    /// The word: `fail`, `ask`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Ask => "ask",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Fail, Self::Ask].into_iter().find(|beyond| beyond.as_str() == text)
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn fails(&self) -> bool {
+        *self == Self::Fail
+    }
+}
+
 /// Upper bounds; `None` is no bound. `depth` and `deadline` bound place and time rather than an amount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -162,6 +202,9 @@ pub struct Ceilings {
     /// Wall clock from the start, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_ms: Option<u64>,
+    /// What happens to a call beyond a bound of [`CALL_METERS`].
+    #[serde(skip_serializing_if = "Beyond::fails")]
+    pub beyond: Beyond,
 }
 
 impl Ceilings {
@@ -190,7 +233,13 @@ impl Ceilings {
         }
     }
 
-    /// The lower of both bounds, for each.
+    /// Whether any of [`CALL_METERS`] has a bound.
+    fn bounds_calls(&self) -> bool {
+        CALL_METERS.iter().any(|meter| self.get(*meter).is_some())
+    }
+
+    /// The lower of both bounds, for each. A call beyond them asks for more only when everyone who set a bound says so:
+    /// otherwise whoever writes a document could soften what the operator set.
     #[must_use]
     pub fn tighter(&self, other: &Self) -> Self {
         fn low<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
@@ -208,6 +257,13 @@ impl Ceilings {
             cost_micros: low(self.cost_micros, other.cost_micros),
             depth: low(self.depth, other.depth),
             wall_ms: low(self.wall_ms, other.wall_ms),
+            beyond: match (self.bounds_calls(), other.bounds_calls()) {
+                (true, true) if self.beyond != other.beyond => Beyond::Fail,
+                (false, true) => other.beyond,
+                (true, _) => self.beyond,
+                (false, false) if self.beyond == Beyond::Ask => Beyond::Ask,
+                (false, false) => other.beyond,
+            },
         }
     }
 }
@@ -231,10 +287,23 @@ pub struct Ledger {
     /// When the run must have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// What each agent, tool and child machine used, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drivers: BTreeMap<Name, Amounts>,
+}
+
+/// Who used most of a meter, most first, three at most.
+#[must_use]
+pub fn top(drivers: &BTreeMap<Name, Amounts>, meter: Meter) -> Vec<(&Name, u64)> {
+    let mut used: Vec<_> = drivers.iter().map(|(name, used)| (name, used.get(meter))).collect();
+    used.retain(|(_, used)| *used > 0);
+    used.sort_by_key(|(name, used)| (std::cmp::Reverse(*used), (*name).clone()));
+    used.truncate(3);
+    used
 }
 
 /// A ceiling that a reservation would pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exceeded {
     /// Which.
     pub meter: Meter,
@@ -272,6 +341,39 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// What `wanted` is more than what is left of [`CALL_METERS`].
+    #[must_use]
+    pub fn lacking(&self, wanted: &Amounts) -> Amounts {
+        let lack = |meter| self.left(meter).map_or(0, |left| wanted.get(meter).saturating_sub(left));
+        CALL_METERS.into_iter().fold(Amounts::ZERO, |sum, meter| sum.with(meter, lack(meter)))
+    }
+
+    /// The bounds of [`CALL_METERS`] that there are, raised by `amounts`.
+    #[must_use]
+    pub fn raised(&self, amounts: &Amounts) -> Ceilings {
+        let mut ceilings = Ceilings::default();
+        for meter in CALL_METERS.into_iter().filter(|meter| amounts.get(*meter) > 0) {
+            ceilings.set(meter, self.ceilings.get(meter).map(|bound| bound.saturating_add(amounts.get(meter))));
+        }
+        ceilings
+    }
+
+    /// Replaces the bounds that `new` names.
+    pub fn rebound(&mut self, new: &Ceilings) {
+        for meter in Meter::ALL {
+            if let Some(bound) = new.get(meter) {
+                self.ceilings.set(meter, Some(bound));
+            }
+        }
+    }
+
+    /// Counts what an agent, a tool or a child machine used, for those who ask who used most.
+    pub fn note(&mut self, driver: &Name, used: &Amounts) {
+        if !used.is_zero() {
+            self.drivers.entry(driver.clone()).or_default().add(used);
+        }
     }
 
     /// Holds `amounts` for a call.
@@ -312,7 +414,7 @@ impl Ledger {
     /// of its own is given those, when that is possible for all.
     #[must_use]
     pub fn carve(&self, children: u64, limits: &Ceilings) -> (Ceilings, Amounts) {
-        let mut ceilings = Ceilings::default();
+        let mut ceilings = Ceilings { beyond: self.ceilings.beyond, ..Ceilings::default() };
         let mut granted = Amounts::ZERO;
         for meter in Meter::ALL {
             if meter == Meter::Steps {
@@ -364,6 +466,35 @@ mod tests {
         ledger.settle(&reserved, &Amounts::ZERO.with(Meter::Tokens, 90), false);
         assert_eq!(ledger.overrun.tokens, 30);
         assert_eq!(ledger.left(Meter::Tokens), Some(10));
+    }
+
+    #[test]
+    fn a_run_asks_only_when_everyone_who_bounds_it_says_so() {
+        let bound = |calls, beyond| Ceilings { model_calls: calls, beyond, ..Ceilings::default() };
+        let (ask, fail) = (Beyond::Ask, Beyond::Fail);
+        for (one, other, both) in [
+            (bound(Some(1), ask), bound(Some(2), ask), ask),
+            (bound(Some(1), ask), bound(Some(2), fail), fail),
+            (bound(Some(1), ask), bound(None, fail), ask),
+            (bound(None, ask), bound(Some(2), fail), fail),
+            (bound(None, ask), bound(None, fail), ask),
+            (bound(None, fail), bound(None, fail), fail),
+        ] {
+            assert_eq!(one.tighter(&other).beyond, both, "{one:?} {other:?}");
+            assert_eq!(other.tighter(&one).beyond, both, "{other:?} {one:?}");
+            assert_eq!(one.tighter(&other).tighter(&one).beyond, both, "again");
+        }
+    }
+
+    #[test]
+    fn what_lacks_is_what_a_raise_adds() {
+        let mut ledger = ledger(3);
+        let wanted = Amounts::ZERO.with(Meter::ModelCalls, 5).with(Meter::Tokens, 9);
+        let lacking = ledger.lacking(&wanted);
+        assert_eq!(lacking, Amounts::ZERO.with(Meter::ModelCalls, 2), "tokens have no bound");
+        ledger.rebound(&ledger.raised(&lacking));
+        ledger.check(&wanted).expect("exactly enough");
+        assert_eq!(ledger.ceilings.tokens, None, "a raise makes no bound");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod agent;
 mod approval;
 mod call;
+mod ceiling;
 mod circles;
 mod escrow;
 mod failing;
@@ -22,10 +23,11 @@ mod voting;
 pub(crate) use scope::with_metadata;
 
 use approval::Asked;
+use ceiling::exceeded;
 
 use crate::apply::apply;
 use crate::audit;
-use crate::budget::{Exceeded, Meter};
+use crate::budget::Meter;
 use crate::effect::{Effect, OpenTimer, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
 use crate::failure::{Code, Failure};
@@ -115,6 +117,7 @@ pub fn decide(
     let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
     turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), verdicts: Vec::new() });
     turn.take(input);
+    turn.refit();
     turn.drive();
     turn.settle_stage();
     if turn.run.ending.is_none() {
@@ -146,7 +149,9 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Signalled { wait, .. } if asks_approval(run, *wait) => not_now("an approval is not given by a signal"),
         Input::Signalled { wait, .. } => open(run.waits.contains_key(wait), format!("wait {wait}")),
         Input::TimerFired { timer } => open(run.timers.contains_key(timer), format!("timer {timer}")),
-        Input::ChildEnded { child, .. } => open(run.children.contains_key(child), format!("child {child}")),
+        Input::ChildEnded { child, .. } | Input::ChildRaised { child, .. } => {
+            open(run.children.contains_key(child), format!("child {child}"))
+        }
         Input::Cancel { .. } if run.ending.is_some() => not_now("the run is ending already"),
         Input::Pause { .. } => hold::admit_pause(run),
         Input::Unpause => hold::admit_unpause(run),
@@ -176,7 +181,8 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
 }
 
 fn asks_approval(run: &Run, wait: EffectId) -> bool {
-    run.waits.get(&wait).is_some_and(|open| matches!(open.kind, WaitKind::Approval { .. }))
+    let is_answered = |kind: &WaitKind| matches!(kind, WaitKind::Approval { .. } | WaitKind::Ceiling { .. });
+    run.waits.get(&wait).is_some_and(|open| is_answered(&open.kind))
 }
 
 fn asks_budget(run: &Run, wait: EffectId) -> bool {
@@ -367,6 +373,7 @@ impl<'a> Turn<'a> {
             Input::Signalled { wait, signal, data } => self.on_signal(wait, signal, data),
             Input::TimerFired { timer } => self.on_timer(timer),
             Input::ChildEnded { child, ending, used } => self.emit(Entry::ChildSettled { child, ending, used }),
+            Input::ChildRaised { child, amounts } => self.child_raised(child, amounts),
             Input::Cancel { reason } => {
                 self.emit(Entry::CancelRequested { reason: reason.clone() });
                 self.end(Ending::Cancelled { reason });
@@ -392,6 +399,7 @@ impl<'a> Turn<'a> {
         start.ceilings = start.ceilings.tighter(&self.machine.ceilings);
         start.ceilings.steps.get_or_insert(limits::STEPS_DEFAULT);
         start.ceilings.depth.get_or_insert(limits::DEPTH_DEFAULT);
+        start.watched = true;
         let resumes = start.origin.is_some();
         self.emit(Entry::RunStarted(Box::new(start)));
         if let Some(due) = self.run.ledger.deadline {
@@ -479,29 +487,9 @@ impl<'a> Turn<'a> {
                 self.goto(Stage::Working(Part::Output));
             }
             WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
-            WaitKind::Approval { .. } | WaitKind::Budget { .. } => {}
+            WaitKind::Approval { .. } | WaitKind::Budget { .. } | WaitKind::Ceiling { .. } => {}
         }
     }
-}
-
-/// The failure for a ceiling that would be passed.
-fn exceeded(over: Exceeded) -> Failure {
-    Failure::new(
-        Code::BudgetExceeded,
-        format!(
-            "the ceiling of {} {} is reached: {} left, {} wanted",
-            over.ceiling,
-            over.meter.as_str(),
-            over.left,
-            over.wanted
-        ),
-    )
-    .detail(Value::object([
-        ("meter", Value::str(over.meter.as_str())),
-        ("ceiling", Value::count(over.ceiling)),
-        ("left", Value::count(over.left)),
-        ("wanted", Value::count(over.wanted)),
-    ]))
 }
 
 /// The message that tells a parent how its child ended.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Question;
-use crate::budget::{Amounts, Ceilings};
+use crate::budget::{Amounts, Ceilings, Exceeded};
 use crate::contract::{Class, Idempotency};
 use crate::escrow::{Refusal, Share};
 use crate::failure::Failure;
@@ -184,6 +184,9 @@ pub struct OpenCall {
     /// It waits until enough has been drawn from budgets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draws: bool,
+    /// What it takes, while the ceilings of the run have too little for it and nothing is held.
+    #[serde(default, skip_serializing_if = "Amounts::is_zero")]
+    pub wants: Amounts,
 }
 
 fn none_lost(losses: &u32) -> bool {
@@ -278,10 +281,20 @@ pub enum WaitKind {
         /// Which budget, and what of it.
         refusal: Box<Refusal>,
     },
+    /// A ceiling of the run has too little for a call: it is raised, other calls leave more of it, or a person answers as
+    /// to an approval. Such a wait has no channel.
+    Ceiling {
+        /// The call.
+        effect: EffectId,
+        /// Hash of what is shown, see [`crate::approval::shown`].
+        shown: Digest,
+        /// Which ceiling, and what of it.
+        over: Exceeded,
+    },
 }
 
 impl WaitKind {
-    /// The kind as a word: `signal`, `outcome`, `approval`, `budget`.
+    /// The kind as a word: `signal`, `outcome`, `approval`, `budget`, `ceiling`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -289,6 +302,25 @@ impl WaitKind {
             Self::Outcome { .. } => "outcome",
             Self::Approval { .. } => "approval",
             Self::Budget { .. } => "budget",
+            Self::Ceiling { .. } => "ceiling",
+        }
+    }
+
+    /// Whether a person answers it as an approval.
+    #[must_use]
+    pub fn is_question(&self) -> bool {
+        match self {
+            Self::Approval { .. } | Self::Budget { .. } | Self::Ceiling { .. } => true,
+            Self::Signal | Self::Outcome { .. } => false,
+        }
+    }
+
+    /// Hash of what is shown, of a question.
+    #[must_use]
+    pub fn shown(&self) -> Option<Digest> {
+        match self {
+            Self::Approval { shown, .. } | Self::Budget { shown, .. } | Self::Ceiling { shown, .. } => Some(*shown),
+            Self::Signal | Self::Outcome { .. } => None,
         }
     }
 }

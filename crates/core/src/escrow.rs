@@ -10,14 +10,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::budget::{Amounts, Meter};
+use crate::budget::{self, Amounts, Meter};
 use crate::effect::{Call, OpenCall};
 use crate::ids::{EffectId, Name, RunId};
 use crate::run::{Run, TenantScope};
 use crate::time::Timestamp;
 
-/// The meters that a budget can have a cap for. Steps and launches are bounded by the ceilings of runs.
-pub const METERS: [Meter; 4] = [Meter::ModelCalls, Meter::ToolCalls, Meter::Tokens, Meter::CostMicros];
+pub use crate::budget::{Beyond, CALL_METERS as METERS};
 
 /// Share of a cap, in percent, from which a budget is nearly used up unless it says otherwise.
 pub const NEAR_PERCENT_DEFAULT: u8 = 80;
@@ -81,28 +80,6 @@ fn day_of_month(days: u64) -> u32 {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
     u32::try_from(of_year - (153 * month + 2) / 5 + 1).unwrap_or(1)
-}
-
-/// What happens to a call for which a budget has too little.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Beyond {
-    /// It fails with `budget.exceeded`.
-    #[default]
-    Fail,
-    /// Its run waits until the cap is raised, a new period begins, or a person refuses.
-    Ask,
-}
-
-impl Beyond {
-    /// The word: `fail`, `ask`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fail => "fail",
-            Self::Ask => "ask",
-        }
-    }
 }
 
 /// What a budget says.
@@ -391,11 +368,7 @@ impl Escrow {
     /// Who used most of a meter, most first, three at most.
     #[must_use]
     pub fn top(&self, meter: Meter) -> Vec<(&Name, u64)> {
-        let mut used: Vec<_> = self.drivers.iter().map(|(name, used)| (name, used.get(meter))).collect();
-        used.retain(|(_, used)| *used > 0);
-        used.sort_by_key(|(name, used)| (std::cmp::Reverse(*used), (*name).clone()));
-        used.truncate(3);
-        used
+        budget::top(&self.drivers, meter)
     }
 }
 

@@ -71,6 +71,13 @@ pub enum Input {
         /// What it and everything below it used.
         used: Amounts,
     },
+    /// Somebody let a child, or a run below it, use more than it was given.
+    ChildRaised {
+        /// The child.
+        child: RunId,
+        /// By so much.
+        amounts: Amounts,
+    },
     /// Someone wants the run to stop.
     Cancel {
         /// Why.
@@ -122,6 +129,7 @@ impl Input {
             Self::Signalled { .. } => "signalled",
             Self::TimerFired { .. } => "timer_fired",
             Self::ChildEnded { .. } => "child_ended",
+            Self::ChildRaised { .. } => "child_raised",
             Self::Cancel { .. } => "cancel",
             Self::Pause { .. } => "pause",
             Self::Unpause => "unpause",

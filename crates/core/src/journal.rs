@@ -153,6 +153,9 @@ pub enum Entry {
         /// Hash of what it sends, where that is not what the one before sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         arguments: Option<Digest>,
+        /// What it takes, where the ceilings have too little for it and nothing is held.
+        #[serde(default, skip_serializing_if = "Amounts::is_zero")]
+        wants: Amounts,
     },
     /// An attempt failed and another one will follow.
     AttemptFailed {
@@ -195,6 +198,11 @@ pub enum Entry {
         /// The arguments it leaves with, when those were changed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         arguments: Option<Value>,
+    },
+    /// The ceilings have enough for a call that waited for more of them: what it takes is held.
+    RoomHeld {
+        /// The call.
+        effect: EffectId,
     },
     /// A call waits until enough has been drawn from budgets for it.
     DrawAwaited {
@@ -310,6 +318,13 @@ pub enum Entry {
         ending: Ending,
         /// What it and everything below it used.
         used: Amounts,
+    },
+    /// Somebody let a child, or a run below it, use more than it was given: the ceilings rise by as much.
+    ChildRaised {
+        /// The child.
+        child: RunId,
+        /// By so much.
+        amounts: Amounts,
     },
     /// A child was asked to stop.
     ChildCancelled {
@@ -491,6 +506,7 @@ impl Entry {
             Self::AttemptFailed { .. } => "attempt_failed",
             Self::ApprovalAsked { .. } => "approval_asked",
             Self::ApprovalAnswered { .. } => "approval_answered",
+            Self::RoomHeld { .. } => "room_held",
             Self::DrawAwaited { .. } => "draw_awaited",
             Self::DrawAsked { .. } => "draw_asked",
             Self::DrawAnswered { .. } => "draw_answered",
@@ -506,6 +522,7 @@ impl Entry {
             Self::JoinStarted { .. } => "join_started",
             Self::ChildStarted { .. } => "child_started",
             Self::ChildSettled { .. } => "child_settled",
+            Self::ChildRaised { .. } => "child_raised",
             Self::ChildCancelled { .. } => "child_cancelled",
             Self::JoinEnded => "join_ended",
             Self::AgentStarted { .. } => "agent_started",

@@ -52,6 +52,10 @@ pub struct Start {
     /// What its parents allow it beside its bounds.
     #[serde(default, skip_serializing_if = "Terms::are_open")]
     pub terms: Terms,
+    /// Whether the run keeps count of what each agent, tool and child used, and of how its calls go. Set when it begins;
+    /// what was stored before that was counted is read as it was written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watched: bool,
 }
 
 /// What a run may do by the contracts under which it and the runs above it were started.
@@ -345,6 +349,9 @@ pub struct OpenChild {
     /// Whether it was asked to stop.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
+    /// Key of its machine; empty where nobody counts.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub machine: Name,
 }
 
 /// The state of one run.
@@ -539,6 +546,7 @@ impl Run {
             deadline: child.deadline,
             origin: None,
             terms: child.terms.clone(),
+            watched: false,
         }
     }
 }

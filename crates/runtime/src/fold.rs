@@ -159,6 +159,7 @@ mod tests {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         }
     }
 

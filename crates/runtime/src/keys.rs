@@ -227,6 +227,7 @@ mod tests {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         };
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }

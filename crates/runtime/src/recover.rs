@@ -97,6 +97,7 @@ pub(crate) mod tests {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         })
     }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use windlass_core::approval::Reply;
-use windlass_core::budget::Ceilings;
+use windlass_core::budget::{Amounts, Ceilings};
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
@@ -134,7 +134,10 @@ impl People {
             let is_expected = match wait.kind {
                 // One that may time out does, unless something is to be said.
                 WaitKind::Signal => wait.due.is_none() || !self.stage.setup.data(&wait.channel).is_null(),
-                WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => true,
+                WaitKind::Outcome { .. }
+                | WaitKind::Approval { .. }
+                | WaitKind::Budget { .. }
+                | WaitKind::Ceiling { .. } => true,
             };
             if is_expected && self.answered.insert((run.clone(), wait.effect)) {
                 self.tasks.spawn(say(Arc::clone(&self.stage), run, wait));
@@ -148,7 +151,7 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
     let world = &stage.world;
     world.sleep(world.draw(|rng| rng.u64(0..2_000))).await;
     let data = match wait.kind {
-        WaitKind::Approval { shown, .. } | WaitKind::Budget { shown, .. } => {
+        WaitKind::Approval { shown, .. } | WaitKind::Budget { shown, .. } | WaitKind::Ceiling { shown, .. } => {
             return approve(&stage, run, wait.effect, shown).await;
         }
         WaitKind::Signal => stage.setup.data(&wait.channel),
@@ -174,7 +177,15 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
 /// Agrees to a call that waits for that.
 async fn approve(stage: &Arc<Stage>, run: RunId, wait: EffectId, shown: Digest) {
     let world = &stage.world;
-    let reply = Reply { wait, approve: true, by: "person".into(), reason: "".into(), shown, arguments: None };
+    let reply = Reply {
+        wait,
+        approve: true,
+        by: "person".into(),
+        reason: "".into(),
+        shown,
+        arguments: None,
+        raise: Amounts::ZERO,
+    };
     let message = Message { to: run, id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
     let ask = |process| {
         let (store, message) = (stage.store(process), message.clone());

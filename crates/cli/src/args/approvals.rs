@@ -1,6 +1,7 @@
 //! `windlass approvals`: what runs ask people, and the answers. Parsing only.
 
 use clap::{Args, Subcommand};
+use windlass_core::budget::{CALL_METERS, Meter};
 
 /// List and answer what runs ask people.
 #[derive(Debug, Subcommand)]
@@ -53,6 +54,7 @@ pub(crate) struct ApprovalsShow {
   windlass approvals approve 'order-4711#12' --reason 'within the budget'
   windlass approvals approve 'order-4711#12' --shown 5f0c…
   windlass approvals approve 'order-4711#12' --arguments '{\"amount\": 40}'
+  windlass approvals approve 'order-4711#12' --raise model_calls=20 --raise cost_micros=500000
 
 An answer counts once, for exactly what is shown. With --shown it is refused unless that is
 still what the run asks; without, what it asks now is what you agree to.")]
@@ -66,6 +68,20 @@ pub(crate) struct ApprovalsApprove {
     /// Other arguments for the tool: JSON, or @FILE, or - for standard input. They have to fit its schema and the policy
     #[arg(long, value_name = "JSON")]
     pub arguments: Option<String>,
+    /// By how much a ceiling of the run rises, where that is the question: `model_calls`, `tool_calls`, `tokens` or
+    /// `cost_micros`, and a number. Default: by what this one call lacks
+    #[arg(long, value_name = "METER=N", value_parser = raise)]
+    pub raise: Vec<(Meter, u64)>,
+}
+
+fn raise(text: &str) -> Result<(Meter, u64), String> {
+    let (word, number) = text.split_once('=').ok_or("it looks like `model_calls=20`")?;
+    let meter = CALL_METERS.into_iter().find(|meter| meter.as_str() == word);
+    let meter = meter.ok_or("only `model_calls`, `tool_calls`, `tokens` and `cost_micros` can be raised")?;
+    match number.parse() {
+        Ok(number) if number > 0 => Ok((meter, number)),
+        Ok(_) | Err(_) => Err(format!("`{number}` is no number from 1")),
+    }
 }
 
 /// Do not let a call leave.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use windlass_core::approval::{self, Reply};
+use windlass_core::budget::{self, Amounts, Exceeded, Meter};
 use windlass_core::effect::WaitKind;
 use windlass_core::escrow::Refusal;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
@@ -37,6 +38,15 @@ struct Question {
     expires_at: Option<Timestamp>,
     /// The budget that has too little, where it asks for more.
     refusal: Option<Refusal>,
+    /// The ceiling of the run that has too little, where it asks for more.
+    over: Option<Exceeded>,
+}
+
+impl Question {
+    /// What there is too little of.
+    fn meter(&self) -> Option<Meter> {
+        self.refusal.as_ref().map(|refusal| refusal.meter).or(self.over.map(|over| over.meter))
+    }
 }
 
 /// Lists open questions.
@@ -58,7 +68,7 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
     for head in &page.heads {
         let Some(store) = &store else { break };
         let asks = store.waits(head.id.clone(), false).await?;
-        if asks.iter().any(|(_, wait)| matches!(wait.kind, WaitKind::Approval { .. } | WaitKind::Budget { .. })) {
+        if asks.iter().any(|(_, wait)| wait.kind.is_question()) {
             let run = journal::current(&**store, &head.id).await?;
             let run = std::sync::Arc::new(run);
             found.extend(questions(&run).into_iter().map(|question| (head, std::sync::Arc::clone(&run), question)));
@@ -108,8 +118,11 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         pair("asked by", &format!("rule {}: {}", question.rule, question.reason)),
         pair("asked", &time(question.asked_at)),
     ];
-    if question.refusal.is_some() {
+    if question.meter().is_some() {
         rows.push(pair("so far", &asked.run.context.to_json()));
+        if !asked.run.output.is_null() {
+            rows.push(pair("output so far", &asked.run.output.to_json()));
+        }
     }
     if let Some(at) = question.expires_at {
         rows.push(pair("expires", &time(at)));
@@ -122,15 +135,23 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
 /// Lets a call leave.
 pub(crate) async fn approve(app: &App, args: ApprovalsApprove) -> Result<Exit, Problem> {
     let arguments = args.arguments.as_deref().map(|text| input::value("--arguments", Some(text))).transpose()?;
-    answer(app, &args.id, args.who, true, arguments).await
+    let raise = args.raise.into_iter().fold(Amounts::ZERO, |sum, (meter, amount)| sum.with(meter, amount));
+    answer(app, &args.id, args.who, Said { approve: true, arguments, raise }).await
 }
 
 /// Does not let a call leave.
 pub(crate) async fn reject(app: &App, args: ApprovalsReject) -> Result<Exit, Problem> {
-    answer(app, &args.id, args.who, false, None).await
+    answer(app, &args.id, args.who, Said { approve: false, arguments: None, raise: Amounts::ZERO }).await
 }
 
-async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<Value>) -> Result<Exit, Problem> {
+/// An answer.
+struct Said {
+    approve: bool,
+    arguments: Option<Value>,
+    raise: Amounts,
+}
+
+async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Problem> {
     let asked = find(app, id, true).await?;
     let shown = match who.shown {
         None => asked.question.shown,
@@ -139,6 +160,7 @@ async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<
         })?,
     };
     let Who { by, reason, .. } = who;
+    let Said { approve, arguments, raise } = said;
     let reply = Reply {
         wait: asked.question.wait,
         approve,
@@ -146,6 +168,7 @@ async fn answer(app: &App, id: &str, who: Who, approve: bool, arguments: Option<
         reason: reason.as_str().into(),
         shown,
         arguments,
+        raise,
     };
     if let Some(why) = approval::refusal(&asked.run, &reply, app.now()) {
         return Err(Problem::rejected(format!("`{id}` was not answered: {why}")));
@@ -214,9 +237,10 @@ fn questions(run: &Run) -> Vec<Question> {
     let mut found = Vec::new();
     for (wait, open) in &run.waits {
         let Some((_, call)) = approval::asked(run, *wait) else { continue };
-        let (shown, refusal) = match &open.kind {
-            WaitKind::Approval { shown, .. } => (shown, None),
-            WaitKind::Budget { shown, refusal, .. } => (shown, Some(Refusal::clone(refusal))),
+        let (shown, refusal, over) = match &open.kind {
+            WaitKind::Approval { shown, .. } => (shown, None, None),
+            WaitKind::Budget { shown, refusal, .. } => (shown, Some(Refusal::clone(refusal)), None),
+            WaitKind::Ceiling { shown, over, .. } => (shown, None, Some(*over)),
             WaitKind::Signal | WaitKind::Outcome { .. } => continue,
         };
         let why = call.approval.as_deref();
@@ -233,16 +257,18 @@ fn questions(run: &Run) -> Vec<Question> {
             asked_at: call.at,
             expires_at: open.due,
             refusal,
+            over,
         });
     }
     found
 }
 
-/// What used most of the meter that a budget lacks, in this run.
+/// What used most of the meter that a budget or a ceiling lacks, in this run.
 fn drivers(run: &Run, question: &Question) -> Option<Json> {
-    let meter = question.refusal.as_ref()?.meter;
+    let meter = question.meter()?;
     let driver = |(name, used): (&Name, u64)| json!({ "name": &**name, "used": used });
-    Some(run.escrow.top(meter).into_iter().map(driver).collect())
+    let top = if question.over.is_some() { budget::top(&run.ledger.drivers, meter) } else { run.escrow.top(meter) };
+    Some(top.into_iter().map(driver).collect())
 }
 
 fn described(head: &Head, run: &Run, question: &Question) -> Json {
@@ -269,8 +295,15 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
             "left": refusal.left,
             "wanted": refusal.wanted,
         })),
+        "ceiling": question.over.map(|over| json!({
+            "meter": over.meter.as_str(),
+            "ceiling": over.ceiling,
+            "left": over.left,
+            "wanted": over.wanted,
+        })),
         "drivers": drivers(run, question),
-        "context": question.refusal.as_ref().map(|_| Json::from(&run.context)),
+        "context": question.meter().map(|_| Json::from(&run.context)),
+        "output": question.meter().map(|_| Json::from(&run.output)),
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use windlass::wire;
 use windlass_core::approval::{self, Reply};
+use windlass_core::budget::Amounts;
 use windlass_core::contract::Contract;
 use windlass_core::effect::Call;
 use windlass_core::failure::{Code, Failure};
@@ -274,6 +275,7 @@ impl People {
             reason: answer.reason.into(),
             shown: approval::shown(run.id(), wait, effect, open),
             arguments: answer.arguments.map(Value::from),
+            raise: Amounts::ZERO,
         };
         let message =
             Message { to: run.id().clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };

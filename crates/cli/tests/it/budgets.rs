@@ -159,3 +159,63 @@ fn a_person_agrees_to_what_one_call_lacks_or_does_not() {
     assert!(failed.stderr().contains("ann refused more: no"), "{}", failed.shown());
     assert_eq!(budget(&place)["caps"], json!({"model_calls": 2}));
 }
+
+/// A run whose own ceiling asks, parked at its second model call, with the question.
+fn parked_at_its_ceiling(place: &Place, run: &str) -> Value {
+    place.write("payer.yml", &MACHINE.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 1, beyond: ask}"));
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", run]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let wait = parked.json()["waits"][0].clone();
+    assert_eq!(wait["kind"], "ceiling", "{}", parked.shown());
+    place.windlass(&["approvals", "show", wait["approval"].as_str().expect("an id")]).json()
+}
+
+#[test]
+fn a_run_at_its_own_ceiling_shows_what_it_has_and_goes_on_when_a_person_raises_it() {
+    let place = place();
+    let shown = parked_at_its_ceiling(&place, "one");
+    let ceiling = json!({"meter": "model_calls", "ceiling": 1, "left": 0, "wanted": 1});
+    assert_eq!((&shown["ceiling"], &shown["rule"]), (&ceiling, &json!("ceiling")), "{shown}");
+    assert_eq!(shown["drivers"], json!([{"name": "clerk", "used": 1}]));
+    assert!(shown["context"].is_object(), "what it has so far: {shown}");
+    let why = shown["reason"].as_str().expect("a text");
+    assert!(why.contains("the ceiling of 1 model_calls is reached") && why.contains("`clerk` 1"), "{why}");
+    assert_eq!(place.windlass(&["approvals", "list"]).json()["approvals"], json!([shown]));
+    let stuck = place.windlass(&["runs", "stuck", "--older", "0s"]).json();
+    assert_eq!(stuck["runs"][0]["cause"], "budget", "{stuck}");
+    let id = shown["id"].as_str().expect("an id");
+    let wrong = place.windlass(&["approvals", "approve", id, "--by", "ann", "--raise", "tokens=5"]);
+    assert_eq!(wrong.code(), 4, "{}", wrong.shown());
+    let approve = place.windlass(&["approvals", "approve", id, "--by", "ann", "--raise", "model_calls=3"]);
+    assert_eq!(approve.json()["answer"], "approved", "{}", approve.shown());
+    let done = place.windlass(&["resume", "one"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"said": "Paid."})), "{}", done.shown());
+    let journal = place.windlass(&["runs", "journal", "one"]).stdout();
+    assert!(journal.contains(r#""ceilings_changed":{"ceilings":{"model_calls":4},"by":"ann"}"#), "{journal}");
+    assert_eq!(journal.matches(r#""agent":"clerk","sample":0"#).count(), 2, "the first call was not made again");
+    assert_eq!(place.windlass(&["fsck"]).code(), 0);
+}
+
+#[test]
+fn a_person_who_refuses_more_fails_the_run() {
+    let place = place();
+    let shown = parked_at_its_ceiling(&place, "one");
+    let id = shown["id"].as_str().expect("an id");
+    assert_eq!(place.windlass(&["approvals", "reject", id, "--by", "ann", "--reason", "no"]).code(), 0);
+    let failed = place.windlass(&["resume", "one"]);
+    assert_eq!(failed.code(), 3, "{}", failed.shown());
+    assert!(failed.stderr().contains("most was used by `clerk` 1; ann refused more: no"), "{}", failed.shown());
+}
+
+#[test]
+fn a_document_does_not_soften_the_ceilings_of_the_operator() {
+    let place = place();
+    place.write("windlass.toml", &format!("{CONFIG}[limits]\nmodel_calls = 1\n"));
+    place.write("payer.yml", &MACHINE.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 5, beyond: ask}"));
+    let failed = place.windlass(&["run", "payer.yml", "--run-id", "one"]);
+    assert_eq!(failed.code(), 3, "{}", failed.shown());
+    assert!(failed.stderr().contains("most was used by `clerk` 1"), "{}", failed.shown());
+    place.write("windlass.toml", &format!("{CONFIG}[limits]\nmodel_calls = 1\nbeyond = \"ask\"\n"));
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", "two"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+}

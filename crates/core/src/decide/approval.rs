@@ -99,8 +99,9 @@ impl Turn<'_> {
         };
         let question = question(self.run, &reply);
         let short = self.short_budget(reply.wait);
+        let is_ceiling = !open.wants.is_zero() && short.is_some();
         self.close_wait(reply.wait, None);
-        let Reply { approve, by, reason, arguments, .. } = reply;
+        let Reply { approve, by, reason, arguments, raise, .. } = reply;
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
         self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
         if let (false, Some(mut failure)) = (approve, short) {
@@ -109,6 +110,9 @@ impl Turn<'_> {
         }
         if !approve {
             return self.refuse(effect, &open, format!("refused by {by}: {reason}"));
+        }
+        if is_ceiling {
+            self.raise_ceilings(effect, raise, &by);
         }
         // The rules may have changed since the question was put.
         match question.map_or(Ok(Permit::Granted), |question| self.permit(&question)) {

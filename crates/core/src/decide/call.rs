@@ -1,8 +1,8 @@
 //! Calls: intended, settled, tried again, lost with their process, and in doubt.
 
+use super::Turn;
 use super::approval::Asked;
 use super::route::question;
-use super::{Turn, exceeded};
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
 use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Spent, TimerPurpose, WaitKind};
@@ -63,7 +63,7 @@ impl Turn<'_> {
         reserved: Amounts,
         route: Option<Choice>,
     ) -> Result<EffectId, Failure> {
-        self.run.ledger.check(&reserved).map_err(exceeded)?;
+        let (reserved, wants) = self.hold_or_want(reserved)?;
         let effect = self.next_effect();
         let mut open = OpenCall {
             call,
@@ -82,6 +82,7 @@ impl Turn<'_> {
             route: route.map(Box::new),
             held: Vec::new(),
             draws: false,
+            wants,
         };
         open.arguments = request::digest(self.machine, self.run, effect, &open.call, open.route.as_deref());
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
@@ -185,15 +186,18 @@ impl Turn<'_> {
             Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
             Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
-        if let Err(over) = self.run.ledger.check(&reserved) {
-            let outcome = Outcome::Failed(exceeded(over));
-            let attempt = open.attempt;
-            return self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
-        }
+        let (reserved, wants) = match self.hold_or_want(reserved) {
+            Ok(parts) => parts,
+            Err(failure) => {
+                let (attempt, outcome) = (open.attempt, Outcome::Failed(failure));
+                let used = Amounts::ZERO;
+                return self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: false });
+            }
+        };
         let arguments =
             route.as_ref().map(|route| request::digest(self.machine, self.run, effect, &open.call, Some(route)));
         let route = route.map(Box::new);
-        self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved, route, arguments });
+        self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved, route, arguments, wants });
         self.leave(effect);
     }
 

@@ -3,8 +3,8 @@
 //!
 //! One draw is out at a time. Calls that need one wait for their turn, in the order in which they were made.
 
-use super::Turn;
 use super::approval::Asked;
+use super::{Turn, ceiling};
 use crate::approval::shown;
 use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::escrow::{self, Beyond, Drawn, Refusal, rests};
@@ -15,8 +15,11 @@ use crate::run::Run;
 use crate::value::Value;
 
 impl Turn<'_> {
-    /// Lets a call leave, once enough is held for it of every budget that applies.
+    /// Lets a call leave, once enough is held for it of the run's ceilings and of every budget that applies.
     pub(super) fn leave(&mut self, effect: EffectId) {
+        if !self.has_room(effect) {
+            return;
+        }
         let Some(open) = self.run.calls.get(&effect) else { return };
         let shares = escrow::needs(&self.facts.budgets, &self.run.start.scope, open);
         if shares.is_empty() {
@@ -105,10 +108,11 @@ impl Turn<'_> {
         self.draw_next();
     }
 
-    /// Why a wait for more of a budget is there, as the failure that its call would have.
+    /// Why a wait for more of a budget or a ceiling is there, as the failure that its call would have.
     pub(super) fn short_budget(&self, wait: EffectId) -> Option<Failure> {
         match &self.run.waits.get(&wait)?.kind {
             WaitKind::Budget { refusal, .. } => Some(exceeded(self.run, refusal)),
+            WaitKind::Ceiling { over, .. } => Some(ceiling::exceeded(self.run, *over)),
             WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
         }
     }
@@ -127,21 +131,15 @@ impl Turn<'_> {
 fn exceeded(run: &Run, refusal: &Refusal) -> Failure {
     let Refusal { scope, meter, cap, left, wanted, .. } = refusal;
     let top = run.escrow.top(*meter);
-    let most: Vec<String> = top.iter().map(|(name, used)| format!("`{name}` {used}")).collect();
     let meter = meter.as_str();
-    let mut message = format!("the budget of `{scope}` has {left} of {cap} {meter} left, the call needs {wanted}");
-    if !most.is_empty() {
-        message.push_str(&format!("; in this run most was used by {}", most.join(", ")));
-    }
-    let driver = |(name, used): &(&Name, u64)| {
-        Value::object([("name", Value::Str((*name).clone())), ("used", Value::count(*used))])
-    };
+    let message = format!("the budget of `{scope}` has {left} of {cap} {meter} left, the call needs {wanted}");
+    let message = message + &ceiling::most(&top);
     Failure::new(Code::BudgetExceeded, message).detail(Value::object([
         ("scope", Value::Str(scope.clone())),
         ("meter", Value::str(meter)),
         ("cap", Value::count(*cap)),
         ("left", Value::count(*left)),
         ("wanted", Value::count(*wanted)),
-        ("drivers", Value::list(top.iter().map(driver).collect())),
+        ("drivers", ceiling::drivers(&top)),
     ]))
 }

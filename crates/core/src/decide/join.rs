@@ -105,7 +105,8 @@ impl Turn<'_> {
             return Err(Failure::new(Code::BudgetExceeded, message));
         }
         let count = wanted.len() as u64;
-        self.run.ledger.check(&Amounts::ZERO.with(Meter::Launches, count)).map_err(exceeded)?;
+        let launches = Amounts::ZERO.with(Meter::Launches, count);
+        self.run.ledger.check(&launches).map_err(|over| exceeded(self.run, over))?;
         for (name, _) in &wanted {
             let key = self.machine.machines.get(name).cloned().unwrap_or_default();
             self.permitted(&Question::StartMachine { machine: key })?;

@@ -72,7 +72,7 @@ impl<'a> Turn<'a> {
     pub(super) fn enter(&mut self, name: &Name) {
         if let Err(over) = self.run.ledger.check(&Amounts::ZERO.with(Meter::Steps, 1)) {
             let state = self.run.state.clone();
-            return self.end(Ending::Failed { failure: exceeded(over), state });
+            return self.end(Ending::Failed { failure: exceeded(self.run, over), state });
         }
         let Some(state) = self.machine.states.get(name) else {
             let failure = Failure::new(Code::RunUnknownState, format!("`{name}` is no state of this machine"));

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use windlass_core::approval::Reply;
-use windlass_core::budget::Ceilings;
-use windlass_core::effect::{Effect, Outcome, Spent, WaitKind};
+use windlass_core::budget::{Amounts, Ceilings};
+use windlass_core::effect::{Effect, Outcome, Spent};
 use windlass_core::escrow::books::{self, Books};
 use windlass_core::escrow::{Budget, Budgets, Drawn, Known};
 use windlass_core::failure::{Code, Failure, Retry};
@@ -17,7 +17,7 @@ use windlass_core::journal::{Entry, FORMAT, Record};
 use windlass_core::machine::{HookKind, Machine, ModelSettings, Program};
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::route::{Chain, Link};
-use windlass_core::run::{Run, Start, TenantScope, Terms};
+use windlass_core::run::{Parent, Run, Start, TenantScope, Terms};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
 use windlass_core::value::Value;
@@ -42,6 +42,7 @@ pub(crate) struct Bench {
     /// What the policy says to calls of tools; it allows everything else. None where there is no policy.
     policy: Option<BTreeMap<String, Answer>>,
     user: Option<Arc<str>>,
+    parent: Option<Parent>,
     /// What a store would keep of budgets.
     books: Books,
     terms: Terms,
@@ -72,6 +73,7 @@ impl Bench {
             started: false,
             policy: None,
             user: None,
+            parent: None,
             books: Books::default(),
             terms: Terms::default(),
         }
@@ -106,6 +108,10 @@ impl Bench {
         }
         if verb == "terms" {
             self.terms = serde_json::from_str(rest).expect("what the run may do");
+            return out;
+        }
+        if verb == "parent" {
+            self.parent = Some(Parent { run: RunId::stored(rest), awaited: true });
             return out;
         }
         if verb == "user" {
@@ -190,17 +196,22 @@ impl Bench {
         questions.into_iter().map(verdict).collect()
     }
 
-    /// `#WAIT BY ["ARGUMENTS"]`
+    /// `#WAIT BY ["ARGUMENTS"]`, or `#WAIT BY raise AMOUNTS`
     fn answer(&self, approve: bool, forged: bool, rest: &str) -> Input {
         let mut words = rest.splitn(3, ' ');
         let wait = effect(words.next().expect("a wait"));
         let by = words.next().unwrap_or_default().into();
         let shown = match self.run.waits.get(&wait).map(|wait| &wait.kind) {
-            Some(WaitKind::Approval { shown, .. } | WaitKind::Budget { shown, .. }) if !forged => *shown,
+            Some(kind) if !forged => kind.shown().expect("a question"),
             _ => Digest::of(b"something else"),
         };
-        let arguments = words.next().map(json);
-        Input::Approved(Box::new(Reply { wait, approve, by, reason: "because".into(), shown, arguments }))
+        let (mut arguments, mut raise) = (words.next(), Amounts::ZERO);
+        if let Some(amounts) = arguments.and_then(|word| word.strip_prefix("raise ")) {
+            raise = serde_json::from_str(amounts).expect("amounts");
+            arguments = None;
+        }
+        let arguments = arguments.map(json);
+        Input::Approved(Box::new(Reply { wait, approve, by, reason: "because".into(), shown, arguments, raise }))
     }
 
     /// Stores the decision and checks that what is stored gives the same run, from every snapshot so far.
@@ -274,6 +285,10 @@ impl Bench {
             "pause" => Input::Pause { reason: rest.into() },
             "unpause" => Input::Unpause,
             "retry" => Input::Retry,
+            "raised" => Input::ChildRaised {
+                child: RunId::stored(&format!("r{first}")),
+                amounts: serde_json::from_str(more).expect("amounts"),
+            },
             "raise" => {
                 Input::BudgetRaised { ceilings: serde_json::from_str(rest).expect("ceilings"), by: "finance".into() }
             }
@@ -289,6 +304,7 @@ impl Bench {
         let mut start = start_of(&self.program, input, ceilings.unwrap_or_default());
         start.terms = self.terms.clone();
         start.scope.user.clone_from(&self.user);
+        start.parent.clone_from(&self.parent);
         if self.run.version == 0 {
             self.run = Run::blank(start.clone());
         }
@@ -370,6 +386,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         deadline: None,
         origin: None,
         terms: Terms::default(),
+        watched: false,
     }
 }
 
@@ -450,6 +467,7 @@ fn trim_end(out: &mut String) {
 fn brief(body: &serde_json::Value) -> String {
     let mut body = body.clone();
     if let Some(map) = body.as_object_mut() {
+        map.shift_remove("watched");
         for key in ["bundle", "root", "scope", "machine", "id"] {
             map.remove(key);
         }

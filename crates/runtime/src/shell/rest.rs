@@ -1,6 +1,5 @@
 //! When a worker that has nothing to do is done, and what it leaves waiting.
 
-use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
@@ -156,7 +155,7 @@ pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> 
     let mut waits: Vec<Waiting> = rows
         .into_iter()
         .map(|(run, row)| {
-            let is_approval = matches!(row.kind, WaitKind::Approval { .. } | WaitKind::Budget { .. });
+            let is_approval = row.kind.is_question();
             let approval = is_approval.then(|| row.effect.key(&run).into());
             let channel = (!is_approval).then_some(row.channel);
             Waiting { run, kind: row.kind.as_str().into(), channel, approval, at: row.due }

@@ -166,6 +166,7 @@ impl Engine {
             deadline: None,
             origin,
             terms: Terms::default(),
+            watched: false,
         };
         self.core.programs.keep(digest, program);
         Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })

@@ -100,6 +100,7 @@ pub static CONTRACT: Section = Section {
         ours("max_cost", Shape::Number, "Ceiling of cost in US dollars, of it and all below it."),
         ours("max_launches", Shape::Count, "Ceiling of children and launches started by it and all below it."),
         ours("timeout", Shape::Number, "Seconds of wall clock for it."),
+        ours("beyond", Shape::Word(&["fail", "ask"]), "Whether a call beyond these ceilings fails or asks a person."),
         ours(
             "tools",
             TEXTS,
@@ -129,6 +130,12 @@ pub static SETTINGS: Section = Section {
         ours("max_cost", Shape::Number, "Ceiling of cost in US dollars, children included."),
         ours("max_launches", Shape::Count, "Ceiling of children and launches started, children included."),
         ours("timeout", Shape::Number, "Seconds of wall clock for a run."),
+        ours(
+            "beyond",
+            Shape::Word(&["fail", "ask"]),
+            "What happens to a call beyond `max_model_calls`, `max_tool_calls`, `max_tokens` or `max_cost`: it fails, or the \
+             run waits for a person. Whoever else sets ceilings for the run has to say `ask` too.",
+        ),
         ours("strict", Shape::Flag, "Whether warnings are errors."),
         ours(
             "tools",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use windlass_core::budget::Ceilings;
+use windlass_core::budget::{Beyond, Ceilings};
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
 use windlass_core::machine::{ChildContract, Placement, Priority, State};
@@ -49,6 +49,7 @@ pub(crate) fn ceilings(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Ceiling
         cost_micros: number("max_cost").map(|dollars| (dollars * 1_000_000.0).round() as u64),
         depth: count("max_depth").map(|depth| u32::try_from(depth).unwrap_or(u32::MAX)),
         wall_ms: number("timeout").filter(|seconds| *seconds > 0.0).map(millis),
+        beyond: settings.and_then(|s| s.text("beyond")).and_then(|word| Beyond::parse(word)).unwrap_or_default(),
     }
 }
 

@@ -74,6 +74,7 @@ impl<'a> Driver<'a> {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         };
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }

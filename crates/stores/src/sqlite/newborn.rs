@@ -84,6 +84,7 @@ mod tests {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         };
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }

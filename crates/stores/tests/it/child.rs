@@ -66,6 +66,7 @@ pub(crate) fn start(id: &str) -> Start {
         deadline: None,
         origin: None,
         terms: windlass_core::run::Terms::default(),
+        watched: false,
     }
 }
 

@@ -72,6 +72,7 @@ impl Asked<'_> {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         }
     }
 

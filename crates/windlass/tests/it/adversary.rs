@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use windlass::{Outcome, Windlass};
 use windlass_core::approval::{self, Reply};
+use windlass_core::budget::Amounts;
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::effect::{Call, WaitKind};
 use windlass_core::ids::{Digest, RunId};
@@ -178,7 +179,15 @@ async fn asked(windlass: &Windlass, run: &RunId) -> Reply {
         report.run.waits.iter().find(|(_, open)| matches!(open.kind, WaitKind::Approval { .. })).expect("a question");
     let WaitKind::Approval { shown, .. } = open.kind else { panic!("a question") };
     assert!(approval::asked(&report.run, *wait).is_some());
-    Reply { wait: *wait, approve: true, by: "ann".into(), reason: "".into(), shown, arguments: None }
+    Reply {
+        wait: *wait,
+        approve: true,
+        by: "ann".into(),
+        reason: "".into(),
+        shown,
+        arguments: None,
+        raise: Amounts::ZERO,
+    }
 }
 
 #[tokio::test]

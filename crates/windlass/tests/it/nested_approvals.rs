@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass::{Outcome, Windlass};
 use windlass_core::approval::{self, Reply, Terms};
+use windlass_core::budget::Amounts;
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::RunId;
@@ -85,7 +86,10 @@ async fn questions(windlass: &Windlass, run: &RunId) -> Vec<(RunId, Reply)> {
         let asked = windlass.engine().status(&run).await.expect("read").expect("it exists").run;
         assert_eq!(approval::shown(&run, row.effect, effect, &asked.calls[&effect]), shown);
         let (by, reason) = ("ann".into(), "".into());
-        found.push((run, Reply { wait: row.effect, approve: true, by, reason, shown, arguments: None }));
+        found.push((
+            run,
+            Reply { wait: row.effect, approve: true, by, reason, shown, arguments: None, raise: Amounts::ZERO },
+        ));
     }
     found
 }

@@ -87,7 +87,10 @@ pub(super) async fn in_journals(store: &dyn Store, runs: &[RunId]) -> Result<Opt
 fn cause(entry: &Entry) -> Option<Cause> {
     match entry {
         Entry::WaitOpened { wait, .. } => match wait.kind {
-            WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => Some(Cause::Asked),
+            WaitKind::Outcome { .. }
+            | WaitKind::Approval { .. }
+            | WaitKind::Budget { .. }
+            | WaitKind::Ceiling { .. } => Some(Cause::Asked),
             WaitKind::Signal => None,
         },
         Entry::HoldPlaced { hold: Hold::Paused { .. } | Hold::Attention { .. } | Hold::ReadOnly { .. } } => {

@@ -42,6 +42,7 @@ pub(super) fn start(text: &str) -> Start {
         deadline: None,
         origin: None,
         terms: windlass_core::run::Terms::default(),
+        watched: false,
     }
 }
 

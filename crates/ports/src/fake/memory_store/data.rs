@@ -405,7 +405,10 @@ impl Data {
                     let fits = |signal: &Signal| signal.channel == wait.channel && signal.run.as_ref() == only;
                     self.buffered.iter().position(fits)
                 }),
-                WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => None,
+                WaitKind::Outcome { .. }
+                | WaitKind::Approval { .. }
+                | WaitKind::Budget { .. }
+                | WaitKind::Ceiling { .. } => None,
             };
             let signal = signal.map(|place| self.buffered.remove(place));
             if let Some(row) = self.runs.get_mut(run) {

@@ -168,6 +168,16 @@ fn waits(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Option<Findin
             format!("windlass approvals show {question}"),
         );
     }
+    if let Some((effect, wait)) = of(|kind| matches!(kind, WaitKind::Ceiling { .. }))
+        && let WaitKind::Ceiling { over, .. } = &wait.kind
+    {
+        let (left, ceiling, wanted, meter) = (over.left, over.ceiling, over.wanted, over.meter.as_str());
+        return finding(
+            Cause::Budget,
+            format!("the run has {left} of {ceiling} {meter} left, a call needs {wanted}"),
+            format!("windlass approvals show {}", quoted(&format!("{}#{}", head.id, effect.0))),
+        );
+    }
     if let Some((_, wait)) = of(|kind| matches!(kind, WaitKind::Budget { .. }))
         && let WaitKind::Budget { refusal, .. } = &wait.kind
     {
@@ -337,6 +347,7 @@ mod tests {
             deadline: None,
             origin: None,
             terms: windlass_core::run::Terms::default(),
+            watched: false,
         };
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
