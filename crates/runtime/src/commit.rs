@@ -285,7 +285,6 @@ mod tests {
             depth: 1,
             deadline: None,
             terms: windlass_core::run::Terms::default(),
-            watched: false,
         };
         let told = Input::ChildEnded {
             child: run.id().clone(),

@@ -118,6 +118,7 @@ pub(crate) mod tests {
             approval: None,
             held: Vec::new(),
             draws: false,
+            wants: Amounts::ZERO,
             route: None,
         }
     }
@@ -160,7 +161,7 @@ pub(crate) mod tests {
         for id in &ids[..2] {
             run.children.insert(
                 id.clone(),
-                OpenChild { slot: None, allotment: Amounts::ZERO, awaited: true, cancelled: false },
+                OpenChild { slot: None, allotment: Amounts::ZERO, awaited: true, cancelled: false, machine: "".into() },
             );
         }
         let ending = Ending::Cancelled { reason: "x".into() };
