@@ -11,3 +11,4 @@ mod cuts;
 mod kills;
 mod forgetful;
 mod bank;
+mod switch;

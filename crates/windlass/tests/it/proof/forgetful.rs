@@ -1,6 +1,6 @@
 //! An engine without effect records: what a decision intends is written only together with the next decision, so a
 //! call leaves before there is a record of it. The proof must notice. Or a store that grants every draw on a budget,
-//! which the bank test must notice.
+//! which the bank test must notice, or one without read-only switches, which the race for them must notice.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,8 +16,8 @@ use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
-    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
+    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, SWITCHES, Signal, Signalled,
+    Stats, Store, StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
 use super::cuts::{compare, finish};
@@ -36,13 +36,23 @@ type Reply<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 pub(super) struct Forgetful {
     inner: Arc<dyn Store>,
     kept: Mutex<BTreeMap<RunId, Commit>>,
-    /// It forgets nothing, and grants every draw.
-    grants: bool,
+    breach: Breach,
+}
+
+/// What it does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breach {
+    /// It forgets what was intended.
+    Forgets,
+    /// It grants every draw.
+    Grants,
+    /// It knows no read-only switch.
+    Blind,
 }
 
 impl Forgetful {
-    pub(super) fn new(inner: Arc<dyn Store>, grants: bool) -> Self {
-        Self { inner, kept: Mutex::default(), grants }
+    pub(super) fn new(inner: Arc<dyn Store>, breach: Breach) -> Self {
+        Self { inner, kept: Mutex::default(), breach }
     }
 }
 
@@ -51,8 +61,11 @@ impl Store for Forgetful {
         self.inner.trail()
     }
 
-    fn commit(&self, commit: Commit) -> Reply<'_, Committed> {
-        if self.grants {
+    fn commit(&self, mut commit: Commit) -> Reply<'_, Committed> {
+        if self.breach == Breach::Blind {
+            commit.begins = None;
+        }
+        if self.breach != Breach::Forgets {
             return self.inner.commit(commit);
         }
         Box::pin(async move {
@@ -101,6 +114,9 @@ impl Store for Forgetful {
         self.inner.object(kind, key)
     }
     fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Reply<'_, Vec<Object>> {
+        if self.breach == Breach::Blind && &*kind == SWITCHES {
+            return Box::pin(async { Ok(Vec::new()) });
+        }
         self.inner.objects(kind, after, limit)
     }
     fn put_object(&self, put: Put) -> Reply<'_, bool> {
@@ -110,7 +126,7 @@ impl Store for Forgetful {
         let needs = draw.lines.iter().map(|line| (line.scope.clone(), line.need)).collect();
         Box::pin(async move {
             Ok(match self.inner.draw(draw).await? {
-                Drawn::Refused(_) if self.grants => Drawn::Granted(needs),
+                Drawn::Refused(_) if self.breach == Breach::Grants => Drawn::Granted(needs),
                 answer => answer,
             })
         })

@@ -17,7 +17,7 @@ use windlass_spec::compile::{LoadOptions, SpecCompiler, load};
 use windlass_spec::source::DirFiles;
 use windlass_tools::CatalogConfig;
 
-use super::forgetful::Forgetful;
+use super::forgetful::{Breach, Forgetful};
 use super::place::store_url;
 
 pub(super) const FOLDER: &str = "WINDLASS_PROOF_FOLDER";
@@ -25,6 +25,8 @@ const CUT: &str = "WINDLASS_PROOF_CUT";
 pub(super) const BROKEN: &str = "WINDLASS_PROOF_BROKEN";
 /// The way of being broken in which every draw on a budget is granted.
 pub(super) const GRANTS: &str = "grants";
+/// The way of being broken in which there are no read-only switches.
+pub(super) const BLIND: &str = "blind";
 
 /// The run of the proof.
 pub(super) const RUN: &str = "proof";
@@ -108,7 +110,16 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
     let models = wiring.models(&loaded.secrets, Some(&loaded.program)).expect("the models");
     let parts = Parts {
         store: match std::env::var_os(BROKEN) {
-            Some(how) => Arc::new(Forgetful::new(store(folder).await, how == GRANTS)),
+            Some(how) => {
+                let breach = if how == GRANTS {
+                    Breach::Grants
+                } else if how == BLIND {
+                    Breach::Blind
+                } else {
+                    Breach::Forgets
+                };
+                Arc::new(Forgetful::new(store(folder).await, breach))
+            }
             None => store(folder).await,
         },
         compiler: Arc::new(SpecCompiler::default()),
