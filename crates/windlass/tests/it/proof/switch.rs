@@ -112,12 +112,12 @@ async fn decided(store: &dyn Store) -> BTreeSet<String> {
 }
 
 /// Waits until so many payments have arrived, or all of them.
-fn until_paid(world: &World, count: u64) {
+async fn until_paid(world: &World, count: u64) {
     let began = Instant::now();
     while world.arrivals("pay") < count.min(RUNS * PAYMENTS) {
         assert!(began.elapsed() < PATIENCE, "only {} of {count} payments arrive", world.arrivals("pay"));
         // Slow on purpose: other processes do the work.
-        std::thread::sleep(Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -127,12 +127,10 @@ fn change(on: bool) -> Change {
 
 /// Turns the switch on while runs pay, and looks at what leaves. Gives back how many payments had been decided on before
 /// and left after.
-fn hold(store: &dyn Store, world: &World, before: &mut BTreeMap<String, u64>) -> Result<u64, String> {
-    let allowed = block_on(async {
-        let (_, changed) = set_switch(store, None, change(true)).await.expect("switched");
-        assert!(changed);
-        decided(store).await
-    });
+async fn hold(store: &dyn Store, world: &World, before: &mut BTreeMap<String, u64>) -> Result<u64, String> {
+    let (_, changed) = set_switch(store, None, change(true)).await.expect("switched");
+    assert!(changed);
+    let allowed = decided(store).await;
     let mut late = 0;
     let mut look = |why: &str| {
         for deed in world.take() {
@@ -148,10 +146,10 @@ fn hold(store: &dyn Store, world: &World, before: &mut BTreeMap<String, u64>) ->
         Ok(())
     };
     // Slow on purpose: the promise is that nothing leaves after a second, and then nothing leaves.
-    std::thread::sleep(A_SECOND);
+    tokio::time::sleep(A_SECOND).await;
     look("within a second")?;
     let settled = world.arrivals("pay");
-    std::thread::sleep(A_SECOND);
+    tokio::time::sleep(A_SECOND).await;
     look("later")?;
     match world.arrivals("pay") - settled {
         0 => Ok(late),
@@ -159,24 +157,22 @@ fn hold(store: &dyn Store, world: &World, before: &mut BTreeMap<String, u64>) ->
     }
 }
 
-fn race(blind: bool) -> Result<u64, String> {
+async fn race(blind: bool) -> Result<u64, String> {
     let world = World::start();
     world.delay(DELAY_MS);
     let place = Place::new(&world);
     std::fs::write(place.path().join("machine.yml"), machine()).expect("a writable folder");
-    block_on(submit(place.path()));
-    let store = block_on(store(place.path()));
+    submit(place.path()).await;
+    let store = store(place.path()).await;
     let workers = Workers((0..WORKERS).map(|_| spawn(place.path(), blind)).collect());
     let (mut paid, mut late) = (BTreeMap::new(), 0);
     for _ in 0..ROUNDS {
-        until_paid(&world, world.arrivals("pay") + BETWEEN);
-        late += hold(&*store, &world, &mut paid)?;
-        block_on(async {
-            set_switch(&*store, None, change(false)).await.expect("switched");
-            tell_held(&*store, None).await.expect("told");
-        });
+        until_paid(&world, world.arrivals("pay") + BETWEEN).await;
+        late += hold(&*store, &world, &mut paid).await?;
+        set_switch(&*store, None, change(false)).await.expect("switched");
+        tell_held(&*store, None).await.expect("told");
     }
-    until_paid(&world, RUNS * PAYMENTS);
+    until_paid(&world, RUNS * PAYMENTS).await;
     world.settle();
     for deed in world.take() {
         *paid.entry(deed.key).or_default() += 1;
@@ -189,12 +185,12 @@ fn race(blind: bool) -> Result<u64, String> {
 
 #[test]
 fn no_payment_leaves_that_was_decided_on_after_the_switch() {
-    let late = race(false).unwrap_or_else(|why| panic!("{why}"));
+    let late = block_on(race(false)).unwrap_or_else(|why| panic!("{why}"));
     assert!(late > 0, "no payment was under way when the switch was turned on: there was no race");
 }
 
 #[test]
 fn workers_that_do_not_look_at_the_switch_are_noticed() {
-    let why = race(true).expect_err("workers that know no switch pass");
+    let why = block_on(race(true)).expect_err("workers that know no switch pass");
     assert!(why.contains("decided on after the switch"), "{why}");
 }
