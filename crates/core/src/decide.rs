@@ -88,6 +88,12 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
             }
         }
         Input::Approved(reply) => questions.extend(approval::question(run, reply)),
+        Input::Signalled { wait, .. } => questions.extend(escrow::question(run, *wait)),
+        Input::TimerFired { timer } => {
+            if let Some(TimerPurpose::WaitTimeout { wait }) = run.timers.get(timer).map(|timer| timer.purpose) {
+                questions.extend(escrow::question(run, wait));
+            }
+        }
         _ => {}
     }
     if let Some(exec) = &run.exec {

@@ -101,7 +101,10 @@ pub struct Budget {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
     /// The scope is none.
-    #[error("`{0}` is no scope: it is `environment`, `tenant:NAME`, `user:TENANT/NAME` or `tool:TENANT/NAME`")]
+    #[error(
+        "`{0}` is no scope: it is `environment`, `tenant:NAME`, `user:TENANT/NAME` or `tool:TENANT/NAME`; `/` in the name \
+         of a tenant is written `%2F`"
+    )]
     Scope(String),
     /// No cap.
     #[error("a budget has a cap for at least one of `model_calls`, `tool_calls`, `tokens` and `cost_micros`")]
@@ -148,12 +151,18 @@ impl Budget {
 /// The scope of everything.
 pub const ENVIRONMENT: &str = "environment";
 
+/// The name of a tenant in a scope: what follows its `/` is another name.
+#[must_use]
+pub fn escaped(tenant: &str) -> String {
+    tenant.replace('%', "%25").replace('/', "%2F")
+}
+
 /// The scopes that a call of a run lies in, in the order of their names.
 #[must_use]
 pub fn scopes(of: &TenantScope, call: &Call) -> Vec<Name> {
-    let tenant = &of.tenant;
+    let tenant = escaped(&of.tenant);
     let mut scopes: Vec<Name> = vec![ENVIRONMENT.into(), format!("tenant:{tenant}").into()];
-    if let Call::Tool { tool, .. } = call {
+    if let Call::Tool { tool, .. } | Call::Action { action: tool } = call {
         scopes.push(format!("tool:{tenant}/{tool}").into());
     }
     if let Some(user) = &of.user {
@@ -199,22 +208,27 @@ pub fn near<'a>(budgets: &'a Budgets, of: &TenantScope) -> Option<&'a Name> {
     if budgets.is_empty() {
         return None;
     }
-    let user = of.user.as_ref().map(|user| format!("user:{}/{user}", of.tenant));
-    let scopes = [ENVIRONMENT.to_owned(), format!("tenant:{}", of.tenant)].into_iter().chain(user);
+    let tenant = escaped(&of.tenant);
+    let user = of.user.as_ref().map(|user| format!("user:{tenant}/{user}"));
+    let scopes = [ENVIRONMENT.to_owned(), format!("tenant:{tenant}")].into_iter().chain(user);
     let mut found = scopes.filter_map(|scope| budgets.get_key_value(scope.as_str()));
     found.find(|(_, known)| known.is_near).map(|(scope, _)| scope)
 }
 
-/// What a call takes from each budget that applies to it, in the order of their names.
+/// What a call takes from each budget that applies to it, in the order of their names. What a model without a price will
+/// cost is known only afterwards: it takes the least there is, so that a budget of money that is used up holds it too, and
+/// what it cost is charged.
 #[must_use]
-pub fn needs(budgets: &Budgets, of: &TenantScope, open: &OpenCall) -> Vec<Share> {
+pub fn needs(budgets: &Budgets, of: &TenantScope, open: &OpenCall, priced: bool) -> Vec<Share> {
     if budgets.is_empty() || open.reserved.is_zero() {
         return Vec::new();
     }
+    let least = u64::from(!priced && matches!(open.call, Call::Model { .. }));
+    let wanted = |meter: Meter| open.reserved.get(meter).max(if meter == Meter::CostMicros { least } else { 0 });
     let share = |scope: Name| {
         let known = budgets.get(&scope)?;
-        let capped = known.budget.caps.keys().filter(|meter| open.reserved.get(**meter) > 0);
-        let amounts = capped.fold(Amounts::ZERO, |sum, meter| sum.with(*meter, open.reserved.get(*meter)));
+        let capped = known.budget.caps.keys().filter(|meter| wanted(**meter) > 0);
+        let amounts = capped.fold(Amounts::ZERO, |sum, meter| sum.with(*meter, wanted(*meter)));
         (!amounts.is_zero()).then_some(Share { scope, revision: known.revision, amounts })
     };
     scopes(of, &open.call).into_iter().filter_map(share).collect()
@@ -322,7 +336,9 @@ impl Escrow {
 
     /// Takes what a draw was answered with.
     pub fn answered(&mut self, answer: &Drawn) {
-        let Some(asked) = self.asked.take() else { return };
+        if self.asked.take().is_none() {
+            return;
+        }
         match answer {
             Drawn::Granted(free) => {
                 self.untold = true;
@@ -330,12 +346,8 @@ impl Escrow {
                     self.allotments.entry(scope.clone()).or_default().free = *free;
                 }
             }
-            Drawn::Refused(_) => {
-                for share in &asked.shares {
-                    self.allotments.entry(share.scope.clone()).or_default().free = Amounts::ZERO;
-                }
-            }
-            Drawn::Stale => {}
+            // A draw returns everything that is free, of the scopes that it wants nothing of too.
+            Drawn::Refused(_) | Drawn::Stale => self.free_nothing(),
         }
     }
 
@@ -344,6 +356,10 @@ impl Escrow {
         self.last = number;
         self.asked = None;
         self.untold = false;
+        self.free_nothing();
+    }
+
+    fn free_nothing(&mut self) {
         for allotment in self.allotments.values_mut() {
             allotment.free = Amounts::ZERO;
         }
@@ -486,7 +502,7 @@ mod tests {
             near_percent: NEAR_PERCENT_DEFAULT,
             beyond: Beyond::Fail,
         };
-        for scope in ["environment", "tenant:acme", "user:acme/ada", "tool:acme/search/web"] {
+        for scope in ["environment", "tenant:acme", "tenant:a%2Fb", "user:acme/ada", "tool:acme/search/web"] {
             budget.check(scope).expect(scope);
         }
         for scope in

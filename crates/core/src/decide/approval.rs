@@ -1,6 +1,6 @@
 //! Calls that wait for a person: asking, the answer, and what happens when nobody answers.
 
-use super::{Permit, Rejected, Turn};
+use super::{Permit, Rejected, Turn, step};
 use crate::approval::{Answer, Reply, asked, refusal, shown};
 use crate::budget::Amounts;
 use crate::contract::Contract;
@@ -13,6 +13,7 @@ use crate::journal::Entry;
 use crate::machine::Machine;
 use crate::policy::{self, Question};
 use crate::run::Run;
+use crate::value::Value;
 
 /// Why a call asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +37,20 @@ impl Asked {
 /// The question that an approved call puts to the policy, with the arguments that it would leave with.
 pub(super) fn question(run: &Run, reply: &Reply) -> Option<Question> {
     let (_, open) = asked(run, reply.wait)?;
-    let Call::Tool { tool, arguments, .. } = &open.call else { return None };
-    let arguments = reply.arguments.as_ref().unwrap_or(arguments).digest();
-    Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run) })
+    question_of(run, &open.call, reply.arguments.as_ref())
+}
+
+/// The question that a call which waited puts to the policy once more before it leaves, with other arguments than its own
+/// when there are some.
+pub(super) fn question_of(run: &Run, call: &Call, edited: Option<&Value>) -> Option<Question> {
+    match call {
+        Call::Tool { tool, arguments, .. } => {
+            let arguments = edited.unwrap_or(arguments).digest();
+            Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run) })
+        }
+        Call::Action { action } => Some(step::question(action)),
+        Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => None,
+    }
 }
 
 /// The agent whose model asked for the calls that are open.

@@ -8,6 +8,7 @@ use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
 use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Spent, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure, Retry};
 use crate::ids::{Digest, EffectId};
+use crate::input::Quote;
 use crate::journal::Entry;
 use crate::limits::LOSSES_MAX;
 use crate::machine::{Agent, Execution};
@@ -26,8 +27,8 @@ impl Turn<'_> {
         asked: Option<Asked>,
     ) -> Result<(), Failure> {
         let reserved = match &call {
-            Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
-            Call::Model { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
+            Call::Tool { .. } | Call::Action { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
+            Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
         let effect = self.intend_reserved(call, contract, timeout_ms, reserved, None)?;
         match asked {
@@ -89,16 +90,20 @@ impl Turn<'_> {
         Ok(effect)
     }
 
+    /// The price of an agent's model, or of the link of its chain; none when it has none.
+    pub(super) fn quote(&self, agent: &str, route: Option<&Choice>) -> Option<&Quote> {
+        match route {
+            Some(choice) => self.facts.routes.get(agent).and_then(|chain| chain.link(choice)?.quote.as_ref()),
+            None => self.facts.quotes.get(agent),
+        }
+    }
+
     /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
     fn worst_case(&self, agent: &Agent, sample: u32, route: Option<&Choice>) -> Amounts {
         let input = request::input_bytes(self.run, agent, sample) / crate::limits::BYTES_PER_TOKEN_MIN;
         let model = route.map_or(&agent.model, |route| &route.settings);
         let output = model.max_tokens.unwrap_or(crate::limits::OUTPUT_TOKENS_DEFAULT);
-        let quote = match route {
-            Some(choice) => self.facts.routes.get(&agent.name).and_then(|chain| chain.link(choice)?.quote.as_ref()),
-            None => self.facts.quotes.get(&agent.name),
-        };
-        let cost = quote.map_or(0, |quote| {
+        let cost = self.quote(&agent.name, route).map_or(0, |quote| {
             let part = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
             let micros = (part(input, quote.input) + part(output, quote.output)).div_ceil(1_000_000);
             u64::try_from(micros).unwrap_or(u64::MAX)
@@ -183,8 +188,8 @@ impl Turn<'_> {
                 Some(agent) => self.worst_case(agent, *sample, route.as_ref().or(open.route.as_deref())),
                 None => Amounts::ZERO,
             },
-            Call::Tool { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
-            Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => Amounts::ZERO,
+            Call::Tool { .. } | Call::Action { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
+            Call::Hook { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
         let (reserved, wants) = match self.hold_or_want(reserved) {
             Ok(parts) => parts,
@@ -255,7 +260,7 @@ impl Turn<'_> {
         self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Asking(wait) });
     }
 
-    fn contract_of(&self, call: &Call) -> Contract {
+    pub(super) fn contract_of(&self, call: &Call) -> Contract {
         match call {
             Call::Tool { tool: name, hook: None, .. } | Call::Action { action: name } => self.machine.tools.get(name),
             Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => None,

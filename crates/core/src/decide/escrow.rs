@@ -3,16 +3,23 @@
 //!
 //! One draw is out at a time. Calls that need one wait for their turn, in the order in which they were made.
 
-use super::approval::Asked;
-use super::{Turn, ceiling};
+use super::approval::{self, Asked};
+use super::{Permit, Turn, ceiling};
 use crate::approval::shown;
-use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
-use crate::escrow::{self, Beyond, Drawn, Refusal, rests};
+use crate::effect::{Call, Effect, OpenCall, OpenWait, TimerPurpose, WaitKind};
+use crate::escrow::{self, Beyond, Drawn, Refusal, Share, rests};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::journal::Entry;
+use crate::policy::Question;
 use crate::run::Run;
 use crate::value::Value;
+
+/// The question that a call puts to the policy once a budget may have more for it.
+pub(super) fn question(run: &Run, wait: EffectId) -> Option<Question> {
+    let WaitKind::Budget { effect, .. } = run.waits.get(&wait)?.kind else { return None };
+    approval::question_of(run, &run.calls.get(&effect)?.call, None)
+}
 
 impl Turn<'_> {
     /// Lets a call leave, once enough is held for it of the run's ceilings and of every budget that applies.
@@ -21,7 +28,7 @@ impl Turn<'_> {
             return;
         }
         let Some(open) = self.run.calls.get(&effect) else { return };
-        let shares = escrow::needs(&self.facts.budgets, &self.run.start.scope, open);
+        let shares = self.shares(open);
         if shares.is_empty() {
             return self.ask(Effect::Call(effect));
         }
@@ -34,12 +41,20 @@ impl Turn<'_> {
         self.draw_next();
     }
 
+    fn shares(&self, open: &OpenCall) -> Vec<Share> {
+        let priced = match &open.call {
+            Call::Model { agent, .. } => self.quote(agent, open.route.as_deref()).is_some(),
+            Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => true,
+        };
+        escrow::needs(&self.facts.budgets, &self.run.start.scope, open, priced)
+    }
+
     /// Draws for the first call that waits for it.
     fn draw_next(&mut self) {
         while self.run.escrow.asked.is_none() {
             let mut waiting = self.run.calls.iter().filter(|(_, open)| open.draws && open.approval.is_none());
             let Some((effect, open)) = waiting.next().map(|(effect, open)| (*effect, open)) else { return };
-            let shares = escrow::needs(&self.facts.budgets, &self.run.start.scope, open);
+            let shares = self.shares(open);
             if self.run.escrow.covers(&shares) {
                 self.emit(Entry::ShareHeld { effect, shares });
                 self.ask(Effect::Call(effect));
@@ -105,7 +120,17 @@ impl Turn<'_> {
         };
         self.close_wait(wait, signal);
         self.emit(Entry::DrawAwaited { effect });
-        self.draw_next();
+        // The rules may have changed in the meantime.
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        let permit = approval::question_of(self.run, &open.call, None).map(|question| self.permit(&question));
+        match permit {
+            None | Some(Ok(Permit::Granted)) => self.draw_next(),
+            Some(Ok(Permit::Asks(why))) => {
+                let expires_ms = self.contract_of(&open.call).approval.expires_ms;
+                self.ask_approval(effect, why, expires_ms);
+            }
+            Some(Err(failure)) => self.settle_refused(effect, &open, failure),
+        }
     }
 
     /// Why a wait for more of a budget or a ceiling is there, as the failure that its call would have.

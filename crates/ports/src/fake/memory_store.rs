@@ -437,7 +437,7 @@ impl Store for MemoryStore {
     }
 
     fn prune(&self, retention: Retention) -> BoxFuture<'_, Result<Pruned, StoreError>> {
-        ready(Ok(self.write(|data| data.prune(&retention))))
+        ready(self.write(|data| data.prune(&retention)))
     }
 
     fn fsck(&self) -> BoxFuture<'_, Result<Vec<Finding>, StoreError>> {

@@ -94,6 +94,16 @@ impl Sheet {
     }
 }
 
+/// The return of a run that is removed, from what it has as an object of [`ALLOTMENT`].
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for bytes that are no allotment.
+pub fn forfeited(run: &RunId, bytes: &[u8]) -> Result<Draw, StoreError> {
+    let allotted: Allotted = read(ALLOTMENT, run.as_str(), bytes)?;
+    // In the period that the account is in: a removal begins none.
+    Ok(allotted.forfeit(run, Timestamp(0)))
+}
+
 fn read<T: DeserializeOwned>(kind: &str, key: &str, bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes)
         .map_err(|error| StoreError::Corrupt(format!("{kind} `{key}` cannot be read: {error}")))

@@ -112,9 +112,6 @@ pub(super) async fn look_again(core: &Core, run: &RunId, wait: EffectId, refusal
 /// Returns what runs hold that have ended, or rest, and whose process died before it did so. Looks now and then, and only
 /// at what has not moved since the last look.
 pub(super) async fn returns(core: &Core) -> Result<(), EngineError> {
-    if core.shelf.known().1.is_empty() {
-        return Ok(());
-    }
     let before = {
         let mut seen = core.shelf.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.0.is_some_and(|at| at.elapsed() < RETURNS) {

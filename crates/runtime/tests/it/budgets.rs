@@ -14,7 +14,7 @@ use super::kit::{Kit, acting, done, tree};
 const SCOPE: &str = "environment";
 
 async fn drawn(kit: &Kit, run: &str, calls: u64) {
-    let need = Amounts::ZERO.with(Meter::ToolCalls, calls);
+    let need = Amounts::ZERO.with(Meter::ModelCalls, calls);
     let line = Line { scope: SCOPE.into(), spent: Amounts::ZERO, reserved: Amounts::ZERO, need };
     let draw = Draw { run: RunId::stored(run), number: 1, at: Timestamp(1), lines: vec![line] };
     assert!(matches!(kit.store.draw(draw).await.expect("answered"), Drawn::Granted(_)));
@@ -22,7 +22,7 @@ async fn drawn(kit: &Kit, run: &str, calls: u64) {
 
 async fn taken(kit: &Kit) -> (u64, u64) {
     let account = escrow::budget(&*kit.store, &SCOPE.into(), Timestamp(1)).await.expect("read").expect("there").account;
-    (account.drawn.tool_calls, account.spent.tool_calls)
+    (account.drawn.model_calls, account.spent.model_calls)
 }
 
 #[tokio::test(start_paused = true)]
@@ -30,7 +30,7 @@ async fn what_ended_and_lost_runs_hold_is_returned() {
     let mut kit = Kit::new();
     kit.read("look");
     kit.machine("main", vec![acting("one", "look", "done"), done()]);
-    let caps = [(Meter::ToolCalls, 20)].into();
+    let caps = [(Meter::ModelCalls, 20)].into();
     let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
     assert!(escrow::put_budget(&*kit.store, &SCOPE.into(), 0, Some(&budget)).await.expect("set"));
     let engine = kit.engine();
@@ -41,7 +41,9 @@ async fn what_ended_and_lost_runs_hold_is_returned() {
     drawn(&kit, "pruned", 4).await;
     assert_eq!(taken(&kit).await, (7, 0));
     let stop = Stop::new();
-    let reaping = engine.reap(stop.clone());
+    // By a process that has decided nothing itself.
+    let other = kit.another();
+    let reaping = other.reap(stop.clone());
     let waiting = async {
         tokio::time::sleep(Duration::from_secs(20)).await;
         assert_eq!(taken(&kit).await, (7, 0), "it may be about to be told");

@@ -3,8 +3,9 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use windlass_core::escrow::{Draw, Drawn};
+use windlass_core::ids::RunId;
 use windlass_ports::store::StoreError;
-use windlass_ports::store::escrow::{ACCOUNT, RETURNED, Sheet, wanted};
+use windlass_ports::store::escrow::{ACCOUNT, ALLOTMENT, RETURNED, Sheet, forfeited, wanted};
 
 use super::connect::{Link, Sql, Trouble, Value};
 use super::pool::{Pool, TRIES_MAX, pause};
@@ -103,12 +104,24 @@ async fn draw_within(link: &mut Link, draw: &Draw) -> Result<Drawn, Trouble> {
     Ok(answer)
 }
 
-static FORGET_RETURNS: Sql = Sql {
-    text: "DELETE FROM objects o WHERE o.kind = $1 AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = o.key)",
-    types: &[Type::TEXT],
+static HELD: Sql = Sql {
+    text: "SELECT key, bytes FROM objects WHERE kind = $1 AND key = ANY($2) ORDER BY key",
+    types: &[Type::TEXT, Type::TEXT_ARRAY],
 };
 
-/// Forgets what runs returned that are no longer there.
-pub(super) async fn forget_returns(pool: &Pool) -> Result<(), StoreError> {
-    pool.rows(&FORGET_RETURNS, || vec![Box::new(RETURNED.to_owned())]).await.map(|_| ())
+static FORGET_RETURNED: Sql =
+    Sql { text: "DELETE FROM objects WHERE kind = $1 AND key = ANY($2)", types: &[Type::TEXT, Type::TEXT_ARRAY] };
+
+/// Closes the books of runs that are removed: what they still hold counts as used, and a run that gets the name of one
+/// draws anew.
+pub(super) async fn forfeit(link: &mut Link, runs: &[String]) -> Result<(), Trouble> {
+    let refused = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
+    let held = link.query(&HELD, vec![Box::new(ALLOTMENT.to_owned()), Box::new(runs.to_vec())]).await?;
+    for row in &held {
+        let (run, packed): (&str, &[u8]) = (row.try_get(0).map_err(refused)?, row.try_get(1).map_err(refused)?);
+        let bytes = unpack(packed).map_err(Trouble::Refused)?;
+        let draw = forfeited(&RunId::stored(&unshield(run)), &bytes).map_err(Trouble::Refused)?;
+        draw_within(link, &draw).await?;
+    }
+    link.query(&FORGET_RETURNED, vec![Box::new(RETURNED.to_owned()), Box::new(runs.to_vec())]).await.map(|_| ())
 }

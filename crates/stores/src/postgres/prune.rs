@@ -9,6 +9,7 @@ use windlass_core::time::Timestamp;
 use windlass_ports::store::{Pruned, Retention, StoreError};
 
 use super::connect::{Link, Sql, Trouble, Value};
+use super::escrow;
 use super::pool::{Pool, TRIES_MAX, pause};
 use super::read::unread;
 use super::request::{count, int, tag_key, tag_pair};
@@ -105,9 +106,6 @@ pub(super) async fn prune(pool: &Pool, retention: &Retention) -> Result<Pruned, 
         pruned.blobs += more.blobs;
         pruned.bytes += more.bytes;
     }
-    if !retention.dry_run && pruned.runs > 0 {
-        super::escrow::forget_returns(pool).await?;
-    }
     if let (false, Some(before)) = (retention.dry_run, retention.ended_before) {
         pool.rows(&FORGET_SIGNALS, || vec![Box::new(int(before.0))]).await?;
     }
@@ -169,6 +167,7 @@ async fn remove_within(link: &mut Link, roots: &[String]) -> Result<Pruned, Trou
     let digests = locked.iter().map(|row| row.try_get::<_, Vec<u8>>(0)).collect::<Result<Vec<_>, _>>();
     let digests = digests.map_err(corrupt)?;
     trail::keep(link, &runs).await?;
+    escrow::forfeit(link, &runs).await?;
     link.query(&REMOVE_RUNS, vec![all()]).await?;
     let values: Vec<Value> = vec![Box::new(digests), Box::new(bundles), Box::new(BUNDLE_KEPT_SECONDS)];
     for row in &link.query(&REMOVE_BLOBS, values).await? {

@@ -2,7 +2,8 @@
 
 use rusqlite::params;
 use windlass_core::escrow::{Draw, Drawn};
-use windlass_ports::store::escrow::{Sheet, wanted};
+use windlass_core::ids::RunId;
+use windlass_ports::store::escrow::{ALLOTMENT, RETURNED, Sheet, forfeited, wanted};
 
 use super::tx::{Trouble, Tx};
 use crate::pack::{pack, unpack};
@@ -33,10 +34,18 @@ impl Tx<'_> {
         Ok(answer)
     }
 
-    /// Forgets what runs returned that are no longer there.
-    pub(super) fn forget_returns(&mut self) -> Result<(), Trouble> {
-        let sql = "DELETE FROM objects WHERE kind = ?1 AND NOT EXISTS (SELECT 1 FROM runs WHERE id = objects.key)";
-        self.run(sql, [windlass_ports::store::escrow::RETURNED])?;
+    /// Closes the books of a run that is removed: what it still holds counts as used, and a run that gets its name draws
+    /// anew.
+    pub(super) fn forfeit(&mut self, run: i64) -> Result<(), Trouble> {
+        let named = "SELECT objects.key, objects.bytes FROM objects JOIN runs ON runs.id = objects.key \
+             WHERE runs.key = ?1 AND objects.kind = ?2";
+        let found =
+            self.row(named, params![run, ALLOTMENT], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        if let Some((id, packed)) = found {
+            self.draw(&forfeited(&RunId::stored(&id), &unpack(&packed)?)?)?;
+        }
+        let returned = "DELETE FROM objects WHERE kind = ?2 AND key = (SELECT id FROM runs WHERE key = ?1)";
+        self.run(returned, params![run, RETURNED])?;
         Ok(())
     }
 }

@@ -87,9 +87,6 @@ impl Tx<'_> {
                 self.remove_run(run, &mut pruned)?;
             }
         }
-        if pruned.runs > 0 {
-            self.forget_returns()?;
-        }
         for blob in blobs {
             let size = "SELECT length(bytes) FROM blobs WHERE key = ?1 AND bundled_at IS NULL \
                  AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob = ?1)";
@@ -118,6 +115,7 @@ impl Tx<'_> {
 
     fn remove_run(&mut self, run: i64, pruned: &mut Pruned) -> Result<(), Trouble> {
         self.keep_audit(run)?;
+        self.forfeit(run)?;
         let sql = "SELECT count(*), coalesce(sum(length(record)), 0) FROM journal WHERE run = ?1";
         if let Some((records, bytes)) =
             self.row(sql, [run], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?

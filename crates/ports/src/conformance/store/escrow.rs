@@ -174,3 +174,18 @@ pub(super) async fn what_a_run_returned_is_known_until_it_is_pruned(harness: Arc
     assert_eq!(known().await, ["stays"]);
     assert_eq!(taken(&one.store, "environment").await, (0, 2));
 }
+
+pub(super) async fn what_a_removed_run_holds_counts_as_used(harness: Arc<dyn Harness>) {
+    let one = Process::open(&harness).await;
+    put(&one.store, "environment", &budget(Meter::ModelCalls, 9)).await;
+    for (used, round) in [(3, "first"), (6, "second")] {
+        let lease = one.begin("r").await;
+        let answer = asked(&one.store, draw("r", 1, vec![line("environment", 0, 0, 3)])).await;
+        assert_eq!(answer, granted("environment", 3), "{round}: a run that gets the name of another one draws anew");
+        one.apply(end(&lease, &one.worker, 0)).await;
+        assert_eq!(one.store.prune(Retention::default()).await.expect("pruned").runs, 1);
+        assert_eq!(taken(&one.store, "environment").await, (0, used), "{round}");
+        assert!(escrow::allotments(&*one.store).await.expect("listed").is_empty());
+        assert!(one.store.objects(RETURNED.into(), None, 9).await.expect("listed").is_empty());
+    }
+}

@@ -8,8 +8,8 @@ use windlass_core::time::Timestamp;
 
 use super::data::{Data, Place, Row};
 use crate::conformance::store::Damage;
-use crate::store::escrow::RETURNED;
-use crate::store::{Depth, Finding, Priority, Pruned, Retention, Stats};
+use crate::store::escrow::{ALLOTMENT, RETURNED, forfeited};
+use crate::store::{Depth, Finding, Priority, Pruned, Retention, Stats, StoreError};
 
 /// The schema of a store without one.
 const SCHEMA: u32 = 1;
@@ -43,7 +43,19 @@ impl Data {
         prunable
     }
 
-    pub(super) fn prune(&mut self, retention: &Retention) -> Pruned {
+    /// Closes the books of a run that is removed: what it still holds counts as used, and a run that gets its name draws
+    /// anew.
+    fn forfeit(&mut self, run: &RunId) -> Result<(), StoreError> {
+        let place = |kind: &str| (kind.into(), run.as_str().into());
+        if let Some(object) = self.objects.get(&place(ALLOTMENT)) {
+            let draw = forfeited(run, &object.bytes)?;
+            self.draw(&draw)?;
+        }
+        self.objects.remove(&place(RETURNED));
+        Ok(())
+    }
+
+    pub(super) fn prune(&mut self, retention: &Retention) -> Result<Pruned, StoreError> {
         let roots = self.prunable(retention);
         let gone = |row: &Row| roots.contains(&row.start.root);
         let mut pruned = Pruned::default();
@@ -69,16 +81,19 @@ impl Data {
             for row in self.runs.values().filter(|row| gone(row)) {
                 self.ledger.keep(row);
             }
+            let removed: Vec<RunId> =
+                self.runs.values().filter(|row| gone(row)).map(|row| row.start.id.clone()).collect();
+            for run in &removed {
+                self.forfeit(run)?;
+            }
             self.runs.retain(|_, row| !gone(row));
-            let runs = &self.runs;
-            self.objects.retain(|(kind, key), _| **kind != *RETURNED || runs.contains_key(&RunId::stored(key)));
             self.blobs.retain(|digest, blob| blob.bundle || used.contains(digest));
             let waiting = |id: &Name| self.buffered.iter().any(|signal| signal.id == *id);
             let known =
                 |id: &Name, at: Timestamp| waiting(id) || retention.ended_before.is_none_or(|before| at >= before);
             self.signals_seen.retain(|id, at| known(id, *at));
         }
-        pruned
+        Ok(pruned)
     }
 
     pub(super) fn ids(&self, after: Option<&RunId>, limit: usize) -> Vec<RunId> {
