@@ -518,6 +518,42 @@ mod tests {
     }
 
     #[test]
+    fn a_model_without_a_price_takes_the_least_of_a_budget_of_money() {
+        let budget = Budget {
+            caps: [(Meter::CostMicros, 500)].into(),
+            period: Period::Day,
+            near_percent: NEAR_PERCENT_DEFAULT,
+            beyond: Beyond::Fail,
+        };
+        let budgets: Budgets = [(ENVIRONMENT.into(), Known { budget, revision: 1, is_near: false })].into();
+        let open = |call, meter| OpenCall {
+            call,
+            attempt: 1,
+            class: crate::contract::Class::Read,
+            idempotency: crate::contract::Idempotency::None,
+            arguments: crate::ids::Digest::ZERO,
+            reserved: Amounts::ZERO.with(meter, 1),
+            timeout_ms: 1,
+            output_bytes_max: 1,
+            at: Timestamp(1),
+            backoff: None,
+            doubt: None,
+            losses: 0,
+            approval: None,
+            route: None,
+            held: Vec::new(),
+            draws: false,
+        };
+        let model = open(Call::Model { agent: "a".into(), sample: 0 }, Meter::ModelCalls);
+        let tool = open(Call::Action { action: "a".into() }, Meter::ToolCalls);
+        let costs = |open, priced| {
+            let shares = needs(&budgets, &TenantScope::default(), open, priced);
+            shares.first().map_or(0, |share| share.amounts.cost_micros)
+        };
+        assert_eq!((costs(&model, false), costs(&model, true), costs(&tool, false)), (1, 0, 0));
+    }
+
+    #[test]
     fn what_was_held_and_not_used_is_free_again() {
         let amounts = |tokens| Amounts::ZERO.with(Meter::Tokens, tokens);
         let share = Share { scope: "environment".into(), revision: 1, amounts: amounts(10) };
