@@ -88,14 +88,9 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
             }
         }
         Input::Approved(reply) => questions.extend(approval::question(run, reply)),
-        Input::Signalled { wait, .. } => questions.extend(escrow::question(run, *wait)),
-        Input::TimerFired { timer } => {
-            if let Some(TimerPurpose::WaitTimeout { wait }) = run.timers.get(timer).map(|timer| timer.purpose) {
-                questions.extend(escrow::question(run, wait));
-            }
-        }
         _ => {}
     }
+    questions.extend(escrow::questions(run));
     if let Some(exec) = &run.exec {
         questions.extend(tool_loop::open_questions(exec));
     }

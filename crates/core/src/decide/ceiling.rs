@@ -67,7 +67,9 @@ impl Turn<'_> {
             let fits = self.run.calls.get(&effect).is_some_and(|open| self.run.ledger.check(&open.wants).is_ok());
             if fits {
                 self.close_wait(wait, None);
-                self.leave(effect);
+                if self.may_still(effect) {
+                    self.leave(effect);
+                }
             }
         }
     }

@@ -15,10 +15,15 @@ use crate::policy::Question;
 use crate::run::Run;
 use crate::value::Value;
 
-/// The question that a call puts to the policy once a budget may have more for it.
-pub(super) fn question(run: &Run, wait: EffectId) -> Option<Question> {
-    let WaitKind::Budget { effect, .. } = run.waits.get(&wait)?.kind else { return None };
-    approval::question_of(run, &run.calls.get(&effect)?.call, None)
+/// The questions that calls put to the policy once there is room for them in a budget or a ceiling, which any input may
+/// bring about.
+pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
+    run.waits.values().filter_map(|open| match open.kind {
+        WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => {
+            approval::question_of(run, &run.calls.get(&effect)?.call, None)
+        }
+        WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
+    })
 }
 
 impl Turn<'_> {
@@ -119,18 +124,26 @@ impl Turn<'_> {
             return;
         };
         self.close_wait(wait, signal);
-        self.emit(Entry::DrawAwaited { effect });
-        // The rules may have changed in the meantime.
-        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        if self.may_still(effect) {
+            self.emit(Entry::DrawAwaited { effect });
+            self.draw_next();
+        }
+    }
+
+    /// Whether the policy still allows a call that waited for room: the rules may have changed in the meantime. Refuses the
+    /// call, or puts it to a person, where it does not.
+    pub(super) fn may_still(&mut self, effect: EffectId) -> bool {
+        let Some(open) = self.run.calls.get(&effect).cloned() else { return false };
         let permit = approval::question_of(self.run, &open.call, None).map(|question| self.permit(&question));
         match permit {
-            None | Some(Ok(Permit::Granted)) => self.draw_next(),
+            None | Some(Ok(Permit::Granted)) => return true,
             Some(Ok(Permit::Asks(why))) => {
                 let expires_ms = self.contract_of(&open.call).approval.expires_ms;
                 self.ask_approval(effect, why, expires_ms);
             }
             Some(Err(failure)) => self.settle_refused(effect, &open, failure),
         }
+        false
     }
 
     /// Why a wait for more of a budget or a ceiling is there, as the failure that its call would have.

@@ -149,6 +149,7 @@ async fn hold(store: &dyn Store, world: &World, before: &mut BTreeMap<String, u6
     tokio::time::sleep(A_SECOND).await;
     look("within a second")?;
     let settled = world.arrivals("pay");
+    // Slow on purpose: as above.
     tokio::time::sleep(A_SECOND).await;
     look("later")?;
     match world.arrivals("pay") - settled {
