@@ -176,6 +176,7 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
     if let Some(arguments) = &reply.arguments {
         check_schema(&asked, arguments).await?;
     }
+    refuse_second(&asked, &reply).await?;
     let raised = match &asked.question.refusal {
         Some(refusal) if approve => grant(&asked, refusal, app.now()).await?,
         Some(_) | None => None,
@@ -201,14 +202,25 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
 /// Raises a budget by what the call lacks, and by nothing when it has come by other ways.
 async fn grant(asked: &Asked, refusal: &Refusal, now: Timestamp) -> Result<Option<BudgetRow>, Problem> {
     let Some(row) = escrow::budget(&*asked.store, &refusal.scope, now).await? else { return Ok(None) };
-    let Some(cap) = row.known.budget.caps.get(&refusal.meter) else { return Ok(None) };
-    // A cap that was lowered below what is used already has to rise above that first.
-    let taken = row.account.spent.get(refusal.meter).saturating_add(row.account.drawn.get(refusal.meter));
-    let lacking = taken.saturating_add(refusal.wanted).saturating_sub(*cap);
-    if lacking == 0 {
+    if budgets::lacking(&row, refusal) == 0 {
         return Ok(None);
     }
-    budgets::raise_by(&*asked.store, &refusal.scope, &[(refusal.meter, lacking)].into(), now).await.map(Some)
+    budgets::raise_to(&*asked.store, refusal, now).await.map(Some)
+}
+
+/// Refuses an answer to a question that has one already, which the run has not taken up yet: the first one counts.
+async fn refuse_second(asked: &Asked, reply: &Reply) -> Result<(), Problem> {
+    for item in asked.store.inbox(asked.head.id.clone()).await? {
+        if let Input::Approved(first) = item.input
+            && first.wait == reply.wait
+            && *first != *reply
+        {
+            let word = if first.approve { "approved" } else { "rejected" };
+            let text = format!("`{}` was {word} by `{}` already", asked.question.id, first.by);
+            return Err(Problem::rejected(text).hint("a worker takes that answer up"));
+        }
+    }
+    Ok(())
 }
 
 /// A question with the run that asks it.

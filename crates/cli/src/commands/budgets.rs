@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 use windlass_core::budget::Meter;
 use windlass_core::effect::WaitKind;
-use windlass_core::escrow::{Beyond, Budget, Period, channel};
+use windlass_core::escrow::{Beyond, Budget, Period, Refusal, channel};
 use windlass_core::ids::Name;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
@@ -124,6 +124,27 @@ pub(crate) async fn raise_by(
         Ok(Some(budget))
     };
     change(store, scope, now, raised).await?.ok_or_else(|| unknown(scope))
+}
+
+/// What a budget lacks for the call that was refused. A cap that was lowered below what is used already has to rise above
+/// that first.
+pub(crate) fn lacking(row: &BudgetRow, refusal: &Refusal) -> u64 {
+    let Some(cap) = row.known.budget.caps.get(&refusal.meter) else { return 0 };
+    let taken = row.account.spent.get(refusal.meter).saturating_add(row.account.drawn.get(refusal.meter));
+    taken.saturating_add(refusal.wanted).saturating_sub(*cap)
+}
+
+/// Raises a cap until the call that was refused fits, once however many raise it for that call at the same time.
+pub(crate) async fn raise_to(store: &dyn Store, refusal: &Refusal, now: Timestamp) -> Result<BudgetRow, Problem> {
+    let raised = |row: Option<&BudgetRow>| {
+        let row = row.ok_or_else(|| unknown(&refusal.scope))?;
+        let mut budget = row.known.budget.clone();
+        if let Some(cap) = budget.caps.get_mut(&refusal.meter) {
+            *cap = cap.saturating_add(lacking(row, refusal));
+        }
+        Ok(Some(budget))
+    };
+    change(store, &refusal.scope, now, raised).await?.ok_or_else(|| unknown(&refusal.scope))
 }
 
 /// Changes a budget by what it is now, again when somebody else changed it meanwhile. Gives back what it is then.

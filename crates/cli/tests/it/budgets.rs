@@ -161,6 +161,30 @@ fn a_person_agrees_to_what_one_call_lacks_or_does_not() {
 }
 
 /// A run whose own ceiling asks, parked at its second model call, with the question.
+#[test]
+fn the_first_answer_counts_and_raises_once() {
+    let place = place();
+    let question = waiting(&place, "one");
+    let id = question["id"].as_str().expect("an id").to_owned();
+    let cap = || budget(&place)["caps"]["model_calls"].clone();
+    let before = cap();
+    let answer = |verb: &str, by: &str| place.windlass(&["approvals", verb, &id, "--by", by, "--reason", "month end"]);
+    assert_eq!(answer("reject", "ann").code(), 0);
+    let second = answer("approve", "bob");
+    assert_eq!((second.code(), cap()), (4, before), "{}", second.shown());
+    assert!(second.stderr().contains("was rejected by `ann` already"), "{}", second.shown());
+    let other = place.windlass(&["run", "payer.yml", "--run-id", "two"]).json();
+    let id = other["waits"][0]["approval"].as_str().expect("an id").to_owned();
+    let lacking = cap().as_u64().expect("a cap") + 1;
+    std::thread::scope(|scope| {
+        for by in ["ann", "bob", "cid"] {
+            let (place, id) = (&place, &id);
+            scope.spawn(move || place.windlass(&["approvals", "approve", id, "--by", by, "--reason", "month end"]));
+        }
+    });
+    assert_eq!(cap(), json!(lacking), "raised once, by what the call lacks");
+}
+
 fn parked_at_its_ceiling(place: &Place, run: &str) -> Value {
     place.write("payer.yml", &MACHINE.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 1, beyond: ask}"));
     let parked = place.windlass(&["run", "payer.yml", "--run-id", run]);
