@@ -72,6 +72,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         origin: None,
         terms: windlass_core::run::Terms::default(),
         watched: false,
+        labels: None,
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

@@ -11,6 +11,7 @@ use crate::failure::Code;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::journal::Entry;
+use crate::label;
 use crate::machine::HookKind;
 use crate::route::Choice;
 use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
@@ -28,6 +29,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         }
         Entry::RunStarted(start) => started(run, start),
         Entry::ContextChanged { set, removed } => change_context(run, set, removed),
+        Entry::LabelsChanged { cleared, marks } => run.labels = run.labels.changed(cleared, marks),
         Entry::StateEntered { state } => entered(run, state),
         Entry::StageReached { stage } => run.stage = stage.clone(),
         Entry::HooksStarted { event, detail } => {
@@ -140,13 +142,13 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.jump.clone_from(to);
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
         }
-        Entry::AgentEnded => run.exec = None,
+        Entry::AgentEnded => leave_agent(run),
         Entry::TransitionTaken { .. } => {}
         Entry::FailureRaised { failure } => {
             run.failure = Some(failure.clone());
             run.hooks = None;
             leave_join(run);
-            run.exec = None;
+            leave_agent(run);
             run.jump = None;
         }
         Entry::FailureRouted { .. } => run.failure = None,
@@ -160,7 +162,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.stage = Stage::Draining;
             run.hooks = None;
             leave_join(run);
-            run.exec = None;
+            leave_agent(run);
             run.jump = None;
         }
         Entry::RunEnded => run.stage = Stage::Ended,
@@ -195,6 +197,11 @@ fn started(run: &mut Run, start: &Start) {
 }
 
 fn change_context(run: &mut Run, set: &[(Name, Value)], removed: &[Name]) {
+    if run.labels.kept {
+        for key in removed {
+            run.labels.marks.clear(&label::path(["context", &**key]));
+        }
+    }
     if let Value::Map(map) = &mut run.context {
         let map = Arc::make_mut(map);
         for key in removed {
@@ -206,8 +213,15 @@ fn change_context(run: &mut Run, set: &[(Name, Value)], removed: &[Name]) {
     }
 }
 
+/// A conversation that is over has no labels of its own: what came of it has them.
+fn leave_agent(run: &mut Run) {
+    run.exec = None;
+    run.labels.empty("asked");
+}
+
 /// Children that still run no longer belong to a join: their endings must not count in a later one.
 fn leave_join(run: &mut Run) {
+    run.labels.empty("join");
     if run.join.take().is_some() {
         for child in run.children.values_mut() {
             child.slot = None;
@@ -224,7 +238,8 @@ fn entered(run: &mut Run, state: &Name) {
     run.ordinal = 0;
     run.hooks = None;
     leave_join(run);
-    run.exec = None;
+    leave_agent(run);
+    run.labels.empty("output");
     run.jump = None;
     run.failure = None;
 }

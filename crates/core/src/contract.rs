@@ -84,6 +84,35 @@ pub struct Contract {
     /// What a call costs beside others, 1 for an ordinary one. Only the order in which tools are shown depends on it.
     #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
     pub cost_weight: u32,
+    /// What its answers mean for the labels of values.
+    #[serde(default, skip_serializing_if = "Flow::is_default")]
+    pub flow: Flow,
+}
+
+/// What the answers of a tool, action or hook mean for the labels of values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Flow {
+    /// Nobody outside writes its answers: they are not `untrusted` by themselves.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
+    /// Its description and schema were written by whoever provides it, and not by the operator.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+    /// Parts of its answers that are `secret`, as keys from the answer inwards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secret: Vec<Vec<Name>>,
+    /// Parts of its answers that have no label, whatever it was sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub declassified: Vec<Vec<Name>>,
+}
+
+impl Flow {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn ordinary() -> u32 {
@@ -116,6 +145,7 @@ impl Contract {
             output_bytes_max: OUTPUT_BYTES_DEFAULT,
             approval: Terms::default(),
             cost_weight: ordinary(),
+            flow: Flow::default(),
         }
     }
 

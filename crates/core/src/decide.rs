@@ -14,6 +14,7 @@ mod finding;
 mod hold;
 mod hooks;
 mod join;
+mod labels;
 mod route;
 mod scope;
 mod step;
@@ -34,6 +35,7 @@ use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name, RunId};
 use crate::input::{Ending, Facts, Input, Needs, Sent};
 use crate::journal::Entry;
+use crate::label::{LabelSet, Mark};
 use crate::limits;
 use crate::machine::{Machine, State};
 use crate::policy::{Answer, Question, Verdict};
@@ -79,20 +81,23 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
         questions.extend(
             state.transitions.iter().map(|to| Question::TakeTransition { from: state.name.clone(), to: to.to.clone() }),
         );
-        questions.extend(state.action.as_ref().map(step::question));
+        let actions = state.action.as_ref();
+        questions.extend(actions.into_iter().flat_map(|action| {
+            labels::reachable(LabelSet::default()).map(move |labels| step::question(action, labels))
+        }));
     }
     match input {
         Input::Settled { effect, outcome: crate::effect::Outcome::Replied(reply), .. } => {
             if let Some(crate::effect::Call::Model { agent, .. }) = run.calls.get(effect).map(|open| &open.call) {
-                questions.extend(reply.tool_calls.iter().map(|call| tool_loop::question(agent, call)));
+                questions.extend(tool_loop::questions(labels::arguments(run, true), agent, &reply.tool_calls));
             }
         }
-        Input::Approved(reply) => questions.extend(approval::question(run, reply)),
+        Input::Approved(reply) => questions.extend(approval::questions(run, reply)),
         _ => {}
     }
     questions.extend(escrow::questions(run));
     if let Some(exec) = &run.exec {
-        questions.extend(tool_loop::open_questions(exec));
+        questions.extend(tool_loop::open_questions(labels::arguments(run, true), exec));
     }
     Needs { questions, quotes: machine.agents.keys().cloned().collect() }
 }
@@ -117,6 +122,7 @@ pub fn decide(
     let (decision, used) = (Decision::default(), Vec::new());
     let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
     turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), verdicts: Vec::new() });
+    turn.keep_labels();
     turn.take(input);
     turn.refit();
     turn.drive();
@@ -200,7 +206,7 @@ struct Turn<'a> {
     /// Moves so far; bounded.
     moves: u32,
     /// Policy answers used so far.
-    used: Vec<&'a Verdict>,
+    used: Vec<(&'a Verdict, Vec<Mark>)>,
     /// Where the run is; recorded when the decision rests.
     stage: Stage,
     /// `context` and `input` as templates see them, while nothing they are made of has changed.
@@ -246,7 +252,8 @@ impl<'a> Turn<'a> {
     fn decided(self) -> Decision {
         let Self { mut decision, used, .. } = self;
         if let Some(Entry::Decided { verdicts, .. }) = decision.entries.first_mut() {
-            verdicts.extend(used.into_iter().cloned());
+            let with = |(verdict, origins): (&Verdict, _)| Verdict { origins, ..verdict.clone() };
+            verdicts.extend(used.into_iter().map(with));
         }
         decision
     }
@@ -317,11 +324,19 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Notes that an answer was used, and what brought the labels that it was about.
+    fn note(&mut self, verdict: &'a Verdict) {
+        if !self.used.iter().any(|(used, _)| *used == verdict) {
+            let origins = self.origins(&verdict.question);
+            self.used.push((verdict, origins));
+        }
+    }
+
     /// What the policy says to something that can wait for a person.
     fn permit(&mut self, question: &Question) -> Result<Permit, Failure> {
         let verdict = self.facts.verdicts.iter().find(|verdict| verdict.question == *question);
-        if let Some(verdict) = verdict.filter(|verdict| !self.used.contains(verdict)) {
-            self.used.push(verdict);
+        if let Some(verdict) = verdict {
+            self.note(verdict);
         }
         match verdict {
             Some(verdict) => match verdict.answer {
@@ -373,8 +388,12 @@ impl<'a> Turn<'a> {
             Input::Drawn { number, answer } => self.on_drawn(number, answer),
             Input::Signalled { wait, signal, data } => self.on_signal(wait, signal, data),
             Input::TimerFired { timer } => self.on_timer(timer),
-            Input::ChildEnded { child, ending, used } => self.emit(Entry::ChildSettled { child, ending, used }),
             Input::ChildRaised { child, amounts } => self.child_raised(child, amounts),
+            Input::ChildEnded { child, ending, used, labels } => {
+                let slot = self.run.children.get(&child).and_then(|open| open.slot);
+                self.label_child(slot, &ending, labels);
+                self.emit(Entry::ChildSettled { child, ending, used });
+            }
             Input::Cancel { reason } => {
                 self.emit(Entry::CancelRequested { reason: reason.clone() });
                 self.end(Ending::Cancelled { reason });
@@ -403,6 +422,7 @@ impl<'a> Turn<'a> {
         start.watched = true;
         let resumes = start.origin.is_some();
         self.emit(Entry::RunStarted(Box::new(start)));
+        self.label_start();
         if let Some(due) = self.run.ledger.deadline {
             self.set_timer(due, TimerPurpose::RunDeadline);
         }
@@ -425,14 +445,17 @@ impl<'a> Turn<'a> {
 
     fn initial_context(&mut self) {
         let scope = Scope::new().with("input", self.run.start.input.clone());
+        let (view, mut labels) = (self.first_view(), Vec::new());
         let mut set = Vec::with_capacity(self.machine.context.len());
         for (key, template) in &self.machine.context {
             match self.fill_with(&format!("context.{key}"), template, &scope) {
                 Ok(value) => set.push((key.clone(), value)),
                 Err(failure) => return self.raise(failure),
             }
+            labels.push((key.clone(), self.labels_of(template, &view)));
         }
         self.set_context(set);
+        self.label_context(labels);
     }
 
     fn reopen(&mut self) {
@@ -485,6 +508,7 @@ impl<'a> Turn<'a> {
             WaitKind::Signal => {
                 let output = if data.as_map().is_some() { data } else { Value::object([("value", data)]) };
                 self.emit(Entry::OutputProduced { output });
+                self.on_signal_labels(self.run.state.clone());
                 self.goto(Stage::Working(Part::Output));
             }
             WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
@@ -499,5 +523,6 @@ fn farewell(run: &Run, ending: Ending) -> Option<(RunId, Name, Input)> {
     let mut used = run.ledger.settled;
     used.add(&run.ledger.granted);
     let id: Name = format!("ended:{}", run.id()).into();
-    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used }))
+    let labels = crate::label::of_result(run, &ending);
+    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used, labels }))
 }

@@ -9,6 +9,7 @@ use crate::escrow::{Refusal, Share};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Input;
+use crate::label::Marks;
 use crate::machine::HookKind;
 use crate::route::Choice;
 use crate::run::Terms;
@@ -71,6 +72,9 @@ pub struct ChildStart {
     /// What it may do.
     #[serde(default, skip_serializing_if = "Terms::are_open")]
     pub terms: Terms,
+    /// Labels of its input; none where its parent keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Marks>,
 }
 
 /// A call out of the process.

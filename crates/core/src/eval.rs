@@ -54,6 +54,13 @@ pub trait Evaluator: Send + Sync {
     /// `template.*` codes: syntax, undefined, type, limit.
     fn render(&self, dialect: Dialect, source: &Name, scope: &Scope) -> Result<Value, Failure>;
 
+    /// The paths that template text names anywhere, in branches that are not taken too: a name of the scope, then keys
+    /// for as long as they are fixed. An empty path stands for the whole scope.
+    fn reads(&self, dialect: Dialect, source: &Name) -> Vec<Vec<Name>> {
+        let (_, _) = (dialect, source);
+        vec![Vec::new()]
+    }
+
     /// Answers a condition.
     ///
     /// # Errors

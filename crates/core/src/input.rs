@@ -11,6 +11,7 @@ use crate::effect::{Outcome, Spent};
 use crate::escrow::{Budgets, Drawn};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::label::Marks;
 use crate::policy::{Question, Verdict};
 use crate::route::Chain;
 use crate::run::Start;
@@ -70,6 +71,9 @@ pub enum Input {
         ending: Ending,
         /// What it and everything below it used.
         used: Amounts,
+        /// Labels of its output; none where it keeps none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        labels: Option<Marks>,
     },
     /// Somebody let a child, or a run below it, use more than it was given.
     ChildRaised {

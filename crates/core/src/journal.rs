@@ -11,6 +11,7 @@ use crate::escrow::{Drawn, Share};
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
+use crate::label::Marks;
 use crate::machine::HookKind;
 use crate::policy::Verdict;
 use crate::route::Choice;
@@ -100,6 +101,15 @@ pub enum Entry {
         /// Keys that are gone.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         removed: Vec<Name>,
+    },
+    /// Labels of the run's data changed.
+    LabelsChanged {
+        /// What stood on these paths and within them gives way.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cleared: Vec<Vec<Name>>,
+        /// Labels that are added.
+        #[serde(default, skip_serializing_if = "Marks::is_empty")]
+        marks: Marks,
     },
     /// A state was entered; counts as a step.
     StateEntered {
@@ -495,6 +505,7 @@ impl Entry {
             Self::Decided { .. } => "decided",
             Self::RunStarted(_) => "run_started",
             Self::ContextChanged { .. } => "context_changed",
+            Self::LabelsChanged { .. } => "labels_changed",
             Self::StateEntered { .. } => "state_entered",
             Self::StageReached { .. } => "stage_reached",
             Self::HooksStarted { .. } => "hooks_started",

@@ -21,6 +21,7 @@ pub mod json;
 pub mod failure;
 pub mod approval;
 pub mod contract;
+pub mod label;
 pub mod machine;
 pub mod eval;
 pub mod transcript;

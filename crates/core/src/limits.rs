@@ -53,6 +53,10 @@ pub const BYTES_PER_TOKEN_MIN: u64 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Length of a run id given by a caller, in bytes.
 pub const RUN_ID_BYTES_MAX: usize = 200;
+/// Labels on paths of one run; beyond, they move outwards.
+pub const LABELS_MAX: usize = 256;
+/// Bytes of a labelled path; a label on a longer one stands on the part around it.
+pub const LABEL_PATH_BYTES_MAX: usize = 256;
 /// Length of a signal channel, in bytes.
 pub const CHANNEL_BYTES_MAX: usize = 512;
 /// Entries after the last snapshot above which a new snapshot is taken.

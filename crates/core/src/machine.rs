@@ -64,6 +64,19 @@ pub struct Machine {
     pub child_contracts: BTreeMap<Name, ChildContract>,
     /// Which workers take its runs, and in which order.
     pub placement: Placement,
+    /// Where what it is given comes from.
+    pub provenance: Provenance,
+}
+
+/// Where what a machine is given comes from, for the labels of values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// Nobody outside writes its input: it is not `untrusted` by itself.
+    pub input_trusted: bool,
+    /// Nobody outside writes the signals that it waits for.
+    pub signals_trusted: bool,
+    /// Parts of its input that are `secret`, as keys from the input inwards.
+    pub secret_input: Vec<Vec<Name>>,
 }
 
 impl Machine {
@@ -83,6 +96,8 @@ pub struct ChildContract {
     pub tools: Option<Vec<Name>>,
     /// Bytes of its output at most.
     pub output_bytes: Option<u64>,
+    /// Parts of its output that have no label, as keys from the output inwards.
+    pub declassified: Vec<Vec<Name>>,
 }
 
 /// Which workers take the runs of a machine, and in which order.

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, Name};
+use crate::label::{LabelSet, Mark};
 
 /// What a run wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub enum Question {
         /// The agent whose model asks for it; none for an action.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         agent: Option<Name>,
+        /// The labels of the arguments. Those of an action are the labels of all data of the run.
+        #[serde(default, skip_serializing_if = "LabelSet::is_empty")]
+        labels: LabelSet,
     },
     /// Start a child machine or a launch.
     StartMachine {
@@ -66,4 +70,7 @@ pub struct Verdict {
     pub reason: Name,
     /// Version of the rule set.
     pub version: Name,
+    /// What brought the labels of the arguments, filled in by the decision that used it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<Mark>,
 }

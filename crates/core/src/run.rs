@@ -13,6 +13,7 @@ use crate::escrow::Escrow;
 use crate::failure::Failure;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
+use crate::label::{Labels, Marks};
 use crate::machine::{ChildContract, HookKind};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -56,6 +57,9 @@ pub struct Start {
     /// what was stored before that was counted is read as it was written.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watched: bool,
+    /// Labels of its input, when a run that keeps them started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Marks>,
 }
 
 /// What a run may do by the contracts under which it and the runs above it were started.
@@ -132,6 +136,9 @@ pub struct Origin {
     pub state: Name,
     /// The context to enter it with.
     pub context: Value,
+    /// The labels of that run at that point; none where none were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Marks>,
 }
 
 /// The lifecycle of a run as one word. The last three are final.
@@ -429,6 +436,9 @@ pub struct Run {
     /// How it ends, once that is decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
+    /// Where its data came from.
+    #[serde(default, skip_serializing_if = "Labels::is_blank")]
+    pub labels: Labels,
     /// End of its audit chain.
     pub audit: audit::Chain,
 }
@@ -466,6 +476,7 @@ impl Run {
             hold: None,
             cancel: None,
             ending: None,
+            labels: Labels::default(),
             audit: audit::Chain::default(),
         }
     }
@@ -547,6 +558,7 @@ impl Run {
             origin: None,
             terms: child.terms.clone(),
             watched: false,
+            labels: child.labels.clone(),
         }
     }
 }

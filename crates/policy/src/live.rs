@@ -34,6 +34,8 @@ impl Snapshot {
     }
 
     fn ruling(&self, subject: &Subject, asked: Asked) -> Ruling {
+        // Where no rule looks at labels, one answer serves all of them.
+        let asked = if self.set.reads_labels() { asked } else { asked.without_labels() };
         let key = (subject.clone(), asked);
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(ruling) = given {
@@ -135,7 +137,7 @@ impl Policy for LivePolicy {
         let (subject, version) = (Subject::of(scope, machine), snapshot.set.version());
         let verdict = |question: &Question| {
             let Ruling { answer, rule, reason } = snapshot.ruling(&subject, Asked::of(question, machine));
-            Verdict { question: question.clone(), answer, rule, reason, version: version.clone() }
+            Verdict { question: question.clone(), answer, rule, reason, version: version.clone(), origins: Vec::new() }
         };
         questions.iter().map(verdict).collect()
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use windlass_core::contract::{Class, Contract, Idempotency};
+use windlass_core::label::LabelSet;
 use windlass_core::machine::Machine;
 use windlass_core::policy::Question;
 use windlass_core::run::TenantScope;
@@ -55,6 +56,8 @@ pub enum Asked {
         contract: Option<(Class, Idempotency)>,
         /// The agent that asks: name and version.
         agent: Option<(String, String)>,
+        /// The labels of the arguments.
+        labels: LabelSet,
     },
     /// Start a machine.
     StartMachine {
@@ -84,16 +87,26 @@ impl Asked {
                 provider: machine.agents.get(name).map(|a| a.model.provider.to_string()).unwrap_or_default(),
                 agent: agent(name),
             },
-            Question::CallTool { tool, agent: name, .. } => Self::CallTool {
+            Question::CallTool { tool, agent: name, labels, .. } => Self::CallTool {
                 tool: tool.to_string(),
                 contract: machine.tools.get(tool).map(|contract| contract_of(contract)),
                 agent: name.as_deref().map(agent),
+                labels: *labels,
             },
             Question::StartMachine { machine } => Self::StartMachine { machine: machine.to_string() },
             Question::TakeTransition { from, to } => {
                 Self::TakeTransition { from: from.to_string(), to: to.to_string() }
             }
         }
+    }
+
+    /// The same without labels, for rules that do not look at them.
+    #[must_use]
+    pub(crate) fn without_labels(mut self) -> Self {
+        if let Self::CallTool { labels, .. } = &mut self {
+            *labels = LabelSet::default();
+        }
+        self
     }
 
     /// The name of the Cedar action.
@@ -180,6 +193,10 @@ impl Attributes {
         let mut entities = vec![(who.clone(), principal.clone()), (what.clone(), resource.clone())];
         let place = json!({ "machine": subject.machine, "bundle": subject.bundle });
         let mut context = Map::from_iter([("place".to_owned(), place)]);
+        if let Asked::CallTool { labels, .. } = asked {
+            let words: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
+            context.insert("labels".to_owned(), json!(words));
+        }
         let mut shown = None;
         if let Some((name, version)) = asked.agent() {
             let (uid, record) = agent(registry, name, version);

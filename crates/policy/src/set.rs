@@ -42,6 +42,7 @@ pub struct RuleSet {
     rules: Rules,
     registry: Registry,
     warnings: Vec<Finding>,
+    reads_labels: bool,
 }
 
 /// Why a question is answered as it is.
@@ -108,7 +109,9 @@ impl RuleSet {
             findings.push(finding.hint(format_args!("permit (principal, action == Action::\"{action}\", resource);")));
         }
         let Sources { folder, version, .. } = sources;
-        Ok(Self { folder, version, rules, registry, warnings: findings })
+        // The whole file, so that no way to write the attribute's name is missed but an escape, which the schema checks.
+        let reads_labels = rules.rules.iter().any(|rule| rule.text.contains("labels") || rule.text.contains('\\'));
+        Ok(Self { folder, version, rules, registry, warnings: findings, reads_labels })
     }
 
     /// The folder it was read from.
@@ -133,6 +136,11 @@ impl RuleSet {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         (self.rules.rules.len(), self.registry.len())
+    }
+
+    /// Whether a rule names labels.
+    pub(crate) fn reads_labels(&self) -> bool {
+        self.reads_labels
     }
 
     /// Answers a question.

@@ -285,11 +285,13 @@ mod tests {
             depth: 1,
             deadline: None,
             terms: windlass_core::run::Terms::default(),
+            labels: None,
         };
         let told = Input::ChildEnded {
             child: run.id().clone(),
             ending: Ending::Completed { output: Value::Null },
             used: Amounts::ZERO,
+            labels: None,
         };
         let effects = vec![
             Effect::OpenWait(EffectId(1)),

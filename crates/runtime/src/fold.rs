@@ -160,6 +160,7 @@ mod tests {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         }
     }
 

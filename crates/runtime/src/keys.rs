@@ -228,6 +228,7 @@ mod tests {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         };
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }

@@ -98,6 +98,7 @@ pub(crate) mod tests {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         })
     }
 
@@ -168,7 +169,7 @@ pub(crate) mod tests {
         let inbox = [InboxItem {
             number: 1,
             id: "x".into(),
-            input: Input::ChildEnded { child: ids[0].clone(), ending, used: Amounts::ZERO },
+            input: Input::ChildEnded { child: ids[0].clone(), ending, used: Amounts::ZERO, labels: None },
         }];
         assert_eq!(missed(&run, ids.clone(), &inbox), vec![ids[1].clone()]);
     }

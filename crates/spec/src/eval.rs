@@ -59,6 +59,12 @@ impl Evaluator for Engine {
             .map_err(|fault| fault.failure(source))
     }
 
+    fn reads(&self, _: Dialect, source: &Name) -> Vec<Vec<Name>> {
+        let compiled = self.caches.templates.get_or_make(source, || template::compile(source));
+        // A text that does not compile gives nothing; should it, it has read everything.
+        compiled.map_or_else(|_| vec![Vec::new()], |template| template.reads().to_vec())
+    }
+
     fn holds(&self, condition: &Condition, scope: &Scope) -> Result<bool, Failure> {
         let source = &condition.source;
         if source.trim().is_empty() {

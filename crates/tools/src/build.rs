@@ -9,7 +9,9 @@ use std::sync::Arc;
 use reqwest::Url;
 use secrecy::SecretString;
 use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
-use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
+use windlass_core::ids::Name;
+use windlass_core::label::pointer;
 use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_ports::tool::{Catalog, Hook, Tool};
 
@@ -231,11 +233,26 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
             site.wrong(key, "a JSON Schema is a table", None);
         }
     }
+    pointers(site, "", "secret", table.secret.as_deref());
+    pointers(site, "", "declassified", table.declassified.as_deref());
     let contract = contract(site.name, table);
     match kind.make {
         Make::Tool(make) => make(site, table, contract, role),
         Make::Hook(_) => None,
     }
+}
+
+/// Says which texts of a list are no JSON Pointers.
+pub(crate) fn pointers(site: &mut Site<'_>, before: &str, key: &str, given: Option<&[String]>) {
+    for text in given.unwrap_or_default().iter().filter(|text| pointer(text).is_none()) {
+        let hint = "write it as `/KEY/KEY`, or as an empty text for all of it";
+        site.wrong(&format!("{before}{key}"), format!("`{text}` is no JSON Pointer"), Some(hint));
+    }
+}
+
+/// The paths that JSON Pointers name.
+pub(crate) fn paths(given: Option<&[String]>) -> Vec<Vec<Name>> {
+    given.unwrap_or_default().iter().filter_map(|text| pointer(text)).collect()
 }
 
 fn contract(name: &str, table: &ToolConfig) -> Contract {
@@ -250,6 +267,12 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
         timeout_ms: table.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: table.output_bytes_max.unwrap_or(base.output_bytes_max),
         cost_weight: table.cost_weight.unwrap_or(base.cost_weight),
+        flow: Flow {
+            trusted: table.trusted.unwrap_or_default(),
+            foreign: false,
+            secret: paths(table.secret.as_deref()),
+            declassified: paths(table.declassified.as_deref()),
+        },
         approval: Terms {
             always: table.approval == Some(ApprovalConfig::Always),
             expires_ms: table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),

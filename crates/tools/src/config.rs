@@ -108,6 +108,13 @@ pub struct ToolConfig {
     /// What a call costs beside others, 1 to 1000. Of tools that fit alike, models are shown the cheaper one first.
     /// Default: 1.
     pub cost_weight: Option<u32>,
+    /// Whether nobody outside writes its answers: they are not `untrusted` then. Default: false.
+    pub trusted: Option<bool>,
+    /// Parts of its answers that are `secret`, each as a JSON Pointer. Default: none.
+    pub secret: Option<Vec<String>>,
+    /// Parts of its answers that have no label, each as a JSON Pointer: what they may say is bounded by its schema.
+    /// Default: none.
+    pub declassified: Option<Vec<String>>,
     /// JSON Schema of the arguments. Default: any.
     pub input_schema: Option<serde_json::Value>,
     /// JSON Schema of the result. Default: any.
@@ -303,6 +310,9 @@ impl ToolConfig {
             timeout_ms: _,
             output_bytes_max: _,
             cost_weight: _,
+            trusted: _,
+            secret: _,
+            declassified: _,
             input_schema: _,
             output_schema: _,
             method,

@@ -90,9 +90,30 @@ pub(crate) struct PolicyAsker {
     /// The provider of `--model`
     #[arg(long, value_name = "NAME", requires = "model")]
     pub provider: Option<String>,
+    /// A label of the arguments of `--tool`; may be given again
+    #[arg(long, value_name = "LABEL", requires = "tool")]
+    pub label: Vec<LabelWord>,
     /// The class of `--tool`, when the configuration does not have it: `read`, `write` or `danger`
     #[arg(long, value_name = "CLASS", requires = "tool")]
     pub class: Option<String>,
+}
+
+/// A label of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LabelWord {
+    /// Someone outside may have written it.
+    Untrusted,
+    /// It must not leave.
+    Secret,
+}
+
+impl From<LabelWord> for windlass_core::label::Label {
+    fn from(word: LabelWord) -> Self {
+        match word {
+            LabelWord::Untrusted => Self::Untrusted,
+            LabelWord::Secret => Self::Secret,
+        }
+    }
 }
 
 /// Ask another rule set what recorded decisions asked.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use windlass_core::contract::{Class, Idempotency};
+use windlass_core::label::{Label, Mark};
 use windlass_core::policy::{Answer, Question};
 use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, Severity, Subject, compare};
 use windlass_ports::store::Query;
@@ -113,6 +114,7 @@ fn asked(app: &App, args: &args::PolicyWhy) -> Result<Asked, Problem> {
             tool: tool.clone(),
             contract: contract(app, tool, asker.class.as_deref())?,
             agent,
+            labels: asker.label.iter().copied().map(Label::from).collect(),
         });
     }
     if let Some(model) = &args.model {
@@ -204,6 +206,11 @@ async fn why_run(app: &App, run: &str, step: Option<u64>, named: Option<&Path>) 
     Ok(Exit::Ok)
 }
 
+/// Where a label of the arguments came from.
+fn origin(mark: &Mark) -> String {
+    format!("\n    {} by {}", mark.label.as_str(), mark.from)
+}
+
 fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
     let verdict = &decided.verdict;
     let asked = Asked::of(&verdict.question, &decided.machine);
@@ -216,6 +223,9 @@ fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
         "reason": verdict.reason,
         "rule_set": verdict.version,
     });
+    if !verdict.origins.is_empty() {
+        row["origins"] = json!(verdict.origins);
+    }
     let mut line = format!(
         "step {} · {} {}: {} by `{}`: {} (rule set {})",
         decided.step,
@@ -226,6 +236,7 @@ fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
         verdict.reason,
         verdict.version
     );
+    verdict.origins.iter().for_each(|mark| line.push_str(&origin(mark)));
     if let Some(set) = set.filter(|set| set.version() == verdict.version) {
         let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), &asked);
         let attributes = &explanation.attributes;
@@ -312,5 +323,6 @@ fn unasked(question: Question) -> windlass_core::policy::Verdict {
         rule: "no rules".into(),
         reason: "nobody was asked".into(),
         version: "none".into(),
+        origins: Vec::new(),
     }
 }

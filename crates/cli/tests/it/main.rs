@@ -14,6 +14,7 @@ mod fsck;
 mod help;
 mod kit;
 mod kit_on_postgresql;
+mod labels;
 mod life;
 mod policy;
 mod preview;

@@ -6,6 +6,7 @@ use crate::eval::Scope;
 use crate::failure::{Code, Failure};
 use crate::ids::Name;
 use crate::journal::Entry;
+use crate::label::{Marks, Tags, View, path};
 use crate::limits;
 use crate::machine::{Agent, AgentCall, Execution, State, Template};
 use crate::output::extract_json;
@@ -21,7 +22,9 @@ impl<'a> Turn<'a> {
         };
         if self.run.exec.is_none() {
             let exec = self.open_exec(agent, call)?;
+            let tags = self.prompt_labels(agent, call);
             self.emit(Entry::AgentStarted { exec: Box::new(exec) });
+            self.taint(path(["asked"]), tags);
         }
         if call.tool_loop.is_some() {
             return self.tool_loop(state, call, agent);
@@ -40,12 +43,26 @@ impl<'a> Turn<'a> {
 
     /// The agent's result becomes the state's, unless an action of the same state has answered one.
     pub(super) fn finish_agent(&mut self, state: &State, output: Value) -> Result<Flow, Failure> {
+        let tags = self.agent_labels();
         self.emit(Entry::AgentEnded);
         let action_answered = state.action.is_some() && state.call.is_none() && !self.run.output.is_null();
         if !action_answered {
             self.emit(Entry::OutputProduced { output });
+            self.label(path(["output"]), Marks::whole(tags));
         }
         Ok(Flow::Go)
+    }
+
+    /// The labels of everything that goes into a prompt.
+    fn prompt_labels(&self, agent: &Agent, call: &AgentCall) -> Tags {
+        let view = View::default().with("input", self.labels_of(&call.input, &self.view()));
+        let mut marks = Marks::default();
+        for text in [&agent.system, &agent.user, &agent.instruction_suffix] {
+            marks.join(self.labels_of(text, &view));
+        }
+        let view = view.with("context", self.run.labels.marks.below(&path(["context"])));
+        marks.join(self.labels_of(&agent.post_history, &view));
+        marks.all()
     }
 
     fn open_exec(&mut self, agent: &Agent, call: &AgentCall) -> Result<Exec, Failure> {

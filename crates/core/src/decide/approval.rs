@@ -1,6 +1,6 @@
 //! Calls that wait for a person: asking, the answer, and what happens when nobody answers.
 
-use super::{Permit, Rejected, Turn, step};
+use super::{Permit, Rejected, Turn, labels, step};
 use crate::approval::{Answer, Reply, asked, refusal, shown};
 use crate::budget::Amounts;
 use crate::contract::Contract;
@@ -10,6 +10,7 @@ use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::input::Facts;
 use crate::journal::Entry;
+use crate::label::LabelSet;
 use crate::machine::Machine;
 use crate::policy::{self, Question};
 use crate::run::Run;
@@ -35,22 +36,32 @@ impl Asked {
 }
 
 /// The question that an approved call puts to the policy, with the arguments that it would leave with.
-pub(super) fn question(run: &Run, reply: &Reply) -> Option<Question> {
+fn question(run: &Run, reply: &Reply, labels: LabelSet) -> Option<Question> {
     let (_, open) = asked(run, reply.wait)?;
-    question_of(run, &open.call, reply.arguments.as_ref())
+    question_of(run, &open.call, reply.arguments.as_ref(), labels)
+}
+
+/// The same for every set of labels that its arguments may have by then.
+pub(super) fn questions(run: &Run, reply: &Reply) -> impl Iterator<Item = Question> {
+    LabelSet::ALL.into_iter().filter_map(|labels| question(run, reply, labels))
 }
 
 /// The question that a call which waited puts to the policy once more before it leaves, with other arguments than its own
 /// when there are some.
-pub(super) fn question_of(run: &Run, call: &Call, edited: Option<&Value>) -> Option<Question> {
+pub(super) fn question_of(run: &Run, call: &Call, edited: Option<&Value>, labels: LabelSet) -> Option<Question> {
     match call {
         Call::Tool { tool, arguments, .. } => {
             let arguments = edited.unwrap_or(arguments).digest();
-            Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run) })
+            Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run), labels })
         }
-        Call::Action { action } => Some(step::question(action)),
+        Call::Action { action } => Some(step::question(action, labels)),
         Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => None,
     }
+}
+
+/// The labels that the arguments of a call have now.
+pub(super) fn labels_now(run: &Run, call: &Call) -> LabelSet {
+    labels::arguments(run, matches!(call, Call::Tool { .. }))
 }
 
 /// The agent whose model asked for the calls that are open.
@@ -80,7 +91,8 @@ pub(super) fn admit(
     {
         return not_now(format!("the changed arguments do not fit the schema of `{tool}`: {}", problems.join("; ")));
     }
-    let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest(), agent: agent(run) };
+    let labels = labels::arguments(run, true);
+    let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest(), agent: agent(run), labels };
     let denies = |verdict: &&policy::Verdict| verdict.question == question && verdict.answer == policy::Answer::Deny;
     match facts.verdicts.iter().find(denies) {
         Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),
@@ -109,12 +121,15 @@ impl Turn<'_> {
         let Some((effect, open)) = asked(self.run, reply.wait).map(|(effect, open)| (effect, open.clone())) else {
             return;
         };
-        let question = question(self.run, &reply);
+        let question = question(self.run, &reply, labels_now(self.run, &open.call));
         let short = self.short_budget(reply.wait);
         let is_ceiling = !open.wants.is_zero() && short.is_some();
         self.close_wait(reply.wait, None);
         let Reply { approve, by, reason, arguments, raise, .. } = reply;
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
+        if arguments.is_some() {
+            self.label_person(&by);
+        }
         self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
         if let (false, Some(mut failure)) = (approve, short) {
             failure.message = format!("{}; {by} refused more: {reason}", failure.message).into();

@@ -11,6 +11,7 @@ use crate::escrow::{self, Beyond, Drawn, Refusal, Share, rests};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::journal::Entry;
+use crate::label::LabelSet;
 use crate::policy::Question;
 use crate::run::Run;
 use crate::value::Value;
@@ -18,11 +19,12 @@ use crate::value::Value;
 /// The questions that calls put to the policy once there is room for them in a budget or a ceiling, which any input may
 /// bring about.
 pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
-    run.waits.values().filter_map(|open| match open.kind {
-        WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => {
-            approval::question_of(run, &run.calls.get(&effect)?.call, None)
-        }
+    let waiting = run.waits.values().filter_map(|open| match open.kind {
+        WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => Some(&run.calls.get(&effect)?.call),
         WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
+    });
+    waiting.flat_map(|call| {
+        LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels))
     })
 }
 
@@ -134,7 +136,7 @@ impl Turn<'_> {
     /// call, or puts it to a person, where it does not.
     pub(super) fn may_still(&mut self, effect: EffectId) -> bool {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return false };
-        let permit = approval::question_of(self.run, &open.call, None).map(|question| self.permit(&question));
+        let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call)).map(|question| self.permit(&question));
         match permit {
             None | Some(Ok(Permit::Granted)) => return true,
             Some(Ok(Permit::Asks(why))) => {

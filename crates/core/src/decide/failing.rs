@@ -18,6 +18,7 @@ impl Turn<'_> {
             return;
         }
         let in_failure = self.run.failure.is_some();
+        self.failure_labels();
         self.close_all(false);
         self.cancel_children("the state that waited for it failed", false);
         self.emit(Entry::FailureRaised { failure: failure.clone() });

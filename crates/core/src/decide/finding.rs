@@ -116,7 +116,7 @@ impl<'a> Turn<'a> {
         });
         found.into_iter().for_each(|tool| add(&mut tools, tool));
         if looping.offered.as_ref() != Some(&tools) {
-            self.emit(Entry::ToolsListed { tools });
+            self.offer(tools);
         }
         self.emit(Entry::ToolAnswered { index, content: content.into(), is_error: false, counted: true });
     }

@@ -25,7 +25,8 @@ impl Turn<'_> {
             let Some(chain) = &self.run.hooks else { return Ok(None) };
             let (passed, answer, carried) = (chain.passed as usize, chain.answer.clone(), chain.detail.clone());
             if let Some(outcome) = answer {
-                let carried = self.absorb(event, outcome, carried)?;
+                let by = participants.get(passed).map(|call| self.hook_contract(call));
+                let carried = self.absorb(event, by.as_ref(), outcome, carried)?;
                 if passed + 1 >= participants.len() {
                     self.emit(Entry::HooksEnded);
                     return Ok(Some(carried));
@@ -90,7 +91,13 @@ impl Turn<'_> {
     }
 
     /// What an answer changes; gives what the event carries from here on.
-    fn absorb(&mut self, event: HookKind, outcome: Outcome, carried: Value) -> Result<Value, Failure> {
+    fn absorb(
+        &mut self,
+        event: HookKind,
+        by: Option<&Contract>,
+        outcome: Outcome,
+        carried: Value,
+    ) -> Result<Value, Failure> {
         let answer = match outcome {
             Outcome::Returned(value) => value,
             // A hook that fails while handling an error must not hide that error.
@@ -102,6 +109,9 @@ impl Turn<'_> {
             return Ok(carried);
         }
         let is_reply = is_structured(&answer);
+        if let Some(by) = by {
+            self.label_hook_answer(event, by, &answer, is_reply);
+        }
         if !is_reply && event == HookKind::Action {
             self.emit(Entry::OutputProduced { output: answer });
             return Ok(carried);

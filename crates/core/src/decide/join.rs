@@ -7,20 +7,22 @@ use crate::failure::{Code, Failure};
 use crate::ids::Name;
 use crate::input::Ending;
 use crate::journal::Entry;
+use crate::label::{Marks, Tags, path};
 use crate::limits;
 use crate::machine::{Call, Launch, Mode, Targets};
 use crate::policy::Question;
 use crate::run::{Join, JoinShape};
 use crate::value::{Map, Value};
 
-/// A child to be started: its name in the machine and its input.
-type Wanted = (Name, Value);
+/// A child to be started: its name in the machine, its input, and the labels of that.
+type Wanted = (Name, Value, Marks);
 
 impl Turn<'_> {
     /// Starts the machines of `launch`. They go on by themselves.
     pub(super) fn launch(&mut self, launch: &Launch) -> Result<(), Failure> {
         let input = self.fill("launch_input", &launch.input)?;
-        let wanted = launch.machines.iter().map(|name| (name.clone(), input.clone())).collect();
+        let marks = self.labels_of(&launch.input, &self.view());
+        let wanted = launch.machines.iter().map(|name| (name.clone(), input.clone(), marks.clone())).collect();
         self.start_children(wanted, false)
     }
 
@@ -34,15 +36,17 @@ impl Turn<'_> {
         let output = result?;
         self.cancel_children("another child was first", false);
         self.cancel_timers(|purpose| purpose == TimerPurpose::JoinTimeout);
+        let labels = self.join_labels();
         self.emit(Entry::JoinEnded);
         if self.run.output.is_null() {
             self.emit(Entry::OutputProduced { output });
+            self.label(path(["output"]), labels);
         }
         Ok(Flow::Go)
     }
 
     fn open_join(&mut self, call: &Call) -> Result<Flow, Failure> {
-        let (shape, wanted) = self.targets(&call.targets)?;
+        let (shape, wanted, of_keys) = self.targets(&call.targets)?;
         let any = call.mode == Mode::Any;
         if wanted.is_empty() {
             let empty = if matches!(shape, JoinShape::Keys(_)) { Value::empty_map() } else { Value::list(Vec::new()) };
@@ -52,6 +56,7 @@ impl Turn<'_> {
         let open = wanted.len() as u32;
         let slots = vec![None; wanted.len()];
         self.emit(Entry::JoinStarted { join: Join { shape, any, slots, open, winner: None } });
+        self.taint(path(["join"]), of_keys);
         self.start_children(wanted, true)?;
         if let Some(ms) = call.timeout_ms {
             self.set_timer(self.facts.now.plus_ms(ms), TimerPurpose::JoinTimeout);
@@ -59,18 +64,24 @@ impl Turn<'_> {
         Ok(Flow::Rest)
     }
 
-    fn targets(&mut self, targets: &Targets) -> Result<(JoinShape, Vec<Wanted>), Failure> {
+    /// The children, and the labels of the keys of their results.
+    fn targets(&mut self, targets: &Targets) -> Result<(JoinShape, Vec<Wanted>, Tags), Failure> {
+        let view = self.view();
         match targets {
             Targets::One { machine, input } => {
-                Ok((JoinShape::One, vec![(machine.clone(), self.fill("input", input)?)]))
+                let marks = self.labels_of(input, &view);
+                Ok((JoinShape::One, vec![(machine.clone(), self.fill("input", input)?, marks)], Tags::new()))
             }
             Targets::Many(children) => {
                 let keys = children.iter().map(|(name, _)| name.clone()).collect();
                 let wanted = children
                     .iter()
-                    .map(|(name, input)| Ok((name.clone(), self.fill(&format!("input of {name}"), input)?)))
+                    .map(|(name, input)| {
+                        let marks = self.labels_of(input, &view);
+                        Ok((name.clone(), self.fill(&format!("input of {name}"), input)?, marks))
+                    })
                     .collect::<Result<_, Failure>>()?;
-                Ok((JoinShape::Keys(keys), wanted))
+                Ok((JoinShape::Keys(keys), wanted, Tags::new()))
             }
             Targets::Foreach { machine, items, binding, input, key } => {
                 let value = self.fill("foreach", items)?;
@@ -78,17 +89,25 @@ impl Turn<'_> {
                     let message = format!("`foreach` needs a list, not {}", value.type_name());
                     return Err(Failure::new(Code::RunNotAList, message));
                 };
+                // Which items a list has depends on all that it was made of.
+                let of_items = self.labels_of(items, &view).all();
+                let view = view.with(binding.clone(), Marks::whole(of_items.clone()));
+                let marks = self.labels_of(input, &view);
                 let mut keys = Vec::new();
                 let mut wanted = Vec::with_capacity(list.len().min(limits::FAN_OUT_MAX));
                 for item in list.iter().take(limits::FAN_OUT_MAX + 1) {
                     let scope = self.scope().with(binding.clone(), item.clone());
-                    wanted.push((machine.clone(), self.fill_with("input", input, &scope)?));
+                    wanted.push((machine.clone(), self.fill_with("input", input, &scope)?, marks.clone()));
                     if let Some(key) = key {
                         keys.push(key_text(&self.fill_with("key", key, &scope)?));
                     }
                 }
                 let shape = if key.is_some() { JoinShape::Keys(distinct(keys)?) } else { JoinShape::List };
-                Ok((shape, wanted))
+                let mut of_keys = of_items;
+                if let Some(key) = key {
+                    of_keys.extend(self.labels_of(key, &view).all());
+                }
+                Ok((shape, wanted, of_keys))
             }
         }
     }
@@ -107,7 +126,7 @@ impl Turn<'_> {
         let count = wanted.len() as u64;
         let launches = Amounts::ZERO.with(Meter::Launches, count);
         self.run.ledger.check(&launches).map_err(|over| exceeded(self.run, over))?;
-        for (name, _) in &wanted {
+        for (name, _, _) in &wanted {
             let key = self.machine.machines.get(name).cloned().unwrap_or_default();
             self.permitted(&Question::StartMachine { machine: key })?;
         }
@@ -115,7 +134,7 @@ impl Turn<'_> {
         let mut ledger = self.run.ledger.clone();
         ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
         let below = Ceilings { depth: Some(depth_left - 1), ..Ceilings::default() };
-        for (slot, (name, input)) in wanted.into_iter().enumerate() {
+        for (slot, (name, input, marks)) in wanted.into_iter().enumerate() {
             let contract = self.machine.child_contracts.get(&name);
             let limits = contract.map_or(below, |contract| contract.ceilings.tighter(&below));
             let (bounds, allotment) = ledger.carve(count, &limits);
@@ -129,6 +148,7 @@ impl Turn<'_> {
                 depth: self.run.start.depth + 1,
                 deadline: self.run.ledger.deadline,
                 terms: self.run.start.terms.narrowed(contract),
+                labels: self.run.labels.kept.then_some(marks),
             };
             let slot = awaited.then_some(slot as u32);
             self.emit(Entry::ChildStarted { child: Box::new(child.clone()), slot });

@@ -53,8 +53,8 @@ impl Turn<'_> {
         for link in chain.links.iter().take(choice.link as usize + 1) {
             let asked = question(agent, &link.settings);
             let verdict = facts.verdicts.iter().find(|verdict| verdict.question == asked);
-            if let Some(verdict) = verdict.filter(|verdict| !self.used.contains(verdict)) {
-                self.used.push(verdict);
+            if let Some(verdict) = verdict {
+                self.note(verdict);
             }
         }
         Some(choice)

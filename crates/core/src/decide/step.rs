@@ -1,12 +1,13 @@
 //! Driving a run through its states: stages, parts of a body, transitions, the end.
 
-use super::{Flow, Turn, exceeded};
+use super::{Flow, Turn, exceeded, labels};
 use crate::budget::{Amounts, Meter};
 use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure};
 use crate::ids::{Digest, Name};
 use crate::input::Ending;
 use crate::journal::Entry;
+use crate::label::{LabelSet, path};
 use crate::limits;
 use crate::machine::{HookKind, State};
 use crate::policy::Question;
@@ -14,8 +15,8 @@ use crate::run::{Part, Stage};
 use crate::value::Value;
 
 /// The question that an action puts to the policy, whoever performs it.
-pub(super) fn question(action: &Name) -> Question {
-    Question::CallTool { tool: action.clone(), arguments: Digest::ZERO, agent: None }
+pub(super) fn question(action: &Name, labels: LabelSet) -> Question {
+    Question::CallTool { tool: action.clone(), arguments: Digest::ZERO, agent: None, labels }
 }
 
 impl<'a> Turn<'a> {
@@ -103,7 +104,7 @@ impl<'a> Turn<'a> {
                         let message = format!("the contract of this run does not allow the action `{action}`");
                         return Err(Failure::new(Code::ToolDenied, message));
                     }
-                    self.permitted(&question(action))?;
+                    self.permitted(&question(action, labels::arguments(self.run, false)))?;
                 }
                 if state.action.is_some() && self.hooks(HookKind::Action, || Value::Null)?.is_none() {
                     return Ok(Flow::Rest);
@@ -178,7 +179,9 @@ impl<'a> Turn<'a> {
             for (key, template) in &state.output_to_context {
                 let scope = self.scope_with_output();
                 let value = self.fill_with(&format!("output_to_context.{key}"), template, &scope)?;
+                let labels = self.labels_of(template, &self.view());
                 self.set_context(vec![(key.clone(), value)]);
+                self.label_context(vec![(key.clone(), labels)]);
             }
         }
         if state.is_final
@@ -186,7 +189,9 @@ impl<'a> Turn<'a> {
         {
             let scope = self.scope_with_output();
             let output = self.fill_with("output", template, &scope)?;
+            let labels = self.labels_of(template, &self.view());
             self.emit(Entry::OutputProduced { output });
+            self.label(path(["output"]), labels);
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 
 use super::approval::Asked;
 use super::circles::goes_in_circles;
-use super::{Flow, Permit, Turn, finding};
+use super::{Flow, Permit, Turn, finding, labels};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
 use crate::ids::Name;
 use crate::journal::Entry;
 use crate::json;
+use crate::label::LabelSet;
 use crate::limits;
 use crate::machine::{Agent, AgentCall, HookKind, State, Template, ToolDefinition, ToolLoop};
 use crate::policy::Question;
@@ -19,13 +20,23 @@ use crate::transcript::{Finish, Message, Reply, ToolRequest};
 use crate::value::Value;
 
 /// The question that a tool call puts to the policy.
-pub(super) fn question(agent: &Name, call: &ToolRequest) -> Question {
-    Question::CallTool { tool: call.name.clone(), arguments: call.arguments.digest(), agent: Some(agent.clone()) }
+fn question(agent: &Name, call: &ToolRequest, labels: LabelSet) -> Question {
+    let (tool, arguments) = (call.name.clone(), call.arguments.digest());
+    Question::CallTool { tool, arguments, agent: Some(agent.clone()), labels }
+}
+
+/// The questions of tool calls, with every set of labels that the conversation may have when they are made.
+pub(super) fn questions<'a>(
+    have: LabelSet,
+    agent: &'a Name,
+    calls: impl IntoIterator<Item = &'a ToolRequest>,
+) -> impl Iterator<Item = Question> {
+    calls.into_iter().flat_map(move |call| labels::reachable(have).map(move |labels| question(agent, call, labels)))
 }
 
 /// The questions of tool calls that a model has asked for and that were not made yet. They come up whatever happens
 /// next: the calls of a turn are made one after another, and a hook or a hold may stand between.
-pub(super) fn open_questions(exec: &Exec) -> impl Iterator<Item = Question> {
+pub(super) fn open_questions(have: LabelSet, exec: &Exec) -> impl Iterator<Item = Question> {
     let wanted = exec.tools.iter().flat_map(|looping| &looping.pending);
     let wanted = wanted.filter(|pending| pending.state == PendingState::Wanted).map(|pending| &pending.request);
     let answered = exec.samples.iter().flat_map(|sample| match &sample.state {
@@ -36,7 +47,7 @@ pub(super) fn open_questions(exec: &Exec) -> impl Iterator<Item = Question> {
         | SampleState::Done(_)
         | SampleState::Failed(_) => &[],
     });
-    wanted.chain(answered).map(|call| question(&exec.agent, call))
+    questions(have, &exec.agent, wanted.chain(answered))
 }
 
 /// How the loop goes on after one look at it.
@@ -159,7 +170,7 @@ impl<'a> Turn<'a> {
         }
         tools.retain(|tool| self.may_call(call, &tool.definition.name));
         self.select_tools(call, &mut tools);
-        self.emit(Entry::ToolsListed { tools });
+        self.offer(tools);
         Ok(Next::Again)
     }
 
@@ -259,6 +270,7 @@ impl<'a> Turn<'a> {
             PendingState::Wanted => self.start_call(call, &looping, index, pending),
             PendingState::Settled(outcome) => {
                 let (content, is_error) = answer_text(outcome);
+                self.label_tool_answer(&pending.request.name, outcome);
                 self.emit(Entry::ToolAnswered { index, content, is_error, counted: true });
                 Ok(Next::Again)
             }
@@ -331,7 +343,7 @@ impl<'a> Turn<'a> {
                 return Ok(Next::Again);
             }
             None => self
-                .permit(&question(&call.agent, request))
+                .permit(&question(&call.agent, request, labels::arguments(self.run, true)))
                 .map_err(|failure| format!("Tool '{}' is not allowed: {}", request.name, failure.message)),
         };
         match permit {
@@ -424,6 +436,7 @@ impl<'a> Turn<'a> {
         if self.hooks(HookKind::ToolResult, || shown)?.is_none() {
             return Ok(Next::Rest);
         }
+        self.label_steering();
         let steering = self.take_from_context("_steering_messages").map(|v| steering(&v)).unwrap_or_default();
         self.emit(Entry::ToolPassed { index, steering });
         self.check_abort();

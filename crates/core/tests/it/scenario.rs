@@ -180,8 +180,15 @@ impl Bench {
 
     fn verdicts(&self, questions: Vec<Question>) -> Vec<Verdict> {
         let Some(policy) = &self.policy else { return Vec::new() };
+        // `TOOL`, or `TOOL LABEL` for arguments with that label.
         let answer = |question: &Question| match question {
-            Question::CallTool { tool, .. } => policy.get(&**tool).copied().unwrap_or(Answer::Allow),
+            Question::CallTool { tool, labels, .. } => {
+                let mut words: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
+                // What is secret weighs more.
+                words.reverse();
+                let labelled = words.iter().find_map(|word| policy.get(&format!("{tool} {word}")));
+                labelled.or_else(|| policy.get(&**tool)).copied().unwrap_or(Answer::Allow)
+            }
             Question::CallModel { .. } | Question::StartMachine { .. } | Question::TakeTransition { .. } => {
                 Answer::Allow
             }
@@ -192,6 +199,7 @@ impl Bench {
             rule: "r1".into(),
             reason: "money".into(),
             version: "1".into(),
+            origins: Vec::new(),
         };
         questions.into_iter().map(verdict).collect()
     }
@@ -278,6 +286,12 @@ impl Bench {
                 Input::TimerFired { timer: effect(first) }
             }
             "child" => self.child(first, more),
+            "labelled" => {
+                let (marks, output) = more.split_once(' ').expect("labels and an output");
+                let labels = Some(serde_json::from_str(marks).expect("labels"));
+                let ending = Ending::Completed { output: json(output) };
+                Input::ChildEnded { child: RunId::stored(&format!("r{first}")), ending, used: Amounts::ZERO, labels }
+            }
             "approve" => self.answer(true, false, rest),
             "reject" => self.answer(false, false, rest),
             "forge" => self.answer(true, true, rest),
@@ -334,7 +348,7 @@ impl Bench {
             other => panic!("unknown ending `{other}`"),
         };
         let used = serde_json::from_str(r#"{"model_calls":1,"tokens":15}"#).expect("amounts");
-        Input::ChildEnded { child: RunId::stored(&format!("r{id}")), ending, used }
+        Input::ChildEnded { child: RunId::stored(&format!("r{id}")), ending, used, labels: None }
     }
 }
 
@@ -387,6 +401,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         origin: None,
         terms: Terms::default(),
         watched: false,
+        labels: None,
     }
 }
 

@@ -94,13 +94,11 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// Texts that others wrote.
+/// Texts that others wrote, how tools describe themselves included.
 fn heard(request: &ModelRequest) -> impl Iterator<Item = &str> {
-    request
-        .messages
-        .iter()
-        .filter(|message| !matches!(message, Message::Assistant { .. }))
-        .map(|message| &**matching::text(message))
+    let messages = request.messages.iter().filter(|message| !matches!(message, Message::Assistant { .. }));
+    let descriptions = request.tools.iter().map(|tool| &*tool.description);
+    messages.map(|message| &**matching::text(message)).chain(descriptions)
 }
 
 fn secrets(request: &ModelRequest) -> Vec<String> {

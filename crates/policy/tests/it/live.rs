@@ -6,6 +6,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use windlass_core::contract::{Class, Contract};
 use windlass_core::ids::Digest;
+use windlass_core::label::LabelSet;
 use windlass_core::machine::{Engine, Machine, Placement};
 use windlass_core::policy::{Answer, Question};
 use windlass_core::run::TenantScope;
@@ -36,11 +37,13 @@ fn machine() -> Machine {
         output_schema: None,
         child_contracts: BTreeMap::new(),
         placement: Placement::default(),
+        provenance: windlass_core::machine::Provenance::default(),
     }
 }
 
 fn answer(policy: &LivePolicy, tool: &str) -> (Answer, String) {
-    let question = Question::CallTool { tool: tool.into(), arguments: Digest::ZERO, agent: None };
+    let question =
+        Question::CallTool { tool: tool.into(), arguments: Digest::ZERO, agent: None, labels: LabelSet::default() };
     let verdicts = policy.answer(&TenantScope::default(), &machine(), std::slice::from_ref(&question));
     assert_eq!(verdicts.len(), 1);
     assert_eq!(verdicts[0].question, question);

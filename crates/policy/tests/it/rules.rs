@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use windlass_core::contract::{Class, Idempotency};
+use windlass_core::label::LabelSet;
 use windlass_core::policy::Answer;
 use windlass_policy::{Asked, Explanation, RuleSet, Severity, Subject};
 
@@ -66,6 +67,7 @@ fn tool(name: &str, class: Option<Class>, agent: Option<(&str, &str)>) -> Asked 
         tool: name.into(),
         contract: class.map(|class| (class, Idempotency::None)),
         agent: agent.map(|(name, version)| (name.into(), version.into())),
+        labels: LabelSet::default(),
     }
 }
 

@@ -167,6 +167,7 @@ impl Engine {
             origin,
             terms: Terms::default(),
             watched: false,
+            labels: None,
         };
         self.core.programs.keep(digest, program);
         Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })

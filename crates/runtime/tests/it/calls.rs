@@ -9,6 +9,7 @@ use windlass_core::failure::{Code, Failure};
 use windlass_core::ids::Digest;
 use windlass_core::input::Ending;
 use windlass_core::journal::{Entry, Record};
+use windlass_core::label::LabelSet;
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::{Status, TenantScope};
 use windlass_core::value::Value;
@@ -98,7 +99,7 @@ impl Policy for NoWay {
             let denied = matches!(question, Question::TakeTransition { to, .. } if &**to == "done");
             let answer = if denied { Answer::Deny } else { Answer::Allow };
             let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
-            Verdict { question: question.clone(), answer, rule, reason, version }
+            Verdict { question: question.clone(), answer, rule, reason, version, origins: Vec::new() }
         };
         questions.iter().map(verdict).collect()
     }
@@ -127,7 +128,12 @@ async fn a_policy_is_asked_and_its_rule_is_named() {
         other => panic!("{other:?}"),
     });
     let take = |from: &str, to: &str| vec![Question::TakeTransition { from: from.into(), to: to.into() }];
-    let look = || Question::CallTool { tool: "look".into(), arguments: Digest::ZERO, agent: None };
+    let look = || Question::CallTool {
+        tool: "look".into(),
+        arguments: Digest::ZERO,
+        agent: None,
+        labels: LabelSet::default(),
+    };
     let moved = || take("a", "b").into_iter().chain([look()]).collect();
     assert_eq!(used.collect::<Vec<Vec<_>>>(), [vec![look()], moved(), take("b", "done")]);
 }

@@ -223,6 +223,7 @@ impl Kit {
             output_schema: None,
             child_contracts: BTreeMap::new(),
             placement: Placement::default(),
+            provenance: windlass_core::machine::Provenance::default(),
         };
         self.machines.insert(name.into(), Arc::new(machine));
     }

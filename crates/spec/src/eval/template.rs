@@ -14,23 +14,34 @@ mod ir;
 mod methods;
 mod ops;
 mod print;
+mod reads;
 mod run;
 mod val;
 
 use windlass_core::eval::Scope;
+use windlass_core::ids::Name;
 use windlass_core::machine::Dialect;
 use windlass_core::value::Value;
 
 use super::meter::{self, Fault, Limits};
 use super::number;
 
-/// A compiled template.
+/// A compiled template, and the paths that it names.
 #[derive(Debug)]
-pub(super) struct Template(ir::Compiled);
+pub(super) struct Template(ir::Compiled, Vec<Vec<Name>>);
+
+impl Template {
+    /// The paths that it names anywhere.
+    pub(super) fn reads(&self) -> &[Vec<Name>] {
+        &self.1
+    }
+}
 
 /// Reads a template text.
 pub(super) fn compile(source: &str) -> Result<Template, Fault> {
-    compile::compile(source).map(Template)
+    let compiled = compile::compile(source)?;
+    let reads = reads::of(&compiled);
+    Ok(Template(compiled, reads))
 }
 
 /// Renders: a machine's text that is exactly one expression keeps that expression's type, all else is text.

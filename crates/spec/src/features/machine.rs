@@ -107,6 +107,11 @@ pub static CONTRACT: Section = Section {
             "Tools and actions that it and all below it may call; `NAME*` stands for all whose names begin so.",
         ),
         ours("max_output_bytes", Shape::Count, "Bytes of its output, as JSON; a larger one fails it."),
+        ours(
+            "declassified",
+            TEXTS,
+            "Parts of its output that have no label, each as a JSON Pointer: what they may say is bounded by its schema.",
+        ),
     ],
 };
 
@@ -146,6 +151,7 @@ pub static SETTINGS: Section = Section {
         ),
         ours("input_schema", Shape::Mapping, "JSON Schema that the input of its runs must fit."),
         ours("output_schema", Shape::Mapping, "JSON Schema that the machine's output must fit."),
+        ours("labels", Shape::Section(&LABELS), "Where what its runs are given comes from."),
         ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
         ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),
         ours(
@@ -153,6 +159,27 @@ pub static SETTINGS: Section = Section {
             Shape::Word(&["high", "normal", "low"]),
             "The class in which its runs wait for a worker; that of the parent run by default.",
         ),
+    ],
+};
+
+/// `data.settings.labels`.
+pub static LABELS: Section = Section {
+    name: "Labels",
+    noun: "`labels`",
+    others: Others::Refused,
+    claims: Claim::Any,
+    features: &[
+        ours(
+            "input",
+            Shape::Word(&["untrusted", "trusted"]),
+            "Whether someone outside may write the input of its runs; `untrusted` by default.",
+        ),
+        ours(
+            "signals",
+            Shape::Word(&["untrusted", "trusted"]),
+            "Whether someone outside may write the signals that it waits for; `untrusted` by default.",
+        ),
+        ours("secret", TEXTS, "Parts of the input that are secret, each as a JSON Pointer."),
     ],
 };
 

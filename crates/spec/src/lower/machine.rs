@@ -68,6 +68,7 @@ impl Lowering<'_, '_> {
             engine,
             context: context(&data, sink),
             placement: settings::placement(around, &states, sink),
+            provenance: settings::provenance(around, sink),
             states,
             initial,
             agents,

@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 use windlass_core::budget::{Beyond, Ceilings};
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
-use windlass_core::machine::{ChildContract, Placement, Priority, State};
+use windlass_core::label::pointer;
+use windlass_core::machine::{ChildContract, Placement, Priority, Provenance, State};
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, suggest};
@@ -105,7 +106,39 @@ pub(crate) fn contract(node: &Arc<Node>, sink: &mut Sink) -> ChildContract {
         ceilings: ceilings(Some(node), sink),
         tools: listed.map(|names| names.into_iter().map(|(name, _)| name).collect()),
         output_bytes: node.get("max_output_bytes").and_then(|n| n.as_u64()),
+        declassified: pointers(node.get("declassified"), sink),
     }
+}
+
+/// What a machine says about where what it is given comes from.
+pub(crate) fn provenance(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Provenance {
+    let labels = settings.and_then(|s| s.get("labels"));
+    let is_trusted = |key: &str| labels.and_then(|l| l.text(key)).is_some_and(|word| &**word == "trusted");
+    Provenance {
+        input_trusted: is_trusted("input"),
+        signals_trusted: is_trusted("signals"),
+        secret_input: pointers(labels.and_then(|l| l.get("secret")), sink),
+    }
+}
+
+/// The paths that JSON Pointers name.
+fn pointers(node: Option<&Arc<Node>>, sink: &mut Sink) -> Vec<Vec<Name>> {
+    let mut paths = Vec::new();
+    for (text, span) in texts(node) {
+        match pointer(&text) {
+            Some(path) => paths.push(path),
+            None => {
+                let message = format!("`{text}` is no JSON Pointer");
+                sink.error(
+                    Rule::WrongValue,
+                    span,
+                    message,
+                    "write it as `/KEY/KEY`, or as an empty text for all of it",
+                );
+            }
+        }
+    }
+    paths
 }
 
 /// Which workers take the machine's runs.

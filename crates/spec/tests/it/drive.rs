@@ -75,6 +75,7 @@ impl<'a> Driver<'a> {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         };
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }
@@ -151,7 +152,7 @@ impl<'a> Driver<'a> {
                     Ending::Completed { output: Value::object([("id", Value::str(child.as_str()))]) }
                 }
             };
-            return Some(Input::ChildEnded { child: child.clone(), ending, used: Amounts::ZERO });
+            return Some(Input::ChildEnded { child: child.clone(), ending, used: Amounts::ZERO, labels: None });
         }
         timer()
     }

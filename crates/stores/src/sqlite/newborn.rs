@@ -85,6 +85,7 @@ mod tests {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         };
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }

@@ -67,6 +67,7 @@ pub(crate) fn start(id: &str) -> Start {
         origin: None,
         terms: windlass_core::run::Terms::default(),
         watched: false,
+        labels: None,
     }
 }
 

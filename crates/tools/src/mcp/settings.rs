@@ -92,6 +92,13 @@ pub struct ContractConfig {
     /// What a call costs beside others, 1 to 1000. Of tools that fit alike, models are shown the cheaper one first.
     /// Default: 1.
     pub cost_weight: Option<u32>,
+    /// Whether nobody outside writes its answers and its description: they are not `untrusted` then. Default: false.
+    pub trusted: Option<bool>,
+    /// Parts of its answers that are `secret`, each as a JSON Pointer. Default: none.
+    pub secret: Option<Vec<String>>,
+    /// Parts of its answers that have no label, each as a JSON Pointer: what they may say is bounded by its schema.
+    /// Default: none.
+    pub declassified: Option<Vec<String>>,
     /// When a person has to agree to a call before it leaves, as for other tools.
     pub approval: Option<ApprovalConfig>,
     /// How long an approval is waited for, in milliseconds, as for other tools.

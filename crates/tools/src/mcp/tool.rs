@@ -9,7 +9,7 @@ use futures::FutureExt;
 use reqwest::header::HeaderMap;
 use serde_json::Map;
 use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
-use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_core::trace::{TRACEPARENT, traceparent};
@@ -18,7 +18,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Invocation, Permit, Tool};
 
 use crate::address;
-use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX};
+use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX, paths, pointers};
 use crate::command;
 use crate::config::ApprovalConfig;
 use crate::headers::headers;
@@ -136,6 +136,9 @@ fn check_name(site: &mut Site<'_>) {
 
 fn bounds(site: &mut Site<'_>, name: &str, contract: &ContractConfig) {
     let name = suspicious::visible(name);
+    let before = format!("tools.{name}.");
+    pointers(site, &before, "secret", contract.secret.as_deref());
+    pointers(site, &before, "declassified", contract.declassified.as_deref());
     for (key, given, most) in [
         ("timeout_ms", contract.timeout_ms, TIMEOUT_MS_MAX),
         ("output_bytes_max", contract.output_bytes_max, VALUE_BYTES_MAX as u64),
@@ -257,6 +260,12 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
         timeout_ms: declared.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: declared.output_bytes_max.unwrap_or(base.output_bytes_max),
         cost_weight: declared.cost_weight.unwrap_or(base.cost_weight),
+        flow: Flow {
+            trusted: declared.trusted.unwrap_or_default(),
+            foreign: !declared.trusted.unwrap_or_default(),
+            secret: paths(declared.secret.as_deref()),
+            declassified: paths(declared.declassified.as_deref()),
+        },
         approval: Terms {
             always: declared.approval == Some(ApprovalConfig::Always),
             expires_ms: declared.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),

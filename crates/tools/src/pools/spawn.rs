@@ -73,6 +73,7 @@ impl Asked<'_> {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         }
     }
 

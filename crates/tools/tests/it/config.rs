@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use windlass_core::approval::Terms;
-use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
 use windlass_core::value::Value;
 use windlass_tools::{ALL, CatalogConfig};
 
@@ -29,6 +29,7 @@ timeout_ms = 5000
 output_bytes_max = 4096
 approval = 'always'
 approval_expires_ms = 60000
+secret = ['/card/number']
 input_schema = { type = 'object', required = ['amount'] }
 
 [tools.find_refund]
@@ -54,6 +55,7 @@ command = ['/bin/true']
             timeout_ms: 5_000,
             output_bytes_max: 4_096,
             cost_weight: 1,
+            flow: Flow { secret: vec![vec!["card".into(), "number".into()]], ..Flow::default() },
             approval: Terms { always: true, expires_ms: 60_000 },
         }
     );

@@ -7,6 +7,7 @@ use windlass_core::apply;
 use windlass_core::effect::Call;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::journal::Entry;
+use windlass_core::label::{of_arguments, set_of};
 use windlass_core::machine::{Machine, Program};
 use windlass_core::policy::{Question, Verdict};
 use windlass_core::run::{Run, TenantScope};
@@ -115,7 +116,8 @@ fn decided(version: u64, step: u64, machine: &Arc<Machine>, run: &Run, verdict: 
 /// What an entry needed an answer to. The run is as it was before the entry.
 fn question(machine: &Machine, run: &Run, entry: &Entry) -> Option<Question> {
     let tool = |tool: &Name, arguments: Digest, agent: Option<Name>| {
-        Some(Question::CallTool { tool: tool.clone(), arguments, agent })
+        let labels = set_of(&of_arguments(run, agent.is_some()));
+        Some(Question::CallTool { tool: tool.clone(), arguments, agent, labels })
     };
     match entry {
         Entry::CallIntended { call, .. } => match &call.call {

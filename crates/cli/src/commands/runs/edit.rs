@@ -3,6 +3,7 @@
 //! A path names keys with dots between, and elements of lists as `[0]` or `.0`: `items[0].name`, `items.0.name`.
 
 use windlass_core::json::{self, Unread};
+use windlass_core::label::{Label, Marks, Source, SourceKind};
 use windlass_core::limits;
 use windlass_core::value::{Map, Value};
 
@@ -35,6 +36,16 @@ pub(super) fn changed(mut context: Value, sets: &[String]) -> Result<Value, Prob
             .map_err(|why| wrong(why).hint("`windlass runs show RUN --json` prints the context"))?;
     }
     Ok(context)
+}
+
+/// The labels of the context after the changes: what a person sets is from outside too.
+pub(super) fn labelled(mut labels: Marks, sets: &[String]) -> Marks {
+    let from = Source { kind: SourceKind::Person, name: "--set".into(), step: 0 };
+    for (path, _) in sets.iter().filter_map(|set| set.split_once('=')) {
+        let key = path.split(['.', '[']).next().unwrap_or_default();
+        labels.add(vec![key.into()], Label::Untrusted, from.clone());
+    }
+    labels
 }
 
 /// One step of a path.

@@ -7,6 +7,7 @@ use serde_json::json;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
+use windlass_core::label::Marks;
 use windlass_core::run::{Origin, Run, Status};
 use windlass_core::value::Value;
 use windlass_core::{apply, limits};
@@ -217,7 +218,8 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         .map_err(|error| Problem::invalid(format!("`--run-id`: {error}")))?;
     let (store, head) = app.run_to_change(&args.run).await?;
     let start = journal::start(&*store, &head.id).await?;
-    let (state, context) = at_step(&store, &head, args.at).await?;
+    let (state, context, labels) = at_step(&store, &head, args.at).await?;
+    let labels = labels.map(|labels| edit::labelled(labels, &args.set));
     let context = edit::changed(context, &args.set)?;
     let session = session::of_run(app, store.clone(), head.bundle, &args.follow).await?;
     let bytes = store.blob(head.bundle).await?.unwrap_or_default();
@@ -229,7 +231,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         return Err(Problem::rejected(format!("run `{}` is a child; only a caller's run can be forked", head.id))
             .hint(format!("windlass runs fork {} --at STEP", head.root)));
     }
-    let origin = Origin { run: head.id.clone(), step: args.at, state, context };
+    let origin = Origin { run: head.id.clone(), step: args.at, state, context, labels };
     let submission = Submission {
         bundle,
         program,
@@ -253,8 +255,12 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
     session.follow(app, &submitted.run_id).await
 }
 
-/// The state of a step, and the context with which it was entered.
-async fn at_step(store: &Arc<dyn Store>, head: &Head, step: u64) -> Result<(windlass_core::ids::Name, Value), Problem> {
+/// The state of a step, the context with which it was entered, and the labels of that.
+async fn at_step(
+    store: &Arc<dyn Store>,
+    head: &Head,
+    step: u64,
+) -> Result<(windlass_core::ids::Name, Value, Option<Marks>), Problem> {
     let mut run = Run::blank(journal::start(&**store, &head.id).await?);
     let mut reader = Reader::new(store.clone(), head.id.clone(), 0);
     loop {
@@ -268,7 +274,8 @@ async fn at_step(store: &Arc<dyn Store>, head: &Head, step: u64) -> Result<(wind
             if let Entry::StateEntered { state } = entry
                 && run.step == step
             {
-                return Ok((state.clone(), run.context));
+                let labels = run.labels.kept.then(|| run.labels.marks.below(&["context".into()]));
+                return Ok((state.clone(), run.context, labels));
             }
         }
     }

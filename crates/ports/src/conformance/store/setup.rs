@@ -43,6 +43,7 @@ pub(super) fn start(text: &str) -> Start {
         origin: None,
         terms: windlass_core::run::Terms::default(),
         watched: false,
+        labels: None,
     }
 }
 

@@ -128,7 +128,8 @@ impl<'a> Work<'a> {
             tracing::warn!(run_id = %self.run.id(), child = %child, "the end of a child had not arrived");
             let mut used = folded.ledger.settled;
             used.add(&folded.ledger.granted);
-            let input = Input::ChildEnded { child, ending, used };
+            let labels = windlass_core::label::of_result(&folded, &ending);
+            let input = Input::ChildEnded { child, ending, used, labels };
             self.ready.push_back(Ready { input, source: Source::Memory });
         }
         Ok(())

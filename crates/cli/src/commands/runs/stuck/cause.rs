@@ -348,6 +348,7 @@ mod tests {
             origin: None,
             terms: windlass_core::run::Terms::default(),
             watched: false,
+            labels: None,
         };
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
