@@ -9,7 +9,7 @@ use windlass_core::failure::{Code, Failure};
 use windlass_core::ids::Digest;
 use windlass_core::input::Ending;
 use windlass_core::journal::{Entry, Record};
-use windlass_core::label::LabelSet;
+use windlass_core::label::{Label, LabelSet};
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::{Status, TenantScope};
 use windlass_core::value::Value;
@@ -128,12 +128,9 @@ async fn a_policy_is_asked_and_its_rule_is_named() {
         other => panic!("{other:?}"),
     });
     let take = |from: &str, to: &str| vec![Question::TakeTransition { from: from.into(), to: to.into() }];
-    let look = || Question::CallTool {
-        tool: "look".into(),
-        arguments: Digest::ZERO,
-        agent: None,
-        labels: LabelSet::default(),
-    };
+    // The run's input is from outside, and an action gets all of it.
+    let labels: LabelSet = [Label::Untrusted].into_iter().collect();
+    let look = || Question::CallTool { tool: "look".into(), arguments: Digest::ZERO, agent: None, labels };
     let moved = || take("a", "b").into_iter().chain([look()]).collect();
     assert_eq!(used.collect::<Vec<Vec<_>>>(), [vec![look()], moved(), take("b", "done")]);
 }
