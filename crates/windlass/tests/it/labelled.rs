@@ -244,9 +244,15 @@ fn ways() -> Vec<Way> {
 async fn asked(windlass: &Windlass, run: &RunId) -> Option<Reply> {
     let report = windlass.engine().status(run).await.expect("a status").expect("the run");
     report.run.waits.iter().find_map(|(wait, open)| match open.kind {
-        WaitKind::Approval { shown, .. } => {
-            Some(Reply { wait: *wait, approve: false, by: "eve".into(), reason: ORDER.into(), shown, arguments: None })
-        }
+        WaitKind::Approval { shown, .. } => Some(Reply {
+            wait: *wait,
+            approve: false,
+            by: "eve".into(),
+            reason: ORDER.into(),
+            shown,
+            arguments: None,
+            raise: windlass_core::budget::Amounts::ZERO,
+        }),
         _ => None,
     })
 }
