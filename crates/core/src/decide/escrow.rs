@@ -23,9 +23,8 @@ pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
         WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => Some(&run.calls.get(&effect)?.call),
         WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
     });
-    waiting.flat_map(|call| {
-        LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels))
-    })
+    waiting
+        .flat_map(|call| LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels)))
 }
 
 impl Turn<'_> {
@@ -136,7 +135,8 @@ impl Turn<'_> {
     /// call, or puts it to a person, where it does not.
     pub(super) fn may_still(&mut self, effect: EffectId) -> bool {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return false };
-        let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call)).map(|question| self.permit(&question));
+        let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call))
+            .map(|question| self.permit(&question));
         match permit {
             None | Some(Ok(Permit::Granted)) => return true,
             Some(Ok(Permit::Asks(why))) => {
