@@ -13,6 +13,7 @@ mod policy;
 mod deploy;
 mod runs;
 mod schedules;
+mod secrets;
 mod serve;
 mod sim;
 mod preview;
@@ -47,6 +48,7 @@ pub(crate) use schedules::{
     Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,
     SchedulesRunNow, SchedulesShow,
 };
+pub(crate) use secrets::{Given, Secrets, SecretsList, SecretsRemove, SecretsRotate, SecretsSet};
 pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
@@ -124,6 +126,9 @@ pub(crate) enum Command {
     /// Let nothing be changed: a switch for incidents
     #[command(subcommand)]
     Readonly(Readonly),
+    /// Set, list, rotate and remove the secrets that the configuration names
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// List, check and export who did what with which effect
     #[command(subcommand)]
     Audit(Audit),

@@ -19,6 +19,7 @@ mod replay;
 mod run;
 mod runs;
 mod schedules;
+mod secrets;
 mod serve;
 mod signal;
 mod sim;
@@ -119,9 +120,8 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Budgets(args::Budgets::Set(args)) => budgets::set(app, args).await,
         Command::Budgets(args::Budgets::Raise(args)) => budgets::raise(app, args).await,
         Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
-        Command::Readonly(args::Readonly::On(args)) => readonly::on(app, args).await,
-        Command::Readonly(args::Readonly::Off(args)) => readonly::off(app, args).await,
-        Command::Readonly(args::Readonly::Status(args)) => readonly::status(app, args).await,
+        Command::Secrets(args) => secret(app, &args),
+        Command::Readonly(args) => switch(app, args).await,
         Command::Audit(args::Audit::List(args)) => audit::list(app, args).await,
         Command::Audit(args::Audit::Acts(args)) => audit::acts(app, args).await,
         Command::Audit(args::Audit::Verify(args)) => audit::verify(app, args).await,
@@ -159,6 +159,27 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Tools(args::Tools::List(_))
         | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
+    }
+}
+
+/// Commands about the switch.
+async fn switch(app: &App, command: args::Readonly) -> Result<Exit, Problem> {
+    use args::Readonly;
+    match command {
+        Readonly::On(args) => readonly::on(app, args).await,
+        Readonly::Off(args) => readonly::off(app, args).await,
+        Readonly::Status(args) => readonly::status(app, args).await,
+    }
+}
+
+/// Commands about secrets.
+fn secret(app: &App, command: &args::Secrets) -> Result<Exit, Problem> {
+    use args::Secrets;
+    match command {
+        Secrets::List(args) => secrets::list(app, args),
+        Secrets::Set(args) => secrets::set(app, args),
+        Secrets::Rotate(args) => secrets::rotate(app, args),
+        Secrets::Remove(args) => secrets::remove(app, args),
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub limits: Limits,
     /// Rules over what runs may do.
     pub policy: PolicyTable,
+    /// The operator's own secrets, which `windlass secrets` keeps.
+    pub secrets: SecretsTable,
     /// What is looked for in prompts and in the arguments of tools and actions before they leave, each class `off`,
     /// `mask` (replaced) or `block` (the call fails with `policy.denied`). A class that is not named is off. `prod-safe`
     /// masks what opens something: keys, tokens and passwords.
@@ -221,6 +223,21 @@ pub(crate) struct PolicyTable {
     pub path: Option<PathBuf>,
     /// Whether tools and actions are refused where there are no rules. Default: `false`; `true` in `prod-safe`.
     pub required: bool,
+}
+
+/// The operator's own secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SecretsTable {
+    /// The file that has them, relative to this file. Only its owner may read and write it. Default:
+    /// `.windlass/secrets.json`.
+    pub file: PathBuf,
+}
+
+impl Default for SecretsTable {
+    fn default() -> Self {
+        Self { file: ".windlass/secrets.json".into() }
+    }
 }
 
 /// How this process works.

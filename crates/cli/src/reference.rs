@@ -66,8 +66,9 @@ fn configuration(schema: &Json) -> String {
          In the environment a key is written in capitals after `WINDLASS_`, with `__` between its parts:\n\
          `WINDLASS_STORE`, `WINDLASS_RUN__WAIT`, `WINDLASS_LIMITS__COST_MICROS`. `WINDLASS_LOG` is short for\n\
          `WINDLASS_LOG__FILTER`. A variable that names no key is reported.\n\n\
-         Keys of providers are taken from the variable that `key_env` names, from `key_file`, or from the usual variable\n\
-         of the provider (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`). They are never printed and never stored.\n\n",
+         Keys of providers are taken from the variable that `key_env` names, from `key_file` or `key_secret`, or from\n\
+         the usual variable of the provider (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`). They are never printed and never\n\
+         stored with runs.\n\n",
     );
     out.push_str("## Keys\n\n");
     out.push_str(&keys::tables(schema, ""));

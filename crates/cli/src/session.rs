@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use windlass::secrets::SecretFile;
 use windlass::wire::{self, Wiring};
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::machine::Program;
@@ -175,6 +176,12 @@ pub(crate) fn setting(error: wire::WireError) -> Problem {
     problem.hint(error.hint.unwrap_or_else(|| "`windlass config` shows every value and where it comes from".into()))
 }
 
+/// The operator's own secrets.
+#[must_use]
+pub(crate) fn secrets(app: &App) -> SecretFile {
+    SecretFile::new(app.loaded.folder.join(&app.loaded.config.secrets.file))
+}
+
 /// The wiring of a command about a machine in `folder`.
 #[must_use]
 pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
@@ -198,6 +205,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         require_policy: config.policy.required,
         scan: config.scan.clone(),
         environment: Arc::new(|name| std::env::var_os(name)),
+        secrets: Some(Arc::new(secrets(app))),
         pools: windlass_tools::WorkPools::default(),
     }
 }

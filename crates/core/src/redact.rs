@@ -12,7 +12,7 @@ const KEY_BEGINNINGS: [&str; 7] = ["sk-", "ghp_", "github_pat_", "xoxb-", "xoxp-
 /// Bytes from which a word with such a beginning is a key.
 const KEY_BYTES_MIN: usize = 8;
 /// Beginnings of what stands for a key in a document.
-const REFERENCES: [&str; 4] = ["env:", "${", "inline:", "file:"];
+const REFERENCES: [&str; 5] = ["env:", "${", "inline:", "file:", "secret:"];
 /// What stands for something hidden.
 const HIDDEN: &str = "***";
 
@@ -23,7 +23,7 @@ pub fn is_secret_name(name: &str) -> bool {
     SECRET_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Whether a value names where a key is instead of being one: `env:NAME`, `${NAME}`.
+/// Whether a value names where a key is instead of being one: `env:NAME`, `${NAME}`, `secret:NAME`.
 #[must_use]
 pub fn is_reference(value: &str) -> bool {
     REFERENCES.iter().any(|beginning| value.starts_with(beginning))

@@ -13,6 +13,9 @@ use windlass_core::value::{Map, Value};
 /// Keys shorter than this are not looked for in texts: they would match by accident.
 const REDACT_BYTES_MIN: usize = 8;
 
+/// Values of one reference that are kept out of texts; the oldest is forgotten.
+const REPLACED_MAX: usize = 16;
+
 /// What stands in a text for a key.
 const REDACTED: &str = "[redacted]";
 
@@ -23,7 +26,8 @@ pub type Lookup = dyn Fn(&str) -> Option<SecretString> + Send + Sync;
 #[derive(Clone, Default)]
 struct Looked {
     up: Option<Arc<Lookup>>,
-    found: Arc<Mutex<BTreeMap<String, SecretString>>>,
+    /// Every value so far: what was replaced is still not to be shown.
+    found: Arc<Mutex<BTreeMap<String, Vec<SecretString>>>>,
 }
 
 impl fmt::Debug for Looked {
@@ -33,13 +37,19 @@ impl fmt::Debug for Looked {
 }
 
 impl Looked {
-    fn found(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, SecretString>> {
+    fn found(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<SecretString>>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn up(&self, reference: &str) -> Option<SecretString> {
         let secret = (self.up.as_ref()?)(reference).filter(|secret| given(Some(secret)).is_some())?;
-        self.found().insert(reference.to_owned(), secret.clone());
+        let mut found = self.found();
+        let values = found.entry(reference.to_owned()).or_default();
+        if !values.iter().any(|known| known.expose_secret() == secret.expose_secret()) {
+            values.push(secret.clone());
+            let excess = values.len().saturating_sub(REPLACED_MAX);
+            values.drain(..excess);
+        }
         Some(secret)
     }
 }
@@ -49,6 +59,7 @@ impl Looked {
 pub struct Keys {
     secrets: BTreeMap<String, SecretString>,
     providers: BTreeMap<String, SecretString>,
+    references: BTreeMap<String, String>,
     environment: BTreeMap<String, SecretString>,
     looked: Looked,
 }
@@ -65,6 +76,13 @@ impl Keys {
     #[must_use]
     pub fn provider(mut self, provider: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.providers.insert(provider.into(), value.into());
+        self
+    }
+
+    /// Says by which reference the key of a provider is looked up, each time it is needed: it may change.
+    #[must_use]
+    pub fn provider_reference(mut self, provider: impl Into<String>, reference: impl Into<String>) -> Self {
+        self.references.insert(provider.into(), reference.into());
         self
     }
 
@@ -91,6 +109,9 @@ impl Keys {
                 to.entry(name).or_insert(value);
             });
         };
+        for (provider, reference) in other.references {
+            self.references.entry(provider).or_insert(reference);
+        }
         add(&mut self.secrets, other.secrets);
         add(&mut self.providers, other.providers);
         add(&mut self.environment, other.environment);
@@ -109,8 +130,10 @@ impl Keys {
 
     /// The key of a provider: what is configured, else what the environment says. Empty values count as absent.
     #[must_use]
-    pub fn own(&self, provider: &str) -> Option<&SecretString> {
-        given(self.providers.get(provider)).or_else(|| given(self.environment.get(&variable(provider))))
+    pub fn own(&self, provider: &str) -> Option<SecretString> {
+        let configured = given(self.providers.get(provider)).cloned();
+        let looked_up = || self.looked.up(self.references.get(provider)?);
+        configured.or_else(looked_up).or_else(|| given(self.environment.get(&variable(provider))).cloned())
     }
 
     /// The text without any known key.
@@ -118,7 +141,7 @@ impl Keys {
     pub fn redact(&self, text: &str) -> Option<String> {
         let found = self.looked.found();
         let values = self.secrets.values().chain(self.providers.values()).chain(self.environment.values());
-        let values = values.chain(found.values());
+        let values = values.chain(found.values().flatten());
         let mut out: Option<String> = None;
         for value in values.map(|v| v.expose_secret().trim()).filter(|v| v.len() >= REDACT_BYTES_MIN) {
             let current = out.as_deref().unwrap_or(text);
@@ -188,9 +211,9 @@ mod tests {
         assert_eq!(shown(keys.referred("doc").as_ref()).as_deref(), Some("sk-document-1"));
         assert_eq!(shown(keys.referred("MY_PROXY_API_KEY").as_ref()).as_deref(), Some("sk-environment-4"));
         assert_eq!(shown(keys.referred("empty").as_ref()), None);
-        assert_eq!(shown(keys.own("openai")).as_deref(), Some("sk-configured-2"));
-        assert_eq!(shown(keys.own("my-proxy")).as_deref(), Some("sk-environment-4"));
-        assert_eq!(shown(keys.own("other")), None);
+        assert_eq!(shown(keys.own("openai").as_ref()).as_deref(), Some("sk-configured-2"));
+        assert_eq!(shown(keys.own("my-proxy").as_ref()).as_deref(), Some("sk-environment-4"));
+        assert_eq!(shown(keys.own("other").as_ref()), None);
     }
 
     #[test]
@@ -199,6 +222,20 @@ mod tests {
         assert!(keys.redact("sk-looked-up-5").is_none());
         assert!(keys.referred("env:LATE").is_some() && keys.referred("env:OTHER").is_none());
         assert_eq!(keys.redact("sk-looked-up-5").as_deref(), Some(REDACTED));
+    }
+
+    #[test]
+    fn the_key_of_a_provider_is_looked_up_each_time_and_every_value_stays_hidden() {
+        let now = Arc::new(Mutex::new("sk-first-value"));
+        let held = Arc::clone(&now);
+        let lookup =
+            move |reference: &str| (reference == "secret:a").then(|| SecretString::from(*held.lock().expect("held")));
+        let keys = Keys::default().lookup(Arc::new(lookup)).provider_reference("acme", "secret:a");
+        let shown = || keys.own("acme").map(|key| key.expose_secret().to_owned());
+        assert_eq!(shown().as_deref(), Some("sk-first-value"));
+        *now.lock().expect("held") = "sk-second-value";
+        assert_eq!(shown().as_deref(), Some("sk-second-value"));
+        assert_eq!(keys.redact("sk-first-value sk-second-value").as_deref(), Some("[redacted] [redacted]"));
     }
 
     #[test]

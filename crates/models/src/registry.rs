@@ -334,7 +334,7 @@ impl Models {
                 tracing::warn!(provider, "the key that the document names is not set; the request goes without one");
                 None
             }
-            Some(None) | None => self.keys.own(provider).cloned(),
+            Some(None) | None => self.keys.own(provider),
         };
         if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
             let variable = variable(provider);

@@ -18,6 +18,8 @@ use crate::yaml::{self, Data, Node};
 const INLINE: &str = "inline:";
 /// Begins what documents write for a key in an environment variable.
 const ENVIRONMENT: &str = "env:";
+/// How a reference to one of the operator's own secrets begins.
+const KEPT: &str = "secret:";
 /// Bytes from which a key is long enough to look for elsewhere in its file.
 const KEY_BYTES_MIN: usize = 12;
 
@@ -154,15 +156,15 @@ impl<'a> Documents<'a> {
         self.sink.error(Rule::NotUtf8, span, "the document is not UTF-8", "save it as UTF-8");
     }
 
-    /// The reference for what a document gives as a key: the variable's name for `env:NAME` and `${NAME}`; a key
-    /// itself is taken out and stands as `inline:` with a part of its hash.
+    /// The reference for what a document gives as a key: the variable's name for `env:NAME` and `${NAME}`, the text
+    /// itself for `secret:NAME`; a key itself is taken out and stands as `inline:` with a part of its hash.
     pub(crate) fn key(&mut self, node: &Node) -> Option<Name> {
         let text = node.as_str()?;
         let braced = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         if let Some(variable) = braced.or_else(|| text.strip_prefix(ENVIRONMENT)) {
             return Some(variable.into());
         }
-        if text.starts_with(INLINE) {
+        if text.starts_with(INLINE) || text.strip_prefix(KEPT).is_some_and(|name| !name.is_empty()) {
             return Some(text.clone());
         }
         if self.refuse_inline_keys {

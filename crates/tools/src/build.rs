@@ -39,7 +39,7 @@ pub struct Surroundings<'a> {
     pub folder: &'a Path,
     /// An environment variable of this process, by name.
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
-    /// The secret behind a reference `env:NAME` or `file:PATH`.
+    /// The secret behind a reference `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret: &'a dyn Fn(&str) -> Option<SecretString>,
     /// Whether a tool or action without a class and an idempotency is refused.
     pub require_contracts: bool,

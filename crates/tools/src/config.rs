@@ -59,11 +59,11 @@ pub struct HookConfig {
     pub url: Option<String>,
     /// `webhook`: the same as `url`, as older documents spell it.
     pub endpoint: Option<String>,
-    /// `webhook`: key sent as `Authorization: Bearer`, named as `env:NAME` or `file:PATH`.
+    /// `webhook`: key sent as `Authorization: Bearer`, named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub api_key: Option<SecretRef>,
     /// `webhook`: further headers.
     pub headers: Option<BTreeMap<String, String>>,
-    /// `webhook`: further headers with secret values, each named as `env:NAME` or `file:PATH`.
+    /// `webhook`: further headers with secret values, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_headers: Option<BTreeMap<String, SecretRef>>,
     /// `command`: program and arguments; no shell reads them.
     pub command: Option<Vec<String>>,
@@ -73,7 +73,7 @@ pub struct HookConfig {
     pub pass_env: Option<Vec<String>>,
     /// `command`: environment variables set.
     pub env: Option<BTreeMap<String, String>>,
-    /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
+    /// `command`: environment variables set to secrets, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_env: Option<BTreeMap<String, SecretRef>>,
 }
 
@@ -126,11 +126,11 @@ pub struct ToolConfig {
     /// `http`: where arguments go that the address does not use: `query` or `body`. Default: `query` for `GET`, `HEAD` and
     /// `DELETE`, else `body`.
     pub arguments: Option<ArgumentPlace>,
-    /// `http`: key sent as `Authorization: Bearer`, named as `env:NAME` or `file:PATH`.
+    /// `http`: key sent as `Authorization: Bearer`, named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub api_key: Option<SecretRef>,
     /// `http`: further headers.
     pub headers: Option<BTreeMap<String, String>>,
-    /// `http`: further headers with secret values, each named as `env:NAME` or `file:PATH`.
+    /// `http`: further headers with secret values, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_headers: Option<BTreeMap<String, SecretRef>>,
     /// `command`: program and arguments; no shell reads them.
     pub command: Option<Vec<String>>,
@@ -140,7 +140,7 @@ pub struct ToolConfig {
     pub pass_env: Option<Vec<String>>,
     /// `command`: environment variables set.
     pub env: Option<BTreeMap<String, String>>,
-    /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
+    /// `command`: environment variables set to secrets, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_env: Option<BTreeMap<String, SecretRef>>,
     /// `command`: what the process may use of the host. Default: no bounds.
     pub sandbox: Option<SandboxConfig>,
@@ -188,8 +188,8 @@ pub enum ArgumentPlace {
     Body,
 }
 
-/// The name of a secret: `env:NAME` or `file:PATH`. A secret itself is refused, so that none is ever in a file, a message
-/// or a store.
+/// The name of a secret: `env:NAME`, `file:PATH` or `secret:NAME`. A secret itself is refused, so that none is ever in a
+/// file, a message or a store.
 #[derive(Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SecretRef(String);
@@ -199,7 +199,7 @@ impl SecretRef {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, name) = text.split_once(':')?;
-        (matches!(scheme, "env" | "file") && !name.trim().is_empty()).then(|| Self(text.to_owned()))
+        (matches!(scheme, "env" | "file" | "secret") && !name.trim().is_empty()).then(|| Self(text.to_owned()))
     }
 
     /// The reference as text.
@@ -219,7 +219,9 @@ impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom("a secret is named as `env:NAME` or `file:PATH`, never written here")
+            serde::de::Error::custom(
+                "a secret is named as `env:NAME`, `file:PATH` or `secret:NAME`, never written here",
+            )
         })
     }
 }

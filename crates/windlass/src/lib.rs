@@ -42,8 +42,10 @@
 //! `MACHINE` is a FlatMachine document with `action: shout`. The store is in memory unless [`Builder::store`] names a
 //! file; then a run that is interrupted goes on with [`Windlass::resume`], in this process or in another.
 
+pub mod secrets;
 pub mod wire;
 mod builder;
+mod renewed;
 
 pub use builder::{Builder, Error, Outcome, Windlass};
 pub use windlass_core::budget::Ceilings;

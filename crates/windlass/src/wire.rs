@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
@@ -32,6 +33,9 @@ use windlass_runtime::{Engine, SystemClock};
 use windlass_tools::mcp::Server;
 use windlass_tools::{CatalogConfig, ConfigError, Surroundings, WorkPools, build_catalog, build_servers};
 
+use crate::renewed::renewed;
+use crate::secrets::{SCHEME, SecretFile, is_name};
+
 /// The name that stands for every provider.
 pub const EVERY: &str = "*";
 /// Bytes of a file that holds one key.
@@ -55,6 +59,9 @@ pub struct ProviderConfig {
     /// A file that holds its key and nothing else, relative to the configuration file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
+    /// The operator's own secret that is its key: the name that `windlass secrets set` got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_secret: Option<String>,
     /// How it takes output schemas: `schema`, `object` (only that JSON is wanted) or `off`. Default: by its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -107,6 +114,7 @@ impl ProviderKind {
 pub type Environment = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
 /// Everything that the models, tools and hooks of an engine are built from.
+#[derive(Clone)]
 pub struct Wiring {
     /// The folder that relative paths in settings start from.
     pub folder: PathBuf,
@@ -132,6 +140,8 @@ pub struct Wiring {
     pub scan: ScanConfig,
     /// The environment.
     pub environment: Arc<Environment>,
+    /// The operator's own secrets, named as `secret:NAME`.
+    pub secrets: Option<Arc<SecretFile>>,
     /// The work pools of this process; see [`Wiring::bind`].
     pub pools: WorkPools,
 }
@@ -151,6 +161,7 @@ impl Default for Wiring {
             require_policy: false,
             scan: ScanConfig::new(),
             environment: Arc::new(|_| None),
+            secrets: None,
             pools: WorkPools::default(),
         }
     }
@@ -297,13 +308,38 @@ impl Wiring {
         scanned_catalog(catalog, &Scanner::new(&self.scan))
     }
 
-    /// The configured tools, actions and hooks, tools and actions behind the scanner that is configured.
+    /// The configured tools, actions and hooks, tools and actions behind the scanner that is configured. Those whose
+    /// secrets are the operator's own follow every change of these.
     ///
     /// # Errors
-    /// Every mistake in their tables.
+    /// Every mistake in their tables, and a file of secrets that cannot be used.
     pub fn catalog(&self) -> Result<Catalog, WireError> {
-        let (catalog, secrets) = self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))?;
-        Ok(self.scanned_tools(redacted_catalog(catalog, &Redactor::new(&secrets))))
+        let generation = self.checked_secrets()?;
+        let (catalog, follows) = self.catalog_of_now()?;
+        match &self.secrets {
+            Some(file) if follows => {
+                let wiring = self.clone();
+                let build = move || wiring.catalog_of_now().map(|(catalog, _)| catalog);
+                Ok(renewed(catalog, Arc::clone(file), generation, build))
+            }
+            Some(_) | None => Ok(catalog),
+        }
+    }
+
+    /// The catalog with the secrets of now, and whether any of them is the operator's own.
+    fn catalog_of_now(&self) -> Result<(Catalog, bool), WireError> {
+        let (catalog, secrets, follows) = self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))?;
+        Ok((self.scanned_tools(redacted_catalog(catalog, &Redactor::new(&secrets))), follows))
+    }
+
+    /// The generation of the operator's own secrets.
+    fn checked_secrets(&self) -> Result<u64, WireError> {
+        let Some(file) = &self.secrets else { return Ok(0) };
+        file.check().map_err(|error| {
+            let hint = "only its owner may read and write a file of secrets: mode 600";
+            WireError::new("secrets.file", error).hint(hint)
+        })?;
+        Ok(file.generation())
     }
 
     /// The configured MCP servers, whether or not a tool of theirs was accepted.
@@ -314,17 +350,19 @@ impl Wiring {
         Ok(self.surrounded(|surroundings| build_servers(&self.catalog, surroundings))?.0)
     }
 
-    /// What is made of the tables, and the secrets that were resolved for it.
+    /// What is made of the tables, the secrets that were resolved for it, and whether any is the operator's own.
     fn surrounded<T>(
         &self,
         work: impl FnOnce(&Surroundings<'_>) -> Result<T, ConfigError>,
-    ) -> Result<(T, Vec<SecretString>), WireError> {
+    ) -> Result<(T, Vec<SecretString>, bool), WireError> {
         let secrets: Mutex<Vec<SecretString>> = Mutex::default();
+        let follows = AtomicBool::new(false);
         let surroundings = Surroundings {
             folder: &self.folder,
             environment: &*self.environment,
             secret: &|reference| {
                 let found = self.secret(reference);
+                follows.fetch_or(reference.starts_with(SCHEME), Ordering::Relaxed);
                 secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(found.clone());
                 found.or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
             },
@@ -335,7 +373,13 @@ impl Wiring {
             let key = error.problems.first().map(|problem| problem.key.clone());
             WireError { key, message: error.to_string(), hint: None }
         })?;
-        Ok((made, secrets.into_inner().unwrap_or_else(PoisonError::into_inner)))
+        let mut secrets = secrets.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let follows = follows.into_inner();
+        if let (true, Some(file)) = (follows, &self.secrets) {
+            // What was replaced a while ago is still one.
+            secrets.extend(file.values());
+        }
+        Ok((made, secrets, follows))
     }
 
     /// The configured models. `secrets` are the keys that documents held, by reference; `program` names further ones.
@@ -351,7 +395,10 @@ impl Wiring {
         for (reference, secret) in secrets {
             keys = keys.secret(reference.clone(), secret.clone());
         }
-        for reference in program.into_iter().flat_map(references) {
+        self.checked_secrets()?;
+        // The operator's own are looked up for each request, since they change while a process runs.
+        let fixed = |reference: &String| !reference.starts_with(SCHEME);
+        for reference in program.into_iter().flat_map(references).filter(fixed) {
             if let Some(secret) = self.secret(&reference) {
                 keys = keys.secret(reference, secret);
             }
@@ -362,8 +409,17 @@ impl Wiring {
                 keys = keys.environment(variable, value);
             }
         }
-        let finder =
-            Self { folder: self.folder.clone(), environment: Arc::clone(&self.environment), ..Self::default() };
+        for (name, provider) in &self.providers {
+            if let Some(secret) = &provider.key_secret {
+                keys = keys.provider_reference(name.clone(), format!("{SCHEME}{secret}"));
+            }
+        }
+        let finder = Self {
+            folder: self.folder.clone(),
+            environment: Arc::clone(&self.environment),
+            secrets: self.secrets.clone(),
+            ..Self::default()
+        };
         keys = keys.lookup(Arc::new(move |reference| finder.secret(reference)));
         let catalog = self.model_catalog()?;
         let mut builder = Models::builder().keys(keys).prices(self.price_book()?).catalog(catalog);
@@ -380,13 +436,17 @@ impl Wiring {
 
     fn provider(&self, name: &str, config: &ProviderConfig) -> Result<ProviderSettings, WireError> {
         let key = |part: &str| format!("providers.{name}.{part}");
-        let api_key = match (&config.key_env, &config.key_file) {
-            (Some(_), Some(_)) => {
-                return Err(WireError::new(key("key_env"), "`key_env` and `key_file` exclude each other"));
+        let api_key = match (&config.key_env, &config.key_file, &config.key_secret) {
+            (Some(variable), None, None) => self.variable(variable),
+            (None, Some(path), None) => Some(self.key_file(&key("key_file"), path)?),
+            (None, None, Some(name)) if !is_name(name) => {
+                return Err(WireError::new(key("key_secret"), format!("`{name}` names no secret")));
             }
-            (Some(variable), None) => self.variable(variable),
-            (None, Some(path)) => Some(self.key_file(&key("key_file"), path)?),
-            (None, None) => None,
+            (None, None, Some(_) | None) => None,
+            (Some(_), _, _) | (_, Some(_), _) => {
+                let message = "`key_env`, `key_file` and `key_secret` exclude each other";
+                return Err(WireError::new(key("key_env"), message));
+            }
         };
         Ok(ProviderSettings {
             kind: config.kind.map(ProviderKind::lower),
@@ -469,11 +529,12 @@ impl Wiring {
         (!value.trim().is_empty()).then(|| value.into())
     }
 
-    /// The secret behind `env:NAME` or `file:PATH`.
+    /// The secret behind `env:NAME`, `file:PATH` or `secret:NAME`.
     fn secret(&self, reference: &str) -> Option<SecretString> {
         match reference.split_once(':')? {
             ("env", name) => self.variable(name),
             ("file", path) => self.key_file("", Path::new(path)).ok(),
+            ("secret", name) => self.secrets.as_ref()?.value(name),
             _ => None,
         }
     }

@@ -88,11 +88,19 @@ impl Doing {
                 Self::named("tools.accept", &args.server, &args.tools.join(" "))
             }
             Command::Budgets(budgets) => Self::of_budgets(budgets),
+            Command::Secrets(args::Secrets::Set(args)) => Self::named("secret.set", &args.name, ""),
+            Command::Secrets(args::Secrets::Rotate(args)) => {
+                Self::named("secret.rotate", &args.name, if args.back { "back to the value before" } else { "" })
+            }
+            Command::Secrets(args::Secrets::Remove(args)) => {
+                Self::named("secret.remove", &args.name, if args.previous { "the value before" } else { "" })
+            }
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
             Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
             Command::Tools(args::Tools::List(_) | args::Tools::Diff(_))
             | Command::Approvals(args::Approvals::List(_) | args::Approvals::Show(_))
             | Command::Readonly(args::Readonly::Status(_))
+            | Command::Secrets(args::Secrets::List(_))
             | Command::Audit(_)
             // Says itself how much it removes.
             | Command::Erase(_)

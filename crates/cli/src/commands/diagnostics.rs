@@ -30,12 +30,16 @@ pub(crate) async fn diagnostics(app: &App, args: args::Diagnostics) -> Result<Ex
         },
         Err(problem) => json!({ "url": app.shown_store(), "error": problem.message }),
     };
+    let secrets = session::secrets(app);
     let providers: BTreeMap<&str, Json> = config
         .providers
         .iter()
         .map(|(name, provider)| {
             let key = provider.key_env.clone().unwrap_or_else(|| windlass_models::keys::variable(name));
-            let is_set = provider.key_file.is_some() || std::env::var_os(&key).is_some_and(|value| !value.is_empty());
+            let kept = || provider.key_secret.as_ref().is_some_and(|name| secrets.value(name).is_some());
+            let is_set = provider.key_file.is_some()
+                || kept()
+                || std::env::var_os(&key).is_some_and(|value| !value.is_empty());
             (name.as_str(), json!({ "kind": provider.kind, "base_url": provider.base_url.as_deref().map(redact::address), "has_key": is_set }))
         })
         .collect();

@@ -9,13 +9,32 @@ use std::sync::{Arc, Mutex};
 use crate::kit::{Place, Ran};
 
 /// What is looked for: nothing else has it.
-const SECRETS: [(&str, &str); 3] = [
+const SECRETS: [(&str, &str); 5] = [
     ("MODEL_KEY", "sk-canary7f3a91c2model"),
     ("HTTP_KEY", "canary7f3a91c2header"),
     ("COMMAND_KEY", "canary7f3a91c2command"),
+    ("KEPT_KEY", "canary7f3a91c2kept"),
+    ("ROTATED_KEY", "canary7f3a91c2rotated"),
 ];
 /// A part of each.
 const CANARY: &str = "canary7f3a91c2";
+
+/// Commands that show or copy what is stored.
+const LOOKS: &[&[&str]] = &[
+    &["runs", "show", "leaky", "--json"],
+    &["runs", "journal", "leaky", "--json"],
+    &["replay", "leaky", "--json"],
+    &["secrets", "list"],
+    &["runs", "show", "rotated", "--json"],
+    &["audit", "acts", "--json"],
+    &["audit", "list", "--json"],
+    &["audit", "export", "--out", "audit.jsonl"],
+    &["export", "--run", "leaky", "--out", "data.jsonl"],
+    &["diagnostics", "leaky.yml"],
+    &["config"],
+    &["verify", "leaky"],
+    &["store", "backup", "copy.backup"],
+];
 
 const MACHINE: &str = r#"spec: flatmachine
 spec_version: "4.2.1"
@@ -60,13 +79,13 @@ key_env = "MODEL_KEY"
 type = "http"
 url = "http://{address}/act"
 method = "POST"
-secret_headers = {{ "x-key" = "env:HTTP_KEY" }}
+secret_headers = {{ "x-key" = "env:HTTP_KEY", "x-kept" = "secret:kept" }}
 class = "read"
 [actions.takes_it]
 type = "http"
 url = "http://{address}/good"
 method = "POST"
-secret_headers = {{ "x-key" = "env:HTTP_KEY" }}
+secret_headers = {{ "x-key" = "env:HTTP_KEY", "x-kept" = "secret:kept" }}
 class = "read"
 [actions.with_command]
 type = "command"
@@ -176,30 +195,26 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
             assert_clean(&format!("stderr of {args:?}"), ran.stderr().as_bytes());
             ran
         };
+        assert_eq!(ran(&["secrets", "set", "kept", "--from-env", "KEPT_KEY"]).code(), 0);
         let first = ran(&["run", "leaky.yml", "--run-id", "leaky", "--events", "events.jsonl", "--log", "trace"]);
         assert_eq!(first.code(), 0, "{}", first.shown());
+        assert_eq!(ran(&["secrets", "rotate", "kept", "--from-env", "ROTATED_KEY"]).code(), 0);
+        assert_eq!(ran(&["run", "leaky.yml", "--run-id", "rotated", "--log", "trace"]).code(), 0);
         let sent = heads.lock().expect("kept").join("\n");
-        for (name, value) in &SECRETS[..2] {
+        for (name, value) in SECRETS.iter().filter(|(name, _)| *name != "COMMAND_KEY") {
             assert!(sent.contains(value), "{name} was sent, or this test shows nothing: {sent}");
         }
         assert!(!spans.lock().expect("kept").is_empty(), "spans were sent");
-        for args in [
-            &["runs", "show", "leaky", "--json"][..],
-            &["runs", "journal", "leaky", "--json"],
-            &["replay", "leaky", "--json"],
-            &["audit", "list", "--json"],
-            &["audit", "export", "--out", "audit.jsonl"],
-            &["export", "--run", "leaky", "--out", "data.jsonl"],
-            &["diagnostics", "leaky.yml"],
-            &["config"],
-            &["verify", "leaky"],
-            &["store", "backup", "copy.backup"],
-        ] {
+        for args in LOOKS {
             ran(args);
         }
         let mut all = Vec::new();
         files(place.path("").as_path(), &mut all);
         assert!(all.iter().any(|path| path.ends_with("events.jsonl")));
+        // The file itself, and nothing beside it.
+        let kept = all.iter().position(|path| path.ends_with(".windlass/secrets.json")).expect("the file of secrets");
+        let kept = std::fs::read_to_string(all.swap_remove(kept)).expect("the file of secrets");
+        assert!(kept.contains("canary7f3a91c2kept") && kept.contains("canary7f3a91c2rotated"));
         for path in all {
             assert_clean(&path.display().to_string(), &std::fs::read(&path).expect("a file"));
         }

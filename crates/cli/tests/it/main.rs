@@ -24,6 +24,7 @@ mod readonly_switch;
 mod restore;
 mod runbooks;
 mod schedules;
+mod secrets;
 mod signals;
 mod sim;
 mod slo;

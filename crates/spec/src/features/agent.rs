@@ -266,7 +266,11 @@ pub static MODEL: Section = Section {
         idle("api", Shape::Text, "Passed to the provider like any other key."),
         blocked("oauth", "Refused: no provider of this build signs in by OAuth."),
         compatible("type", Shape::Text, "`llm`, also beside the model's own keys."),
-        super::ours("api_key", Shape::Text, "A key, or `env:NAME` for the environment variable that holds it."),
+        super::ours(
+            "api_key",
+            Shape::Text,
+            "A key, `env:NAME` for the environment variable that holds it, or `secret:NAME`.",
+        ),
         super::ours("timeout", Shape::Number, "Seconds for one attempt; 600 by default."),
         super::ours(
             "max_retries",

@@ -33,7 +33,7 @@ pub(crate) const AUTHORIZATIONS_MAX: u32 = 3;
 pub struct OauthConfig {
     /// The id under which this client is known to the issuer.
     pub client_id: Option<String>,
-    /// Its secret, named as `env:NAME` or `file:PATH`.
+    /// Its secret, named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub client_secret: Option<SecretRef>,
     /// The issuer that knows it. Default: the first one that the server names.
     pub issuer: Option<String>,

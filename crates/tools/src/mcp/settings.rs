@@ -23,17 +23,17 @@ pub struct McpConfig {
     pub pass_env: Option<Vec<String>>,
     /// `command`: environment variables set.
     pub env: Option<BTreeMap<String, String>>,
-    /// `command`: environment variables set to secrets, each named as `env:NAME` or `file:PATH`.
+    /// `command`: environment variables set to secrets, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_env: Option<BTreeMap<String, SecretRef>>,
     /// `command`: what the process may use of the host. Default: 4096 open files.
     pub sandbox: Option<SandboxConfig>,
     /// Address of a server over Streamable HTTP.
     pub url: Option<String>,
-    /// `url`: key sent as `Authorization: Bearer`, named as `env:NAME` or `file:PATH`.
+    /// `url`: key sent as `Authorization: Bearer`, named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub api_key: Option<SecretRef>,
     /// `url`: further headers.
     pub headers: Option<BTreeMap<String, String>>,
-    /// `url`: further headers with secret values, each named as `env:NAME` or `file:PATH`.
+    /// `url`: further headers with secret values, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_headers: Option<BTreeMap<String, SecretRef>>,
     /// `url`: how the server's authorization is met, for servers that ask for it with OAuth. Default: with the credentials
     /// of the other keys only.

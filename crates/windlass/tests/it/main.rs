@@ -5,3 +5,4 @@ mod labelled;
 mod nested_approvals;
 mod policy;
 mod proof;
+mod secrets;

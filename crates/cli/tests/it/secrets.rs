@@ -1,0 +1,81 @@
+//! The operator's own secrets: set, listed with what names them, rotated, removed; never shown.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::json;
+
+use crate::kit::{Place, Ran};
+
+const VALUE: &str = "canary-41c9d0";
+
+fn told(place: &Place, args: &[&str], value: &str) -> Ran {
+    let ran = place.with(args, |command| {
+        command.env("VALUE", value).env("USER", "olga").env("WINDLASS_STORE", place.store());
+    });
+    assert!(!ran.shown().contains(VALUE), "{}", ran.shown());
+    ran
+}
+
+fn place() -> Place {
+    let place = Place::new();
+    place.write(
+        "windlass.toml",
+        "[providers.openai]\nkey_secret = \"model\"\n[tools.look]\ntype = \"http\"\nclass = \"read\"\n\
+         url = \"http://127.0.0.1:1/\"\nsecret_headers = { x = \"secret:crm\", y = \"env:NOBODY_SET_IT\" }\n",
+    );
+    place.write("agent.yml", "profile: {api_key: secret:model}\n");
+    place
+}
+
+#[test]
+fn a_secret_is_set_listed_rotated_and_removed() {
+    let place = place();
+    let windlass = |args: &[&str]| told(&place, args, VALUE);
+    // The store is there before: acts stand in it.
+    windlass(&["store", "migrate"]);
+    let set = windlass(&["secrets", "set", "crm", "--from-env", "VALUE"]);
+    assert_eq!((set.code(), &set.json()["version"]), (0, &json!(1)), "{}", set.shown());
+    assert_eq!(windlass(&["secrets", "set", "crm", "--from-env", "VALUE"]).code(), 4, "it is there already");
+    let mode = std::fs::metadata(place.path(".windlass/secrets.json")).expect("the file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let listed = windlass(&["secrets", "list"]).json();
+    let by = |reference: &str| {
+        let all = listed["secrets"].as_array().expect("secrets");
+        all.iter().find(|secret| secret["reference"] == reference).expect("listed").clone()
+    };
+    assert_eq!(by("secret:crm")["used_by"], json!(["tools.look.secret_headers.x"]));
+    assert_eq!((&by("secret:crm")["state"], &by("secret:model")["state"]), (&json!("set"), &json!("missing")));
+    assert_eq!(by("secret:model")["used_by"], json!(["providers.openai.key_secret", "agent.yml"]));
+    assert_eq!(by("env:NOBODY_SET_IT")["source"], "environment");
+    let rotated = told(&place, &["secrets", "rotate", "crm", "--from-env", "VALUE"], "canary-41c9d0-second");
+    assert_eq!(rotated.json()["version"], 2);
+    assert_eq!(windlass(&["secrets", "rotate", "crm", "--back"]).json()["version"], 3);
+    assert!(windlass(&["secrets", "list", "--plain"]).stdout().contains("secret:crm"));
+    assert_eq!(windlass(&["secrets", "rotate", "other", "--from-env", "VALUE"]).code(), 4);
+    assert_eq!(windlass(&["secrets", "remove", "crm", "--previous"]).code(), 0);
+    assert_eq!(windlass(&["secrets", "rotate", "crm", "--back"]).code(), 2, "nothing to go back to");
+    assert_eq!(windlass(&["secrets", "remove", "crm"]).code(), 0);
+    let acts = windlass(&["audit", "acts", "--json"]).stdout();
+    for act in ["secret.set", "secret.rotate", "secret.remove"] {
+        assert!(acts.contains(act) && acts.contains("olga"), "{acts}");
+    }
+}
+
+#[test]
+fn values_come_in_by_stdin_and_files_and_no_other_way() {
+    let place = place();
+    place.write("value.txt", "canary-41c9d0-file\n");
+    assert_eq!(told(&place, &["secrets", "set", "a", "--file", "value.txt"], "").code(), 0);
+    let kept = std::fs::read_to_string(place.path(".windlass/secrets.json")).expect("the file");
+    assert!(kept.contains("\"canary-41c9d0-file\""), "without the line break");
+    let piped = place.with(&["secrets", "set", "b"], |command| {
+        command.stdin(std::fs::File::open(place.path("value.txt")).expect("a file"));
+    });
+    assert_eq!(piped.code(), 0, "{}", piped.shown());
+    assert_eq!(told(&place, &["secrets", "set", "c"], "").code(), 2, "nothing comes in");
+    assert_eq!(told(&place, &["secrets", "set", "c", "value"], "").code(), 2, "no argument is a value");
+    let file = place.path(".windlass/secrets.json");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("changed");
+    let refused = told(&place, &["secrets", "list"], "");
+    assert!(refused.code() == 2 && refused.shown().contains("chmod 600"), "{}", refused.shown());
+}
