@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     },
     Step { name: "build", run: |root| cargo(root, &["build", "--workspace", "--all-targets"]) },
     Step { name: "tests", run: |root| tests(nextest(root, &[])) },
+    Step { name: "sigv4", run: |root| tests(nextest(root, &["-p", "windlass-models", "--features", "sigv4"])) },
     Step { name: "postgresql", run: |root| tests(on_postgresql(root)) },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
     Step { name: "docs", run: |root| plain(docs::check(root)) },

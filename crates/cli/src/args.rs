@@ -214,6 +214,9 @@ pub(crate) struct Run {
     /// The input: JSON, `@FILE`, or `-` for stdin
     #[arg(long, value_name = "JSON|@FILE|-")]
     pub input: Option<String>,
+    /// A file for a key of the input, such as an image for a model that takes it; may be given more than once
+    #[arg(long, value_name = "KEY=PATH")]
+    pub file: Vec<String>,
     /// The run's id; makes a repeat of this command harmless
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,

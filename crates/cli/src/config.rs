@@ -71,6 +71,8 @@ pub(crate) struct Config {
     pub actions: BTreeMap<String, windlass_tools::config::ToolConfig>,
     /// MCP servers by name. A tool of theirs exists once its definition was accepted with `windlass tools accept`.
     pub mcp: BTreeMap<String, windlass_tools::mcp::McpConfig>,
+    /// Agents that are programs, such as Claude Code and Codex, by the name that documents use as `provider`.
+    pub agents_cli: BTreeMap<String, windlass_tools::agents::CliAgentConfig>,
 }
 
 /// A set of defaults.

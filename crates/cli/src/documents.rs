@@ -10,6 +10,7 @@ use windlass_spec::{LoadOptions, Loaded, load};
 use crate::app::App;
 use crate::exit::{Exit, Problem};
 use crate::output;
+use crate::session;
 
 /// What the validator is told about the configuration.
 #[must_use]
@@ -20,6 +21,8 @@ pub(crate) fn options(app: &App, catalog: &Catalog, strict: bool) -> LoadOptions
         tools: windlass::wire::contracts(catalog),
         strict: strict || documents.strict,
         refuse_inline_keys: !documents.inline_keys,
+        // A catalog that cannot be read is reported by whoever calls models by it.
+        models: session::wiring(app, Path::new("")).model_names().ok().flatten(),
     }
 }
 

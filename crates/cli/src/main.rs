@@ -7,6 +7,7 @@ mod config;
 mod documents;
 mod drawing;
 mod exit;
+mod files;
 mod filter;
 mod format;
 mod input;

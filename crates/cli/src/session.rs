@@ -197,6 +197,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
             tools: config.tools.clone(),
             actions: config.actions.clone(),
             mcp: config.mcp.clone(),
+            agents_cli: config.agents_cli.clone(),
             outbound: config.outbound.clone(),
         },
         require_contracts: !config.documents.undeclared_tools,

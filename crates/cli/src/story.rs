@@ -8,6 +8,7 @@ use windlass_core::failure::Failure;
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
+use windlass_core::route::Choice;
 use windlass_core::run::{Hold, Run};
 use windlass_core::value::Value;
 use windlass_runtime::events::Seen;
@@ -68,8 +69,18 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
     match entry {
         Entry::CallIntended { call, .. } => {
             let kind = call.call.kind();
-            (kind != "hook").then(|| format!("   {} called", name(kind, call.call.target())))
+            let cached = call
+                .cached_expected
+                .filter(|tokens| *tokens > 0)
+                .map(|tokens| format!(", {tokens} of its tokens sent before"));
+            let route = call.route.as_deref().map(by).unwrap_or_default();
+            let name = name(kind, call.call.target());
+            (kind != "hook").then(|| format!("   {name} called{route}{}", cached.unwrap_or_default()))
         }
+        Entry::AttemptStarted { effect, route: Some(route), .. } => {
+            Some(format!("   {} called{}", named(audit, *effect).1, by(route)))
+        }
+        Entry::Escalated { raised, .. } => Some(format!("   asked again at tier `{}`: {}", raised.to, raised.reason)),
         Entry::AttemptFailed { effect, failure, .. } => {
             Some(format!("   {} failed and is tried again: {}", named(audit, *effect).1, said(failure)))
         }
@@ -77,8 +88,10 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
             let (is_hook, name) = named(audit, *effect);
             match outcome {
                 Outcome::Failed(failure) => Some(format!("   {name} failed: {}", said(failure))),
-                Outcome::Replied(_) => {
-                    Some(format!("   {name} answered, {} tokens{}", used.tokens, cost(used.cost_micros)))
+                Outcome::Replied(reply) => {
+                    let cached = reply.usage.cache_read.filter(|tokens| *tokens > 0);
+                    let cached = cached.map(|tokens| format!(" ({tokens} from the cache)")).unwrap_or_default();
+                    Some(format!("   {name} answered, {} tokens{cached}{}", used.tokens, cost(used.cost_micros)))
                 }
                 Outcome::Returned(_) => (!is_hook).then(|| format!("   {name} answered")),
             }
@@ -92,6 +105,12 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The link that a call takes, and the row of the decision table that said so.
+fn by(route: &Choice) -> String {
+    let row = route.row.as_ref().map(|row| format!(", row `{row}`")).unwrap_or_default();
+    format!(" by link `{}`{row}", route.name)
 }
 
 /// Waits and children.

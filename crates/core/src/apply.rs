@@ -1,5 +1,7 @@
 //! How entries change a run. Total: every entry that a decision made applies, and nothing is evaluated.
 
+mod routes;
+
 use std::sync::Arc;
 
 use crate::approval;
@@ -18,6 +20,8 @@ use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
+
+use routes::{count_tier, escalated, note_prefix, routed};
 
 /// Applies one entry. Gives back the audit row that belongs to it, if one does.
 #[expect(clippy::too_many_lines, reason = "one arm for each entry, so that the compiler lists what is missing")]
@@ -118,6 +122,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::ToolsListed { tools } => with_loop(run, |state, _| state.offered = Some(tools.clone())),
         Entry::MessagesAdded { sample, messages, repair } => messages_added(run, *sample, messages, *repair),
         Entry::SampleDone { sample, output } => set_sample(run, *sample, SampleState::Done(output.clone())),
+        Entry::Escalated { sample, raised } => escalated(run, *sample, raised),
         Entry::SampleFailed { sample, failure } => set_sample(run, *sample, SampleState::Failed(failure.clone())),
         Entry::SampleAdded => {
             if let Some(exec) = &mut run.exec {
@@ -252,7 +257,10 @@ fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> audit::Row {
     named(run, effect);
     run.ledger.reserve(&call.reserved);
     match &call.call {
-        Call::Model { sample, .. } => set_sample(run, *sample, SampleState::Calling(effect)),
+        Call::Model { sample, .. } => {
+            routed(run, *sample, call);
+            set_sample(run, *sample, SampleState::Calling(effect));
+        }
         Call::Tool { call_id, .. } => with_loop(run, |state, _| {
             if let Some(pending) = wanted(state, call_id) {
                 pending.state = PendingState::Calling(effect);
@@ -291,6 +299,9 @@ fn attempted(
     call.doubt = None;
     call.at = now;
     if let Some(route) = route {
+        if call.route.as_ref().is_none_or(|before| before.name != route.name) {
+            call.cached_expected = call.cached_expected.map(|_| 0);
+        }
         call.timeout_ms = route.settings.timeout_ms;
         call.route = Some(Box::new(route.clone()));
     }
@@ -298,6 +309,11 @@ fn attempted(
         call.arguments = arguments;
     }
     let call = call.clone();
+    if let Call::Model { sample, .. } = &call.call
+        && route.is_some()
+    {
+        routed(run, *sample, &call);
+    }
     Some(row(run, effect, &call, "intended", None))
 }
 
@@ -318,6 +334,7 @@ fn attempt_failed(
     run.escrow.settle(call.call.target(), &held, used);
     run.ledger.settle(&reserved, used, estimated);
     note(run, call.call.target(), used);
+    count_tier(run, &call, used);
     Some(row(run, effect, &call, "failed", Some(code.into())))
 }
 
@@ -399,11 +416,13 @@ fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, e
     run.ledger.settle(&call.reserved, used, estimated);
     note(run, call.call.target(), used);
     run.escrow.settle(call.call.target(), &call.held, used);
+    count_tier(run, &call, used);
     match &call.call {
         Call::Model { sample, .. } => {
             let state = match outcome {
                 Outcome::Replied(reply) => {
                     run.api_calls += 1;
+                    note_prefix(run, *sample, &call, &reply.usage);
                     SampleState::Answered(reply.clone())
                 }
                 Outcome::Failed(failure) => SampleState::Broken(failure.clone()),
@@ -445,6 +464,7 @@ fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -
     run.ledger.settle(&call.reserved, used, estimated);
     note(run, call.call.target(), used);
     run.escrow.settle(call.call.target(), &call.held, used);
+    count_tier(run, &call, used);
     Some(row(run, effect, &call, "abandoned", None))
 }
 

@@ -191,6 +191,11 @@ pub struct OpenCall {
     /// What it takes, while the ceilings of the run have too little for it and nothing is held.
     #[serde(default, skip_serializing_if = "Amounts::is_zero")]
     pub wants: Amounts,
+    /// Input tokens of a model call that its provider may have in a cache: those that the same conversation sent to the
+    /// same model before, as far as anybody said; 0 where nothing was. What it did read is in the answer. None for other
+    /// calls, and for calls recorded before this was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_expected: Option<u64>,
 }
 
 fn none_lost(losses: &u32) -> bool {

@@ -543,6 +543,7 @@ mod tests {
             route: None,
             held: Vec::new(),
             draws: false,
+            cached_expected: None,
             wants: Amounts::ZERO,
         };
         let model = open(Call::Model { agent: "a".into(), sample: 0 }, Meter::ModelCalls);

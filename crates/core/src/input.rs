@@ -210,6 +210,8 @@ pub struct Quote {
     pub output: u64,
     /// Version of the price book.
     pub version: Name,
+    /// What a call may use beside its own input and output, as a program does that asks more than once.
+    pub beyond: Amounts,
 }
 
 /// What must be known before an input can be decided.

@@ -15,7 +15,7 @@ use crate::label::Marks;
 use crate::machine::HookKind;
 use crate::policy::Verdict;
 use crate::route::Choice;
-use crate::run::{Exec, Hold, Join, OfferedTool, Stage, Start};
+use crate::run::{Exec, Hold, Join, OfferedTool, Raised, Stage, Start};
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
@@ -372,6 +372,13 @@ pub enum Entry {
         /// What it produced.
         output: Value,
     },
+    /// An answer was not good enough and is asked for anew, at a better tier.
+    Escalated {
+        /// The sample.
+        sample: u32,
+        /// To where, and why.
+        raised: Raised,
+    },
     /// A sample failed for good.
     SampleFailed {
         /// The sample.
@@ -540,6 +547,7 @@ impl Entry {
             Self::ToolsListed { .. } => "tools_listed",
             Self::MessagesAdded { .. } => "messages_added",
             Self::SampleDone { .. } => "sample_done",
+            Self::Escalated { .. } => "escalated",
             Self::SampleFailed { .. } => "sample_failed",
             Self::SampleAdded => "sample_added",
             Self::TurnTaken { .. } => "turn_taken",

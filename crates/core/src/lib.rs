@@ -17,6 +17,7 @@ pub mod limits;
 pub mod ids;
 pub mod time;
 pub mod value;
+pub mod file;
 pub mod json;
 pub mod failure;
 pub mod approval;

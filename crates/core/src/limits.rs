@@ -4,6 +4,13 @@
 
 /// Bytes of one value (a context, an input, an output), counted as JSON text. Larger inputs are refused.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one file that goes to a model.
+pub const FILE_BYTES_MAX: u64 = 20 * 1024 * 1024;
+/// Files that go to a model with one prompt.
+pub const FILES_MAX: usize = 20;
+/// Input tokens that a file is counted as at least before a call: what an image costs depends on its size in pixels, and
+/// with every provider stays below this.
+pub const FILE_TOKENS_MIN: u64 = 50_000;
 /// Nesting of a value. Deeper text is refused before it can exhaust a stack.
 pub const VALUE_DEPTH_MAX: usize = 100;
 /// Bytes above which a value inside an entry moves to the blob store.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::is_lifecycle;
 use crate::decide::with_metadata;
 use crate::effect::Call;
+use crate::file::File;
 use crate::ids::{Digest, EffectId, Name};
 use crate::limits;
 use crate::machine::{Agent, HookKind, Machine, Priority, ToolDefinition};
@@ -28,6 +29,9 @@ pub struct ModelRequest {
     pub key: Option<Name>,
     /// The conversation.
     pub messages: Vec<Message>,
+    /// Files that go with the first message of the user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<File>,
     /// Tools the model may call.
     pub tools: Vec<ToolDefinition>,
     /// JSON Schema that the answer must fit.
@@ -84,6 +88,7 @@ fn build_model_request(
         base_url: model.base_url.clone(),
         key: model.key.clone(),
         messages: conversation(exec, sample)?,
+        files: exec.files.clone(),
         output_schema: if tools.is_empty() { agent.output_schema.clone() } else { None },
         tools,
         max_tokens: model.max_tokens.or_else(|| is_bounded(run).then_some(limits::OUTPUT_TOKENS_DEFAULT)),
@@ -129,7 +134,8 @@ fn conversation(exec: &Exec, sample: u32) -> Option<Vec<Message>> {
     Some(messages)
 }
 
-/// Bytes of everything a call sends to the model: the bound of its input tokens.
+/// Bytes of everything a call sends to the model: the bound of its input tokens. Files count as the tokens that they are
+/// at most.
 #[must_use]
 pub fn input_bytes(run: &Run, agent: &Agent, sample: u32) -> u64 {
     let Some(exec) = &run.exec else { return 0 };
@@ -150,7 +156,8 @@ pub fn input_bytes(run: &Run, agent: &Agent, sample: u32) -> u64 {
         .map(|tool| tool.name.len() + tool.description.len() + tool.parameters.size_bytes() + 32)
         .sum();
     let schema = agent.output_schema.as_ref().map_or(0, Value::size_bytes);
-    (text + tools + schema) as u64
+    let files = exec.files.iter().map(File::tokens_max).fold(0, u64::saturating_add);
+    files.saturating_add((text + tools + schema) as u64)
 }
 
 /// The body of an open hook call, or of a tool call that a hook provides. None when `effect` is neither.

@@ -3,6 +3,8 @@
 //! Which links there are and which of them can be used is known outside; which one an attempt takes is decided here.
 //! Every link is an attempt of its own, so what each may cost is reserved before it and settled after it.
 
+pub mod table;
+
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Code, Failure};
@@ -18,6 +20,20 @@ pub struct Chain {
     pub name: Name,
     /// Its links; never none.
     pub links: Vec<Link>,
+    /// How they are chosen beside their order.
+    pub rules: table::Rules,
+}
+
+/// The tier that a call is to be made at, and why. A rule that no link of the chain can follow at present gives way to
+/// the order of the links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The tier; none for any.
+    pub tier: Option<Name>,
+    /// The row of the decision table that says so.
+    pub row: Option<Name>,
+    /// Whether this is a step to a better tier after a failure.
+    pub escalated: bool,
 }
 
 /// One way. A fact.
@@ -51,6 +67,12 @@ pub struct Choice {
     pub tier: Name,
     /// Why this one: `first`, or what happened to the one before.
     pub reason: Name,
+    /// The row of the chain's decision table that said the tier; none when none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<Name>,
+    /// Whether this is a step to a better tier after a failure; it counts against the most of them in a run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub escalated: bool,
     /// Every link of the chain, and why it was passed over.
     pub candidates: Vec<Candidate>,
     /// How the call is made.
@@ -79,6 +101,7 @@ impl Chain {
         reason: &str,
         last_resort: bool,
         saving: Option<&Name>,
+        wanted: &Wanted,
         denied: impl Fn(&Link) -> Option<Name>,
     ) -> Option<Choice> {
         let mut passed: Vec<Option<Name>> = self
@@ -90,6 +113,7 @@ impl Chain {
                 denied(link).or(tried).or_else(|| link.shut.clone())
             })
             .collect();
+        self.pass_tiers(&mut passed, wanted);
         if let Some(scope) = saving {
             self.pass_dear(&mut passed, scope);
         }
@@ -111,9 +135,38 @@ impl Chain {
             name: link.name.clone(),
             tier: link.tier.clone(),
             reason: reason.into(),
+            row: wanted.row.clone(),
+            escalated: wanted.escalated && wanted.tier.as_ref().is_none_or(|tier| *tier == link.tier),
             candidates: candidates.collect(),
             settings: link.settings.clone(),
         })
+    }
+
+    /// Passes over every usable link of another tier than the wanted one, where one of that tier can be used.
+    fn pass_tiers(&self, passed: &mut [Option<Name>], wanted: &Wanted) {
+        let Some(tier) = &wanted.tier else { return };
+        if !self.links.iter().zip(passed.iter()).any(|(link, passed)| passed.is_none() && link.tier == *tier) {
+            return;
+        }
+        let why: Name = match &wanted.row {
+            Some(row) => format!("row `{row}` asks for the tier `{tier}`").into(),
+            None => format!("the tier `{tier}` is asked for").into(),
+        };
+        for (link, passed) in self.links.iter().zip(passed.iter_mut()) {
+            if link.tier != *tier {
+                passed.get_or_insert_with(|| why.clone());
+            }
+        }
+    }
+
+    /// The rule and the place from which on a call that failed so at a link is made at a better tier; none when no rule
+    /// says so, or no link behind it has that tier.
+    #[must_use]
+    pub fn escalation(&self, at: u32, code: Code) -> Option<(&table::Escalation, u32)> {
+        let rule = self.rules.about(code)?;
+        self.links.get(at as usize).filter(|link| link.tier != rule.to)?;
+        let behind = self.links.iter().skip(at as usize + 1).any(|other| other.tier == rule.to);
+        behind.then_some((rule, at + 1))
     }
 
     /// Passes over every usable link that costs more than the cheapest usable one.
@@ -169,52 +222,82 @@ mod tests {
     }
 
     fn chain(links: &[(&str, Option<&str>)]) -> Chain {
-        Chain { name: "c".into(), links: links.iter().map(|(name, shut)| link(name, *shut)).collect() }
+        Chain {
+            name: "c".into(),
+            links: links.iter().map(|(name, shut)| link(name, *shut)).collect(),
+            rules: table::Rules::default(),
+        }
     }
 
     #[test]
     fn the_first_usable_link_is_taken_and_the_others_say_why_not() {
         let chain = chain(&[("a", Some("its breaker is open")), ("b", None), ("c", None)]);
-        let choice = chain.choose(0, "first", true, None, |_| None).expect("a link");
+        let choice = chain.choose(0, "first", true, None, &Wanted::default(), |_| None).expect("a link");
         assert_eq!((&*choice.name, choice.link), ("b", 1));
         let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
         assert_eq!(passed, [Some("its breaker is open"), None, None]);
         let denied = |link: &Link| (&*link.name == "b").then(|| "rule r".into());
-        assert_eq!(chain.choose(0, "first", true, None, denied).map(|c| c.link), Some(2));
+        assert_eq!(chain.choose(0, "first", true, None, &Wanted::default(), denied).map(|c| c.link), Some(2));
     }
 
     #[test]
     fn where_all_are_shut_the_first_allowed_one_is_asked_only_as_a_last_resort() {
         let chain = chain(&[("a", Some("open")), ("b", Some("open"))]);
-        assert_eq!(chain.choose(0, "first", true, None, |_| None).map(|c| c.link), Some(0));
-        assert_eq!(chain.choose(0, "first", false, None, |_| None), None);
-        assert_eq!(chain.choose(0, "first", true, None, |_| Some("rule r".into())), None, "what is forbidden stays so");
+        assert_eq!(chain.choose(0, "first", true, None, &Wanted::default(), |_| None).map(|c| c.link), Some(0));
+        assert_eq!(chain.choose(0, "first", false, None, &Wanted::default(), |_| None), None);
+        assert_eq!(
+            chain.choose(0, "first", true, None, &Wanted::default(), |_| Some("rule r".into())),
+            None,
+            "what is forbidden stays so"
+        );
     }
 
     #[test]
     fn close_to_the_end_of_a_budget_the_cheapest_usable_link_is_taken() {
         let mut chain = chain(&[("dear", None), ("cheapest", Some("open")), ("cheap", None), ("unknown", None)]);
         for (link, price) in chain.links.iter_mut().zip([9, 1, 3]) {
-            link.quote = Some(Quote { input: price, output: price, version: "1".into() });
+            link.quote =
+                Some(Quote { input: price, output: price, version: "1".into(), beyond: crate::budget::Amounts::ZERO });
         }
         let scope: Name = "tenant:acme".into();
-        let choice = chain.choose(0, "first", true, Some(&scope), |_| None).expect("a link");
+        let choice = chain.choose(0, "first", true, Some(&scope), &Wanted::default(), |_| None).expect("a link");
         let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
         let dear = Some("the budget of `tenant:acme` is nearly used up");
         assert_eq!((choice.link, passed), (2, vec![dear, Some("open"), None, None]));
-        let none =
-            chain.choose(0, "first", true, Some(&scope), |link| (&*link.name != "dear").then(|| "rule r".into()));
+        let none = chain.choose(0, "first", true, Some(&scope), &Wanted::default(), |link| {
+            (&*link.name != "dear").then(|| "rule r".into())
+        });
         assert_eq!(none.map(|choice| choice.link), Some(0), "where it is the only one, it is the cheapest");
+    }
+
+    #[test]
+    fn a_tier_that_is_asked_for_goes_before_the_order_while_it_can_be_used() {
+        let mut chain = chain(&[("a", None), ("b", None), ("c", None)]);
+        for (link, tier) in chain.links.iter_mut().zip(["fast", "strong", "fast"]) {
+            link.tier = tier.into();
+        }
+        let wanted = Wanted { tier: Some("strong".into()), row: Some("hard".into()), escalated: false };
+        let choice = chain.choose(0, "table", true, None, &wanted, |_| None).expect("a link");
+        let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
+        let why = Some("row `hard` asks for the tier `strong`");
+        assert_eq!((&*choice.name, choice.row.as_deref(), passed), ("b", Some("hard"), vec![why, None, why]));
+        chain.links[1].shut = Some("open".into());
+        assert_eq!(chain.choose(0, "table", true, None, &wanted, |_| None).map(|c| c.link), Some(0));
+        let rule = table::Escalation { on: vec![Code::ProviderBadOutput], to: "strong".into(), at_most: 1 };
+        chain.rules.escalation = Some(rule);
+        let from = |at, code| chain.escalation(at, code).map(|(_, from)| from);
+        assert_eq!((from(0, Code::ProviderBadOutput), from(0, Code::ProviderAuth)), (Some(1), None));
+        assert_eq!((from(1, Code::ProviderBadOutput), from(2, Code::ProviderBadOutput)), (None, None));
     }
 
     #[test]
     fn only_listed_failures_lead_on() {
         let chain = chain(&[("a", None), ("b", None)]);
-        let choice = chain.choose(0, "first", true, None, |_| None).expect("a link");
+        let choice = chain.choose(0, "first", true, None, &Wanted::default(), |_| None).expect("a link");
         let after = |code| chain.after(&choice, &Failure::new(code, "x"));
         assert_eq!(after(Code::ProviderUnavailable), Some(1));
         assert_eq!(after(Code::ProviderAuth), None);
-        let last = chain.choose(1, "after", true, None, |_| None).expect("a link");
+        let last = chain.choose(1, "after", true, None, &Wanted::default(), |_| None).expect("a link");
         assert_eq!(chain.after(&last, &Failure::new(Code::ProviderUnavailable, "x")), None);
     }
 }

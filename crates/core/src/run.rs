@@ -18,7 +18,9 @@ use crate::machine::{ChildContract, HookKind};
 use crate::time::Timestamp;
 use crate::value::Value;
 
-pub use exec::{Exec, LoopBounds, LoopState, OfferedTool, PendingState, PendingTool, Sample, SampleState};
+pub use exec::{
+    Exec, LoopBounds, LoopState, OfferedTool, PendingState, PendingTool, Prefix, Raised, Sample, SampleState,
+};
 
 /// How a run begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -425,6 +427,12 @@ pub struct Run {
     /// Ceilings about which a warning was recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warned: Vec<crate::budget::Meter>,
+    /// Steps to a better tier that its calls made.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub escalations: u32,
+    /// What model calls used by the tier of their link; calls without a tier are not in it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tiers: BTreeMap<Name, Amounts>,
     /// Successful model calls of this run.
     pub api_calls: u64,
     /// Why it holds.
@@ -441,6 +449,11 @@ pub struct Run {
     pub labels: Labels,
     /// End of its audit chain.
     pub audit: audit::Chain,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Run {
@@ -472,6 +485,8 @@ impl Run {
             ledger: Ledger::default(),
             escrow: Escrow::default(),
             warned: Vec::new(),
+            escalations: 0,
+            tiers: BTreeMap::new(),
             api_calls: 0,
             hold: None,
             cancel: None,

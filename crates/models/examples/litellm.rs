@@ -89,6 +89,7 @@ async fn ask(address: &str, key: &str, case: &Case, stream: bool) -> ModelResult
         base_url: Some(format!("{address}/v1").into()),
         key: None,
         messages: vec![Message::User { content: "What is the answer?".into() }],
+        files: vec![],
         tools: vec![],
         output_schema: None,
         max_tokens: Some(100),

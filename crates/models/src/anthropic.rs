@@ -2,6 +2,7 @@
 
 mod stream;
 
+use windlass_core::file::File;
 use windlass_core::limits::OUTPUT_TOKENS_DEFAULT;
 use windlass_core::machine::ToolDefinition;
 use windlass_core::request::ModelRequest;
@@ -9,6 +10,7 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::Fault;
+use crate::files::{self, Turns};
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, Blocks, CallIds, Place, StructuredOutput, Wire, count, text};
@@ -79,6 +81,11 @@ impl Wire for Anthropic {
             body.insert("output_config".into(), Value::map(config));
         }
         Ok(Value::map(body))
+    }
+
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault> {
+        let parts = files.iter().map(files::anthropic).collect::<Result<_, _>>()?;
+        files::attach(body, &Turns { turns: "messages", parts: "content", said }, parts)
     }
 
     fn prove(&self, body: &Value) -> Result<(), Fault> {

@@ -1,8 +1,9 @@
 //! The wire format of Amazon Bedrock (`Converse`). Pure mapping. Keys are API keys of Bedrock, sent as bearer tokens;
-//! requests signed with access keys (SigV4) are not made.
+//! requests with access keys are signed elsewhere.
 
 mod stream;
 
+use windlass_core::file::File;
 use windlass_core::limits::OUTPUT_TOKENS_DEFAULT;
 use windlass_core::machine::ToolDefinition;
 use windlass_core::request::ModelRequest;
@@ -10,6 +11,7 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::{Fault, ProviderError};
+use crate::files::{self, Turns};
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, Blocks, CallIds, Place, StructuredOutput, Wire, count, text};
@@ -84,6 +86,11 @@ impl Wire for Bedrock {
             (StructuredOutput::Schema | StructuredOutput::Off | StructuredOutput::Object, _) => {}
         }
         Ok(Value::map(body))
+    }
+
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault> {
+        let parts = files.iter().map(files::bedrock).collect::<Result<_, _>>()?;
+        files::attach(body, &Turns { turns: "messages", parts: "content", said }, parts)
     }
 
     fn prove(&self, body: &Value) -> Result<(), Fault> {

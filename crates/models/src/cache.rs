@@ -22,15 +22,16 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key of a request of a chain: everything that shapes the answer, and nothing of how it is sent.
+    /// The key of a request of a chain: everything that shapes the answer, and nothing of how it is sent. The bound of the
+    /// output is no part of it: links have their own, and only answers that ended before it are kept.
     pub(crate) fn of(chain: &str, request: &ModelRequest) -> Self {
         let said = serde_json::to_vec(&(
             chain,
             &request.agent,
             &request.messages,
+            &request.files,
             &request.tools,
             &request.output_schema,
-            &request.max_tokens,
         ));
         // Plain data with text keys, for which serialisation cannot fail.
         Self { tenant: request.tenant.clone(), request: Digest::of(&said.unwrap_or_default()).to_string() }

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use jiff::civil::Date;
 use serde::Deserialize;
 use windlass_core::failure::Code;
+use windlass_core::file::Medium;
 use windlass_core::ids::Name;
+use windlass_core::route::table::{Compare, Escalation, Row, Rules, Test};
 use windlass_core::value::Value;
 
 use crate::health::{Breaker, Patience, RetryBudget};
@@ -65,18 +67,25 @@ pub struct Entry {
     /// The name of the entry that takes its place from that day on.
     #[serde(default)]
     pub replacement: Option<Name>,
+    /// The files that it takes: `image`, `pdf`; as its provider does without this.
+    #[serde(default)]
+    pub takes: Option<Vec<Medium>>,
     /// Parameters, before those of the document.
     #[serde(default)]
     pub params: Option<std::collections::BTreeMap<String, serde_json::Value>>,
 }
 
-/// One link of a chain: exactly one of `model`, `cached` and `script`.
+/// One link of a chain: exactly one of `model`, `tagged`, `cached` and `script`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkEntry {
     /// An entry of the catalog.
     #[serde(default)]
     pub model: Option<Name>,
+    /// Every model of the catalog that has all of these tags, in the catalog's order: as many links, all but those that
+    /// the chain names otherwise.
+    #[serde(default)]
+    pub tagged: Option<Vec<Name>>,
     /// An answer that was given before to the same request of the same tenant.
     #[serde(default)]
     pub cached: bool,
@@ -94,6 +103,32 @@ pub struct LinkEntry {
     pub breaker: Breaker,
 }
 
+/// A row of a decision table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowEntry {
+    /// Its name, as it is journaled.
+    pub row: Name,
+    /// Values of the run's context, by their keys with dots between: a value that it must be, or a mapping of one of
+    /// `is`, `at_least`, `above`, `at_most`, `below`, `one_of`. Without any, the row fits always.
+    #[serde(default)]
+    pub when: std::collections::BTreeMap<String, serde_json::Value>,
+    /// The tier of the links that are taken then.
+    pub tier: Name,
+}
+
+/// After which failures a call is made again at a better tier.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EscalateEntry {
+    /// The failures, by code.
+    pub on: Vec<Code>,
+    /// The better tier.
+    pub to: Name,
+    /// How often in one run.
+    pub at_most: u32,
+}
+
 /// Ways in which calls can be made, first choice first.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +137,12 @@ pub struct ChainEntry {
     pub name: Name,
     /// Its links.
     pub links: Vec<LinkEntry>,
+    /// The decision table: which tier a call begins with, by the run's context.
+    #[serde(default)]
+    pub table: Vec<RowEntry>,
+    /// After which failures a call is made again at a better tier.
+    #[serde(default)]
+    pub escalate: Option<EscalateEntry>,
     /// Milliseconds for which answers are kept for `cached` links; zero keeps none.
     #[serde(default)]
     pub cache_ttl_ms: u64,
@@ -137,6 +178,32 @@ fn unversioned() -> Name {
 
 fn warn_days() -> u32 {
     30
+}
+
+impl ChainEntry {
+    /// The rules by which its links are chosen.
+    ///
+    /// # Errors
+    /// A comparison that is none.
+    pub(crate) fn rules(&self) -> Result<Rules, String> {
+        let table = self.table.iter().map(|entry| {
+            let when = entry.when.iter().map(|(path, with)| test(&entry.row, path, with)).collect::<Result<_, _>>()?;
+            Ok(Row { name: entry.row.clone(), when, tier: entry.tier.clone() })
+        });
+        let escalation = self.escalate.as_ref();
+        let escalation = escalation.map(|e| Escalation { on: e.on.clone(), to: e.to.clone(), at_most: e.at_most });
+        Ok(Rules { table: table.collect::<Result<_, String>>()?, escalation })
+    }
+}
+
+fn test(row: &str, path: &str, with: &serde_json::Value) -> Result<Test, String> {
+    let of = |compare, with: &serde_json::Value| Test { path: path.into(), compare, with: with.clone().into() };
+    let Some(map) = with.as_object() else { return Ok(of(Compare::Is, with)) };
+    match map.iter().next().filter(|_| map.len() == 1).and_then(|(word, with)| Some((Compare::parse(word)?, with))) {
+        Some((Compare::OneOf, with)) if !with.is_array() => Err(format!("has a row `{row}` with no list in `one_of`")),
+        Some((compare, with)) => Ok(of(compare, with)),
+        None => Err(format!("has a row `{row}` that compares `{path}` in no known way")),
+    }
 }
 
 impl Default for Catalog {
@@ -192,13 +259,42 @@ impl Catalog {
         if text.len() > CATALOG_BYTES_MAX {
             return Err(whole(format!("has more than {CATALOG_BYTES_MAX} bytes")));
         }
-        let catalog: Self = serde_saphyr::from_str(text).map_err(|error| {
+        let mut catalog: Self = serde_saphyr::from_str(text).map_err(|error| {
             let place = error.location();
             let (line, column) = place.map_or((0, 0), |p| (p.line(), p.column()));
             BookError { line, column, message: error.without_snippet().to_string() }
         })?;
         catalog.check().map_err(whole)?;
+        catalog.select().map_err(whole)?;
         Ok(catalog)
+    }
+
+    /// Puts links of single models in the place of those that name tags.
+    fn select(&mut self) -> Result<(), String> {
+        for chain in &mut self.chains {
+            let mut named: BTreeSet<Name> = chain.links.iter().filter_map(|link| link.model.clone()).collect();
+            let mut links = Vec::with_capacity(chain.links.len());
+            for link in std::mem::take(&mut chain.links) {
+                let Some(tags) = &link.tagged else {
+                    links.push(link);
+                    continue;
+                };
+                let before = links.len();
+                for entry in self.models.iter().filter(|entry| tags.iter().all(|tag| entry.tags.contains(tag))) {
+                    if named.insert(entry.name.clone()) {
+                        links.push(LinkEntry { model: Some(entry.name.clone()), tagged: None, ..link.clone() });
+                    }
+                }
+                if links.len() == before {
+                    return Err(format!(
+                        "the chain `{}` asks for the tags {tags:?}, which no further model has",
+                        chain.name
+                    ));
+                }
+            }
+            chain.links = links;
+        }
+        self.chains.iter().try_for_each(|chain| self.check_rules(chain))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -230,9 +326,10 @@ impl Catalog {
             return Err(of("has no links".to_owned()));
         }
         for link in &chain.links {
-            let kinds = u8::from(link.model.is_some()) + u8::from(link.cached) + u8::from(link.script.is_some());
-            if kinds != 1 {
-                return Err(of("has a link that is not exactly one of `model`, `cached` and `script`".to_owned()));
+            let kinds = [link.model.is_some(), link.tagged.is_some(), link.cached, link.script.is_some()];
+            if kinds.iter().filter(|kind| **kind).count() != 1 {
+                let why = "has a link that is not exactly one of `model`, `tagged`, `cached` and `script`";
+                return Err(of(why.to_owned()));
             }
             if let Some(name) = link.model.as_ref().filter(|name| self.entry(name).is_none()) {
                 return Err(of(format!("names the model `{name}`, which the catalog does not have")));
@@ -242,6 +339,29 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Every tier that the rules of a chain name is one of its links, and every comparison is one.
+    fn check_rules(&self, chain: &ChainEntry) -> Result<(), String> {
+        let of = |why: String| format!("the chain `{}` {why}", chain.name);
+        let rules = chain.rules().map_err(of)?;
+        let has = |tier: &Name| chain.links.iter().any(|link| self.tier(link) == *tier);
+        let named = rules.table.iter().map(|row| &row.tier).chain(rules.escalation.iter().map(|rule| &rule.to));
+        for tier in named {
+            if !has(tier) {
+                return Err(of(format!("has no link of the tier `{tier}`, which its rules ask for")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tier of a link: that of its model.
+    pub(crate) fn tier(&self, link: &LinkEntry) -> Name {
+        match (&link.model, &link.script) {
+            (Some(name), _) => self.entry(name).map_or_else(|| "".into(), |entry| entry.tier.clone()),
+            (None, Some(_)) => "rules".into(),
+            (None, None) => "cached".into(),
+        }
     }
 
     fn replacements(&self, entry: &Entry) -> Result<(), String> {
@@ -287,6 +407,13 @@ impl Catalog {
     pub fn rates(&self, provider: &str, model: &str) -> Option<Rates> {
         let entry = self.models.iter().find(|e| &*e.provider == provider && &*e.model == model && e.rates.is_some());
         entry.and_then(|entry| entry.rates)
+    }
+
+    /// The files that a model at a provider takes, when an entry says it.
+    #[must_use]
+    pub fn takes(&self, provider: &str, model: &str) -> Option<&[Medium]> {
+        let mut entries = self.models.iter().filter(|e| &*e.provider == provider && &*e.model == model);
+        entries.find_map(|entry| entry.takes.as_deref())
     }
 
     /// Models that are gone or will be within [`Catalog::warn_days`], the most urgent first.

@@ -5,6 +5,7 @@ use jiff::civil::Date;
 use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
+use windlass_core::route::table::Rules;
 use windlass_core::route::{Chain, Link};
 use windlass_core::value::{Map, Value};
 
@@ -32,6 +33,7 @@ pub(crate) fn chain(
     quote: impl Fn(&ModelSettings) -> Option<Quote>,
 ) -> Option<Chain> {
     let catalog = guard.catalog();
+    let mut rules = Rules::default();
     let links: Vec<Link> = match &*settings.provider {
         MODEL => {
             let entry = catalog.serving(&settings.model, today)?;
@@ -47,12 +49,14 @@ pub(crate) fn chain(
         }
         CHAIN => {
             let chain = catalog.chain(&settings.model)?;
+            // Checked when the catalog was read.
+            rules = chain.rules().unwrap_or_default();
             let links = chain.links.iter().map(|entry| link(guard, &chain.name, entry, settings, today, &quote));
             links.collect::<Option<Vec<Link>>>()?
         }
         _ => return None,
     };
-    Some(Chain { name: settings.model.clone(), links })
+    Some(Chain { name: settings.model.clone(), links, rules })
 }
 
 fn link(

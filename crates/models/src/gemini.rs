@@ -4,6 +4,7 @@ mod stream;
 
 use std::collections::BTreeMap;
 
+use windlass_core::file::File;
 use windlass_core::ids::Name;
 use windlass_core::machine::ToolDefinition;
 use windlass_core::request::ModelRequest;
@@ -11,6 +12,7 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::Fault;
+use crate::files::{self, Turns};
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, Place, StructuredOutput, Wire, count, text};
@@ -90,6 +92,11 @@ impl Wire for Gemini {
             body.insert("generationConfig".into(), Value::map(config));
         }
         Ok(Value::map(body))
+    }
+
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault> {
+        let parts = files.iter().map(files::gemini).collect::<Result<_, _>>()?;
+        files::attach(body, &Turns { turns: "contents", parts: "parts", said }, parts)
     }
 
     fn prove(&self, body: &Value) -> Result<(), Fault> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use windlass_core::file::File;
 use windlass_core::ids::Name;
 use windlass_core::machine::ToolDefinition;
 use windlass_core::request::ModelRequest;
@@ -9,6 +10,7 @@ use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::Fault;
+use crate::files;
 use crate::frames::{self, Event};
 use crate::prove;
 use crate::schema;
@@ -77,6 +79,10 @@ impl Wire for Ollama {
             }
         }
         Ok(Value::map(body))
+    }
+
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault> {
+        files::attach_images(body, files)
     }
 
     fn prove(&self, body: &Value) -> Result<(), Fault> {

@@ -2,12 +2,14 @@
 
 mod stream;
 
+use windlass_core::file::File;
 use windlass_core::ids::Name;
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::{Fault, ProviderError};
+use crate::files::{self, Turns};
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, Place, StructuredOutput, Wire, count, text};
@@ -64,6 +66,19 @@ impl Wire for OpenAi {
             body.insert(key.into(), Value::count(most));
         }
         Ok(Value::map(body))
+    }
+
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault> {
+        let parts = files.iter().map(files::chat).collect::<Result<_, _>>()?;
+        files::attach(
+            body,
+            &Turns {
+                turns: "messages",
+                parts: "content",
+                said: |text| Value::object([("type", Value::str("text")), ("text", Value::str(text))]),
+            },
+            parts,
+        )
     }
 
     fn prove(&self, body: &Value) -> Result<(), Fault> {

@@ -75,7 +75,12 @@ impl Rates {
     #[must_use]
     pub fn quote(&self, version: Name) -> Quote {
         let input = self.input.max(self.cache_read.unwrap_or(0)).max(self.cache_write.unwrap_or(0));
-        Quote { input, output: self.output.max(self.reasoning.unwrap_or(0)), version }
+        Quote {
+            input,
+            output: self.output.max(self.reasoning.unwrap_or(0)),
+            version,
+            beyond: windlass_core::budget::Amounts::ZERO,
+        }
     }
 }
 
@@ -228,7 +233,10 @@ mod tests {
     #[test]
     fn a_reservation_covers_the_dearest_token() {
         let rates = Rates { input: 3, output: 15, cache_read: Some(1), cache_write: Some(4), reasoning: Some(20) };
-        assert_eq!(rates.quote("v".into()), Quote { input: 4, output: 20, version: "v".into() });
+        assert_eq!(
+            rates.quote("v".into()),
+            Quote { input: 4, output: 20, version: "v".into(), beyond: windlass_core::budget::Amounts::ZERO }
+        );
     }
 
     #[test]

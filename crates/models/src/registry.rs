@@ -1,4 +1,4 @@
-//! The providers this build knows, how a request finds its own, and what every answer gets on its way back: cost,
+//! How a request finds its own, and what every answer gets on its way back: cost,
 //! provider data, and no key.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,9 @@ use std::sync::Arc;
 use reqwest::header::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use windlass_core::budget::Amounts;
 use windlass_core::effect::Spent;
+use windlass_core::file::{File, Medium};
 use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
@@ -19,117 +21,21 @@ use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
 
-use crate::anthropic::Anthropic;
-use crate::bedrock::Bedrock;
 use crate::catalog::{CHAIN, Catalog, MODEL, Retirement};
 use crate::chains;
 use crate::errors::Fault;
-use crate::gemini::Gemini;
 use crate::guard::{CACHED, Guard};
 use crate::keys::{Keys, variable};
-use crate::ollama::Ollama;
 use crate::openai::OpenAi;
 use crate::prices::{PriceBook, Rates};
-use crate::responses::Responses;
+use crate::providers::{ALL, Kind, Provider, REGION, TAKES_BOTH, TAKES_DEFAULT};
 use crate::scripted::{Live, Scripts};
 use crate::sender::{self, Bounds, Outgoing, Sender};
+use crate::signing::{self, AwsKeys};
 use crate::wire::{Answer, StructuredOutput, Wire, distinct_ids};
 
 /// Version under which prices of a script are journaled.
 const SCRIPT_PRICES: &str = "script";
-
-/// What a provider speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Answers from a script.
-    Scripted,
-    /// OpenAI chat completions, which most servers speak.
-    #[serde(rename = "openai")]
-    OpenAi,
-    /// Anthropic messages.
-    Anthropic,
-    /// OpenAI responses.
-    #[serde(rename = "openai_responses")]
-    OpenAiResponses,
-    /// Gemini `generateContent`.
-    Gemini,
-    /// Amazon Bedrock `Converse`, with an API key of Bedrock.
-    Bedrock,
-    /// Ollama's own API.
-    Ollama,
-}
-
-impl Kind {
-    fn wire(self) -> Option<&'static dyn Wire> {
-        match self {
-            Self::Scripted => None,
-            Self::OpenAi => Some(&OpenAi),
-            Self::Anthropic => Some(&Anthropic),
-            Self::OpenAiResponses => Some(&Responses),
-            Self::Gemini => Some(&Gemini),
-            Self::Bedrock => Some(&Bedrock),
-            Self::Ollama => Some(&Ollama),
-        }
-    }
-}
-
-/// The model parameter that names the region of Bedrock.
-const REGION: &str = "region";
-
-/// A provider that is known by name.
-#[derive(Clone, Copy, Debug)]
-pub struct Provider {
-    /// Its name in documents.
-    pub name: &'static str,
-    /// What it speaks.
-    pub kind: Kind,
-    /// Its address.
-    pub base_url: Option<&'static str>,
-    /// How it takes output schemas at that address.
-    pub structured_output: StructuredOutput,
-    /// Whether it answers nobody without a key at that address.
-    pub needs_key: bool,
-}
-
-const fn compatible(name: &'static str, base_url: &'static str) -> Provider {
-    let (kind, structured_output) = (Kind::OpenAi, StructuredOutput::Object);
-    Provider { name, kind, base_url: Some(base_url), structured_output, needs_key: true }
-}
-
-const fn own(kind: Kind, name: &'static str, base_url: &'static str, structured_output: StructuredOutput) -> Provider {
-    Provider { name, kind, base_url: Some(base_url), structured_output, needs_key: true }
-}
-
-/// Every provider that is known by name. Any other name is an OpenAI-compatible server, once it has an address.
-pub const ALL: &[Provider] = &[
-    Provider {
-        name: "scripted",
-        kind: Kind::Scripted,
-        base_url: None,
-        structured_output: StructuredOutput::Off,
-        needs_key: false,
-    },
-    own(Kind::OpenAi, "openai", "https://api.openai.com/v1", StructuredOutput::Schema),
-    own(Kind::OpenAiResponses, "openai-responses", "https://api.openai.com/v1", StructuredOutput::Schema),
-    own(Kind::Anthropic, "anthropic", "https://api.anthropic.com/v1", StructuredOutput::Schema),
-    own(Kind::Gemini, "gemini", "https://generativelanguage.googleapis.com/v1beta", StructuredOutput::Schema),
-    own(Kind::Gemini, "google", "https://generativelanguage.googleapis.com/v1beta", StructuredOutput::Schema),
-    own(Kind::Bedrock, "bedrock", "https://bedrock-runtime.us-east-1.amazonaws.com", StructuredOutput::Off),
-    compatible("cerebras", "https://api.cerebras.ai/v1"),
-    compatible("deepseek", "https://api.deepseek.com/v1"),
-    compatible("groq", "https://api.groq.com/openai/v1"),
-    compatible("mistral", "https://api.mistral.ai/v1"),
-    compatible("openrouter", "https://openrouter.ai/api/v1"),
-    compatible("together", "https://api.together.xyz/v1"),
-    compatible("xai", "https://api.x.ai/v1"),
-    Provider { needs_key: false, ..own(Kind::Ollama, "ollama", "http://localhost:11434", StructuredOutput::Schema) },
-];
-
-/// The environment variables that hold keys of the known providers, for a caller that reads the environment.
-pub fn key_variables() -> impl Iterator<Item = String> {
-    ALL.iter().filter(|p| p.needs_key).map(|p| variable(p.name))
-}
 
 /// What is configured about a provider.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -145,6 +51,8 @@ pub struct ProviderSettings {
     pub structured_output: Option<StructuredOutput>,
     /// Headers sent with every request.
     pub headers: BTreeMap<String, String>,
+    /// The files that it takes; as it is known by its name or its format without this.
+    pub takes: Option<Vec<Medium>>,
 }
 
 /// Builds [`Models`].
@@ -157,9 +65,26 @@ pub struct Builder {
     script_everything: bool,
     bounds: Bounds,
     catalog: Catalog,
+    others: BTreeMap<String, Arc<dyn Model>>,
+    aws: Option<AwsKeys>,
 }
 
 impl Builder {
+    /// Access keys for requests to Bedrock without an API key. A build without the feature `sigv4` refuses such requests.
+    #[must_use]
+    pub fn aws(mut self, keys: AwsKeys) -> Self {
+        self.aws = Some(keys);
+        self
+    }
+
+    /// A provider that is no wire format of this crate, under its name in documents. Breakers, quotas, repeats and prices
+    /// apply to it as to every other.
+    #[must_use]
+    pub fn other(mut self, name: impl Into<String>, model: Arc<dyn Model>) -> Self {
+        self.others.insert(name.into(), model);
+        self
+    }
+
     /// Configures a provider; its key is used after the keys that documents name.
     #[must_use]
     pub fn provider(mut self, name: impl Into<String>, settings: ProviderSettings) -> Self {
@@ -216,10 +141,10 @@ impl Builder {
     /// The models.
     #[must_use]
     pub fn build(self) -> Models {
-        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog } = self;
+        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog, others, aws } = self;
         let keys = Arc::new(keys);
         let sender = Sender::new(bounds, Arc::clone(&keys));
-        Models { providers, keys, prices, scripts, script_everything, sender, guard: Guard::new(catalog) }
+        Models { providers, keys, prices, scripts, script_everything, sender, guard: Guard::new(catalog), others, aws }
     }
 }
 
@@ -233,6 +158,8 @@ pub struct Models {
     script_everything: bool,
     sender: Sender,
     guard: Guard,
+    others: BTreeMap<String, Arc<dyn Model>>,
+    aws: Option<AwsKeys>,
 }
 
 /// Where a request goes.
@@ -258,6 +185,8 @@ impl Models {
             script_everything: false,
             bounds: Bounds::default(),
             catalog: Catalog::default(),
+            others: BTreeMap::new(),
+            aws: None,
         }
     }
 
@@ -269,6 +198,11 @@ impl Models {
 
     fn is_scripted(&self, provider: &str) -> bool {
         self.script_everything || self.kind(provider) == Some(Kind::Scripted)
+    }
+
+    /// The provider of another kind behind a name, unless a script answers for it.
+    fn other(&self, provider: &str) -> Option<&Arc<dyn Model>> {
+        if self.script_everything { None } else { self.others.get(provider) }
     }
 
     fn kind(&self, provider: &str) -> Option<Kind> {
@@ -305,17 +239,43 @@ impl Models {
             let regional = regional.as_deref();
             p.base_url.into_iter().chain(regional).any(|url| same(url, address))
         });
-        let key = self.key(request, own.is_some_and(|own| same(own, address)), at_home)?;
+        let own_address = own.is_some_and(|own| same(own, address));
+        let key = self.key(request, own_address, at_home)?;
         let structured = settings.and_then(|s| s.structured_output).or(at_home.map(|p| p.structured_output));
-        let body = wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?;
+        let mut body = wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?;
+        if !request.files.is_empty() {
+            self.check_files(request, kind)?;
+            body = wire.attach(body, &request.files)?;
+        }
         wire.prove(&body)?;
-        let outgoing = Outgoing {
+        let mut outgoing = Outgoing {
             url: sender::address(address, &wire.place(request))?,
-            headers: traced(headers(wire, key.as_ref(), settings)?, &request.idempotency_key),
+            headers: headers(wire, key.as_ref(), settings)?,
             body: body.to_json(),
             timeout_ms: request.timeout_ms,
         };
+        if let Some(keys) = self.aws.as_ref().filter(|_| kind == Kind::Bedrock && key.is_none() && own_address) {
+            signing::sign(&mut outgoing, keys, request.params.get(REGION))?;
+        }
+        outgoing.headers = traced(outgoing.headers, &request.idempotency_key);
         Ok(Route::Wire(Box::new(Target { wire, outgoing })))
+    }
+
+    /// Refuses files that the model is not known to take, before anything is sent.
+    fn check_files(&self, request: &ModelRequest, kind: Kind) -> Result<(), Fault> {
+        let provider = &*request.provider;
+        let listed = self.guard.catalog().takes(provider, &request.model);
+        let configured = || self.providers.get(provider).and_then(|settings| settings.takes.as_deref());
+        let known = || ALL.iter().find(|known| known.name == provider).map(|known| known.takes);
+        let by_format = || if matches!(kind, Kind::OpenAi | Kind::Ollama) { TAKES_DEFAULT } else { TAKES_BOTH };
+        let takes = listed.or_else(configured).or_else(known).unwrap_or_else(by_format);
+        let refused = request.files.iter().find(|file| file.medium().is_none_or(|medium| !takes.contains(&medium)));
+        let Some(File { name, mime, .. }) = refused else { return Ok(()) };
+        Err(Fault::Unsayable(format!(
+            "the model `{}` of `{provider}` is not known to take the file `{name}` of type `{mime}`; `takes` of the \
+             provider or of the model in the catalog says what it takes",
+            request.model
+        )))
     }
 
     /// The key for a request. A key that a document names and nobody has is replaced by the provider's own key only
@@ -336,12 +296,16 @@ impl Models {
             }
             Some(None) | None => self.keys.own(provider),
         };
-        if key.is_none() && at_home.is_some_and(|p| p.needs_key) {
+        let is_bedrock = at_home.is_some_and(|p| p.kind == Kind::Bedrock);
+        let is_signed = is_bedrock && self.aws.is_some() && signing::SIGNS;
+        if key.is_none() && !is_signed && at_home.is_some_and(|p| p.needs_key) {
             let variable = variable(provider);
-            let only = if at_home.is_some_and(|p| p.kind == Kind::Bedrock) {
-                "; access keys (SigV4) are not supported, only API keys of Bedrock"
-            } else {
-                ""
+            let only = match (is_bedrock, signing::SIGNS) {
+                (true, true) => "; or access keys of AWS, with which requests are signed",
+                (true, false) => {
+                    "; this build signs no requests with access keys (SigV4), which the feature `sigv4` does"
+                }
+                (false, _) => "",
             };
             return Err(Fault::NoKey(format!(
                 "no key for `{provider}`; set `{variable}`, or the key of the provider in the configuration{only}"
@@ -392,7 +356,25 @@ impl Models {
         listed.or_else(|| self.prices.find(priced_as(provider), model))
     }
 
+    /// One call of a provider of another kind, priced where it does not say what it cost.
+    async fn delegate(&self, other: &dyn Model, request: &ModelRequest) -> ModelResult {
+        let mut result = other.call(request.clone()).await;
+        if let Ok(reply) = &mut result.outcome
+            && reply.cost_micros.is_none()
+            && let Some((rates, version)) = self.rates(&request.provider, &request.model)
+            && let Some(cost) = rates.cost_micros(&reply.usage)
+        {
+            (reply.cost_micros, reply.prices) = (Some(cost), Some(version));
+            result.spent = spent(&reply.usage, Some(cost));
+        }
+        result.outcome = result.outcome.map_err(|failure| self.keys.redact_failure(failure));
+        result
+    }
+
     async fn perform(&self, request: &ModelRequest) -> ModelResult {
+        if let Some(other) = self.other(&request.provider) {
+            return self.delegate(&**other, request).await;
+        }
         let (result, cost, heads, rates) = match self.route(request) {
             Err(fault) => (Err(fault), None, Value::Null, None),
             Ok(Route::Script(live)) => {
@@ -533,6 +515,9 @@ impl Model for Models {
             return None;
         }
         let provider = &*settings.provider;
+        if let Some(other) = self.other(provider) {
+            return other.lacks(settings);
+        }
         if self.is_scripted(provider) {
             let found = self.scripts.find(&settings.model, &settings.params);
             return found.err().map(|_| format!("script for the model `{}`", settings.model).into());
@@ -550,7 +535,8 @@ impl Model for Models {
         let needs_key = known.filter(at_home).is_some_and(|known| known.needs_key);
         let is_there = || {
             let referred = settings.key.as_deref().and_then(|reference| self.keys.referred(reference));
-            referred.is_some() || self.keys.own(provider).is_some()
+            let is_signed = self.kind(provider) == Some(Kind::Bedrock) && self.aws.is_some() && signing::SIGNS;
+            referred.is_some() || self.keys.own(provider).is_some() || is_signed
         };
         (needs_key && !is_there()).then(|| format!("key for the provider `{provider}`").into())
     }
@@ -563,8 +549,10 @@ impl Model for Models {
                 return Some(rates.quote(SCRIPT_PRICES.into()));
             }
         }
-        let (rates, version) = self.rates(&settings.provider, &settings.model)?;
-        Some(rates.quote(version))
+        let other = self.other(&settings.provider).and_then(|other| other.quote(settings));
+        let Some((rates, version)) = self.rates(&settings.provider, &settings.model) else { return other };
+        let beyond = other.map_or(Amounts::ZERO, |other| other.beyond);
+        Some(Quote { beyond, ..rates.quote(version) })
     }
 
     fn chain(&self, settings: &ModelSettings) -> Option<Chain> {

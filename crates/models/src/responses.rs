@@ -3,12 +3,14 @@
 
 mod stream;
 
+use windlass_core::file::File;
 use windlass_core::machine::ToolDefinition;
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, ToolRequest, Usage};
 use windlass_core::value::{Map, Value};
 
 use crate::errors::Fault;
+use crate::files::{self, Turns};
 use crate::prove;
 use crate::schema;
 use crate::wire::{self, Answer, Assemble, CallIds, Place, StructuredOutput, Wire, count, text};
@@ -78,6 +80,19 @@ impl Wire for Responses {
             put(&mut body, "text", "format", format);
         }
         Ok(Value::map(body))
+    }
+
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault> {
+        let parts = files.iter().map(files::responses).collect::<Result<_, _>>()?;
+        files::attach(
+            body,
+            &Turns {
+                turns: "input",
+                parts: "content",
+                said: |text| Value::object([("type", Value::str("input_text")), ("text", Value::str(text))]),
+            },
+            parts,
+        )
     }
 
     fn prove(&self, body: &Value) -> Result<(), Fault> {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use windlass_core::file::File;
 use windlass_core::ids::Name;
 use windlass_core::json;
 use windlass_core::request::ModelRequest;
@@ -82,6 +83,9 @@ pub(crate) trait Wire: Send + Sync + fmt::Debug {
 
     /// The body of a request.
     fn body(&self, request: &ModelRequest, structured: StructuredOutput) -> Result<Value, Fault>;
+
+    /// The body with files in the first turn of the user.
+    fn attach(&self, body: Value, files: &[File]) -> Result<Value, Fault>;
 
     /// Proves that a body is what the provider takes: roles in order, every tool call answered once and in its place.
     fn prove(&self, body: &Value) -> Result<(), Fault>;
@@ -347,6 +351,7 @@ pub(crate) fn request_of(provider: &str, model: &str, messages: Vec<Message>) ->
         base_url: None,
         key: None,
         messages,
+        files: vec![],
         tools: vec![],
         output_schema: None,
         max_tokens: Some(77),

@@ -53,6 +53,8 @@ pub struct Invocation {
     pub idempotency_key: String,
     /// The run that calls.
     pub run: RunId,
+    /// Whose run it is.
+    pub tenant: Name,
     /// 1 for the first try.
     pub attempt: u32,
     /// Time for this attempt in milliseconds.

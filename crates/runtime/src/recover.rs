@@ -116,6 +116,7 @@ pub(crate) mod tests {
             backoff: None,
             doubt: None,
             losses: 0,
+            cached_expected: None,
             approval: None,
             held: Vec::new(),
             draws: false,

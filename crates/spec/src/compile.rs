@@ -27,6 +27,28 @@ pub struct LoadOptions {
     pub strict: bool,
     /// Whether a key written into a document is an error.
     pub refuse_inline_keys: bool,
+    /// What the model catalog has, so that a name it does not have is an error; none to leave names unchecked.
+    pub models: Option<ModelNames>,
+}
+
+/// The names that documents may use of the model catalog.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelNames {
+    /// Its models, for `provider: catalog`.
+    pub models: Vec<String>,
+    /// Its chains, for `provider: chain`.
+    pub chains: Vec<String>,
+}
+
+impl ModelNames {
+    /// The names behind a provider; none for a provider that is not the catalog.
+    pub(crate) fn behind(&self, provider: &str) -> Option<&[String]> {
+        match provider {
+            "catalog" => Some(&self.models),
+            "chain" => Some(&self.chains),
+            _ => None,
+        }
+    }
 }
 
 /// A machine that is ready to run.
@@ -48,7 +70,7 @@ pub struct Loaded {
 /// Everything that is wrong with the documents, warnings included.
 pub fn load(files: &dyn Files, entry: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
     let mut docs = Documents::new(files, options.refuse_inline_keys);
-    let lowered = lower(&mut docs, entry, &surroundings(&options.hooks, &options.tools));
+    let lowered = lower(&mut docs, entry, &surroundings(&options.hooks, &options.tools, options.models.clone()));
     let strict = options.strict || lowered.strict;
     let stored = docs.store();
     let diagnostics = docs.sink.finish(strict);
@@ -66,8 +88,13 @@ pub fn load(files: &dyn Files, entry: &str, options: &LoadOptions) -> Result<Loa
     Ok(Loaded { bundle, program: Arc::new(program), diagnostics, secrets: stored.secrets })
 }
 
-fn surroundings(hooks: &BTreeMap<String, Vec<HookKind>>, tools: &[Contract]) -> Surroundings {
+fn surroundings(
+    hooks: &BTreeMap<String, Vec<HookKind>>,
+    tools: &[Contract],
+    models: Option<ModelNames>,
+) -> Surroundings {
     Surroundings {
+        models,
         hooks: hooks.clone(),
         tools: tools.iter().map(|contract| (contract.name.clone(), Arc::new(contract.clone()))).collect(),
     }
@@ -97,7 +124,7 @@ fn program(bundle: &Bundle, lowered: Lowered) -> Program {
 /// What this build finds wrong with it; it was valid for the build that stored it.
 pub fn compile(bundle: &Bundle) -> Result<Arc<Program>, Vec<Diagnostic>> {
     let mut docs = Documents::stored(&bundle.files);
-    let lowered = lower(&mut docs, &bundle.entry, &surroundings(&bundle.hooks, &bundle.tools));
+    let lowered = lower(&mut docs, &bundle.entry, &surroundings(&bundle.hooks, &bundle.tools, None));
     let failed = docs.sink.errors() > 0;
     let diagnostics = docs.sink.finish(false);
     if failed {

@@ -82,6 +82,8 @@ rules! {
     UnknownMachine = "unknown_machine",
     /// A model profile that does not exist.
     UnknownProfile = "unknown_profile",
+    /// A model or chain that the model catalog does not have.
+    UnknownModel = "unknown_model",
     /// A hook that is neither built in nor configured.
     UnknownHook = "unknown_hook",
     /// A tool that is not configured.

@@ -14,4 +14,4 @@ mod syntax;
 mod documents;
 mod lower;
 
-pub use compile::{LoadOptions, Loaded, SpecCompiler, compile, load};
+pub use compile::{LoadOptions, Loaded, ModelNames, SpecCompiler, compile, load};

@@ -21,6 +21,7 @@ use windlass_core::ids::Name;
 use windlass_core::machine::{HookKind, Machine};
 
 use crate::check;
+use crate::compile::ModelNames;
 use crate::diagnostics::{Rule, Span};
 use crate::documents::Documents;
 use crate::features::{MACHINE, Section};
@@ -35,6 +36,8 @@ pub(crate) struct Surroundings {
     pub(crate) hooks: BTreeMap<String, Vec<HookKind>>,
     /// Configured tools and actions.
     pub(crate) tools: BTreeMap<Name, Arc<Contract>>,
+    /// What the model catalog has; none to leave its names unchecked.
+    pub(crate) models: Option<ModelNames>,
 }
 
 /// Every machine that the entry can start.

@@ -13,13 +13,16 @@ use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
 use windlass_core::limits::VALUE_BYTES_MAX;
+use windlass_ports::model::Model;
 use windlass_ports::tool::{Catalog, Hook, Tool};
 
 use crate::addressed::Addressed;
+use crate::agents;
 use crate::client::Clients;
 use crate::config::{ApprovalConfig, CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
 use crate::guard::{Guard, place};
 use crate::kind::{ALL, Kind, Make};
+use crate::limits;
 use crate::mcp::{self, Pins, Server};
 use crate::observer::Observer;
 use crate::pools::{PoolHook, WorkPools};
@@ -115,6 +118,26 @@ pub fn build_servers(
         }
     }
     if problems.is_empty() { Ok(servers) } else { Err(ConfigError { problems }) }
+}
+
+/// The configured agents that are programs, as models. Nothing is started.
+///
+/// # Errors
+/// Every mistake in their tables.
+pub fn build_agents(
+    config: &CatalogConfig,
+    surroundings: &Surroundings<'_>,
+) -> Result<BTreeMap<String, Arc<dyn Model>>, ConfigError> {
+    let clients = Arc::new(Clients::default());
+    let mut problems = Vec::new();
+    let mut made = BTreeMap::new();
+    for (name, table) in &config.agents_cli {
+        let mut site = Site::new("agents_cli", name, surroundings, &clients, &mut problems);
+        if let Some(agent) = agents::make(&mut site, table) {
+            made.insert(name.clone(), agent);
+        }
+    }
+    if problems.is_empty() { Ok(made) } else { Err(ConfigError { problems }) }
 }
 
 /// The accepted tools of the configured servers.
@@ -237,7 +260,12 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     pointers(site, "", "declassified", table.declassified.as_deref());
     let contract = contract(site.name, table);
     match kind.make {
-        Make::Tool(make) => make(site, table, contract, role),
+        Make::Tool(make) => {
+            let on_large = table.on_large.unwrap_or_default();
+            limits::limited(site, table.limits.as_ref(), contract, on_large, role, |site, contract| {
+                make(site, table, contract, role)
+            })
+        }
         Make::Hook(_) => None,
     }
 }

@@ -102,6 +102,28 @@ pub(crate) struct Message {
     pub(crate) body: Option<Vec<u8>>,
     /// Whether it may still leave.
     pub(crate) permit: Permit,
+    /// How long the parts of its answer may take.
+    pub(crate) waits: Waits,
+}
+
+/// How long the parts of an answer may take, in milliseconds; none for as long as the whole may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// Its head.
+    pub(crate) header_ms: Option<u64>,
+    /// A piece of its body.
+    pub(crate) idle_ms: Option<u64>,
+}
+
+/// Waits so long at most.
+async fn within<T>(most_ms: Option<u64>, what: &'static str, work: impl Future<Output = T>) -> Result<T, Trouble> {
+    match most_ms {
+        None => Ok(work.await),
+        Some(ms) => {
+            let ended = tokio::time::timeout(Duration::from_millis(ms), work).await;
+            ended.map_err(|_| Trouble::Slow(what, ms))
+        }
+    }
 }
 
 /// The permit of a call is gone: it did not leave.
@@ -162,6 +184,7 @@ enum Trouble {
     Broken(String),
     TooLarge,
     Elsewhere(String),
+    Slow(&'static str, u64),
 }
 
 /// Sends a message and reads the answer, whatever its status.
@@ -204,6 +227,10 @@ pub(crate) async fn exchange_for(
         }
         Trouble::TooLarge => caller.too_large(bytes_max),
         Trouble::Elsewhere(why) => caller.failed(format!("`{}` {why}", caller.name)),
+        Trouble::Slow(what, ms) => {
+            let late = caller.timed_out(timeout_ms);
+            Failure::new(late.code, format!("{what} of `{}` took more than {ms} ms", caller.name)).retry(late.retry)
+        }
     })
 }
 
@@ -235,10 +262,11 @@ async fn follow(
         if let Some(body) = &message.body {
             request = request.body(reqwest::Body::wrap(Guarded::new(body, &message.permit)));
         }
-        let response = request.send().await.map_err(|error| sort(&error))?;
+        let sent = within(message.waits.header_ms, "the head of the answer", request.send()).await?;
+        let response = sent.map_err(|error| sort(&error))?;
         match next(&message, &response)? {
             Some(url) => message.url = url,
-            None => return read(response, bytes_max).await,
+            None => return read(response, bytes_max, message.waits.idle_ms).await,
         }
     }
     Err(Trouble::Elsewhere(format!("redirected more than {REDIRECTS_MAX} times")))
@@ -262,7 +290,7 @@ fn next(message: &Message, response: &Response) -> Result<Option<Url>, Trouble> 
     Err(Trouble::Elsewhere(format!("answered {} with {status}, which would change the request", message.method)))
 }
 
-async fn read(response: Response, bytes_max: u64) -> Result<Answer, Trouble> {
+async fn read(response: Response, bytes_max: u64, idle_ms: Option<u64>) -> Result<Answer, Trouble> {
     let (status, headers) = (response.status(), response.headers().clone());
     let success = status.is_success();
     let most = if success { bytes_max } else { bytes_max.min(ERROR_BYTES_MAX) };
@@ -271,7 +299,7 @@ async fn read(response: Response, bytes_max: u64) -> Result<Answer, Trouble> {
     }
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = within(idle_ms, "a piece of the answer", chunks.next()).await? {
         match chunk {
             Ok(chunk) => body.extend_from_slice(&chunk),
             // The status of an error says enough.

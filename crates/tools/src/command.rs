@@ -127,11 +127,11 @@ pub(crate) fn exit_failure(caller: &Caller, ended: &Ended) -> Failure {
 /// The keys of a command, from either kind of table.
 #[derive(Debug)]
 pub(crate) struct Table<'a> {
-    command: Option<&'a [String]>,
-    dir: Option<&'a str>,
-    pass_env: Option<&'a [String]>,
-    env: Vec<(&'a str, &'a str)>,
-    secret_env: Vec<(&'a str, &'a SecretRef)>,
+    pub(crate) command: Option<&'a [String]>,
+    pub(crate) dir: Option<&'a str>,
+    pub(crate) pass_env: Option<&'a [String]>,
+    pub(crate) env: Vec<(&'a str, &'a str)>,
+    pub(crate) secret_env: Vec<(&'a str, &'a SecretRef)>,
 }
 
 impl<'a> From<&'a ToolConfig> for Table<'a> {

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use windlass_core::contract::{Class, Idempotency, OnUnknown};
 use windlass_core::machine::HookKind;
 
+use crate::agents::CliAgentConfig;
+use crate::limits::{LimitsConfig, OnLarge};
 use crate::mcp::McpConfig;
 use crate::sandbox::SandboxConfig;
 
@@ -25,6 +27,8 @@ pub struct CatalogConfig {
     pub actions: BTreeMap<String, ToolConfig>,
     /// MCP servers by name. Their tools exist once they are accepted: see `windlass tools`.
     pub mcp: BTreeMap<String, McpConfig>,
+    /// Agents that are programs, by the name that documents use as their provider.
+    pub agents_cli: BTreeMap<String, CliAgentConfig>,
     /// Where calls may go whose address this configuration does not hold.
     pub outbound: OutboundConfig,
 }
@@ -105,6 +109,11 @@ pub struct ToolConfig {
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
     pub output_bytes_max: Option<u64>,
+    /// What happens to a result with more bytes than that: `refuse`, or `truncate`, which gives
+    /// `{"truncated": true, "bytes", "text"}` with the beginning of it. Default: `refuse`.
+    pub on_large: Option<OnLarge>,
+    /// How much it is asked at once, and what happens beyond.
+    pub limits: Option<LimitsConfig>,
     /// What a call costs beside others, 1 to 1000. Of tools that fit alike, models are shown the cheaper one first.
     /// Default: 1.
     pub cost_weight: Option<u32>,
@@ -132,6 +141,10 @@ pub struct ToolConfig {
     pub headers: Option<BTreeMap<String, String>>,
     /// `http`: further headers with secret values, each named as `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret_headers: Option<BTreeMap<String, SecretRef>>,
+    /// `http`: how long the head of an answer may take, in milliseconds. Default: as `timeout_ms`.
+    pub header_timeout_ms: Option<u64>,
+    /// `http`: how long the body of an answer may stand still, in milliseconds. Default: as `timeout_ms`.
+    pub idle_timeout_ms: Option<u64>,
     /// `command`: program and arguments; no shell reads them.
     pub command: Option<Vec<String>>,
     /// `command`: working directory, relative to the configuration file. Default: its folder.
@@ -311,6 +324,8 @@ impl ToolConfig {
             on_unknown: _,
             timeout_ms: _,
             output_bytes_max: _,
+            on_large: _,
+            limits: _,
             cost_weight: _,
             trusted: _,
             secret: _,
@@ -323,6 +338,8 @@ impl ToolConfig {
             api_key,
             headers,
             secret_headers,
+            header_timeout_ms,
+            idle_timeout_ms,
             command,
             dir,
             pass_env,
@@ -337,6 +354,8 @@ impl ToolConfig {
             ("api_key", api_key.is_some()),
             ("headers", headers.is_some()),
             ("secret_headers", secret_headers.is_some()),
+            ("header_timeout_ms", header_timeout_ms.is_some()),
+            ("idle_timeout_ms", idle_timeout_ms.is_some()),
             ("command", command.is_some()),
             ("dir", dir.is_some()),
             ("pass_env", pass_env.is_some()),

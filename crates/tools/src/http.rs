@@ -18,7 +18,7 @@ use windlass_ports::tool::{Invocation, Tool};
 use crate::address::{self, AddressTemplate};
 use crate::answer;
 use crate::build::Site;
-use crate::client::{self, Clients, Message};
+use crate::client::{self, Clients, Message, Waits};
 use crate::config::{ArgumentPlace, ToolConfig};
 use crate::headers::{headers, with_key};
 use crate::kind::{Kind, Make};
@@ -28,7 +28,16 @@ use crate::role::{Caller, Role};
 pub(crate) const KIND: Kind = Kind {
     name: "http",
     summary: "An HTTP request for each call, with the arguments in its address or its JSON body.",
-    keys: &["method", "url", "arguments", "api_key", "headers", "secret_headers"],
+    keys: &[
+        "method",
+        "url",
+        "arguments",
+        "api_key",
+        "headers",
+        "secret_headers",
+        "header_timeout_ms",
+        "idle_timeout_ms",
+    ],
     make: Make::Tool(make),
 };
 
@@ -53,7 +62,13 @@ fn make(site: &mut Site<'_>, table: &ToolConfig, contract: Contract, role: Role)
         site.wrong("arguments", format!("{method} has no body"), None);
     }
     let caller = Caller::of(&contract, role);
-    Some(Arc::new(HttpTool { contract, caller, method, address, place, headers, clients: site.clients() }))
+    for (key, ms) in [("header_timeout_ms", table.header_timeout_ms), ("idle_timeout_ms", table.idle_timeout_ms)] {
+        if ms == Some(0) {
+            site.wrong(key, "must be at least 1", None);
+        }
+    }
+    let waits = Waits { header_ms: table.header_timeout_ms, idle_ms: table.idle_timeout_ms };
+    Some(Arc::new(HttpTool { contract, caller, method, address, place, headers, waits, clients: site.clients() }))
 }
 
 fn method(site: &mut Site<'_>, table: &ToolConfig, class: Class) -> Option<Method> {
@@ -75,6 +90,7 @@ struct HttpTool {
     address: AddressTemplate,
     place: ArgumentPlace,
     headers: HeaderMap,
+    waits: Waits,
     clients: Arc<Clients>,
 }
 
@@ -128,7 +144,14 @@ impl HttpTool {
                 Some(rest(arguments, &used).to_json().into_bytes())
             }
         };
-        Ok(Message { method: self.method.clone(), url, headers, body, permit: invocation.permit.clone() })
+        Ok(Message {
+            method: self.method.clone(),
+            url,
+            headers,
+            body,
+            permit: invocation.permit.clone(),
+            waits: self.waits,
+        })
     }
 
     fn query(&self, url: &mut Url, arguments: &Map, used: &BTreeSet<&str>) -> Result<(), Failure> {

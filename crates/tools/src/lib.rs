@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod build;
+pub mod agents;
 pub mod kind;
 pub mod function;
 pub mod http;
@@ -14,6 +15,7 @@ pub mod command_hook;
 pub mod observer;
 pub mod pools;
 pub mod mcp;
+pub mod limits;
 pub mod sandbox;
 pub mod guard;
 mod addressed;
@@ -25,7 +27,7 @@ mod group;
 mod process;
 mod role;
 
-pub use build::{Surroundings, build_catalog, build_servers};
+pub use build::{Surroundings, build_agents, build_catalog, build_servers};
 pub use config::{CatalogConfig, ConfigError};
 pub use function::{FnHook, FnTool};
 pub use kind::{ALL, Kind};

@@ -14,7 +14,7 @@ use windlass_ports::tool::{Hook, HookEvent};
 use crate::address;
 use crate::answer;
 use crate::build::{Site, hook_bounds, hook_events};
-use crate::client::{self, Author, Clients, Message};
+use crate::client::{self, Author, Clients, Message, Waits};
 use crate::config::HookConfig;
 use crate::headers::{JSON_HEADERS, headers, with_key};
 use crate::kind::{Kind, Make};
@@ -105,6 +105,7 @@ pub(crate) async fn post(
         headers: with_key(headers, &event.idempotency_key),
         body: Some(event.body.to_json().into_bytes()),
         permit: event.permit.clone(),
+        waits: Waits::default(),
     };
     let (timeout_ms, bytes_max) = (event.timeout_ms, event.output_bytes_max);
     let answer = client::exchange_for(author, clients, caller, message, timeout_ms, bytes_max).await?;

@@ -21,7 +21,7 @@ use windlass_runtime::{
 };
 use windlass_spec::diagnostics::Diagnostic;
 use windlass_spec::source::{DirFiles, Files, MemoryFiles};
-use windlass_spec::{LoadOptions, load};
+use windlass_spec::{LoadOptions, ModelNames, load};
 use windlass_tools::FnTool;
 
 use crate::wire::{self, ProviderConfig, WireError, Wiring};
@@ -268,6 +268,8 @@ impl Builder {
         let own = self.wiring.scanned_tools(own);
         catalog.tools.extend(own.tools);
         catalog.hooks.extend(own.hooks);
+        let owned = self.model.is_some() || self.script.is_some();
+        let models = if owned { None } else { self.wiring.model_names()? };
         let model: Arc<dyn Model> = match (self.model, self.script) {
             (Some(model), _) => model,
             (None, Some(text)) => {
@@ -291,7 +293,7 @@ impl Builder {
             settings: self.settings,
         });
         self.wiring.bind(&engine);
-        Ok(Windlass { engine, catalog, ceilings: self.ceilings, strict: self.strict })
+        Ok(Windlass { engine, catalog, models, ceilings: self.ceilings, strict: self.strict })
     }
 }
 
@@ -300,6 +302,7 @@ impl Builder {
 pub struct Windlass {
     engine: Engine,
     catalog: Arc<Catalog>,
+    models: Option<ModelNames>,
     ceilings: Ceilings,
     strict: bool,
 }
@@ -353,6 +356,7 @@ impl Windlass {
             tools: wire::contracts(&self.catalog),
             strict: self.strict,
             refuse_inline_keys: true,
+            models: self.models.clone(),
         };
         let loaded = load(files, entry, &options).map_err(Error::Document)?;
         let submission = Submission {

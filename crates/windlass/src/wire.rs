@@ -13,13 +13,14 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use windlass_core::contract::Contract;
 use windlass_core::eval::Evaluator;
+use windlass_core::file::Medium;
 use windlass_core::machine::{HookKind, Program};
 use windlass_core::time::Timestamp;
 use windlass_models::catalog::Catalog as ModelCatalog;
 use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
-use windlass_models::{Kind, Models, ProviderSettings, StructuredOutput};
+use windlass_models::{AwsKeys, Kind, Models, ProviderSettings, StructuredOutput};
 use windlass_policy::LivePolicy;
 use windlass_policy::redact::{Redactor, redacted_catalog};
 use windlass_policy::scan::{ScanConfig, Scanner, scanned_catalog, scanned_model};
@@ -30,8 +31,9 @@ use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SystemClock};
+use windlass_spec::ModelNames;
 use windlass_tools::mcp::Server;
-use windlass_tools::{CatalogConfig, ConfigError, Surroundings, WorkPools, build_catalog, build_servers};
+use windlass_tools::{CatalogConfig, ConfigError, Surroundings, WorkPools, build_agents, build_catalog, build_servers};
 
 use crate::renewed::renewed;
 use crate::secrets::{SCHEME, SecretFile, is_name};
@@ -66,6 +68,10 @@ pub struct ProviderConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub structured_output: Option<StructuredOutput>,
+    /// The files that its models take: `image`, `pdf`. Default: by its name or its format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub takes: Option<Vec<Medium>>,
     /// Headers sent with every request. Not for keys.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -423,6 +429,21 @@ impl Wiring {
         keys = keys.lookup(Arc::new(move |reference| finder.secret(reference)));
         let catalog = self.model_catalog()?;
         let mut builder = Models::builder().keys(keys).prices(self.price_book()?).catalog(catalog);
+        let variable = |name: &str| (self.environment)(name)?.into_string().ok();
+        let read = |path: &Path| std::fs::read_to_string(path).ok();
+        if cfg!(feature = "sigv4")
+            && let Some(keys) = AwsKeys::find(&variable, &read)
+        {
+            builder = builder.aws(keys);
+        }
+        let (agents, ..) = self.surrounded(|surroundings| build_agents(&self.catalog, surroundings))?;
+        for (name, agent) in agents {
+            if self.providers.contains_key(&name) || windlass_models::ALL.iter().any(|known| known.name == name) {
+                let key = format!("agents_cli.{name}");
+                return Err(WireError::new(key, "a provider has that name already").hint("give the agent another name"));
+            }
+            builder = builder.other(name, agent);
+        }
         for (name, provider) in self.providers.iter().filter(|(name, _)| *name != EVERY) {
             builder = builder.provider(name.clone(), self.provider(name, provider)?);
         }
@@ -454,6 +475,7 @@ impl Wiring {
             api_key,
             structured_output: config.structured_output,
             headers: config.headers.clone(),
+            takes: config.takes.clone(),
         })
     }
 
@@ -496,6 +518,22 @@ impl Wiring {
             let place = if error.line == 0 { String::new() } else { format!(", line {}", error.line) };
             WireError::new("models", format!("`{}`{place}: {}", path.display(), error.message))
         })
+    }
+
+    /// The names that documents may use of the model catalog; none where a script answers for every provider, and so for
+    /// every name.
+    ///
+    /// # Errors
+    /// A catalog that cannot be read or is not what it should be.
+    pub fn model_names(&self) -> Result<Option<ModelNames>, WireError> {
+        if self.providers.contains_key(EVERY) {
+            return Ok(None);
+        }
+        let catalog = self.model_catalog()?;
+        Ok(Some(ModelNames {
+            models: catalog.models.iter().map(|entry| entry.name.to_string()).collect(),
+            chains: catalog.chains.iter().map(|chain| chain.name.to_string()).collect(),
+        }))
     }
 
     /// Models of the catalog that are gone or soon will be, each as a sentence.

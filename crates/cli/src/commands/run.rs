@@ -18,6 +18,7 @@ use crate::args;
 use crate::config::Span;
 use crate::documents;
 use crate::exit::{Exit, Problem};
+use crate::files;
 use crate::input;
 use crate::outcome;
 use crate::places::{self, Place};
@@ -35,6 +36,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         Some(given) => input::mapping("--input", given)?,
         None => Value::empty_map(),
     };
+    let input = files::into_input(input, &args.file)?;
     let scope = scope(app, &args.whose)?;
     let folder = args.machine.parent().unwrap_or_else(|| Path::new(""));
     let wiring = session::wiring(app, folder);

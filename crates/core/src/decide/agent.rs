@@ -4,6 +4,7 @@ use super::voting::{Ballot, candidate};
 use super::{Flow, Turn};
 use crate::eval::Scope;
 use crate::failure::{Code, Failure};
+use crate::file;
 use crate::ids::Name;
 use crate::journal::Entry;
 use crate::label::{Marks, Tags, View, path};
@@ -22,7 +23,7 @@ impl<'a> Turn<'a> {
         };
         if self.run.exec.is_none() {
             let exec = self.open_exec(agent, call)?;
-            let tags = self.prompt_labels(agent, call);
+            let tags = self.prompt_labels(agent, call, !exec.files.is_empty());
             self.emit(Entry::AgentStarted { exec: Box::new(exec) });
             self.taint(path(["asked"]), tags);
         }
@@ -53,12 +54,15 @@ impl<'a> Turn<'a> {
         Ok(Flow::Go)
     }
 
-    /// The labels of everything that goes into a prompt.
-    fn prompt_labels(&self, agent: &Agent, call: &AgentCall) -> Tags {
+    /// The labels of everything that goes into a prompt. Files go along whether or not a text names them.
+    fn prompt_labels(&self, agent: &Agent, call: &AgentCall, with_files: bool) -> Tags {
         let view = View::default().with("input", self.labels_of(&call.input, &self.view()));
         let mut marks = Marks::default();
         for text in [&agent.system, &agent.user, &agent.instruction_suffix] {
             marks.join(self.labels_of(text, &view));
+        }
+        if with_files {
+            marks.join(self.labels_of(&call.input, &self.view()));
         }
         let view = view.with("context", self.run.labels.marks.below(&path(["context"])));
         marks.join(self.labels_of(&agent.post_history, &view));
@@ -67,6 +71,8 @@ impl<'a> Turn<'a> {
 
     fn open_exec(&mut self, agent: &Agent, call: &AgentCall) -> Result<Exec, Failure> {
         let input = self.fill("input", &call.input)?;
+        let files = file::found(&input)?;
+        let input = if files.is_empty() { input } else { file::without_contents(&input) };
         let scope = Scope::new()
             .with("input", input)
             .with("tools_prompt", Value::str(""))
@@ -104,6 +110,7 @@ impl<'a> Turn<'a> {
         Ok(Exec {
             agent: agent.name.clone(),
             prompt,
+            files,
             post_history: post_history.trim().into(),
             samples: vec![Sample::default(); samples as usize],
             tools,
@@ -136,7 +143,7 @@ impl<'a> Turn<'a> {
     fn judge(&mut self, agent: &Agent, execution: &Execution, sample: u32, reply: &Reply) {
         if reply.finish == Finish::ContentFilter {
             let failure = Failure::new(Code::ProviderRefused, "the provider's filter stopped the answer");
-            return self.emit(Entry::SampleFailed { sample, failure });
+            return self.not_good_enough(agent, sample, failure);
         }
         if let Execution::Voting { .. } = execution {
             let entry = match candidate(agent, reply, self.evaluator) {
@@ -151,11 +158,19 @@ impl<'a> Turn<'a> {
                 let repaired = self.run.exec.as_ref().is_some_and(|e| e.samples[sample as usize].repaired);
                 if repaired {
                     let failure = Failure::new(Code::ProviderBadOutput, problem);
-                    return self.emit(Entry::SampleFailed { sample, failure });
+                    return self.not_good_enough(agent, sample, failure);
                 }
                 let messages = repair(reply, &problem);
                 self.emit(Entry::MessagesAdded { sample, messages, repair: true });
             }
+        }
+    }
+
+    /// A sample fails, or is asked for anew at a better tier.
+    fn not_good_enough(&mut self, agent: &Agent, sample: u32, failure: Failure) {
+        match self.raised(agent, sample, failure.code) {
+            Some(raised) => self.emit(Entry::Escalated { sample, raised }),
+            None => self.emit(Entry::SampleFailed { sample, failure }),
         }
     }
 

@@ -41,7 +41,7 @@ impl Turn<'_> {
     /// Commits to a model call, holding its worst case.
     pub(super) fn intend_model(&mut self, agent: &Agent, sample: u32) -> Result<(), Failure> {
         self.permitted(&question(agent, &agent.model))?;
-        let route = self.first_route(agent)?;
+        let route = self.first_route(agent, sample)?;
         let reserved = self.worst_case(agent, sample, route.as_ref());
         let timeout_ms = route.as_ref().map_or(agent.model.timeout_ms, |route| route.settings.timeout_ms);
         let contract = Contract {
@@ -84,7 +84,9 @@ impl Turn<'_> {
             held: Vec::new(),
             draws: false,
             wants,
+            cached_expected: None,
         };
+        open.cached_expected = self.cached_expected(&open);
         open.arguments = request::digest(self.machine, self.run, effect, &open.call, open.route.as_deref());
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
         Ok(effect)
@@ -98,20 +100,29 @@ impl Turn<'_> {
         }
     }
 
+    /// What the conversation of a model call has sent to the same model before.
+    fn cached_expected(&self, open: &OpenCall) -> Option<u64> {
+        let Call::Model { sample, .. } = &open.call else { return None };
+        let link = open.route.as_ref().map(|route| &route.name);
+        let prefix = self.run.exec.as_ref()?.samples.get(*sample as usize)?.prefix.as_ref();
+        Some(prefix.filter(|prefix| prefix.link.as_ref() == link).map_or(0, |prefix| prefix.tokens))
+    }
+
     /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
     fn worst_case(&self, agent: &Agent, sample: u32, route: Option<&Choice>) -> Amounts {
         let input = request::input_bytes(self.run, agent, sample) / crate::limits::BYTES_PER_TOKEN_MIN;
         let model = route.map_or(&agent.model, |route| &route.settings);
         let output = model.max_tokens.unwrap_or(crate::limits::OUTPUT_TOKENS_DEFAULT);
-        let cost = self.quote(&agent.name, route).map_or(0, |quote| {
+        let quote = self.quote(&agent.name, route);
+        let mut beyond = quote.map_or(Amounts::ZERO, |quote| quote.beyond);
+        let cost = quote.map_or(0, |quote| {
             let part = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
             let micros = (part(input, quote.input) + part(output, quote.output)).div_ceil(1_000_000);
             u64::try_from(micros).unwrap_or(u64::MAX)
         });
-        Amounts::ZERO
-            .with(Meter::ModelCalls, 1)
-            .with(Meter::Tokens, input.saturating_add(output))
-            .with(Meter::CostMicros, cost)
+        let own = Amounts::ZERO.with(Meter::Tokens, input.saturating_add(output)).with(Meter::CostMicros, cost);
+        beyond.add(&own);
+        beyond.with(Meter::ModelCalls, 1)
     }
 
     pub(super) fn on_settled(&mut self, effect: EffectId, outcome: Outcome, spent: Spent) {

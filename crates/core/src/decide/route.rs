@@ -8,7 +8,8 @@ use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::machine::{Agent, ModelSettings};
 use crate::policy::{Answer, Question};
-use crate::route::{Choice, Link};
+use crate::route::{Chain, Choice, Link, Wanted};
+use crate::run::Raised;
 
 /// The question that a model call puts to the policy.
 pub(super) fn question(agent: &Agent, model: &ModelSettings) -> Question {
@@ -16,12 +17,19 @@ pub(super) fn question(agent: &Agent, model: &ModelSettings) -> Question {
 }
 
 impl Turn<'_> {
-    /// The route of a first attempt; none for an agent without a chain.
-    pub(super) fn first_route(&mut self, agent: &Agent) -> Result<Option<Choice>, Failure> {
-        if !self.facts.routes.contains_key(&agent.name) {
-            return Ok(None);
-        }
-        let choice = self.choose_route(agent, 0, "first", true);
+    /// The route of a first attempt; none for an agent without a chain. The chain's decision table says the tier, and
+    /// after a step to a better one that step does.
+    pub(super) fn first_route(&mut self, agent: &Agent, sample: u32) -> Result<Option<Choice>, Failure> {
+        let facts = self.facts;
+        let Some(chain) = facts.routes.get(&agent.name) else { return Ok(None) };
+        let raised = self.run.exec.as_ref().and_then(|exec| exec.samples.get(sample as usize)?.raised.clone());
+        let choice = match raised {
+            Some(raised) => {
+                let wanted = Wanted { tier: Some(raised.to), row: None, escalated: false };
+                self.choose_route(agent, raised.from, &raised.reason, true, &wanted)
+            }
+            None => self.choose_route(agent, 0, "first", true, &self.wanted(chain)),
+        };
         let none = || {
             let message = format!("the policy forbids every link of the chain of agent `{}`", agent.name);
             Failure::new(Code::PolicyDenied, message)
@@ -32,24 +40,64 @@ impl Turn<'_> {
     /// The route after a failure that leads on in the chain; none when there is none, or none that can be used.
     pub(super) fn next_route(&mut self, open: &OpenCall, failure: &Failure) -> Option<Choice> {
         let Call::Model { agent, .. } = &open.call else { return None };
-        let (machine, current) = (self.machine, open.route.as_ref()?);
-        let from = self.facts.routes.get(agent)?.after(current, failure)?;
+        let (machine, facts, current) = (self.machine, self.facts, open.route.as_ref()?);
+        let chain = facts.routes.get(agent)?;
+        let agent = machine.agents.get(agent)?;
         let reason = format!("`{}` failed with {}", current.name, failure.code);
-        self.choose_route(machine.agents.get(agent)?, from, &reason, false)
+        let rule = chain.escalation(current.link, failure.code).filter(|_| chain.link(current).is_some());
+        if let Some((rule, from)) = rule {
+            if self.run.escalations < rule.at_most {
+                let wanted = Wanted { tier: Some(rule.to.clone()), row: None, escalated: true };
+                return self.choose_route(agent, from, &reason, false, &wanted);
+            }
+            // What leads to a better tier does not lead there by another name.
+            let next = chain.links.get(from as usize).filter(|next| next.tier != rule.to);
+            next?;
+        }
+        let from = chain.after(current, failure)?;
+        self.choose_route(agent, from, &reason, false, &Wanted::default())
+    }
+
+    /// The step to a better tier after an answer that failed so; none when no rule says so, or it was made often enough.
+    pub(super) fn raised(&self, agent: &Agent, sample: u32, code: Code) -> Option<Raised> {
+        let chain = self.facts.routes.get(&agent.name)?;
+        let at = self.run.exec.as_ref()?.samples.get(sample as usize)?.link?;
+        let (rule, from) = chain.escalation(at, code)?;
+        let name = &chain.links.get(at as usize)?.name;
+        let reason = format!("`{name}` failed with {code}").into();
+        (self.run.escalations < rule.at_most).then(|| Raised { to: rule.to.clone(), from, reason })
+    }
+
+    /// The tier that the chain's decision table says for this run.
+    fn wanted(&self, chain: &Chain) -> Wanted {
+        let row = chain.rules.row(&self.run.context);
+        row.map_or_else(Wanted::default, |row| Wanted {
+            tier: Some(row.tier.clone()),
+            row: Some(row.name.clone()),
+            escalated: false,
+        })
     }
 
     /// The route after a pause: the chain begins anew.
     pub(super) fn renewed_route(&mut self, effect: EffectId) -> Option<Choice> {
         let Call::Model { agent, .. } = &self.run.calls.get(&effect)?.call else { return None };
-        let agent = self.machine.agents.get(agent)?;
-        self.choose_route(agent, 0, "again after a pause", true)
+        let (agent, facts) = (self.machine.agents.get(agent)?, self.facts);
+        let wanted = self.wanted(facts.routes.get(&agent.name)?);
+        self.choose_route(agent, 0, "again after a pause", true, &wanted)
     }
 
-    fn choose_route(&mut self, agent: &Agent, from: u32, reason: &str, last_resort: bool) -> Option<Choice> {
+    fn choose_route(
+        &mut self,
+        agent: &Agent,
+        from: u32,
+        reason: &str,
+        last_resort: bool,
+        wanted: &Wanted,
+    ) -> Option<Choice> {
         let facts = self.facts;
         let chain = facts.routes.get(&agent.name)?;
         let saving = near(&facts.budgets, &self.run.start.scope);
-        let choice = chain.choose(from, reason, last_resort, saving, |link| self.denied(agent, link))?;
+        let choice = chain.choose(from, reason, last_resort, saving, wanted, |link| self.denied(agent, link))?;
         for link in chain.links.iter().take(choice.link as usize + 1) {
             let asked = question(agent, &link.settings);
             let verdict = facts.verdicts.iter().find(|verdict| verdict.question == asked);

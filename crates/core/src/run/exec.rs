@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effect::Outcome;
 use crate::failure::Failure;
+use crate::file::File;
 use crate::ids::{EffectId, Name};
 use crate::machine::ToolDefinition;
 use crate::time::Timestamp;
@@ -17,6 +18,9 @@ pub struct Exec {
     pub agent: Name,
     /// System and user messages, shared by all samples.
     pub prompt: Vec<Message>,
+    /// Files that go with the user message, from the agent's input.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<File>,
     /// Text added to the last message of what is sent; empty for none.
     #[serde(default)]
     pub post_history: Name,
@@ -38,8 +42,38 @@ pub struct Sample {
     /// Whether an answer that did not fit has been sent back once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repaired: bool,
+    /// The place in the agent's chain of the link that was called last; none without a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<u32>,
+    /// The step to a better tier that it is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised: Option<Raised>,
+    /// What its last answered call sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<Prefix>,
     /// How far it is.
     pub state: SampleState,
+}
+
+/// What a call sent to a model, which the next call of the conversation sends again before anything else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// The link that it went to; none without a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Name>,
+    /// Its input tokens, as its provider counted them.
+    pub tokens: u64,
+}
+
+/// A step to a better tier, after an answer that was not good enough.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// The tier.
+    pub to: Name,
+    /// The place in the chain from which on a link of it is taken.
+    pub from: u32,
+    /// What happened.
+    pub reason: Name,
 }
 
 /// How far a sample is.

@@ -16,6 +16,7 @@ use windlass_core::input::{Ending, Facts, Input, Quote, Sent};
 use windlass_core::journal::{Entry, FORMAT, Record};
 use windlass_core::machine::{HookKind, Machine, ModelSettings, Program};
 use windlass_core::policy::{Answer, Question, Verdict};
+use windlass_core::route::table::Rules;
 use windlass_core::route::{Chain, Link};
 use windlass_core::run::{Parent, Run, Start, TenantScope, Terms};
 use windlass_core::time::Timestamp;
@@ -251,7 +252,12 @@ impl Bench {
     }
 
     fn quotes(&self) -> BTreeMap<Arc<str>, Quote> {
-        let quote = Quote { input: 1_000_000, output: 2_000_000, version: "test".into() };
+        let quote = Quote {
+            input: 1_000_000,
+            output: 2_000_000,
+            version: "test".into(),
+            beyond: windlass_core::budget::Amounts::ZERO,
+        };
         self.machine().agents.keys().map(|name| (name.clone(), quote.clone())).collect()
     }
 
@@ -373,13 +379,18 @@ fn chains(text: &str) -> BTreeMap<Arc<str>, Chain> {
             name,
             tier: "t".into(),
             on: on.iter().map(|code| Code::parse(code.as_str().expect("a code")).expect("a code")).collect(),
-            quote: Some(Quote { input: price, output: price, version: "test".into() }),
+            quote: Some(Quote {
+                input: price,
+                output: price,
+                version: "test".into(),
+                beyond: windlass_core::budget::Amounts::ZERO,
+            }),
             shut: text("shut").map(Into::into),
         }
     };
     let chain = |(agent, links): (&Arc<str>, &Value)| {
         let links = links.as_list().expect("links").iter().map(link).collect();
-        (agent.clone(), Chain { name: "answers".into(), links })
+        (agent.clone(), Chain { name: "answers".into(), links, rules: Rules::default() })
     };
     json(text).as_map().expect("chains").iter().map(chain).collect()
 }

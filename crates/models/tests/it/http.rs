@@ -20,6 +20,7 @@ pub(crate) fn request(provider: &str, base_url: &str) -> ModelRequest {
         base_url: Some(base_url.into()),
         key: None,
         messages: vec![Message::User { content: "q".into() }],
+        files: vec![],
         tools: vec![],
         output_schema: None,
         max_tokens: Some(100),

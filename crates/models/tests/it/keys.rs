@@ -1,6 +1,7 @@
 //! Keys reach the provider they are for, and nobody else.
 
 use windlass_core::failure::Code;
+use windlass_core::value::Value;
 use windlass_models::keys::Keys;
 use windlass_models::{Models, ProviderSettings, key_variables};
 use windlass_ports::model::Model;
@@ -90,4 +91,37 @@ async fn a_key_that_no_header_takes_is_refused_without_being_shown() {
     assert_eq!(failure.code, Code::ProviderAuth);
     assert!(!failure.message.contains("canary"), "{failure}");
     assert_eq!(server.seen().len(), 0);
+}
+
+/// Without an API key requests to Bedrock are signed with access keys, in builds that sign.
+#[tokio::test]
+async fn bedrock_is_asked_with_access_keys_in_builds_that_sign() {
+    let server = Server::always(Act::json(400, "{}"));
+    let settings = ProviderSettings { base_url: Some(server.url.clone()), ..ProviderSettings::default() };
+    let keys = windlass_models::AwsKeys {
+        access_key_id: "AKID".into(),
+        secret_access_key: "a-secret-of-aws".into(),
+        session_token: Some("token".into()),
+    };
+    let models = Models::builder().provider("bedrock", settings).aws(keys).build();
+    let mut asked = request("bedrock", "");
+    asked.base_url = None;
+    asked.params = Value::object([("region", Value::str("eu-west-1"))]);
+    let failure = models.call(asked.clone()).await.outcome.expect_err("no answer");
+    if cfg!(not(feature = "sigv4")) {
+        assert_eq!(server.seen().len(), 0, "nothing was sent");
+        assert!(failure.message.contains("`sigv4`"), "{failure}");
+        return;
+    }
+    let headers = server.seen()[0].headers.clone();
+    let signature = headers.get("authorization").expect("a signature");
+    assert!(signature.starts_with("AWS4-HMAC-SHA256 Credential=AKID/"), "{signature}");
+    assert!(signature.contains("/eu-west-1/bedrock/aws4_request"), "{signature}");
+    assert_eq!(headers.get("x-amz-security-token").map(String::as_str), Some("token"));
+    assert!(!headers.values().any(|value| value.contains("a-secret-of-aws")));
+    // An address that a document gives gets no signature.
+    let elsewhere = Server::always(Act::json(400, "{}"));
+    asked.base_url = Some(elsewhere.url.as_str().into());
+    models.call(asked).await.outcome.expect_err("no answer");
+    assert!(elsewhere.seen().iter().all(|seen| !seen.headers.contains_key("authorization")));
 }

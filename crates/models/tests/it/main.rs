@@ -5,6 +5,7 @@ mod chains;
 mod conformance;
 mod formats;
 mod garbage;
+mod files;
 mod http;
 mod keys;
 mod scripted;

@@ -117,6 +117,8 @@ impl Tool for ScannedTool {
 
 #[cfg(test)]
 mod tests {
+    use windlass_core::route::table::Rules;
+
     use super::*;
     use crate::scan::Mode;
 
@@ -134,11 +136,11 @@ mod tests {
         }
 
         fn quote(&self, _: &ModelSettings) -> Option<Quote> {
-            Some(Quote { input: 1, output: 2, version: "1".into() })
+            Some(Quote { input: 1, output: 2, version: "1".into(), beyond: windlass_core::budget::Amounts::ZERO })
         }
 
         fn chain(&self, settings: &ModelSettings) -> Option<Chain> {
-            Some(Chain { name: settings.model.clone(), links: Vec::new() })
+            Some(Chain { name: settings.model.clone(), links: Vec::new(), rules: Rules::default() })
         }
     }
 

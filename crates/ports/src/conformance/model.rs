@@ -231,6 +231,7 @@ pub fn request(settings: &ModelSettings, stream: bool, timeout_ms: u64) -> Model
             Message::System { content: "You hoist loads.".into() },
             Message::User { content: "How much is 5 \u{2212} 2?".into() },
         ],
+        files: vec![],
         tools: vec![ToolDefinition {
             name: TOOL.into(),
             description: "Hoists n loads.".into(),

@@ -129,6 +129,7 @@ fn invocation(attempt: u32, timeout_ms: u64) -> Invocation {
         arguments: arguments(),
         idempotency_key: KEY.to_owned(),
         run: RunId::stored("run-1"),
+        tenant: "default".into(),
         attempt,
         timeout_ms,
         output_bytes_max: BYTES_MAX,

@@ -241,6 +241,7 @@ fn job(core: &Core, machine: &Machine, run: &Run, effect: EffectId, open: &OpenC
                 arguments,
                 idempotency_key: effect.key(run.id()),
                 run: run.id().clone(),
+                tenant: run.start.scope.tenant.clone(),
                 attempt: open.attempt,
                 timeout_ms: open.timeout_ms,
                 output_bytes_max: open.output_bytes_max,

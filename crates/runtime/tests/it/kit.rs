@@ -122,7 +122,12 @@ impl Model for FnModel {
     }
 
     fn quote(&self, _: &ModelSettings) -> Option<Quote> {
-        Some(Quote { input: 1_000_000, output: 1_000_000, version: "1".into() })
+        Some(Quote {
+            input: 1_000_000,
+            output: 1_000_000,
+            version: "1".into(),
+            beyond: windlass_core::budget::Amounts::ZERO,
+        })
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Calls {
     in_flight: IntGauge,
     danger: IntCounterVec,
     tokens: IntCounterVec,
+    cache_expected: IntCounter,
+    cache_read: IntCounter,
     model_cost: CounterVec,
     outbound: HistogramVec,
     auth_failures: IntCounterVec,
@@ -106,6 +108,7 @@ impl Calls {
             IntGauge::new("in_flight_tool_calls", "Calls of tools and actions of this process that are out.");
         let cost = CounterVec::new(Opts::new("llm_cost_usd_total", "Cost of models in USD."), &["model"]);
         let labels = &["tool", "class", "status"];
+        let single = |name, help| register(r, sure(IntCounter::new(name, help)));
         Self {
             tools: Names::default(),
             models: Names::default(),
@@ -116,6 +119,11 @@ impl Calls {
             in_flight: register(r, sure(in_flight)),
             danger: counters(r, "danger_tool_attempt_total", "Attempts of class `danger` that left.", &["tool"]),
             tokens: counters(r, "llm_tokens_total", "Tokens of models.", &["model", "direction"]),
+            cache_expected: single(
+                "llm_cache_expected_tokens_total",
+                "Input tokens that the same conversation had sent to the same model before.",
+            ),
+            cache_read: single("llm_cache_read_tokens_total", "Input tokens that providers read from a cache."),
             model_cost: register(r, sure(cost)),
             outbound: histograms(r, "outbound_latency_seconds", "Time of an attempt at any call.", &["kind"]),
             auth_failures: counters(r, "auth_failures_total", "Calls refused for want of a key or right.", &["kind"]),
@@ -171,6 +179,7 @@ impl Calls {
             let input: u64 = [usage.input, usage.cache_read, usage.cache_write].into_iter().flatten().sum();
             self.tokens.with_label_values(&[model, "input"]).inc_by(input);
             self.tokens.with_label_values(&[model, "output"]).inc_by(usage.output.unwrap_or_default());
+            self.cache_read.inc_by(usage.cache_read.unwrap_or_default());
         }
         if let Spent::Known { cost_micros, .. } = called.spent {
             self.model_cost.with_label_values(&[model]).inc_by(money(*cost_micros));
@@ -196,6 +205,9 @@ impl Calls {
                     }
                 }
                 Entry::StateEntered { .. } => self.steps.inc(),
+                Entry::CallIntended { call, .. } => {
+                    self.cache_expected.inc_by(call.cached_expected.unwrap_or_default())
+                }
                 Entry::RunEnded if run.start.parent.is_none() => self.ended(run),
                 _ => {}
             }

@@ -273,6 +273,15 @@ impl Lowering<'_, '_> {
             self.docs.sink.warn(Rule::NoEffect, node.span, message, advice);
         }
         let (provider, model) = self.provider(text("provider"), &name, get("base_url").is_some(), span);
+        if let Some(known) = self.around.models.as_ref().and_then(|names| names.behind(&provider))
+            && !known.iter().any(|known| **known == *model)
+        {
+            let kind = if &*provider == "chain" { "chain" } else { "model" };
+            let message = format!("the model catalog has no {kind} `{model}`");
+            let advice = suggest(&model, known.iter().map(String::as_str))
+                .unwrap_or_else(|| "`models` in the configuration names the catalog; add it there".to_owned());
+            self.docs.sink.error(Rule::UnknownModel, span, message, advice);
+        }
         let params: Map = merged
             .iter()
             .filter(|e| !CONSUMED.contains(&&*e.key) && &*e.key != "profile")

@@ -1,5 +1,6 @@
 //! Tests of the adapters against real processes and a real server on the loopback.
 
+mod agents;
 mod command;
 mod conformance;
 mod config;
@@ -62,6 +63,7 @@ fn call(arguments: &str) -> Invocation {
         arguments: json(arguments),
         idempotency_key: "run-1#7".into(),
         run: RunId::stored("run-1"),
+        tenant: "default".into(),
         attempt: 1,
         timeout_ms: 20_000,
         output_bytes_max: 100_000,

@@ -2,7 +2,10 @@
 
 mod adversary;
 mod labelled;
+mod chains;
+mod files;
 mod nested_approvals;
 mod policy;
 mod proof;
 mod secrets;
+mod workers;

@@ -50,6 +50,7 @@ async fn call(catalog: &Catalog) -> String {
         arguments: Value::empty_map(),
         idempotency_key: "k".into(),
         run: RunId::new("r").expect("an id"),
+        tenant: "default".into(),
         attempt: 1,
         timeout_ms: 5_000,
         output_bytes_max: 10_000,

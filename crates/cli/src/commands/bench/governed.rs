@@ -225,6 +225,11 @@ impl Model for Asker {
     }
 
     fn quote(&self, _: &ModelSettings) -> Option<Quote> {
-        Some(Quote { input: 100_000, output: 100_000, version: "bench".into() })
+        Some(Quote {
+            input: 100_000,
+            output: 100_000,
+            version: "bench".into(),
+            beyond: windlass_core::budget::Amounts::ZERO,
+        })
     }
 }

@@ -53,6 +53,9 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
         pair("created", &time(head.created_at)),
         pair("updated", &time(head.updated_at)),
     ];
+    for (tier, used) in &run.tiers {
+        rows.push(pair("cost by tier", &format!("`{tier}` {}, {} tokens", dollars(used.cost_micros), used.tokens)));
+    }
     if let Some(owner) = &head.owner {
         rows.push(pair("worker", &owner.0));
     }
