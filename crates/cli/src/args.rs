@@ -2,6 +2,8 @@
 
 mod approvals;
 mod readonly;
+mod notify;
+mod trust;
 mod audit;
 mod bench;
 mod budgets;
@@ -37,6 +39,7 @@ pub(crate) use budgets::{Budgets, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, 
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use erase::{Erase, Export};
 pub(crate) use many::Many;
+pub(crate) use notify::{Notify, NotifyList, NotifyTest};
 pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy};
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
@@ -54,6 +57,7 @@ pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
 pub(crate) use tools::{Tools, ToolsAccept, ToolsDiff, ToolsList};
+pub(crate) use trust::{Trust, TrustSet, TrustShow};
 
 /// A durable runtime for agent workflows.
 #[derive(Debug, Parser)]
@@ -129,6 +133,12 @@ pub(crate) enum Command {
     /// Set, list, rotate and remove the secrets that the configuration names
     #[command(subcommand)]
     Secrets(Secrets),
+    /// Look at what is sent to people, and try a channel
+    #[command(subcommand)]
+    Notify(Notify),
+    /// Say how far versions of agents are trusted
+    #[command(subcommand)]
+    Trust(Trust),
     /// List, check and export who did what with which effect
     #[command(subcommand)]
     Audit(Audit),

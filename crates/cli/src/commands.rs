@@ -14,6 +14,8 @@ mod graph;
 mod policy;
 mod preview;
 mod readonly;
+mod notify;
+mod trust;
 mod reference;
 mod replay;
 mod run;
@@ -121,7 +123,9 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Budgets(args::Budgets::Raise(args)) => budgets::raise(app, args).await,
         Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
         Command::Secrets(args) => secret(app, &args),
-        Command::Readonly(args) => switch(app, args).await,
+        Command::Notify(command) => notify::perform(app, command).await,
+        Command::Trust(command) => trust::perform(app, command).await,
+        Command::Readonly(command) => readonly::perform(app, command).await,
         Command::Audit(args::Audit::List(args)) => audit::list(app, args).await,
         Command::Audit(args::Audit::Acts(args)) => audit::acts(app, args).await,
         Command::Audit(args::Audit::Verify(args)) => audit::verify(app, args).await,
@@ -159,16 +163,6 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Tools(args::Tools::List(_))
         | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
-    }
-}
-
-/// Commands about the switch.
-async fn switch(app: &App, command: args::Readonly) -> Result<Exit, Problem> {
-    use args::Readonly;
-    match command {
-        Readonly::On(args) => readonly::on(app, args).await,
-        Readonly::Off(args) => readonly::off(app, args).await,
-        Readonly::Status(args) => readonly::status(app, args).await,
     }
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub mcp: BTreeMap<String, windlass_tools::mcp::McpConfig>,
     /// Agents that are programs, such as Claude Code and Codex, by the name that documents use as `provider`.
     pub agents_cli: BTreeMap<String, windlass_tools::agents::CliAgentConfig>,
+    /// Channels by name over which `windlass serve` and `worker` tell people of questions and of runs in trouble.
+    pub notify: BTreeMap<String, windlass_tools::NotifyConfig>,
 }
 
 /// A set of defaults.

@@ -11,6 +11,7 @@ use windlass::wire::{self, Wiring};
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::machine::Program;
 use windlass_core::redact;
+use windlass_policy::TrustBook;
 use windlass_ports::compile::Bundle;
 use windlass_ports::policy::AllowAll;
 use windlass_ports::store::Store;
@@ -38,6 +39,8 @@ pub(crate) struct Session {
     pub engine: Engine,
     watcher: Arc<Watcher>,
     exporter: Option<Exporter>,
+    /// Scores that rules may look at; none without rules.
+    trust: Option<TrustBook>,
 }
 
 /// What an engine needs beside the configuration.
@@ -78,7 +81,8 @@ impl Session {
             settings: Settings { wait_ms: wait.0, meter, ..settings(app) },
         });
         wiring.bind(&engine);
-        Ok(Self { engine, watcher, exporter })
+        let trust = wiring.policy.is_some().then(|| wiring.trust.clone());
+        Ok(Self { engine, watcher, exporter, trust })
     }
 
     /// Lets a run and everything below it take up what was sent to them. No call is made.
@@ -86,6 +90,7 @@ impl Session {
     /// # Errors
     /// The store fails, or a run cannot be read by this build.
     pub(crate) async fn settle(&self, run: &RunId) -> Result<(), Problem> {
+        let _following = follow_trust(self.trust.as_ref(), &self.engine.parts().store).await?;
         let settled = self.engine.settle(run).await;
         self.engine.leave().await;
         self.watcher.finish();
@@ -97,6 +102,7 @@ impl Session {
     /// # Errors
     /// The store fails, or the run cannot be driven by this build.
     pub(crate) async fn follow(&self, app: &App, run: &RunId) -> Result<Exit, Problem> {
+        let _following = follow_trust(self.trust.as_ref(), &self.engine.parts().store).await?;
         let stop = Stop::new();
         let interrupts = tokio::spawn(interrupts(stop.clone()));
         let sealing = tokio::spawn({
@@ -130,6 +136,28 @@ impl Session {
         app.output.document(&document);
         Ok(exit)
     }
+}
+
+/// What ends with it.
+#[derive(Debug)]
+pub(crate) struct Following(tokio::task::JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads the trust scores of agents before anything is decided, and follows them until the answer is dropped.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn follow_trust(
+    trust: Option<&TrustBook>,
+    store: &Arc<dyn Store>,
+) -> Result<Option<Following>, Problem> {
+    let Some(trust) = trust else { return Ok(None) };
+    Ok(Some(Following(tokio::spawn(wire::follow_trust(trust, store).await?))))
 }
 
 /// The numbers of an engine, as configured.
@@ -200,10 +228,12 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
             agents_cli: config.agents_cli.clone(),
             outbound: config.outbound.clone(),
         },
+        notify: config.notify.clone(),
         require_contracts: !config.documents.undeclared_tools,
         needs_secrets: true,
         policy: config.policy.path.clone(),
         require_policy: config.policy.required,
+        trust: TrustBook::default(),
         scan: config.scan.clone(),
         environment: Arc::new(|name| std::env::var_os(name)),
         secrets: Some(Arc::new(secrets(app))),

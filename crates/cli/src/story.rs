@@ -116,11 +116,22 @@ fn by(route: &Choice) -> String {
 /// Waits and children.
 fn others(entry: &Entry, run: &Run) -> Option<String> {
     Some(match entry {
-        Entry::WaitOpened { wait, .. } => match &wait.kind {
+        Entry::WaitOpened { effect, wait } => match &wait.kind {
             WaitKind::Signal => format!("   waits for a signal on `{}`", wait.channel),
             WaitKind::Outcome { .. } => format!("   waits for a person, who answers on `{}`", wait.channel),
             WaitKind::Approval { .. } | WaitKind::Budget { .. } | WaitKind::Ceiling { .. } => return None,
+            WaitKind::Transition { from, to, rule, reason, .. } => {
+                let question = effect.key(run.id());
+                format!("   waits for a person who approves `{question}`: from {from} to {to} (rule {rule}: {reason})")
+            }
         },
+        Entry::ApprovalEscalated { level, to, .. } => format!("   nobody has answered: {to} is asked (level {level})"),
+        Entry::TransitionAnswered { answer: Answer::Expired, .. } => "   nobody approved it in time".into(),
+        Entry::TransitionAnswered { from, to, answer, by, .. } => {
+            format!("   the way from {from} to {to} is {} by {by}", answer.as_str())
+        }
+        Entry::PlanMade { id, plan } => format!("   what {} would do is shown: {id}", plan.tool),
+        Entry::PlanApplied { id } => format!("   {id} is applied"),
         Entry::DrawAsked { .. } => "   draws on budgets".into(),
         Entry::DrawAnswered { answer: Drawn::Refused(refusal), .. } => format!(
             "   the budget of `{}` has {} of {} {} left, {} needed",

@@ -1,13 +1,14 @@
 //! How entries change a run. Total: every entry that a decision made applies, and nothing is evaluated.
 
 mod routes;
+mod question;
 
 use std::sync::Arc;
 
 use crate::approval;
 use crate::audit;
 use crate::budget::{Amounts, CALL_METERS, Ledger, Meter};
-use crate::effect::{Call, ChildStart, OpenCall, Outcome};
+use crate::effect::{Call, ChildStart, OpenCall, Outcome, WaitKind};
 use crate::escrow::{Asked, Share};
 use crate::failure::Code;
 use crate::ids::{Digest, EffectId, Name, RunId};
@@ -20,6 +21,7 @@ use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
+use question::{approval_answered, approval_asked, may_escalate, transition_row};
 
 use routes::{count_tier, escalated, note_prefix, routed};
 
@@ -60,7 +62,8 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::AttemptFailed { effect, failure, used, estimated, backoff, .. } => {
             return attempt_failed(run, *effect, failure.code.as_str(), used, *estimated, *backoff);
         }
-        Entry::ApprovalAsked { effect, wait, rule, reason } => {
+        Entry::ApprovalAsked { effect, wait, rule, reason, escalation } => {
+            may_escalate(run, *wait, escalation.as_ref());
             let question =
                 approval::Question { wait: *wait, rule: rule.clone(), reason: reason.clone(), granted: false };
             return approval_asked(run, *effect, question);
@@ -69,6 +72,22 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             return approval_answered(run, *effect, *answer, by, arguments.as_ref());
         }
         Entry::RoomHeld { effect } => room_held(run, *effect),
+        Entry::ApprovalEscalated { wait, level, .. } => {
+            if let Some(escalating) = run.escalating.get_mut(wait) {
+                escalating.level = *level;
+            }
+        }
+        Entry::TransitionAnswered { wait, from, to, answer, by, shown, .. } => {
+            return Some(transition_row(run, *wait, (from, to), *shown, answer.as_str(), by));
+        }
+        Entry::PlanMade { id, plan } => {
+            run.plans.insert(id.clone(), plan.clone());
+        }
+        Entry::PlanApplied { id } => {
+            if let Some(plan) = run.plans.get_mut(id) {
+                plan.applied = true;
+            }
+        }
         Entry::DrawAwaited { effect } => {
             if let Some(call) = run.calls.get_mut(effect) {
                 call.draws = true;
@@ -97,9 +116,14 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::WaitOpened { effect, wait } => {
             named(run, *effect);
             run.waits.insert(*effect, wait.clone());
+            if let WaitKind::Transition { from, to, rule, shown, escalation, .. } = &wait.kind {
+                may_escalate(run, *effect, escalation.as_ref());
+                return Some(transition_row(run, *effect, (from, to), *shown, "asked", rule));
+            }
         }
         Entry::WaitClosed { effect, .. } => {
             run.waits.remove(effect);
+            run.escalating.remove(effect);
         }
         Entry::TimerSet { effect, timer } => {
             named(run, *effect);
@@ -372,43 +396,6 @@ fn hold_lifted(run: &mut Run) {
         call.approval = None;
         call.at = run.now;
     }
-}
-
-fn approval_asked(run: &mut Run, effect: EffectId, question: approval::Question) -> Option<audit::Row> {
-    let call = run.calls.get_mut(&effect)?;
-    let rule = question.rule.clone();
-    call.approval = Some(Box::new(question));
-    let call = call.clone();
-    Some(row(run, effect, &call, "asked", Some(rule)))
-}
-
-fn approval_answered(
-    run: &mut Run,
-    effect: EffectId,
-    answer: approval::Answer,
-    by: &Name,
-    changed: Option<&Value>,
-) -> Option<audit::Row> {
-    let (now, held) = (run.now, run.hold.is_some());
-    let call = run.calls.get_mut(&effect)?;
-    match &mut call.approval {
-        Some(question) if held && answer == approval::Answer::Approved => question.granted = true,
-        question => *question = None,
-    }
-    call.at = now;
-    let mut told = None;
-    if let (Some(changed), Call::Tool { tool, call_id, arguments, .. }) = (changed, &mut call.call) {
-        *arguments = changed.clone();
-        call.arguments = changed.digest();
-        told =
-            Some(format!("The call {call_id} of tool `{tool}` was made with arguments that {by} changed: {changed}"));
-    }
-    let call = call.clone();
-    if let Some(told) = told {
-        // The model reads it after the turn: it must not go on as if its own arguments had been used.
-        with_loop(run, |state, _| state.steering.push(Message::User { content: told.into() }));
-    }
-    Some(row(run, effect, &call, answer.as_str(), Some(by.clone())))
 }
 
 fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, estimated: bool) -> Option<audit::Row> {

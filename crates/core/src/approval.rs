@@ -13,13 +13,62 @@ use crate::time::Timestamp;
 use crate::value::Value;
 
 /// When a person has to agree to a call before it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Terms {
     /// Every call is asked about, whatever the policy says.
     pub always: bool,
     /// How long an answer is waited for, in milliseconds. The call then fails with `approval.rejected`.
     pub expires_ms: u64,
+    /// Who else is asked when nobody answers; nobody without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
+}
+
+/// Who else is asked when nobody answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// How long each is waited for before the next is asked, in milliseconds.
+    pub after_ms: u64,
+    /// Groups or channels, in the order in which they are asked. At most [`ESCALATIONS_MAX`].
+    pub to: Vec<Name>,
+}
+
+/// How often a question is escalated at most.
+pub const ESCALATIONS_MAX: usize = 10;
+
+/// A question that may be escalated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Escalating {
+    /// To whom, and when.
+    pub terms: Escalation,
+    /// How often it was.
+    pub level: u32,
+}
+
+impl Escalating {
+    /// To whom it was escalated last.
+    #[must_use]
+    pub fn to(&self) -> Option<&Name> {
+        self.terms.to.get(self.level.checked_sub(1)? as usize)
+    }
+
+    /// To whom it is escalated next.
+    #[must_use]
+    pub fn next(&self) -> Option<&Name> {
+        self.terms.to.get(self.level as usize).filter(|_| (self.level as usize) < ESCALATIONS_MAX)
+    }
+}
+
+/// What a rule that asks says about its question. What it leaves out is as the contract says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asking {
+    /// How long an answer is waited for, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_ms: Option<u64>,
+    /// Who else is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
 }
 
 /// How long an answer is waited for unless the contract says otherwise: one day, in milliseconds.
@@ -30,7 +79,7 @@ pub const EXPIRES_MS_MAX: u64 = 365 * EXPIRES_MS_DEFAULT;
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { always: false, expires_ms: EXPIRES_MS_DEFAULT }
+        Self { always: false, expires_ms: EXPIRES_MS_DEFAULT, escalation: None }
     }
 }
 
@@ -84,7 +133,11 @@ impl Answer {
 #[must_use]
 pub fn shown(run: &RunId, wait: EffectId, effect: EffectId, open: &OpenCall) -> Digest {
     let text = |text: &str| Value::str(text);
-    Value::list(vec![
+    let plan = match &open.call {
+        Call::Tool { plan, .. } => plan.as_ref(),
+        Call::Model { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. } => None,
+    };
+    let mut parts = vec![
         text("windlass.approval.v1"),
         text(run.as_str()),
         text(&wait.key(run)),
@@ -93,8 +146,47 @@ pub fn shown(run: &RunId, wait: EffectId, effect: EffectId, open: &OpenCall) -> 
         text(open.call.target()),
         text(open.class.as_str()),
         text(&open.arguments.to_string()),
+    ];
+    parts.extend(plan.map(|plan| text(plan)));
+    Value::list(parts).digest()
+}
+
+/// The hash of what is shown of a transition: the run, the question, and the move at this step.
+#[must_use]
+pub fn shown_transition(run: &Run, wait: EffectId, from: &str, to: &str) -> Digest {
+    let text = |text: &str| Value::str(text);
+    Value::list(vec![
+        text("windlass.approval.transition.v1"),
+        text(run.id().as_str()),
+        text(&wait.key(run.id())),
+        text(&run.start.machine_name),
+        text(from),
+        text(to),
+        Value::count(run.step),
     ])
     .digest()
+}
+
+/// The transition that a wait asks about: from where, and to where.
+#[must_use]
+pub fn asked_transition(run: &Run, wait: EffectId) -> Option<(&Name, &Name)> {
+    match &run.waits.get(&wait)?.kind {
+        WaitKind::Transition { from, to, .. } => Some((from, to)),
+        WaitKind::Signal
+        | WaitKind::Outcome { .. }
+        | WaitKind::Approval { .. }
+        | WaitKind::Budget { .. }
+        | WaitKind::Ceiling { .. } => None,
+    }
+}
+
+/// The hash that an answer has to name.
+fn expected(run: &Run, wait: EffectId) -> Option<Digest> {
+    match (asked(run, wait), asked_transition(run, wait)) {
+        (Some((effect, open)), _) => Some(shown(run.id(), wait, effect, open)),
+        (None, Some((from, to))) => Some(shown_transition(run, wait, from, to)),
+        (None, None) => None,
+    }
 }
 
 /// The call that a wait asks about.
@@ -104,7 +196,7 @@ pub fn asked(run: &Run, wait: EffectId) -> Option<(EffectId, &OpenCall)> {
         WaitKind::Approval { effect, .. } | WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => {
             effect
         }
-        WaitKind::Signal | WaitKind::Outcome { .. } => return None,
+        WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Transition { .. } => return None,
     };
     run.calls.get(&effect).map(|open| (effect, open))
 }
@@ -126,14 +218,14 @@ pub fn arguments(run: &Run, open: &OpenCall) -> Value {
 /// the tool and the policy as well.
 #[must_use]
 pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
-    let Some((effect, open)) = asked(run, reply.wait) else {
+    let Some(expected) = expected(run, reply.wait) else {
         return Some("it is not open: somebody has answered, or the run went on without it".into());
     };
     let due = run.waits.get(&reply.wait).and_then(|wait| wait.due);
     if due.is_some_and(|due| due <= now) {
         return Some("the question has expired".into());
     }
-    if reply.shown != shown(run.id(), reply.wait, effect, open) {
+    if reply.shown != expected {
         return Some("the answer is for something else than what the run asks: look at it again".into());
     }
     if reply.by.trim().is_empty() {
@@ -153,8 +245,12 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     if let Some(why) = unraised(run, &reply.raise, is_ceiling) {
         return Some(why);
     }
-    let is_object = |arguments: &Value| matches!(arguments, Value::Map(_));
-    if reply.arguments.as_ref().is_some_and(|new| !is_object(new) || !matches!(open.call, Call::Tool { .. })) {
+    let Some(new) = &reply.arguments else { return None };
+    let call = asked(run, reply.wait).map(|(_, open)| &open.call);
+    if matches!(call, Some(Call::Tool { plan: Some(_), .. })) {
+        return Some("the arguments are those of the plan: reject it, and another plan can be made".into());
+    }
+    if !matches!((call, new), (Some(Call::Tool { .. }), Value::Map(_))) {
         return Some("only the arguments of a tool can be changed, to other JSON objects".into());
     }
     None

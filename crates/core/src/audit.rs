@@ -34,7 +34,7 @@ pub struct Row {
     pub attempt: u32,
     /// `intended`, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
     pub stage: Name,
-    /// `model`, `tool`, `hook`, `action`, `verify`.
+    /// `model`, `tool`, `hook`, `action`, `verify`; `transition` for a question about one.
     pub kind: Name,
     /// Agent, tool, hook or action.
     pub target: Name,

@@ -81,6 +81,9 @@ pub struct Contract {
     /// When a person has to agree to a call before it leaves.
     #[serde(default, skip_serializing_if = "Terms::is_default")]
     pub approval: Terms,
+    /// How a plan of a call is made; calls leave without one where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Planning>,
     /// What a call costs beside others, 1 for an ordinary one. Only the order in which tools are shown depends on it.
     #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
     pub cost_weight: u32,
@@ -115,6 +118,32 @@ impl Flow {
     }
 }
 
+/// A tool that goes by plans: what a call would do is shown first, and only what was shown is done, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planning {
+    /// What shows it.
+    pub step: PlanStep,
+    /// How long a plan may be applied, in milliseconds.
+    pub expires_ms: u64,
+}
+
+/// What shows what a call would do. It changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanStep {
+    /// Another tool, of class `read`, with the same arguments.
+    Tool(Name),
+    /// The same tool with this argument set to true.
+    Argument(Name),
+}
+
+/// The argument by which a model names the plan that it applies.
+pub const PLAN_ID: &str = "plan_id";
+/// How long a plan may be applied unless the contract says otherwise: a quarter of an hour, in milliseconds.
+pub const PLAN_MS_DEFAULT: u64 = 15 * 60_000;
+/// Longest time that a plan may be applied: a week, in milliseconds.
+pub const PLAN_MS_MAX: u64 = 7 * 86_400_000;
+
 fn ordinary() -> u32 {
     1
 }
@@ -144,6 +173,7 @@ impl Contract {
             timeout_ms: TIMEOUT_MS_DEFAULT,
             output_bytes_max: OUTPUT_BYTES_DEFAULT,
             approval: Terms::default(),
+            plan: None,
             cost_weight: ordinary(),
             flow: Flow::default(),
         }

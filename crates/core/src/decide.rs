@@ -15,6 +15,7 @@ mod hold;
 mod hooks;
 mod join;
 mod labels;
+mod plan;
 mod route;
 mod scope;
 mod step;
@@ -89,7 +90,8 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
     match input {
         Input::Settled { effect, outcome: crate::effect::Outcome::Replied(reply), .. } => {
             if let Some(crate::effect::Call::Model { agent, .. }) = run.calls.get(effect).map(|open| &open.call) {
-                questions.extend(tool_loop::questions(labels::arguments(run, true), agent, &reply.tool_calls));
+                let have = labels::arguments(run, true);
+                questions.extend(tool_loop::questions(machine, have, agent, &reply.tool_calls));
             }
         }
         Input::Approved(reply) => questions.extend(approval::questions(run, reply)),
@@ -97,7 +99,7 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
     }
     questions.extend(escrow::questions(run));
     if let Some(exec) = &run.exec {
-        questions.extend(tool_loop::open_questions(labels::arguments(run, true), exec));
+        questions.extend(tool_loop::open_questions(machine, labels::arguments(run, true), exec));
     }
     Needs { questions, quotes: machine.agents.keys().cloned().collect() }
 }
@@ -188,7 +190,9 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
 }
 
 fn asks_approval(run: &Run, wait: EffectId) -> bool {
-    let is_answered = |kind: &WaitKind| matches!(kind, WaitKind::Approval { .. } | WaitKind::Ceiling { .. });
+    let is_answered = |kind: &WaitKind| {
+        matches!(kind, WaitKind::Approval { .. } | WaitKind::Ceiling { .. } | WaitKind::Transition { .. })
+    };
     run.waits.get(&wait).is_some_and(|open| is_answered(&open.kind))
 }
 
@@ -300,7 +304,9 @@ impl<'a> Turn<'a> {
     fn close_wait(&mut self, effect: EffectId, signal: Option<Name>) {
         self.emit(Entry::WaitClosed { effect, signal });
         self.ask(Effect::CloseWait(effect));
-        self.cancel_timers(|purpose| purpose == TimerPurpose::WaitTimeout { wait: effect });
+        self.cancel_timers(|purpose| {
+            [TimerPurpose::WaitTimeout { wait: effect }, TimerPurpose::Escalation { wait: effect }].contains(&purpose)
+        });
     }
 
     /// Replaces or adds top-level keys of the context.
@@ -341,7 +347,11 @@ impl<'a> Turn<'a> {
         match verdict {
             Some(verdict) => match verdict.answer {
                 Answer::Allow => Ok(Permit::Granted),
-                Answer::Ask => Ok(Permit::Asks(Asked { rule: verdict.rule.clone(), reason: verdict.reason.clone() })),
+                Answer::Ask => {
+                    let asking = verdict.asking.as_deref().cloned().unwrap_or_default();
+                    let (rule, reason) = (verdict.rule.clone(), verdict.reason.clone());
+                    Ok(Permit::Asks(Asked { rule, reason, asking }))
+                }
                 Answer::Deny => {
                     let failure =
                         Failure::new(Code::PolicyDenied, format!("rule `{}`: {}", verdict.rule, verdict.reason));
@@ -361,7 +371,10 @@ impl<'a> Turn<'a> {
             Permit::Granted => Ok(()),
             Permit::Asks(asked) => Err(Failure::new(
                 Code::PolicyDenied,
-                format!("rule `{}` asks for an approval, which only a call of a tool can wait for", asked.rule),
+                format!(
+                    "rule `{}` asks for an approval, which only a call of a tool or a transition can wait for",
+                    asked.rule
+                ),
             )),
         }
     }
@@ -490,6 +503,7 @@ impl<'a> Turn<'a> {
                 self.close_wait(wait, None);
                 self.raise(Failure::new(Code::RunTimeout, format!("no signal came on `{channel}` in time")));
             }
+            TimerPurpose::Escalation { wait } => self.escalate(wait),
             TimerPurpose::JoinTimeout => {
                 self.raise(Failure::new(Code::RunTimeout, "the children are out of time"));
             }
@@ -512,7 +526,10 @@ impl<'a> Turn<'a> {
                 self.goto(Stage::Working(Part::Output));
             }
             WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
-            WaitKind::Approval { .. } | WaitKind::Budget { .. } | WaitKind::Ceiling { .. } => {}
+            WaitKind::Approval { .. }
+            | WaitKind::Budget { .. }
+            | WaitKind::Ceiling { .. }
+            | WaitKind::Transition { .. } => {}
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::Question;
+use crate::approval::{Escalation, Question};
 use crate::budget::{Amounts, Ceilings, Exceeded};
 use crate::contract::{Class, Idempotency};
 use crate::escrow::{Refusal, Share};
@@ -99,6 +99,9 @@ pub enum Call {
         /// The hook that provides it; none for a tool of the catalog.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hook: Option<Name>,
+        /// The plan that it applies, of a tool that goes by plans.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<Name>,
     },
     /// Call a hook. The body is rebuilt from the run by [`crate::request`].
     Hook {
@@ -300,10 +303,28 @@ pub enum WaitKind {
         /// Which ceiling, and what of it.
         over: Exceeded,
     },
+    /// A person says whether a transition may be taken; answered as an approval is.
+    Transition {
+        /// From this state.
+        from: Name,
+        /// To this one.
+        to: Name,
+        /// Which transition of the state.
+        index: u32,
+        /// The rule that asks.
+        rule: Name,
+        /// Why it asks.
+        reason: Name,
+        /// Hash of what is shown, see [`crate::approval::shown_transition`].
+        shown: Digest,
+        /// Who else is asked when nobody answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        escalation: Option<Escalation>,
+    },
 }
 
 impl WaitKind {
-    /// The kind as a word: `signal`, `outcome`, `approval`, `budget`, `ceiling`.
+    /// The kind as a word: `signal`, `outcome`, `approval`, `budget`, `ceiling`, `transition`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -312,6 +333,7 @@ impl WaitKind {
             Self::Approval { .. } => "approval",
             Self::Budget { .. } => "budget",
             Self::Ceiling { .. } => "ceiling",
+            Self::Transition { .. } => "transition",
         }
     }
 
@@ -319,7 +341,7 @@ impl WaitKind {
     #[must_use]
     pub fn is_question(&self) -> bool {
         match self {
-            Self::Approval { .. } | Self::Budget { .. } | Self::Ceiling { .. } => true,
+            Self::Approval { .. } | Self::Budget { .. } | Self::Ceiling { .. } | Self::Transition { .. } => true,
             Self::Signal | Self::Outcome { .. } => false,
         }
     }
@@ -328,7 +350,10 @@ impl WaitKind {
     #[must_use]
     pub fn shown(&self) -> Option<Digest> {
         match self {
-            Self::Approval { shown, .. } | Self::Budget { shown, .. } | Self::Ceiling { shown, .. } => Some(*shown),
+            Self::Approval { shown, .. }
+            | Self::Budget { shown, .. }
+            | Self::Ceiling { shown, .. }
+            | Self::Transition { shown, .. } => Some(*shown),
             Self::Signal | Self::Outcome { .. } => None,
         }
     }
@@ -354,6 +379,11 @@ pub enum TimerPurpose {
     /// A wait gives up.
     WaitTimeout {
         /// The wait.
+        wait: EffectId,
+    },
+    /// Nobody has answered a question: somebody else is asked.
+    Escalation {
+        /// The wait that carries it.
         wait: EffectId,
     },
     /// The children are out of time.

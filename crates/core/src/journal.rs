@@ -2,6 +2,8 @@
 //!
 //! One decision is one [`Record`]: stored as one row, never changed. Old versions are upgraded when read.
 
+mod kind;
+
 use serde::{Deserialize, Serialize};
 
 use crate::approval;
@@ -15,7 +17,7 @@ use crate::label::Marks;
 use crate::machine::HookKind;
 use crate::policy::Verdict;
 use crate::route::Choice;
-use crate::run::{Exec, Hold, Join, OfferedTool, Raised, Stage, Start};
+use crate::run::{Exec, Hold, Join, OfferedTool, Plan, Raised, Stage, Start};
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
@@ -194,6 +196,47 @@ pub enum Entry {
         rule: Name,
         /// Why it asks.
         reason: Name,
+        /// Who else is asked when nobody answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        escalation: Option<approval::Escalation>,
+    },
+    /// Nobody answered a question: somebody else is asked too.
+    ApprovalEscalated {
+        /// The wait that carries it.
+        wait: EffectId,
+        /// The how manieth time, from 1.
+        level: u32,
+        /// Who: a group or a channel.
+        to: Name,
+    },
+    /// A person said whether a transition may be taken, or nobody did in time.
+    TransitionAnswered {
+        /// The wait that carried the question.
+        wait: EffectId,
+        /// From this state.
+        from: Name,
+        /// To this one.
+        to: Name,
+        /// How.
+        answer: approval::Answer,
+        /// Who answered; empty when nobody did.
+        by: Name,
+        /// Why.
+        reason: Name,
+        /// Hash of what was shown.
+        shown: Digest,
+    },
+    /// What a call would do was shown.
+    PlanMade {
+        /// Its id.
+        id: Name,
+        /// What it is bound to.
+        plan: Plan,
+    },
+    /// A plan is applied: no other call may name it.
+    PlanApplied {
+        /// Its id.
+        id: Name,
     },
     /// A person answered, or nobody did in time.
     ApprovalAnswered {
@@ -502,72 +545,4 @@ pub enum Entry {
         /// Key of the machine in it.
         machine: Name,
     },
-}
-
-impl Entry {
-    /// The kind as a word, as in the stored form.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Decided { .. } => "decided",
-            Self::RunStarted(_) => "run_started",
-            Self::ContextChanged { .. } => "context_changed",
-            Self::LabelsChanged { .. } => "labels_changed",
-            Self::StateEntered { .. } => "state_entered",
-            Self::StageReached { .. } => "stage_reached",
-            Self::HooksStarted { .. } => "hooks_started",
-            Self::HookPassed { .. } => "hook_passed",
-            Self::HooksEnded => "hooks_ended",
-            Self::OutputProduced { .. } => "output_produced",
-            Self::CallIntended { .. } => "call_intended",
-            Self::AttemptStarted { .. } => "attempt_started",
-            Self::AttemptFailed { .. } => "attempt_failed",
-            Self::ApprovalAsked { .. } => "approval_asked",
-            Self::ApprovalAnswered { .. } => "approval_answered",
-            Self::RoomHeld { .. } => "room_held",
-            Self::DrawAwaited { .. } => "draw_awaited",
-            Self::DrawAsked { .. } => "draw_asked",
-            Self::DrawAnswered { .. } => "draw_answered",
-            Self::ShareHeld { .. } => "share_held",
-            Self::SharesReturned { .. } => "shares_returned",
-            Self::DoubtRaised { .. } => "doubt_raised",
-            Self::CallSettled { .. } => "call_settled",
-            Self::CallAbandoned { .. } => "call_abandoned",
-            Self::WaitOpened { .. } => "wait_opened",
-            Self::WaitClosed { .. } => "wait_closed",
-            Self::TimerSet { .. } => "timer_set",
-            Self::TimerEnded { .. } => "timer_ended",
-            Self::JoinStarted { .. } => "join_started",
-            Self::ChildStarted { .. } => "child_started",
-            Self::ChildSettled { .. } => "child_settled",
-            Self::ChildRaised { .. } => "child_raised",
-            Self::ChildCancelled { .. } => "child_cancelled",
-            Self::JoinEnded => "join_ended",
-            Self::AgentStarted { .. } => "agent_started",
-            Self::ToolsListed { .. } => "tools_listed",
-            Self::MessagesAdded { .. } => "messages_added",
-            Self::SampleDone { .. } => "sample_done",
-            Self::Escalated { .. } => "escalated",
-            Self::SampleFailed { .. } => "sample_failed",
-            Self::SampleAdded => "sample_added",
-            Self::TurnTaken { .. } => "turn_taken",
-            Self::ToolCallsSeen { .. } => "tool_calls_seen",
-            Self::ToolAnswered { .. } => "tool_answered",
-            Self::ToolPassed { .. } => "tool_passed",
-            Self::LoopStopped { .. } => "loop_stopped",
-            Self::AgentEnded => "agent_ended",
-            Self::TransitionTaken { .. } => "transition_taken",
-            Self::FailureRaised { .. } => "failure_raised",
-            Self::FailureRouted { .. } => "failure_routed",
-            Self::HoldPlaced { .. } => "hold_placed",
-            Self::HoldLifted => "hold_lifted",
-            Self::CancelRequested { .. } => "cancel_requested",
-            Self::CeilingNear { .. } => "ceiling_near",
-            Self::CeilingsChanged { .. } => "ceilings_changed",
-            Self::EndingDecided { .. } => "ending_decided",
-            Self::RunEnded => "run_ended",
-            Self::RunReopened => "run_reopened",
-            Self::Migrated { .. } => "migrated",
-        }
-    }
 }

@@ -70,3 +70,5 @@ pub const CHANNEL_BYTES_MAX: usize = 512;
 pub const SNAPSHOT_ENTRIES_MAX: u64 = 200;
 /// Share of a ceiling, in percent, at which a warning is recorded.
 pub const WARN_PERCENT: u64 = 80;
+/// Plans of calls that one run makes.
+pub const PLANS_MAX: usize = 1_000;

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Asking;
 use crate::ids::{Digest, Name};
 use crate::label::{LabelSet, Mark};
 
@@ -73,4 +74,10 @@ pub struct Verdict {
     /// What brought the labels of the arguments, filled in by the decision that used it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<Mark>,
+    /// What the rule says about the question, when it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asking: Option<Box<Asking>>,
+    /// The trust score of the agent's version that the rules saw, when one was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<u32>,
 }

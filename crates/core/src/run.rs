@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Escalating;
 use crate::audit;
 use crate::budget::{Amounts, Ceilings, Ledger};
 use crate::effect::{ChildStart, OpenCall, OpenTimer, OpenWait, Outcome};
@@ -345,6 +346,22 @@ pub enum JoinShape {
     List,
 }
 
+/// What a call would do, as it was shown. Nothing of it changes but that it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The tool.
+    pub tool: Name,
+    /// Hash of the arguments that it was made for.
+    pub arguments: Digest,
+    /// Hash of what was shown.
+    pub preview: Digest,
+    /// When it can no longer be applied.
+    pub expires_at: Timestamp,
+    /// Whether it was applied, or a call that was to apply it was refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub applied: bool,
+}
+
 /// A child that has not ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenChild {
@@ -416,6 +433,12 @@ pub struct Run {
     /// Running timers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub timers: BTreeMap<EffectId, OpenTimer>,
+    /// Questions for which others are asked when nobody answers, by their wait.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub escalating: BTreeMap<EffectId, Escalating>,
+    /// Plans of calls that were made, applied ones too, by their id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plans: BTreeMap<Name, Plan>,
     /// Children that have not ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub children: BTreeMap<RunId, OpenChild>,
@@ -481,6 +504,8 @@ impl Run {
             calls: BTreeMap::new(),
             waits: BTreeMap::new(),
             timers: BTreeMap::new(),
+            escalating: BTreeMap::new(),
+            plans: BTreeMap::new(),
             children: BTreeMap::new(),
             ledger: Ledger::default(),
             escrow: Escrow::default(),

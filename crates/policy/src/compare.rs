@@ -28,7 +28,9 @@ pub struct Change {
 /// Compares a recorded verdict with what `candidate` says to the same question. None when both say the same.
 #[must_use]
 pub fn compare(candidate: &RuleSet, subject: &Subject, asked: &Asked, recorded: &Verdict) -> Option<Change> {
-    let ruling = candidate.rule_on(subject, asked);
+    // The agent is trusted as it was then.
+    let scores = recorded.trust.and_then(|score| Some((asked.agent_version()?, score))).into_iter().collect();
+    let ruling = candidate.rule_on(subject, asked, &scores);
     (ruling.answer != recorded.answer).then(|| Change {
         action: asked.action(),
         on: asked.target(),

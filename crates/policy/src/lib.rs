@@ -11,6 +11,7 @@ mod set;
 mod question;
 mod compare;
 mod live;
+pub mod trust;
 pub mod scan;
 pub mod redact;
 
@@ -20,3 +21,4 @@ pub use live::LivePolicy;
 pub use question::{Asked, Attributes, Subject};
 pub use schema::SCHEMA;
 pub use set::{Explanation, RuleSet};
+pub use trust::{Scores, TrustBook};

@@ -15,6 +15,7 @@ use crate::diagnostic::Findings;
 use crate::question::{Asked, Subject};
 use crate::set::{RuleSet, Ruling};
 use crate::source::Fingerprint;
+use crate::trust::{Scores, TrustBook};
 
 /// Answers kept in memory; the oldest are not known, so all are dropped when there are more.
 const REMEMBERED_MAX: usize = 20_000;
@@ -24,13 +25,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A rule set with the answers it gave: it never changes, so the same question has the same answer.
 #[derive(Debug)]
 struct Snapshot {
-    set: RuleSet,
+    set: Arc<RuleSet>,
+    scores: Arc<Scores>,
     given: Mutex<HashMap<(Subject, Asked), Ruling>>,
 }
 
 impl Snapshot {
-    fn new(set: RuleSet) -> Arc<Self> {
-        Arc::new(Self { set, given: Mutex::default() })
+    fn new(set: Arc<RuleSet>, scores: Arc<Scores>) -> Arc<Self> {
+        Arc::new(Self { set, scores, given: Mutex::default() })
     }
 
     fn ruling(&self, subject: &Subject, asked: Asked) -> Ruling {
@@ -41,7 +43,7 @@ impl Snapshot {
         if let Some(ruling) = given {
             return ruling;
         }
-        let ruling = self.set.rule_on(&key.0, &key.1);
+        let ruling = self.set.rule_on(&key.0, &key.1, &self.scores);
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.len() >= REMEMBERED_MAX {
             given.clear();
@@ -56,6 +58,8 @@ impl Snapshot {
 pub struct LivePolicy {
     folder: PathBuf,
     current: ArcSwap<Snapshot>,
+    /// Scores of versions of agents, as last read from the store.
+    trust: TrustBook,
     /// What the files were when they were last read, and what was wrong with them.
     seen: Mutex<(Fingerprint, Option<Findings>)>,
 }
@@ -66,11 +70,19 @@ impl LivePolicy {
     /// # Errors
     /// The set is not good: there is nothing to fall back on yet.
     pub fn open(folder: &Path) -> Result<Arc<Self>, Findings> {
+        Self::open_with(folder, TrustBook::default())
+    }
+
+    /// The same with the scores of versions of agents that a process keeps.
+    ///
+    /// # Errors
+    /// As [`LivePolicy::open`].
+    pub fn open_with(folder: &Path, trust: TrustBook) -> Result<Arc<Self>, Findings> {
         let seen = Fingerprint::of(folder);
         let set = RuleSet::load(folder)?;
         warn(&set);
-        let current = ArcSwap::new(Snapshot::new(set));
-        Ok(Arc::new(Self { folder: folder.to_owned(), current, seen: Mutex::new((seen, None)) }))
+        let current = ArcSwap::new(Snapshot::new(Arc::new(set), trust.scores()));
+        Ok(Arc::new(Self { folder: folder.to_owned(), current, trust, seen: Mutex::new((seen, None)) }))
     }
 
     /// Reads the files again when they have changed. True when another set is in use from here on.
@@ -93,7 +105,7 @@ impl LivePolicy {
                 }
                 warn(&set);
                 tracing::info!(policy = %self.folder.display(), from = %old, to = %set.version(), "another rule set is in use");
-                self.current.store(Snapshot::new(set));
+                self.current.store(Snapshot::new(Arc::new(set), self.trust.scores()));
                 Ok(true)
             }
             Err(findings) => {
@@ -105,6 +117,19 @@ impl LivePolicy {
                 Err(findings)
             }
         }
+    }
+
+    /// What answers now: the rule set in use with the scores of this moment.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let snapshot = self.current.load_full();
+        let scores = self.trust.scores();
+        if Arc::ptr_eq(&snapshot.scores, &scores) {
+            return snapshot;
+        }
+        let next = Snapshot::new(Arc::clone(&snapshot.set), scores);
+        // Where the files have changed meanwhile, the next question sees both.
+        self.current.compare_and_swap(&snapshot, Arc::clone(&next));
+        next
     }
 
     /// The version in use.
@@ -133,11 +158,13 @@ impl LivePolicy {
 
 impl Policy for LivePolicy {
     fn answer(&self, scope: &TenantScope, machine: &Machine, questions: &[Question]) -> Vec<Verdict> {
-        let snapshot = self.current.load_full();
+        let snapshot = self.snapshot();
         let (subject, version) = (Subject::of(scope, machine), snapshot.set.version());
         let verdict = |question: &Question| {
-            let Ruling { answer, rule, reason } = snapshot.ruling(&subject, Asked::of(question, machine));
-            Verdict { question: question.clone(), answer, rule, reason, version: version.clone(), origins: Vec::new() }
+            let Ruling { answer, rule, reason, asking, trust } =
+                snapshot.ruling(&subject, Asked::of(question, machine));
+            let (question, version) = (question.clone(), version.clone());
+            Verdict { question, answer, rule, reason, version, origins: Vec::new(), asking, trust }
         };
         questions.iter().map(verdict).collect()
     }

@@ -3,12 +3,14 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use windlass_core::contract::{Class, Contract, Idempotency};
+use windlass_core::ids::Name;
 use windlass_core::label::LabelSet;
 use windlass_core::machine::Machine;
 use windlass_core::policy::Question;
 use windlass_core::run::TenantScope;
 
 use crate::entities::{Record, Registry, Uid, escaped};
+use crate::trust::Scores;
 
 /// For whom, by which agent and from where something is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -131,6 +133,18 @@ impl Asked {
         }
     }
 
+    /// The score that was set for the version of the agent that asks.
+    pub(crate) fn score(&self, scores: &Scores) -> Option<u32> {
+        let (name, version) = self.agent()?;
+        scores.of(name, version)
+    }
+
+    /// The agent that asks, as `NAME@VERSION`.
+    #[must_use]
+    pub fn agent_version(&self) -> Option<Name> {
+        self.agent().map(|(name, version)| format!("{name}@{version}").into())
+    }
+
     fn agent(&self) -> Option<&(String, String)> {
         match self {
             Self::CallModel { agent, .. } => Some(agent),
@@ -186,7 +200,7 @@ pub struct Attributes {
 
 impl Attributes {
     /// Gathers what files and contracts say about a question.
-    pub(crate) fn gather(registry: &Registry, subject: &Subject, asked: &Asked) -> Self {
+    pub(crate) fn gather(registry: &Registry, subject: &Subject, asked: &Asked, scores: &Scores) -> Self {
         let who = Uid::new("User", format!("{}/{}", escaped(&subject.tenant), subject.user));
         let principal = registry.completed(&who, registry.get(&who).cloned().unwrap_or_default());
         let (what, resource, known) = resource(registry, subject, asked);
@@ -199,7 +213,11 @@ impl Attributes {
         }
         let mut shown = None;
         if let Some((name, version)) = asked.agent() {
-            let (uid, record) = agent(registry, name, version);
+            let (uid, mut record) = agent(registry, name, version);
+            // What people set for this version goes before what files say.
+            if let Some(score) = scores.of(name, version) {
+                record.attrs.insert("trust".into(), score.into());
+            }
             context.insert("agent".into(), json!({ "__entity": uid.json() }));
             shown = Some(Json::Object(record.attrs.clone()));
             entities.push((uid, record));

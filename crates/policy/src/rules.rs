@@ -1,7 +1,7 @@
 //! Rules from files: parsed, named, and checked against the schema, each finding with its place.
 //!
 //! A rule is a Cedar policy. `@id` names it, `@reason` says why for people, and `@answer("ask")` on a `forbid` makes it
-//! one that a person can lift.
+//! one that a person can lift; `@expires`, `@escalate_after` and `@escalate_to` say how long that is waited for.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
 use miette::Diagnostic;
+use windlass_core::approval::{Asking, ESCALATIONS_MAX, EXPIRES_MS_MAX, Escalation};
 use windlass_core::ids::Name;
 
 use crate::diagnostic::{Finding, place};
@@ -37,6 +38,8 @@ pub(crate) struct Rule {
     pub(crate) id: Name,
     pub(crate) weight: Weight,
     pub(crate) reason: Name,
+    /// What it says about its question, when it asks.
+    pub(crate) asking: Option<Box<Asking>>,
     pub(crate) file: PathBuf,
     pub(crate) line: usize,
     pub(crate) text: String,
@@ -106,9 +109,11 @@ impl Rules {
         let wrong = |message: String| Finding::error(&file.path, message);
         let (line, _) = place(&file.text, at);
         for (key, _) in policy.annotations() {
-            if !matches!(key, "id" | "reason" | "answer") {
-                return Err(wrong(format!("no rule has the annotation `@{key}`"))
-                    .hint("there are `@id(\"...\")`, `@reason(\"...\")` and `@answer(\"ask\")`"));
+            if !matches!(key, "id" | "reason" | "answer" | "expires" | "escalate_after" | "escalate_to") {
+                return Err(wrong(format!("no rule has the annotation `@{key}`")).hint(
+                    "there are `@id`, `@reason`, `@answer(\"ask\")`, and with it `@expires`, `@escalate_after` and \
+                     `@escalate_to`",
+                ));
             }
         }
         let id = match policy.annotation("id") {
@@ -131,6 +136,7 @@ impl Rules {
             let message = format!("the rule `{id}` is there already: {}:{}", other.file.display(), other.line);
             return Err(wrong(message).hint("give one of them another `@id`"));
         }
+        let asking = asking(policy, weight).map_err(|(message, hint)| wrong(message).hint(hint))?;
         let set = if weight == Weight::Ask { &mut self.liftable } else { &mut self.firm };
         set.add(policy.new_id(PolicyId::new(&id))).map_err(|error| wrong(error.to_string()))?;
         if weight == Weight::Permit {
@@ -140,7 +146,7 @@ impl Rules {
         self.places.insert(id.clone(), self.rules.len());
         let reason = if reason.is_empty() { default_reason(weight, file, line) } else { reason.into() };
         let text = policy.to_string();
-        self.rules.push(Rule { id, weight, reason, file: file.path.clone(), line, text });
+        self.rules.push(Rule { id, weight, reason, asking, file: file.path.clone(), line, text });
         Ok(())
     }
 }
@@ -168,6 +174,53 @@ fn weight(policy: &Policy) -> Result<Weight, (String, &'static str)> {
             "`@answer(\"ask\")` asks a person; without it a `forbid` denies",
         )),
     }
+}
+
+/// What a rule says about the question that it asks.
+fn asking(policy: &Policy, weight: Weight) -> Result<Option<Box<Asking>>, (String, &'static str)> {
+    let given = |key| policy.annotation(key);
+    let (expires, after, to) = (given("expires"), given("escalate_after"), given("escalate_to"));
+    if expires.is_none() && after.is_none() && to.is_none() {
+        return Ok(None);
+    }
+    if weight != Weight::Ask {
+        let message = "only a rule that asks has `@expires`, `@escalate_after` and `@escalate_to`";
+        return Err((message.into(), "write `@answer(\"ask\")` on a `forbid`"));
+    }
+    let expires_ms = expires.map(span_ms).transpose()?;
+    let escalation = match (after, to) {
+        (None, None) => None,
+        (Some(after), Some(to)) => {
+            let to: Vec<Name> = to.split(',').map(|one| one.trim().into()).collect();
+            let is_name = |name: &Name| !name.is_empty() && name.len() <= ID_BYTES_MAX;
+            if to.len() > ESCALATIONS_MAX || !to.iter().all(is_name) {
+                let message = format!("`@escalate_to` names 1 to {ESCALATIONS_MAX} groups or channels");
+                return Err((message, "write `@escalate_to(\"leads, oncall\")`"));
+            }
+            Some(Escalation { after_ms: span_ms(after)?, to })
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(("an escalation has `@escalate_after` and `@escalate_to`".into(), "give both"));
+        }
+    };
+    Ok(Some(Box::new(Asking { expires_ms, escalation })))
+}
+
+/// A time such as `90s`, `15m`, `8h` or `2d`, in milliseconds.
+fn span_ms(text: &str) -> Result<u64, (String, &'static str)> {
+    let wrong =
+        || (format!("`{}` is no time", text.escape_debug()), "write `90s`, `15m`, `8h` or `2d`, at most a year");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let ms = number.checked_mul(seconds * 1_000).ok_or_else(wrong)?;
+    if (1..=EXPIRES_MS_MAX).contains(&ms) { Ok(ms) } else { Err(wrong()) }
 }
 
 /// The actions that a rule is about.

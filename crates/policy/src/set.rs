@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cedar_policy::{Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request};
 use serde::Serialize;
+use windlass_core::approval::Asking;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::policy::Answer;
 
@@ -16,6 +17,7 @@ use crate::question::{Asked, Attributes, Subject};
 use crate::rules::{Rules, Weight};
 use crate::schema::schema;
 use crate::source::{Kind, Sources};
+use crate::trust::Scores;
 
 /// How the ids of answers that no rule gave begin.
 pub(crate) const BUILT_IN: &str = "windlass.";
@@ -32,6 +34,10 @@ pub(crate) struct Ruling {
     pub(crate) answer: Answer,
     pub(crate) rule: Name,
     pub(crate) reason: Name,
+    /// What the rule says about its question.
+    pub(crate) asking: Option<Box<Asking>>,
+    /// The score that was set for the agent's version, when one was.
+    pub(crate) trust: Option<u32>,
 }
 
 /// Rules and entities that fit the schema and each other.
@@ -56,6 +62,9 @@ pub struct Explanation {
     pub reason: Name,
     /// Version of the rule set.
     pub version: Name,
+    /// What the rule says about its question, when it asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asking: Option<Box<Asking>>,
     /// Every rule that applied, the deciding one first.
     pub applied: Vec<Applied>,
     /// What the rules looked at.
@@ -144,15 +153,15 @@ impl RuleSet {
     }
 
     /// Answers a question.
-    pub(crate) fn rule_on(&self, subject: &Subject, asked: &Asked) -> Ruling {
-        let attributes = Attributes::gather(&self.registry, subject, asked);
-        self.ruling(asked, &attributes).0
+    pub(crate) fn rule_on(&self, subject: &Subject, asked: &Asked, scores: &Scores) -> Ruling {
+        let attributes = Attributes::gather(&self.registry, subject, asked, scores);
+        Ruling { trust: asked.score(scores), ..self.ruling(asked, &attributes).0 }
     }
 
-    /// Answers a question and says why.
+    /// Answers a question and says why, with the scores that were set for versions of agents.
     #[must_use]
-    pub fn explain(&self, subject: &Subject, asked: &Asked) -> Explanation {
-        let attributes = Attributes::gather(&self.registry, subject, asked);
+    pub fn explain(&self, subject: &Subject, asked: &Asked, scores: &Scores) -> Explanation {
+        let attributes = Attributes::gather(&self.registry, subject, asked, scores);
         let (ruling, applied) = self.ruling(asked, &attributes);
         let shown = |index: &usize| {
             self.rules.rules.get(*index).map(|rule| Applied {
@@ -168,8 +177,8 @@ impl RuleSet {
             })
         };
         let applied = applied.iter().filter_map(shown).collect();
-        let Ruling { answer, rule, reason } = ruling;
-        Explanation { answer, rule, reason, version: self.version(), applied, attributes }
+        let Ruling { answer, rule, reason, asking, .. } = ruling;
+        Explanation { answer, rule, reason, asking, version: self.version(), applied, attributes }
     }
 
     /// The answer, and the rules that applied, the deciding one first.
@@ -224,14 +233,17 @@ impl RuleSet {
 
     fn ruled(&self, answer: Answer, index: usize) -> Ruling {
         match self.rules.rules.get(index) {
-            Some(rule) => Ruling { answer, rule: rule.id.clone(), reason: rule.reason.clone() },
+            Some(rule) => {
+                let asking = rule.asking.clone();
+                Ruling { answer, rule: rule.id.clone(), reason: rule.reason.clone(), asking, trust: None }
+            }
             None => denied(CANNOT_EVALUATE, "the rule is not known"),
         }
     }
 }
 
 fn denied(rule: &str, reason: &str) -> Ruling {
-    Ruling { answer: Answer::Deny, rule: rule.into(), reason: reason.into() }
+    Ruling { answer: Answer::Deny, rule: rule.into(), reason: reason.into(), asking: None, trust: None }
 }
 
 fn request(attributes: &Attributes) -> Result<(Request, Entities), String> {

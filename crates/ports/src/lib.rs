@@ -8,6 +8,7 @@ pub mod tool;
 pub mod clock;
 pub mod compile;
 pub mod policy;
+pub mod notify;
 pub mod fake;
 pub mod conformance;
 

@@ -91,6 +91,40 @@ pub enum What {
         /// The rule that asks, or `contract`.
         rule: Name,
     },
+    /// Nobody answered a question: somebody else is asked too.
+    ApprovalEscalated {
+        /// The id of the question, as `windlass approvals` takes it.
+        approval: Name,
+        /// The how manieth time, from 1.
+        level: u32,
+        /// Who: a group or a channel.
+        to: Name,
+    },
+    /// A question about a transition is closed.
+    TransitionAnswered {
+        /// From this state.
+        from: Name,
+        /// To this state.
+        to: Name,
+        /// `approved`, `rejected`, `expired`.
+        answer: Name,
+        /// Who answered; empty when nobody did.
+        by: Name,
+    },
+    /// What a call would do was shown.
+    PlanMade {
+        /// The id of the plan.
+        plan: Name,
+        /// The tool.
+        tool: Name,
+        /// When it can no longer be applied, in milliseconds since 1970-01-01 UTC.
+        expires_at: u64,
+    },
+    /// A plan is applied.
+    PlanApplied {
+        /// The id of the plan.
+        plan: Name,
+    },
     /// A question about a call is closed.
     ApprovalAnswered {
         /// The call.
@@ -111,7 +145,7 @@ pub enum What {
     WaitOpened {
         /// The wait.
         effect: u64,
-        /// `signal`, `outcome`, `approval`.
+        /// `signal`, `outcome`, `approval`, `budget`, `transition`.
         kind: Name,
         /// The channel.
         channel: Name,
@@ -340,6 +374,17 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
         Entry::ApprovalAnswered { effect, answer, by, .. } => {
             What::ApprovalAnswered { effect: effect.0, answer: answer.as_str().into(), by: by.clone() }
         }
+        Entry::ApprovalEscalated { wait, level, to } => {
+            What::ApprovalEscalated { approval: wait.key(run.id()).into(), level: *level, to: to.clone() }
+        }
+        Entry::TransitionAnswered { from, to, answer, by, .. } => {
+            let answer = answer.as_str().into();
+            What::TransitionAnswered { from: from.clone(), to: to.clone(), answer, by: by.clone() }
+        }
+        Entry::PlanMade { id, plan } => {
+            What::PlanMade { plan: id.clone(), tool: plan.tool.clone(), expires_at: plan.expires_at.0 }
+        }
+        Entry::PlanApplied { id } => What::PlanApplied { plan: id.clone() },
         Entry::TransitionTaken { from, to, index } => {
             What::Transition { from: from.clone(), to: to.clone(), index: *index, on_error: None }
         }
@@ -487,6 +532,7 @@ fn purpose(purpose: TimerPurpose) -> &'static str {
         TimerPurpose::RunDeadline => "run_deadline",
         TimerPurpose::StateTimeout => "state_timeout",
         TimerPurpose::WaitTimeout { .. } => "wait_timeout",
+        TimerPurpose::Escalation { .. } => "escalation",
         TimerPurpose::JoinTimeout => "join_timeout",
         TimerPurpose::Backoff { .. } => "backoff",
         TimerPurpose::Continue => "continue",

@@ -16,6 +16,7 @@ pub mod events;
 pub mod schedule;
 pub mod keys;
 pub mod switch;
+pub mod notice;
 pub mod seal;
 pub mod audit;
 mod shell;
@@ -27,4 +28,5 @@ pub use shell::{
     Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
+pub use shell::{NOTICES, Notifier};
 pub use shell::{switch as set_switch, switches, tell_held};

@@ -137,7 +137,8 @@ impl People {
                 WaitKind::Outcome { .. }
                 | WaitKind::Approval { .. }
                 | WaitKind::Budget { .. }
-                | WaitKind::Ceiling { .. } => true,
+                | WaitKind::Ceiling { .. }
+                | WaitKind::Transition { .. } => true,
             };
             if is_expected && self.answered.insert((run.clone(), wait.effect)) {
                 self.tasks.spawn(say(Arc::clone(&self.stage), run, wait));
@@ -151,7 +152,10 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
     let world = &stage.world;
     world.sleep(world.draw(|rng| rng.u64(0..2_000))).await;
     let data = match wait.kind {
-        WaitKind::Approval { shown, .. } | WaitKind::Budget { shown, .. } | WaitKind::Ceiling { shown, .. } => {
+        WaitKind::Approval { shown, .. }
+        | WaitKind::Budget { shown, .. }
+        | WaitKind::Ceiling { shown, .. }
+        | WaitKind::Transition { shown, .. } => {
             return approve(&stage, run, wait.effect, shown).await;
         }
         WaitKind::Signal => stage.setup.data(&wait.channel),

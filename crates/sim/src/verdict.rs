@@ -98,6 +98,7 @@ fn turns(end: &RunEnd, seen: &mut BTreeMap<(&'static str, &'static str), u64>) {
                     TimerPurpose::RunDeadline
                     | TimerPurpose::StateTimeout
                     | TimerPurpose::WaitTimeout { .. }
+                    | TimerPurpose::Escalation { .. }
                     | TimerPurpose::JoinTimeout,
                 ) => true,
             },

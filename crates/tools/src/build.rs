@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use reqwest::Url;
 use secrecy::SecretString;
-use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
-use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
+use windlass_core::approval::{ESCALATIONS_MAX, EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Escalation, Terms};
+use windlass_core::contract::{
+    Class, Contract, Flow, Idempotency, OnUnknown, PLAN_ID, PLAN_MS_DEFAULT, PLAN_MS_MAX, PlanStep, Planning,
+};
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
 use windlass_core::limits::VALUE_BYTES_MAX;
@@ -19,7 +21,9 @@ use windlass_ports::tool::{Catalog, Hook, Tool};
 use crate::addressed::Addressed;
 use crate::agents;
 use crate::client::Clients;
-use crate::config::{ApprovalConfig, CatalogConfig, ConfigError, HookConfig, Problem, SecretRef, ToolConfig};
+use crate::config::{
+    ApprovalConfig, CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem, SecretRef, ToolConfig,
+};
 use crate::guard::{Guard, place};
 use crate::kind::{ALL, Kind, Make};
 use crate::limits;
@@ -258,6 +262,8 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     }
     pointers(site, "", "secret", table.secret.as_deref());
     pointers(site, "", "declassified", table.declassified.as_deref());
+    check_escalation(site, table);
+    check_plan(site, table, role);
     let contract = contract(site.name, table);
     match kind.make {
         Make::Tool(make) => {
@@ -283,6 +289,59 @@ pub(crate) fn paths(given: Option<&[String]>) -> Vec<Vec<Name>> {
     given.unwrap_or_default().iter().filter_map(|text| pointer(text)).collect()
 }
 
+/// An escalation names somebody, and comes before the question expires.
+fn check_escalation(site: &mut Site<'_>, table: &ToolConfig) {
+    let expires_ms = table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT);
+    match (&table.approval_escalate_to, table.approval_escalate_after_ms) {
+        (None, None) => {}
+        (Some(to), Some(after_ms)) => {
+            if to.is_empty() || to.len() > ESCALATIONS_MAX || to.iter().any(|one| one.trim().is_empty()) {
+                let message = format!("names 1 to {ESCALATIONS_MAX} groups or channels");
+                site.wrong("approval_escalate_to", message, None);
+            }
+            if after_ms == 0 || after_ms >= expires_ms {
+                let message =
+                    format!("must be from 1 to {}, before the question expires", expires_ms.saturating_sub(1));
+                site.wrong("approval_escalate_after_ms", message, None);
+            }
+        }
+        (Some(_), None) => site.wrong("approval_escalate_to", "needs `approval_escalate_after_ms`", None),
+        (None, Some(_)) => site.wrong("approval_escalate_after_ms", "needs `approval_escalate_to`", None),
+    }
+}
+
+/// What goes by plans cannot be undone, and is called by a model, which reads the plan.
+fn check_plan(site: &mut Site<'_>, table: &ToolConfig, role: Role) {
+    let Some(plan) = &table.plan else {
+        if table.plan_expires_ms.is_some() {
+            site.wrong("plan_expires_ms", "needs `plan`", None);
+        }
+        return;
+    };
+    if role == Role::Hook {
+        site.wrong(
+            "plan",
+            "an action has no plan: nobody reads it",
+            Some("put a wait or an approval before the action"),
+        );
+    }
+    if table.class != Some(Class::Danger) {
+        site.wrong("plan", "only a tool of class `danger` goes by plans", None);
+    }
+    if table.plan_expires_ms.is_some_and(|ms| !(1..=PLAN_MS_MAX).contains(&ms)) {
+        site.wrong("plan_expires_ms", format!("must be from 1 to {PLAN_MS_MAX}"), None);
+    }
+    let properties = table.input_schema.as_ref().and_then(|schema| schema.get("properties"));
+    if properties.and_then(|properties| properties.get(PLAN_ID)).is_some() {
+        site.wrong("input_schema", format!("the argument `{PLAN_ID}` is that of the plan"), Some("rename it"));
+    }
+    if let PlanConfig::Argument(argument) = plan
+        && (argument.is_empty() || argument == PLAN_ID)
+    {
+        site.wrong("plan", format!("`{argument}` cannot be the argument that asks for a plan"), None);
+    }
+}
+
 fn contract(name: &str, table: &ToolConfig) -> Contract {
     let base = Contract::undeclared(name);
     Contract {
@@ -304,7 +363,19 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
         approval: Terms {
             always: table.approval == Some(ApprovalConfig::Always),
             expires_ms: table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),
+            escalation: table
+                .approval_escalate_to
+                .as_ref()
+                .zip(table.approval_escalate_after_ms)
+                .map(|(to, after_ms)| Escalation { after_ms, to: to.iter().map(|one| one.as_str().into()).collect() }),
         },
+        plan: table.plan.as_ref().map(|plan| Planning {
+            step: match plan {
+                PlanConfig::Tool(tool) => PlanStep::Tool(tool.as_str().into()),
+                PlanConfig::Argument(argument) => PlanStep::Argument(argument.as_str().into()),
+            },
+            expires_ms: table.plan_expires_ms.unwrap_or(PLAN_MS_DEFAULT),
+        }),
         ..base
     }
 }
@@ -337,6 +408,17 @@ fn check_verifiers(config: &CatalogConfig, catalog: &Catalog, problems: &mut Vec
         };
         problems.push(Problem { key: format!("{place}.on_unknown"), message, hint: None });
     }
+    for (name, table) in &config.tools {
+        let Some(PlanConfig::Tool(planner)) = &table.plan else { continue };
+        let message = match class(planner) {
+            None => format!("there is no tool `{planner}`"),
+            Some(Class::Read) => continue,
+            Some(Class::Write | Class::Danger) => {
+                format!("the tool `{planner}` is not of class `read`, so it cannot show what a call would do")
+            }
+        };
+        problems.push(Problem { key: format!("tools.{name}.plan"), message, hint: None });
+    }
 }
 
 /// One table while it is read.
@@ -351,7 +433,8 @@ pub(crate) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    fn new(
+    /// One of `[GROUP.NAME]`.
+    pub(crate) fn new(
         group: &'static str,
         name: &'a str,
         surroundings: &'a Surroundings<'a>,

@@ -105,6 +105,17 @@ pub struct ToolConfig {
     pub approval: Option<ApprovalConfig>,
     /// How long an approval is waited for, in milliseconds; then the call is refused. Default: 86400000, a day.
     pub approval_expires_ms: Option<u64>,
+    /// Groups or channels that are asked too when nobody answers, one after another, at most 10. Each is told by a
+    /// notification; see `[notify]`. Default: nobody.
+    pub approval_escalate_to: Option<Vec<String>>,
+    /// How long nobody answers before the next of `approval_escalate_to` is asked, in milliseconds.
+    pub approval_escalate_after_ms: Option<u64>,
+    /// For class `danger`: a call shows what it would do, and only what was shown is done, once. `{ tool = "TOOL" }` shows
+    /// it by a tool of class `read` with the same arguments, `{ argument = "dry_run" }` by the same tool with this argument
+    /// set to true. Not for actions. Default: calls leave without a plan.
+    pub plan: Option<PlanConfig>,
+    /// How long a plan may be applied, in milliseconds. Default: 900000, a quarter of an hour.
+    pub plan_expires_ms: Option<u64>,
     /// Time for one attempt in milliseconds. Default: 30000.
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
@@ -167,6 +178,16 @@ pub enum ApprovalConfig {
     Policy,
     /// Always.
     Always,
+}
+
+/// What shows what a call would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanConfig {
+    /// This tool of class `read`, with the same arguments.
+    Tool(String),
+    /// The same tool with this argument set to true.
+    Argument(String),
 }
 
 /// What to do about a call whose outcome is unknown.
@@ -320,6 +341,10 @@ impl ToolConfig {
             class: _,
             approval: _,
             approval_expires_ms: _,
+            approval_escalate_to: _,
+            approval_escalate_after_ms: _,
+            plan: _,
+            plan_expires_ms: _,
             idempotency: _,
             on_unknown: _,
             timeout_ms: _,

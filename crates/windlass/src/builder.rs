@@ -282,8 +282,12 @@ impl Builder {
         };
         let model = self.wiring.scanned(model);
         let catalog = Arc::new(catalog);
+        let store = wire::open_store(&self.store).await?;
+        if self.wiring.policy.is_some() {
+            tokio::spawn(wire::follow_trust(&self.wiring.trust, &store).await?);
+        }
         let engine = Engine::new(Parts {
-            store: wire::open_store(&self.store).await?,
+            store,
             compiler: wire::compiler(),
             model,
             catalog: Arc::clone(&catalog),

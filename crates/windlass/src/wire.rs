@@ -21,25 +21,31 @@ use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_models::{AwsKeys, Kind, Models, ProviderSettings, StructuredOutput};
-use windlass_policy::LivePolicy;
 use windlass_policy::redact::{Redactor, redacted_catalog};
 use windlass_policy::scan::{ScanConfig, Scanner, scanned_catalog, scanned_model};
+use windlass_policy::{LivePolicy, TrustBook};
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::model::Model;
+use windlass_ports::notify::Channel;
 use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SystemClock};
 use windlass_spec::ModelNames;
 use windlass_tools::mcp::Server;
-use windlass_tools::{CatalogConfig, ConfigError, Surroundings, WorkPools, build_agents, build_catalog, build_servers};
+use windlass_tools::{
+    CatalogConfig, ConfigError, NotifyConfig, Surroundings, WorkPools, build_agents, build_catalog, build_channels,
+    build_servers,
+};
 
 use crate::renewed::renewed;
 use crate::secrets::{SCHEME, SecretFile, is_name};
 
 /// The name that stands for every provider.
 pub const EVERY: &str = "*";
+/// Pause between two looks at trust scores.
+const TRUST_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// Bytes of a file that holds one key.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
 
@@ -134,6 +140,8 @@ pub struct Wiring {
     pub models: Option<PathBuf>,
     /// Tools, actions and hooks.
     pub catalog: CatalogConfig,
+    /// Channels for notices to people.
+    pub notify: BTreeMap<String, NotifyConfig>,
     /// Whether a tool or action without a class and an idempotency is refused.
     pub require_contracts: bool,
     /// Whether secrets must be there. Without, a secret that is missing is empty: for checks that call nothing.
@@ -142,6 +150,8 @@ pub struct Wiring {
     pub policy: Option<PathBuf>,
     /// Whether tools and actions are refused where there is no rule set.
     pub require_policy: bool,
+    /// Trust scores of versions of agents, as this process knows them: whoever drives reads them from the store.
+    pub trust: TrustBook,
     /// What is looked for in prompts and arguments before they leave.
     pub scan: ScanConfig,
     /// The environment.
@@ -161,10 +171,12 @@ impl Default for Wiring {
             prices: None,
             models: None,
             catalog: CatalogConfig::default(),
+            notify: BTreeMap::new(),
             require_contracts: false,
             needs_secrets: true,
             policy: None,
             require_policy: false,
+            trust: TrustBook::default(),
             scan: ScanConfig::new(),
             environment: Arc::new(|_| None),
             secrets: None,
@@ -223,6 +235,30 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 /// As [`open_store`]; also when its schema is older than this build's.
 pub async fn open_store_to_read(url: &str) -> Result<Option<Arc<dyn Store>>, StoreError> {
     windlass_stores::open_to_read(url, windlass_stores::Options::default()).await
+}
+
+/// Reads the trust scores of a store before anything is decided by them, and again each second for as long as somebody
+/// else holds the store.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn follow_trust(
+    trust: &TrustBook,
+    store: &Arc<dyn Store>,
+) -> Result<impl Future<Output = ()> + Send + 'static, StoreError> {
+    trust.refresh(&**store).await?;
+    let (trust, store) = (trust.clone(), Arc::downgrade(store));
+    Ok(async move {
+        loop {
+            tokio::time::sleep(TRUST_EVERY).await;
+            let Some(store) = store.upgrade() else { return };
+            match trust.refresh(&*store).await {
+                Ok(true) => tracing::info!("trust scores of agents have changed"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "trust scores cannot be read; those read last stay in force"),
+            }
+        }
+    })
 }
 
 /// Compiles documents.
@@ -296,7 +332,7 @@ impl Wiring {
             return Ok(Arc::new(AllowAll));
         };
         let folder = self.folder.join(folder);
-        let policy = LivePolicy::open(&folder).map_err(|findings| {
+        let policy = LivePolicy::open_with(&folder, self.trust.clone()).map_err(|findings| {
             WireError::new("policy.path", findings).hint("`windlass policy check` shows everything that is wrong")
         })?;
         policy.follow().map_err(|error| WireError::new("policy.path", error))?;
@@ -346,6 +382,14 @@ impl Wiring {
             WireError::new("secrets.file", error).hint(hint)
         })?;
         Ok(file.generation())
+    }
+
+    /// The configured channels for notices to people.
+    ///
+    /// # Errors
+    /// Every mistake in their tables.
+    pub fn channels(&self) -> Result<Vec<Arc<dyn Channel>>, WireError> {
+        Ok(self.surrounded(|surroundings| build_channels(&self.notify, surroundings))?.0)
     }
 
     /// The configured MCP servers, whether or not a tool of theirs was accepted.

@@ -36,6 +36,9 @@ fn why(end: &RunEnd) -> String {
             Entry::DoubtRaised { effect, doubt: Doubt::Asking(_) } => {
                 why = format!("whether `{}` happened, whose `on_unknown` is to ask", target(effect));
             }
+            Entry::WaitOpened { wait, .. } if wait.kind.as_str() == "transition" => {
+                why = "whether a transition may be taken".into();
+            }
             Entry::ApprovalAsked { effect, .. } => why = format!("whether `{}` may be called", target(effect)),
             Entry::HoldPlaced { hold: Hold::Attention { reason } } => why = format!("it is on hold: {reason}"),
             _ => {}

@@ -95,12 +95,18 @@ impl Doing {
             Command::Secrets(args::Secrets::Remove(args)) => {
                 Self::named("secret.remove", &args.name, if args.previous { "the value before" } else { "" })
             }
+            Command::Trust(args::Trust::Set(args)) => {
+                let detail = format!("{}: {}", args.score, args.reason);
+                Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
+            }
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
             Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
             Command::Tools(args::Tools::List(_) | args::Tools::Diff(_))
             | Command::Approvals(args::Approvals::List(_) | args::Approvals::Show(_))
             | Command::Readonly(args::Readonly::Status(_))
             | Command::Secrets(args::Secrets::List(_))
+            | Command::Notify(_)
+            | Command::Trust(args::Trust::List | args::Trust::Show(_))
             | Command::Audit(_)
             // Says itself how much it removes.
             | Command::Erase(_)

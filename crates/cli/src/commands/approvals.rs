@@ -25,6 +25,8 @@ use crate::output::{Form, printable, table, time};
 /// A question that a run asks, as it is shown.
 struct Question {
     wait: EffectId,
+    /// To whom it was escalated last, and how often it was.
+    escalated: Option<(Name, u32)>,
     /// Its id, as commands take it.
     id: String,
     tool: Name,
@@ -126,6 +128,9 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
     }
     if let Some(at) = question.expires_at {
         rows.push(pair("expires", &time(at)));
+    }
+    if let Some((to, level)) = &question.escalated {
+        rows.push(pair("escalated", &format!("to {to}, level {level}")));
     }
     rows.push(pair("shown", &question.shown.to_string()));
     app.output.text(&table(&["", ""], &rows));
@@ -248,16 +253,38 @@ async fn find(app: &App, id: &str, to_change: bool) -> Result<Asked, Problem> {
 fn questions(run: &Run) -> Vec<Question> {
     let mut found = Vec::new();
     for (wait, open) in &run.waits {
+        let escalating = run.escalating.get(wait);
+        let escalated = escalating.and_then(|one| Some((one.to()?.clone(), one.level)));
+        if let WaitKind::Transition { from, to, rule, reason, shown, .. } = &open.kind {
+            found.push(Question {
+                wait: *wait,
+                escalated,
+                id: wait.key(run.id()),
+                tool: format!("{from}->{to}").into(),
+                kind: "transition",
+                class: "-",
+                arguments: run.context.clone(),
+                rule: rule.clone(),
+                reason: reason.clone(),
+                shown: *shown,
+                asked_at: run.now,
+                expires_at: open.due,
+                refusal: None,
+                over: None,
+            });
+            continue;
+        }
         let Some((_, call)) = approval::asked(run, *wait) else { continue };
         let (shown, refusal, over) = match &open.kind {
             WaitKind::Approval { shown, .. } => (shown, None, None),
             WaitKind::Budget { shown, refusal, .. } => (shown, Some(Refusal::clone(refusal)), None),
             WaitKind::Ceiling { shown, over, .. } => (shown, None, Some(*over)),
-            WaitKind::Signal | WaitKind::Outcome { .. } => continue,
+            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Transition { .. } => continue,
         };
         let why = call.approval.as_deref();
         found.push(Question {
             wait: *wait,
+            escalated,
             id: wait.key(run.id()),
             tool: call.call.target().clone(),
             kind: call.call.kind(),
@@ -300,6 +327,7 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
         "shown": question.shown.to_string(),
         "asked_at": time(question.asked_at),
         "expires_at": question.expires_at.map(time),
+        "escalated": question.escalated.as_ref().map(|(to, level)| json!({ "to": &**to, "level": level })),
         "budget": question.refusal.as_ref().map(|refusal| json!({
             "scope": &*refusal.scope,
             "meter": refusal.meter.as_str(),

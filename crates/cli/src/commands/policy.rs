@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use windlass_core::contract::{Class, Idempotency};
 use windlass_core::label::{Label, Mark};
 use windlass_core::policy::{Answer, Question};
-use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, Severity, Subject, compare};
+use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, Scores, Severity, Subject, compare};
 use windlass_ports::store::Query;
 
 use crate::app::App;
@@ -84,11 +84,23 @@ fn load(folder: &Path) -> Result<RuleSet, Problem> {
 pub(crate) async fn why(app: &App, args: args::PolicyWhy) -> Result<Exit, Problem> {
     match &args.run {
         Some(run) => why_run(app, run, args.step, args.policy.as_deref()).await,
-        None => why_asked(app, &args),
+        None => why_asked(app, &args).await,
     }
 }
 
-fn why_asked(app: &App, args: &args::PolicyWhy) -> Result<Exit, Problem> {
+/// The scores that were set for versions of agents.
+async fn scores(app: &App) -> Result<Scores, Problem> {
+    let Some(store) = app.store_to_read().await? else { return Ok(Scores::default()) };
+    let all = windlass_policy::trust::all(&*store).await?;
+    Ok(all.into_iter().filter_map(|(agent, score)| Some((agent, score.last()?.score))).collect())
+}
+
+/// The score that a verdict was given with.
+fn given_with(verdict: &windlass_core::policy::Verdict, asked: &Asked) -> Scores {
+    verdict.trust.and_then(|score| Some((asked.agent_version()?, score))).into_iter().collect()
+}
+
+async fn why_asked(app: &App, args: &args::PolicyWhy) -> Result<Exit, Problem> {
     let set = load(&folder(app, args.policy.as_deref())?)?;
     let asker = &args.asker;
     let subject = Subject {
@@ -98,7 +110,7 @@ fn why_asked(app: &App, args: &args::PolicyWhy) -> Result<Exit, Problem> {
         bundle: String::new(),
     };
     let asked = asked(app, args)?;
-    let explanation = set.explain(&subject, &asked);
+    let explanation = set.explain(&subject, &asked, &scores(app).await?);
     app.output.sentence(&explanation, &told(&explanation, &asked));
     Ok(Exit::Ok)
 }
@@ -222,6 +234,7 @@ fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
         "rule": verdict.rule,
         "reason": verdict.reason,
         "rule_set": verdict.version,
+        "trust": verdict.trust,
     });
     if !verdict.origins.is_empty() {
         row["origins"] = json!(verdict.origins);
@@ -238,7 +251,8 @@ fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
     );
     verdict.origins.iter().for_each(|mark| line.push_str(&origin(mark)));
     if let Some(set) = set.filter(|set| set.version() == verdict.version) {
-        let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), &asked);
+        let scores = given_with(verdict, &asked);
+        let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), &asked, &scores);
         let attributes = &explanation.attributes;
         line.push_str(&format!("\n    principal {}\n    resource {}", attributes.principal, attributes.resource));
         if let Some(agent) = &attributes.agent {
@@ -324,5 +338,7 @@ fn unasked(question: Question) -> windlass_core::policy::Verdict {
         reason: "nobody was asked".into(),
         version: "none".into(),
         origins: Vec::new(),
+        asking: None,
+        trust: None,
     }
 }

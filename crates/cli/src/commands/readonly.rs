@@ -6,17 +6,26 @@ use windlass_runtime::switch::{Change, Switch};
 use windlass_runtime::{set_switch, switches, tell_held};
 
 use crate::app::App;
-use crate::args::{ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
+use crate::args::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 use crate::exit::{Exit, Problem};
 use crate::output::{printable, time};
 
+/// Turns a switch, or shows the switches.
+pub(crate) async fn perform(app: &App, command: Readonly) -> Result<Exit, Problem> {
+    match command {
+        Readonly::On(args) => on(app, args).await,
+        Readonly::Off(args) => off(app, args).await,
+        Readonly::Status(args) => status(app, args).await,
+    }
+}
+
 /// Lets nothing be changed.
-pub(crate) async fn on(app: &App, args: ReadonlyOn) -> Result<Exit, Problem> {
+async fn on(app: &App, args: ReadonlyOn) -> Result<Exit, Problem> {
     turn(app, args.what, true).await
 }
 
 /// Lets things be changed again.
-pub(crate) async fn off(app: &App, args: ReadonlyOff) -> Result<Exit, Problem> {
+async fn off(app: &App, args: ReadonlyOff) -> Result<Exit, Problem> {
     turn(app, args.what, false).await
 }
 
@@ -42,7 +51,7 @@ async fn turn(app: &App, what: Switched, on: bool) -> Result<Exit, Problem> {
 }
 
 /// Shows the switches.
-pub(crate) async fn status(app: &App, args: ReadonlyStatus) -> Result<Exit, Problem> {
+async fn status(app: &App, args: ReadonlyStatus) -> Result<Exit, Problem> {
     let tenant: Option<Name> = args.tenant.as_deref().map(Into::into);
     let mut all = match app.store_to_read().await? {
         Some(store) => switches(&*store).await?,

@@ -11,7 +11,9 @@ use windlass_chaos::record::{Journalist, Recorded};
 use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
 use windlass_ports::store::{Store, StoreError, WorkerRow};
-use windlass_runtime::{Driven, Engine, Meters, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock};
+use windlass_runtime::{
+    Driven, Engine, Meters, Notifier, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock,
+};
 use windlass_server::{Metrics, Probe};
 use windlass_stores::Schema;
 use windlass_telemetry::Spans;
@@ -52,6 +54,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let catalog = wiring.catalog().map_err(session::setting)?;
     let models = wiring.models(&std::collections::BTreeMap::new(), None).map_err(session::setting)?;
     let policy = wiring.policy().map_err(session::setting)?;
+    let notifier = Arc::new(Notifier::new(wiring.channels().map_err(session::setting)?));
     let address = place.listen.or_else(|| role.listens().then_some(config.serve.listen.0));
     let listener = match address {
         Some(address) => Some(listen(address).await?),
@@ -62,6 +65,9 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
     if let Some(exporter) = exporter.clone() {
         meters.push(Arc::new(Spans::new(exporter)));
+    }
+    if !config.notify.is_empty() {
+        meters.push(Arc::clone(&notifier) as Arc<dyn windlass_runtime::Meter>);
     }
     let meter = Arc::new(Meters(meters)) as Arc<dyn windlass_runtime::Meter>;
     // A process of a fleet waits for its store, however long that takes.
@@ -85,7 +91,18 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let listening = listener
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
+    let notifying = tokio::spawn({
+        let (engine, stop, is_wanted) = (engine.clone(), stop.clone(), !config.notify.is_empty());
+        async move {
+            if is_wanted {
+                notifier.drive(&engine, &stop).await;
+            }
+        }
+    });
+    let trust = config.policy.path.is_some().then(|| wiring.trust.clone());
+    let _following = session::follow_trust(trust.as_ref(), &engine.parts().store).await?;
     let result = work(app, &engine, role, &stop).await;
+    notifying.abort();
     if let Some(exporter) = exporter {
         exporter.flush(FLUSH).await;
     }

@@ -177,3 +177,69 @@ cases:
     let ran = place.windlass(&["test", "payer.test.yml"]);
     assert_eq!(ran.code(), 0, "{}", ran.shown());
 }
+
+/// A rule set under which a transition is asked about, and whose questions are escalated.
+const TRANSITION_RULES: &str = r#"
+permit (principal, action, resource);
+@id("to.paid") @answer("ask") @reason("a person looks before the last step") @expires("2h")
+@escalate_after("1s") @escalate_to("leads, oncall")
+forbid (principal, action == Action::"TakeTransition", resource) when { resource.to == "paid" };
+"#;
+
+const TWO_STEPS: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: steps
+  states:
+    check: {type: initial, transitions: [{to: paid}], on_error: {policy.denied: held}}
+    paid: {type: final, output: {end: paid}}
+    held: {type: final, output: {end: held, why: context.last_error}}
+"#;
+
+fn steps() -> Place {
+    let place = Place::new();
+    place.write("steps.yml", TWO_STEPS);
+    std::fs::create_dir(place.path("policies")).expect("a folder");
+    place.write("policies/rules.cedar", TRANSITION_RULES);
+    place.write("windlass.toml", "[policy]\npath = \"policies\"\n");
+    place
+}
+
+#[test]
+fn a_transition_waits_for_a_person_and_its_rule_is_told() {
+    let place = steps();
+    for (run, answer, end) in [("go", "approve", "paid"), ("stop", "reject", "held")] {
+        let parked = place.windlass(&["run", "steps.yml", "--run-id", run, "--wait", "0s"]);
+        assert_eq!(parked.code(), 7, "{}", parked.shown());
+        let listed = place.windlass(&["approvals", "list", "--run", run]).json();
+        let question = &listed["approvals"][0];
+        assert_eq!((&question["kind"], &question["call"]), (&json!("transition"), &json!("check->paid")), "{listed}");
+        assert_eq!(question["rule"], "to.paid");
+        let forged = place.windlass(&["approvals", answer, id(question), "--by", "ann", "--shown", &"0".repeat(64)]);
+        assert_eq!(forged.code(), 4, "{}", forged.shown());
+        assert_eq!(place.windlass(&["approvals", answer, id(question), "--by", "ann"]).code(), 0);
+        let done = place.windlass(&["resume", run]);
+        assert_eq!(done.json()["end"], end, "{}", done.shown());
+        let why = place.windlass(&["policy", "why", run]).json();
+        let asked = why["decisions"].as_array().expect("decisions").iter().filter(|one| one["answer"] == "ask");
+        assert!(asked.clone().count() > 0 && asked.clone().all(|one| one["rule"] == "to.paid"), "{why}");
+        assert_eq!(place.windlass(&["audit", "verify"]).code(), 0);
+    }
+    let said = place.windlass(&["policy", "why", "--transition", "check:paid", "--machine", "steps"]);
+    assert!(said.stdout().contains("to.paid"), "{}", said.shown());
+}
+
+// Slow on purpose: a question is escalated by the clock alone.
+#[test]
+fn a_question_that_nobody_answers_is_escalated_by_whoever_drives() {
+    let place = steps();
+    let parked = place.windlass(&["run", "steps.yml", "--run-id", "late", "--wait", "0s"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    // Another process takes the timers up.
+    let parked = place.windlass(&["resume", "late", "--wait", "5s"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let listed = place.windlass(&["approvals", "list"]).json();
+    assert_eq!(listed["approvals"][0]["escalated"], json!({"to": "oncall", "level": 2}), "{listed}");
+    let journal = place.windlass(&["runs", "journal", "late"]).stdout();
+    assert_eq!(journal.matches("approval_escalated").count(), 2, "{journal}");
+}

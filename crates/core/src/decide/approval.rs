@@ -1,7 +1,9 @@
 //! Calls that wait for a person: asking, the answer, and what happens when nobody answers.
 
 use super::{Permit, Rejected, Turn, labels, step};
-use crate::approval::{Answer, Reply, asked, refusal, shown};
+use crate::approval::{
+    Answer, Asking, Escalation, Reply, Terms, asked, asked_transition, refusal, shown, shown_transition,
+};
 use crate::budget::Amounts;
 use crate::contract::Contract;
 use crate::effect::{Call, Effect, OpenCall, OpenWait, Outcome, TimerPurpose, WaitKind};
@@ -13,7 +15,7 @@ use crate::journal::Entry;
 use crate::label::LabelSet;
 use crate::machine::Machine;
 use crate::policy::{self, Question};
-use crate::run::Run;
+use crate::run::{Run, Stage};
 use crate::value::Value;
 
 /// Why a call asks.
@@ -23,14 +25,21 @@ pub(super) struct Asked {
     pub(super) rule: Name,
     /// Why, for people.
     pub(super) reason: Name,
+    /// What the rule says about the question.
+    pub(super) asking: Asking,
 }
 
 impl Asked {
+    /// Asked by a rule that says nothing about the question.
+    pub(super) fn new(rule: &str, reason: Name) -> Self {
+        Self { rule: rule.into(), reason, asking: Asking::default() }
+    }
+
     /// The reason that lies in a contract, if one does.
     pub(super) fn by_contract(contract: &Contract) -> Option<Self> {
-        contract.approval.always.then(|| Self {
-            rule: "contract".into(),
-            reason: format!("the contract of `{}` asks for an approval of every call", contract.name).into(),
+        contract.approval.always.then(|| {
+            let reason = format!("the contract of `{}` asks for an approval of every call", contract.name);
+            Self::new("contract", reason.into())
         })
     }
 }
@@ -78,7 +87,7 @@ pub(super) fn admit(
     facts: &Facts,
 ) -> Result<(), Rejected> {
     let not_now = |text: String| Err(Rejected::NotNow(text));
-    if asked(run, reply.wait).is_none() {
+    if asked(run, reply.wait).is_none() && asked_transition(run, reply.wait).is_none() {
         return Err(Rejected::NotOpen(format!("approval {}", reply.wait)));
     }
     if let Some(why) = refusal(run, reply, facts.now) {
@@ -102,22 +111,92 @@ pub(super) fn admit(
 
 impl Turn<'_> {
     /// Puts a call that has just been committed to a person.
-    pub(super) fn ask_approval(&mut self, effect: EffectId, why: Asked, expires_ms: u64) {
+    pub(super) fn ask_approval(&mut self, effect: EffectId, why: Asked, terms: &Terms) {
         let wait = self.next_effect();
         let Some(open) = self.run.calls.get(&effect) else { return };
-        let due = Some(self.facts.now.plus_ms(expires_ms));
+        let Asked { rule, reason, asking } = why;
+        let due = Some(self.facts.now.plus_ms(asking.expires_ms.unwrap_or(terms.expires_ms)));
+        let escalation = asking.escalation.or_else(|| terms.escalation.clone());
         let kind = WaitKind::Approval { effect, shown: shown(self.run.id(), wait, effect, open) };
         // Without a channel no signal can reach it: an answer comes from whoever may give one.
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due } });
         self.ask(Effect::OpenWait(wait));
-        let Asked { rule, reason } = why;
-        self.emit(Entry::ApprovalAsked { effect, wait, rule, reason });
-        if let Some(due) = due {
+        self.emit(Entry::ApprovalAsked { effect, wait, rule, reason, escalation });
+        self.await_answer(wait);
+    }
+
+    /// Sets the timers of a question that was just put: when it expires, and when somebody else is asked.
+    fn await_answer(&mut self, wait: EffectId) {
+        if let Some(due) = self.run.waits.get(&wait).and_then(|open| open.due) {
             self.set_timer(due, TimerPurpose::WaitTimeout { wait });
+        }
+        self.plan_escalation(wait);
+    }
+
+    /// Sets the timer after which the next is asked, unless the question expires before.
+    fn plan_escalation(&mut self, wait: EffectId) {
+        let Some(escalating) = self.run.escalating.get(&wait) else { return };
+        let at = self.facts.now.plus_ms(escalating.terms.after_ms);
+        let due = self.run.waits.get(&wait).and_then(|open| open.due);
+        if escalating.next().is_some() && due.is_none_or(|due| at < due) {
+            self.set_timer(at, TimerPurpose::Escalation { wait });
+        }
+    }
+
+    /// Nobody has answered in the time of this level.
+    pub(super) fn escalate(&mut self, wait: EffectId) {
+        let Some(escalating) = self.run.escalating.get(&wait) else { return };
+        let Some(to) = escalating.next().cloned() else { return };
+        let level = escalating.level + 1;
+        self.emit(Entry::ApprovalEscalated { wait, level, to });
+        self.plan_escalation(wait);
+    }
+
+    /// Puts a transition to a person. The run stays where it is.
+    pub(super) fn ask_transition(&mut self, from: &Name, to: &Name, index: u32, why: Asked) {
+        let wait = self.next_effect();
+        let Asked { rule, reason, asking } = why;
+        let Asking { expires_ms, escalation } = asking;
+        let due = Some(self.facts.now.plus_ms(expires_ms.unwrap_or(Terms::default().expires_ms)));
+        let shown = shown_transition(self.run, wait, from, to);
+        let (from, to) = (from.clone(), to.clone());
+        let escalation: Option<Escalation> = escalation;
+        let kind = WaitKind::Transition { from, to, index, rule, reason, shown, escalation };
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due } });
+        self.ask(Effect::OpenWait(wait));
+        self.await_answer(wait);
+    }
+
+    /// A person answered about a transition, or nobody did in time.
+    fn on_transition(&mut self, wait: EffectId, answer: Answer, by: Name, reason: Name) {
+        let Some(WaitKind::Transition { from, to, index, shown, .. }) =
+            self.run.waits.get(&wait).map(|open| open.kind.clone())
+        else {
+            return;
+        };
+        self.close_wait(wait, None);
+        let (at, what) = ((from.clone(), to.clone()), (by.clone(), reason.clone()));
+        self.emit(Entry::TransitionAnswered { wait, from: at.0, to: at.1, answer, by: what.0, reason: what.1, shown });
+        let refused = |why: String| {
+            let message = format!("the transition from `{from}` to `{to}` was not taken: {why}");
+            Failure::new(Code::PolicyDenied, message)
+        };
+        match answer {
+            Answer::Rejected => self.raise(refused(format!("refused by {by}: {reason}"))),
+            Answer::Expired => self.raise(refused("nobody approved it in time".into())),
+            // The rules may have changed since the question was put.
+            Answer::Approved => match self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() }) {
+                Ok(Permit::Granted | Permit::Asks(_)) => self.goto(Stage::Moving { to, index }),
+                Err(failure) => self.raise(failure),
+            },
         }
     }
 
     pub(super) fn on_approval(&mut self, reply: Reply) {
+        if asked_transition(self.run, reply.wait).is_some() {
+            let answer = if reply.approve { Answer::Approved } else { Answer::Rejected };
+            return self.on_transition(reply.wait, answer, reply.by, reply.reason);
+        }
         let Some((effect, open)) = asked(self.run, reply.wait).map(|(effect, open)| (effect, open.clone())) else {
             return;
         };
@@ -138,6 +217,9 @@ impl Turn<'_> {
         if !approve {
             return self.refuse(effect, &open, format!("refused by {by}: {reason}"));
         }
+        if let Some(why) = self.stale_plan(&open) {
+            return self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
+        }
         if is_ceiling {
             self.raise_ceilings(effect, raise, &by);
         }
@@ -151,6 +233,9 @@ impl Turn<'_> {
 
     /// Nobody answered in time.
     pub(super) fn approval_expired(&mut self, wait: EffectId) {
+        if asked_transition(self.run, wait).is_some() {
+            return self.on_transition(wait, Answer::Expired, "".into(), "nobody answered in time".into());
+        }
         let Some((effect, open)) = asked(self.run, wait).map(|(effect, open)| (effect, open.clone())) else {
             return;
         };

@@ -32,7 +32,7 @@ impl Turn<'_> {
         };
         let effect = self.intend_reserved(call, contract, timeout_ms, reserved, None)?;
         match asked {
-            Some(asked) => self.ask_approval(effect, asked, contract.approval.expires_ms),
+            Some(asked) => self.ask_approval(effect, asked, &contract.approval),
             None => self.leave(effect),
         }
         Ok(())

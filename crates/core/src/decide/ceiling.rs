@@ -51,7 +51,7 @@ impl Turn<'_> {
         let reason = exceeded(self.run, over).message;
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due: None } });
         self.ask(Effect::OpenWait(wait));
-        self.emit(Entry::ApprovalAsked { effect, wait, rule: "ceiling".into(), reason });
+        self.emit(Entry::ApprovalAsked { effect, wait, rule: "ceiling".into(), reason, escalation: None });
     }
 
     /// Lets calls go for which there is enough by now, because a ceiling was raised or others used less than was held.
@@ -61,7 +61,11 @@ impl Turn<'_> {
         }
         let asking = self.run.waits.iter().filter_map(|(wait, open)| match open.kind {
             WaitKind::Ceiling { effect, .. } => Some((*wait, effect)),
-            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Budget { .. } => None,
+            WaitKind::Signal
+            | WaitKind::Outcome { .. }
+            | WaitKind::Approval { .. }
+            | WaitKind::Budget { .. }
+            | WaitKind::Transition { .. } => None,
         });
         for (wait, effect) in asking.collect::<Vec<_>>() {
             let fits = self.run.calls.get(&effect).is_some_and(|open| self.run.ledger.check(&open.wants).is_ok());

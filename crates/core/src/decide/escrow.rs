@@ -21,7 +21,7 @@ use crate::value::Value;
 pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
     let waiting = run.waits.values().filter_map(|open| match open.kind {
         WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => Some(&run.calls.get(&effect)?.call),
-        WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
+        WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => None,
     });
     waiting
         .flat_map(|call| LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels)))
@@ -107,13 +107,13 @@ impl Turn<'_> {
         let wait = self.next_effect();
         let Some(open) = self.run.calls.get(&effect) else { return };
         let due = refusal.until;
-        let why = Asked { rule: "budget".into(), reason: exceeded(self.run, &refusal).message };
+        let why = Asked::new("budget", exceeded(self.run, &refusal).message);
         let shown = shown(self.run.id(), wait, effect, open);
         let channel = escrow::channel(&refusal.scope);
         let kind = WaitKind::Budget { effect, shown, refusal: Box::new(refusal) };
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel, kind, due } });
         self.ask(Effect::OpenWait(wait));
-        self.emit(Entry::ApprovalAsked { effect, wait, rule: why.rule, reason: why.reason });
+        self.emit(Entry::ApprovalAsked { effect, wait, rule: why.rule, reason: why.reason, escalation: None });
         if let Some(due) = due {
             self.set_timer(due, TimerPurpose::WaitTimeout { wait });
         }
@@ -135,13 +135,17 @@ impl Turn<'_> {
     /// call, or puts it to a person, where it does not.
     pub(super) fn may_still(&mut self, effect: EffectId) -> bool {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return false };
+        if let Some(why) = self.stale_plan(&open) {
+            self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
+            return false;
+        }
         let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call))
             .map(|question| self.permit(&question));
         match permit {
             None | Some(Ok(Permit::Granted)) => return true,
             Some(Ok(Permit::Asks(why))) => {
-                let expires_ms = self.contract_of(&open.call).approval.expires_ms;
-                self.ask_approval(effect, why, expires_ms);
+                let contract = self.contract_of(&open.call);
+                self.ask_approval(effect, why, &contract.approval);
             }
             Some(Err(failure)) => self.settle_refused(effect, &open, failure),
         }
@@ -153,7 +157,9 @@ impl Turn<'_> {
         match &self.run.waits.get(&wait)?.kind {
             WaitKind::Budget { refusal, .. } => Some(exceeded(self.run, refusal)),
             WaitKind::Ceiling { over, .. } => Some(ceiling::exceeded(self.run, *over)),
-            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } => None,
+            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => {
+                None
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tools that are too many to be shown: the model sees those that fit what it is asked, and finds others by asking for
 //! them. What is shown is an entry, so nothing is ranked again when the run is replayed.
 
-use super::Turn;
+use super::{Turn, plan};
 use crate::contract::{Class, Contract};
 use crate::escrow::near;
 use crate::ids::Name;
@@ -22,7 +22,8 @@ pub(super) fn offered(contract: &Contract) -> OfferedTool {
         Value::Null => no_parameters(),
         schema => schema.clone(),
     };
-    let (name, description) = (contract.name.clone(), contract.description.clone());
+    let (parameters, description) = plan::offered(contract, parameters);
+    let name = contract.name.clone();
     OfferedTool { definition: ToolDefinition { name, description, parameters }, hook: None }
 }
 

@@ -1,6 +1,6 @@
 //! Driving a run through its states: stages, parts of a body, transitions, the end.
 
-use super::{Flow, Turn, exceeded, labels};
+use super::{Flow, Permit, Turn, exceeded, labels};
 use crate::budget::{Amounts, Meter};
 use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure};
@@ -211,11 +211,12 @@ impl<'a> Turn<'a> {
         let Some(state) = self.state() else {
             return Err(Failure::new(Code::InternalInvariant, "the run chooses in no state"));
         };
+        if self.run.waits.values().any(|open| matches!(open.kind, WaitKind::Transition { .. })) {
+            return Ok(Flow::Rest);
+        }
         if let Some(to) = self.run.jump.clone() {
-            self.permitted(&Question::TakeTransition { from: state.name.clone(), to: to.clone() })?;
             let index = state.transitions.iter().position(|t| t.to == to).unwrap_or_default();
-            self.goto(Stage::Moving { to, index: index as u32 });
-            return Ok(Flow::Go);
+            return self.chosen(&state.name, to, index as u32);
         }
         let scope = self.scope_with_output();
         for (index, transition) in state.transitions.iter().enumerate() {
@@ -224,12 +225,24 @@ impl<'a> Turn<'a> {
                 None => true,
             };
             if holds {
-                self.permitted(&Question::TakeTransition { from: state.name.clone(), to: transition.to.clone() })?;
-                self.goto(Stage::Moving { to: transition.to.clone(), index: index as u32 });
-                return Ok(Flow::Go);
+                return self.chosen(&state.name, transition.to.clone(), index as u32);
             }
         }
         Err(Failure::new(Code::RunDeadEnd, format!("no transition of state `{}` applies", state.name)))
+    }
+
+    /// A transition applies: it is taken, or put to a person.
+    fn chosen(&mut self, from: &Name, to: Name, index: u32) -> Result<Flow, Failure> {
+        match self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() })? {
+            Permit::Granted => {
+                self.goto(Stage::Moving { to, index });
+                Ok(Flow::Go)
+            }
+            Permit::Asks(asked) => {
+                self.ask_transition(from, &to, index, asked);
+                Ok(Flow::Rest)
+            }
+        }
     }
 
     fn pass(&mut self, to: Name, index: u32) -> Result<Flow, Failure> {

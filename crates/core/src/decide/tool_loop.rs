@@ -3,7 +3,7 @@
 
 use super::approval::Asked;
 use super::circles::goes_in_circles;
-use super::{Flow, Permit, Turn, finding, labels};
+use super::{Flow, Permit, Turn, finding, labels, plan};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
@@ -12,7 +12,7 @@ use crate::journal::Entry;
 use crate::json;
 use crate::label::LabelSet;
 use crate::limits;
-use crate::machine::{Agent, AgentCall, HookKind, State, Template, ToolDefinition, ToolLoop};
+use crate::machine::{Agent, AgentCall, HookKind, Machine, State, Template, ToolDefinition, ToolLoop};
 use crate::policy::Question;
 use crate::run::{Exec, LoopBounds, LoopState, OfferedTool, PendingState, PendingTool, SampleState};
 use crate::time::seconds_to_ms;
@@ -27,16 +27,23 @@ fn question(agent: &Name, call: &ToolRequest, labels: LabelSet) -> Question {
 
 /// The questions of tool calls, with every set of labels that the conversation may have when they are made.
 pub(super) fn questions<'a>(
+    machine: &'a Machine,
     have: LabelSet,
     agent: &'a Name,
     calls: impl IntoIterator<Item = &'a ToolRequest>,
 ) -> impl Iterator<Item = Question> {
-    calls.into_iter().flat_map(move |call| labels::reachable(have).map(move |labels| question(agent, call, labels)))
+    calls.into_iter().flat_map(move |call| {
+        let planner = machine.tools.get(&call.name).and_then(|contract| plan::planner(contract, call));
+        labels::reachable(have).flat_map(move |labels| {
+            let shows = planner.map(|tool| plan::question(agent, tool, call, labels));
+            [question(agent, call, labels)].into_iter().chain(shows)
+        })
+    })
 }
 
 /// The questions of tool calls that a model has asked for and that were not made yet. They come up whatever happens
 /// next: the calls of a turn are made one after another, and a hook or a hold may stand between.
-pub(super) fn open_questions(have: LabelSet, exec: &Exec) -> impl Iterator<Item = Question> {
+pub(super) fn open_questions(machine: &Machine, have: LabelSet, exec: &Exec) -> Vec<Question> {
     let wanted = exec.tools.iter().flat_map(|looping| &looping.pending);
     let wanted = wanted.filter(|pending| pending.state == PendingState::Wanted).map(|pending| &pending.request);
     let answered = exec.samples.iter().flat_map(|sample| match &sample.state {
@@ -47,7 +54,7 @@ pub(super) fn open_questions(have: LabelSet, exec: &Exec) -> impl Iterator<Item 
         | SampleState::Done(_)
         | SampleState::Failed(_) => &[],
     });
-    questions(have, &exec.agent, wanted.chain(answered))
+    questions(machine, have, &exec.agent, wanted.chain(answered)).collect()
 }
 
 /// How the loop goes on after one look at it.
@@ -269,8 +276,9 @@ impl<'a> Turn<'a> {
             PendingState::Done => Ok(Next::Again),
             PendingState::Wanted => self.start_call(call, &looping, index, pending),
             PendingState::Settled(outcome) => {
-                let (content, is_error) = answer_text(outcome);
-                self.label_tool_answer(&pending.request.name, outcome);
+                let (content, is_error) =
+                    self.plan_made(&pending.request, outcome).unwrap_or_else(|| answer_text(outcome));
+                self.label_tool_answer(&self.asked_tool(&pending.request), outcome);
                 self.emit(Entry::ToolAnswered { index, content, is_error, counted: true });
                 Ok(Next::Again)
             }
@@ -352,6 +360,18 @@ impl<'a> Turn<'a> {
                 Ok(Next::Again)
             }
             Ok(permit) => {
+                if self.wants_plan(request) {
+                    return match self.intend_plan(&call.agent, looping, request) {
+                        Ok(()) => Ok(Next::Rest),
+                        Err(failure) if failure.code == Code::PolicyDenied => {
+                            let content = format!("Tool '{}' cannot be planned: {}", request.name, failure.message);
+                            let content = content.into();
+                            self.emit(Entry::ToolAnswered { index, content, is_error: true, counted: false });
+                            Ok(Next::Again)
+                        }
+                        Err(failure) => Err(failure),
+                    };
+                }
                 self.call_tool(looping, request, permit)?;
                 Ok(Next::Rest)
             }
@@ -391,11 +411,11 @@ impl<'a> Turn<'a> {
             return Some(format!("Tool '{name}': {why}"));
         };
         if let Some(contract) = self.machine.tools.get(name).filter(|c| !c.input_schema.is_null())
-            && let Err(problems) = self.evaluator.fit(&contract.input_schema, &request.arguments)
+            && let Err(problems) = self.evaluator.fit(&contract.input_schema, &plan::plain(contract, request))
         {
             return Some(format!("Tool '{name}': the arguments do not fit its schema: {}", problems.join("; ")));
         }
-        None
+        self.plan_refusal(request).map(|why| format!("Tool '{name}' was not called: {why}"))
     }
 
     fn call_tool(&mut self, looping: &LoopState, request: &ToolRequest, permit: Permit) -> Result<(), Failure> {
@@ -414,8 +434,12 @@ impl<'a> Turn<'a> {
             0 => contract.timeout_ms,
             ms => ms.min(contract.timeout_ms),
         };
-        let call =
-            Call::Tool { tool: name.clone(), call_id: request.id.clone(), arguments: request.arguments.clone(), hook };
+        let plan = plan::named(&contract, request);
+        let arguments = plan::plain(&contract, request);
+        if let Some(id) = &plan {
+            self.emit(Entry::PlanApplied { id: id.clone() });
+        }
+        let call = Call::Tool { tool: name.clone(), call_id: request.id.clone(), arguments, hook, plan };
         let asked = match permit {
             Permit::Asks(asked) => Some(asked),
             Permit::Granted => Asked::by_contract(&contract),

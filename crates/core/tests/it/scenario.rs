@@ -190,9 +190,10 @@ impl Bench {
                 let labelled = words.iter().find_map(|word| policy.get(&format!("{tool} {word}")));
                 labelled.or_else(|| policy.get(&**tool)).copied().unwrap_or(Answer::Allow)
             }
-            Question::CallModel { .. } | Question::StartMachine { .. } | Question::TakeTransition { .. } => {
-                Answer::Allow
+            Question::TakeTransition { from, to } => {
+                policy.get(format!("{from}->{to}").as_str()).copied().unwrap_or(Answer::Allow)
             }
+            Question::CallModel { .. } | Question::StartMachine { .. } => Answer::Allow,
         };
         let verdict = |question: Question| Verdict {
             answer: answer(&question),
@@ -201,6 +202,8 @@ impl Bench {
             reason: "money".into(),
             version: "1".into(),
             origins: Vec::new(),
+            asking: None,
+            trust: None,
         };
         questions.into_iter().map(verdict).collect()
     }

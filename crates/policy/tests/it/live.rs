@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::executor::block_on;
 use indexmap::IndexMap;
 use windlass_core::contract::{Class, Contract};
 use windlass_core::ids::Digest;
@@ -10,7 +11,10 @@ use windlass_core::label::LabelSet;
 use windlass_core::machine::{Engine, Machine, Placement};
 use windlass_core::policy::{Answer, Question};
 use windlass_core::run::TenantScope;
+use windlass_core::time::Timestamp;
 use windlass_policy::LivePolicy;
+use windlass_policy::trust::{self, Change, TrustBook};
+use windlass_ports::fake::MemoryStore;
 use windlass_ports::policy::Policy;
 
 use crate::rules::{folder, write};
@@ -82,4 +86,35 @@ fn a_changed_set_is_taken_and_a_broken_one_is_not() {
 fn a_set_that_is_broken_from_the_start_is_refused() {
     let folder = folder(&[("a.cedar", "permit (principal, action, resource)")]);
     assert!(LivePolicy::open(folder.path()).is_err());
+}
+
+#[test]
+fn a_score_that_is_set_counts_with_the_next_question_and_is_in_the_verdict() {
+    let rules = r#"@id("free") permit (principal, action, resource);
+@id("low") forbid (principal, action == Action::"CallTool", resource)
+unless { context has agent && context.agent.trust >= 50 };"#;
+    let folder = folder(&[("a.cedar", rules)]);
+    let store = MemoryStore::default();
+    let book = TrustBook::default();
+    let policy = LivePolicy::open_with(folder.path(), book.clone()).expect("opens");
+    let asked = || {
+        let (tool, agent, labels) = ("look".into(), Some("clerk".into()), LabelSet::default());
+        let question = Question::CallTool { tool, arguments: Digest::ZERO, agent, labels };
+        let verdict = policy.answer(&TenantScope::default(), &machine(), &[question]).remove(0);
+        (verdict.answer, verdict.trust)
+    };
+    assert_eq!(asked(), (Answer::Deny, None));
+    // An agent that the machine does not have has no version.
+    let change = |score| Change { score, by: "ada".into(), reason: "evals".into(), at: Timestamp(1) };
+    block_on(trust::set(&store, "clerk@", change(80))).expect("set");
+    assert_eq!(asked(), (Answer::Deny, None), "it has not been read yet");
+    assert!(block_on(book.refresh(&store)).expect("read"));
+    assert_eq!(asked(), (Answer::Allow, Some(80)));
+    block_on(trust::set(&store, "clerk@", change(10))).expect("set");
+    assert!(block_on(book.refresh(&store)).expect("read"));
+    assert_eq!(asked(), (Answer::Deny, Some(10)));
+    assert!(!block_on(book.refresh(&store)).expect("read"), "nothing has changed");
+    let all = block_on(trust::all(&store)).expect("read");
+    let changes: Vec<u32> = all["clerk@"].changes.iter().map(|change| change.score).collect();
+    assert_eq!(changes, [80, 10]);
 }

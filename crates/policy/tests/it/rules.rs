@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use windlass_core::contract::{Class, Idempotency};
 use windlass_core::label::LabelSet;
 use windlass_core::policy::Answer;
-use windlass_policy::{Asked, Explanation, RuleSet, Severity, Subject};
+use windlass_policy::{Asked, Explanation, RuleSet, Scores, Severity, Subject};
 
 /// Rules of the examples in the documentation.
 const RULES: &str = r#"
@@ -79,7 +79,7 @@ fn said(explanation: &Explanation) -> (Answer, &str) {
 fn forbid_denies_ask_asks_permit_allows_and_nothing_denies() {
     let set = set();
     let clerk = Some(("clerk", "ffffffffffff"));
-    let asked = |user: &str, asked: Asked| set.explain(&who(user), &asked);
+    let asked = |user: &str, asked: Asked| set.explain(&who(user), &asked, &Scores::default());
     let allow = |rule| (Answer::Allow, rule);
     assert_eq!(said(&asked("bob", tool("look", Some(Class::Read), clerk))), allow("tools.read"));
     assert_eq!(said(&asked("eve", tool("send", Some(Class::Write), clerk))), allow("tools.paying"));
@@ -97,23 +97,26 @@ fn forbid_denies_ask_asks_permit_allows_and_nothing_denies() {
 fn flags_are_by_tier_experiment_and_trust() {
     let set = set();
     let beta = tool("forecast", Some(Class::Read), None);
-    assert_eq!(said(&set.explain(&who("ada"), &beta)), (Answer::Allow, "tools.read"));
-    assert_eq!(said(&set.explain(&who("bob"), &beta)), (Answer::Deny, "beta"));
+    assert_eq!(said(&set.explain(&who("ada"), &beta, &Scores::default())), (Answer::Allow, "tools.read"));
+    assert_eq!(said(&set.explain(&who("bob"), &beta, &Scores::default())), (Answer::Deny, "beta"));
     let refund = |version: &str| tool("refund", Some(Class::Write), Some(("clerk", version)));
-    assert_eq!(said(&set.explain(&who("ada"), &refund("ffffffffffff"))), (Answer::Allow, "tools.paying"));
-    assert_eq!(said(&set.explain(&who("ada"), &refund("0123456789ab"))), (Answer::Deny, "trust"));
+    assert_eq!(
+        said(&set.explain(&who("ada"), &refund("ffffffffffff"), &Scores::default())),
+        (Answer::Allow, "tools.paying")
+    );
+    assert_eq!(said(&set.explain(&who("ada"), &refund("0123456789ab"), &Scores::default())), (Answer::Deny, "trust"));
     let nobody = tool("refund", Some(Class::Write), Some(("stranger", "1")));
-    assert_eq!(said(&set.explain(&who("ada"), &nobody)), (Answer::Deny, "trust"));
+    assert_eq!(said(&set.explain(&who("ada"), &nobody, &Scores::default())), (Answer::Deny, "trust"));
     // Another tenant has none of it.
     let other = Subject { tenant: "umbrella".into(), ..who("ada") };
-    assert_eq!(said(&set.explain(&other, &beta)), (Answer::Deny, "beta"));
+    assert_eq!(said(&set.explain(&other, &beta, &Scores::default())), (Answer::Deny, "beta"));
 }
 
 #[test]
 fn a_tool_that_nothing_describes_is_denied() {
     let folder = folder(&[("all.cedar", "permit (principal, action, resource);"), ("e.json", ENTITIES)]);
     let set = RuleSet::load(folder.path()).expect("a good set");
-    let answer = |asked: Asked| set.explain(&who("ada"), &asked);
+    let answer = |asked: Asked| set.explain(&who("ada"), &asked, &Scores::default());
     assert_eq!(said(&answer(tool("rumour", None, None))), (Answer::Deny, "windlass.unknown_tool"));
     assert_eq!(answer(tool("from_hook", None, None)).answer, Answer::Allow);
     assert_eq!(answer(tool("rumour", Some(Class::Danger), None)).answer, Answer::Allow);
@@ -124,7 +127,7 @@ fn a_file_cannot_make_a_tool_look_harmless() {
     let entities = r#"[{"uid": {"type": "Tool", "id": "drop"}, "attrs": {"class": "read"}}]"#;
     let folder = folder(&[("rules.cedar", RULES), ("e.json", entities)]);
     let set = RuleSet::load(folder.path()).expect("a good set");
-    let explanation = set.explain(&who("ada"), &tool("drop", Some(Class::Danger), None));
+    let explanation = set.explain(&who("ada"), &tool("drop", Some(Class::Danger), None), &Scores::default());
     assert_eq!(explanation.attributes.resource["attrs"]["class"], "danger");
     assert_eq!(explanation.answer, Answer::Deny);
 }
@@ -136,8 +139,8 @@ fn a_user_of_a_tenant_with_a_slash_is_no_user_of_another() {
     let set = RuleSet::load(folder.path()).expect("a good set");
     let subject = |tenant: &str, user: &str| Subject { tenant: tenant.into(), user: user.into(), ..who("") };
     let send = tool("send", Some(Class::Write), None);
-    assert_eq!(set.explain(&subject("a", "b/c"), &send).answer, Answer::Allow);
-    assert_eq!(set.explain(&subject("a/b", "c"), &send).answer, Answer::Deny);
+    assert_eq!(set.explain(&subject("a", "b/c"), &send, &Scores::default()).answer, Answer::Allow);
+    assert_eq!(set.explain(&subject("a/b", "c"), &send, &Scores::default()).answer, Answer::Deny);
 }
 
 /// Findings of a broken set as `file:line: message`.
@@ -234,6 +237,52 @@ fn what_cannot_be_evaluated_is_denied() {
     let entities = r#"[{"uid": {"type": "Agent", "id": "clerk"}, "attrs": {"trust": 1}}]"#;
     let folder = folder(&[("a.cedar", rules), ("e.json", entities)]);
     let set = RuleSet::load(folder.path()).expect("a good set");
-    let explanation = set.explain(&who("ada"), &tool("look", Some(Class::Read), Some(("clerk", "1"))));
+    let explanation =
+        set.explain(&who("ada"), &tool("look", Some(Class::Read), Some(("clerk", "1"))), &Scores::default());
     assert_eq!(said(&explanation), (Answer::Deny, "windlass.cannot_evaluate"));
+}
+
+#[test]
+fn a_rule_that_asks_says_how_long_and_who_else() {
+    let ask = r#"@id("move") @answer("ask") @expires("2h") @escalate_after("15m") @escalate_to("leads, oncall")
+forbid (principal, action == Action::"TakeTransition", resource) when { resource.to == "pay" };
+permit (principal, action, resource);"#;
+    let folder = folder(&[("a.cedar", ask)]);
+    let set = RuleSet::load(folder.path()).expect("a good set");
+    let to = |to: &str| Asked::TakeTransition { from: "check".into(), to: to.into() };
+    let asked = set.explain(&who("ada"), &to("pay"), &Scores::default());
+    assert_eq!(said(&asked), (Answer::Ask, "move"));
+    let asking = asked.asking.expect("terms");
+    let escalation = asking.escalation.expect("an escalation");
+    assert_eq!((asking.expires_ms, escalation.after_ms), (Some(7_200_000), 900_000));
+    assert_eq!(escalation.to, ["leads".into(), "oncall".into()]);
+    assert_eq!(set.explain(&who("ada"), &to("done"), &Scores::default()).asking, None);
+}
+
+#[test]
+fn terms_of_a_question_are_checked() {
+    let rest = "forbid (principal, action, resource); permit (principal, action, resource);";
+    for wrong in [
+        r#"@answer("ask") @expires("soon")"#,
+        r#"@answer("ask") @expires("0s")"#,
+        r#"@answer("ask") @expires("400d")"#,
+        r#"@answer("ask") @escalate_after("1h")"#,
+        r#"@answer("ask") @escalate_to("leads")"#,
+        r#"@answer("ask") @escalate_after("1h") @escalate_to("leads,,b")"#,
+        r#"@answer("ask") @escalate_after("1h") @escalate_to("a,b,c,d,e,f,g,h,i,j,k")"#,
+        r#"@expires("1h")"#,
+    ] {
+        let folder = folder(&[("a.cedar", &format!("{wrong} {rest}"))]);
+        assert!(RuleSet::load(folder.path()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_score_goes_before_the_files_for_its_version_alone() {
+    let set = set();
+    let refund = |version: &str| tool("refund", Some(Class::Write), Some(("clerk", version)));
+    let scores: Scores = [("clerk@0123456789ab".into(), 90), ("clerk@ffffffffffff".into(), 5)].into_iter().collect();
+    assert_eq!(said(&set.explain(&who("ada"), &refund("0123456789ab"), &scores)), (Answer::Allow, "tools.paying"));
+    assert_eq!(said(&set.explain(&who("ada"), &refund("ffffffffffff"), &scores)), (Answer::Deny, "trust"));
+    assert_eq!(said(&set.explain(&who("ada"), &refund("aaaaaaaaaaaa"), &scores)), (Answer::Allow, "tools.paying"));
 }

@@ -99,7 +99,8 @@ impl Policy for NoWay {
             let denied = matches!(question, Question::TakeTransition { to, .. } if &**to == "done");
             let answer = if denied { Answer::Deny } else { Answer::Allow };
             let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
-            Verdict { question: question.clone(), answer, rule, reason, version, origins: Vec::new() }
+            let (question, origins) = (question.clone(), Vec::new());
+            Verdict { question, answer, rule, reason, version, origins, asking: None, trust: None }
         };
         questions.iter().map(verdict).collect()
     }

@@ -9,6 +9,7 @@ mod children;
 mod faults;
 mod fleet;
 mod keys;
+mod notices;
 mod points;
 mod schedules;
 mod shutdown;

@@ -269,6 +269,7 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
         approval: Terms {
             always: declared.approval == Some(ApprovalConfig::Always),
             expires_ms: declared.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),
+            escalation: None,
         },
         ..base
     }

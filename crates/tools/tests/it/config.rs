@@ -56,7 +56,8 @@ command = ['/bin/true']
             output_bytes_max: 4_096,
             cost_weight: 1,
             flow: Flow { secret: vec![vec!["card".into(), "number".into()]], ..Flow::default() },
-            approval: Terms { always: true, expires_ms: 60_000 },
+            approval: Terms { always: true, expires_ms: 60_000, escalation: None },
+            plan: None,
         }
     );
     assert_eq!(*tool(&catalog, "bare").contract(), Contract::undeclared("bare"));

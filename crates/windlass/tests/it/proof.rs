@@ -10,5 +10,7 @@ mod lost;
 mod cuts;
 mod kills;
 mod forgetful;
+mod answers;
+mod unknown;
 mod bank;
 mod switch;

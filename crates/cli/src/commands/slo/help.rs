@@ -90,7 +90,8 @@ fn cause(entry: &Entry) -> Option<Cause> {
             WaitKind::Outcome { .. }
             | WaitKind::Approval { .. }
             | WaitKind::Budget { .. }
-            | WaitKind::Ceiling { .. } => Some(Cause::Asked),
+            | WaitKind::Ceiling { .. }
+            | WaitKind::Transition { .. } => Some(Cause::Asked),
             WaitKind::Signal => None,
         },
         Entry::HoldPlaced { hold: Hold::Paused { .. } | Hold::Attention { .. } | Hold::ReadOnly { .. } } => {

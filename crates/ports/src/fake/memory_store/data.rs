@@ -408,7 +408,8 @@ impl Data {
                 WaitKind::Outcome { .. }
                 | WaitKind::Approval { .. }
                 | WaitKind::Budget { .. }
-                | WaitKind::Ceiling { .. } => None,
+                | WaitKind::Ceiling { .. }
+                | WaitKind::Transition { .. } => None,
             };
             let signal = signal.map(|place| self.buffered.remove(place));
             if let Some(row) = self.runs.get_mut(run) {

@@ -21,7 +21,7 @@ use super::forgetful::{Breach, Forgetful};
 use super::place::store_url;
 
 pub(super) const FOLDER: &str = "WINDLASS_PROOF_FOLDER";
-const CUT: &str = "WINDLASS_PROOF_CUT";
+pub(super) const CUT: &str = "WINDLASS_PROOF_CUT";
 pub(super) const BROKEN: &str = "WINDLASS_PROOF_BROKEN";
 /// The way of being broken in which every draw on a budget is granted.
 pub(super) const GRANTS: &str = "grants";
@@ -149,7 +149,7 @@ pub(super) async fn store(folder: &Path) -> Arc<dyn Store> {
 }
 
 /// Aborts at the `cut`-th point, having noted which one it is.
-fn cutter(folder: &Path, cut: u64, count: Arc<AtomicU64>) -> Failpoint {
+pub(super) fn cutter(folder: &Path, cut: u64, count: Arc<AtomicU64>) -> Failpoint {
     let note = folder.join("cut");
     Failpoint::new(move |point: Point| {
         if count.fetch_add(1, Ordering::SeqCst) + 1 == cut {

@@ -159,12 +159,15 @@ fn waits(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Option<Findin
             format!("windlass signal {} --data '{{\"happened\": false}}'", quoted(&wait.channel)),
         );
     }
-    if let Some((effect, wait)) = of(|kind| matches!(kind, WaitKind::Approval { .. })) {
+    if let Some((effect, wait)) = of(|kind| matches!(kind, WaitKind::Approval { .. } | WaitKind::Transition { .. })) {
         let until = wait.due.map(|due| format!(", until {}", time(due))).unwrap_or_default();
         let question = quoted(&format!("{}#{}", head.id, effect.0));
         return finding(
             Cause::Approval,
-            format!("a person has to approve a call{until}"),
+            format!(
+                "a person has to approve a {}{until}",
+                if wait.kind.as_str() == "transition" { "transition" } else { "call" }
+            ),
             format!("windlass approvals show {question}"),
         );
     }

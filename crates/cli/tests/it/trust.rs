@@ -1,0 +1,116 @@
+//! Trust scores of versions of agents: set by a person, seen by rules, in the journal and in the audit trail.
+
+use serde_json::{Value, json};
+
+use super::kit::Place;
+
+const MACHINE: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: payer
+  settings: {tools: [pay]}
+  agents:
+    clerk:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: clerk
+        model: { provider: scripted, name: small, max_tokens: 100 }
+        user: Pay the invoice.
+  states:
+    pay:
+      type: initial
+      agent: clerk
+      tool_loop: {max_turns: 4}
+      output_to_context: {said: output.content}
+      transitions: [{to: done}]
+    done: {type: final, output: {said: context.said}}
+"#;
+
+const SCRIPT: &str = r"rules:
+  - {agent: clerk, turn: 1, reply: {tool_calls: [{name: pay, arguments: {}}]}}
+  - {agent: clerk, turn: 2, match: 'not allowed', reply: {content: I was refused.}}
+  - {agent: clerk, turn: 2, reply: {content: Paid.}}
+";
+
+const RULES: &str = r#"
+permit (principal, action, resource);
+@id("trusted") @reason("only agents that passed")
+forbid (principal, action == Action::"CallTool", resource) unless { context has agent && context.agent.trust >= 50 };
+"#;
+
+const CONFIG: &str = r#"[providers.scripted]
+script = "script.yml"
+[policy]
+path = "policies"
+[tools.pay]
+type = "command"
+command = ["echo", "{}"]
+class = "write"
+idempotency = "natural"
+"#;
+
+fn place() -> Place {
+    let place = Place::new();
+    place.write("payer.yml", MACHINE);
+    place.write("script.yml", SCRIPT);
+    place.write("windlass.toml", CONFIG);
+    std::fs::create_dir(place.path("policies")).expect("a folder");
+    place.write("policies/rules.cedar", RULES);
+    place
+}
+
+fn said(place: &Place, run: &str) -> Value {
+    let ran = place.windlass(&["run", "payer.yml", "--run-id", run]);
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+    ran.json()["said"].clone()
+}
+
+/// The agent of a run and its version, as rules see it, and the score of its tool calls.
+fn seen(place: &Place, run: &str) -> (String, Value) {
+    let why = place.windlass(&["policy", "why", run]).json();
+    let rows = why["decisions"].as_array().expect("decisions");
+    let call = rows.iter().find(|row| row["question"]["action"] == "call_tool").expect("a call");
+    let agent = &call["explanation"]["attributes"]["agent"];
+    let version = format!("{}@{}", agent["name"].as_str().expect("a name"), agent["version"].as_str().expect("one"));
+    (version, call["trust"].clone())
+}
+
+#[test]
+fn a_score_opens_and_closes_tools_and_leaves_a_trail() {
+    let place = place();
+    assert_eq!(said(&place, "one"), "I was refused.", "nobody trusts an agent without a score");
+    let (agent, trust) = seen(&place, "one");
+    assert_eq!(trust, Value::Null);
+    let set =
+        |score: &str, reason: &str| place.windlass(&["trust", "set", &agent, score, "--by", "ada", "--reason", reason]);
+    assert_eq!(set("80", "passed the evals").json()["trust"], 80);
+    assert_eq!(said(&place, "two"), "Paid.");
+    assert_eq!(seen(&place, "two"), (agent.clone(), json!(80)), "the journal has the score with the verdict");
+    assert_eq!(set("10", "incident 12").code(), 0);
+    assert_eq!(said(&place, "three"), "I was refused.");
+    assert_eq!(seen(&place, "two").1, 80, "what was decided stays as it was");
+    let listed = place.windlass(&["trust", "list"]).json();
+    assert_eq!((&listed["scores"][0]["agent"], &listed["scores"][0]["trust"]), (&json!(agent), &json!(10)));
+    let shown = place.windlass(&["trust", "show", &agent]).json();
+    let scores: Vec<&Value> = shown["changes"].as_array().expect("changes").iter().map(|one| &one["trust"]).collect();
+    assert_eq!(scores, [&json!(80), &json!(10)]);
+    let trail = place.windlass(&["audit", "acts"]).stdout();
+    assert_eq!(trail.matches("trust.set").count(), 2, "{trail}");
+}
+
+#[test]
+fn what_is_no_score_is_refused() {
+    let place = place();
+    let version = "clerk@0123456789ab";
+    let refused: [&[&str]; 4] = [
+        &["trust", "set", "clerk", "10", "--by", "ada", "--reason", "r"],
+        &["trust", "set", version, "101", "--by", "ada", "--reason", "r"],
+        &["trust", "set", version, "10", "--by", "ada", "--reason", " "],
+        &["trust", "show", "clerk"],
+    ];
+    for args in refused {
+        assert_eq!(place.windlass(args).code(), 2, "{args:?}");
+    }
+    assert_eq!(place.windlass(&["trust", "show", version]).code(), 4);
+}

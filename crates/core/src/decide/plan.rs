@@ -1,0 +1,209 @@
+//! Tools that go by plans: a call without a plan shows what it would do, and the plan is applied once, with the same
+//! arguments, before it expires.
+//!
+//! A plan is an entry of the run. Its id is a hash of what it is bound to, so that no other run and no other arguments
+//! come to it.
+
+use super::{Permit, Turn, labels};
+use crate::approval::Terms;
+use crate::contract::{Class, Contract, Idempotency, PLAN_ID, PlanStep};
+use crate::effect::{Call, OpenCall, Outcome};
+use crate::failure::{Code, Failure};
+use crate::ids::{Digest, Name};
+use crate::journal::Entry;
+use crate::label::LabelSet;
+use crate::limits::PLANS_MAX;
+use crate::policy::Question;
+use crate::run::{LoopState, Plan};
+use crate::transcript::ToolRequest;
+use crate::value::Value;
+
+/// The plan that a call names, of a tool that goes by plans.
+pub(super) fn named(contract: &Contract, request: &ToolRequest) -> Option<Name> {
+    contract.plan.as_ref()?;
+    match request.arguments.get(PLAN_ID)? {
+        Value::Null => None,
+        Value::Str(id) => Some(id.clone()),
+        other => Some(other.to_json().into()),
+    }
+}
+
+/// The arguments of a call as the tool gets them: without the plan.
+pub(super) fn plain(contract: &Contract, request: &ToolRequest) -> Value {
+    match (&contract.plan, &request.arguments) {
+        (Some(_), Value::Map(map)) => {
+            let kept = map.iter().filter(|(key, _)| &***key != PLAN_ID);
+            Value::map(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+        (Some(_) | None, arguments) => arguments.clone(),
+    }
+}
+
+/// The tool that shows what a call would do, when that is another one and the call asks for it.
+pub(super) fn planner<'a>(contract: &'a Contract, request: &ToolRequest) -> Option<&'a Name> {
+    match &contract.plan.as_ref()?.step {
+        PlanStep::Tool(tool) if named(contract, request).is_none() => Some(tool),
+        PlanStep::Tool(_) | PlanStep::Argument(_) => None,
+    }
+}
+
+/// The question that showing puts to the policy.
+pub(super) fn question(agent: &Name, tool: &Name, request: &ToolRequest, labels: LabelSet) -> Question {
+    let (tool, arguments) = (tool.clone(), request.arguments.digest());
+    Question::CallTool { tool, arguments, agent: Some(agent.clone()), labels }
+}
+
+/// Parameters and description of a tool as a model sees them.
+pub(super) fn offered(contract: &Contract, parameters: Value) -> (Value, Name) {
+    if contract.plan.is_none() {
+        return (parameters, contract.description.clone());
+    }
+    let property = Value::object([
+        ("type", Value::str("string")),
+        ("description", Value::str("The plan to apply, as the first call answered it.")),
+    ]);
+    let mut with = parameters.as_map().cloned().unwrap_or_default();
+    let mut properties = with.get("properties").and_then(Value::as_map).cloned().unwrap_or_default();
+    properties.insert(PLAN_ID.into(), property);
+    with.insert("properties".into(), Value::map(properties));
+    let description = format!(
+        "{} Works in two calls: without `{PLAN_ID}` it changes nothing and answers a plan; with the same arguments and \
+         the `{PLAN_ID}` of that plan it does what the plan says.",
+        contract.description
+    );
+    (Value::map(with), description.trim().into())
+}
+
+impl Turn<'_> {
+    /// The tool that a call of the model goes to: the one that shows what it would do, or the tool itself.
+    pub(super) fn asked_tool(&self, request: &ToolRequest) -> Name {
+        let planner = self.machine.tools.get(&request.name).and_then(|contract| planner(contract, request));
+        planner.unwrap_or(&request.name).clone()
+    }
+
+    /// Whether a call has to be shown before it can be made.
+    pub(super) fn wants_plan(&self, request: &ToolRequest) -> bool {
+        let contract = self.machine.tools.get(&request.name);
+        contract.is_some_and(|contract| contract.plan.is_some() && named(contract, request).is_none())
+    }
+
+    /// Why a call cannot apply the plan that it names, or have one made.
+    pub(super) fn plan_refusal(&self, request: &ToolRequest) -> Option<String> {
+        let contract = self.machine.tools.get(&request.name).filter(|contract| contract.plan.is_some())?;
+        let again = format!("call it without `{PLAN_ID}` to have another one made");
+        let Some(id) = named(contract, request) else {
+            let full = self.run.plans.len() >= PLANS_MAX;
+            return full.then(|| format!("this run has made {PLANS_MAX} plans, which is the most"));
+        };
+        let Some(plan) = self.run.plans.get(&id) else {
+            return Some(format!("there is no plan `{id}` in this run; {again}"));
+        };
+        if plan.tool != request.name {
+            return Some(format!("the plan `{id}` is for the tool `{}`; {again}", plan.tool));
+        }
+        if plan.arguments != plain(contract, request).digest() {
+            return Some(format!("the plan `{id}` was made for other arguments; {again}"));
+        }
+        if plan.applied {
+            return Some(format!("the plan `{id}` was applied already, and is applied once; {again}"));
+        }
+        (plan.expires_at <= self.facts.now).then(|| format!("the plan `{id}` has expired; {again}"))
+    }
+
+    /// Why an approved call can no longer apply its plan.
+    pub(super) fn stale_plan(&self, open: &OpenCall) -> Option<String> {
+        let Call::Tool { tool, plan: Some(id), .. } = &open.call else { return None };
+        let expired = self.run.plans.get(id).is_none_or(|plan| plan.expires_at <= self.facts.now);
+        expired.then(|| {
+            format!("Tool '{tool}' was not called: the plan `{id}` expired before it was approved; call it without `{PLAN_ID}`")
+        })
+    }
+
+    /// Shows what a call would do, which changes nothing.
+    pub(super) fn intend_plan(
+        &mut self,
+        agent: &Name,
+        looping: &LoopState,
+        request: &ToolRequest,
+    ) -> Result<(), Failure> {
+        let Some(contract) = self.machine.tools.get(&request.name).cloned() else { return Ok(()) };
+        let Some(planning) = &contract.plan else { return Ok(()) };
+        let arguments = plain(&contract, request);
+        let (contract, tool, arguments, asked) = match &planning.step {
+            PlanStep::Argument(argument) => {
+                let mut with = arguments.as_map().cloned().unwrap_or_default();
+                with.insert(argument.clone(), Value::Bool(true));
+                let shows = Contract {
+                    class: Class::Read,
+                    idempotency: Idempotency::Natural,
+                    approval: Terms::default(),
+                    plan: None,
+                    ..Contract::clone(&contract)
+                };
+                (shows, request.name.clone(), Value::map(with), None)
+            }
+            PlanStep::Tool(tool) => {
+                let Some(shows) = self.machine.tools.get(tool).filter(|shows| shows.class == Class::Read).cloned()
+                else {
+                    let message = format!("there is no tool `{tool}` of class `read` that shows what it would do");
+                    return Err(Failure::new(Code::PolicyDenied, message));
+                };
+                let asked = match self.permit(&question(agent, tool, request, labels::arguments(self.run, true)))? {
+                    Permit::Granted => super::approval::Asked::by_contract(&shows),
+                    Permit::Asks(asked) => Some(asked),
+                };
+                (Contract::clone(&shows), tool.clone(), arguments, asked)
+            }
+        };
+        let timeout_ms = match looping.bounds.tool_timeout_ms {
+            0 => contract.timeout_ms,
+            ms => ms.min(contract.timeout_ms),
+        };
+        let call = Call::Tool { tool, call_id: request.id.clone(), arguments, hook: None, plan: None };
+        self.intend(call, &contract, timeout_ms, asked)
+    }
+
+    /// What was shown becomes a plan, and the model reads how to apply it. None for a call that was no showing, or failed.
+    pub(super) fn plan_made(&mut self, request: &ToolRequest, outcome: &Outcome) -> Option<(Name, bool)> {
+        let Outcome::Returned(preview) = outcome else { return None };
+        if !self.wants_plan(request) {
+            return None;
+        }
+        let contract = self.machine.tools.get(&request.name)?;
+        let expires_ms = contract.plan.as_ref()?.expires_ms;
+        let plan = Plan {
+            tool: request.name.clone(),
+            arguments: plain(contract, request).digest(),
+            preview: preview.digest(),
+            expires_at: self.facts.now.plus_ms(expires_ms),
+            applied: false,
+        };
+        let id = self.plan_id(request, &plan);
+        self.emit(Entry::PlanMade { id: id.clone(), plan });
+        let next = format!("call `{}` again with the same arguments and this {PLAN_ID} to do it", request.name);
+        let content = Value::object([
+            (PLAN_ID, Value::Str(id)),
+            ("plan", preview.clone()),
+            ("expires_in_seconds", Value::count(expires_ms / 1_000)),
+            ("next", Value::str(next)),
+        ]);
+        Some((content.to_json().into(), false))
+    }
+
+    /// The id of a plan: a hash of the run, the call, and everything that it is bound to.
+    fn plan_id(&self, request: &ToolRequest, plan: &Plan) -> Name {
+        let text = |text: &str| Value::str(text);
+        let digest: Digest = Value::list(vec![
+            text("windlass.plan.v1"),
+            text(self.run.id().as_str()),
+            Value::count(self.run.version),
+            text(&request.id),
+            text(&plan.tool),
+            text(&plan.arguments.to_string()),
+            text(&plan.preview.to_string()),
+            Value::count(plan.expires_at.0),
+        ])
+        .digest();
+        format!("plan-{}", &digest.to_string()[..24]).into()
+    }
+}

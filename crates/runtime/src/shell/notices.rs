@@ -1,0 +1,411 @@
+//! Sends notices to people: of what this process commits at once, and of everything that is stored now and then, so that
+//! what a process left undone when it died is done by another.
+//!
+//! A record of the store for each notice and channel keeps two processes from sending the same one, and says when it is
+//! tried again. A run never waits for any of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use windlass_core::ids::{Name, RunId};
+use windlass_core::journal::Entry;
+use windlass_core::run::{Run, Status};
+use windlass_core::time::Timestamp;
+use windlass_ports::notify::{Channel, Notice, NoticeKind};
+use windlass_ports::store::{Head, Put, Query, StoreError};
+
+use super::drive;
+use super::engine::{Core, Engine};
+use super::objects;
+use super::observe::{Meter, Span, Tally};
+use super::shutdown::Stop;
+use crate::notice::{self, Delivery, Standing};
+
+/// The kind of the records of notices.
+pub const NOTICES: &str = "notice";
+/// The kind and key of the record of the last look at everything.
+const SWEEP: (&str, &str) = ("notifier", "sweep");
+/// Runs and records that are read at a time.
+const PAGE: usize = 200;
+/// Pause between two looks at everything that is stored, in milliseconds, unless one takes long.
+const SWEEP_MS: u64 = 60_000;
+/// How many times as long as a look takes the pause after it is.
+const SWEEP_SHARE: u64 = 20;
+/// Failures this much older than the last look are not looked at again, in milliseconds.
+const MARGIN_MS: u64 = 10 * 60_000;
+/// How long the record of a notice is kept after its cause is gone, in milliseconds. More than [`MARGIN_MS`].
+const KEPT_MS: u64 = 60 * 60_000;
+/// Pause after the store failed, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+/// Notices that are sent at the same time.
+const AT_ONCE: usize = 8;
+/// Runs whose notices this process has yet to look at; with more it looks at everything.
+const NEWS_MAX: usize = 10_000;
+
+/// Sends notices through channels. As a meter it hears of what this process commits.
+#[derive(Debug)]
+pub struct Notifier {
+    channels: Vec<Arc<dyn Channel>>,
+    news: Mutex<BTreeSet<RunId>>,
+    sweep: AtomicBool,
+    rung: Notify,
+}
+
+/// When everything was looked at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Swept {
+    /// Failures of before are not told.
+    since: Timestamp,
+    /// When the last look began.
+    at: Timestamp,
+}
+
+/// What one process has to do and when.
+#[derive(Debug, Default)]
+struct Agenda {
+    /// Records, and when to look at each again.
+    retries: BTreeMap<Name, Timestamp>,
+    sweep_at: Timestamp,
+    /// What was derived from which state of a run, so that it is not read again.
+    derived: BTreeMap<RunId, (Seen, Vec<Name>)>,
+}
+
+/// What a run's notices depend on.
+type Seen = (u64, Status, u32);
+
+impl Meter for Notifier {
+    fn count(&self, what: Tally, _: u64) {
+        if what == Tally::Quarantined {
+            self.sweep.store(true, Ordering::Relaxed);
+            self.rung.notify_one();
+        }
+    }
+
+    fn took(&self, _: Span, _: Duration) {}
+
+    fn decided(&self, run: &Run, entries: &[Entry]) {
+        if notice::concerns(entries) {
+            let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+            if news.len() < NEWS_MAX {
+                news.insert(run.id().clone());
+            } else {
+                self.sweep.store(true, Ordering::Relaxed);
+            }
+            self.rung.notify_one();
+        }
+    }
+}
+
+impl Notifier {
+    /// One for these channels.
+    #[must_use]
+    pub fn new(channels: Vec<Arc<dyn Channel>>) -> Self {
+        Self { channels, news: Mutex::default(), sweep: AtomicBool::new(false), rung: Notify::new() }
+    }
+
+    /// Sends what there is to send until `stop` says so. Safe to be done by any number of processes at once. A store that
+    /// fails is tried again for as long as it takes.
+    pub async fn drive(&self, engine: &Engine, stop: &Stop) {
+        let core = &engine.core;
+        let mut agenda = Agenda::default();
+        let mut is_first = true;
+        while !stop.is_stopping() {
+            tokio::select! {
+                biased;
+                () = stop.graceful.cancelled() => return,
+                () = stop.immediate.cancelled() => return,
+                () = self.look(core, &mut agenda, is_first) => {}
+            }
+            is_first = false;
+            let next = agenda.retries.values().copied().chain([agenda.sweep_at]).min().unwrap_or(agenda.sweep_at);
+            let pause = next.since_ms(core.parts.clock.now());
+            tokio::select! {
+                biased;
+                () = stop.graceful.cancelled() => return,
+                () = stop.immediate.cancelled() => return,
+                () = self.rung.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            }
+        }
+    }
+
+    /// Does everything that is due now, once.
+    pub async fn settle(&self, engine: &Engine) {
+        self.look(&engine.core, &mut Agenda::default(), true).await;
+    }
+
+    async fn look(&self, core: &Arc<Core>, agenda: &mut Agenda, is_first: bool) {
+        let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut wanted = Vec::new();
+        for run in news {
+            match self.of_run(core, &run).await {
+                Ok(notices) => wanted.extend(notices),
+                Err(error) => {
+                    tracing::warn!(run_id = %run, error, "the notices of a run could not be derived");
+                    agenda.sweep_at = agenda.sweep_at.min(core.parts.clock.now().plus_ms(RETRY_MS));
+                }
+            }
+        }
+        self.send_all(core, agenda, wanted).await;
+        let now = core.parts.clock.now();
+        let asked = self.sweep.swap(false, Ordering::Relaxed);
+        if asked || is_first || now >= agenda.sweep_at {
+            agenda.sweep_at = match self.sweep(core, agenda, asked || is_first).await {
+                Ok(()) => {
+                    let ended = core.parts.clock.now();
+                    ended.plus_ms(SWEEP_MS.max(ended.since_ms(now).saturating_mul(SWEEP_SHARE)))
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "runs could not be looked through for notices");
+                    core.parts.clock.now().plus_ms(RETRY_MS)
+                }
+            };
+        }
+        let now = core.parts.clock.now();
+        let due: Vec<Name> = agenda.retries.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        self.attempt_all(core, agenda, due.into_iter().map(|key| (key, None)).collect()).await;
+    }
+
+    fn channel(&self, name: &str) -> Option<&Arc<dyn Channel>> {
+        self.channels.iter().find(|channel| &**channel.name() == name)
+    }
+
+    /// The notices of a run as it is stored.
+    async fn of_run(&self, core: &Arc<Core>, run: &RunId) -> Result<Vec<Notice>, String> {
+        let stored = core.parts.store.load(run.clone()).await.map_err(|error| error.to_string())?;
+        let Some(stored) = stored else { return Ok(Vec::new()) };
+        let head = stored.head.clone();
+        let run = drive::look(core, stored).await.map_err(|error| error.to_string())?;
+        Ok(notice::of(&head, &run))
+    }
+
+    async fn send_all(&self, core: &Arc<Core>, agenda: &mut Agenda, notices: Vec<Notice>) {
+        let mut wanted = Vec::new();
+        for notice in notices {
+            for channel in self.channels.iter().filter(|channel| channel.wants(&notice)) {
+                let key = Delivery::key(channel.name(), &notice.id);
+                wanted.push((key, Some(notice.clone())));
+            }
+        }
+        self.attempt_all(core, agenda, wanted).await;
+    }
+
+    async fn attempt_all(&self, core: &Arc<Core>, agenda: &mut Agenda, wanted: Vec<(Name, Option<Notice>)>) {
+        let mut attempts = futures::stream::iter(wanted)
+            .map(|(key, notice)| async move {
+                let then = self.attempt(core, &key, notice).await;
+                (key, then)
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((key, then)) = attempts.next().await {
+            match then {
+                Ok(Some(at)) => {
+                    agenda.retries.insert(key, at);
+                }
+                Ok(None) => {
+                    agenda.retries.remove(&key);
+                }
+                Err(error) => {
+                    tracing::warn!(notice = &*key, %error, "a notice could not be recorded");
+                    agenda.retries.insert(key, core.parts.clock.now().plus_ms(RETRY_MS));
+                }
+            }
+        }
+    }
+
+    /// Claims a notice, sends it, and records what became of it. Gives back when to look at it again, if at all.
+    async fn attempt(
+        &self,
+        core: &Arc<Core>,
+        key: &Name,
+        notice: Option<Notice>,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let channel = key.split_once('/').and_then(|(name, _)| self.channel(name));
+        let Some(channel) = channel else { return Ok(None) };
+        let now = core.parts.clock.now();
+        let by = core.parts.clock.seed() | 1;
+        let record = objects::read::<Delivery>(core, NOTICES, key).await?;
+        let claimed = match (&record.value, notice) {
+            (None, None) => return Ok(None),
+            (None, Some(notice)) => Delivery::first(channel.name(), &notice, now, by),
+            (Some(delivery), _) => match delivery.clone().again(now, by) {
+                Ok(Some(claimed)) => claimed,
+                Ok(None) => return Ok(None),
+                Err(until) => return Ok(Some(until)),
+            },
+        };
+        if !record.put(core, &claimed).await? {
+            // Somebody else was faster: its claim says when to look again.
+            return Ok(Some(now.plus_ms(RETRY_MS)));
+        }
+        let then = if self.is_over(core, &claimed).await {
+            Delivery { standing: Standing::Dropped { at: now, why: "it was answered".into() }, ..claimed }
+        } else {
+            match channel.send(&claimed.notice, now).await {
+                Ok(()) => Delivery { standing: Standing::Sent { at: core.parts.clock.now() }, ..claimed },
+                Err(failure) => {
+                    let error = failure.message.to_string();
+                    tracing::warn!(
+                        channel = &**channel.name(),
+                        notice = &*claimed.notice.id,
+                        error,
+                        "a notice was not taken"
+                    );
+                    claimed.refused(core.parts.clock.now(), &error, failure.retry)
+                }
+            }
+        };
+        let record = objects::read::<Delivery>(core, NOTICES, key).await?;
+        if record.value.as_ref().is_some_and(|delivery| delivery.is_claimed_by(by)) {
+            record.put(core, &then).await?;
+        }
+        match then.standing {
+            Standing::Pending { until, .. } => Ok(Some(until)),
+            Standing::Sent { .. } => Ok(None),
+            Standing::Dropped { why, .. } => {
+                tracing::info!(
+                    channel = &**channel.name(),
+                    notice = &*then.notice.id,
+                    why,
+                    "a notice is no longer sent"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a question that could not be sent at first has been answered since.
+    async fn is_over(&self, core: &Arc<Core>, delivery: &Delivery) -> bool {
+        if delivery.attempts < 2 || !delivery.notice.is_question() {
+            return false;
+        }
+        !self.has_cause(core, &delivery.notice).await
+    }
+
+    /// Whether what is stored still gives cause to a notice. What cannot be read may. A failure stays one and is told once.
+    async fn has_cause(&self, core: &Arc<Core>, notice: &Notice) -> bool {
+        if notice.kind == NoticeKind::Failed {
+            return false;
+        }
+        match self.of_run(core, &notice.run_id).await {
+            Ok(notices) => notices.iter().any(|other| other.id == notice.id),
+            Err(_) => true,
+        }
+    }
+
+    /// Looks at every run that may give cause to a notice, and at every record.
+    async fn sweep(&self, core: &Arc<Core>, agenda: &mut Agenda, at_any_rate: bool) -> Result<(), StoreError> {
+        let now = core.parts.clock.now();
+        let key: Name = SWEEP.1.into();
+        let record = objects::read::<Swept>(core, SWEEP.0, &key).await?;
+        let swept = record.value.clone();
+        // A failure that was stored right before the first look is told too.
+        let since = swept.as_ref().map_or(Timestamp(now.0.saturating_sub(10_000)), |swept| swept.since);
+        if !at_any_rate && swept.is_some_and(|swept| now.since_ms(swept.at) < SWEEP_MS / 2) {
+            return Ok(());
+        }
+        // What changes while this looks is looked at again by the next.
+        let begun = Swept { since, at: now };
+        let mine = record.put(core, &begun).await?;
+        let derived = self.troubled(core, agenda, since).await?;
+        self.records(core, agenda, &derived).await?;
+        if mine {
+            let since = since.max(Timestamp(now.0.saturating_sub(MARGIN_MS)));
+            let record = objects::read::<Swept>(core, SWEEP.0, &key).await?;
+            if record.value.as_ref().is_some_and(|last| last.at == now) {
+                record.put(core, &Swept { since, at: now }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what stored runs give cause to. Gives back the ids of all of it.
+    async fn troubled(
+        &self,
+        core: &Arc<Core>,
+        agenda: &mut Agenda,
+        since: Timestamp,
+    ) -> Result<BTreeSet<Name>, StoreError> {
+        let mut known = std::mem::take(&mut agenda.derived);
+        let mut ids = BTreeSet::new();
+        let mut cursor = None;
+        loop {
+            let query = Query { statuses: notice::TROUBLED.to_vec(), limit: PAGE, cursor, ..Query::default() };
+            let page = core.parts.store.list(query).await?;
+            for head in page.heads {
+                let seen = (head.version, head.status, head.helped);
+                if !may_tell(&head, since) {
+                    continue;
+                }
+                if let Some((_, found)) = known.remove(&head.id).filter(|(before, _)| *before == seen) {
+                    ids.extend(found.iter().cloned());
+                    agenda.derived.insert(head.id, (seen, found));
+                    continue;
+                }
+                match self.of_run(core, &head.id).await {
+                    Ok(notices) => {
+                        let found: Vec<Name> = notices.iter().map(|notice| notice.id.clone()).collect();
+                        ids.extend(found.iter().cloned());
+                        self.send_all(core, agenda, notices).await;
+                        agenda.derived.insert(head.id, (seen, found));
+                    }
+                    Err(error) => tracing::warn!(run_id = %head.id, error, "the notices of a run could not be derived"),
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(ids);
+            }
+        }
+    }
+
+    /// Takes up what others left, and removes records whose cause is gone.
+    async fn records(&self, core: &Arc<Core>, agenda: &mut Agenda, derived: &BTreeSet<Name>) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let objects = core.parts.store.objects(NOTICES.into(), after, PAGE).await?;
+            let is_last = objects.len() < PAGE;
+            after = objects.last().map(|object| object.key.clone());
+            for object in objects {
+                let now = core.parts.clock.now();
+                let delivery = match objects::decode::<Delivery>(NOTICES, &object.key, &object.bytes) {
+                    Ok(delivery) => delivery,
+                    Err(error) => {
+                        tracing::error!(notice = &*object.key, %error, "the record of a notice cannot be read");
+                        continue;
+                    }
+                };
+                match &delivery.standing {
+                    Standing::Pending { until, .. } => {
+                        if self.channel(&delivery.channel).is_some() {
+                            agenda.retries.entry(object.key).or_insert(*until);
+                        }
+                    }
+                    Standing::Sent { at } | Standing::Dropped { at, .. } => {
+                        if now.since_ms(*at) > KEPT_MS
+                            && !derived.contains(&delivery.notice.id)
+                            && !self.has_cause(core, &delivery.notice).await
+                        {
+                            let (kind, key) = (NOTICES.into(), object.key);
+                            let put = Put { kind, key, expected: object.revision, bytes: None };
+                            core.parts.store.put_object(put).await?;
+                        }
+                    }
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Whether a run may give cause to a notice that was not sent long ago.
+fn may_tell(head: &Head, since: Timestamp) -> bool {
+    head.status != Status::Failed || head.updated_at >= since
+}
