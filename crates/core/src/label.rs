@@ -342,7 +342,9 @@ impl Marks {
         if free.iter().any(|path| path.is_empty()) {
             return;
         }
-        let Some(map) = value.as_map().filter(|_| !free.is_empty()) else {
+        // Of many parts none is told apart from the others.
+        let told_apart = value.as_map().filter(|map| !free.is_empty() && map.len() <= limits::LABELS_MAX);
+        let Some(map) = told_apart else {
             return self.add(at.clone(), label, from.clone());
         };
         for (key, part) in map {
@@ -360,7 +362,7 @@ impl Marks {
     }
 
     /// Brings it within its bounds: labels move outwards, which only adds.
-    fn bound(&mut self) {
+    pub(crate) fn bound(&mut self) {
         let bytes = |path: &[Name]| path.iter().map(|part| part.len()).sum::<usize>();
         let long = |path: &[Name]| path.len() > 1 && bytes(path) > limits::LABEL_PATH_BYTES_MAX;
         self.lift(long);
@@ -464,11 +466,26 @@ pub fn of_answer(flow: &Flow, answer: &Value, from: &Source, sent: Tags) -> Mark
     }
     let mut marks = Marks::whole(tags).freed(answer, &flow.declassified);
     for secret in &flow.secret {
-        if !answer.at_path(secret).is_null() {
-            marks.add(secret.clone(), Label::Secret, from.clone());
+        if let Some(part) = reached(answer, secret) {
+            marks.add(part.to_vec(), Label::Secret, from.clone());
         }
     }
     marks
+}
+
+/// As far as a path leads into a value: to its end, or to the list or the text in which what it names would be. None where
+/// a mapping does not have it.
+#[must_use]
+pub fn reached<'p>(value: &Value, path: &'p [Name]) -> Option<&'p [Name]> {
+    let mut current = value;
+    for (depth, key) in path.iter().enumerate() {
+        match current.as_map() {
+            Some(map) => current = map.get(key)?,
+            None if current.is_null() => return None,
+            None => return Some(&path[..depth]),
+        }
+    }
+    (!current.is_null()).then_some(path)
 }
 
 /// The path that a JSON Pointer names, as keys. None for a text that is none.

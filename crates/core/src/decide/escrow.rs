@@ -36,6 +36,10 @@ impl Turn<'_> {
         let Some(open) = self.run.calls.get(&effect) else { return };
         let shares = self.shares(open);
         if shares.is_empty() {
+            if open.draws {
+                // The budget that it waited for is gone: it waits for nothing any more.
+                self.emit(Entry::ShareHeld { effect, shares });
+            }
             return self.ask(Effect::Call(effect));
         }
         let is_first = !self.run.calls.values().any(|other| other.draws);

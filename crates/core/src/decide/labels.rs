@@ -9,6 +9,7 @@ use crate::journal::Entry;
 use crate::label::{
     self, Label, LabelSet, Mark, Marks, Source, SourceKind, Tags, View, of_arguments, of_template, path, set_of,
 };
+use crate::limits;
 use crate::machine::{ChildContract, HookKind, Machine, Targets, Template};
 use crate::policy::Question;
 use crate::run::{JoinShape, OfferedTool, Run, Start};
@@ -40,8 +41,8 @@ fn of_input(machine: &Machine, start: &Start) -> Marks {
         marks.add(Vec::new(), Label::Untrusted, source());
     }
     for secret in &machine.provenance.secret_input {
-        if !start.input.at_path(secret).is_null() {
-            marks.add(secret.clone(), Label::Secret, source());
+        if let Some(part) = label::reached(&start.input, secret) {
+            marks.add(part.to_vec(), Label::Secret, source());
         }
     }
     marks
@@ -56,6 +57,8 @@ fn of_input_view(run: &Run) -> Marks {
         match at.first() {
             Some(key) if seen(key) => view.add(at.to_vec(), label, from.clone()),
             Some(_) => {}
+            // Many keys are not told apart.
+            None if input.len() > limits::LABELS_MAX => view.add(Vec::new(), label, from.clone()),
             None => {
                 input.keys().filter(|key| seen(key)).for_each(|key| view.add(vec![key.clone()], label, from.clone()))
             }
@@ -74,7 +77,8 @@ impl Turn<'_> {
         Tags::from([(Label::Untrusted, self.source(kind, name))])
     }
 
-    fn change_labels(&mut self, cleared: Vec<Vec<Name>>, marks: Marks) {
+    fn change_labels(&mut self, cleared: Vec<Vec<Name>>, mut marks: Marks) {
+        marks.bound();
         if self.run.labels.kept && self.run.labels.changed(&cleared, &marks) != self.run.labels {
             self.emit(Entry::LabelsChanged { cleared, marks });
         }
@@ -93,6 +97,10 @@ impl Turn<'_> {
 
     /// Replaces the labels of keys of the context.
     pub(super) fn label_context(&mut self, keys: Vec<(Name, Marks)>) {
+        if keys.len() > limits::LABELS_MAX {
+            let tags = keys.iter().flat_map(|(_, marks)| marks.all()).collect();
+            return self.taint(path(["context"]), tags);
+        }
         let mut marks = Marks::default();
         let mut cleared = Vec::with_capacity(keys.len());
         for (key, of_key) in keys {
@@ -166,6 +174,11 @@ impl Turn<'_> {
         let state = self.run.state.clone().unwrap_or_default();
         let outside = self.untrusted(SourceKind::Failure, &state);
         outside.into_iter().for_each(|(label, from)| _ = tags.entry(label).or_insert(from));
+        let action = self.state().and_then(|state| self.machine.tools.get(state.action.as_ref()?));
+        if let Some(action) = action.filter(|action| !action.flow.secret.is_empty()) {
+            let from = self.source(SourceKind::Action, &action.name);
+            tags.entry(Label::Secret).or_insert(from);
+        }
         self.taint(path(["context", "last_error"]), tags.clone());
         self.taint(path(["context", "last_error_type"]), tags);
     }
@@ -184,7 +197,14 @@ impl Turn<'_> {
                 if value.get("content").is_some() { marks.at(&path(["content"])) } else { marks.all() }
             }
             // Why a call failed is said by the tool or by a person, whatever the contract says of answers.
-            Outcome::Replied(_) | Outcome::Failed(_) => Tags::from([(Label::Untrusted, from)]),
+            Outcome::Replied(_) | Outcome::Failed(_) => {
+                let mut tags = Tags::from([(Label::Untrusted, from.clone())]);
+                // It may repeat what the answer holds.
+                if contract.is_some_and(|contract| !contract.flow.secret.is_empty()) {
+                    tags.insert(Label::Secret, from);
+                }
+                tags
+            }
         };
         self.taint(path(["asked"]), tags);
     }
@@ -235,7 +255,7 @@ impl Turn<'_> {
             return self.label(path(["output"]), marks);
         }
         if let (Some(Value::Map(new)), Value::Map(old)) = (answer.get("context"), self.run.context.clone()) {
-            let changed = |(key, value): &(&Name, &Value)| old.get(*key) != Some(*value);
+            let changed = |(key, value): &(&Name, &Value)| &***key != "machine" && old.get(*key) != Some(*value);
             let of_key = |(key, _): (&Name, &Value)| (key.clone(), marks.below(&[Name::from("context"), key.clone()]));
             let keys = Map::iter(new).filter(changed).map(of_key).collect();
             self.label_context(keys);
@@ -271,6 +291,7 @@ impl Turn<'_> {
         match (&join.shape, join.winner) {
             (JoinShape::One, _) => of_slot(0),
             (JoinShape::List, _) => Marks::whole(marks.all()),
+            (JoinShape::Keys(keys), None) if keys.len() > limits::LABELS_MAX => Marks::whole(marks.all()),
             (JoinShape::Keys(keys), winner) => {
                 let mut of_all = Marks::default();
                 for (slot, key) in keys.iter().enumerate() {

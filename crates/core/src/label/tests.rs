@@ -140,3 +140,24 @@ proptest! {
         prop_assert!(set_of(&bounded.at(&path)).covers(set_of(&marks.at(&path))));
     }
 }
+
+#[test]
+fn a_secret_within_a_list_or_a_text_labels_what_it_is_in() {
+    let value =
+        Value::from_json(r#"{"cards":[{"number":"4711"}],"text":"4711","none":null,"deep":{"a":1}}"#).expect("JSON");
+    let reached = |at: &str| reached(&value, &pointer(at).expect("a pointer")).map(<[Name]>::len);
+    assert_eq!(reached("/cards/0/number"), Some(1), "the whole list");
+    assert_eq!(reached("/text/number"), Some(1), "the whole text");
+    assert_eq!(
+        (reached("/deep/a"), reached("/deep/b"), reached("/none/x"), reached("")),
+        (Some(2), None, None, Some(0))
+    );
+}
+
+#[test]
+fn of_very_many_parts_none_is_told_apart() {
+    let map: crate::value::Map = (0..2_000).map(|n| (Name::from(format!("k{n}")), Value::Int(n))).collect();
+    let whole = Marks::whole(Tags::from([(Label::Untrusted, source("t"))]));
+    let freed = whole.freed(&Value::map(map), &[vec!["k7".into()]]);
+    assert_eq!(words(&freed), [":untrusted"]);
+}
