@@ -158,11 +158,12 @@ impl App {
     /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system.
     #[must_use]
     pub(crate) fn actor(&self) -> String {
-        let named = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let named = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+        let shown = |text: String| text.chars().filter(|c| !c.is_control()).collect();
         named("WINDLASS_ACTOR")
             .or_else(|| named("USER"))
             .or_else(|| named("LOGNAME"))
-            .unwrap_or_else(|| "unknown".into())
+            .map_or_else(|| "unknown".into(), shown)
     }
 
     /// The present, as this computer sees it.

@@ -30,7 +30,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Preset, Span};
 
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
-pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditVerify};
+pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditSeal, AuditVerify};
 pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchGoverned, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace,
     BenchRecovery, BenchStart, BenchSteps, BenchSurge,
@@ -536,6 +536,15 @@ pub(crate) struct Docs {
     /// Write nothing; exit with 3 when a page is not up to date
     #[arg(long)]
     pub check: bool,
+}
+
+/// The name of somebody, as it is written down: on one line.
+fn named(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        Err("a name has no control characters".into())
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 #[cfg(test)]

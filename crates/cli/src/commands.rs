@@ -83,12 +83,17 @@ async fn noted(app: &mut App, command: Command) -> Result<Exit, Problem> {
         None => perform(app, command).await,
         Some(doing) if doing.afterwards => {
             let exit = perform(app, command).await?;
-            acts::note(app, doing).await?;
+            acts::note(app, &doing).await?;
             Ok(exit)
         }
         Some(doing) => {
-            acts::note(app, doing).await?;
-            perform(app, command).await
+            let is_noted = acts::note(app, &doing).await?;
+            let exit = perform(app, command).await?;
+            // The first command on a store makes it.
+            if !is_noted {
+                acts::note(app, &doing.first()).await?;
+            }
+            Ok(exit)
         }
     }
 }
@@ -126,10 +131,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Notify(command) => notify::perform(app, command).await,
         Command::Trust(command) => trust::perform(app, command).await,
         Command::Readonly(command) => readonly::perform(app, command).await,
-        Command::Audit(args::Audit::List(args)) => audit::list(app, args).await,
-        Command::Audit(args::Audit::Acts(args)) => audit::acts(app, args).await,
-        Command::Audit(args::Audit::Verify(args)) => audit::verify(app, args).await,
-        Command::Audit(args::Audit::Export(args)) => audit::export(app, args).await,
+        Command::Audit(wanted) => audit::perform(app, wanted).await,
         Command::Erase(args) => erase::erase(app, args).await,
         Command::Export(args) => erase::export(app, args).await,
         Command::Serve(args) => serve::serve(app, args).await,

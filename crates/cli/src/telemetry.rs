@@ -43,6 +43,15 @@ fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<
         Some("none") => return Ok(None),
         Some(other) => return Err(wrong(format!("`OTEL_TRACES_EXPORTER`: `{other}` is not `otlp` or `none`"))),
     }
+    match said("OTEL_TRACES_SAMPLER") {
+        None | Some("always_on" | "parentbased_always_on") => {}
+        Some("always_off" | "parentbased_always_off") => return Ok(None),
+        Some(other) => {
+            return Err(wrong(format!(
+                "`OTEL_TRACES_SAMPLER`: `{other}` is not `always_on`, `always_off` or one of them with `parentbased_`"
+            )));
+        }
+    }
     let whole = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
     let base = said("OTEL_EXPORTER_OTLP_ENDPOINT").or(configured);
     let below = base.map(|base| format!("{}/{TRACES}", base.trim_end_matches('/')));
@@ -61,6 +70,7 @@ fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<
             .parse()
             .map_err(|_| wrong(format!("`OTEL_EXPORTER_OTLP_TIMEOUT`: `{text}` is no number of milliseconds")))?,
     };
+    refuse_others(environment)?;
     let mut resource = pairs("OTEL_RESOURCE_ATTRIBUTES", said("OTEL_RESOURCE_ATTRIBUTES"))?;
     let named = resource.iter().position(|(key, _)| key == "service.name").map(|place| resource.remove(place).1);
     let service = said("OTEL_SERVICE_NAME").map(str::to_owned).or(named).unwrap_or_else(|| "windlass".to_owned());
@@ -79,9 +89,47 @@ fn pairs(name: &str, text: Option<&str>) -> Result<Vec<(String, String)>, Proble
     let parts = text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty());
     let pair = |part: &str| {
         let (key, value) = part.split_once('=').ok_or_else(|| wrong(format!("`{name}` is not `KEY=VALUE,…`")))?;
-        Ok((key.trim().to_owned(), value.trim().to_owned()))
+        let value = decoded(value.trim()).ok_or_else(|| wrong(format!("`{name}`: a value is not percent-encoded")))?;
+        Ok((key.trim().to_owned(), value))
     };
     parts.map(pair).collect()
+}
+
+/// Without percent-encoding; none for what is not encoded rightly.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Settings of how spans are sent that are read.
+const READ: &[&str] = &["ENDPOINT", "HEADERS", "TIMEOUT", "PROTOCOL"];
+
+/// Refuses settings of how spans are sent that are not known here. Those of metrics and logs, which are not sent, are others'.
+fn refuse_others(environment: &Environment) -> Result<(), Problem> {
+    for (name, value) in environment {
+        let of_spans = name.strip_prefix("OTEL_EXPORTER_OTLP_").filter(|rest| {
+            !rest.starts_with("METRICS_") && !rest.starts_with("LOGS_") && !rest.starts_with("PROFILES_")
+        });
+        let is_read = of_spans
+            .map(|rest| rest.strip_prefix("TRACES_").unwrap_or(rest))
+            .map(|rest| READ.contains(&rest) || (rest == "COMPRESSION" && value == "none"));
+        let is_sampling = name.starts_with("OTEL_TRACES_SAMPLER") && name != "OTEL_TRACES_SAMPLER";
+        if is_sampling || is_read == Some(false) {
+            return Err(wrong(format!("`{name}` is set, and cannot be followed: all spans are sent, as they are")));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -117,11 +165,32 @@ mod tests {
         assert_eq!(read(None, &whole).expect("read").expect("on").endpoint, "http://c/in");
         assert!(read(None, &[base, ("OTEL_SDK_DISABLED", "true")]).expect("read").is_none());
         assert!(read(None, &[base, ("OTEL_TRACES_EXPORTER", "none")]).expect("read").is_none());
+        for off in ["always_off", "parentbased_always_off"] {
+            assert!(read(None, &[base, ("OTEL_TRACES_SAMPLER", off)]).expect("read").is_none());
+        }
+        for harmless in [
+            ("OTEL_TRACES_SAMPLER", "always_on"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+            ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
+        ] {
+            assert!(read(None, &[base, harmless]).expect("read").is_some(), "{harmless:?}");
+        }
+        let encoded = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20YTpi,x=a%2Cb%3Dc+d");
+        let told = read(None, &[base, encoded]).expect("read").expect("on");
+        assert_eq!((&*told.headers[0].1, &*told.headers[1].1), ("Basic YTpi", "a,b=c+d"));
         for wrong in [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "s3cret"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "key=s3cret%2"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem"),
+            ("OTEL_EXPORTER_OTLP_SOMETHING", "x"),
+            ("OTEL_TRACES_SAMPLER", "traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
         ] {
             let refused = read(None, &[base, wrong]).expect_err("refused");
             assert!(refused.contains(wrong.0) && !refused.contains("s3cret"), "{refused}");

@@ -73,6 +73,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         terms: windlass_core::run::Terms::default(),
         watched: false,
         labels: None,
+        audit: 0,
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

@@ -33,7 +33,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.version += 1;
             run.now = run.now.max(*at);
         }
-        Entry::RunStarted(start) => started(run, start),
+        Entry::RunStarted(start) => return started(run, start),
         Entry::ContextChanged { set, removed } => change_context(run, set, removed),
         Entry::LabelsChanged { cleared, marks } => run.labels = run.labels.changed(cleared, marks),
         Entry::StateEntered { state } => entered(run, state),
@@ -209,7 +209,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
     None
 }
 
-fn started(run: &mut Run, start: &Start) {
+fn started(run: &mut Run, start: &Start) -> Option<audit::Row> {
     run.start = start.clone();
     run.started_at = run.now;
     run.started = true;
@@ -223,6 +223,8 @@ fn started(run: &mut Run, start: &Start) {
         run.context = origin.context.clone();
         run.step = origin.step.saturating_sub(1);
     }
+    // A run that began before there was such a row has none, however often its journal is folded.
+    (start.audit > 0).then(|| first_row(run))
 }
 
 fn change_context(run: &mut Run, set: &[(Name, Value)], removed: &[Name]) {
@@ -561,9 +563,38 @@ fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, started_a
     }
 }
 
+/// The first audit row: whose the run is.
+fn first_row(run: &mut Run) -> audit::Row {
+    let start = &run.start;
+    let owner = audit::Owner {
+        tenant: start.scope.tenant.clone(),
+        user: start.scope.user.clone(),
+        machine: start.machine_name.clone(),
+        bundle: start.bundle,
+    };
+    let row = audit::Row {
+        v: start.audit,
+        number: run.audit.rows + 1,
+        effect: EffectId(0),
+        attempt: 0,
+        stage: "started".into(),
+        kind: "run".into(),
+        target: start.machine_name.clone(),
+        class: "".into(),
+        arguments: start.input.digest(),
+        result: None,
+        owner: Some(Box::new(owner)),
+        at: run.now,
+        previous: run.audit.head,
+    };
+    run.audit = audit::Chain { rows: row.number, head: row.hash() };
+    row
+}
+
 /// The next audit row, with the chain moved on.
 fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Option<Name>) -> audit::Row {
     let row = audit::Row {
+        v: run.start.audit.max(1),
         number: run.audit.rows + 1,
         effect,
         attempt: call.attempt,
@@ -573,6 +604,7 @@ fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Op
         class: call.class.as_str().into(),
         arguments: call.arguments,
         result,
+        owner: None,
         at: run.now,
         previous: run.audit.head,
     };

@@ -231,6 +231,9 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     if reply.by.trim().is_empty() {
         return Some("an answer says who gives it".into());
     }
+    if reply.by.chars().any(char::is_control) {
+        return Some("the name of who answers has control characters".into());
+    }
     if !reply.approve {
         return None;
     }

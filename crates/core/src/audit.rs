@@ -1,12 +1,42 @@
-//! Audit rows: two for each call, `intended` before and `settled` after, chained by hash within a run.
+//! Audit rows: `started` first, then two for each call, `intended` before and `settled` after, chained by hash within a run.
 //!
 //! Rows are derived from entries and written in the same transaction, so they cannot tell another story. What people do
 //! beside runs has rows of its own, chained per tenant.
+
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, EffectId, Name};
 use crate::time::Timestamp;
+
+/// Version of the rows of runs that this build starts. The rows of one run all have one version.
+pub const VERSION: u32 = 2;
+/// Rows of before a run had a first row of its own, and texts had their lengths in the hash.
+const FIRST_VERSION: u32 = 1;
+
+const fn first_version() -> u32 {
+    FIRST_VERSION
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_first_version(v: &u32) -> bool {
+    *v == FIRST_VERSION
+}
+
+/// Whose a run is, of its first row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The tenant.
+    pub tenant: Name,
+    /// For whom it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Name>,
+    /// Name of its machine.
+    pub machine: Name,
+    /// Hash of the bundle it began with.
+    pub bundle: Digest,
+}
 
 /// The end of a run's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,36 +56,88 @@ impl Default for Chain {
 /// One row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
+    /// Version: how it is hashed.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub v: u32,
     /// Number within the run, from 1.
     pub number: u64,
-    /// The call.
+    /// The call; 0 for `started`.
     pub effect: EffectId,
-    /// The attempt.
+    /// The attempt; 0 for `started`.
     pub attempt: u32,
-    /// `intended`, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
+    /// `started`, `intended`, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
     pub stage: Name,
-    /// `model`, `tool`, `hook`, `action`, `verify`; `transition` for a question about one.
+    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`; `transition` for a question about one.
     pub kind: Name,
-    /// Agent, tool, hook or action.
+    /// Agent, tool, hook or action; the machine for `started`.
     pub target: Name,
-    /// `read`, `write`, `danger`.
+    /// `read`, `write`, `danger`; empty for `started`.
     pub class: Name,
-    /// Hash of the arguments.
+    /// Hash of the arguments; of the run's input for `started`.
     pub arguments: Digest,
     /// Hash of the result, once settled; the failure's code when it failed; the rule that asked for an approval, or who
     /// answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Name>,
+    /// Whose the run is: of `started` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Box<Owner>>,
     /// When.
     pub at: Timestamp,
     /// Hash of the row before.
     pub previous: Digest,
 }
 
+/// Rows of one version cannot have the hash of one of another: they are hashed under another key.
+static KEYED: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key("windlass audit row 2"));
+
+/// A text that may be missing: a missing one is not an empty one.
+fn text(hasher: &mut blake3::Hasher, text: Option<&str>) {
+    hasher.update(&[u8::from(text.is_some())]);
+    let text = text.unwrap_or_default();
+    hasher.update(&(text.len() as u64).to_le_bytes());
+    hasher.update(text.as_bytes());
+}
+
 impl Row {
-    /// The hash of this row: over every field, in order, each ended by a line feed.
+    /// The hash of this row: over every field, each text with its length before it.
     #[must_use]
     pub fn hash(&self) -> Digest {
+        if self.v == FIRST_VERSION {
+            return self.first_hash();
+        }
+        let mut hasher = KEYED.clone();
+        for number in [u64::from(self.v), self.number, self.effect.0, u64::from(self.attempt), self.at.0] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for part in [&self.stage, &self.kind, &self.target, &self.class] {
+            text(&mut hasher, Some(part));
+        }
+        text(&mut hasher, self.result.as_deref());
+        hasher.update(&[u8::from(self.owner.is_some())]);
+        if let Some(owner) = &self.owner {
+            text(&mut hasher, Some(&owner.tenant));
+            text(&mut hasher, owner.user.as_deref());
+            text(&mut hasher, Some(&owner.machine));
+            hasher.update(&owner.bundle.0);
+        }
+        hasher.update(&self.arguments.0);
+        hasher.update(&self.previous.0);
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// Whether another row could have its hash: in the first version texts were only set apart by line feeds.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        let texts = [&self.stage, &self.kind, &self.target, &self.class];
+        self.v == FIRST_VERSION
+            && (texts.into_iter().chain(&self.result).any(|text| text.contains('\n'))
+                || self.result.as_deref() == Some("")
+                || self.owner.is_some())
+    }
+
+    /// The hash of the first version: texts ended by line feeds.
+    fn first_hash(&self) -> Digest {
         let mut hasher = blake3::Hasher::new();
         let result = self.result.as_deref().unwrap_or_default();
         for part in [&self.stage as &str, &self.kind, &self.target, &self.class, result] {
@@ -139,5 +221,66 @@ impl Chain {
             return Err(Broken::Order(number));
         }
         Ok(Self { rows: number, head: hash })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(v: u32) -> Row {
+        Row {
+            v,
+            number: 3,
+            effect: EffectId(1),
+            attempt: 1,
+            stage: "approved".into(),
+            kind: "tool".into(),
+            target: "pay".into(),
+            class: "write".into(),
+            arguments: Digest::of(b"{}"),
+            result: Some("x\nboss".into()),
+            owner: None,
+            at: Timestamp(7),
+            previous: Digest::ZERO,
+        }
+    }
+
+    #[test]
+    fn no_two_rows_have_one_hash() {
+        // Who approved is moved from one text into another.
+        let moved = |v| Row { class: "write\nx".into(), result: Some("boss".into()), ..row(v) };
+        assert_eq!(row(1).hash(), moved(1).hash(), "the first version does not tell them apart");
+        assert!(row(1).is_ambiguous() && moved(1).is_ambiguous(), "so that such a row is none");
+        assert_ne!(row(2).hash(), moved(2).hash());
+        let without = |result: Option<Name>| Row { result, ..row(2) };
+        assert_ne!(without(None).hash(), without(Some("".into())).hash());
+        assert_ne!(row(1).hash(), row(2).hash());
+        assert!(!row(2).is_ambiguous());
+    }
+
+    #[test]
+    fn whose_a_run_is_is_hashed() {
+        let owner = Owner { tenant: "t".into(), user: Some("anna".into()), machine: "m".into(), bundle: Digest::ZERO };
+        let started = |owner: Owner| Row { owner: Some(Box::new(owner)), ..row(2) }.hash();
+        let hash = started(owner.clone());
+        for other in [
+            Owner { tenant: "u".into(), ..owner.clone() },
+            Owner { user: Some("eve".into()), ..owner.clone() },
+            Owner { user: None, ..owner.clone() },
+            Owner { machine: "n".into(), ..owner.clone() },
+            Owner { bundle: Digest::of(b"x"), ..owner },
+        ] {
+            assert_ne!(hash, started(other));
+        }
+    }
+
+    #[test]
+    fn rows_of_the_first_version_are_read_and_written_as_they_were() {
+        let text = serde_json::to_string(&row(1)).expect("JSON");
+        assert!(!text.contains("\"v\"") && !text.contains("owner"), "{text}");
+        assert_eq!(serde_json::from_str::<Row>(&text).expect("read"), row(1));
+        let text = serde_json::to_string(&row(2)).expect("JSON");
+        assert_eq!(serde_json::from_str::<Row>(&text).expect("read"), row(2));
     }
 }

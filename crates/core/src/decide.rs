@@ -433,6 +433,7 @@ impl<'a> Turn<'a> {
         start.ceilings.steps.get_or_insert(limits::STEPS_DEFAULT);
         start.ceilings.depth.get_or_insert(limits::DEPTH_DEFAULT);
         start.watched = true;
+        start.audit = crate::audit::VERSION;
         let resumes = start.origin.is_some();
         self.emit(Entry::RunStarted(Box::new(start)));
         self.label_start();

@@ -63,6 +63,14 @@ pub struct Start {
     /// Labels of its input, when a run that keeps them started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Marks>,
+    /// Version of its audit rows, set when it begins; 0 before, and for a run that began when there was but one.
+    #[serde(default, skip_serializing_if = "is_unset")]
+    pub audit: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_unset(version: &u32) -> bool {
+    *version == 0
 }
 
 /// What a run may do by the contracts under which it and the runs above it were started.
@@ -599,6 +607,7 @@ impl Run {
             terms: child.terms.clone(),
             watched: false,
             labels: child.labels.clone(),
+            audit: 0,
         }
     }
 }

@@ -161,6 +161,7 @@ mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         }
     }
 

@@ -229,6 +229,7 @@ mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         };
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }

@@ -22,6 +22,7 @@ pub mod audit;
 mod shell;
 
 pub use events::Seen;
+pub use shell::beside;
 pub use shell::trail;
 pub use shell::{
     Called, Driven, Engine, EngineError, Failpoint, Leaving, Meter, Meters, Observer, Parts, Point, Report, Scope,

@@ -99,6 +99,7 @@ pub(crate) mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         })
     }
 

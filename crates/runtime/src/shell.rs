@@ -18,6 +18,7 @@ mod rest;
 mod reap;
 mod seal;
 pub mod trail;
+pub mod beside;
 mod unfit;
 mod missed;
 mod drive;

@@ -2,6 +2,8 @@
 
 mod calls;
 
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -70,10 +72,23 @@ pub struct Stored {
     pub budgets: Vec<BudgetRow>,
 }
 
+/// A counter that is kept elsewhere and read when the numbers are asked for.
+struct Elsewhere {
+    shown: IntCounter,
+    read: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elsewhere").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
 /// Counts for one process. Give it to the engine as its meter.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    elsewhere: Mutex<Vec<Elsewhere>>,
     tallies: Vec<(Tally, IntCounter)>,
     spans: Vec<(Span, Histogram)>,
     held: IntGauge,
@@ -133,13 +148,11 @@ impl Metrics {
             let options = HistogramOpts::new(*name, *help).buckets(BUCKETS.to_vec());
             (*what, register(r, sure(Histogram::with_opts(options))))
         };
-        let endings = sure(IntCounterVec::new(
-            Opts::new("agent_runs_total", "Callers' runs that ended, by how they did."),
-            &["status"],
-        ));
-        let endings = register(r, endings);
+        let endings = Opts::new("agent_runs_total", "Callers' runs that ended, by how they did.");
+        let endings = register(r, sure(IntCounterVec::new(endings, &["status"])));
         let ending = |(what, status): &(Tally, &str)| (*what, endings.with_label_values(&[*status]));
         Self {
+            elsewhere: Mutex::default(),
             tallies: TALLIES.iter().map(counter).chain(ENDINGS.iter().map(ending)).collect(),
             spans: SPANS.iter().map(histogram).collect(),
             held: gauge(r, "windlass_runs_held", "Runs that this process holds."),
@@ -197,9 +210,33 @@ impl Metrics {
         }
     }
 
+    /// Shows how many spans were sent and dropped, as whoever sends them counts.
+    pub fn spans(
+        &self,
+        sent: impl Fn() -> u64 + Send + Sync + 'static,
+        dropped: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        let counter = |name, help, read: Box<dyn Fn() -> u64 + Send + Sync>| Elsewhere {
+            shown: register(&self.registry, sure(IntCounter::new(name, help))),
+            read,
+        };
+        let told = [
+            counter("windlass_spans_sent_total", "Spans that the collector took.", Box::new(sent)),
+            counter(
+                "windlass_spans_dropped_total",
+                "Spans that were dropped: too many waited, or they were not taken.",
+                Box::new(dropped),
+            ),
+        ];
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
+    }
+
     /// Everything as text, with what the store says now. Without an answer of the store its numbers are left out.
     #[must_use]
     pub fn render(&self, vitals: &Vitals, stored: Option<&Stored>, now: Timestamp) -> String {
+        for one in &*self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) {
+            one.shown.inc_by((one.read)().saturating_sub(one.shown.get()));
+        }
         self.held.set(i64::from(vitals.load.held));
         self.calls_out.set(i64::from(vitals.load.calls));
         self.backlog.set(whole(vitals.backlog as u64));

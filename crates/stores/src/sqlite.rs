@@ -230,19 +230,28 @@ impl SqliteStore {
         let roots = self.read(move |connection| prune::candidates(connection, &wanted)).await?;
         // A report is one look at everything; a removal lets others write between its parts.
         let part = if retention.dry_run { roots.len().max(1) } else { PRUNE_TREES };
+        let erases = !retention.dry_run && retention.trees.is_some();
+        let none = if erases && roots.is_empty() { vec![&roots[..]] } else { Vec::new() };
         let mode = match (retention.dry_run, &retention.trees) {
             (true, _) => prune::Mode::Report,
             (false, Some(_)) => prune::Mode::Overwrite,
             (false, None) => prune::Mode::Remove,
         };
         let mut pruned = Pruned::default();
-        for roots in roots.chunks(part) {
+        for roots in roots.chunks(part).chain(none) {
             if let Answer::Pruned(more) = self.ask(Request::Prune(roots.to_vec(), mode)).await? {
                 pruned.runs += more.runs;
                 pruned.records += more.records;
                 pruned.blobs += more.blobs;
                 pruned.bytes += more.bytes;
+                pruned.unsealed += more.unsealed;
+                pruned.recent = more.recent;
             }
+        }
+        if erases {
+            let readers = Arc::clone(&self.readers);
+            let emptied = tokio::task::spawn_blocking(move || readers.empty_log()).await;
+            pruned.left_in_log = !emptied.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
         }
         if let (false, Some(before)) = (retention.dry_run, retention.ended_before) {
             self.ask(Request::ForgetSignals(before)).await?;

@@ -25,3 +25,13 @@ pub(crate) fn chain_of(packed: &[u8]) -> Result<Chain, StoreError> {
     let rows: Vec<Row> = serde_json::from_slice(&unpack(packed)?).map_err(|error| damaged("audit rows", &error))?;
     Ok(rows.last().map_or_else(Chain::default, |row| Chain { rows: row.number, head: row.hash() }))
 }
+
+/// The error, with the audit row after which it comes.
+pub(crate) fn after(last: Option<&Row>, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt(text) => {
+            StoreError::Corrupt(format!("after audit row {}: {text}", last.map_or(0, |row| row.number)))
+        }
+        other => other,
+    }
+}

@@ -1,8 +1,9 @@
 //! Sends spans over OTLP (HTTP, protobuf), some at a time. The queue has an end: while the other side is slow or away, what
 //! comes is dropped and counted, and nobody waits.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -36,7 +37,7 @@ pub enum Protocol {
 }
 
 /// Where spans go.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The whole address, with its path.
     pub endpoint: String,
@@ -52,10 +53,35 @@ pub struct Config {
     pub protocol: Protocol,
 }
 
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Config")
+            .field("endpoint", &shown(&self.endpoint))
+            .field("headers", &headers)
+            .field("service", &self.service)
+            .field("timeout", &self.timeout)
+            .field("protocol", &self.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address as it may be shown: without a user, a password and what is asked, which may be secrets. Of what is no address
+/// nothing is known, and nothing is shown.
+fn shown(endpoint: &str) -> String {
+    match reqwest::Url::parse(endpoint) {
+        Ok(url) if url.has_host() => {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+        }
+        _ => "…".to_owned(),
+    }
+}
+
 /// Why spans cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The address is none.
+    /// The address is none; it is given without what may be secret in it.
     #[error("`{0}` is no address that spans can be sent to: `http://` or `https://` is wanted")]
     Endpoint(String),
     /// A header cannot be sent.
@@ -79,6 +105,8 @@ pub struct Told {
 struct Counts {
     sent: AtomicU64,
     dropped: AtomicU64,
+    /// It was said that too many wait.
+    is_full: AtomicBool,
 }
 
 enum Order {
@@ -100,7 +128,7 @@ impl Exporter {
     /// An address or a header that cannot be used.
     pub fn start(config: Config) -> Result<Self, SetupError> {
         let url = reqwest::Url::parse(&config.endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.ok_or_else(|| SetupError::Endpoint(config.endpoint.clone()))?;
+        let url = url.ok_or_else(|| SetupError::Endpoint(shown(&config.endpoint)))?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         for (name, value) in &config.headers {
@@ -132,6 +160,12 @@ impl Exporter {
     pub fn send(&self, span: Taken) {
         if self.queue.try_send(Order::Span(Box::new(span))).is_err() {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            if !self.counts.is_full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    wait = QUEUE_MAX,
+                    "too many spans wait, and further ones are dropped; runs are not affected"
+                );
+            }
         }
     }
 
@@ -205,6 +239,9 @@ impl Sender {
         let refused = match sent {
             Ok(response) if response.status().is_success() => {
                 self.counts.sent.fetch_add(count, Ordering::Relaxed);
+                if self.counts.is_full.swap(false, Ordering::Relaxed) {
+                    tracing::info!("spans are sent again");
+                }
                 if std::mem::take(&mut self.warned) {
                     tracing::info!("spans are taken again");
                 }
@@ -258,5 +295,32 @@ fn wire(span: Taken) -> Span {
         attributes: span.fields.into_iter().map(field).collect(),
         status,
         ..Span::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(endpoint: &str) -> Config {
+        Config {
+            endpoint: endpoint.to_owned(),
+            headers: vec![("api-key".to_owned(), "s3cret".to_owned())],
+            service: "windlass".to_owned(),
+            resource: Vec::new(),
+            timeout: Duration::from_secs(1),
+            protocol: Protocol::HttpProtobuf,
+        }
+    }
+
+    #[tokio::test]
+    async fn secrets_of_an_address_are_not_shown() {
+        for endpoint in ["ftp://user:s3cret@host:9/in?token=s3cret", "user:s3cret@host", "https//user:s3cret@host"] {
+            let error = Exporter::start(config(endpoint)).expect_err("refused");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+            let debugged = format!("{:?} {error:?}", config(endpoint));
+            assert!(!debugged.contains("s3cret") && debugged.contains("api-key"), "{debugged}");
+        }
+        assert_eq!(shown("ftp://user:s3cret@host:9/in?token=s3cret"), "ftp://host:9/in");
     }
 }

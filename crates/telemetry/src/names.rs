@@ -65,6 +65,8 @@ pub(crate) const KEY: &str = "windlass.idempotency_key";
 pub(crate) const ANSWER_BYTES: &str = "windlass.answer.bytes";
 /// What was asked of the rules.
 pub(crate) const ACTION: &str = "windlass.policy.action";
+/// The state that a transition leads to.
+pub(crate) const STATE: &str = "windlass.state";
 /// What they said.
 pub(crate) const ANSWER: &str = "windlass.policy.answer";
 /// The rule.

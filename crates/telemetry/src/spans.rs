@@ -117,7 +117,7 @@ fn of_verdict(run: &Run, place: usize, verdict: &Verdict) -> Taken {
         Question::CallModel { model, .. } => ("call_model", (names::REQUEST_MODEL, Field::from(&**model))),
         Question::CallTool { tool, .. } => ("call_tool", (names::TOOL_NAME, Field::from(&**tool))),
         Question::StartMachine { machine } => ("start_machine", (names::WORKFLOW, Field::from(&**machine))),
-        Question::TakeTransition { to, .. } => ("take_transition", ("windlass.state", Field::from(&**to))),
+        Question::TakeTransition { to, .. } => ("take_transition", (names::STATE, Field::from(&**to))),
     };
     let answer = match verdict.answer {
         Answer::Allow => "allow",

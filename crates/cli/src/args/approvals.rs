@@ -101,7 +101,7 @@ pub(crate) struct ApprovalsReject {
 #[derive(Debug, Args)]
 pub(crate) struct Who {
     /// Your name, as it stands in the journal and in the audit rows
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
     pub by: String,
     /// Why; the model reads it when you reject
     #[arg(long, value_name = "TEXT", default_value = "")]

@@ -7,12 +7,14 @@ use clap::{Args, Subcommand};
 /// List, check and export the audit trail.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
-    /// List audit rows of calls: two for each, before and after
+    /// List audit rows of runs: whose they are, and two for each call, before and after
     List(AuditList),
     /// List what people did to runs, rules and the store
     Acts(AuditActs),
     /// Check that rows and seals are those that were written
     Verify(AuditVerify),
+    /// Seal what is not sealed yet, where nothing runs that does
+    Seal(AuditSeal),
     /// Write rows, seals and proofs to a file that can be checked anywhere
     Export(AuditExport),
 }
@@ -25,8 +27,8 @@ pub(crate) enum Audit {
   windlass audit list --tool refund --class danger --since 24h
   windlass audit list --actor anna --json | jq -r '.rows[].run'
 
-Newest runs first, the rows of a run in order. Arguments and results are hashes. The rows of a
-run that was removed stay: `--run` finds them.")]
+Newest runs first, the rows of a run in order. Arguments and results are hashes. The rows of
+runs that were removed stay, and come last.")]
 pub(crate) struct AuditList {
     /// Only rows of this run
     #[arg(long, value_name = "RUN")]
@@ -91,7 +93,9 @@ pub(crate) struct AuditActs {
 
 Checks that the rows of each run are a chain, that the ends of chains are what was sealed, and
 that segments follow one another; says what is sealed and what is the tail that no seal covers
-yet. Finds an edit, a delete, a reorder and a cut. That whole segments were cut off the end shows
+yet. Finds an edit, a delete, a reorder and a cut, and a tail that is older than a minute: what
+runs seal within a second, and what a killed process left is sealed by the next one or by
+`windlass audit seal`. That whole segments were cut off the end shows
 only against one that was noted elsewhere: `--anchor` takes what an earlier check printed.
 Exits with 3 when something is wrong.")]
 pub(crate) struct AuditVerify {
@@ -111,6 +115,15 @@ pub(crate) struct AuditVerify {
     #[arg(long, value_name = "FILE", requires = "file")]
     pub public_key: Option<PathBuf>,
 }
+
+/// Seal what is not sealed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass audit seal
+
+Whoever works on runs seals what was written within a second. This is for a store on which nothing
+works any more, after a process was killed.")]
+pub(crate) struct AuditSeal {}
 
 /// Export the audit trail.
 #[derive(Debug, Args)]

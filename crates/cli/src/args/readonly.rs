@@ -46,7 +46,7 @@ pub(crate) struct Switched {
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
     /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
     pub by: String,
     /// Why; runs that wait say it
     #[arg(long, value_name = "TEXT", default_value = "")]

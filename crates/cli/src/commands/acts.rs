@@ -3,7 +3,7 @@
 
 use windlass_core::ids::{Name, RunId};
 use windlass_core::run::TenantScope;
-use windlass_ports::store::Store;
+use windlass_ports::store::{Store, escrow};
 use windlass_runtime::trail::{self, Deed};
 
 use crate::app::App;
@@ -14,19 +14,21 @@ use crate::exit::Problem;
 const DETAIL_MAX: usize = 300;
 
 /// What a command does.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Doing {
     action: &'static str,
     subject: Subject,
     detail: String,
     /// Who, when the command says so.
     actor: Option<String>,
+    /// The budget whose caps of before belong to the detail.
+    budget: Option<String>,
     /// The store is there, or can be written, only when it is done.
     pub(super) afterwards: bool,
 }
 
 /// To what.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Subject {
     /// One run, whose tenant's trail it stands in.
     Run(String),
@@ -39,12 +41,20 @@ impl Doing {
         // A question of a run is named after it.
         let run = run.split_once('#').map_or(run, |(run, _)| run);
         let subject = Subject::Run(run.to_owned());
-        Some(Self { action, subject, detail: detail.to_owned(), actor: None, afterwards: false })
+        Some(Self { action, subject, detail: detail.to_owned(), actor: None, budget: None, afterwards: false })
     }
 
     fn named(action: &'static str, subject: &str, detail: &str) -> Option<Self> {
         let subject = Subject::Named(None, subject.to_owned());
-        Some(Self { action, subject, detail: detail.to_owned(), actor: None, afterwards: false })
+        Some(Self { action, subject, detail: detail.to_owned(), actor: None, budget: None, afterwards: false })
+    }
+
+    /// The same as the first thing that is done to a store: there was nothing before.
+    pub(super) fn first(self) -> Self {
+        match self.budget {
+            Some(_) => Self { detail: format!("{}; before: none", self.detail), budget: None, ..self },
+            None => self,
+        }
     }
 
     fn by(self, actor: &str) -> Self {
@@ -54,7 +64,7 @@ impl Doing {
     fn switch(action: &'static str, what: &args::Switched) -> Self {
         let subject = Subject::Named(what.tenant.clone(), what.tenant.clone().unwrap_or_else(|| "everything".into()));
         let (detail, actor) = (what.reason.clone(), Some(what.by.clone()));
-        Self { action, subject, detail, actor, afterwards: false }
+        Self { action, subject, detail, actor, budget: None, afterwards: false }
     }
 
     /// One run, or the many that a filter finds; nothing when they are only counted.
@@ -171,7 +181,7 @@ impl Doing {
                 let tenant = args.whose.tenant.clone();
                 let detail = args.cron.clone().unwrap_or_default();
                 let subject = Subject::Named(tenant, args.name.clone());
-                Some(Self { action: "schedule.add", subject, detail, actor: None, afterwards: false })
+                Some(Self { action: "schedule.add", subject, detail, actor: None, budget: None, afterwards: false })
             }
             Schedules::Pause(args) => Self::named("schedule.pause", &every(&args.name), &args.reason),
             Schedules::Resume(args) => Self::named("schedule.resume", &every(&args.name), ""),
@@ -184,11 +194,23 @@ impl Doing {
     fn of_budgets(budgets: &args::Budgets) -> Option<Self> {
         use args::Budgets;
         match budgets {
-            Budgets::Set(args) => Self::named("budget.set", &args.scope, ""),
-            Budgets::Raise(args) => Self::named("budget.raise", &args.scope, ""),
-            Budgets::Remove(args) => Self::named("budget.remove", &args.scope, ""),
+            Budgets::Set(args) => {
+                let rest = format!("period {:?}, beyond {:?}, near {}", args.period, args.beyond, args.near);
+                let detail = format!("{}; {}", caps("", args.caps), rest.to_lowercase());
+                Some(Self::budget("budget.set", &args.scope, &detail))
+            }
+            Budgets::Raise(args) => Some(Self::budget("budget.raise", &args.scope, &caps("+", args.more))),
+            Budgets::Remove(args) => Some(Self::budget("budget.remove", &args.scope, "removed")),
             Budgets::List | Budgets::Show(_) => None,
         }
+    }
+
+    /// Something done to a budget, in the trail of the tenant that it binds.
+    fn budget(action: &'static str, scope: &str, detail: &str) -> Self {
+        let tenant = scope.split_once(':').map(|(_, of)| of.split_once('/').map_or(of, |(tenant, _)| tenant));
+        let subject = Subject::Named(tenant.map(str::to_owned), scope.to_owned());
+        let (detail, budget) = (detail.to_owned(), Some(scope.to_owned()));
+        Self { action, subject, detail, actor: None, budget, afterwards: false }
     }
 
     fn of_store(store: &args::Store) -> Option<Self> {
@@ -207,20 +229,44 @@ impl Doing {
     }
 }
 
-/// Writes down what is done, when there is a store and the run it is about.
+/// Caps in words.
+fn caps(sign: &str, caps: args::Caps) -> String {
+    let all = [
+        ("model_calls", caps.model_calls),
+        ("tool_calls", caps.tool_calls),
+        ("tokens", caps.tokens),
+        ("cost_micros", caps.cost_micros),
+    ];
+    let said = all.into_iter().filter_map(|(meter, cap)| Some(format!("{meter} {sign}{}", cap?)));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// The caps that a budget has, in words.
+async fn caps_now(app: &App, store: &dyn Store, scope: &str) -> Result<String, Problem> {
+    let rows = escrow::budgets(store, app.now()).await?;
+    let Some(row) = rows.into_iter().find(|row| *row.scope == *scope) else { return Ok("none".to_owned()) };
+    let said = row.known.budget.caps.iter().map(|(meter, cap)| format!("{} {cap}", meter.as_str()));
+    Ok(said.collect::<Vec<_>>().join(", "))
+}
+
+/// Writes down what is done, when there is a store and the run it is about. False when there is no store yet.
 ///
 /// # Errors
 /// The store cannot be written: then nothing is to be done either.
-pub(super) async fn note(app: &App, doing: Doing) -> Result<(), Problem> {
+pub(super) async fn note(app: &App, doing: &Doing) -> Result<bool, Problem> {
     if app.store_url() == "memory:" {
-        return Ok(());
+        return Ok(true);
     }
-    let Some(store) = app.existing_store().await? else { return Ok(()) };
-    note_in(app, &*store, doing).await
+    let Some(store) = app.existing_store().await? else { return Ok(false) };
+    note_in(app, &*store, doing.clone()).await?;
+    Ok(true)
 }
 
 async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Problem> {
-    let Doing { action, subject, detail, actor, .. } = doing;
+    let Doing { action, subject, mut detail, actor, budget, .. } = doing;
+    if let Some(scope) = &budget {
+        detail = format!("{detail}; before: {}", caps_now(app, store, scope).await?);
+    }
     let standard = TenantScope::default().tenant;
     let (tenant, subject): (Name, String) = match subject {
         Subject::Named(tenant, name) => (tenant.map_or(standard, |tenant| tenant.as_str().into()), name),
@@ -239,5 +285,7 @@ async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Probl
         detail: (!detail.is_empty()).then(|| cut(detail)),
     };
     trail::note(store, &tenant, deed).await?;
+    // Where nothing works, nobody else would.
+    trail::seal(store).await?;
     Ok(())
 }

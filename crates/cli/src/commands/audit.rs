@@ -3,16 +3,15 @@
 mod export;
 
 use serde_json::json;
+use windlass_core::audit::Row;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Query, Store};
+use windlass_ports::store::{Query, Removed, Store, StoreError};
 use windlass_runtime::audit::{ActLine, CallLine, RowLine, Verdict, Whose};
 use windlass_runtime::trail::{self, Asked};
 
-pub(crate) use export::export;
-
 use crate::app::App;
-use crate::args::{AuditActs, AuditList, AuditVerify};
+use crate::args::{Audit, AuditActs, AuditList, AuditSeal, AuditVerify};
 use crate::exit::{Exit, Problem};
 use crate::filter::moment;
 use crate::output::time;
@@ -39,11 +38,15 @@ impl Wanted {
     }
 }
 
-/// Where a page ends: the page of runs, the run in it, the row in that.
+/// What comes before the name of a tenant in the place of a page of removed runs.
+const REMOVED: &str = "@removed:";
+
+/// Where a page ends: the page of runs, the run in it, the row in that. Of removed runs: their tenant, the number of the one
+/// before, the row.
 #[derive(Clone, Debug, Default)]
 struct Place {
     runs: Option<String>,
-    run: usize,
+    run: u64,
     row: u64,
 }
 
@@ -69,8 +72,19 @@ struct Rows {
     next: Option<Place>,
 }
 
+/// Carries one of the commands out.
+pub(crate) async fn perform(app: &App, wanted: Audit) -> Result<Exit, Problem> {
+    match wanted {
+        Audit::List(args) => list(app, args).await,
+        Audit::Acts(args) => acts(app, args).await,
+        Audit::Verify(args) => verify(app, args).await,
+        Audit::Seal(AuditSeal {}) => seal(app).await,
+        Audit::Export(args) => export::export(app, args).await,
+    }
+}
+
 /// Lists audit rows of calls.
-pub(crate) async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
+async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let since = args.since.as_deref().map(|text| moment("--since", text, app.now())).transpose()?;
     let wanted = Wanted { tool: args.tool, class: args.class, actor: args.actor, since };
     let limit = args.limit as usize;
@@ -121,18 +135,21 @@ async fn of_run(
     let mut lines = Vec::new();
     let mut kept_after = 0;
     loop {
-        let kept = store.trail().kept(Some(id.clone()), kept_after, PAGE).await?;
+        let kept = store.trail().kept(Removed::Run(id.clone()), kept_after, PAGE).await?;
         let Some(last) = kept.last() else { break };
         kept_after = last.number;
         for kept in kept {
             let whose = Whose { run: kept.run, tenant: kept.tenant, user: None, machine: None, life: kept.number };
-            lines.extend(kept.rows.iter().map(|row| CallLine::of(&whose, row)));
+            let rows = read(kept.rows)?;
+            let whose = whose.proven(&rows);
+            lines.extend(rows.iter().map(|row| CallLine::of(&whose, row)));
         }
     }
     match store.load(id.clone()).await? {
         Some(stored) => {
-            let whose = trail::whose(store, &stored.head).await?;
-            lines.extend(store.audit(id).await?.iter().map(|row| CallLine::of(&whose, row)));
+            let rows = store.audit(id).await?;
+            let whose = trail::whose(store, &stored.head, &rows).await?;
+            lines.extend(rows.iter().map(|row| CallLine::of(&whose, row)));
         }
         None if lines.is_empty() => return Err(Problem::unknown_run(run)),
         None => {}
@@ -144,20 +161,63 @@ async fn of_run(
     Ok(Rows { next: more.then(|| Place { row: from.row + limit as u64, ..Place::default() }), lines })
 }
 
-/// Rows of all runs that are there, newest runs first.
+fn read<T>(rows: Result<T, String>) -> Result<T, Problem> {
+    rows.map_err(|error| Problem::from(StoreError::Corrupt(error)))
+}
+
+/// Rows of all runs: of those that are there, newest first, then of removed ones, in the order of their removal.
 async fn of_all(
     store: &dyn Store,
-    mut query: Query,
+    query: Query,
     wanted: &Wanted,
     (from, limit): (Place, usize),
 ) -> Result<Rows, Problem> {
-    let (mut lines, mut skip) = (Vec::new(), Some(from.clone()));
-    query.cursor = from.runs;
+    let mut page = Taking { wanted, limit, lines: Vec::new() };
+    let tenant = query.tenant.clone();
+    let removed = from.runs.as_ref().is_some_and(|runs| runs.starts_with(REMOVED));
+    let next = match if removed { None } else { of_present(store, query, &mut page, &from).await? } {
+        Some(next) => Some(next),
+        None => of_removed(store, tenant, &mut page, removed.then_some(from)).await?,
+    };
+    Ok(Rows { lines: page.lines, next })
+}
+
+/// A page that is being filled.
+struct Taking<'a> {
+    wanted: &'a Wanted,
+    limit: usize,
+    lines: Vec<CallLine>,
+}
+
+impl Taking<'_> {
+    /// Takes rows after one, as far as there is room; the number of the one before the first that there is no room for.
+    fn take(&mut self, whose: &Whose, rows: &[Row], after: u64) -> Option<u64> {
+        for row in rows.iter().filter(|row| row.number > after) {
+            let line = CallLine::of(whose, row);
+            if self.wanted.takes(&line) {
+                if self.lines.len() == self.limit {
+                    return Some(row.number - 1);
+                }
+                self.lines.push(line);
+            }
+        }
+        None
+    }
+}
+
+async fn of_present(
+    store: &dyn Store,
+    mut query: Query,
+    taking: &mut Taking<'_>,
+    from: &Place,
+) -> Result<Option<Place>, Problem> {
+    let mut skip = Some(from.clone());
+    query.cursor.clone_from(&from.runs);
     loop {
         let page = store.list(query.clone()).await?;
-        for (place, head) in page.heads.iter().enumerate() {
+        for (place, head) in (0..).zip(&page.heads) {
             let (first, after) = skip.as_ref().map_or((0, 0), |skip| (skip.run, skip.row));
-            let old = wanted.since.is_some_and(|since| head.updated_at < since);
+            let old = taking.wanted.since.is_some_and(|since| head.updated_at < since);
             if place < first || old {
                 continue;
             }
@@ -166,28 +226,64 @@ async fn of_all(
             if rows.is_empty() {
                 continue;
             }
-            let whose = trail::whose(store, head).await?;
-            for row in rows.iter().filter(|row| row.number > after) {
-                let line = CallLine::of(&whose, row);
-                if wanted.takes(&line) {
-                    if lines.len() == limit {
-                        let next = Place { runs: query.cursor.clone(), run: place, row: row.number - 1 };
-                        return Ok(Rows { lines, next: Some(next) });
-                    }
-                    lines.push(line);
-                }
+            let whose = trail::whose(store, head, &rows).await?;
+            if let Some(row) = taking.take(&whose, &rows, after) {
+                return Ok(Some(Place { runs: query.cursor.clone(), run: place, row }));
             }
         }
         skip = None;
         match page.next {
             Some(next) => query.cursor = Some(next),
-            None => return Ok(Rows { lines, next: None }),
+            None => return Ok(None),
         }
     }
 }
 
+async fn of_removed(
+    store: &dyn Store,
+    tenant: Option<Name>,
+    taking: &mut Taking<'_>,
+    from: Option<Place>,
+) -> Result<Option<Place>, Problem> {
+    let tenants = match tenant {
+        Some(tenant) => vec![tenant],
+        None => store.trail().tenants().await?,
+    };
+    let first = from.as_ref().and_then(|from| from.runs.as_ref()?.strip_prefix(REMOVED));
+    let mut skip = from.as_ref();
+    for tenant in tenants.into_iter().filter(|tenant| first.is_none_or(|first| **tenant >= *first)) {
+        let here = skip.take().filter(|_| first == Some(&*tenant));
+        let (mut number, mut row) = here.map_or((0, 0), |place| (place.run, place.row));
+        loop {
+            let kept = store.trail().kept(Removed::Tenant(tenant.clone()), number, PAGE).await?;
+            if kept.is_empty() {
+                break;
+            }
+            for kept in kept {
+                let rows = read(kept.rows)?;
+                let whose = Whose { run: kept.run, tenant: kept.tenant, user: None, machine: None, life: kept.number };
+                if let Some(row) = taking.take(&whose.proven(&rows), &rows, row) {
+                    return Ok(Some(Place { runs: Some(format!("{REMOVED}{tenant}")), run: number, row }));
+                }
+                (number, row) = (kept.number, 0);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Seals what there is.
+async fn seal(app: &App) -> Result<Exit, Problem> {
+    let store = app.store_to_change().await?.ok_or_else(|| app.no_store())?;
+    trail::seal(&*store).await?;
+    let at = store.trail().unsealed(1).await?.sealed_at;
+    app.output
+        .sentence(&json!({ "sealed_at_ms": at.0 }), &format!("everything is sealed; the last seal is of {}", time(at)));
+    Ok(Exit::Ok)
+}
+
 /// Lists what people did.
-pub(crate) async fn acts(app: &App, args: AuditActs) -> Result<Exit, Problem> {
+async fn acts(app: &App, args: AuditActs) -> Result<Exit, Problem> {
     let since = args.since.as_deref().map(|text| moment("--since", text, app.now())).transpose()?;
     let (tenant, limit) = (Name::from(args.tenant.as_str()), args.limit as usize);
     let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
@@ -228,7 +324,7 @@ pub(crate) async fn acts(app: &App, args: AuditActs) -> Result<Exit, Problem> {
 }
 
 /// Checks the trail of a store, or an export.
-pub(crate) async fn verify(app: &App, args: AuditVerify) -> Result<Exit, Problem> {
+async fn verify(app: &App, args: AuditVerify) -> Result<Exit, Problem> {
     let anchors = args.anchor.iter().map(|text| anchor(text)).collect::<Result<Vec<_>, _>>()?;
     if let Some(file) = &args.file {
         let checked = export::check(file, args.public_key.as_deref(), &anchors)?;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use windlass_core::ids::{Name, RunId};
-use windlass_ports::store::{Head, Query, Retention, Store};
+use windlass_ports::store::{Head, Pruned, Query, Retention, Store};
 use windlass_runtime::audit::CallLine;
-use windlass_runtime::schedule;
+use windlass_runtime::beside::{Beside, Owned, What, beside, forget};
 use windlass_runtime::trail::{self, Deed};
 
 use super::runs;
@@ -22,6 +22,8 @@ use crate::journal::Reader;
 const PAGE: usize = 200;
 /// Records read at a time.
 const RECORDS: usize = 64;
+/// Tries to remove runs whose audit rows others still add to the seals.
+const TRIES_MAX: u32 = 5;
 
 /// Whose data it is.
 struct Whose {
@@ -85,57 +87,118 @@ async fn all(store: &dyn Store, mut query: Query) -> Result<Vec<Head>, Problem> 
     }
 }
 
-/// Schedules of a tenant: their documents and inputs are its data too.
-async fn schedules(store: &dyn Store, tenant: &str) -> Result<Vec<String>, Problem> {
-    let (mut names, mut after) = (Vec::new(), None);
-    loop {
-        let objects = store.objects(schedule::KIND.into(), after.clone(), PAGE).await?;
-        let Some(last) = objects.last() else { return Ok(names) };
-        after = Some(last.key.clone());
-        let read = objects.iter().filter_map(|object| schedule::Schedule::decode(&object.bytes).ok());
-        let theirs = read.filter(|schedule| *schedule.spec.tenant == *tenant && schedule.removed_at.is_none());
-        names.extend(theirs.map(|schedule| schedule.spec.name.to_string()));
-    }
+/// What somebody has beside runs.
+async fn beside_of(store: &dyn Store, whose: &Whose, trees: &Trees) -> Result<Vec<Beside>, Problem> {
+    let owned = Owned {
+        tenant: trees.tenant.clone(),
+        user: whose.user.as_deref().map(Into::into),
+        only_runs: whose.run.is_some(),
+        runs: trees.runs.iter().map(|run| run.id.clone()).collect(),
+    };
+    Ok(beside(store, &owned).await?)
 }
 
-/// Removes the data of a tenant, a user or a run.
-pub(crate) async fn erase(app: &App, args: args::Erase) -> Result<Exit, Problem> {
-    let store = app.store_to_change().await?.ok_or_else(|| app.no_store())?;
-    let whose = Whose { tenant: args.tenant.as_deref().map(Into::into), user: args.user, run: args.run };
-    let trees = Trees::find(&*store, &whose).await?;
-    let whole = whose.user.is_none() && whose.run.is_none();
-    let schedules = if whole { schedules(&*store, &trees.tenant).await? } else { Vec::new() };
+/// What keeps somebody's data from being removed.
+fn refuse(trees: &Trees, others: &[Beside]) -> Result<(), Problem> {
     let open: Vec<&str> = trees.open().into_iter().map(|run| run.id.as_str()).collect();
     if !open.is_empty() {
         let some = open.iter().take(5).copied().collect::<Vec<_>>().join(", ");
         return Err(Problem::rejected(format!("{} runs have not ended: {some}", open.len()))
             .hint("`windlass runs cancel` ends them"));
     }
+    let schedules: Vec<&str> = others.iter().filter(|one| one.what == What::Schedule).map(|one| &*one.name).collect();
     if !schedules.is_empty() {
-        return Err(Problem::rejected(format!("the tenant has schedules: {}", schedules.join(", ")))
+        return Err(Problem::rejected(format!("there are schedules: {}", schedules.join(", ")))
             .hint("`windlass schedules remove NAME` removes them"));
     }
-    let ids: Vec<RunId> = trees.roots.iter().map(|root| root.id.clone()).collect();
-    let retention = Retention { trees: Some(ids), dry_run: !args.yes, ..Retention::default() };
+    Ok(())
+}
+
+fn number_of(others: &[Beside], what: &[What]) -> usize {
+    others.iter().filter(|one| what.contains(&one.what)).count()
+}
+
+/// Removes the data of a tenant, a user or a run.
+pub(crate) async fn erase(app: &App, args: args::Erase) -> Result<Exit, Problem> {
+    let store = app.store_to_change().await?.ok_or_else(|| app.no_store())?;
+    let whose = Whose { tenant: args.tenant.as_deref().map(Into::into), user: args.user, run: args.run };
+    let mut trees = Trees::find(&*store, &whose).await?;
+    let others = beside_of(&*store, &whose, &trees).await?;
+    refuse(&trees, &others)?;
     if args.yes {
         note(app, &*store, &whose, &trees).await?;
-        trail::seal(&*store).await?;
+        for one in &others {
+            if !forget(&*store, one).await? {
+                let what = one.what.as_str().replace('_', " ");
+                return Err(
+                    Problem::rejected(format!("the {what} `{}` has changed meanwhile", one.name)).hint("try again")
+                );
+            }
+        }
+        // A submission that waited may have become a run.
+        trees = Trees::find(&*store, &whose).await?;
+        refuse(&trees, &[])?;
     }
-    let removed = store.prune(retention).await?;
+    let removed = remove(&*store, &trees, !args.yes).await?;
+    tell_removed(app, &removed, &others, !args.yes);
+    Ok(Exit::Ok)
+}
+
+/// Removes trees once all of their audit rows are sealed.
+async fn remove(store: &dyn Store, trees: &Trees, dry_run: bool) -> Result<Pruned, Problem> {
+    let ids: Vec<RunId> = trees.roots.iter().map(|root| root.id.clone()).collect();
+    let mut all = Pruned::default();
+    for _ in 0..TRIES_MAX {
+        if !dry_run {
+            trail::seal(store).await?;
+        }
+        let removed = store.prune(Retention { trees: Some(ids.clone()), dry_run, ..Retention::default() }).await?;
+        all.runs += removed.runs;
+        all.records += removed.records;
+        all.blobs += removed.blobs;
+        all.bytes += removed.bytes;
+        (all.recent, all.left_in_log) = (removed.recent, removed.left_in_log);
+        if removed.unsealed == 0 {
+            return Ok(all);
+        }
+    }
+    Err(Problem::rejected("some audit rows are not sealed, and their runs stay")
+        .hint("`windlass audit verify` says why"))
+}
+
+fn tell_removed(app: &App, removed: &Pruned, others: &[Beside], dry_run: bool) {
+    let submissions = number_of(others, &[What::Submission]);
+    let keys = number_of(others, &[What::Key]);
+    let schedules = number_of(others, &[What::RemovedSchedule, What::Work]);
     let value = json!({
         "runs": removed.runs, "records": removed.records, "blobs": removed.blobs, "bytes": removed.bytes,
-        "dry_run": !args.yes,
+        "submissions": submissions, "keys": keys, "removed_schedules": schedules, "dry_run": dry_run,
+        "documents_kept": removed.recent, "left_in_log": removed.left_in_log,
     });
-    let word = if args.yes { "removed" } else { "would remove" };
-    let text = format!(
-        "{word} {} runs, {} records and {} blobs, {} bytes; audit rows stay",
+    let word = if dry_run { "would remove" } else { "removed" };
+    let mut text = format!(
+        "{word} {} runs, {} records and {} blobs, {} bytes",
         removed.runs, removed.records, removed.blobs, removed.bytes
     );
-    app.output.sentence(&value, &text);
-    if !args.yes {
+    if !others.is_empty() {
+        text += &format!("; {submissions} submissions, {keys} run keys and {schedules} parts of removed schedules");
+    }
+    app.output.sentence(&value, &format!("{text}; audit rows stay"));
+    if removed.recent > 0 {
+        app.output.note(&format!(
+            "{} bundles of documents that no run uses were stored within the last hour, and stay until they are older: \
+             the same command removes them then",
+            removed.recent
+        ));
+    }
+    if removed.left_in_log {
+        app.output.note(
+            "another process reads the log of the file, which holds what was removed: the same command empties it",
+        );
+    }
+    if dry_run {
         app.output.note("nothing was removed; `--yes` does it");
     }
-    Ok(Exit::Ok)
 }
 
 /// Writes down what is about to be removed.
@@ -171,13 +234,19 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
         lines += 1;
         writeln!(file, "{line}").map_err(unwritten)
     };
+    let others = beside_of(&*store, &whose, &trees).await?;
+    let mut written = others
+        .iter()
+        .try_for_each(|one| write(&json!({ "type": one.what.as_str(), "name": one.name, "value": one.value })));
     for head in &trees.runs {
-        let written = write_run(&store, head, &mut write).await;
-        if let Err(problem) = written {
-            // A part of an export is none.
-            let _gone = std::fs::remove_file(&args.out);
-            return Err(problem);
+        if written.is_ok() {
+            written = write_run(&store, head, &mut write).await;
         }
+    }
+    if let Err(problem) = written {
+        // A part of an export is none.
+        let _gone = std::fs::remove_file(&args.out);
+        return Err(problem);
     }
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(unwritten)?;
     let runs = trees.runs.len();
@@ -204,9 +273,10 @@ async fn write_run(
             write(&json!({ "type": "record", "run": head.id, "record": record }))?;
         }
     }
-    let whose = trail::whose(&**store, head).await?;
-    for row in store.audit(head.id.clone()).await? {
-        write(&json!({ "type": "audit", "run": head.id, "row": CallLine::of(&whose, &row) }))?;
+    let rows = store.audit(head.id.clone()).await?;
+    let whose = trail::whose(&**store, head, &rows).await?;
+    for row in &rows {
+        write(&json!({ "type": "audit", "run": head.id, "row": CallLine::of(&whose, row) }))?;
     }
     Ok(())
 }

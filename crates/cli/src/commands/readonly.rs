@@ -33,7 +33,7 @@ async fn turn(app: &App, what: Switched, on: bool) -> Result<Exit, Problem> {
     if what.by.trim().is_empty() {
         return Err(Problem::invalid("a switch is changed by somebody: `--by NAME`"));
     }
-    let tenant: Option<Name> = what.tenant.as_deref().map(Into::into);
+    let tenant = what.tenant.as_ref().map(|name| super::run::owner("--tenant", name)).transpose()?;
     let store = app.store().await?;
     let change = Change { on, by: what.by.as_str().into(), reason: what.reason.as_str().into(), at: app.now() };
     let (switch, changed) = set_switch(&*store, tenant.as_ref(), change).await?;

@@ -90,6 +90,20 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
 /// Bytes of a tenant's or a user's name.
 const OWNER_BYTES_MAX: usize = 128;
 
+/// The name of a tenant or a user.
+///
+/// # Errors
+/// A name that cannot be used.
+pub(crate) fn owner(place: &str, name: &str) -> Result<Name, Problem> {
+    let fits =
+        !name.is_empty() && name.len() <= OWNER_BYTES_MAX && name.trim() == name && !name.contains(char::is_control);
+    if fits {
+        return Ok(name.into());
+    }
+    Err(Problem::invalid(format!("`{place}`: {name:?} cannot be a name"))
+        .hint(format!("1 to {OWNER_BYTES_MAX} bytes, without control characters and without spaces around it")))
+}
+
 /// Whose a new run is: as the command line says, else as configured.
 ///
 /// # Errors
@@ -102,15 +116,7 @@ pub(crate) fn scope(app: &App, given: &args::Whose) -> Result<TenantScope, Probl
             (None, Some(name)) => (key, name),
             (None, None) => return Ok(None),
         };
-        let fits = !name.is_empty()
-            && name.len() <= OWNER_BYTES_MAX
-            && name.trim() == name
-            && !name.contains(char::is_control);
-        if fits {
-            return Ok(Some(Name::from(name.as_str())));
-        }
-        Err(Problem::invalid(format!("`{place}`: {name:?} cannot be a name"))
-            .hint(format!("1 to {OWNER_BYTES_MAX} bytes, without control characters and without spaces around it")))
+        owner(place, name).map(Some)
     };
     let standard = TenantScope::default();
     Ok(TenantScope {

@@ -64,6 +64,8 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let exporter = telemetry::exporter(app)?;
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
     if let Some(exporter) = exporter.clone() {
+        let (sent, dropped) = (exporter.clone(), exporter.clone());
+        metrics.spans(move || sent.told().sent, move || dropped.told().dropped);
         meters.push(Arc::new(Spans::new(exporter)));
     }
     if !config.notify.is_empty() {

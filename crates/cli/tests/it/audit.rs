@@ -59,6 +59,18 @@ impl Victim {
         }
     }
 
+    /// Whether there is an object of a kind.
+    fn has_object(&self, kind: &str) -> bool {
+        let sql = format!("SELECT count(*) FROM objects WHERE kind = '{kind}'");
+        match &self.database {
+            Some(database) => database.value(&sql) != "0",
+            None => {
+                let connection = rusqlite::Connection::open(self.place.path("w.db")).expect("the file opens");
+                connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("counted") > 0
+            }
+        }
+    }
+
     fn rows(&self, run: &str) -> Vec<CallLine> {
         let listed = self.ok(&["audit", "list", "--run", run]);
         let rows = listed["rows"].as_array().expect("rows").clone();
@@ -108,29 +120,32 @@ fn every_call_has_two_rows_that_are_sealed() {
         victim.ok(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--tenant", "acme", "--user", "anna"]);
         let rows = victim.rows("a");
         let shown: Vec<_> = rows.iter().map(|row| (&*row.stage, &*row.kind, &*row.target, row.effect)).collect();
-        assert_eq!(shown, [("intended", "model", "writer", 1), ("settled", "model", "writer", 1)]);
-        assert_eq!((&*rows[0].idempotency_key, &*rows[0].class), ("a#1", "read"));
-        assert!(rows[1].result.as_deref().is_some_and(|result| result.len() == 64), "the hash of the answer");
-        assert_eq!(rows[1].previous, rows[0].hash);
+        assert_eq!(
+            shown,
+            [("started", "run", "asks", 0), ("intended", "model", "writer", 1), ("settled", "model", "writer", 1)]
+        );
+        assert_eq!((&*rows[1].idempotency_key, &*rows[1].class), ("a#1", "read"));
+        assert!(rows[2].result.as_deref().is_some_and(|result| result.len() == 64), "the hash of the answer");
+        assert_eq!(rows[2].previous, rows[1].hash);
         let verified = victim.ok(&["audit", "verify"]);
         for (tenant, name) in verified["tenants"].as_array().expect("tenants").iter().zip(["acme", "default"]) {
             assert_eq!(tenant["tenant"], name);
-            assert_eq!((&tenant["rows"], &tenant["sealed"], &tenant["tail"]), (&json!(2), &json!(2), &json!(0)));
+            assert_eq!((&tenant["rows"], &tenant["sealed"], &tenant["tail"]), (&json!(3), &json!(3), &json!(0)));
         }
         let of = |args: &[&str]| {
             let args: Vec<&str> = ["audit", "list"].iter().chain(args).copied().collect();
             victim.ok(&args)["rows"].as_array().expect("rows").len()
         };
-        assert_eq!(of(&[]), 4);
-        assert_eq!(of(&["--tenant", "acme"]), 2);
-        assert_eq!(of(&["--actor", "anna"]), 2);
+        assert_eq!(of(&[]), 6);
+        assert_eq!(of(&["--tenant", "acme"]), 3);
+        assert_eq!(of(&["--actor", "anna"]), 3);
         assert_eq!(of(&["--actor", "nobody"]), 0);
         assert_eq!(of(&["--tool", "writer", "--class", "read", "--since", "1h"]), 4);
         assert_eq!(of(&["--class", "danger"]), 0);
         assert_eq!(of(&["--since", "2099-01-01T00:00:00Z"]), 0);
         let (mut paged, mut cursor) = (Vec::new(), None::<String>);
         loop {
-            let mut args = vec!["audit", "list", "--limit", "3"];
+            let mut args = vec!["audit", "list", "--limit", "4"];
             if let Some(cursor) = &cursor {
                 args.extend(["--cursor", cursor.as_str()]);
             }
@@ -156,27 +171,27 @@ fn an_edit_a_delete_a_reorder_and_a_cut_are_found() {
         let anchor = format!("default:{}:{}", noted["number"], noted["hash"].as_str().expect("a hash"));
         let rows = |run: &str| victim.rows(run).iter().map(CallLine::row).collect::<Vec<_>>();
         let mut edited = rows("edited");
-        edited[0].target = "other".into();
-        victim.replace("edited", 1, &edited[..1]);
+        edited[1].target = "other".into();
+        victim.replace("edited", 1, &edited[..2]);
         victim.remove("deleted", "= 1");
         let moved = rows("moved");
-        victim.replace("moved", 1, &moved[1..]);
-        victim.replace("moved", 2, &moved[..1]);
+        victim.replace("moved", 1, &moved[2..]);
+        victim.replace("moved", 2, &moved[..2]);
         victim.remove("cut", "= 2");
         let mut forged = rows("forged");
-        forged[0].target = "other".into();
-        forged[1].previous = forged[0].hash();
-        victim.replace("forged", 1, &forged[..1]);
-        victim.replace("forged", 2, &forged[1..]);
+        forged[1].target = "other".into();
+        forged[2].previous = forged[1].hash();
+        victim.replace("forged", 1, &forged[..2]);
+        victim.replace("forged", 2, &forged[2..]);
         let findings = victim.findings(&["--anchor", &anchor]);
         let first = |run: &str| {
             let found = findings.iter().find(|finding| finding["run"] == run);
             found.unwrap_or_else(|| panic!("{run}: {findings:?}"))["row"].clone()
         };
-        assert_eq!(first("edited"), 1);
+        assert_eq!(first("edited"), 2);
         assert_eq!(first("deleted"), 1);
         assert_eq!(first("moved"), 1);
-        assert_eq!(first("cut"), 2);
+        assert_eq!(first("cut"), 3);
         assert_eq!(first("forged"), 1);
         assert!(findings.iter().all(|finding| finding["run"] != "sound"), "{findings:?}");
         assert_eq!(victim.findings(&["--run", "sound"]), Vec::<Json>::new());
@@ -210,10 +225,151 @@ fn rows_outlive_their_run_and_the_check_still_holds() {
             before.iter().map(CallLine::row).collect::<Vec<_>>()
         );
         assert!(after[0].life > 0);
+        assert_eq!(
+            after.iter().map(|row| (&row.user, &row.machine)).collect::<Vec<_>>(),
+            before.iter().map(|row| (&row.user, &row.machine)).collect::<Vec<_>>(),
+            "who it was for stays"
+        );
+        let listed = |args: &[&str]| {
+            let args: Vec<&str> = ["audit", "list"].iter().chain(args).copied().collect();
+            victim.ok(&args)
+        };
+        let all = listed(&[])["rows"].as_array().expect("rows").clone();
+        assert_eq!(all.iter().filter(|row| row["run"] == "a").count(), 3, "removed runs are listed too");
+        assert_eq!(all.last().expect("a row")["run"], "a", "and come last");
+        let (mut paged, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let page = match &cursor {
+                Some(cursor) => listed(&["--limit", "2", "--cursor", cursor]),
+                None => listed(&["--limit", "2"]),
+            };
+            paged.extend(page["rows"].as_array().expect("rows").clone());
+            match page["next"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        assert_eq!(paged, all);
         assert_eq!(victim.findings(&[]), Vec::<Json>::new());
         victim.execute("DELETE FROM audit_kept", "DELETE FROM audit_kept");
         let findings = victim.findings(&[]);
         assert_eq!((&findings[0]["run"], &findings[0]["row"]), (&json!("a"), &json!(1)));
+    }
+}
+
+#[test]
+fn whose_a_run_was_cannot_be_changed() {
+    for victim in Victim::both() {
+        victim.ok(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "a", "--user", "anna"]);
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let mut rows: Vec<Row> = victim.rows("a").iter().map(CallLine::row).collect();
+        let owner = rows[0].owner.as_mut().expect("the first row says whose it is");
+        assert_eq!((&*owner.tenant, owner.user.as_deref(), &*owner.machine), ("default", Some("anna"), "asks"));
+        owner.user = Some("eve".into());
+        victim.replace("a", 1, &rows[..2]);
+        assert_eq!(victim.findings(&[])[0]["row"], 1);
+        rows[0].owner.as_mut().expect("an owner").user = Some("anna".into());
+        victim.replace("a", 1, &rows[..2]);
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let edit = "UPDATE starts SET machine = 'other'";
+        victim.execute(edit, edit);
+        let findings = victim.findings(&[]);
+        assert!(findings[0]["message"].as_str().is_some_and(|text| text.contains("the table of runs")), "{findings:?}");
+        // The trail says what it was, whatever the tables say.
+        assert_eq!(victim.rows("a")[1].machine.as_deref(), Some("asks"));
+    }
+}
+
+#[test]
+fn rows_that_no_seal_covers_for_long_are_found() {
+    for victim in Victim::both() {
+        victim.asked("a");
+        // Nobody seals what comes now.
+        victim.execute(
+            "UPDATE audit_sealing SET rows = 1000000000",
+            "UPDATE audit_sealing SET snapshot = '1000000000:1000000000:'",
+        );
+        let findings = victim.findings(&[]);
+        assert!(findings[0]["message"].as_str().is_some_and(|text| text.contains("is not known")), "{findings:?}");
+        victim.asked("b");
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new(), "who works next seals everything");
+        let acts = victim.ok(&["audit", "acts", "--action", "audit.reseal"]);
+        assert_eq!(acts["rows"].as_array().expect("acts").len(), 1, "and it stands in the trail");
+        // As an hour after a seal that left something out.
+        let mut rows: Vec<Row> = victim.rows("b").iter().map(CallLine::row).collect();
+        let old = Row {
+            v: 2,
+            number: 4,
+            previous: rows[2].hash(),
+            at: windlass_core::time::Timestamp(rows[2].at.0 - 3_600_000),
+            ..rows[2].clone()
+        };
+        rows.push(old);
+        victim.replace("b", 2, &rows[2..]);
+        let findings = victim.findings(&[]);
+        assert_eq!((&findings[0]["run"], &findings[0]["row"]), (&json!("b"), &json!(4)), "{findings:?}");
+        // A fabricated row of a removed run is under no seal.
+        victim.ok(&["runs", "prune", "--keep", "1"]);
+        let insert = "INSERT INTO audit_kept (number, run, tenant, rows) SELECT 1, 'x', tenant, rows FROM audit_kept WHERE run = 'a'";
+        victim.execute(
+            "INSERT INTO audit_kept (run, tenant, rows) SELECT 'x', tenant, rows FROM audit_kept WHERE run = 'a'",
+            insert,
+        );
+        assert!(victim.findings(&[]).iter().any(|finding| finding["run"] == "x"));
+    }
+}
+
+#[test]
+fn what_was_not_sealed_is_sealed_before_its_run_is_removed() {
+    for victim in Victim::both() {
+        victim.asked("a");
+        let unseal = "DELETE FROM audit_segments";
+        victim.execute(
+            &format!("{unseal}; UPDATE audit_sealing SET rows = 0"),
+            &format!("{unseal}; UPDATE audit_sealing SET snapshot = '1:1:', backlog = NULL"),
+        );
+        assert_eq!(victim.ok(&["audit", "verify"])["tenants"][0]["tail"], 3);
+        assert_eq!(victim.ok(&["runs", "prune", "--keep", "0"])["runs"], 1);
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        assert_eq!(victim.ok(&["audit", "verify"])["tenants"][0]["tail"], 0);
+        victim.ok(&["audit", "seal"]);
+    }
+}
+
+#[test]
+fn one_row_that_cannot_be_read_holds_up_nobody_else() {
+    for victim in Victim::both() {
+        victim.asked("bad");
+        victim.execute(
+            &format!("UPDATE journal SET audit = x'00112233' WHERE version = 2 AND {}", of_sqlite("bad")),
+            "UPDATE journal SET audit = '\\x00112233' WHERE version = 2 AND run = 'bad'",
+        );
+        victim
+            .execute("UPDATE audit_sealing SET rows = 0", "UPDATE audit_sealing SET snapshot = '1:1:', backlog = NULL");
+        victim.ok(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "b", "--tenant", "acme"]);
+        victim.asked("c");
+        let ran = victim.windlass(&["audit", "verify"]);
+        let tenants = ran.json()["tenants"].clone();
+        assert_eq!((&tenants[0]["tenant"], &tenants[0]["sealed"]), (&json!("acme"), &json!(3)), "{}", ran.shown());
+        assert_eq!((&tenants[1]["runs"], &tenants[1]["sealed"]), (&json!(1), &json!(3)), "{}", ran.shown());
+        let findings = victim.findings(&[]);
+        assert_eq!((findings.len(), &findings[0]["run"]), (1, &json!("bad")), "{findings:?}");
+        assert!(findings[0]["message"].as_str().is_some_and(|text| text.contains("after audit row 2")), "{findings:?}");
+        assert_eq!(
+            victim.windlass(&["audit", "export", "--out", "all.jsonl"]).code(),
+            3,
+            "it says that something is left out"
+        );
+        let read = victim.findings(&["all.jsonl"]);
+        assert_eq!((read.len(), &read[0]["run"]), (1, &json!("bad")), "{read:?}");
+        victim.ok(&["audit", "export", "--tenant", "acme", "--out", "acme.jsonl"]);
+        assert_eq!(victim.findings(&["acme.jsonl"]), Vec::<Json>::new());
+        // Nor does one of a removed run.
+        victim.ok(&["runs", "prune", "--keep", "0", "--where", "tenant=acme", "--yes"]);
+        let edit = "UPDATE audit_kept SET rows = ";
+        victim.execute(&format!("{edit}x'00'"), &format!("{edit}'\\x00'"));
+        assert_eq!(victim.findings(&["--tenant", "acme"])[0]["run"], "b");
+        assert_eq!(victim.findings(&["--tenant", "default"]).len(), 1);
     }
 }
 
@@ -237,9 +393,9 @@ fn an_export_is_checked_without_the_store() {
     std::fs::remove_file(victim.place.path("w.db")).expect("the store is gone");
     let checked = victim.ok(&["audit", "verify", "all.jsonl", "--public-key", "public.pem"]);
     assert_eq!(checked["signed_by"], "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1");
-    assert_eq!(checked["tenants"][0]["sealed"], 4);
+    assert_eq!(checked["tenants"][0]["sealed"], 6);
     let one = victim.ok(&["audit", "verify", "b.jsonl"]);
-    assert_eq!((&one["tenants"][0]["sealed"], &one["signed_by"]), (&json!(2), &Json::Null));
+    assert_eq!((&one["tenants"][0]["sealed"], &one["signed_by"]), (&json!(3), &Json::Null));
     assert!(!victim.findings(&["all.jsonl", "--public-key", "other.pem"]).is_empty());
     assert!(!victim.findings(&["b.jsonl", "--public-key", "public.pem"]).is_empty());
     let lines: Vec<&str> = text.lines().collect();
@@ -315,7 +471,8 @@ fn what_is_erased_is_gone_and_the_trail_still_verifies() {
         assert_eq!((&done["runs"], &done["dry_run"]), (&json!(1), &json!(false)));
         assert_eq!(victim.windlass(&["runs", "show", "a"]).code(), 4);
         victim.ok(&["runs", "show", "b"]);
-        assert_eq!(victim.rows("a").len(), 2, "the audit rows stay");
+        assert_eq!(victim.rows("a").len(), 3, "the audit rows stay");
+        assert_eq!(victim.ok(&["audit", "list", "--actor", "anna"])["rows"].as_array().expect("rows").len(), 3);
         victim.ok(&["runs", "cancel", "w"]);
         victim.ok(&["erase", "--tenant", "acme", "--yes"]);
         victim.ok(&["erase", "--run", "other", "--yes"]);
@@ -332,6 +489,90 @@ fn what_is_erased_is_gone_and_the_trail_still_verifies() {
             }
         }
         assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--user", "nobody", "--yes"]).code(), 0);
+    }
+}
+
+#[test]
+fn what_waits_and_what_schedules_hold_is_erased_too() {
+    for victim in Victim::both() {
+        let theirs = ["--tenant", "acme", "--user", "anna"];
+        let input = |name: &str| format!(r#"{{"topic":"canary-{name}"}}"#);
+        let ok = |args: &[&str], more: &[&str]| victim.ok(&[args, more].concat());
+        let run = ["run", "asks.yml", "--input"];
+        ok(&run, &[&[&*input("key"), "--key", "canary-k"], &theirs[..]].concat());
+        ok(&run, &[&[&*input("debounced"), "--key", "canary-d", "--debounce", "1h", "--detach"], &theirs[..]].concat());
+        ok(&["schedules", "add", "nightly", "asks.yml", "--every", "1d", "--input", &input("plan")], &theirs);
+        ok(&run, &[&input("bob"), "--key", "bobs", "--tenant", "acme", "--user", "bob"]);
+        ok(&["export", "--out", "anna.jsonl"], &theirs);
+        let exported = std::fs::read_to_string(victim.place.path("anna.jsonl")).expect("a file");
+        for name in ["canary-key", "canary-debounced", "canary-plan"] {
+            assert!(exported.contains(name), "{name}: {exported}");
+        }
+        assert!(!exported.contains("canary-bob"), "{exported}");
+        let refused = victim.windlass(&[&["erase", "--yes"], &theirs[..]].concat());
+        assert_eq!(refused.code(), 4, "{}", refused.shown());
+        assert!(refused.shown().contains("nightly"), "a schedule of hers: {}", refused.shown());
+        victim.ok(&["schedules", "remove", "nightly"]);
+        let told = ok(&["erase"], &theirs);
+        let counts = |told: &Json| {
+            let of = |name: &str| told[name].as_u64().expect("a number");
+            (of("runs"), of("submissions"), of("keys"), of("removed_schedules"))
+        };
+        assert_eq!(counts(&told), (1, 1, 1, 2), "{told}");
+        assert_eq!(counts(&ok(&["erase", "--yes"], &theirs)), (1, 1, 1, 2));
+        assert_eq!(counts(&ok(&["erase", "--yes"], &theirs)), (0, 0, 0, 0));
+        let done = ok(&["erase", "--tenant", "acme", "--yes"], &[]);
+        assert_eq!(counts(&done), (1, 0, 1, 0), "{done}");
+        assert_eq!(done["left_in_log"], false);
+        assert_eq!(done["documents_kept"], 1, "a submission may be about to use them");
+        // Once they are older, the same command removes them.
+        let older = "UPDATE blobs SET bundled_at = bundled_at - 7200 WHERE bundled_at IS NOT NULL";
+        victim.execute(older, older);
+        let again = ok(&["erase", "--tenant", "acme", "--yes"], &[]);
+        assert_eq!((&again["blobs"], &again["documents_kept"]), (&json!(1), &json!(0)), "{again}");
+        for kind in ["run_key", "debounce", "schedule", "schedule_work"] {
+            assert!(!victim.has_object(kind), "{kind} is left");
+        }
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        if victim.database.is_none() {
+            for name in ["w.db", "w.db-wal"] {
+                let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
+                assert!(!bytes.windows(7).any(|part| part == b"canary-"), "something is left in `{name}`");
+            }
+        }
+    }
+}
+
+#[test]
+fn acts_say_what_was_changed_from_what_to_what_and_in_whose_trail() {
+    for victim in Victim::both() {
+        let acts = |tenant: &str| {
+            let listed = victim.ok(&["audit", "acts", "--tenant", tenant]);
+            let shown = |act: &Json| format!("{} {} {}", act["action"], act["subject"], act["detail"]).replace('"', "");
+            listed["rows"].as_array().expect("rows").iter().map(shown).collect::<Vec<_>>()
+        };
+        // The first command on a store makes it.
+        victim.ok(&["budgets", "set", "tenant:acme", "--cost-micros", "50", "--period", "day"]);
+        victim.ok(&["budgets", "raise", "tenant:acme", "--cost-micros", "10"]);
+        victim.ok(&["budgets", "remove", "tenant:acme"]);
+        assert_eq!(
+            acts("acme"),
+            [
+                "budget.set tenant:acme cost_micros 50; period day, beyond fail, near 80; before: none",
+                "budget.raise tenant:acme cost_micros +10; before: cost_micros 50",
+                "budget.remove tenant:acme removed; before: cost_micros 60"
+            ]
+        );
+        assert_eq!(acts("default"), Vec::<String>::new());
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        for args in [
+            &["readonly", "on", "--tenant", "", "--by", "olga", "--reason", "x"][..],
+            &["readonly", "on", "--by", "olga\nboss", "--reason", "x"],
+            &["approvals", "approve", "x#1", "--by", "olga\nboss"],
+        ] {
+            let refused = victim.windlass(args);
+            assert_eq!(refused.code(), 2, "{args:?}: {}", refused.shown());
+        }
     }
 }
 

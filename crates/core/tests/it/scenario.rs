@@ -416,6 +416,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         terms: Terms::default(),
         watched: false,
         labels: None,
+        audit: 0,
     }
 }
 

@@ -136,6 +136,7 @@ macro_rules! store_cases {
             trail::much_is_sealed_in_parts
             trail::acts_follow_one_another
             trail::audit_rows_outlive_their_run
+            trail::what_is_not_sealed_is_not_removed
             inbox::deliveries_keep_their_order_and_are_deduplicated
             inbox::a_taken_input_stays_known
             inbox::a_loaded_run_says_whether_something_lies_in_its_inbox

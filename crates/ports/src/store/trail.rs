@@ -53,6 +53,21 @@ pub struct Unsealed {
     pub mark: Mark,
     /// There is more after it.
     pub more: bool,
+    /// Chains whose end cannot be read, and which are left out.
+    pub unread: Vec<Unread>,
+    /// What says how far seals go cannot be true: everything is to be sealed once more, beginning with this.
+    pub lost: Option<String>,
+}
+
+/// A chain that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The tenant.
+    pub tenant: Name,
+    /// The run, or [`windlass_core::seal::ACTS`].
+    pub run: RunId,
+    /// Why.
+    pub message: String,
 }
 
 /// Segments to be stored.
@@ -77,14 +92,23 @@ pub struct Kept {
     pub run: RunId,
     /// Its tenant.
     pub tenant: Name,
-    /// Its rows, in order.
-    pub rows: Vec<audit::Row>,
+    /// Its rows, in order; why they cannot be read when that is so.
+    pub rows: Result<Vec<audit::Row>, String>,
+}
+
+/// Of what the removed runs are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// All that had this id.
+    Run(RunId),
+    /// All of a tenant.
+    Tenant(Name),
 }
 
 /// The audit trail of a store.
 pub trait Trail: Send + Sync + fmt::Debug {
     /// Chains that grew since the last seal: as many rows as `limit` are looked at. Everything that was committed before
-    /// is in this answer or in a later one.
+    /// is in this answer or in a later one. A chain that cannot be read holds up no other.
     fn unsealed(&self, limit: usize) -> BoxFuture<'_, Result<Unsealed, StoreError>>;
 
     /// Stores segments. False when another sealer was faster: nothing was written.
@@ -96,8 +120,8 @@ pub trait Trail: Send + Sync + fmt::Debug {
     /// Tenants that have segments, acts or rows of removed runs, by name.
     fn tenants(&self) -> BoxFuture<'_, Result<Vec<Name>, StoreError>>;
 
-    /// Rows of removed runs after a number: of one run, or of all.
-    fn kept(&self, run: Option<RunId>, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>>;
+    /// Rows of removed runs after a number.
+    fn kept(&self, of: Removed, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>>;
 
     /// Adds to what people did in a tenant. False when the act is not the next one: nothing was written.
     fn act(&self, tenant: Name, act: Act) -> BoxFuture<'_, Result<bool, StoreError>>;

@@ -6,7 +6,8 @@ use windlass_core::time::Timestamp;
 
 use super::Priority;
 
-/// Which finished runs to remove, with everything below them. Runs are removed by whole trees.
+/// Which finished runs to remove, with everything below them. Runs are removed by whole trees, and only once all of their
+/// audit rows are sealed: rows that are kept are looked at by no sealer.
 #[derive(Clone, Debug, Default)]
 pub struct Retention {
     /// Ended before this.
@@ -17,7 +18,8 @@ pub struct Retention {
     pub machine: Option<Name>,
     /// Only callers' runs with all of these tags; a tag without a value matches every value.
     pub tags: Vec<(Name, Option<Name>)>,
-    /// Only these trees, by the ids of their first runs. What they held is to be gone: a store that can overwrites it.
+    /// Only these trees, by the ids of their first runs. What they held is to be gone: a store that can overwrites it, and
+    /// all bundles that no run uses go too.
     pub trees: Option<Vec<RunId>>,
     /// Report, and remove nothing.
     pub dry_run: bool,
@@ -34,6 +36,13 @@ pub struct Pruned {
     pub blobs: u64,
     /// Bytes of all these, before compression by the file system.
     pub bytes: u64,
+    /// Trees that stay for now, since some of their audit rows are not sealed.
+    pub unsealed: u64,
+    /// Bundles that no run uses and that stay, since they were stored lately and somebody may be about to use them. Only
+    /// looked at when trees are named.
+    pub recent: u64,
+    /// Others read the log of the file, so that what was removed is still in it. Only looked at when trees are named.
+    pub left_in_log: bool,
 }
 
 /// Something wrong in a store.

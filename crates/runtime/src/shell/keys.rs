@@ -14,9 +14,9 @@ use super::submit::{Prepared, Submission, SubmitError, Submitted};
 use crate::keys::{Debounced, KeyMode, Single, WINDOW_MS_MAX, Wanted};
 
 /// The kind of singleton keys among the objects of a store.
-const SINGLE: &str = "run_key";
+pub(super) const SINGLE: &str = "run_key";
 /// The kind of debounced submissions.
-const DEBOUNCED: &str = "debounce";
+pub(super) const DEBOUNCED: &str = "debounce";
 /// Bytes of input and documents of a submission with a key.
 const KEYED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Pause before a full queue is tried again, in milliseconds.

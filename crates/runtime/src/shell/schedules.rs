@@ -29,7 +29,7 @@ use crate::schedule::{CatchUp, KIND, Overlap, ReadError, Schedule, Spec, SpecErr
 pub use drive::{LATE_MS, Numbers};
 
 /// The kind of what their runs need.
-const WORK: &str = "schedule_work";
+pub(super) const WORK: &str = "schedule_work";
 /// Bytes of a schedule's input and documents, as stored.
 const WORK_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Objects that are read at a time.
@@ -470,7 +470,7 @@ impl Core {
 }
 
 /// The content makes the key: what a schedule's runs are made from never changes under it.
-fn work_key(spec: &Spec) -> Name {
+pub(super) fn work_key(spec: &Spec) -> Name {
     format!("{}@{}", spec.name, spec.work).as_str().into()
 }
 

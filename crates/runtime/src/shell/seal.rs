@@ -6,10 +6,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use windlass_ports::store::{Store, StoreError};
+use windlass_core::run::TenantScope;
+use windlass_ports::store::{Store, StoreError, Unread, Unsealed};
 
 use super::engine::Core;
 use super::shutdown::Stop;
+use super::trail::Deed;
 use crate::lease::Backoff;
 use crate::seal::sealing;
 
@@ -24,30 +26,51 @@ const PARTS_MAX: usize = 1_000;
 pub(super) async fn everything(store: &dyn Store) -> Result<(), StoreError> {
     for _ in 0..PARTS_MAX {
         let unsealed = store.trail().unsealed(ROWS_MAX).await?;
-        let more = unsealed.more;
-        if unsealed.chains.is_empty() && !more {
+        if is_nothing(&unsealed) {
             return Ok(());
         }
-        let sealed = store.trail().seal(sealing(unsealed)).await?;
-        if sealed && !more {
+        let more = unsealed.more;
+        if seal(store, unsealed).await? && !more {
             return Ok(());
         }
     }
     Ok(())
 }
 
+fn is_nothing(unsealed: &Unsealed) -> bool {
+    unsealed.chains.is_empty() && unsealed.unread.is_empty() && !unsealed.more
+}
+
+/// Seals this. False when another sealer was faster.
+async fn seal(store: &dyn Store, unsealed: Unsealed) -> Result<bool, StoreError> {
+    let (lost, at) = (unsealed.lost.clone(), unsealed.now);
+    for chain in &unsealed.unread {
+        let Unread { tenant, run, message } = chain;
+        tracing::error!(%tenant, run_id = %run, error = %message, "audit rows cannot be read, and are not sealed");
+    }
+    let sealed = store.trail().seal(sealing(unsealed)).await?;
+    if let (true, Some(lost)) = (sealed, lost) {
+        tracing::warn!(reason = %lost, "what was sealed is not known: all audit rows are sealed once more");
+        let (actor, action, subject) = ("windlass".into(), "audit.reseal".into(), "store".into());
+        let deed = Deed { at, actor, action, subject, detail: Some(lost.into()) };
+        super::trail::note(store, &TenantScope::default().tenant, deed).await?;
+    }
+    Ok(sealed)
+}
+
 /// Seals what there is unless someone did lately; the rest of the pause in milliseconds when someone did.
 async fn unless_sealed_lately(store: &dyn Store) -> Result<Option<u64>, StoreError> {
     let unsealed = store.trail().unsealed(ROWS_MAX).await?;
     let since = unsealed.now.since_ms(unsealed.sealed_at);
-    if unsealed.chains.is_empty() && !unsealed.more {
+    if is_nothing(&unsealed) {
         return Ok(None);
     }
-    if since < PACE_MS / 2 {
+    // A time to come is none of a seal that was made: it holds up nobody.
+    if since < PACE_MS / 2 && unsealed.sealed_at <= unsealed.now.plus_ms(PACE_MS) {
         return Ok(Some(PACE_MS / 2 - since));
     }
     let more = unsealed.more;
-    if !store.trail().seal(sealing(unsealed)).await? {
+    if !seal(store, unsealed).await? {
         return Ok(Some(PACE_MS / 2));
     }
     if more {

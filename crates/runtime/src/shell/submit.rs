@@ -168,6 +168,7 @@ impl Engine {
             terms: Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         };
         self.core.programs.keep(digest, program);
         Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })

@@ -1,14 +1,14 @@
 //! The audit trail of a store: checked, written down as lines, and added to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use windlass_core::audit::{Act, Row};
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, proof};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Head, Query, Store, StoreError};
+use windlass_ports::store::{Head, Query, Removed, Store, StoreError};
 
-use crate::audit::{ActLine, CallLine, Checker, FORMAT, Line, Verdict, Whose};
+use crate::audit::{ActLine, CallLine, Checker, FORMAT, Line, Verdict, Whose, owner};
 
 /// Runs, segments and acts read at a time.
 const PAGE: usize = 256;
@@ -68,32 +68,61 @@ pub struct Asked {
     pub anchors: Vec<(Name, u64, Digest)>,
 }
 
-/// Checks the trail of a store, tenant by tenant.
+/// Checks the trail of a store, tenant by tenant. What cannot be read is a finding, and keeps nothing else from being checked.
 ///
 /// # Errors
-/// The store fails; what it holds and cannot be read is [`StoreError::Corrupt`].
+/// The store fails.
 pub async fn verify(store: &dyn Store, asked: &Asked) -> Result<Vec<Verdict>, StoreError> {
-    let mut verdicts = Vec::new();
+    let (mut verdicts, state) = (Vec::new(), store.trail().unsealed(1).await?);
     for tenant in tenants(store, asked).await? {
-        let mut checker = Checker::new(tenant.clone(), asked.run.clone());
-        let mut after = 0;
-        loop {
-            let segments = store.trail().segments(tenant.clone(), after, PAGE).await?;
-            let Some(last) = segments.last() else { break };
-            after = last.seal.number.max(after + 1);
-            segments.iter().for_each(|segment| checker.segment(segment));
+        let mut checker = Checker::new(tenant.clone(), asked.run.clone(), state.now);
+        if let Some(lost) = &state.lost {
+            checker.find(None, None, format!("what was sealed is not known: {lost}"));
         }
         for (_, number, hash) in asked.anchors.iter().filter(|(of, _, _)| *of == tenant) {
             checker.anchor(*number, *hash);
         }
-        let runs = Lives { store, tenant: &tenant, only: asked.run.as_ref() };
-        runs.each(|whose, rows| checker.rows(&whose.run, rows)).await?;
-        if asked.run.is_none() {
-            checker.acts(&acts(store, &tenant).await?);
+        loop {
+            verify_part(store, &tenant, asked.run.as_ref(), &mut checker).await?;
+            if !checker.next_part() {
+                break;
+            }
         }
         verdicts.push(checker.finish());
     }
     Ok(verdicts)
+}
+
+async fn verify_part(
+    store: &dyn Store,
+    tenant: &Name,
+    only: Option<&RunId>,
+    checker: &mut Checker,
+) -> Result<(), StoreError> {
+    let mut after = 0;
+    loop {
+        let segments = match store.trail().segments(tenant.clone(), after, PAGE).await {
+            Err(StoreError::Corrupt(error)) => {
+                // The page is read one by one, up to the one that is damaged.
+                while let Ok(one) = store.trail().segments(tenant.clone(), after, 1).await {
+                    let Some(segment) = one.first() else { break };
+                    checker.segment(segment);
+                    after = segment.seal.number.max(after + 1);
+                }
+                checker.unread_segments(&error);
+                break;
+            }
+            read => read?,
+        };
+        let Some(last) = segments.last() else { break };
+        after = last.seal.number.max(after + 1);
+        segments.iter().for_each(|segment| checker.segment(segment));
+    }
+    Lives { store, tenant, only }.each(checker).await?;
+    if only.is_none() {
+        each_act(store, tenant, &mut *checker).await?;
+    }
+    Ok(())
 }
 
 /// Tenants to look at, by name.
@@ -102,7 +131,7 @@ async fn tenants(store: &dyn Store, asked: &Asked) -> Result<BTreeSet<Name>, Sto
         return Ok([tenant.clone()].into());
     }
     if let Some(run) = &asked.run {
-        let kept = store.trail().kept(Some(run.clone()), 0, PAGE).await?;
+        let kept = store.trail().kept(Removed::Run(run.clone()), 0, PAGE).await?;
         let loaded = store.load(run.clone()).await?.map(|stored| stored.head.tenant);
         return Ok(kept.into_iter().map(|kept| kept.tenant).chain(loaded).collect());
     }
@@ -119,37 +148,110 @@ async fn tenants(store: &dyn Store, asked: &Asked) -> Result<BTreeSet<Name>, Sto
     }
 }
 
-/// All acts of a tenant.
-async fn acts(store: &dyn Store, tenant: &Name) -> Result<Vec<Act>, StoreError> {
-    let mut all: Vec<Act> = Vec::new();
-    loop {
-        let after = all.last().map_or(0, |act| act.number);
-        let more = store.trail().acts(tenant.clone(), after, PAGE).await?;
-        if more.is_empty() {
-            return Ok(all);
+/// Takes what a trail has, chain by chain.
+trait Take: Send {
+    /// Whether it wants the chains of a run.
+    fn wants(&self, run: &RunId) -> bool;
+    /// Takes a chain of a run. `told` is whose the run is as its row and its journal say; none for a removed run.
+    fn chain(&mut self, whose: &Whose, told: Option<&Told>, rows: &[Row]);
+    /// Takes an act.
+    fn act(&mut self, act: &Act);
+    /// Takes that a chain cannot be read.
+    fn unread(&mut self, run: &RunId, life: u64, error: &str);
+}
+
+impl Take for Checker {
+    fn wants(&self, run: &RunId) -> bool {
+        Self::wants(self, run)
+    }
+
+    fn chain(&mut self, whose: &Whose, told: Option<&Told>, rows: &[Row]) {
+        rows.iter().for_each(|row| self.row(whose, row));
+        if let (Some(told), Some(owner)) = (told, owner(rows)) {
+            let found = (&owner.tenant, &owner.user, &owner.machine);
+            for (tenant, user, machine, place) in [
+                (&told.tenant, &owner.user, &told.machine, "the table of runs"),
+                (&told.start.tenant, &told.start.user, &told.start.machine, "the first record of the run"),
+            ] {
+                if found != (tenant, user, machine) {
+                    let message = format!("its tenant, user or machine is another one in {place}");
+                    self.find(Some(&whose.run), Some(1), message);
+                }
+            }
         }
-        all.extend(more);
+    }
+
+    fn act(&mut self, act: &Act) {
+        Self::act(self, act);
+    }
+
+    fn unread(&mut self, run: &RunId, _life: u64, error: &str) {
+        Self::unread(self, run, &error);
     }
 }
 
-/// For whom a run runs, as its first record says.
-pub async fn user(store: &dyn Store, run: &RunId) -> Result<Option<Name>, StoreError> {
+/// Takes all acts of a tenant.
+async fn each_act(store: &dyn Store, tenant: &Name, take: &mut dyn Take) -> Result<(), StoreError> {
+    let acts = RunId::stored(ACTS);
+    if !take.wants(&acts) {
+        return Ok(());
+    }
+    let (mut after, mut limit) = (0, PAGE);
+    loop {
+        match store.trail().acts(tenant.clone(), after, limit).await {
+            Ok(more) => {
+                let Some(last) = more.last() else { return Ok(()) };
+                after = last.number.max(after + 1);
+                more.iter().for_each(|act| take.act(act));
+            }
+            // The page is read one by one, up to the act that is damaged.
+            Err(StoreError::Corrupt(_)) if limit > 1 => limit = 1,
+            Err(StoreError::Corrupt(error)) => {
+                take.unread(&acts, 0, &format!("after row {after}: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whose a run is as its first record says.
+struct Began {
+    tenant: Name,
+    user: Option<Name>,
+    machine: Name,
+}
+
+/// Whose a run is, beside its audit rows.
+struct Told {
+    tenant: Name,
+    machine: Name,
+    start: Began,
+}
+
+async fn began(store: &dyn Store, run: &RunId) -> Result<Option<Began>, StoreError> {
     let rows = store.journal(run.clone(), 0, 1).await?;
     let record = rows.first().and_then(|row| serde_json::from_slice::<serde_json::Value>(&row.bytes).ok());
     let entries = record.as_ref().and_then(|record| record.get("entries")?.as_array());
     let start = entries.and_then(|entries| entries.iter().find_map(|entry| entry.get("run_started")));
-    Ok(start.and_then(|start| start.pointer("/scope/user")?.as_str()).map(Name::from))
+    let text = |place: &str| start.and_then(|start| start.pointer(place)?.as_str()).map(Name::from);
+    Ok(text("/scope/tenant").map(|tenant| Began {
+        tenant,
+        user: text("/scope/user"),
+        machine: text("/machine_name").unwrap_or_default(),
+    }))
 }
 
-/// Whose a run is that is there.
-pub async fn whose(store: &dyn Store, head: &Head) -> Result<Whose, StoreError> {
-    Ok(Whose {
-        run: head.id.clone(),
-        tenant: head.tenant.clone(),
-        user: user(store, &head.id).await?,
-        machine: Some(head.machine.clone()),
-        life: 0,
-    })
+/// For whom a run runs, as its first record says.
+pub async fn user(store: &dyn Store, run: &RunId) -> Result<Option<Name>, StoreError> {
+    Ok(began(store, run).await?.and_then(|began| began.user))
+}
+
+/// Whose a run is that is there and has these audit rows.
+pub async fn whose(store: &dyn Store, head: &Head, rows: &[Row]) -> Result<Whose, StoreError> {
+    let user = if owner(rows).is_some() { None } else { user(store, &head.id).await? };
+    let (run, tenant, machine) = (head.id.clone(), head.tenant.clone(), Some(head.machine.clone()));
+    Ok(Whose { run, tenant, user, machine, life: 0 }.proven(rows))
 }
 
 /// Chains of runs of a tenant, those of removed ones last.
@@ -160,23 +262,20 @@ struct Lives<'a> {
 }
 
 impl Lives<'_> {
-    async fn each(&self, mut take: impl FnMut(&Whose, &[Row])) -> Result<(), StoreError> {
+    async fn each(&self, take: &mut dyn Take) -> Result<(), StoreError> {
         let Self { store, tenant, only } = *self;
         match only {
             Some(run) => {
                 if let Some(stored) = store.load(run.clone()).await?.filter(|stored| stored.head.tenant == *tenant) {
-                    take(&whose(store, &stored.head).await?, &store.audit(run.clone()).await?);
+                    self.one(&stored.head, take).await?;
                 }
             }
             None => {
                 let mut query = Query { tenant: Some(tenant.clone()), limit: PAGE, ..Query::default() };
                 loop {
                     let page = store.list(query.clone()).await?;
-                    for head in &page.heads {
-                        let rows = store.audit(head.id.clone()).await?;
-                        if !rows.is_empty() {
-                            take(&whose(store, head).await?, &rows);
-                        }
+                    for head in page.heads.iter().filter(|head| take.wants(&head.id)).collect::<Vec<_>>() {
+                        self.one(head, take).await?;
                     }
                     match page.next {
                         Some(next) => query.cursor = Some(next),
@@ -185,29 +284,94 @@ impl Lives<'_> {
                 }
             }
         }
+        let of = only.map_or_else(|| Removed::Tenant(tenant.clone()), |run| Removed::Run(run.clone()));
         let mut after = 0;
         loop {
-            let kept = store.trail().kept(only.cloned(), after, PAGE).await?;
+            let kept = store.trail().kept(of.clone(), after, PAGE).await?;
             let Some(last) = kept.last() else { return Ok(()) };
             after = last.number;
             for kept in kept.into_iter().filter(|kept| kept.tenant == *tenant) {
                 let (run, tenant, life) = (kept.run, kept.tenant, kept.number);
-                take(&Whose { run, tenant, user: None, machine: None, life }, &kept.rows);
+                match kept.rows {
+                    Ok(rows) => {
+                        let whose = Whose { run, tenant, user: None, machine: None, life };
+                        take.chain(&whose.proven(&rows), None, &rows);
+                    }
+                    Err(error) => take.unread(&run, life, &error),
+                }
             }
+        }
+    }
+
+    async fn one(&self, head: &Head, take: &mut dyn Take) -> Result<(), StoreError> {
+        let rows = match self.store.audit(head.id.clone()).await {
+            Err(StoreError::Corrupt(error)) => {
+                take.unread(&head.id, 0, &error);
+                return Ok(());
+            }
+            read => read?,
+        };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let start = match began(self.store, &head.id).await {
+            // That a journal cannot be read is found by those who read journals.
+            Err(StoreError::Corrupt(_)) => None,
+            read => read?,
+        };
+        let (run, tenant, machine) = (head.id.clone(), head.tenant.clone(), Some(head.machine.clone()));
+        let user = start.as_ref().and_then(|start| start.user.clone());
+        let whose = Whose { run, tenant, user, machine, life: 0 }.proven(&rows);
+        let told = start.map(|start| Told { tenant: head.tenant.clone(), machine: head.machine.clone(), start });
+        take.chain(&whose, told.as_ref(), &rows);
+        Ok(())
+    }
+}
+
+/// Writes chains and acts down as lines, up to the first that cannot be written.
+struct Writing<'a, E, W> {
+    tenant: &'a Name,
+    write: W,
+    failed: Option<E>,
+}
+
+impl<E: Send, W: FnMut(&Line) -> Result<(), E> + Send> Writing<'_, E, W> {
+    fn line(&mut self, line: &Line) {
+        if self.failed.is_none() {
+            self.failed = (self.write)(line).err();
         }
     }
 }
 
-/// Writes the trail of a tenant down, or that of one of its runs, so that it can be checked elsewhere.
+impl<E: Send, W: FnMut(&Line) -> Result<(), E> + Send> Take for Writing<'_, E, W> {
+    fn wants(&self, _: &RunId) -> bool {
+        self.failed.is_none()
+    }
+
+    fn chain(&mut self, whose: &Whose, _: Option<&Told>, rows: &[Row]) {
+        rows.iter().for_each(|row| self.line(&Line::Call(Box::new(CallLine::of(whose, row)))));
+    }
+
+    fn act(&mut self, act: &Act) {
+        self.line(&Line::Act(ActLine::of(self.tenant, act)));
+    }
+
+    fn unread(&mut self, run: &RunId, life: u64, error: &str) {
+        self.line(&Line::Unread { run: run.clone(), life, message: error.to_owned() });
+    }
+}
+
+/// Writes the trail of a tenant down, or that of one of its runs, so that it can be checked elsewhere. What cannot be read of
+/// chains is left out, and a line says so.
 ///
 /// # Errors
 /// The store fails, or `write` does.
-pub async fn export<E: From<StoreError>>(
+pub async fn export<E: From<StoreError> + Send>(
     store: &dyn Store,
     tenant: &Name,
     run: Option<&RunId>,
     at: Timestamp,
-    mut write: impl FnMut(&Line) -> Result<(), E>,
+    mut write: impl FnMut(&Line) -> Result<(), E> + Send,
 ) -> Result<Last, E> {
     write(&Line::Export { v: FORMAT, tenant: tenant.clone(), run: run.cloned(), at_ms: at.0 })?;
     let (mut last, mut proofs) = (Last::default(), Vec::new());
@@ -233,87 +397,10 @@ pub async fn export<E: From<StoreError>>(
     for proof in &proofs {
         write(proof)?;
     }
-    let mut failed = None;
-    let lives = Lives { store, tenant, only: run };
-    let each = lives.each(|whose, rows| {
-        for row in rows {
-            if failed.is_none() {
-                failed = write(&Line::Call(Box::new(CallLine::of(whose, row)))).err();
-            }
-        }
-    });
-    each.await.map_err(E::from)?;
-    failed.map_or(Ok(()), Err)?;
+    let mut writing = Writing { tenant, write, failed: None };
+    Lives { store, tenant, only: run }.each(&mut writing).await.map_err(E::from)?;
     if run.is_none() {
-        for act in acts(store, tenant).await.map_err(E::from)? {
-            write(&Line::Act(ActLine::of(tenant, &act)))?;
-        }
+        each_act(store, tenant, &mut writing).await.map_err(E::from)?;
     }
-    Ok(last)
-}
-
-/// Checks the lines of an export, one after another.
-#[derive(Debug, Default)]
-pub struct Reading {
-    checker: Option<Checker>,
-    chains: BTreeMap<(Name, u64), Vec<Row>>,
-    acts: Vec<Act>,
-    wrong: Vec<String>,
-}
-
-impl Reading {
-    /// Takes the next line.
-    ///
-    /// # Errors
-    /// It cannot come here.
-    pub fn line(&mut self, line: Line) -> Result<(), String> {
-        if let Line::Export { v, tenant, run, .. } = &line {
-            if *v > FORMAT {
-                return Err(format!("the export has version {v}, this build reads up to {FORMAT}"));
-            }
-            self.checker = Some(Checker::new(tenant.clone(), run.clone()));
-            return Ok(());
-        }
-        let checker = self.checker.as_mut().ok_or("the first line is not that of an export")?;
-        match line {
-            Line::Segment(segment) => checker.segment(&segment),
-            Line::Seal(seal) => checker.seal(&seal),
-            Line::Proof { leaf, segment, way } => checker.proof(&leaf, segment, &way),
-            Line::Call(call) => {
-                let row = call.row();
-                if row.hash() != call.hash {
-                    self.wrong.push(format!("row {} of run `{}` does not have its hash", call.number, call.run));
-                }
-                self.chains.entry((call.run.clone(), call.life)).or_default().push(row);
-            }
-            Line::Act(act) => {
-                if act.act().hash() != act.hash {
-                    self.wrong.push(format!("row {} of `{ACTS}` does not have its hash", act.number));
-                }
-                self.acts.push(act.act());
-            }
-            Line::Export { .. } | Line::End { .. } | Line::Signature { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// What was found, also beside segments that were noted elsewhere.
-    ///
-    /// # Errors
-    /// There was no first line.
-    pub fn finish(self, anchors: &[(Name, u64, Digest)]) -> Result<Verdict, String> {
-        let Self { checker, chains, acts, wrong } = self;
-        let mut checker = checker.ok_or("there is no line of an export")?;
-        for (_, number, hash) in anchors {
-            checker.anchor(*number, *hash);
-        }
-        for ((run, _), rows) in chains {
-            checker.rows(&RunId::stored(&run), &rows);
-        }
-        checker.acts(&acts);
-        let mut verdict = checker.finish();
-        let finding = |message| crate::audit::Finding { run: None, row: None, message };
-        verdict.findings.extend(wrong.into_iter().map(finding));
-        Ok(verdict)
-    }
+    writing.failed.map_or(Ok(last), Err)
 }

@@ -208,6 +208,7 @@ async fn a_pruned_run_does_not_make_its_tick_start_again() {
     clock.advance(MINUTE);
     schedules.settle().await;
     work(&kit).await;
+    windlass_runtime::trail::seal(&*kit.store).await.expect("sealed");
     let pruned =
         kit.store.prune(Retention { keep_per_machine: Some(0), ..Retention::default() }).await.expect("pruned");
     assert_eq!(pruned.runs, 1);

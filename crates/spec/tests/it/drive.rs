@@ -76,6 +76,7 @@ impl<'a> Driver<'a> {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         };
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }

@@ -60,6 +60,13 @@ static REMOVE_BLOBS: Sql = Sql {
     types: &[Type::BYTEA_ARRAY, Type::BYTEA_ARRAY, Type::INT8],
 };
 
+/// All bundles, and which of them nothing uses.
+static BUNDLES: Sql = Sql {
+    text: "SELECT digest, NOT EXISTS (SELECT 1 FROM blob_uses u WHERE u.digest = b.digest) \
+         AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.bundle = b.digest) FROM blobs b WHERE bundled_at IS NOT NULL",
+    types: &[],
+};
+
 static FORGET_SIGNALS: Sql =
     Sql { text: "DELETE FROM signals WHERE data IS NULL AND sent_at < $1", types: &[Type::INT8] };
 
@@ -99,12 +106,17 @@ pub(super) async fn prune(pool: &Pool, retention: &Retention) -> Result<Pruned, 
     // A report is one look at everything; a removal lets others write between its parts.
     let part = if retention.dry_run { roots.len().max(1) } else { TREES_MAX };
     let mut pruned = Pruned::default();
-    for roots in roots.chunks(part) {
-        let more = remove(pool, roots, retention.dry_run).await?;
+    let erases = !retention.dry_run && retention.trees.is_some();
+    let none = if erases && roots.is_empty() { vec![&roots[..]] } else { Vec::new() };
+    let how = (retention.dry_run, erases);
+    for roots in roots.chunks(part).chain(none) {
+        let more = remove(pool, roots, how).await?;
         pruned.runs += more.runs;
         pruned.records += more.records;
         pruned.blobs += more.blobs;
         pruned.bytes += more.bytes;
+        pruned.unsealed += more.unsealed;
+        pruned.recent = more.recent;
     }
     if let (false, Some(before)) = (retention.dry_run, retention.ended_before) {
         pool.rows(&FORGET_SIGNALS, || vec![Box::new(int(before.0))]).await?;
@@ -112,12 +124,12 @@ pub(super) async fn prune(pool: &Pool, retention: &Retention) -> Result<Pruned, 
     Ok(pruned)
 }
 
-async fn remove(pool: &Pool, roots: &[String], dry_run: bool) -> Result<Pruned, StoreError> {
+async fn remove(pool: &Pool, roots: &[String], (dry_run, erases): (bool, bool)) -> Result<Pruned, StoreError> {
     let mut tries = 0;
     loop {
         let mut link = pool.lend().await?;
         run(&link, "BEGIN").await?;
-        match remove_within(&mut link, roots).await {
+        match remove_within(&mut link, roots, (dry_run, erases)).await {
             Ok(pruned) => {
                 run(&link, if dry_run { "ROLLBACK" } else { "COMMIT" }).await?;
                 link.put_back();
@@ -134,7 +146,7 @@ async fn remove(pool: &Pool, roots: &[String], dry_run: bool) -> Result<Pruned, 
     }
 }
 
-async fn remove_within(link: &mut Link, roots: &[String]) -> Result<Pruned, Trouble> {
+async fn remove_within(link: &mut Link, roots: &[String], (dry_run, erases): (bool, bool)) -> Result<Pruned, Trouble> {
     let corrupt = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
     let rows = link.query(&LOCK_TREES, vec![Box::new(roots.to_vec())]).await?;
     // Looked at again: a failed run may have been tried again since it was found.
@@ -144,12 +156,24 @@ async fn remove_within(link: &mut Link, roots: &[String]) -> Result<Pruned, Trou
             open.insert(row.try_get::<_, String>(1).map_err(corrupt)?);
         }
     }
+    // Rows that are kept are looked at by no sealer.
+    let mut unsealed = 0;
+    if !dry_run {
+        for root in trail::unsealed_trees(link, roots).await? {
+            unsealed += u64::from(open.insert(root));
+        }
+    }
     let (mut runs, mut bundles) = (Vec::new(), BTreeSet::new());
     for row in &rows {
         if !open.contains(row.try_get::<_, &str>(1).map_err(corrupt)?) {
             runs.push(row.try_get::<_, String>(0).map_err(corrupt)?);
             bundles.insert(row.try_get::<_, Vec<u8>>(3).map_err(corrupt)?);
         }
+    }
+    if erases {
+        let all = link.query(&BUNDLES, Vec::new()).await?;
+        let digests = all.iter().map(|row| row.try_get::<_, Vec<u8>>(0));
+        bundles.extend(digests.collect::<Result<Vec<_>, _>>().map_err(corrupt)?);
     }
     let bundles: Vec<Vec<u8>> = bundles.into_iter().collect();
     let all = || -> Value { Box::new(runs.clone()) };
@@ -162,6 +186,9 @@ async fn remove_within(link: &mut Link, roots: &[String]) -> Result<Pruned, Trou
         records: number(counted.first(), 0)?,
         blobs: 0,
         bytes: number(counted.first(), 1)?,
+        unsealed,
+        recent: 0,
+        left_in_log: false,
     };
     let locked = link.query(&LOCK_BLOBS, vec![all(), Box::new(bundles.clone())]).await?;
     let digests = locked.iter().map(|row| row.try_get::<_, Vec<u8>>(0)).collect::<Result<Vec<_>, _>>();
@@ -173,6 +200,11 @@ async fn remove_within(link: &mut Link, roots: &[String]) -> Result<Pruned, Trou
     for row in &link.query(&REMOVE_BLOBS, values).await? {
         pruned.blobs += 1;
         pruned.bytes += number(Some(row), 0)?;
+    }
+    if erases {
+        for row in &link.query(&BUNDLES, Vec::new()).await? {
+            pruned.recent += u64::from(row.try_get::<_, bool>(1).map_err(corrupt)?);
+        }
     }
     Ok(pruned)
 }

@@ -257,7 +257,8 @@ pub(super) fn audit_rows(packed: &[u8]) -> Result<Vec<audit::Row>, StoreError> {
 pub(super) async fn audit(pool: &Pool, run: &RunId) -> Result<Vec<audit::Row>, StoreError> {
     let mut all = Vec::new();
     for row in pool.rows(&AUDIT, || vec![text(run)]).await? {
-        all.extend(audit_rows(row.try_get(0).map_err(unread)?)?);
+        let rows = audit_rows(row.try_get(0).map_err(unread)?);
+        all.extend(rows.map_err(|error| crate::trail::after(all.last(), error))?);
     }
     Ok(all)
 }

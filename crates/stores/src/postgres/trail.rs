@@ -12,7 +12,7 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, Segment};
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
-use windlass_ports::store::{Grown, Kept, Mark, Sealing, StoreError, Trail, Unsealed};
+use windlass_ports::store::{Grown, Kept, Mark, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
 
 use super::PostgresStore;
 use super::connect::{Link, Sql, Trouble, Value};
@@ -29,23 +29,26 @@ static STATE: Sql = Sql {
     types: &[],
 };
 
-/// Ends of chains that have no transaction, by run.
+/// Ends of chains, by run.
 static BACKLOG: Sql = Sql {
-    text: "SELECT DISTINCT ON (j.run) j.run, r.tenant, j.audit, j.xact FROM journal j JOIN runs r ON r.id = j.run \
-         WHERE j.run > $1 AND j.xact = 0 AND j.audit IS NOT NULL ORDER BY j.run, j.version DESC LIMIT $2",
+    text: "SELECT DISTINCT ON (j.run) j.run, r.tenant, j.audit, j.xact, j.version FROM journal j \
+         JOIN runs r ON r.id = j.run WHERE j.run > $1 AND j.audit IS NOT NULL ORDER BY j.run, j.version DESC LIMIT $2",
     types: &[Type::TEXT, Type::INT8],
 };
 
+/// What was not seen. A row whose transaction is still to come was written by another server, before the database was moved
+/// to this one.
 static ROWS: Sql = Sql {
-    text: "SELECT j.run, r.tenant, j.audit, j.xact FROM journal j JOIN runs r ON r.id = j.run \
-         WHERE (j.xact >= $1 OR j.xact = ANY($2)) AND j.audit IS NOT NULL ORDER BY j.xact, j.run, j.version LIMIT $3",
-    types: &[Type::INT8, Type::INT8_ARRAY, Type::INT8],
+    text: "SELECT j.run, r.tenant, j.audit, j.xact, j.version FROM journal j JOIN runs r ON r.id = j.run \
+         WHERE (j.xact >= $1 OR j.xact = ANY($2)) AND j.xact < $3 AND j.audit IS NOT NULL \
+         ORDER BY j.xact, j.run, j.version LIMIT $4",
+    types: &[Type::INT8, Type::INT8_ARRAY, Type::INT8, Type::INT8],
 };
 
 static NEW_ACTS: Sql = Sql {
-    text: "SELECT DISTINCT ON (tenant) tenant, bytes FROM audit_acts WHERE xact >= $1 OR xact = ANY($2) \
+    text: "SELECT DISTINCT ON (tenant) tenant, bytes FROM audit_acts WHERE (xact >= $1 OR xact = ANY($2)) AND xact < $3 \
          ORDER BY tenant, number DESC",
-    types: &[Type::INT8, Type::INT8_ARRAY],
+    types: &[Type::INT8, Type::INT8_ARRAY, Type::INT8],
 };
 
 static LAST: Sql = Sql {
@@ -82,14 +85,14 @@ static TENANTS: Sql = Sql {
     types: &[],
 };
 
-static KEPT: Sql = Sql {
-    text: "SELECT number, run, tenant, rows FROM audit_kept WHERE number > $1 ORDER BY number LIMIT $2",
-    types: &[Type::INT8, Type::INT8],
+static KEPT_OF_TENANT: Sql = Sql {
+    text: "SELECT number, run, tenant, rows FROM audit_kept WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
+    types: &[Type::TEXT, Type::INT8, Type::INT8],
 };
 
 static KEPT_OF_RUN: Sql = Sql {
-    text: "SELECT number, run, tenant, rows FROM audit_kept WHERE number > $1 AND run = $3 ORDER BY number LIMIT $2",
-    types: &[Type::INT8, Type::INT8, Type::TEXT],
+    text: "SELECT number, run, tenant, rows FROM audit_kept WHERE run = $1 AND number > $2 ORDER BY number LIMIT $3",
+    types: &[Type::TEXT, Type::INT8, Type::INT8],
 };
 
 static ACT: Sql = Sql {
@@ -118,6 +121,17 @@ static KEEP: Sql = Sql {
     types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
 };
 
+/// Trees of which not all audit rows are sealed. Rows that another server wrote were sealed when the database was moved; when
+/// that was not seen yet, nothing is.
+static UNSEALED_TREES: Sql = Sql {
+    text: "SELECT DISTINCT r.root FROM runs r JOIN journal j ON j.run = r.id CROSS JOIN audit_sealing s \
+         WHERE r.root = ANY($1) AND j.audit IS NOT NULL AND (j.run > s.backlog \
+         OR pg_snapshot_xmax(s.snapshot::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) \
+         OR (j.xact::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) \
+         AND NOT pg_visible_in_snapshot(j.xact::text::xid8, s.snapshot::pg_snapshot)))",
+    types: &[Type::TEXT_ARRAY],
+};
+
 /// A snapshot: transactions from `end` on, and `open` ones, were not visible.
 #[derive(Debug, PartialEq, Eq)]
 struct Snapshot {
@@ -128,6 +142,8 @@ struct Snapshot {
 }
 
 impl Snapshot {
+    const NONE: Self = Self { oldest: 1, end: 1, open: Vec::new() };
+
     fn parse(text: &str) -> Result<Self, StoreError> {
         let parsed = || {
             let mut parts = text.split(':');
@@ -138,8 +154,58 @@ impl Snapshot {
         parsed().ok_or_else(|| StoreError::Corrupt(format!("`{text}` is no snapshot")))
     }
 
-    fn values(&self) -> Vec<Value> {
-        vec![Box::new(self.end), Box::new(self.open.clone())]
+    fn values(&self, below: i64) -> Vec<Value> {
+        vec![Box::new(self.end), Box::new(self.open.clone()), Box::new(below)]
+    }
+}
+
+/// How far seals go.
+struct State {
+    epoch: u64,
+    sealed_at: Timestamp,
+    now: Timestamp,
+    /// What the last seal saw.
+    seen: String,
+    old: Snapshot,
+    /// Runs up to this one are sealed, whenever their rows were written; none when all are.
+    backlog: Option<String>,
+    /// What is visible.
+    current: String,
+    new: Snapshot,
+    /// Why everything is to be sealed once more.
+    lost: Option<String>,
+}
+
+impl State {
+    async fn read(pool: &Pool) -> Result<Self, StoreError> {
+        let rows = pool.rows(&STATE, Vec::new).await?;
+        let row =
+            rows.first().ok_or_else(|| StoreError::Corrupt("how far the audit trail is sealed is lost".into()))?;
+        let number = |column| row.try_get::<_, i64>(column).map(count).map_err(unread);
+        let seen: String = row.try_get(2).map_err(unread)?;
+        let current: String = row.try_get(4).map_err(unread)?;
+        let new = Snapshot::parse(&current)?;
+        // A database that was moved to another server counts transactions from another number.
+        let (old, lost) = match Snapshot::parse(&seen) {
+            Ok(old) if old.end > new.end => {
+                let text =
+                    format!("seals are said to go up to transaction {}, and the next one is {}", old.end, new.end);
+                (Snapshot::NONE, Some(text))
+            }
+            Ok(old) => (old, None),
+            Err(error) => (Snapshot::NONE, Some(error.to_string())),
+        };
+        let mut backlog: Option<String> = row.try_get(3).map_err(unread)?;
+        if lost.is_some() {
+            backlog = Some(String::new());
+        }
+        let (epoch, sealed_at, now) = (number(0)?, Timestamp(number(1)?), Timestamp(number(5)?));
+        Ok(Self { epoch, sealed_at, now, seen, old, backlog, current, new, lost })
+    }
+
+    /// Whether this is the first part of all there is.
+    fn is_first(&self) -> bool {
+        self.backlog.as_deref() == Some("")
     }
 }
 
@@ -152,21 +218,20 @@ struct Found {
 }
 
 /// Rows of runs after a mark.
-async fn rows_after(pool: &Pool, before: (&str, Option<&str>), now: &str, limit: usize) -> Result<Found, StoreError> {
-    if let Some(after) = before.1 {
-        let values = || -> Vec<Value> { vec![Box::new(after.to_owned()), Box::new(int(limit as u64))] };
+async fn rows_after(pool: &Pool, state: &State, limit: usize) -> Result<Found, StoreError> {
+    let State { old, new, .. } = state;
+    if let Some(after) = &state.backlog {
+        let values = || -> Vec<Value> { vec![Box::new(after.clone()), Box::new(int(limit as u64))] };
         let rows = pool.rows(&BACKLOG, values).await?;
         let more = rows.len() == limit;
         let last = rows.last().filter(|_| more).map(|row| row.try_get(0).map_err(unread)).transpose()?;
-        // What has a transaction comes when all of these are sealed.
-        return Ok(Found { rows, seen: before.0.to_owned(), backlog: last, more: true });
+        // What comes while this goes on is not in what was visible when it began.
+        let seen = if state.is_first() { &state.current } else { &state.seen };
+        return Ok(Found { rows, seen: seen.clone(), backlog: last, more: true });
     }
-    let (old, new) = (Snapshot::parse(before.0)?, Snapshot::parse(now)?);
-    // A database that was moved to another server counts transactions from another number.
-    let old = if old.end > new.end { Snapshot { oldest: 1, end: 1, open: Vec::new() } } else { old };
-    let rows = rows_since(pool, &old, int(limit as u64)).await?;
+    let rows = rows_since(pool, old, new.end, int(limit as u64)).await?;
     let xact = |row: &Row| row.try_get::<_, i64>(3).map_err(unread);
-    let whole = Found { rows: Vec::new(), seen: now.to_owned(), backlog: None, more: false };
+    let whole = Found { rows: Vec::new(), seen: state.current.clone(), backlog: None, more: false };
     if rows.len() < limit {
         return Ok(Found { rows, ..whole });
     }
@@ -179,40 +244,55 @@ async fn rows_after(pool: &Pool, before: (&str, Option<&str>), now: &str, limit:
         }
     }
     if part.is_empty() || last >= new.oldest {
-        return Ok(Found { rows: rows_since(pool, &old, i64::MAX).await?, ..whole });
+        return Ok(Found { rows: rows_since(pool, old, new.end, i64::MAX).await?, ..whole });
     }
     Ok(Found { rows: part, seen: format!("{last}:{last}:"), backlog: None, more: true })
 }
 
-async fn rows_since(pool: &Pool, seen: &Snapshot, limit: i64) -> Result<Vec<Row>, StoreError> {
-    pool.rows(&ROWS, || seen.values().into_iter().chain([Box::new(limit) as Value]).collect()).await
+async fn rows_since(pool: &Pool, seen: &Snapshot, below: i64, limit: i64) -> Result<Vec<Row>, StoreError> {
+    pool.rows(&ROWS, || seen.values(below).into_iter().chain([Box::new(limit) as Value]).collect()).await
+}
+
+/// Of each run of a tenant: a version, and the audit rows of its decision.
+type Ends<'a> = BTreeMap<(Name, RunId), (i64, &'a [u8])>;
+
+/// The ends of the chains of these rows: the last decision of each run, which those of another server need not follow.
+fn ends_of(rows: &[Row]) -> Result<Ends<'_>, StoreError> {
+    let mut ends = Ends::new();
+    for row in rows {
+        let run = RunId::stored(&unshield(row.try_get(0).map_err(unread)?));
+        let tenant = unshield(row.try_get(1).map_err(unread)?);
+        let (packed, version) = (row.try_get(2).map_err(unread)?, row.try_get(4).map_err(unread)?);
+        let end = ends.entry((tenant, run)).or_insert((version, packed));
+        if version > end.0 {
+            *end = (version, packed);
+        }
+    }
+    Ok(ends)
 }
 
 async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
-    let state = pool.rows(&STATE, Vec::new).await?;
-    let state = state.first().ok_or_else(|| StoreError::Corrupt("how far the audit trail is sealed is lost".into()))?;
-    let number = |column| state.try_get::<_, i64>(column).map(count).map_err(unread);
-    let (before, backlog): (&str, Option<&str>) =
-        (state.try_get(2).map_err(unread)?, state.try_get(3).map_err(unread)?);
-    let now: &str = state.try_get(4).map_err(unread)?;
-    let found = rows_after(pool, (before, backlog), now, limit).await?;
+    let state = State::read(pool).await?;
+    let found = rows_after(pool, &state, limit).await?;
     let mut grown: BTreeMap<(Name, RunId), Chain> = BTreeMap::new();
-    // The last rows of each run are enough: those of its later decisions are of later transactions.
-    let mut ends: BTreeMap<(Name, RunId), &[u8]> = BTreeMap::new();
-    for row in &found.rows {
-        let run = RunId::stored(&unshield(row.try_get(0).map_err(unread)?));
-        let tenant = unshield(row.try_get(1).map_err(unread)?);
-        ends.insert((tenant, run), row.try_get(2).map_err(unread)?);
+    let mut unread_chains = Vec::new();
+    let mut leave_out = |tenant: Name, run: RunId, error: StoreError| {
+        unread_chains.push(Unread { tenant, run, message: error.to_string() });
+    };
+    for (of, (_, packed)) in ends_of(&found.rows)? {
+        match chain_of(packed) {
+            Ok(chain) => drop(grown.insert(of, chain)),
+            Err(error) => leave_out(of.0, of.1, error),
+        }
     }
-    for (of, packed) in ends {
-        grown.insert(of, chain_of(packed)?);
-    }
-    if backlog.is_none() {
-        let old = Snapshot::parse(before)?;
-        for row in pool.rows(&NEW_ACTS, || old.values()).await? {
-            let act = act_of(row.try_get(1).map_err(unread)?)?;
-            let tenant = unshield(row.try_get(0).map_err(unread)?);
-            grown.insert((tenant, RunId::stored(ACTS)), Chain { rows: act.number, head: act.hash() });
+    if state.backlog.is_none() || state.is_first() {
+        let (old, below) = if state.is_first() { (&Snapshot::NONE, i64::MAX) } else { (&state.old, state.new.end) };
+        for row in pool.rows(&NEW_ACTS, || old.values(below)).await? {
+            let (tenant, run) = (unshield(row.try_get(0).map_err(unread)?), RunId::stored(ACTS));
+            match act_of(row.try_get(1).map_err(unread)?) {
+                Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
+                Err(error) => leave_out(tenant, run, error),
+            }
         }
     }
     let chains: Vec<Grown> = grown.into_iter().map(|((tenant, run), chain)| Grown { tenant, run, chain }).collect();
@@ -222,8 +302,8 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
         if tenants.is_empty() { Vec::new() } else { pool.rows(&LAST, || vec![Box::new(tenants.clone())]).await? };
     let last = last.iter().map(last_of).collect::<Result<_, _>>()?;
     let mark = Mark { seen: found.seen, backlog: found.backlog, ..Mark::default() };
-    let (sealed_at, now) = (Timestamp(number(1)?), Timestamp(number(5)?));
-    Ok(Unsealed { epoch: number(0)?, sealed_at, now, chains, last, mark, more: found.more })
+    let State { epoch, sealed_at, now, lost, .. } = state;
+    Ok(Unsealed { epoch, sealed_at, now, chains, last, mark, more: found.more, unread: unread_chains, lost })
 }
 
 fn last_of(row: &Row) -> Result<(Name, Last), StoreError> {
@@ -257,6 +337,12 @@ async fn seal(pool: &Pool, sealing: Sealing) -> Result<bool, StoreError> {
     Ok(!pool.rows(&SEAL, values).await?.is_empty())
 }
 
+/// Which of these trees have audit rows that are not sealed.
+pub(super) async fn unsealed_trees(link: &mut Link, roots: &[String]) -> Result<Vec<String>, Trouble> {
+    let rows = link.query(&UNSEALED_TREES, vec![Box::new(roots.to_vec())]).await?;
+    rows.iter().map(|row| row.try_get(0).map_err(|error| Trouble::Refused(unread(error)))).collect()
+}
+
 /// Keeps the audit rows of runs that are about to be removed, within the transaction of their removal.
 pub(super) async fn keep(link: &mut Link, runs: &[String]) -> Result<(), Trouble> {
     let corrupt = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
@@ -284,7 +370,7 @@ fn kept_of(row: &Row) -> Result<Kept, StoreError> {
         number: count(row.try_get(0).map_err(unread)?),
         run: RunId::stored(&unshield(row.try_get(1).map_err(unread)?)),
         tenant: unshield(row.try_get(2).map_err(unread)?),
-        rows: audit_rows(row.try_get(3).map_err(unread)?)?,
+        rows: audit_rows(row.try_get(3).map_err(unread)?).map_err(|error| error.to_string()),
     })
 }
 
@@ -319,13 +405,12 @@ impl Trail for PostgresStore {
         })
     }
 
-    fn kept(&self, run: Option<RunId>, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+    fn kept(&self, of: Removed, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
         Box::pin(async move {
-            let values = || -> Vec<Value> {
-                let place: Vec<Value> = vec![Box::new(int(after)), Box::new(int(limit as u64))];
-                place.into_iter().chain(run.as_ref().map(|run| text(run.as_str()))).collect()
+            let rows = match &of {
+                Removed::Run(run) => self.pool.rows(&KEPT_OF_RUN, || page(text(run.as_str()), after, limit)).await?,
+                Removed::Tenant(tenant) => self.pool.rows(&KEPT_OF_TENANT, || page(text(tenant), after, limit)).await?,
             };
-            let rows = self.pool.rows(if run.is_some() { &KEPT_OF_RUN } else { &KEPT }, values).await?;
             rows.iter().map(kept_of).collect()
         })
     }

@@ -86,6 +86,7 @@ mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         };
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }

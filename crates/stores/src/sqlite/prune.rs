@@ -56,26 +56,31 @@ impl Tx<'_> {
         if mode == Mode::Overwrite {
             // Of the connection, and harmless for what else is in this transaction.
             self.connection.execute_batch("PRAGMA secure_delete = ON")?;
-            let removed = self.remove(roots);
+            let removed = self.remove(roots, mode);
             self.connection.execute_batch("PRAGMA secure_delete = OFF")?;
             return removed;
         }
         if mode == Mode::Remove {
-            return self.remove(roots);
+            return self.remove(roots, mode);
         }
         self.connection.execute_batch("SAVEPOINT prune")?;
-        let pruned = self.remove(roots);
+        let pruned = self.remove(roots, mode);
         self.connection.execute_batch("ROLLBACK TO prune; RELEASE prune")?;
         pruned
     }
 
-    fn remove(&mut self, roots: &[i64]) -> Result<Pruned, Trouble> {
+    fn remove(&mut self, roots: &[i64], mode: Mode) -> Result<Pruned, Trouble> {
         let mut pruned = Pruned::default();
         let (mut blobs, mut bundles) = (BTreeSet::new(), BTreeSet::new());
         for root in roots {
             // Looked at again: a failed run may have been tried again since it was found.
             let open = "SELECT 1 FROM runs WHERE (key = ?1 OR root = ?1) AND status < ?2 LIMIT 1";
             if self.row(open, [*root, FINAL], |_| Ok(()))?.is_some() {
+                continue;
+            }
+            // Rows that are kept are looked at by no sealer.
+            if mode != Mode::Report && !self.has_sealed(*root)? {
+                pruned.unsealed += 1;
                 continue;
             }
             let tree = "SELECT key, bundle FROM runs WHERE key = ?1 OR root = ?1";
@@ -96,17 +101,24 @@ impl Tx<'_> {
                 pruned.bytes += count(bytes);
             }
         }
+        if mode == Mode::Overwrite {
+            let sql = "SELECT digest FROM blobs WHERE bundled_at IS NOT NULL";
+            bundles.extend(self.rows(sql, [], |row| row.get::<_, [u8; 32]>(0))?);
+        }
         for bundle in bundles {
-            let size = "SELECT key, length(bytes) FROM blobs WHERE digest = ?1 AND bundled_at < ?2 \
-                 AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob = blobs.key) \
+            let unused = "SELECT key, length(bytes), bundled_at < ?2 FROM blobs WHERE digest = ?1 \
+                 AND bundled_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM blob_uses WHERE blob = blobs.key) \
                  AND NOT EXISTS (SELECT 1 FROM runs WHERE bundle = ?1)";
             let before = seconds_now() - BUNDLE_KEPT_SECONDS;
-            let found =
-                self.row(size, params![bundle, before], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-            if let Some((key, bytes)) = found {
-                self.run("DELETE FROM blobs WHERE key = ?1", [key])?;
-                pruned.blobs += 1;
-                pruned.bytes += count(bytes);
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            match self.row::<(i64, i64, bool)>(unused, params![bundle, before], read)? {
+                Some((key, bytes, true)) => {
+                    self.run("DELETE FROM blobs WHERE key = ?1", [key])?;
+                    pruned.blobs += 1;
+                    pruned.bytes += count(bytes);
+                }
+                Some(_) if mode == Mode::Overwrite => pruned.recent += 1,
+                _ => {}
             }
         }
         self.lower_mark()?;

@@ -236,10 +236,12 @@ pub(super) fn audit(connection: &Connection, run: &RunId) -> Result<Vec<audit::R
     let Some(key) = key_of(connection, run)? else { return Ok(Vec::new()) };
     let sql = "SELECT audit FROM journal WHERE run = ?1 AND audit IS NOT NULL ORDER BY version";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-    let packed = statement.query_map([key], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    // What is of another type is nothing that can be read.
+    let bytes = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec());
+    let packed = statement.query_map([key], bytes).map_err(failed)?;
     let mut rows = Vec::new();
     for packed in packed {
-        rows.extend(audit_rows(&packed.map_err(failed)?)?);
+        rows.extend(audit_rows(&packed.map_err(failed)?).map_err(|error| crate::trail::after(rows.last(), error))?);
     }
     Ok(rows)
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, Semaphore};
 use windlass_ports::store::StoreError;
 
@@ -50,6 +51,20 @@ impl Readers {
         };
         self.idle().push(connection);
         answer
+    }
+}
+
+impl Readers {
+    /// Copies the log into the file and makes it empty. False when others read it.
+    pub(super) fn empty_log(&self) -> Result<bool, StoreError> {
+        let connection = schema::connect_as(&self.path, self.access, &self.options)?;
+        let emptied = match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::TRUNCATE) {
+            Ok(_) => Ok(true),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+            Err(error) => Err(failed(error)),
+        };
+        schema::close(connection, &self.path, self.file);
+        emptied
     }
 }
 

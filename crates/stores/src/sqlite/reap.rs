@@ -134,7 +134,11 @@ impl Tx<'_> {
             }
             (None, _) => {
                 let sql = "DELETE FROM objects WHERE kind = ?1 AND key = ?2 AND revision = ?3";
-                let removed = self.run(sql, params![kind, key, expected])?;
+                // What is removed may hold what somebody said, and is to be gone from the file.
+                self.connection.execute_batch("PRAGMA secure_delete = ON")?;
+                let removed = self.run(sql, params![kind, key, expected]);
+                self.connection.execute_batch("PRAGMA secure_delete = OFF")?;
+                let removed = removed?;
                 if removed > 0 {
                     let sql = "INSERT INTO object_floors (slot, revision) VALUES (?1, ?2) \
                          ON CONFLICT (slot) DO UPDATE SET revision = max(revision, excluded.revision)";

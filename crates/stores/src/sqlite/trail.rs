@@ -8,7 +8,7 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, Segment};
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
-use windlass_ports::store::{Grown, Kept, Mark, Sealing, StoreError, Trail, Unsealed};
+use windlass_ports::store::{Grown, Kept, Mark, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
 
 use super::request::{Answer, Request, encode};
 use super::tx::{Trouble, Tx, count, int};
@@ -20,46 +20,84 @@ fn name(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Name> {
     Ok(row.get_ref(column)?.as_str()?.into())
 }
 
+/// How far seals go, and how far rows go.
+struct State {
+    epoch: i64,
+    sealed_at: i64,
+    rows: i64,
+    acts: i64,
+    last_row: i64,
+    last_act: i64,
+}
+
+impl State {
+    fn read(connection: &Connection) -> Result<Self, StoreError> {
+        let sql = "SELECT epoch, sealed_at, rows, acts, (SELECT coalesce(max(key), 0) FROM journal), \
+             (SELECT coalesce(max(key), 0) FROM audit_acts) FROM audit_sealing";
+        let read = |row: &rusqlite::Row<'_>| {
+            let number = |column| row.get::<_, i64>(column);
+            let (epoch, sealed_at, rows) = (number(0)?, number(1)?, number(2)?);
+            Ok(Self { epoch, sealed_at, rows, acts: number(3)?, last_row: number(4)?, last_act: number(5)? })
+        };
+        let found = connection.query_row(sql, [], read).optional().map_err(failed)?;
+        found.ok_or_else(|| StoreError::Corrupt("how far the audit trail is sealed is lost".into()))
+    }
+
+    /// What cannot be true; then everything counts as new.
+    fn mend(&mut self) -> Option<String> {
+        let Self { rows, acts, last_row, last_act, .. } = *self;
+        if rows <= last_row && acts <= last_act {
+            return None;
+        }
+        (self.rows, self.acts) = (0, 0);
+        let what = if rows > last_row { (rows, "row", last_row) } else { (acts, "act", last_act) };
+        Some(format!("seals are said to go up to {} {}, and the last one is {}", what.1, what.0, what.2))
+    }
+}
+
 fn unsealed(connection: &Connection, limit: usize) -> Result<Unsealed, StoreError> {
-    let state = "SELECT epoch, sealed_at, rows, acts, (SELECT coalesce(max(key), 0) FROM journal), \
-         (SELECT coalesce(max(key), 0) FROM audit_acts) FROM audit_sealing";
-    let numbers = |row: &rusqlite::Row<'_>| {
-        let number = |column| row.get::<_, i64>(column);
-        Ok([number(0)?, number(1)?, number(2)?, number(3)?, number(4)?, number(5)?])
-    };
-    let [epoch, sealed_at, rows, acts, last_row, last_act] =
-        connection.query_row(state, [], numbers).map_err(failed)?;
+    let mut state = State::read(connection)?;
+    let lost = state.mend();
     let mut grown: BTreeMap<(Name, RunId), Chain> = BTreeMap::new();
     // The last rows of each run are enough.
     let mut ends: BTreeMap<(Name, RunId), Vec<u8>> = BTreeMap::new();
-    let (mut mark, mut seen) = (Mark { rows: last_row, acts: last_act, ..Mark::default() }, 0);
-    if last_row > rows {
+    let (mut mark, mut seen) = (Mark { rows: state.last_row, acts: state.last_act, ..Mark::default() }, 0);
+    if state.last_row > state.rows {
         let sql = "SELECT journal.key, runs.id, names.name, journal.audit FROM journal \
              JOIN runs ON runs.key = journal.run JOIN names ON names.key = runs.tenant \
              WHERE journal.key > ?1 AND journal.audit IS NOT NULL ORDER BY journal.key LIMIT ?2";
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-        let mut found = statement.query(params![rows, int(limit as u64)]).map_err(failed)?;
+        let mut found = statement.query(params![state.rows, int(limit as u64)]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let run = RunId::stored(row.get_ref(1).map_err(failed)?.as_str().map_err(|error| failed(error.into()))?);
             seen += 1;
             if seen == limit {
                 mark.rows = row.get(0).map_err(failed)?;
             }
-            ends.insert((name(row, 2).map_err(failed)?, run), row.get(3).map_err(failed)?);
+            ends.insert((name(row, 2).map_err(failed)?, run), packed(row, 3)?);
         }
     }
+    let mut unread = Vec::new();
+    let mut leave_out = |tenant: Name, run: RunId, error: &dyn std::fmt::Display| {
+        unread.push(Unread { tenant, run, message: error.to_string() });
+    };
     for (of, packed) in ends {
-        grown.insert(of, chain_of(&packed)?);
+        match chain_of(&packed) {
+            Ok(chain) => drop(grown.insert(of, chain)),
+            Err(error) => leave_out(of.0, of.1, &error),
+        }
     }
-    if last_act > acts {
+    if state.last_act > state.acts {
         let sql = "SELECT tenant, bytes FROM audit_acts WHERE key IN \
              (SELECT max(key) FROM audit_acts WHERE key > ?1 GROUP BY tenant)";
         let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-        let mut found = statement.query([acts]).map_err(failed)?;
+        let mut found = statement.query([state.acts]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
-            let act = act_of(&row.get::<_, Vec<u8>>(1).map_err(failed)?)?;
-            let chain = Chain { rows: act.number, head: act.hash() };
-            grown.insert((name(row, 0).map_err(failed)?, RunId::stored(ACTS)), chain);
+            let (tenant, run) = (name(row, 0).map_err(failed)?, RunId::stored(ACTS));
+            match act_of(&packed(row, 1)?) {
+                Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
+                Err(error) => leave_out(tenant, run, &error),
+            }
         }
     }
     let chains: Vec<Grown> = grown.into_iter().map(|((tenant, run), chain)| Grown { tenant, run, chain }).collect();
@@ -67,8 +105,13 @@ fn unsealed(connection: &Connection, limit: usize) -> Result<Unsealed, StoreErro
     tenants.dedup();
     let last = tenants.into_iter().map(|tenant| last(connection, &tenant).map(|last| (tenant, last)));
     let last = last.collect::<Result<_, _>>()?;
-    let (epoch, sealed_at) = (count(epoch), Timestamp(count(sealed_at)));
-    Ok(Unsealed { epoch, sealed_at, now: read::now(), chains, last, mark, more: seen == limit })
+    let (epoch, sealed_at) = (count(state.epoch), Timestamp(count(state.sealed_at)));
+    Ok(Unsealed { epoch, sealed_at, now: read::now(), chains, last, mark, more: seen == limit, unread, lost })
+}
+
+/// Packed bytes; what is of another type is nothing that can be read.
+fn packed(row: &rusqlite::Row<'_>, column: usize) -> Result<Vec<u8>, StoreError> {
+    Ok(row.get_ref(column).map_err(failed)?.as_bytes().unwrap_or_default().to_vec())
 }
 
 /// The last seal of a tenant.
@@ -102,8 +145,8 @@ fn bytes(row: &rusqlite::Row<'_>, column: usize) -> Result<Vec<u8>, StoreError> 
 fn kept_of(row: &rusqlite::Row<'_>) -> Result<Kept, StoreError> {
     let number: i64 = row.get(0).map_err(failed)?;
     let run = RunId::stored(&name(row, 1).map_err(failed)?);
-    let (tenant, rows) = (name(row, 2).map_err(failed)?, read::audit_rows(&bytes(row, 3)?)?);
-    Ok(Kept { number: count(number), run, tenant, rows })
+    let rows = read::audit_rows(&packed(row, 3)?).map_err(|error| error.to_string());
+    Ok(Kept { number: count(number), run, tenant: name(row, 2).map_err(failed)?, rows })
 }
 
 impl Tx<'_> {
@@ -134,6 +177,13 @@ impl Tx<'_> {
         Ok(true)
     }
 
+    /// Whether all audit rows of a tree are sealed.
+    pub(super) fn has_sealed(&mut self, root: i64) -> Result<bool, Trouble> {
+        let sql = "SELECT 1 FROM audit_sealing s, runs r JOIN journal j ON j.run = r.key \
+             WHERE (r.key = ?1 OR r.root = ?1) AND j.audit IS NOT NULL AND j.key > s.rows LIMIT 1";
+        Ok(self.row(sql, [root], |_| Ok(()))?.is_none())
+    }
+
     /// Keeps the audit rows of a run that is about to be removed.
     pub(super) fn keep_audit(&mut self, run: i64) -> Result<(), Trouble> {
         let sql = "SELECT audit FROM journal WHERE run = ?1 AND audit IS NOT NULL ORDER BY version";
@@ -152,9 +202,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Keys of the journal may be given again once the last rows are gone, so that what comes next must count as new.
+    /// Keys of the journal may be given again once the last rows are gone, so that what comes next must count as new. A seal
+    /// whose rows were read before must not move the mark over them.
     pub(super) fn lower_mark(&mut self) -> Result<(), Trouble> {
-        let sql = "UPDATE audit_sealing SET rows = min(rows, (SELECT coalesce(max(key), 0) FROM journal))";
+        let sql = "UPDATE audit_sealing SET epoch = epoch + 1, \
+             rows = min(rows, (SELECT coalesce(max(key), 0) FROM journal))";
         self.run(sql, [])?;
         Ok(())
     }
@@ -183,17 +235,20 @@ impl Trail for SqliteStore {
         Box::pin(self.read(move |connection| rows_of(connection, sql, [], |row| name(row, 0).map_err(failed))))
     }
 
-    fn kept(&self, run: Option<RunId>, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
-        let sql = match run {
-            Some(_) => {
-                "SELECT number, run, tenant, rows FROM audit_kept WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3"
-            }
-            None => {
-                "SELECT number, run, tenant, rows FROM audit_kept WHERE ?1 IS NULL AND number > ?2 ORDER BY number LIMIT ?3"
-            }
+    fn kept(&self, of: Removed, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+        let (sql, of) = match of {
+            Removed::Run(run) => (
+                "SELECT number, run, tenant, rows FROM audit_kept WHERE run = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
+                run.as_str().into(),
+            ),
+            Removed::Tenant(tenant) => (
+                "SELECT number, run, tenant, rows FROM audit_kept WHERE tenant = ?1 AND number > ?2 ORDER BY number \
+                 LIMIT ?3",
+                tenant,
+            ),
         };
         Box::pin(self.read(move |connection| {
-            let params = params![run.as_ref().map(RunId::as_str), int(after), int(limit as u64)];
+            let params = params![&*of, int(after), int(limit as u64)];
             rows_of(connection, sql, params, kept_of)
         }))
     }

@@ -7,13 +7,14 @@ use std::process::{Command, Stdio};
 use windlass_core::audit;
 use windlass_core::budget::Ceilings;
 use windlass_core::effect::WaitKind;
-use windlass_core::ids::{Digest, EffectId, RunId};
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::run::{Parent, Start, Status, TenantScope};
+use windlass_core::seal::{Last, Leaf, Segment};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::store::{
-    Claim, Commit, Committed, HeadUpdate, JournalRow, Keep, Lease, NewRun, OpId, Query, Registration, Store,
-    StoreError, WaitRow, WorkerId,
+    Claim, Commit, Committed, HeadUpdate, JournalRow, Keep, Lease, NewRun, OpId, Query, Registration, Sealing, Store,
+    StoreError, Unsealed, WaitRow, WorkerId,
 };
 use windlass_stores::{Options, SqliteStore, Sync};
 
@@ -68,6 +69,7 @@ pub(crate) fn start(id: &str) -> Start {
         terms: windlass_core::run::Terms::default(),
         watched: false,
         labels: None,
+        audit: 0,
     }
 }
 
@@ -104,6 +106,43 @@ pub(crate) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
     }
 }
 
+/// An audit row.
+pub(crate) fn audit_row(number: u64, previous: Digest) -> audit::Row {
+    audit::Row {
+        v: audit::VERSION,
+        number,
+        effect: EffectId(number),
+        attempt: 1,
+        stage: "intended".into(),
+        kind: "tool".into(),
+        target: "tool".into(),
+        class: "write".into(),
+        arguments: Digest::ZERO,
+        result: None,
+        owner: None,
+        at: Timestamp(number),
+        previous,
+    }
+}
+
+/// What seals all of this, and no more.
+pub(crate) fn sealing(unsealed: &Unsealed) -> Sealing {
+    let leaf = |grown: &windlass_ports::store::Grown| Leaf::of(grown.run.clone(), grown.chain);
+    let segment = |(tenant, last): &(Name, Last)| {
+        let of = unsealed.chains.iter().filter(|grown| grown.tenant == *tenant);
+        Segment::after(*last, tenant.clone(), unsealed.now, of.map(leaf).collect())
+    };
+    let mut tenants: Vec<(Name, Last)> = Vec::new();
+    for grown in &unsealed.chains {
+        let last = unsealed.last.iter().find(|(tenant, _)| *tenant == grown.tenant).map(|(_, last)| *last);
+        if tenants.iter().all(|(tenant, _)| *tenant != grown.tenant) {
+            tenants.push((grown.tenant.clone(), last.unwrap_or_default()));
+        }
+    }
+    let segments = tenants.iter().map(segment).collect();
+    Sealing { epoch: unsealed.epoch, mark: unsealed.mark.clone(), at: unsealed.now, segments }
+}
+
 /// A decision that writes to every table.
 fn rich(lease: &Lease, worker: &WorkerId, expected: u64, previous: Digest) -> Commit {
     let mut commit = commit(lease, worker, expected);
@@ -113,19 +152,7 @@ fn rich(lease: &Lease, worker: &WorkerId, expected: u64, previous: Digest) -> Co
     commit.record.blobs = vec![Digest::of(&blob)];
     commit.blobs = vec![(Digest::of(&blob), blob)];
     commit.snapshot = Some(format!("snapshot {version}").into_bytes());
-    commit.audit = vec![audit::Row {
-        number: version,
-        effect: EffectId(version),
-        attempt: 1,
-        stage: "intended".into(),
-        kind: "tool".into(),
-        target: "tool".into(),
-        class: "write".into(),
-        arguments: Digest::ZERO,
-        result: None,
-        at: Timestamp(version),
-        previous,
-    }];
+    commit.audit = vec![audit_row(version, previous)];
     let channel = format!("channel {version}").into();
     commit.waits_opened = vec![WaitRow { effect: EffectId(version), channel, kind: WaitKind::Signal, due: None }];
     let parent = Some(Parent { run: lease.run.clone(), awaited: true });

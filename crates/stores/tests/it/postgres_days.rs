@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tempfile::TempDir;
+use windlass_core::ids::Digest;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Claim, Committed, Keep, Load, Store, StoreError};
 use windlass_stores::PostgresStore;
 use windlass_testpg::{Database, Options, Server, Stop};
 
-use crate::child::commit;
+use crate::child::{audit_row, commit, sealing};
 use crate::postgres_faults::{PATIENCE, begin, ready, under_fire, wait_for};
 
 /// A folder for the marks of calls, and the address of a database with it.
@@ -268,4 +269,54 @@ async fn a_server_must_prove_its_name_when_that_is_asked_for() {
             other => panic!("{host} {more}: {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_database_that_was_moved_to_another_server_is_sealed_once_more_and_only_once() {
+    let database = windlass_testpg::database();
+    let (_marks, store) = open(&database, "").await;
+    let worker = ready(&store).await;
+    let mut heads = Vec::new();
+    for name in ["a", "b", "c"] {
+        let lease = begin(&store, &worker, name).await;
+        let mut step = commit(&lease, &worker, 0);
+        step.audit = vec![audit_row(1, Digest::ZERO)];
+        heads.push((lease, step.audit[0].hash()));
+        store.commit(step).await.expect("committed");
+    }
+    let seal_all = || async {
+        let (mut seen, mut lost) = (Vec::new(), 0);
+        loop {
+            let part = store.trail().unsealed(2).await.expect("read");
+            seen.extend(part.chains.iter().map(|grown| (grown.run.to_string(), grown.chain.rows)));
+            lost += usize::from(part.lost.is_some());
+            assert!(store.trail().seal(sealing(&part)).await.expect("answered"));
+            if !part.more {
+                return (seen, lost);
+            }
+        }
+    };
+    let all = |rows: u64| ["a", "b", "c"].map(|name| (name.to_owned(), rows)).to_vec();
+    assert_eq!(seal_all().await, (all(1), 0));
+    // The other server was at a transaction that this one reaches in a thousand years.
+    database
+        .execute(
+            "UPDATE journal SET xact = 5000000000000; \
+             UPDATE audit_sealing SET snapshot = '5000000000001:5000000000001:'",
+        )
+        .expect("moved");
+    let (lease, head) = &heads[0];
+    let mut step = commit(lease, &worker, 1);
+    step.audit = vec![audit_row(2, *head)];
+    store.commit(step).await.expect("committed");
+    let once = [("a".to_owned(), 2), ("b".to_owned(), 1), ("c".to_owned(), 1)].to_vec();
+    assert_eq!(seal_all().await, (once, 1), "everything, with what this server added");
+    assert_eq!(seal_all().await, (Vec::new(), 0), "and then only what is new");
+    let (lease, head) = &heads[1];
+    let mut step = commit(lease, &worker, 1);
+    step.audit = vec![audit_row(2, *head)];
+    (step.head.status, step.keep) = (Status::Completed, Keep::End);
+    store.commit(step).await.expect("committed");
+    assert_eq!(seal_all().await, (vec![("b".to_owned(), 2)], 0));
+    assert_eq!(store.prune(windlass_ports::store::Retention::default()).await.expect("pruned").runs, 1);
 }

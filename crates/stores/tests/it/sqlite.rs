@@ -4,9 +4,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use windlass_core::ids::{Digest, RunId};
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
-    Claim, Finding, Lease, Load, NewRun, Put, Queueing, Registration, Store, StoreError, WorkerId,
+    Claim, Finding, Keep, Lease, Load, NewRun, Put, Queueing, Registration, Retention, Store, StoreError, WorkerId,
 };
 use windlass_stores::{Options, SqliteStore};
 
@@ -34,19 +35,7 @@ async fn an_ordinary_step_is_at_most_three_statements() {
     let before = store.stats().await.unwrap();
     for expected in 1..101 {
         let mut commit = child::commit(&lease, &worker, expected);
-        commit.audit = vec![windlass_core::audit::Row {
-            number: expected,
-            effect: windlass_core::ids::EffectId(expected),
-            attempt: 1,
-            stage: "settled".into(),
-            kind: "tool".into(),
-            target: "tool".into(),
-            class: "read".into(),
-            arguments: Digest::ZERO,
-            result: None,
-            at: Timestamp(1),
-            previous: Digest::ZERO,
-        }];
+        commit.audit = vec![child::audit_row(expected, Digest::ZERO)];
         store.commit(commit).await.unwrap();
     }
     let after = store.stats().await.unwrap();
@@ -294,4 +283,31 @@ async fn damaged_tags_objects_and_queue_names_are_found() {
         assert!(found.iter().any(told), "{damage}: {found:?}");
     }
     assert!(matches!(store.object("schedule".into(), "k".into()).await, Err(StoreError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn a_seal_that_was_read_before_a_removal_is_void() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("windlass.db")).await;
+    let (a, worker) = begin(&store, "a").await;
+    let mut first = child::commit(&a, &worker, 0);
+    first.audit = vec![child::audit_row(1, Digest::ZERO)];
+    let head = first.audit[0].hash();
+    store.commit(first).await.unwrap();
+    let (b, other) = begin(&store, "b").await;
+    let mut last = child::commit(&b, &other, 0);
+    (last.head.status, last.keep) = (Status::Completed, Keep::End);
+    store.commit(last).await.unwrap();
+    let read = store.trail().unsealed(100).await.unwrap();
+    assert_eq!(store.prune(Retention::default()).await.unwrap().runs, 1);
+    // Gets the key of a row that was removed.
+    let mut second = child::commit(&a, &worker, 1);
+    second.audit = vec![child::audit_row(2, head)];
+    store.commit(second).await.unwrap();
+    assert!(
+        !store.trail().seal(child::sealing(&read)).await.unwrap(),
+        "it would move the mark over a row it never saw"
+    );
+    let again = store.trail().unsealed(100).await.unwrap();
+    assert_eq!(again.chains.iter().map(|grown| grown.chain.rows).collect::<Vec<_>>(), [2]);
 }

@@ -104,6 +104,7 @@ impl Asked<'_> {
             watched: false,
             labels: None,
             terms: terms(caller, contracts),
+            audit: 0,
         }
     }
 

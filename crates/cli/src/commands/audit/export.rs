@@ -8,8 +8,9 @@ use std::path::Path;
 use serde_json::json;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::Last;
-use windlass_runtime::audit::{Finding, Line, Verdict};
-use windlass_runtime::trail::{self, Reading};
+use windlass_ports::store::Removed;
+use windlass_runtime::audit::{Line, Reading, Verdict};
+use windlass_runtime::trail;
 
 use crate::app::App;
 use crate::args::AuditExport;
@@ -68,13 +69,19 @@ pub(crate) async fn export(app: &App, args: AuditExport) -> Result<Exit, Problem
         None => args.tenant.as_str().into(),
         Some(run) => {
             let there = store.load(run.clone()).await?.map(|stored| stored.head.tenant);
-            let kept = store.trail().kept(Some(run.clone()), 0, 1).await?;
+            let kept = store.trail().kept(Removed::Run(run.clone()), 0, 1).await?;
             let found = there.or_else(|| kept.into_iter().next().map(|kept| kept.tenant));
             found.ok_or_else(|| Problem::unknown_run(run.as_str()))?
         }
     };
-    let mut lines = Lines::create(&args.out)?;
-    let written = trail::export(&*store, &tenant, run.as_ref(), app.now(), |line| lines.write(line).map(|_| ())).await;
+    let (mut lines, mut left_out) = (Lines::create(&args.out)?, Vec::new());
+    let write = |line: &Line| {
+        if let Line::Unread { run, message, .. } = line {
+            left_out.push(format!("`{run}`: {message}"));
+        }
+        lines.write(line).map(|_| ())
+    };
+    let written = trail::export(&*store, &tenant, run.as_ref(), app.now(), write).await;
     let ended = written.and_then(|last| lines.end(last, signer.as_ref()).map(|count| (last, count)));
     let (last, count) = ended.inspect_err(|_| {
         // A part of an export is none.
@@ -82,10 +89,13 @@ pub(crate) async fn export(app: &App, args: AuditExport) -> Result<Exit, Problem
     })?;
     let value = json!({
         "file": args.out, "tenant": tenant, "lines": count, "last": last,
-        "signed_by": signer.as_ref().map(Signer::public),
+        "signed_by": signer.as_ref().map(Signer::public), "left_out": left_out,
     });
     app.output.sentence(&value, &format!("{} has {count} lines of `{tenant}`", args.out.display()));
-    Ok(Exit::Ok)
+    for chain in &left_out {
+        app.output.note(&format!("left out, since it cannot be read: {chain}"));
+    }
+    Ok(if left_out.is_empty() { Exit::Ok } else { Exit::Failed })
 }
 
 /// What an export is worth.
@@ -96,7 +106,6 @@ pub(crate) struct Checked {
 }
 
 /// The lines of an export as they are read.
-#[derive(Default)]
 struct Received {
     reading: Reading,
     hash: blake3::Hasher,
@@ -107,6 +116,11 @@ struct Received {
 }
 
 impl Received {
+    fn new(anchors: &[(Name, u64, Digest)]) -> Self {
+        let (reading, hash) = (Reading::new(anchors.to_vec()), blake3::Hasher::new());
+        Self { reading, hash, count: 0, wrong: Vec::new(), end: None, signed_by: None }
+    }
+
     fn line(&mut self, bytes: &[u8]) -> Result<(), String> {
         let line: Line = serde_json::from_slice(bytes).map_err(|error| format!("it is none of an export: {error}"))?;
         match (&line, &self.end) {
@@ -144,13 +158,21 @@ pub(crate) fn check(
 ) -> Result<Checked, Problem> {
     let wanted = public_key.map(sign::public_key).transpose()?;
     let unread = |error: std::io::Error| Problem::invalid(format!("cannot read `{}`: {error}", path.display()));
-    let mut received = Received::default();
-    for bytes in BufReader::new(File::open(path).map_err(unread)?).split(b'\n') {
+    let mut received = Received::new(anchors);
+    let lines = || Ok::<_, Problem>(BufReader::new(File::open(path).map_err(unread)?).split(b'\n'));
+    for bytes in lines()? {
         let line = received.count + 1;
         let taken = received.line(&bytes.map_err(unread)?);
         taken.map_err(|why| Problem::invalid(format!("line {line} of `{}`: {why}", path.display())))?;
     }
-    let Received { reading, mut wrong, end, signed_by, .. } = received;
+    let Received { mut reading, mut wrong, end, signed_by, .. } = received;
+    while reading.next_part() {
+        for bytes in lines()? {
+            let line = serde_json::from_slice(&bytes.map_err(unread)?).map_err(|error| error.to_string());
+            let taken = line.and_then(|line| reading.line(line));
+            taken.map_err(|why| Problem::invalid(format!("`{}` has changed: {why}", path.display())))?;
+        }
+    }
     if end.is_none() {
         wrong.push("the end is missing: it was cut off".to_owned());
     }
@@ -161,8 +183,6 @@ pub(crate) fn check(
         (Some(_), None) => wrong.push("it is not signed with the key that was given".to_owned()),
         _ => {}
     }
-    let mut verdict =
-        reading.finish(anchors).map_err(|why| Problem::invalid(format!("`{}`: {why}", path.display())))?;
-    verdict.findings.extend(wrong.into_iter().map(|message| Finding { run: None, row: None, message }));
+    let verdict = reading.finish(wrong).map_err(|why| Problem::invalid(format!("`{}`: {why}", path.display())))?;
     Ok(Checked { verdict, signed_by })
 }

@@ -56,6 +56,9 @@ pub(crate) async fn prune(app: &App, args: args::RunsPrune) -> Result<Exit, Prob
     let retention = retention(app, &args)?;
     let dry_run = retention.dry_run;
     let store = app.existing_store().await?.ok_or_else(|| app.no_store())?;
+    if !dry_run {
+        windlass_runtime::trail::seal(&*store).await?;
+    }
     let pruned = store.prune(retention).await?;
     app.output.sentence(
         &json!({
@@ -63,6 +66,7 @@ pub(crate) async fn prune(app: &App, args: args::RunsPrune) -> Result<Exit, Prob
             "records": pruned.records,
             "blobs": pruned.blobs,
             "bytes": pruned.bytes,
+            "unsealed": pruned.unsealed,
             "dry_run": dry_run,
         }),
         &format!(
@@ -74,6 +78,9 @@ pub(crate) async fn prune(app: &App, args: args::RunsPrune) -> Result<Exit, Prob
             pruned.bytes
         ),
     );
+    if pruned.unsealed > 0 {
+        app.output.note(&format!("{} stay until their audit rows are sealed", pruned.unsealed));
+    }
     if dry_run && !args.wanted.is_empty() {
         app.output.note("nothing was removed; `--yes` does it");
     }

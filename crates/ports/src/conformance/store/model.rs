@@ -415,6 +415,7 @@ async fn happen(side: &mut Side, event: &Event, reopened: Option<Process>) -> St
         Event::Due(place, within) => told(side.processes[place].store.next_due(within).await.expect("read")),
         Event::List(place, query) => listed(side, place, query).await,
         Event::Prune(place, retention) => {
+            super::trail::seal_all(&*side.processes[place].store).await;
             let pruned = side.processes[place].store.prune(retention).await.expect("pruned");
             told((pruned.runs, pruned.records, pruned.blobs))
         }
@@ -527,6 +528,7 @@ async fn empty(side: &mut Side) {
         last.at = Timestamp(1);
         one.apply(last).await;
     }
+    super::trail::seal_all(&*one.store).await;
     one.store.prune(Retention::default()).await.expect("pruned");
     for kind in ["k", "l"] {
         for object in one.store.objects(kind.into(), None, 9).await.expect("read") {

@@ -44,6 +44,7 @@ pub(super) fn start(text: &str) -> Start {
         terms: windlass_core::run::Terms::default(),
         watched: false,
         labels: None,
+        audit: 0,
     }
 }
 
@@ -73,6 +74,7 @@ pub(super) fn wait(effect: u64, channel: &str) -> WaitRow {
 /// Audit row `number`, after the row of the given hash.
 pub(super) fn audit_row(number: u64, previous: Digest) -> audit::Row {
     audit::Row {
+        v: audit::VERSION,
         number,
         effect: EffectId(number),
         attempt: 1,
@@ -82,6 +84,7 @@ pub(super) fn audit_row(number: u64, previous: Digest) -> audit::Row {
         class: "read".into(),
         arguments: Digest::of(b"{}"),
         result: None,
+        owner: None,
         at: NOW,
         previous,
     }

@@ -10,7 +10,7 @@ use windlass_core::time::Timestamp;
 use super::MemoryStore;
 use super::data::{Data, Row};
 use crate::BoxFuture;
-use crate::store::{Grown, Kept, Mark, Sealing, StoreError, Trail, Unsealed};
+use crate::store::{Grown, Kept, Mark, Removed, Sealing, StoreError, Trail, Unsealed};
 
 /// What is sealed, what people did, and what is left of removed runs.
 #[derive(Debug, Default)]
@@ -37,8 +37,13 @@ impl Ledger {
         let rows: Vec<_> = row.records.iter().flat_map(|record| record.audit.iter().cloned()).collect();
         if !rows.is_empty() {
             let (run, tenant) = (row.start.id.clone(), row.start.scope.tenant.clone());
-            self.kept.push(Kept { number: self.kept.len() as u64 + 1, run, tenant, rows });
+            self.kept.push(Kept { number: self.kept.len() as u64 + 1, run, tenant, rows: Ok(rows) });
         }
+    }
+
+    /// Whether all audit rows of a run are sealed.
+    pub(super) fn has_sealed(&self, row: &Row) -> bool {
+        row.records.iter().all(|record| record.audit.is_empty() || record.place <= self.mark.rows)
     }
 }
 
@@ -82,7 +87,7 @@ impl Data {
             (tenant, last.unwrap_or_default())
         };
         let last = tenants.into_iter().map(last).collect();
-        Unsealed { epoch: *epoch, sealed_at: *sealed_at, now, chains, last, mark: next, more }
+        Unsealed { epoch: *epoch, sealed_at: *sealed_at, now, chains, last, mark: next, more, ..Unsealed::default() }
     }
 
     fn seal(&mut self, sealing: Sealing) -> bool {
@@ -140,10 +145,14 @@ impl Trail for MemoryStore {
         }))
     }
 
-    fn kept(&self, run: Option<RunId>, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
+    fn kept(&self, of: Removed, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
         ready(self.read(|data| {
             let wanted = data.ledger.kept.iter().filter(|kept| kept.number > after);
-            wanted.filter(|kept| run.as_ref().is_none_or(|run| *run == kept.run)).take(limit).cloned().collect()
+            let is_of = |kept: &&Kept| match &of {
+                Removed::Run(run) => kept.run == *run,
+                Removed::Tenant(tenant) => kept.tenant == *tenant,
+            };
+            wanted.filter(is_of).take(limit).cloned().collect()
         }))
     }
 

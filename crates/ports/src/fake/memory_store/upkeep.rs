@@ -56,9 +56,15 @@ impl Data {
     }
 
     pub(super) fn prune(&mut self, retention: &Retention) -> Result<Pruned, StoreError> {
-        let roots = self.prunable(retention);
-        let gone = |row: &Row| roots.contains(&row.start.root);
+        let mut roots = self.prunable(retention);
         let mut pruned = Pruned::default();
+        if !retention.dry_run {
+            let of = self.runs.values().filter(|row| !self.ledger.has_sealed(row));
+            let open: BTreeSet<&RunId> = of.map(|row| &row.start.root).collect();
+            pruned.unsealed = roots.iter().filter(|root| open.contains(root)).count() as u64;
+            roots.retain(|root| !open.contains(root));
+        }
+        let gone = |row: &Row| roots.contains(&row.start.root);
         let mut used: BTreeSet<Digest> = BTreeSet::new();
         for row in self.runs.values() {
             if gone(row) {

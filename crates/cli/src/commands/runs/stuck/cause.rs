@@ -352,6 +352,7 @@ mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            audit: 0,
         };
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
