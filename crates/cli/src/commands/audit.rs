@@ -31,7 +31,8 @@ impl Wanted {
     fn takes(&self, line: &CallLine) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let by = |name: &Option<Name>| name.is_some() && name.as_deref() == self.actor.as_deref();
-        is(&self.tool, &line.target)
+        // The row of a run names its machine, which is no tool.
+        is(&self.tool, if line.effect == 0 { "" } else { &line.target })
             && is(&self.class, &line.class)
             && (self.actor.is_none() || by(&line.user) || by(&line.actor))
             && self.since.is_none_or(|since| line.at_ms >= since.0)

@@ -365,7 +365,7 @@ fn one_row_that_cannot_be_read_holds_up_nobody_else() {
         victim.ok(&["audit", "export", "--tenant", "acme", "--out", "acme.jsonl"]);
         assert_eq!(victim.findings(&["acme.jsonl"]), Vec::<Json>::new());
         // Nor does one of a removed run.
-        victim.ok(&["runs", "prune", "--keep", "0", "--where", "tenant=acme", "--yes"]);
+        victim.ok(&["erase", "--tenant", "acme", "--yes"]);
         let edit = "UPDATE audit_kept SET rows = ";
         victim.execute(&format!("{edit}x'00'"), &format!("{edit}'\\x00'"));
         assert_eq!(victim.findings(&["--tenant", "acme"])[0]["run"], "b");

@@ -52,9 +52,13 @@ pub struct Checker {
     /// Only chains of this run are to be there.
     only: Option<RunId>,
     now: Timestamp,
-    /// Chains are in as many parts, and those of this one are looked at.
+    /// Of so many parts of the chains the one that is looked at.
     part: u64,
     parts: u64,
+    /// Parts that are still to be looked at, with the number of parts that they are of.
+    pending: Vec<(u64, u64)>,
+    /// Everything is given for the first time.
+    is_first: bool,
     leaves_max: usize,
     leaves: usize,
     /// Segments could not all be read, so that what is sealed is not known.
@@ -91,6 +95,8 @@ impl Checker {
             now,
             part: 0,
             parts: 1,
+            pending: Vec::new(),
+            is_first: true,
             leaves_max: LEAVES_MAX,
             leaves: 0,
             has_gaps: false,
@@ -131,7 +137,7 @@ impl Checker {
 
     /// Takes the next segment.
     pub fn segment(&mut self, segment: &Segment) {
-        if self.part == 0 {
+        if self.is_first {
             let checked = segment.check(&self.verdict.tenant, self.verdict.last);
             if let Err(error) = &checked {
                 self.find(None, None, error);
@@ -146,7 +152,7 @@ impl Checker {
     /// Segments after the last one cannot be read.
     pub fn unread_segments(&mut self, error: &dyn fmt::Display) {
         self.has_gaps = true;
-        if self.part == 0 {
+        if self.is_first {
             let next = self.verdict.last.number + 1;
             self.find(None, None, format!("segments from {next} on cannot be read: {error}"));
         }
@@ -154,7 +160,7 @@ impl Checker {
 
     /// Takes the next segment without its leaves.
     pub fn seal(&mut self, seal: &Seal) {
-        if self.part > 0 {
+        if !self.is_first {
             return;
         }
         let last = self.verdict.last;
@@ -190,7 +196,8 @@ impl Checker {
         self.sealed.entry(leaf.run.clone()).or_default().push(point);
         self.leaves += 1;
         if self.leaves > self.leaves_max && self.parts < PARTS_MAX {
-            // Twice as many parts: this one is then a half of what it was.
+            // Of twice as many parts two are what this one was: the other one comes later.
+            self.pending.push((self.part + self.parts, self.parts * 2));
             self.parts *= 2;
             let (part, parts) = (self.part, self.parts);
             self.sealed.retain(|run, _| part_of(run, parts) == part);
@@ -350,8 +357,12 @@ impl Checker {
         }
         self.longest.clear();
         self.leaves = 0;
-        self.part += 1;
-        self.part < self.parts
+        self.is_first = false;
+        match self.pending.pop() {
+            Some((part, parts)) => (self.part, self.parts) = (part, parts),
+            None => return false,
+        }
+        true
     }
 
     /// What was found, after the last part.

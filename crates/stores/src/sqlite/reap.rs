@@ -112,6 +112,15 @@ impl Tx<'_> {
         Ok(super::tx::count(quarantined))
     }
 
+    /// Makes a change after which nothing is left in the file of what was there before: objects may hold what somebody said.
+    fn overwritten<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let before: i64 = self.connection.query_row("PRAGMA secure_delete", [], |row| row.get(0))?;
+        self.connection.execute_batch("PRAGMA secure_delete = ON")?;
+        let changed = change(self);
+        self.connection.execute_batch(&format!("PRAGMA secure_delete = {before}"))?;
+        changed
+    }
+
     /// Changes an object when it is still as expected.
     pub(super) fn put_object(&mut self, put: &Replacement) -> Result<bool, Trouble> {
         let (kind, key, expected) = (&*put.kind, &*put.key, int(put.expected));
@@ -126,7 +135,7 @@ impl Tx<'_> {
             (Some(packed), _) => {
                 let sql = "UPDATE objects SET revision = revision + 1, bytes = ?4 \
                      WHERE kind = ?1 AND key = ?2 AND revision = ?3";
-                self.run(sql, params![kind, key, expected, packed])?
+                self.overwritten(|tx| tx.run(sql, params![kind, key, expected, packed]))?
             }
             (None, 0) => {
                 let there = "SELECT 1 FROM objects WHERE kind = ?1 AND key = ?2";
@@ -134,11 +143,7 @@ impl Tx<'_> {
             }
             (None, _) => {
                 let sql = "DELETE FROM objects WHERE kind = ?1 AND key = ?2 AND revision = ?3";
-                // What is removed may hold what somebody said, and is to be gone from the file.
-                self.connection.execute_batch("PRAGMA secure_delete = ON")?;
-                let removed = self.run(sql, params![kind, key, expected]);
-                self.connection.execute_batch("PRAGMA secure_delete = OFF")?;
-                let removed = removed?;
+                let removed = self.overwritten(|tx| tx.run(sql, params![kind, key, expected]))?;
                 if removed > 0 {
                     let sql = "INSERT INTO object_floors (slot, revision) VALUES (?1, ?2) \
                          ON CONFLICT (slot) DO UPDATE SET revision = max(revision, excluded.revision)";
