@@ -25,6 +25,7 @@ pub(super) fn transition_row(
     result: &Name,
 ) -> audit::Row {
     let row = audit::Row {
+        v: run.start.audit.max(1),
         number: run.audit.rows + 1,
         effect: wait,
         attempt: 1,
@@ -34,6 +35,7 @@ pub(super) fn transition_row(
         class: "write".into(),
         arguments: shown,
         result: Some(result.clone()),
+        owner: None,
         at: run.now,
         previous: run.audit.head,
     };
