@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Terms;
-use crate::ids::Name;
+use crate::ids::{Digest, Name};
+use crate::time::Timestamp;
 use crate::value::Value;
 
 /// What an effect does to the world.
@@ -135,6 +136,22 @@ pub enum PlanStep {
     Tool(Name),
     /// The same tool with this argument set to true.
     Argument(Name),
+}
+
+/// What a call would do, as it was shown. Nothing of it changes but that it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The tool.
+    pub tool: Name,
+    /// Hash of the arguments that it was made for.
+    pub arguments: Digest,
+    /// Hash of what was shown.
+    pub preview: Digest,
+    /// When it can no longer be applied.
+    pub expires_at: Timestamp,
+    /// Whether it was applied, or a call that was to apply it was refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub applied: bool,
 }
 
 /// The argument by which a model names the plan that it applies.

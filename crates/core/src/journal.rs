@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval;
 use crate::budget::{Amounts, Ceilings, Meter};
+use crate::contract::Plan;
 use crate::effect::{ChildStart, Doubt, OpenCall, OpenTimer, OpenWait, Outcome};
 use crate::escrow::{Drawn, Share};
 use crate::failure::Failure;
@@ -17,7 +18,7 @@ use crate::label::Marks;
 use crate::machine::HookKind;
 use crate::policy::Verdict;
 use crate::route::Choice;
-use crate::run::{Exec, Hold, Join, OfferedTool, Plan, Raised, Stage, Start};
+use crate::run::{Exec, Hold, Join, OfferedTool, Raised, Stage, Start};
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;

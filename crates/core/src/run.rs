@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::approval::Escalating;
 use crate::audit;
 use crate::budget::{Amounts, Ceilings, Ledger};
+use crate::contract::Plan;
 use crate::effect::{ChildStart, OpenCall, OpenTimer, OpenWait, Outcome};
 use crate::escrow::Escrow;
 use crate::failure::Failure;
@@ -352,22 +353,6 @@ pub enum JoinShape {
     Keys(Vec<Name>),
     /// A list.
     List,
-}
-
-/// What a call would do, as it was shown. Nothing of it changes but that it was applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// The tool.
-    pub tool: Name,
-    /// Hash of the arguments that it was made for.
-    pub arguments: Digest,
-    /// Hash of what was shown.
-    pub preview: Digest,
-    /// When it can no longer be applied.
-    pub expires_at: Timestamp,
-    /// Whether it was applied, or a call that was to apply it was refused.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub applied: bool,
 }
 
 /// A child that has not ended.

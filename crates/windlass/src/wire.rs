@@ -1,6 +1,8 @@
 //! The composition root: turns settings into the parts of an engine. Reads files that settings name; reads no
 //! environment, that is handed in.
 
+mod people;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -27,7 +29,6 @@ use windlass_policy::{LivePolicy, TrustBook};
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::model::Model;
-use windlass_ports::notify::Channel;
 use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
@@ -35,8 +36,7 @@ use windlass_runtime::{Engine, SystemClock};
 use windlass_spec::ModelNames;
 use windlass_tools::mcp::Server;
 use windlass_tools::{
-    CatalogConfig, ConfigError, NotifyConfig, Surroundings, WorkPools, build_agents, build_catalog, build_channels,
-    build_servers,
+    CatalogConfig, ConfigError, NotifyConfig, Surroundings, WorkPools, build_agents, build_catalog, build_servers,
 };
 
 use crate::renewed::renewed;
@@ -44,8 +44,6 @@ use crate::secrets::{SCHEME, SecretFile, is_name};
 
 /// The name that stands for every provider.
 pub const EVERY: &str = "*";
-/// Pause between two looks at trust scores.
-const TRUST_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// Bytes of a file that holds one key.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
 
@@ -221,6 +219,8 @@ impl WireError {
     }
 }
 
+pub use people::follow_trust;
+
 /// Opens a store: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for one that lasts as long as the process.
 ///
 /// # Errors
@@ -235,30 +235,6 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 /// As [`open_store`]; also when its schema is older than this build's.
 pub async fn open_store_to_read(url: &str) -> Result<Option<Arc<dyn Store>>, StoreError> {
     windlass_stores::open_to_read(url, windlass_stores::Options::default()).await
-}
-
-/// Reads the trust scores of a store before anything is decided by them, and again each second for as long as somebody
-/// else holds the store.
-///
-/// # Errors
-/// The store cannot be read.
-pub async fn follow_trust(
-    trust: &TrustBook,
-    store: &Arc<dyn Store>,
-) -> Result<impl Future<Output = ()> + Send + 'static, StoreError> {
-    trust.refresh(&**store).await?;
-    let (trust, store) = (trust.clone(), Arc::downgrade(store));
-    Ok(async move {
-        loop {
-            tokio::time::sleep(TRUST_EVERY).await;
-            let Some(store) = store.upgrade() else { return };
-            match trust.refresh(&*store).await {
-                Ok(true) => tracing::info!("trust scores of agents have changed"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "trust scores cannot be read; those read last stay in force"),
-            }
-        }
-    })
 }
 
 /// Compiles documents.
@@ -382,14 +358,6 @@ impl Wiring {
             WireError::new("secrets.file", error).hint(hint)
         })?;
         Ok(file.generation())
-    }
-
-    /// The configured channels for notices to people.
-    ///
-    /// # Errors
-    /// Every mistake in their tables.
-    pub fn channels(&self) -> Result<Vec<Arc<dyn Channel>>, WireError> {
-        Ok(self.surrounded(|surroundings| build_channels(&self.notify, surroundings))?.0)
     }
 
     /// The configured MCP servers, whether or not a tool of theirs was accepted.

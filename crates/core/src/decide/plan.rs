@@ -6,7 +6,7 @@
 
 use super::{Permit, Turn, labels};
 use crate::approval::Terms;
-use crate::contract::{Class, Contract, Idempotency, PLAN_ID, PlanStep};
+use crate::contract::{Class, Contract, Idempotency, PLAN_ID, Plan, PlanStep};
 use crate::effect::{Call, OpenCall, Outcome};
 use crate::failure::{Code, Failure};
 use crate::ids::{Digest, Name};
@@ -14,7 +14,7 @@ use crate::journal::Entry;
 use crate::label::LabelSet;
 use crate::limits::PLANS_MAX;
 use crate::policy::Question;
-use crate::run::{LoopState, Plan};
+use crate::run::LoopState;
 use crate::transcript::ToolRequest;
 use crate::value::Value;
 
