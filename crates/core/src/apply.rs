@@ -1,6 +1,7 @@
 //! How entries change a run. Total: every entry that a decision made applies, and nothing is evaluated.
 
 mod routes;
+mod begin;
 mod question;
 
 use std::sync::Arc;
@@ -224,7 +225,7 @@ fn started(run: &mut Run, start: &Start) -> Option<audit::Row> {
         run.step = origin.step.saturating_sub(1);
     }
     // A run that began before there was such a row has none, however often its journal is folded.
-    (start.audit > 0).then(|| first_row(run))
+    (start.audit > 0).then(|| begin::first_row(run))
 }
 
 fn change_context(run: &mut Run, set: &[(Name, Value)], removed: &[Name]) {
@@ -561,34 +562,6 @@ fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, started_a
         ledger.ceilings.wall_ms = Some(ms);
         ledger.deadline = Some(started_at.plus_ms(ms));
     }
-}
-
-/// The first audit row: whose the run is.
-fn first_row(run: &mut Run) -> audit::Row {
-    let start = &run.start;
-    let owner = audit::Owner {
-        tenant: start.scope.tenant.clone(),
-        user: start.scope.user.clone(),
-        machine: start.machine_name.clone(),
-        bundle: start.bundle,
-    };
-    let row = audit::Row {
-        v: start.audit,
-        number: run.audit.rows + 1,
-        effect: EffectId(0),
-        attempt: 0,
-        stage: "started".into(),
-        kind: "run".into(),
-        target: start.machine_name.clone(),
-        class: "".into(),
-        arguments: start.input.digest(),
-        result: None,
-        owner: Some(Box::new(owner)),
-        at: run.now,
-        previous: run.audit.head,
-    };
-    run.audit = audit::Chain { rows: row.number, head: row.hash() };
-    row
 }
 
 /// The next audit row, with the chain moved on.

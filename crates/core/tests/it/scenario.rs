@@ -498,6 +498,7 @@ fn brief(body: &serde_json::Value) -> String {
     let mut body = body.clone();
     if let Some(map) = body.as_object_mut() {
         map.shift_remove("watched");
+        map.shift_remove("audit");
         for key in ["bundle", "root", "scope", "machine", "id"] {
             map.remove(key);
         }

@@ -1,0 +1,33 @@
+//! The first audit row of a run.
+
+use crate::audit;
+use crate::ids::EffectId;
+use crate::run::Run;
+
+/// The first audit row: whose the run is.
+pub(super) fn first_row(run: &mut Run) -> audit::Row {
+    let start = &run.start;
+    let owner = audit::Owner {
+        tenant: start.scope.tenant.clone(),
+        user: start.scope.user.clone(),
+        machine: start.machine_name.clone(),
+        bundle: start.bundle,
+    };
+    let row = audit::Row {
+        v: start.audit,
+        number: run.audit.rows + 1,
+        effect: EffectId(0),
+        attempt: 0,
+        stage: "started".into(),
+        kind: "run".into(),
+        target: start.machine_name.clone(),
+        class: "".into(),
+        arguments: start.input.digest(),
+        result: None,
+        owner: Some(Box::new(owner)),
+        at: run.now,
+        previous: run.audit.head,
+    };
+    run.audit = audit::Chain { rows: row.number, head: row.hash() };
+    row
+}
