@@ -182,6 +182,9 @@ pub struct OpenCall {
     /// The question to a person whether it may leave; none when nobody is asked, or somebody has agreed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Box<Question>>,
+    /// The rule, or `contract`, by which a person was asked and agreed to this call with these arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<Name>,
     /// The link of a fallback chain that the attempt takes; none for a call without a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Box<Choice>>,

@@ -544,6 +544,7 @@ mod tests {
             held: Vec::new(),
             draws: false,
             cached_expected: None,
+            agreed: None,
             wants: Amounts::ZERO,
         };
         let model = open(Call::Model { agent: "a".into(), sample: 0 }, Meter::ModelCalls);

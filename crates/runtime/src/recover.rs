@@ -118,6 +118,7 @@ pub(crate) mod tests {
             doubt: None,
             losses: 0,
             cached_expected: None,
+            agreed: None,
             approval: None,
             held: Vec::new(),
             draws: false,

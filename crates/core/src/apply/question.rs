@@ -9,6 +9,9 @@ use crate::run::Run;
 use crate::transcript::Message;
 use crate::value::Value;
 
+/// Under which a person is asked for room in a budget or a ceiling, not whether the call may leave.
+const ROOM: [&str; 2] = ["budget", "ceiling"];
+
 pub(super) fn may_escalate(run: &mut Run, wait: EffectId, terms: Option<&approval::Escalation>) {
     if let Some(terms) = terms {
         run.escalating.insert(wait, approval::Escalating { terms: terms.clone(), level: 0 });
@@ -60,6 +63,12 @@ pub(super) fn approval_answered(
 ) -> Option<audit::Row> {
     let (now, held) = (run.now, run.hold.is_some());
     let call = run.calls.get_mut(&effect)?;
+    let asked = call.approval.as_ref().map(|question| question.rule.clone());
+    if answer == approval::Answer::Approved
+        && let Some(rule) = asked.filter(|rule| !ROOM.contains(&&**rule))
+    {
+        call.agreed = Some(rule);
+    }
     match &mut call.approval {
         Some(question) if held && answer == approval::Answer::Approved => question.granted = true,
         question => *question = None,

@@ -202,7 +202,8 @@ impl Turn<'_> {
         };
         let question = question(self.run, &reply, labels_now(self.run, &open.call));
         let short = self.short_budget(reply.wait);
-        let is_ceiling = !open.wants.is_zero() && short.is_some();
+        let is_room = short.is_some();
+        let is_ceiling = !open.wants.is_zero() && is_room;
         self.close_wait(reply.wait, None);
         let Reply { approve, by, reason, arguments, raise, .. } = reply;
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
@@ -220,14 +221,22 @@ impl Turn<'_> {
         if let Some(why) = self.stale_plan(&open) {
             return self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
         }
+        // The rules may have changed since the question was put.
+        let permit = match question.map_or(Ok(Permit::Granted), |question| self.permit(&question)) {
+            Ok(permit) => permit,
+            Err(failure) => return self.settle_refused(effect, &open, failure),
+        };
         if is_ceiling {
             self.raise_ceilings(effect, raise, &by);
         }
-        // The rules may have changed since the question was put.
-        match question.map_or(Ok(Permit::Granted), |question| self.permit(&question)) {
-            Ok(Permit::Granted | Permit::Asks(_)) if self.run.hold.is_some() => {}
-            Ok(Permit::Granted | Permit::Asks(_)) => self.leave(effect),
-            Err(failure) => self.settle_refused(effect, &open, failure),
+        match permit {
+            // Whoever gave it room was not asked whether it may leave.
+            Permit::Asks(why) if is_room && open.agreed.as_ref() != Some(&why.rule) => {
+                let contract = self.contract_of(&open.call);
+                self.ask_approval(effect, why, &contract.approval);
+            }
+            Permit::Granted | Permit::Asks(_) if self.run.hold.is_some() => {}
+            Permit::Granted | Permit::Asks(_) => self.leave(effect),
         }
     }
 

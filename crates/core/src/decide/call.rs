@@ -85,6 +85,7 @@ impl Turn<'_> {
             draws: false,
             wants,
             cached_expected: None,
+            agreed: None,
         };
         open.cached_expected = self.cached_expected(&open);
         open.arguments = request::digest(self.machine, self.run, effect, &open.call, open.route.as_deref());

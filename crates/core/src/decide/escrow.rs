@@ -147,6 +147,7 @@ impl Turn<'_> {
             .map(|question| self.permit(&question));
         match permit {
             None | Some(Ok(Permit::Granted)) => return true,
+            Some(Ok(Permit::Asks(why))) if open.agreed.as_ref() == Some(&why.rule) => return true,
             Some(Ok(Permit::Asks(why))) => {
                 let contract = self.contract_of(&open.call);
                 self.ask_approval(effect, why, &contract.approval);
