@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass::wire::ProviderConfig;
+use windlass_core::breakers;
 use windlass_core::budget::{self, Ceilings};
 
 pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
@@ -183,6 +184,26 @@ pub(crate) struct Limits {
     /// What happens to a call beyond a ceiling of calls, tokens or cost: `fail`, or `ask`, whereupon the run waits for a
     /// person. Where a document sets ceilings too, both have to say `ask`. Default: `fail`.
     pub beyond: Beyond,
+    /// From when on breakers trip; 0 is never.
+    pub breakers: Breakers,
+}
+
+/// From when on breakers trip; 0 is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Breakers {
+    /// Alike calls of a tool with alike answers in one tool loop, before it is shut off for the run. Default: `12`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_calls: Option<u32>,
+    /// Failed calls of a tool within a minute, before it is shut off for the run. Default: `10`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_calls: Option<u32>,
+    /// Calls of a tool in a row that took 80 % of its timeout, before it is shut off for the run. Default: `5`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_calls: Option<u32>,
+    /// Failed attempts at models within a minute, before no more are made. Default: `250`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_attempts: Option<u32>,
 }
 
 /// What happens to a call beyond a ceiling.
@@ -212,6 +233,12 @@ impl Limits {
             beyond: match self.beyond {
                 Beyond::Fail => budget::Beyond::Fail,
                 Beyond::Ask => budget::Beyond::Ask,
+            },
+            breakers: breakers::Breakers {
+                same_calls: self.breakers.same_calls,
+                failed_calls: self.breakers.failed_calls,
+                slow_calls: self.breakers.slow_calls,
+                failed_attempts: self.breakers.failed_attempts,
             },
         }
     }

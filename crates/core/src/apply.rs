@@ -168,6 +168,13 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
                 pending.state = PendingState::Done;
             }
         }),
+        Entry::BreakerTripped { target, why, is_agent, .. } => {
+            if *is_agent {
+                run.pulse.calm();
+            } else {
+                shut_off(run, target, why);
+            }
+        }
         Entry::LoopStopped { reason, to } => {
             run.jump.clone_from(to);
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
@@ -358,6 +365,9 @@ fn attempt_failed(
     call.losses += u32::from(code == Code::RunAttemptLost.as_str());
     let held = std::mem::take(&mut call.held);
     let call = call.clone();
+    if run.start.watched && matches!(call.call, Call::Model { .. }) {
+        run.pulse.attempt_failed(run.now);
+    }
     run.escrow.settle(call.call.target(), &held, used);
     run.ledger.settle(&reserved, used, estimated);
     note(run, call.call.target(), used);
@@ -432,6 +442,9 @@ fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, e
             }
         }
         Call::Verify { .. } => {}
+    }
+    if run.start.watched {
+        run.pulse.settled(&call, outcome, run.now);
     }
     let (stage, result) = match outcome {
         Outcome::Replied(reply) => ("settled", Some(reply_hash(reply))),
@@ -523,6 +536,15 @@ fn messages_added(run: &mut Run, index: u32, messages: &[Message], repair: bool)
             sample.state = SampleState::Wanted;
         }
     }
+}
+
+fn shut_off(run: &mut Run, tool: &Name, why: &Name) {
+    run.pulse.shut_off(tool, why);
+    with_loop(run, |state, _| {
+        if let Some(offered) = &mut state.offered {
+            offered.retain(|offered| offered.definition.name != *tool);
+        }
+    });
 }
 
 fn turn_taken(run: &mut Run, message: &Message, pending: &[ToolRequest], cost_micros: u64) {

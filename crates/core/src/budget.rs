@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::breakers::Breakers;
 use crate::ids::Name;
 use crate::time::Timestamp;
 
@@ -205,6 +206,9 @@ pub struct Ceilings {
     /// What happens to a call beyond a bound of [`CALL_METERS`].
     #[serde(skip_serializing_if = "Beyond::fails")]
     pub beyond: Beyond,
+    /// From when on breakers trip.
+    #[serde(skip_serializing_if = "Breakers::are_default")]
+    pub breakers: Breakers,
 }
 
 impl Ceilings {
@@ -231,6 +235,11 @@ impl Ceilings {
             Meter::Tokens => self.tokens = bound,
             Meter::CostMicros => self.cost_micros = bound,
         }
+    }
+
+    /// What happens beyond the bounds, and no bound.
+    fn ways(&self) -> Self {
+        Self { beyond: self.beyond, breakers: self.breakers, ..Self::default() }
     }
 
     /// Whether any of [`CALL_METERS`] has a bound.
@@ -264,6 +273,7 @@ impl Ceilings {
                 (false, false) if self.beyond == Beyond::Ask => Beyond::Ask,
                 (false, false) => other.beyond,
             },
+            breakers: self.breakers.stricter(&other.breakers),
         }
     }
 }
@@ -414,7 +424,7 @@ impl Ledger {
     /// of its own is given those, when that is possible for all.
     #[must_use]
     pub fn carve(&self, children: u64, limits: &Ceilings) -> (Ceilings, Amounts) {
-        let mut ceilings = Ceilings { beyond: self.ceilings.beyond, ..Ceilings::default() };
+        let mut ceilings = self.ceilings.ways();
         let mut granted = Amounts::ZERO;
         for meter in Meter::ALL {
             if meter == Meter::Steps {

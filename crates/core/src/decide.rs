@@ -5,6 +5,7 @@
 
 mod agent;
 mod approval;
+mod breaking;
 mod call;
 mod ceiling;
 mod circles;

@@ -114,6 +114,8 @@ codes! {
     RunChildFailed = "run.child_failed",
     /// The process that made an attempt ended before its result was recorded.
     RunAttemptLost = "run.attempt_lost",
+    /// Calls of the run failed again and again: a breaker has tripped.
+    RunBreaker = "run.breaker",
     /// `foreach` did not produce a list.
     RunNotAList = "run.not_a_list",
     /// A value is larger, deeper or more numerous than the engine takes.
@@ -336,6 +338,7 @@ fn conventional(code: Code) -> &'static [&'static str] {
         | Code::StoreConflict
         | Code::StoreUnavailable
         | Code::StoreCorrupt
+        | Code::RunBreaker
         | Code::InternalInvariant => &[],
     }
 }

@@ -468,6 +468,20 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         steering: Vec<Message>,
     },
+    /// Something went wrong again and again: a breaker has tripped.
+    BreakerTripped {
+        /// Which, of [`crate::breakers::NAMES`].
+        breaker: Name,
+        /// The tool or action that is shut off for the run, or the agent for which no more attempts are made.
+        target: Name,
+        /// How often it happened.
+        count: u32,
+        /// Why, for people and models.
+        why: Name,
+        /// Whether the target is an agent.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_agent: bool,
+    },
     /// The tool loop ends for this reason.
     LoopStopped {
         /// `complete`, `max_turns`, `max_tool_calls`, `cost_limit`, `timeout`, `aborted`, `transition`.

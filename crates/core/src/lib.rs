@@ -27,6 +27,7 @@ pub mod machine;
 pub mod eval;
 pub mod transcript;
 pub mod policy;
+pub mod breakers;
 pub mod budget;
 pub mod escrow;
 pub mod effect;

@@ -36,6 +36,19 @@ pub const CALLS_PER_TURN_MAX: usize = 128;
 /// Turns of a tool loop in a row with the same calls, arguments and answers; then the loop is stopped, because it makes no
 /// progress.
 pub const SAME_TURNS_MAX: usize = 8;
+/// Alike calls of one tool with alike answers in one tool loop; then the tool is shut off for the run.
+pub const SAME_CALLS_MAX: u32 = 12;
+/// Failed calls of one tool within [`STORM_MS`]; then the tool is shut off for the run.
+pub const FAILED_CALLS_MAX: u32 = 10;
+/// Slow calls of one tool in a row; then the tool is shut off for the run.
+pub const SLOW_CALLS_MAX: u32 = 5;
+/// Share of the time that a call may take, in percent, from which it is slow.
+pub const SLOW_PERCENT: u64 = 80;
+/// Failed attempts at models of one run within [`STORM_MS`]; then no more are made for the call that failed last. More than
+/// one state can make that asks a chain of links once for each of its samples.
+pub const FAILED_ATTEMPTS_MAX: u32 = 250;
+/// The time within which failures are counted together, in milliseconds.
+pub const STORM_MS: u64 = 60_000;
 /// Tools of a catalog that a model is shown at a time, where it may find more.
 pub const TOOLS_SHOWN_MAX: usize = 24;
 /// Tools that are chosen for what an agent is asked; the rest of the room is for what it finds.

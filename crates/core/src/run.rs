@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::Escalating;
 use crate::audit;
+use crate::breakers::Pulse;
 use crate::budget::{Amounts, Ceilings, Ledger};
 use crate::contract::Plan;
 use crate::effect::{ChildStart, OpenCall, OpenTimer, OpenWait, Outcome};
@@ -440,6 +441,9 @@ pub struct Run {
     /// What it holds of the budgets that bind it and others.
     #[serde(default, skip_serializing_if = "Escrow::is_empty")]
     pub escrow: Escrow,
+    /// How its calls go.
+    #[serde(default, skip_serializing_if = "Pulse::is_empty")]
+    pub pulse: Pulse,
     /// Ceilings about which a warning was recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warned: Vec<crate::budget::Meter>,
@@ -502,6 +506,7 @@ impl Run {
             children: BTreeMap::new(),
             ledger: Ledger::default(),
             escrow: Escrow::default(),
+            pulse: Pulse::default(),
             warned: Vec::new(),
             escalations: 0,
             tiers: BTreeMap::new(),

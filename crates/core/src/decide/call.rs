@@ -130,6 +130,7 @@ impl Turn<'_> {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         let (used, estimated) = charge(&open, spent);
         let outcome = charged(outcome, &used);
+        let outcome = self.break_storm(&open, outcome);
         if let Outcome::Failed(failure) = &outcome {
             if let Some(route) = self.next_route(&open, failure) {
                 let (attempt, failure) = (open.attempt, failure.clone());
@@ -157,8 +158,12 @@ impl Turn<'_> {
                 self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
                 self.resolve_doubt(about, &answer);
             }
-            Call::Model { .. } | Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } => {
+            Call::Model { .. } | Call::Hook { .. } => {
                 self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
+            }
+            Call::Tool { tool: name, .. } | Call::Action { action: name } => {
+                self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
+                self.break_tool(name);
             }
         }
     }

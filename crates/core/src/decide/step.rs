@@ -104,6 +104,10 @@ impl<'a> Turn<'a> {
                         let message = format!("the contract of this run does not allow the action `{action}`");
                         return Err(Failure::new(Code::ToolDenied, message));
                     }
+                    if let Some(why) = self.run.pulse.shut(action) {
+                        let message = format!("the action `{action}` is shut off for this run, because {why}");
+                        return Err(Failure::new(Code::RunBreaker, message));
+                    }
                     self.permitted(&question(action, labels::arguments(self.run, false)))?;
                 }
                 if state.action.is_some() && self.hooks(HookKind::Action, || Value::Null)?.is_none() {

@@ -280,6 +280,7 @@ impl<'a> Turn<'a> {
                     self.plan_made(&pending.request, outcome).unwrap_or_else(|| answer_text(outcome));
                 self.label_tool_answer(&self.asked_tool(&pending.request), outcome);
                 self.emit(Entry::ToolAnswered { index, content, is_error, counted: true });
+                self.break_circle();
                 Ok(Next::Again)
             }
             PendingState::Answered => self.pass_call(state, index, pending),
@@ -380,7 +381,9 @@ impl<'a> Turn<'a> {
 
     /// Whether a loop may call a tool, by its state and by the contract of the run.
     pub(super) fn may_call(&self, call: &AgentCall, name: &Name) -> bool {
-        call.tool_loop.as_ref().is_none_or(|config| is_allowed(config, name)) && self.run.start.terms.allow(name)
+        let is_shut = self.run.pulse.shut(name).is_some();
+        let is_listed = call.tool_loop.as_ref().is_none_or(|config| is_allowed(config, name));
+        !is_shut && is_listed && self.run.start.terms.allow(name)
     }
 
     /// Why a call cannot be made, whatever the policy says; the model reads it as the call's answer.
@@ -388,6 +391,9 @@ impl<'a> Turn<'a> {
         let name = &request.name;
         if looping.skip.iter().any(|s| *s == request.id || s == name) {
             return Some(format!("Tool '{name}' was skipped by policy"));
+        }
+        if let Some(why) = self.run.pulse.shut(name) {
+            return Some(format!("Tool '{name}' was not called: it is shut off, because {why}. Go on without it"));
         }
         if !self.is_search(name) && !self.may_call(call, name) {
             return Some(format!("Tool '{name}' is not allowed"));

@@ -56,6 +56,7 @@ impl Entry {
             Self::ToolCallsSeen { .. } => "tool_calls_seen",
             Self::ToolAnswered { .. } => "tool_answered",
             Self::ToolPassed { .. } => "tool_passed",
+            Self::BreakerTripped { .. } => "breaker_tripped",
             Self::LoopStopped { .. } => "loop_stopped",
             Self::AgentEnded => "agent_ended",
             Self::TransitionTaken { .. } => "transition_taken",

@@ -8,7 +8,7 @@ use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use windlass_core::contract::Class;
-use windlass_core::effect::{Outcome, Spent};
+use windlass_core::effect::{Outcome, Spent, WaitKind};
 use windlass_core::failure::Code;
 use windlass_core::journal::Entry;
 use windlass_core::policy::{Answer, Question};
@@ -69,6 +69,8 @@ pub(super) struct Calls {
     run_latency: Histogram,
     run_steps: Histogram,
     steps: IntCounter,
+    breakers: IntCounterVec,
+    exceeded: IntCounterVec,
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -138,6 +140,13 @@ impl Calls {
             ),
             run_steps: histogram(r, "run_steps", "Steps of a caller's run.", STEP_BUCKETS),
             steps: register(r, sure(IntCounter::new("agent_steps_total", "States entered."))),
+            breakers: counters(r, "windlass_breakers_tripped_total", "Breakers of runs that tripped.", &["breaker"]),
+            exceeded: counters(
+                r,
+                "windlass_budget_refusals_total",
+                "Calls for which a budget or a ceiling had too little, by whether they failed or ask a person.",
+                &["beyond"],
+            ),
         }
     }
 
@@ -206,7 +215,21 @@ impl Calls {
                 }
                 Entry::StateEntered { .. } => self.steps.inc(),
                 Entry::CallIntended { call, .. } => {
-                    self.cache_expected.inc_by(call.cached_expected.unwrap_or_default())
+                    self.cache_expected.inc_by(call.cached_expected.unwrap_or_default());
+                }
+                Entry::BreakerTripped { breaker, .. } => self.breakers.with_label_values(&[breaker]).inc(),
+                Entry::LoopStopped { reason, .. } if &**reason == "no_progress" => {
+                    self.breakers.with_label_values(&["no_progress"]).inc();
+                }
+                Entry::WaitOpened { wait, .. }
+                    if matches!(wait.kind, WaitKind::Budget { .. } | WaitKind::Ceiling { .. }) =>
+                {
+                    self.exceeded.with_label_values(&["ask"]).inc();
+                }
+                Entry::CallSettled { outcome: Outcome::Failed(failure), .. } | Entry::FailureRaised { failure }
+                    if failure.code == Code::BudgetExceeded =>
+                {
+                    self.exceeded.with_label_values(&["fail"]).inc();
                 }
                 Entry::RunEnded if run.start.parent.is_none() => self.ended(run),
                 _ => {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use windlass_core::breakers::Breakers;
 use windlass_core::budget::{Beyond, Ceilings};
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
@@ -51,6 +52,7 @@ pub(crate) fn ceilings(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Ceiling
         depth: count("max_depth").map(|depth| u32::try_from(depth).unwrap_or(u32::MAX)),
         wall_ms: number("timeout").filter(|seconds| *seconds > 0.0).map(millis),
         beyond: settings.and_then(|s| s.text("beyond")).and_then(|word| Beyond::parse(word)).unwrap_or_default(),
+        breakers: Breakers::default(),
     }
 }
 
