@@ -1,6 +1,7 @@
 //! `windlass preview`: what a run may do and will probably use, before it is started; and how well that was foretold.
 
 mod past;
+mod purse;
 mod reach;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ use crate::exit::{Exit, Problem};
 use crate::session;
 use crate::story::dollars;
 use past::{Expected, Measure, Missed};
+use purse::{Purse, Use};
 use reach::{Bounds, Reach, Uses};
 
 /// Prints a preview.
@@ -44,10 +46,28 @@ pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, 
     let reached = Reach::of(program).machines();
     let ceilings = machine.ceilings.tighter(&app.loaded.config.limits.ceilings());
     let told: Vec<Told> = Measure::ALL.into_iter().map(|measure| Told::of(measure, &runs, actual.as_ref())).collect();
+    let bounds = bounds(&uses, &ceilings);
+    let purse = Purse {
+        tenant: whose(app, &args, actual.as_ref()),
+        user: app.loaded.config.run.user.clone(),
+        tools: reach::tools(&reached).into_keys().collect(),
+    };
+    let high =
+        |wanted: Measure| told.iter().find(|told| told.measure == wanted)?.expected.map(|expected| expected.high);
+    let will_use = |meter: Meter| Use {
+        expected: match meter {
+            Meter::Tokens => high(Measure::Tokens),
+            Meter::CostMicros => high(Measure::CostMicros),
+            Meter::Steps | Meter::Launches | Meter::ModelCalls | Meter::ToolCalls => None,
+        },
+        most: bounds[meter.as_str()]["max"].as_u64(),
+    };
+    let budgets = purse.budgets(app, will_use).await?;
     let document = json!({
         "machine": &*machine.name,
         "bundle": program.bundle,
-        "bounds": bounds(&uses, &ceilings),
+        "bounds": bounds,
+        "budgets": budgets,
         "models": models(wiring, program, &reached)?,
         "tools": tools(&reached),
         "approvals": approvals(&reached),
@@ -64,6 +84,13 @@ pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, 
     });
     app.output.sentence(&document, &text(&document, &told, runs.len()));
     Ok(Exit::Ok)
+}
+
+/// Whose run it is, or would be.
+fn whose(app: &App, args: &args::Preview, actual: Option<&Head>) -> String {
+    let said = actual.map(|head| head.tenant.to_string()).or_else(|| args.tenant.clone());
+    let usual = || app.loaded.config.run.tenant.clone().unwrap_or_else(|| "default".to_owned());
+    said.unwrap_or_else(usual)
 }
 
 /// What is previewed.
@@ -229,6 +256,7 @@ fn text(document: &Json, told: &[Told], runs: usize) -> String {
             lines.push(format!("  {name:<12} at least {}, at most {most}", bound["min"]));
         }
     }
+    lines.extend(document["budgets"].as_array().into_iter().flatten().map(purse::line));
     for model in document["models"].as_array().into_iter().flatten() {
         let price = if model["input_micros_per_million"].is_null() { ", no price known" } else { "" };
         lines.push(format!("  asks         {} ({}){price}", word(&model["model"]), word(&model["agent"])));

@@ -1,5 +1,6 @@
 //! `windlass store` and `windlass fsck`: the store as a whole.
 
+mod accounts;
 mod copy;
 mod fsck;
 mod status;

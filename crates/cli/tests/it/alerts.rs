@@ -65,6 +65,8 @@ fn every_metric_of_the_alert_rules_is_exported() {
     assert_eq!(ran.code(), 0, "{}", ran.shown());
     let copied = place.windlass(&["store", "backup", "copy.db", "--store", "sqlite:w.db"]);
     assert_eq!(copied.code(), 0, "{}", copied.shown());
+    let set = ["budgets", "set", "environment", "--tokens", "1000", "--store", "sqlite:w.db"];
+    assert_eq!(place.windlass(&set).code(), 0);
     // No worker here takes runs of that pool, so it stays in the queue.
     let serving = Serving::start(&place, &["--pool", "default"]);
     let metrics = serving.get("/metrics");

@@ -243,3 +243,38 @@ fn a_document_does_not_soften_the_ceilings_of_the_operator() {
     let parked = place.windlass(&["run", "payer.yml", "--run-id", "two"]);
     assert_eq!(parked.code(), 7, "{}", parked.shown());
 }
+
+/// Changes an object of the store as nothing but a fault would.
+fn damage(place: &Place, kind: &str, key: &str, from: &str, to: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+    runtime.block_on(async {
+        let url = format!("sqlite:{}", place.path(".windlass/windlass.db").display());
+        let store = windlass::wire::open_store(&url).await.expect("opens");
+        let object = store.object(kind.into(), key.into()).await.expect("read").expect("there");
+        let text = String::from_utf8(object.bytes).expect("text");
+        assert!(text.contains(from), "{text}");
+        let bytes = Some(text.replacen(from, to, 1).into_bytes());
+        let put = windlass_ports::store::Put { kind: kind.into(), key: key.into(), expected: object.revision, bytes };
+        assert!(store.put_object(put).await.expect("written"));
+    });
+}
+
+#[test]
+fn a_damaged_account_is_found() {
+    let place = place();
+    assert_eq!(place.windlass(&["budgets", "set", "tenant:default", "--model-calls", "10"]).code(), 0);
+    assert_eq!(place.windlass(&["run", "payer.yml", "--run-id", "one"]).code(), 0);
+    let findings = || {
+        let ran = place.windlass(&["fsck"]);
+        (ran.code(), ran.json()["findings"].clone())
+    };
+    assert_eq!(findings(), (0, json!([])));
+    let (sound, broken) = ("\"spent\":{", "\"drawn\":{\"model_calls\":3},\"spent\":{");
+    damage(&place, "account", "tenant:default", sound, broken);
+    let why = "the account of `tenant:default` says that 3 model_calls are drawn, and runs hold 0";
+    assert_eq!(findings(), (3, json!([{"run": null, "rule": "budget", "message": why}])));
+    damage(&place, "account", "tenant:default", broken, sound);
+    damage(&place, "allotment_returned", "one", "\"spent\":{\"model_calls\":2", "\"spent\":{\"model_calls\":7");
+    let why = "the books have 7 model_calls of `tenant:default` used by it, and the journal says 2";
+    assert_eq!(findings(), (3, json!([{"run": "one", "rule": "budget", "message": why}])));
+}

@@ -119,3 +119,26 @@ fn what_cannot_be_previewed_is_refused() {
     assert_eq!(place.windlass(&["preview"]).code(), 2);
     assert_eq!(place.windlass(&["preview", "letters.yml", "--run", "w"]).code(), 2);
 }
+
+#[test]
+fn the_budgets_that_would_bind_the_run_are_named() {
+    let place = place();
+    for (scope, meter, cap) in [
+        ("environment", "--model-calls", "1"),
+        ("tenant:default", "--tool-calls", "900"),
+        ("tenant:other", "--tool-calls", "1"),
+        ("tool:default/send", "--tool-calls", "1"),
+        ("tool:default/unused", "--tool-calls", "1"),
+    ] {
+        assert_eq!(place.windlass(&["budgets", "set", scope, meter, cap]).code(), 0);
+    }
+    let told = place.windlass(&["preview", "letters.yml"]).json();
+    let of = |budget: &Json| (budget["scope"].clone(), budget["left"].clone(), budget["most_fits"].clone());
+    let budgets: Vec<_> = told["budgets"].as_array().expect("budgets").iter().map(of).collect();
+    let wanted = [
+        (json!("environment"), json!(1), json!(false)),
+        (json!("tenant:default"), json!(900), json!(true)),
+        (json!("tool:default/send"), json!(1), json!(false)),
+    ];
+    assert_eq!(budgets, wanted, "{told}");
+}

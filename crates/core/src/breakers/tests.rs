@@ -122,7 +122,7 @@ fn attempts_at_models_that_fail_again_and_again_are_given_up() {
 fn the_same_call_with_other_calls_in_between_is_noticed() {
     let words = ["Rust  books", "rust books", "RUST BOOKS!"];
     let of = |n: usize| {
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             turn(n, "search", words[n / 2 % 3], "No results.")
         } else {
             turn(n, "look", &n.to_string(), "a page")

@@ -191,6 +191,32 @@ pub async fn allotments(store: &dyn Store) -> Result<Vec<(RunId, Allotted)>, Sto
     all(store, ALLOTMENT).await?.into_iter().map(row).collect()
 }
 
+/// What one run told and holds, as the store knows it; none when it never drew.
+///
+/// # Errors
+/// A store that fails.
+pub async fn allotted(store: &dyn Store, run: &RunId) -> Result<Option<Allotted>, StoreError> {
+    let key: Name = run.as_str().into();
+    for kind in [ALLOTMENT, RETURNED] {
+        if let Some(object) = store.object(kind.into(), key.clone()).await? {
+            return read(kind, &key, &object.bytes).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// Every account, of budgets that were removed too, by scope.
+///
+/// # Errors
+/// A store that fails.
+pub async fn accounts(store: &dyn Store) -> Result<Vec<(Name, Account)>, StoreError> {
+    let row = |object: Object| {
+        let account = read(ACCOUNT, &object.key, &object.bytes)?;
+        Ok((object.key, account))
+    };
+    all(store, ACCOUNT).await?.into_iter().map(row).collect()
+}
+
 async fn all(store: &dyn Store, kind: &str) -> Result<Vec<Object>, StoreError> {
     let mut found: Vec<Object> = Vec::new();
     loop {

@@ -7,9 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+use windlass_core::breakers;
 use windlass_core::contract::Class;
 use windlass_core::effect::{Outcome, Spent, WaitKind};
 use windlass_core::failure::Code;
+use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
 use windlass_core::policy::{Answer, Question};
 use windlass_core::run::Run;
@@ -71,6 +73,7 @@ pub(super) struct Calls {
     steps: IntCounter,
     breakers: IntCounterVec,
     exceeded: IntCounterVec,
+    at_limit: IntCounter,
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -111,7 +114,7 @@ impl Calls {
         let cost = CounterVec::new(Opts::new("llm_cost_usd_total", "Cost of models in USD."), &["model"]);
         let labels = &["tool", "class", "status"];
         let single = |name, help| register(r, sure(IntCounter::new(name, help)));
-        Self {
+        let one = Self {
             tools: Names::default(),
             models: Names::default(),
             tool_calls: counters(r, "tool_calls_total", "Attempts at tools and actions that ended.", labels),
@@ -147,7 +150,16 @@ impl Calls {
                 "Calls for which a budget or a ceiling had too little, by whether they failed or ask a person.",
                 &["beyond"],
             ),
+            at_limit: single("windlass_runs_at_limit_total", "Callers' runs that ended at a ceiling or budget."),
+        };
+        // What has never happened counts zero: a rate needs a beginning.
+        for breaker in breakers::NAMES.into_iter().chain(["no_progress"]) {
+            one.breakers.with_label_values(&[breaker]).inc_by(0);
         }
+        for beyond in ["ask", "fail"] {
+            one.exceeded.with_label_values(&[beyond]).inc_by(0);
+        }
+        one
     }
 
     pub(super) fn leaves(&self, call: &Leaving<'_>) {
@@ -241,6 +253,9 @@ impl Calls {
         self.run_cost.observe(money(run.used().cost_micros));
         self.run_latency.observe(run.now.since_ms(run.started_at) as f64 / 1_000.0);
         self.run_steps.observe(run.step as f64);
+        if matches!(&run.ending, Some(Ending::Failed { failure, .. }) if failure.code == Code::BudgetExceeded) {
+            self.at_limit.inc();
+        }
     }
 }
 

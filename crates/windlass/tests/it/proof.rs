@@ -5,6 +5,7 @@
 mod machine;
 mod place;
 mod world;
+mod wires;
 mod worker;
 mod lost;
 mod cuts;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use serde_json::json;
 use windlass_core::ids::RunId;
-use windlass_ports::store::{Finding, Head, Query, Store, StoreError, WaitRow};
+use windlass_ports::store::{Finding, Head, Query, Store, StoreError, WaitRow, escrow};
 use windlass_runtime::derived::{self, Difference, Folding};
 
+use super::accounts;
 use crate::app::{App, RESTORE};
 use crate::args;
 use crate::exit::{Exit, Problem};
@@ -30,6 +31,9 @@ const FINDINGS_MAX: usize = 10_000;
 /// The rule of what differs from the journal.
 const DERIVED: &str = "derived";
 
+/// A rule, and what differs.
+type Differs = (&'static str, String);
+
 /// Checks everything that can be checked without a machine.
 pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
     let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
@@ -38,6 +42,14 @@ pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
         StoreError::Corrupt(_) => Problem::from(error).hint(RESTORE),
         other => other.into(),
     })?;
+    match accounts::compare(&*store).await {
+        Ok(found) => findings.extend(found),
+        // What cannot be read has been told of by the store itself, unless it is only no account.
+        Err(StoreError::Corrupt(message)) => {
+            findings.push(Finding { run: None, rule: accounts::BUDGET.into(), message })
+        }
+        Err(error) => return Err(error.into()),
+    }
     compare_all(app, &store, &mut findings).await?;
     let more = findings.len().saturating_sub(FINDINGS_MAX);
     findings.truncate(FINDINGS_MAX);
@@ -86,7 +98,8 @@ async fn compare_all(app: &App, store: &Arc<dyn Store>, findings: &mut Vec<Findi
             let found = compared?;
             // What cannot be read has been told of by the store itself.
             findings.extend(found.into_iter().filter(|finding| {
-                &*finding.rule == DERIVED || finding.run.as_ref().is_none_or(|run| !known.contains(run))
+                matches!(&*finding.rule, DERIVED | accounts::BUDGET)
+                    || finding.run.as_ref().is_none_or(|run| !known.contains(run))
             }));
             done += 1;
             if told.elapsed() >= TOLD_EVERY {
@@ -112,7 +125,7 @@ async fn compare(app: &App, store: &Arc<dyn Store>, id: RunId) -> Result<Vec<Fin
         };
         // What differs may be what has changed between two looks.
         if store.load(id.clone()).await?.is_some_and(|stored| stored.head == seen) {
-            return Ok(differences.into_iter().map(|found| of(DERIVED, found.to_string())).collect());
+            return Ok(differences.into_iter().map(|(rule, found)| of(rule, found)).collect());
         }
     }
     tracing::debug!(run_id = %id, "the run moved on every time it was looked at");
@@ -120,12 +133,13 @@ async fn compare(app: &App, store: &Arc<dyn Store>, id: RunId) -> Result<Vec<Fin
 }
 
 /// What of a run differs from its journal, and the row that was looked at. None when the run is gone.
-async fn read(app: &App, store: &Arc<dyn Store>, id: &RunId) -> Result<Option<(Head, Vec<Difference>)>, Problem> {
+async fn read(app: &App, store: &Arc<dyn Store>, id: &RunId) -> Result<Option<(Head, Vec<Differs>)>, Problem> {
+    let told = escrow::allotted(&**store, id).await?;
     let Some(stored) = store.load(id.clone()).await? else { return Ok(None) };
     let (head, audit) = (stored.head, store.audit(id.clone()).await?);
     let waits = waits(&**store, id).await?;
     let mut folding = Folding::new(stored.start);
-    let mut found = Vec::new();
+    let mut found: Vec<Difference> = Vec::new();
     let mut reader = Reader::new(Arc::clone(store), id.clone(), 0);
     let snapshot = stored.snapshot.as_deref().map(|bytes| (journal::version_of(id, bytes), bytes));
     let snapshot = match snapshot {
@@ -146,6 +160,9 @@ async fn read(app: &App, store: &Arc<dyn Store>, id: &RunId) -> Result<Option<(H
     if !folding.children.is_empty() {
         found.extend(derived::children(&folding.children, &below(&**store, id).await?));
     }
+    let mut found: Vec<Differs> = found.into_iter().map(|found| (DERIVED, found.to_string())).collect();
+    let overtold = told.and_then(|told| accounts::overtold(&folding.run, &told));
+    found.extend(overtold.map(|message| (accounts::BUDGET, message)));
     Ok(Some((head, found)))
 }
 

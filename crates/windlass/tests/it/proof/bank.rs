@@ -1,5 +1,6 @@
-//! The bank test: a thousand calls at once on a budget for a hundred of them, with workers killed in the middle. What the
-//! counting server saw is what was charged, and at no commit is more than the cap drawn or spent.
+//! The bank test: a thousand calls on a budget for a hundred of them, with workers killed in the middle, once all wanted at
+//! the same moment, and smaller ones over every format of providers and over a chain. What the counting server saw is what
+//! was charged, and at no commit is more than the cap drawn or spent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,17 +21,30 @@ use windlass_runtime::{Scope, Stop};
 
 use super::cuts::block_on;
 use super::place::Place;
-use super::worker::{self, BROKEN, End, FOLDER, GRANTS, RUN, engine, store, wait};
+use super::wires;
+use super::worker::{self, BROKEN, End, FOLDER, GRANTS, RUN, WIDE, engine, store, wait};
 use super::world::World;
 
-/// Runs, each of which makes one call.
-const RUNS: u64 = 1_000;
-/// Calls that the budget has room for.
+/// How large a bank is.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Runs, each of which makes one call.
+    runs: u64,
+    /// Calls that the budget has room for.
+    cap: u64,
+    /// Workers that are killed.
+    kills: usize,
+}
+
+/// The whole bank.
+const WHOLE: Size = Size { runs: 1_000, cap: CAP, kills: 8 };
+/// A branch, of which there is one for every format of providers: what differs between them is how one call is sent, so a
+/// seventh of the runs shows it, in a time that all of them together may take.
+const BRANCH: Size = Size { runs: 150, cap: 30, kills: 3 };
+/// Calls that the budget of the whole bank has room for.
 const CAP: u64 = 100;
 /// Workers at a time.
 const WORKERS: usize = 2;
-/// Workers that are killed.
-const KILLS: usize = 8;
 /// How long a worker lives at least, in milliseconds, and by how much longer each does than the one before.
 const LIFE_MS: (u64, u64) = (400, 130);
 /// How long an answer of the server takes, in milliseconds: many calls are out when a worker is killed.
@@ -53,11 +67,14 @@ data:
     end: {type: final, output: {r: context.r}}
 "##;
 
-fn spawn(folder: &Path, broken: bool) -> Child {
+fn spawn(folder: &Path, broken: bool, wide: bool) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "proof::bank::a_bank_worker", "--nocapture"]).env(FOLDER, folder);
     if broken {
         command.env(BROKEN, GRANTS);
+    }
+    if wide {
+        command.env(WIDE, "1");
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a worker starts")
 }
@@ -75,10 +92,10 @@ fn a_bank_worker() {
 }
 
 /// Fills the bank: the budgets, and every run in the queue.
-async fn open(folder: &Path) {
+async fn open(folder: &Path, size: Size) {
     let store = store(folder).await;
     for scope in SCOPES {
-        let caps = [(Meter::ModelCalls, CAP)].into();
+        let caps = [(Meter::ModelCalls, size.cap)].into();
         let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
         assert!(escrow::put_budget(&*store, &scope.into(), 0, Some(&budget)).await.expect("set"));
     }
@@ -90,18 +107,18 @@ async fn open(folder: &Path) {
         submission.input = Value::object([("n", Value::Int(n as i64))]);
         engine.submit(submission)
     };
-    for created in join_all((0..RUNS).map(submit)).await {
+    for created in join_all((0..size.runs).map(submit)).await {
         created.expect("submitted");
     }
 }
 
 /// What is drawn and what was spent of the budgets at this moment: never more than the caps.
-async fn within(store: &dyn Store) -> Result<(), String> {
+async fn within(store: &dyn Store, cap: u64) -> Result<(), String> {
     for scope in SCOPES {
         let row = escrow::budget(store, &scope.into(), Timestamp(1)).await.expect("read").expect("there");
         let (drawn, spent) = (row.account.drawn.model_calls, row.account.spent.model_calls);
-        if drawn + spent > CAP {
-            return Err(format!("beyond {CAP}: of `{scope}` {drawn} are drawn and {spent} spent"));
+        if drawn + spent > cap {
+            return Err(format!("beyond {cap}: of `{scope}` {drawn} are drawn and {spent} spent"));
         }
     }
     Ok(())
@@ -113,22 +130,22 @@ async fn left(store: &dyn Store) -> usize {
 }
 
 /// Drives all runs to their ends, with workers killed on the way.
-fn drive(folder: &Path, broken: bool) -> Result<usize, String> {
+fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
     let (mut workers, mut kills, began) = (Vec::new(), 0, Instant::now());
     block_on(async {
         let store = store(folder).await;
         while left(&*store).await > 0 {
             assert!(began.elapsed() < PATIENCE, "the runs do not end");
-            within(&*store).await?;
+            within(&*store, size.cap).await?;
             while workers.len() < WORKERS {
                 let life_ms = LIFE_MS.0 + LIFE_MS.1 * kills as u64;
-                workers.push((spawn(folder, broken), Instant::now() + Duration::from_millis(life_ms)));
+                workers.push((spawn(folder, broken, false), Instant::now() + Duration::from_millis(life_ms)));
             }
             let (child, dies_at) = workers.remove(0);
             workers.push((child, dies_at));
             if let Some((child, dies_at)) = workers.last_mut() {
                 let ended = child.try_wait().expect("a status").is_some();
-                if !ended && kills < KILLS && Instant::now() >= *dies_at {
+                if !ended && kills < size.kills && Instant::now() >= *dies_at {
                     child.kill().expect("killed");
                     child.wait().expect("gone");
                     kills += 1;
@@ -140,7 +157,7 @@ fn drive(folder: &Path, broken: bool) -> Result<usize, String> {
             // Slow on purpose: other processes do the work.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        within(&*store).await
+        within(&*store, size.cap).await
     })?;
     for (mut child, _) in workers {
         child.wait().expect("it ends by itself");
@@ -184,14 +201,15 @@ async fn charged(store: &dyn Store, id: &RunId) -> Charged {
 }
 
 /// Compares journals, accounts and what the server saw.
-async fn audit(folder: &Path, world: &World) -> Result<Charged, String> {
+async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, String> {
+    let Size { runs, cap, .. } = size;
     let store = store(folder).await;
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for deed in world.take() {
         *seen.entry(deed.key).or_default() += 1;
     }
     let (mut all, mut refused) = (Charged::default(), 0);
-    for n in 0..RUNS {
+    for n in 0..runs {
         let id = RunId::stored(&format!("b{n}"));
         let one = charged(&*store, &id).await;
         let arrived = seen.remove(&format!("\"take {n}\"/2")).unwrap_or(0);
@@ -207,31 +225,124 @@ async fn audit(folder: &Path, world: &World) -> Result<Charged, String> {
         return Err(format!("calls that no run was charged for: {seen:?}"));
     }
     // Spent and reserved never shrink in a run here, so their sums at any moment are at most these.
-    if all.most > CAP || all.known + all.lost > CAP {
-        return Err(format!("beyond {CAP}: {all:?}"));
+    if all.most > cap || all.known + all.lost > cap {
+        return Err(format!("beyond {cap}: {all:?}"));
     }
-    if all.known + all.lost < CAP || refused < RUNS - CAP {
+    if all.known + all.lost < cap || refused < runs - cap {
         return Err(format!("what there was has not been used: {all:?}, {refused} refused"));
     }
     for scope in SCOPES {
         let scope: Name = scope.into();
         let account = escrow::budget(&*store, &scope, Timestamp(1)).await.expect("read").expect("there").account;
         let taken = account.drawn.model_calls + account.spent.model_calls;
-        if taken != CAP || account.overrun.model_calls > 0 {
+        if taken != cap || account.overrun.model_calls > 0 {
             return Err(format!("the account of `{scope}` says {account:?}"));
         }
     }
     Ok(all)
 }
 
-fn bank(world: &World, broken: bool) -> Result<(Charged, usize), String> {
+/// Runs a bank in a folder that `prepare` has changed.
+fn bank(world: &World, size: Size, broken: bool, prepare: impl FnOnce(&Path)) -> Result<(Charged, usize), String> {
     world.delay(DELAY_MS);
     let place = Place::new(world);
     std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
-    block_on(open(place.path()));
-    let kills = drive(place.path(), broken)?;
+    prepare(place.path());
+    block_on(open(place.path(), size));
+    let kills = drive(place.path(), size, broken)?;
     world.settle();
-    block_on(audit(place.path(), world)).map(|charged| (charged, kills))
+    block_on(audit(place.path(), world, size)).map(|charged| (charged, kills))
+}
+
+/// A bank whose provider speaks this format.
+#[expect(clippy::print_stdout, reason = "the counts are part of the proof")]
+fn branch(kind: &str) {
+    let world = World::start();
+    let (charged, kills) =
+        bank(&world, BRANCH, false, |folder| wires::speak(folder, &world, kind)).unwrap_or_else(|why| panic!("{why}"));
+    println!("{kind}: {kills} workers killed: {charged:?}");
+    assert!(charged.known > 0, "no call was answered: {charged:?}");
+}
+
+#[test]
+fn the_bank_holds_over_openai_chat() {
+    branch("openai");
+}
+
+#[test]
+fn the_bank_holds_over_openai_responses() {
+    branch("openai_responses");
+}
+
+#[test]
+fn the_bank_holds_over_anthropic() {
+    branch("anthropic");
+}
+
+#[test]
+fn the_bank_holds_over_gemini() {
+    branch("gemini");
+}
+
+#[test]
+fn the_bank_holds_over_bedrock() {
+    branch("bedrock");
+}
+
+#[test]
+fn the_bank_holds_over_ollama() {
+    branch("ollama");
+}
+
+#[test]
+fn the_bank_holds_over_a_chain_whose_first_link_is_down() {
+    let world = World::start();
+    let (charged, _) =
+        bank(&world, BRANCH, false, |folder| wires::chain(folder, &world)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(charged.known > 0, "no call was answered: {charged:?}");
+}
+
+/// Waits for something that other processes do.
+async fn until(what: &str, store: &dyn Store, is_done: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_done().await {
+        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+        within(store, CAP).await.unwrap_or_else(|why| panic!("{why}"));
+        // Slow on purpose: other processes do the work.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn failed(store: &dyn Store) -> usize {
+    let query = Query { statuses: vec![Status::Failed], limit: 1_000, ..Query::default() };
+    store.list(query).await.expect("listed").heads.len()
+}
+
+/// All thousand calls are wanted before the first is answered: a hundred are out, nine hundred are refused meanwhile. Then
+/// the worker is killed, and each call that was out is charged in full and not made again: nothing is left for it.
+#[test]
+fn a_thousand_calls_wanted_at_the_same_moment_cost_a_hundred() {
+    let world = World::start();
+    world.shut(true);
+    let place = Place::new(&world);
+    std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
+    let refused = usize::try_from(WHOLE.runs - CAP).expect("a number");
+    block_on(async {
+        open(place.path(), WHOLE).await;
+        let store = store(place.path()).await;
+        let mut worker = spawn(place.path(), false, true);
+        until("the first worker", &*store, async || world.arrivals("model") == CAP && failed(&*store).await == refused)
+            .await;
+        worker.kill().expect("killed");
+        worker.wait().expect("gone");
+        world.shut(false);
+        let mut worker = spawn(place.path(), false, true);
+        until("the second worker", &*store, async || left(&*store).await == 0).await;
+        worker.wait().expect("it ends by itself");
+    });
+    world.settle();
+    let charged = block_on(audit(place.path(), &world, WHOLE)).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!((charged.known, charged.lost), (0, CAP), "every call that was out is charged in full");
 }
 
 /// Two calls one after another, with a wait in between, so that what was drawn is returned and drawn anew.
@@ -297,14 +408,14 @@ fn a_cut_at_any_point_is_charged_for_what_left() {
 #[expect(clippy::print_stdout, reason = "the counts are part of the proof")]
 fn a_thousand_calls_on_a_budget_for_a_hundred_cost_a_hundred() {
     let world = World::start();
-    let (charged, kills) = bank(&world, false).unwrap_or_else(|why| panic!("{why}"));
-    println!("{RUNS} runs, {kills} workers killed: {charged:?}");
-    assert!(kills >= KILLS / 2, "too few kills: {kills}");
+    let (charged, kills) = bank(&world, WHOLE, false, |_| ()).unwrap_or_else(|why| panic!("{why}"));
+    println!("{WHOLE:?}, {kills} workers killed: {charged:?}");
+    assert!(kills >= WHOLE.kills / 2, "too few kills: {kills}");
 }
 
 #[test]
 fn a_grant_that_is_not_checked_is_noticed_by_the_bank() {
     let world = World::start();
-    let why = bank(&world, true).expect_err("a store that grants whatever is asked passes");
+    let why = bank(&world, WHOLE, true, |_| ()).expect_err("a store that grants whatever is asked passes");
     assert!(why.contains("beyond"), "{why}");
 }

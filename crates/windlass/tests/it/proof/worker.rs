@@ -28,6 +28,10 @@ pub(super) const GRANTS: &str = "grants";
 /// The way of being broken in which there are no read-only switches.
 pub(super) const BLIND: &str = "blind";
 
+/// Makes a worker take as many runs and make as many calls at once as there are.
+pub(super) const WIDE: &str = "WINDLASS_PROOF_WIDE";
+const WIDE_SLOTS: usize = 2_000;
+
 /// The run of the proof.
 pub(super) const RUN: &str = "proof";
 
@@ -98,6 +102,7 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         providers: tables.providers,
         catalog: tables.catalog,
         prices: Some("prices.yml".into()),
+        models: folder.join("models.yml").is_file().then(|| "models.yml".into()),
         environment: Arc::new(|name| (name == "FAKE_API_KEY").then(|| "key".into())),
         ..Wiring::default()
     };
@@ -128,7 +133,10 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         policy: Arc::new(AllowAll),
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Silent),
-        settings: Settings { failpoint, ..Settings::default() },
+        settings: match std::env::var_os(WIDE) {
+            Some(_) => Settings { failpoint, claim_slots: WIDE_SLOTS, call_slots: WIDE_SLOTS, ..Settings::default() },
+            None => Settings { failpoint, ..Settings::default() },
+        },
     };
     let submission = Submission {
         bundle: loaded.bundle,

@@ -36,6 +36,8 @@ pub(super) struct World {
     delay_ms: Arc<AtomicU64>,
     /// A kind of deed, and how long its answers take instead.
     lingers: Arc<Mutex<(String, u64)>>,
+    /// While it is shut, no model answers.
+    gate: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl World {
@@ -48,6 +50,7 @@ impl World {
             open: Arc::default(),
             delay_ms: Arc::default(),
             lingers: Arc::default(),
+            gate: Arc::default(),
         };
         let server = world.clone();
         std::thread::spawn(move || {
@@ -75,6 +78,12 @@ impl World {
         *self.lingers.lock().expect("a kind") = (what.to_owned(), ms);
     }
 
+    /// Lets no model answer, or all of them.
+    pub(super) fn shut(&self, shut: bool) {
+        *self.gate.0.lock().expect("the gate") = shut;
+        self.gate.1.notify_all();
+    }
+
     /// How many requests of a kind have ever arrived.
     pub(super) fn arrivals(&self, kind: &str) -> u64 {
         self.memory.lock().expect("memory").arrived.get(kind).copied().unwrap_or(0)
@@ -83,7 +92,11 @@ impl World {
     /// Takes note of a request, and says how long its answer takes.
     fn pause(&self, path: &str, body: &Value) -> Duration {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let what = if path.ends_with("/chat/completions") { who(body) } else { name };
+        let what = match super::wires::format(path) {
+            None if path.ends_with("/chat/completions") => who(body),
+            None => name,
+            Some(_) => "model",
+        };
         *self.memory.lock().expect("memory").arrived.entry(what.to_owned()).or_default() += 1;
         let lingers = self.lingers.lock().expect("a kind");
         let ms = if lingers.0 == what { lingers.1 } else { self.delay_ms.load(Ordering::Relaxed) };
@@ -129,9 +142,14 @@ impl World {
             let reply = self.answer(&path, &key, &body);
             // Slow on purpose: a call has to last long enough to be interrupted.
             std::thread::sleep(self.pause(&path, &body));
+            let shut = self.gate.0.lock().expect("the gate");
+            drop(self.gate.1.wait_while(shut, |shut| *shut).expect("the gate"));
+            let status = if body["model"] == super::wires::DOWN { "503 Service Unavailable" } else { "200 OK" };
             let text = reply.to_string();
-            let head =
-                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", text.len());
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                text.len()
+            );
             let stream = reader.get_mut();
             if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(text.as_bytes())).is_err() {
                 return;
@@ -147,6 +165,10 @@ impl World {
         if path.ends_with("/chat/completions") {
             self.note("model", &conversation_key(body));
             return model_reply(body);
+        }
+        if let Some(kind) = super::wires::format(path) {
+            self.note("model", &format!("\"{}\"/2", super::wires::asked(body)));
+            return super::wires::reply(kind);
         }
         if name == "happened" {
             let asked = body["effect_id"].as_str().unwrap_or_default();
