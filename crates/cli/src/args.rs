@@ -35,7 +35,7 @@ pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchGoverned, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace,
     BenchRecovery, BenchStart, BenchSteps, BenchSurge,
 };
-pub(crate) use budgets::{Budgets, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
+pub(crate) use budgets::{Budgets, BudgetsObjectives, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use erase::{Erase, Export};
 pub(crate) use many::Many;

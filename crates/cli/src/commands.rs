@@ -126,6 +126,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Budgets(args::Budgets::Show(args)) => budgets::show(app, args).await,
         Command::Budgets(args::Budgets::Set(args)) => budgets::set(app, args).await,
         Command::Budgets(args::Budgets::Raise(args)) => budgets::raise(app, args).await,
+        Command::Budgets(args::Budgets::Objectives(args)) => budgets::objectives(app, args).await,
         Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
         Command::Secrets(args) => secret(app, &args),
         Command::Notify(command) => notify::perform(app, command).await,

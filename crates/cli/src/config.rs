@@ -41,6 +41,9 @@ pub(crate) struct Config {
     pub run: RunDefaults,
     /// Ceilings of every run that is started; a document or a flag may lower them.
     pub limits: Limits,
+    /// What runs are to cost at most, by a name of yours. Nothing is stopped by them: `windlass budgets objectives` tells
+    /// whether they are met.
+    pub objectives: BTreeMap<String, Objective>,
     /// Rules over what runs may do.
     pub policy: PolicyTable,
     /// The operator's own secrets, which `windlass secrets` keeps.
@@ -186,6 +189,24 @@ pub(crate) struct Limits {
     pub beyond: Beyond,
     /// From when on breakers trip; 0 is never.
     pub breakers: Breakers,
+}
+
+/// What runs are to cost at most: one of `p95_cost_micros` and `day_cost_micros`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Objective {
+    /// Runs of this machine. Default: of all machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Runs of this tenant. Default: of all tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// 95 of 100 runs cost at most so many millionths of a US dollar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p95_cost_micros: Option<u64>,
+    /// All runs of a day, in UTC, cost at most so many millionths of a US dollar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub day_cost_micros: Option<u64>,
 }
 
 /// From when on breakers trip; 0 is never.

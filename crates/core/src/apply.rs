@@ -168,13 +168,8 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
                 pending.state = PendingState::Done;
             }
         }),
-        Entry::BreakerTripped { target, why, is_agent, .. } => {
-            if *is_agent {
-                run.pulse.calm();
-            } else {
-                shut_off(run, target, why);
-            }
-        }
+        Entry::BreakerTripped { is_agent: true, .. } => run.pulse.calm(),
+        Entry::BreakerTripped { target, why, .. } => shut_off(run, target, why),
         Entry::LoopStopped { reason, to } => {
             run.jump.clone_from(to);
             with_loop(run, |state, _| state.stop = Some(reason.clone()));

@@ -18,6 +18,21 @@ pub(crate) enum Budgets {
     Raise(BudgetsRaise),
     /// Remove a budget, and let the runs go on that wait for it
     Remove(BudgetsScope),
+    /// Compare what runs cost with the objectives of `windlass.toml`
+    Objectives(BudgetsObjectives),
+}
+
+/// Over which time.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(after_help = "Examples:
+  windlass budgets objectives
+  windlass budgets objectives --days 30 --json | jq '.objectives[] | {objective, state}'
+
+Runs that have ended and began within that time count. Exit code 3: an objective is missed.")]
+pub(crate) struct BudgetsObjectives {
+    /// Days, until now
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=366))]
+    pub days: u32,
 }
 
 /// One budget.

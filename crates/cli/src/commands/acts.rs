@@ -201,7 +201,7 @@ impl Doing {
             }
             Budgets::Raise(args) => Some(Self::budget("budget.raise", &args.scope, &caps("+", args.more))),
             Budgets::Remove(args) => Some(Self::budget("budget.remove", &args.scope, "removed")),
-            Budgets::List | Budgets::Show(_) => None,
+            Budgets::List | Budgets::Show(_) | Budgets::Objectives(_) => None,
         }
     }
 

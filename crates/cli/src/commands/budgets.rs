@@ -1,5 +1,7 @@
 //! `windlass budgets`: what many runs may use together, and letting those go on that wait for more.
 
+mod objectives;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
@@ -17,6 +19,8 @@ use crate::app::App;
 use crate::args::{BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
 use crate::exit::{Exit, Problem};
 use crate::output::{Form, table, time};
+
+pub(crate) use objectives::objectives;
 
 /// How often a change is tried again when somebody else was quicker.
 const TRIES_MAX: u32 = 10;

@@ -278,3 +278,19 @@ fn a_damaged_account_is_found() {
     let why = "the books have 7 model_calls of `tenant:default` used by it, and the journal says 2";
     assert_eq!(findings(), (3, json!([{"run": "one", "rule": "budget", "message": why}])));
 }
+
+#[test]
+fn objectives_are_compared_with_what_runs_cost() {
+    let place = place();
+    let objectives =
+        "[objectives.day]\nmachine = \"payer\"\nday_cost_micros = 1000000\n[objectives.most]\np95_cost_micros = 5\n";
+    place.write("windlass.toml", &format!("{CONFIG}{objectives}"));
+    assert_eq!(place.windlass(&["run", "payer.yml", "--run-id", "one"]).code(), 0);
+    let told = place.windlass(&["budgets", "objectives"]);
+    assert_eq!(told.code(), 0, "{}", told.shown());
+    let states: Vec<Value> =
+        told.json()["objectives"].as_array().expect("a list").iter().map(|o| o["state"].clone()).collect();
+    assert_eq!(states, [json!("met"), json!("too_few")], "{}", told.shown());
+    place.write("windlass.toml", &format!("{CONFIG}[objectives.neither]\nmachine = \"payer\"\n"));
+    assert_eq!(place.windlass(&["budgets", "objectives"]).code(), 2);
+}

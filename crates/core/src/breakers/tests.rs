@@ -1,3 +1,5 @@
+//! Each breaker with a made-up course of calls, and honest work that trips none.
+
 use super::*;
 use crate::budget::Amounts;
 use crate::contract::{Class, Idempotency};
