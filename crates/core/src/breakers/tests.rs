@@ -29,6 +29,7 @@ fn call(tool: &str, at: u64) -> OpenCall {
         held: Vec::new(),
         draws: false,
         wants: Amounts::ZERO,
+        cached_expected: None,
     }
 }
 
