@@ -3,12 +3,13 @@
 mod routes;
 mod begin;
 mod question;
+mod raise;
 
 use std::sync::Arc;
 
 use crate::approval;
 use crate::audit;
-use crate::budget::{Amounts, CALL_METERS, Ledger, Meter};
+use crate::budget::{Amounts, Ledger, Meter};
 use crate::effect::{Call, ChildStart, OpenCall, Outcome, WaitKind};
 use crate::escrow::{Asked, Share};
 use crate::failure::Code;
@@ -136,7 +137,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::JoinStarted { join } => run.join = Some(join.clone()),
         Entry::ChildStarted { child, slot } => child_started(run, child, *slot),
         Entry::ChildSettled { child, ending, used } => child_settled(run, child, ending, used),
-        Entry::ChildRaised { child, amounts } => child_raised(run, child, amounts),
+        Entry::ChildRaised { child, amounts } => raise::child(run, child, amounts),
         Entry::ChildCancelled { child, .. } => {
             if let Some(open) = run.children.get_mut(child) {
                 open.cancelled = true;
@@ -475,17 +476,6 @@ fn child_started(run: &mut Run, child: &ChildStart, slot: Option<u32>) {
     let machine = if run.start.watched { child.machine.clone() } else { Name::default() };
     let open = OpenChild { slot, awaited: child.awaited, allotment: child.allotment, cancelled: false, machine };
     run.children.insert(child.id.clone(), open);
-}
-
-/// The bound rises with what is granted, so that what is left stays the same.
-fn child_raised(run: &mut Run, child: &RunId, amounts: &Amounts) {
-    let Some(open) = run.children.get_mut(child) else { return };
-    let bounded = |meter: &Meter| run.ledger.ceilings.get(*meter).is_some();
-    let bounded = CALL_METERS.into_iter().filter(bounded);
-    let amounts = bounded.fold(Amounts::ZERO, |sum, meter| sum.with(meter, amounts.get(meter)));
-    open.allotment.add(&amounts);
-    run.ledger.rebound(&run.ledger.raised(&amounts));
-    run.ledger.grant(&amounts);
 }
 
 fn child_settled(run: &mut Run, child: &RunId, ending: &Ending, used: &Amounts) {
