@@ -12,7 +12,7 @@ const SECOND: u64 = 1_000;
 fn call(tool: &str, at: u64) -> OpenCall {
     let (tool, call_id) = (tool.into(), "c".into());
     OpenCall {
-        call: Call::Tool { tool, call_id, arguments: Value::Null, hook: None },
+        call: Call::Tool { tool, call_id, arguments: Value::Null, hook: None, plan: None },
         attempt: 1,
         class: Class::Read,
         idempotency: Idempotency::None,
