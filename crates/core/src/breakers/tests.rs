@@ -30,6 +30,7 @@ fn call(tool: &str, at: u64) -> OpenCall {
         draws: false,
         wants: Amounts::ZERO,
         cached_expected: None,
+        agreed: None,
     }
 }
 
