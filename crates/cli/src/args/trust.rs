@@ -8,6 +8,7 @@ pub(crate) enum Trust {
     /// Set the score of a version of an agent
     Set(TrustSet),
     /// List the scores in force
+    #[command(after_help = "Examples:\n  windlass trust list --json")]
     List,
     /// Show the score of a version of an agent, and who changed it when
     Show(TrustShow),
@@ -39,6 +40,7 @@ pub(crate) struct TrustSet {
 
 /// Show a score.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  windlass trust show clerk@0123456789ab")]
 pub(crate) struct TrustShow {
     /// The agent and its version: `NAME@VERSION`
     #[arg(value_name = "AGENT@VERSION")]

@@ -129,6 +129,12 @@ async fn left(store: &dyn Store) -> usize {
     store.list(Query { statuses, limit: 1, ..Query::default() }).await.expect("listed").heads.len()
 }
 
+/// Whether a call was answered so far. Until then a worker that is killed loses nothing but its start.
+async fn is_answered(store: &dyn Store) -> bool {
+    let query = Query { statuses: vec![Status::Completed], limit: 1, ..Query::default() };
+    !store.list(query).await.expect("listed").heads.is_empty()
+}
+
 /// Drives all runs to their ends, with workers killed on the way.
 fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
     let (mut workers, mut kills, began) = (Vec::new(), 0, Instant::now());
@@ -145,7 +151,7 @@ fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
             workers.push((child, dies_at));
             if let Some((child, dies_at)) = workers.last_mut() {
                 let ended = child.try_wait().expect("a status").is_some();
-                if !ended && kills < size.kills && Instant::now() >= *dies_at {
+                if !ended && kills < size.kills && Instant::now() >= *dies_at && is_answered(&*store).await {
                     child.kill().expect("killed");
                     child.wait().expect("gone");
                     kills += 1;
