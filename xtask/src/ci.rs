@@ -41,7 +41,7 @@ const STEPS: &[Step] = &[
     },
     Step { name: "build", run: |root| cargo(root, &["build", "--workspace", "--all-targets"]) },
     Step { name: "tests", run: |root| tests(nextest(root, &[])) },
-    Step { name: "sigv4", run: |root| tests(nextest(root, &["-p", "windlass-models", "--features", "sigv4"])) },
+    Step { name: "sigv4", run: |root| tests(signed(root)) },
     Step { name: "postgresql", run: |root| tests(on_postgresql(root)) },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
     Step { name: "docs", run: |root| plain(docs::check(root)) },
@@ -119,6 +119,11 @@ fn cargo(root: &Path, args: &[&str]) -> Ended {
 /// Unit and integration tests of every crate.
 fn nextest(root: &Path, more: &[&str]) -> Command {
     process::cargo(root, &[&["nextest", "run", "--workspace", "--all-targets"], more].concat())
+}
+
+/// The tests of the adapters of models with the feature that the default build leaves out.
+fn signed(root: &Path) -> Command {
+    process::cargo(root, &["nextest", "run", "-p", "windlass-models", "--features", "sigv4"])
 }
 
 /// The tests that run on the store that the variable names: the crash proof, the tests of a fleet of processes, of
