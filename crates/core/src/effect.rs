@@ -242,7 +242,9 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spent {
-    /// Nothing: it was refused, or never left.
+    /// It never left: not even an attempt is counted.
+    Unsent,
+    /// No tokens and no money: the other side refused it.
     Nothing,
     /// So many tokens and micro-USD.
     Known {

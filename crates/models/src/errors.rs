@@ -513,7 +513,7 @@ impl Fault {
             Self::Broken(error) => (error.classify().0, Spent::Unknown),
             Self::Unreachable(why) => {
                 let text = format!("the provider cannot be reached: {why}");
-                with(Code::ProviderUnreachable, text, Retry::Backoff, Spent::Nothing)
+                with(Code::ProviderUnreachable, text, Retry::Backoff, Spent::Unsent)
             }
             Self::Lost(why) => {
                 let text = format!("the connection was lost before an answer came: {why}");
@@ -521,7 +521,7 @@ impl Fault {
             }
             Self::TimedOut { after_ms, sent } => {
                 let text = format!("no whole answer within {after_ms} ms");
-                let spent = if *sent { Spent::Unknown } else { Spent::Nothing };
+                let spent = if *sent { Spent::Unknown } else { Spent::Unsent };
                 with(Code::ProviderTimeout, text, Retry::Backoff, spent)
             }
             Self::Stalled { idle_ms } => {
@@ -540,21 +540,21 @@ impl Fault {
                 let text = format!("the answer has more than {bytes} bytes");
                 with(Code::ProviderMalformed, text, Retry::Never, Spent::Unknown)
             }
-            Self::BadAddress(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Nothing),
-            Self::Unsayable(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Nothing),
-            Self::NoKey(why) => with(Code::ProviderAuth, why.clone(), Retry::Never, Spent::Nothing),
-            Self::Unknown(why) => with(Code::ProviderUnknown, why.clone(), Retry::Never, Spent::Nothing),
+            Self::BadAddress(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Unsent),
+            Self::Unsayable(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Unsent),
+            Self::NoKey(why) => with(Code::ProviderAuth, why.clone(), Retry::Never, Spent::Unsent),
+            Self::Unknown(why) => with(Code::ProviderUnknown, why.clone(), Retry::Never, Spent::Unsent),
             Self::Shut { why, after_ms } => {
-                with(Code::ProviderUnavailable, why.clone(), Retry::After(*after_ms), Spent::Nothing)
+                with(Code::ProviderUnavailable, why.clone(), Retry::After(*after_ms), Spent::Unsent)
             }
             Self::Shed { model, after_ms } => {
                 let text = format!("the quota of `{model}` is used up for {after_ms} ms more");
-                with(Code::ProviderRateLimited, text, Retry::After(*after_ms), Spent::Nothing)
+                with(Code::ProviderRateLimited, text, Retry::After(*after_ms), Spent::Unsent)
             }
-            Self::Exhausted(why) => with(Code::ProviderUnavailable, why.clone(), Retry::Never, Spent::Nothing),
+            Self::Exhausted(why) => with(Code::ProviderUnavailable, why.clone(), Retry::Never, Spent::Unsent),
             Self::NotCached => {
                 let text = "nothing was answered before to the same request".to_owned();
-                with(Code::ProviderUnavailable, text, Retry::Never, Spent::Nothing)
+                with(Code::ProviderUnavailable, text, Retry::Never, Spent::Unsent)
             }
         }
     }

@@ -136,7 +136,7 @@ struct CliAgent {
 
 fn refused(why: impl Into<String>) -> ModelResult {
     let failure = Failure::new(Code::ProviderInvalidRequest, why.into()).retry(Retry::Never);
-    ModelResult { outcome: Err(failure), spent: Spent::Nothing }
+    ModelResult { outcome: Err(failure), spent: Spent::Unsent }
 }
 
 impl CliAgent {
@@ -194,7 +194,7 @@ impl CliAgent {
         let (code, text, retry, spent) = match trouble {
             Trouble::NotStarted(error) => {
                 let text = format!("`{name}`: its program or its working directory cannot be used: {error}");
-                (Code::ProviderUnreachable, text, Retry::Never, Spent::Nothing)
+                (Code::ProviderUnreachable, text, Retry::Never, Spent::Unsent)
             }
             Trouble::TimedOut => {
                 let text = format!("`{name}` had not ended after {timeout_ms} ms, and was killed");

@@ -103,7 +103,10 @@ impl Fleet {
             if let Some(found) = check() {
                 return found;
             }
-            assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+            if began.elapsed() >= PATIENCE {
+                let (stuck, workers) = (self.run(&["runs", "stuck", "--older", "0s"]), self.run(&["workers", "list"]));
+                panic!("waited in vain: {what}\n{}\n{}", stuck.shown(), workers.shown());
+            }
         }
     }
 

@@ -333,6 +333,7 @@ fn charge(open: &OpenCall, spent: Spent) -> (Amounts, bool) {
             let used = Amounts::ZERO.with(Meter::ModelCalls, 1).with(Meter::Tokens, tokens);
             (used.with(Meter::CostMicros, cost_micros), false)
         }
+        (Call::Model { .. }, Spent::Unsent) => (Amounts::ZERO, false),
         (Call::Model { .. }, Spent::Nothing) => (Amounts::ZERO.with(Meter::ModelCalls, 1), false),
         (Call::Model { .. }, Spent::Unknown) => (open.reserved, true),
         (Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. }, _) => {

@@ -342,6 +342,7 @@ impl Bench {
                 Spent::Known { tokens: USAGE.0 + USAGE.1, cost_micros: reply.cost_micros.unwrap_or(0) }
             }
             Outcome::Failed(failure) if failure.code == Code::ProviderTruncated => Spent::Unknown,
+            Outcome::Failed(failure) if failure.code == Code::ProviderUnreachable => Spent::Unsent,
             Outcome::Failed(_) | Outcome::Returned(_) => Spent::Nothing,
         };
         let attempt = self.run.calls.get(&effect).map_or(1, |call| call.attempt);

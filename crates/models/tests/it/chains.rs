@@ -90,7 +90,7 @@ async fn links_say_how_they_are_called_and_what_they_cost() {
     assert!(links[2].on.is_empty());
     assert_eq!(models.chain(&settings("nobody")), None);
     let unknown = models.call(request("chain", "")).await;
-    assert_eq!((code(&unknown), unknown.spent), (Some(Code::ProviderUnknown), Spent::Nothing));
+    assert_eq!((code(&unknown), unknown.spent), (Some(Code::ProviderUnknown), Spent::Unsent));
 }
 
 /// FLT-N5: where a provider is down, its breaker opens, one call at a time looks again, and nothing more is sent.
@@ -108,7 +108,7 @@ async fn a_provider_that_is_down_is_left_alone() {
     }
     let calls = (0..50).map(|n| ask(&models, 0, if n == 0 { "q" } else { "r" }));
     for result in futures::future::join_all(calls).await {
-        assert_eq!((code(&result), result.spent), (Some(Code::ProviderUnavailable), Spent::Nothing));
+        assert_eq!((code(&result), result.spent), (Some(Code::ProviderUnavailable), Spent::Unsent));
     }
     assert!(server.seen().len() <= 4, "three to open it, and one to look again: {}", server.seen().len());
     assert!(chain(&models).links[0].shut.as_ref().is_some_and(|why| why.contains("breaker")));
@@ -132,7 +132,7 @@ async fn a_quota_that_is_used_up_is_waited_for_or_sheds_by_class() {
     for result in futures::future::join_all(calls).await {
         let failure = result.outcome.expect_err("shed");
         assert!(matches!(failure.retry, Retry::After(ms) if ms > 20_000), "{failure:?}");
-        assert_eq!((failure.code, result.spent), (Code::ProviderRateLimited, Spent::Nothing));
+        assert_eq!((failure.code, result.spent), (Code::ProviderRateLimited, Spent::Unsent));
     }
     assert_eq!(server.seen().len(), 1, "no storm");
     assert!(chain(&models).links[0].shut.as_ref().is_some_and(|why| why.contains("quota")));

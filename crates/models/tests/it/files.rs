@@ -87,7 +87,7 @@ async fn what_a_provider_is_not_known_to_take_is_not_sent() {
         let name = file.name.clone();
         let (result, body) = sent(kind, vec![file], takes).await;
         let failure = result.outcome.expect_err("refused");
-        assert_eq!((failure.code, result.spent), (Code::ProviderInvalidRequest, Spent::Nothing), "{kind:?}");
+        assert_eq!((failure.code, result.spent), (Code::ProviderInvalidRequest, Spent::Unsent), "{kind:?}");
         assert!(failure.message.contains(&*name), "{failure}");
         assert_eq!(body, None, "{kind:?}");
     }

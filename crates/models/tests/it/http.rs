@@ -202,7 +202,7 @@ async fn time_that_runs_out_before_anything_is_sent_costs_nothing() {
     request.timeout_ms = 30;
     let result = Models::builder().build().call(request).await;
     let failure = result.outcome.expect_err("nobody there");
-    assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Nothing), "{failure}");
+    assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unsent), "{failure}");
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn requests_that_cannot_be_said_do_not_leave() {
         let failure = result.outcome.expect_err("unsayable");
         assert_eq!(
             (failure.code, failure.retry, result.spent),
-            (Code::ProviderInvalidRequest, Retry::Never, Spent::Nothing)
+            (Code::ProviderInvalidRequest, Retry::Never, Spent::Unsent)
         );
     }
     assert_eq!(server.seen().len(), 0);
@@ -241,7 +241,7 @@ async fn unknown_providers_are_named_with_advice() {
     unknown.base_url = None;
     let result = Models::builder().build().call(unknown).await;
     let failure = result.outcome.expect_err("unknown");
-    assert_eq!((failure.code, result.spent), (Code::ProviderUnknown, Spent::Nothing));
+    assert_eq!((failure.code, result.spent), (Code::ProviderUnknown, Spent::Unsent));
     assert!(failure.message.contains("`acme`") && failure.message.contains("base_url"), "{failure}");
 }
 

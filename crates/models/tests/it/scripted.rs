@@ -177,7 +177,7 @@ async fn failures_have_every_shape() {
         ("{fault: context_length}", Code::ProviderContextLength, Retry::Never, Spent::Nothing),
         ("{fault: content_filter}", Code::ProviderRefused, Retry::Never, Spent::Nothing),
         ("{fault: timeout}", Code::ProviderTimeout, Retry::Backoff, Spent::Unknown),
-        ("{fault: connection_refused}", Code::ProviderUnreachable, Retry::Backoff, Spent::Nothing),
+        ("{fault: connection_refused}", Code::ProviderUnreachable, Retry::Backoff, Spent::Unsent),
         ("{fault: connection_lost}", Code::ProviderUnreachable, Retry::Backoff, Spent::Unknown),
         ("{content: abc, fault: stalled}", Code::ProviderTimeout, Retry::Backoff, Spent::Unknown),
         ("{content: abc, fault: no_end}", Code::ProviderTruncated, Retry::Backoff, Spent::Unknown),
@@ -212,7 +212,7 @@ async fn an_answer_cut_after_any_byte_is_truncated_and_the_whole_is_whole() {
 #[tokio::test]
 async fn a_call_without_a_rule_says_what_was_asked() {
     let (failure, spent) = failure("rules:\n- {agent: b, reply: {content: x}}\n").await;
-    assert_eq!((failure.code, spent), (Code::ProviderUnknown, Spent::Nothing));
+    assert_eq!((failure.code, spent), (Code::ProviderUnknown, Spent::Unsent));
     assert!(failure.message.contains("turn 1 of agent `a`") && failure.message.contains("`u`"), "{failure}");
 }
 

@@ -55,7 +55,7 @@ impl Model for ScannedModel {
                 Ok(request) => self.model.call(request).await,
                 Err(class) => {
                     let outcome = Err(blocked(class, "the prompt"));
-                    ModelResult { outcome, spent: Spent::Nothing }
+                    ModelResult { outcome, spent: Spent::Unsent }
                 }
             }
         }

@@ -204,7 +204,7 @@ pub async fn tells_not_sent_from_unknown(subject: &impl Subject, stream: bool) {
     let result = model.call(request(&settings, stream, SLACK_MS)).await;
     let failure = failed(&result);
     assert_eq!((failure.code, failure.retry), (Code::ProviderUnreachable, Retry::Backoff), "{failure}");
-    assert_eq!(result.spent, Spent::Nothing);
+    assert_eq!(result.spent, Spent::Unsent);
 }
 
 /// A call that is dropped leaves nobody waiting at the provider.

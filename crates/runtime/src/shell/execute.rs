@@ -354,7 +354,7 @@ impl Attempt {
 
     async fn make(self, job: Job) -> Done {
         let (outcome, spent) = match job {
-            Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
+            Job::Refused(failure) => (Outcome::Failed(failure), Spent::Unsent),
             Job::Model(_) | Job::Tool(..) | Job::Hook(..) => self.send(job).await,
         };
         Done { effect: self.effect, attempt: self.number, end: End::Settled(outcome, spent) }
@@ -388,7 +388,7 @@ impl Attempt {
         {
             let message = format!("the call could not be noted before it leaves: {error}");
             let failure = Failure::new(Code::StoreUnavailable, message).retry(Retry::Backoff);
-            return (Outcome::Failed(failure), Spent::Nothing);
+            return (Outcome::Failed(failure), Spent::Unsent);
         }
         self.sent.store(true, Ordering::Release);
         self.metered(self.bound(job, withdrawn)).await
@@ -449,7 +449,7 @@ impl Attempt {
             }
             Job::Tool(tool, invocation) => (returned(tool.call(invocation).await), known),
             Job::Hook(hook, event) => (returned(hook.call(event).await), known),
-            Job::Refused(failure) => (Outcome::Failed(failure), Spent::Nothing),
+            Job::Refused(failure) => (Outcome::Failed(failure), Spent::Unsent),
         }
     }
 

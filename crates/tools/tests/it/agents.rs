@@ -215,13 +215,13 @@ async fn what_a_program_cannot_be_told_is_refused_before_it_starts() {
     files.files = vec![windlass_core::file::File::new("x.png", "image/png", b"abc", "YWJj".to_owned())];
     for refused in [tools, params, option, files] {
         let result = agent.call(refused).await;
-        assert_eq!(failed(&result), (Code::ProviderInvalidRequest, Retry::Never, Spent::Nothing));
+        assert_eq!(failed(&result), (Code::ProviderInvalidRequest, Retry::Never, Spent::Unsent));
     }
     assert!(!folder.path().join("started").exists());
     let mut gone = scripted(folder.path(), AgentFormat::Codex, "");
     gone.command = Some(vec!["/no/such/agent".to_owned()]);
     let result = agent_of(folder.path(), gone).call(request(1_000)).await;
-    assert_eq!(failed(&result), (Code::ProviderUnreachable, Retry::Never, Spent::Nothing));
+    assert_eq!(failed(&result), (Code::ProviderUnreachable, Retry::Never, Spent::Unsent));
 }
 
 fn agent_of(folder: &Path, config: CliAgentConfig) -> Arc<dyn Model> {

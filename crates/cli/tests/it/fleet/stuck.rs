@@ -125,7 +125,8 @@ fn what_nobody_takes_says_what_workers_lack() {
     let elsewhere = fleet.start(&["worker", "--pool", "gpu"]);
     assert_eq!(cause(&fleet, "first").as_deref(), Some("no_worker_for_pool"));
     drop(elsewhere);
-    fleet.write("windlass.toml", &format!("{CONFIGURATION}\n[worker]\ncall_slots = 1\n"));
+    // With one claim slot it claims one run at a time, and so none beyond what it knows that it can call for.
+    fleet.write("windlass.toml", &format!("{CONFIGURATION}\n[worker]\ncall_slots = 1\nclaim_slots = 1\n"));
     let worker = fleet.start(&["worker"]);
     fleet.until_all("the call is out", || fs::exists(fleet.place.path("hangs")).expect("the folder").then_some(()));
     let out = |run: &str, wanted: &str| {
