@@ -136,19 +136,23 @@ pub fn settle(books: &mut Books, draw: &Draw) -> Drawn {
         Some(_) | None => {}
     }
     let mut parts = books.allotted.take().map(|known| known.parts).unwrap_or_default();
-    for line in &draw.lines {
-        report(books, &mut parts, line, draw.at);
-    }
+    let free: Vec<Amounts> = draw.lines.iter().map(|line| report(books, &mut parts, line, draw.at)).collect();
     let answer = match draw.lines.iter().find_map(|line| refusal(books, line, draw.at)) {
         Some(refusal) => Drawn::Refused(refusal),
-        None => Drawn::Granted(draw.lines.iter().map(|line| grant(books, &mut parts, line)).collect()),
+        None => {
+            // A return keeps nothing.
+            let free = free.iter().map(|free| if draw.wants() { *free } else { Amounts::ZERO });
+            Drawn::Granted(
+                draw.lines.iter().zip(free).map(|(line, free)| grant(books, &mut parts, line, &free)).collect(),
+            )
+        }
     };
     books.allotted = Some(Allotted { number: draw.number, answer: answer.clone(), parts });
     answer
 }
 
-/// Charges what was used since the last time, and returns what is not held for a call.
-fn report(books: &mut Books, parts: &mut BTreeMap<Name, Part>, line: &Line, at: Timestamp) {
+/// Charges what was used since the last time, and returns what is not held for a call. Gives back how much that was.
+fn report(books: &mut Books, parts: &mut BTreeMap<Name, Part>, line: &Line, at: Timestamp) -> Amounts {
     let part = parts.entry(line.scope.clone()).or_default();
     let account = books.accounts.entry(line.scope.clone()).or_default();
     let held = std::mem::take(&mut part.held);
@@ -157,7 +161,10 @@ fn report(books: &mut Books, parts: &mut BTreeMap<Name, Part>, line: &Line, at: 
     used.subtract(&part.spent);
     // A return of an older state never takes back what a newer one told.
     part.spent.add(&used);
-    let Some(budget) = books.budgets.get(&line.scope) else { return };
+    let mut free = held;
+    free.subtract(&used);
+    free.subtract(&line.reserved);
+    let Some(budget) = books.budgets.get(&line.scope) else { return Amounts::ZERO };
     *account = std::mem::take(account).at(budget, at);
     for meter in METERS.iter().filter(|meter| budget.caps.contains_key(meter)) {
         let only = |amounts: &Amounts| Amounts::ZERO.with(*meter, amounts.get(*meter));
@@ -170,6 +177,7 @@ fn report(books: &mut Books, parts: &mut BTreeMap<Name, Part>, line: &Line, at: 
         over.subtract(&only(&held));
         account.overrun.add(&over);
     }
+    free
 }
 
 fn refusal(books: &Books, line: &Line, at: Timestamp) -> Option<Refusal> {
@@ -188,17 +196,17 @@ fn refusal(books: &Books, line: &Line, at: Timestamp) -> Option<Refusal> {
     })
 }
 
-/// Grants what is needed, or a small share of what is left when that is more.
-fn grant(books: &mut Books, parts: &mut BTreeMap<Name, Part>, line: &Line) -> (Name, Amounts) {
+/// Grants what is needed, or a small share of what is left when that is more. Of a meter of which nothing is needed now, as
+/// much as was free before, but no more than such a share: calls of models and of tools in turn would else each return what
+/// the other needs next.
+fn grant(books: &mut Books, parts: &mut BTreeMap<Name, Part>, line: &Line, free: &Amounts) -> (Name, Amounts) {
     let mut granted = Amounts::ZERO;
     if let (Some(budget), Some(account), Some(part)) =
         (books.budgets.get(&line.scope), books.accounts.get_mut(&line.scope), parts.get_mut(&line.scope))
     {
         for (meter, cap) in &budget.caps {
-            let need = line.need.get(*meter);
-            if need > 0 {
-                granted = granted.with(*meter, need.max(account.left(*meter, *cap) / PARTS));
-            }
+            let (need, part) = (line.need.get(*meter), account.left(*meter, *cap) / PARTS);
+            granted = granted.with(*meter, if need > 0 { need.max(part) } else { part.min(free.get(*meter)) });
         }
         account.drawn.add(&granted);
         part.held.add(&granted);
@@ -255,6 +263,31 @@ mod tests {
         assert!(!books.allotted.as_ref().expect("known").holds());
         settle(&mut books, &draw(3, 300, 0, 0));
         assert_eq!(account(&books), (0, 300, 0), "charged once");
+    }
+
+    #[test]
+    fn calls_of_models_and_of_tools_in_turn_do_not_take_from_each_other() {
+        let caps = [(Meter::ModelCalls, 10_000), (Meter::ToolCalls, 500)].into();
+        let mut books = books(1);
+        books.budgets.get_mut("environment").expect("a budget").caps = caps;
+        let mut number = 0;
+        let mut free = |spent: [u64; 2], need: [u64; 2]| {
+            let of =
+                |[models, tools]: [u64; 2]| Amounts::ZERO.with(Meter::ModelCalls, models).with(Meter::ToolCalls, tools);
+            number += 1;
+            let line = Line { scope: "environment".into(), spent: of(spent), reserved: Amounts::ZERO, need: of(need) };
+            let draw = Draw { run: RunId::stored("r"), number, at: Timestamp(1_000), lines: vec![line] };
+            let Drawn::Granted(free) = settle(&mut books, &draw) else { panic!("not granted") };
+            let free = free["environment"];
+            assert_eq!(free, books.accounts["environment"].drawn);
+            [free.model_calls, free.tool_calls]
+        };
+        assert_eq!(free([0, 0], [1, 0]), [100, 0], "what was never asked for is not held");
+        assert_eq!(free([1, 0], [0, 1]), [99, 5], "the rest of the first is kept");
+        assert_eq!(free([40, 5], [0, 1]), [60, 4]);
+        assert_eq!(free([40, 9], [0, 200]), [60, 200], "more than a share where more is needed");
+        assert_eq!(free([41, 9], [1, 0]), [99, 4], "and no more than a share where it is not");
+        assert_eq!(free([42, 9], [0, 0]), [0, 0], "a return keeps nothing");
     }
 
     #[test]
