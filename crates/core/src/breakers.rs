@@ -189,12 +189,12 @@ fn count(failed: &[Timestamp]) -> u32 {
     u32::try_from(failed.len()).unwrap_or(u32::MAX)
 }
 
-/// Of configured bounds beyond this, no more is counted.
-const KEPT_MAX: usize = 1_000;
+/// Failures that are counted of one tool or model; a bound beyond this would never be reached.
+pub const FAILURES_KEPT_MAX: u32 = 1_000;
 
 fn keep(failed: &mut Vec<Timestamp>, now: Timestamp) {
     failed.retain(|at| now.since_ms(*at) < STORM_MS);
-    if failed.len() >= KEPT_MAX {
+    if failed.len() >= FAILURES_KEPT_MAX as usize {
         failed.remove(0);
     }
     failed.push(now);

@@ -112,6 +112,9 @@ pub enum BudgetError {
     /// A cap for something that no budget counts.
     #[error("a budget has no cap for `{}`: that is a ceiling of a run", .0.as_str())]
     Uncounted(Meter),
+    /// A cap for something that tools do not use.
+    #[error("a budget of a tool counts `tool_calls`: a cap for `{}` would never bind", .0.as_str())]
+    NotOfTools(Meter),
     /// A share beyond the whole.
     #[error("a budget is nearly used up at 1 to 100 percent, not at {0}")]
     Near(u8),
@@ -137,6 +140,9 @@ impl Budget {
         }
         if let Some(meter) = self.caps.keys().find(|meter| !METERS.contains(meter)) {
             return Err(BudgetError::Uncounted(*meter));
+        }
+        if let Some(meter) = self.caps.keys().find(|meter| scope.starts_with("tool:") && **meter != Meter::ToolCalls) {
+            return Err(BudgetError::NotOfTools(*meter));
         }
         if self.caps.is_empty() {
             return Err(BudgetError::NoCap);
@@ -502,9 +508,12 @@ mod tests {
             near_percent: NEAR_PERCENT_DEFAULT,
             beyond: Beyond::Fail,
         };
-        for scope in ["environment", "tenant:acme", "tenant:a%2Fb", "user:acme/ada", "tool:acme/search/web"] {
+        for scope in ["environment", "tenant:acme", "tenant:a%2Fb", "user:acme/ada"] {
             budget.check(scope).expect(scope);
         }
+        let tool = "tool:acme/search/web";
+        assert_eq!(budget.check(tool), Err(BudgetError::NotOfTools(Meter::Tokens)));
+        Budget { caps: [(Meter::ToolCalls, 5)].into(), ..budget.clone() }.check(tool).expect(tool);
         for scope in
             ["", "tenant", "tenant:", "tenant:a/b", "user:ada", "user:/ada", "user:acme/", "agent:a/b", "run:x"]
         {

@@ -153,7 +153,7 @@ impl Cause<'_> {
             NoticeKind::Failed => format!("the run `{run}` of `{}` has failed", self.head.machine),
             _ => format!("the run `{run}` of `{}` needs a person's attention", self.head.machine),
         };
-        self.notice(kind, id(kind, run.as_str(), episode), text)
+        self.notice(kind, self.id(kind, run.as_str(), episode), text)
     }
 
     fn asked(&self, kind: NoticeKind, asked: NoticeQuestion) -> Notice {
@@ -177,14 +177,19 @@ impl Cause<'_> {
                 format!("the {about} `{target}` of `{machine}` waits for an approval: windlass approvals show '{key}'")
             }
         };
-        let notice = self.notice(kind, id(kind, key, &[u64::from(*level)]), text);
+        let notice = self.notice(kind, self.id(kind, key, &[u64::from(*level)]), text);
         Notice { question: Some(asked), ..notice }
+    }
+
+    fn id(&self, kind: NoticeKind, about: &str, episode: &[u64]) -> Name {
+        id(kind, about, self.head.created_at, episode)
     }
 }
 
-/// The id of a notice: the same for the same cause, whoever derives it.
-fn id(kind: NoticeKind, about: &str, episode: &[u64]) -> Name {
-    let parts = [Value::str("windlass.notice.v1"), Value::str(kind.as_str()), Value::str(about)];
+/// The id of a notice: the same for the same cause, whoever derives it. `born` tells a run from one of the same id that was
+/// removed.
+fn id(kind: NoticeKind, about: &str, born: Timestamp, episode: &[u64]) -> Name {
+    let parts = [Value::str("windlass.notice.v2"), Value::str(kind.as_str()), Value::str(about), Value::count(born.0)];
     let digest: Digest =
         Value::list(parts.into_iter().chain(episode.iter().map(|n| Value::count(*n))).collect()).digest();
     digest.to_string()[..32].into()
@@ -264,6 +269,12 @@ impl Delivery {
         matches!(&self.standing, Standing::Pending { claim, .. } if *claim == by)
     }
 
+    /// Whether it has been tried for so long that it is given up.
+    #[must_use]
+    pub fn is_old(&self, now: Timestamp) -> bool {
+        now.since_ms(self.since) >= GIVE_UP_MS
+    }
+
     /// The same after it was not taken.
     #[must_use]
     pub fn refused(mut self, now: Timestamp, error: &str, retry: Retry) -> Self {
@@ -272,7 +283,7 @@ impl Delivery {
             Retry::After(ms) => ms.clamp(PAUSE_MS_MIN, PAUSE_MS_MAX),
             Retry::Backoff | Retry::Never | Retry::Unknown => doubled,
         };
-        self.standing = if now.since_ms(self.since) >= GIVE_UP_MS {
+        self.standing = if self.is_old(now) {
             Standing::Dropped { at: now, why: format!("not taken for three days: {error}") }
         } else {
             Standing::Pending { until: now.plus_ms(pause), claim: 0, error: Some(error.to_owned()) }
@@ -293,7 +304,7 @@ mod tests {
 
     fn notice() -> Notice {
         Notice {
-            id: id(NoticeKind::Failed, "r", &[3]),
+            id: id(NoticeKind::Failed, "r", Timestamp(1), &[3]),
             kind: NoticeKind::Failed,
             at_ms: 5,
             tenant: "t".into(),
@@ -309,11 +320,14 @@ mod tests {
 
     #[test]
     fn an_id_is_the_same_for_the_same_cause_and_no_other() {
-        assert_eq!(id(NoticeKind::Failed, "r", &[3]), id(NoticeKind::Failed, "r", &[3]));
-        for other in
-            [id(NoticeKind::Failed, "r", &[4]), id(NoticeKind::Failed, "s", &[3]), id(NoticeKind::Approval, "r", &[3])]
-        {
-            assert_ne!(other, id(NoticeKind::Failed, "r", &[3]));
+        assert_eq!(id(NoticeKind::Failed, "r", Timestamp(1), &[3]), id(NoticeKind::Failed, "r", Timestamp(1), &[3]));
+        for other in [
+            id(NoticeKind::Failed, "r", Timestamp(1), &[4]),
+            id(NoticeKind::Failed, "s", Timestamp(1), &[3]),
+            id(NoticeKind::Approval, "r", Timestamp(1), &[3]),
+            id(NoticeKind::Failed, "r", Timestamp(2), &[3]),
+        ] {
+            assert_ne!(other, id(NoticeKind::Failed, "r", Timestamp(1), &[3]));
         }
     }
 

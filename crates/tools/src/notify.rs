@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use windlass_core::failure::Failure;
+use windlass_core::failure::{Code, Failure};
 use windlass_core::ids::Name;
 use windlass_core::machine::HookKind;
 use windlass_core::time::Timestamp;
@@ -36,6 +36,8 @@ const TIMEOUT_MS: u64 = 10_000;
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 /// Fewest bytes of a key that bodies are signed with.
 const KEY_BYTES_MIN: usize = 16;
+/// Characters of the texts of a message and of each of its facts. Slack takes no more than 3,000 and 2,000.
+const TEXT_CHARS_MAX: usize = 1_000;
 /// How a key begins that is written in base64.
 const KEY_PREFIX: &str = "whsec_";
 
@@ -112,6 +114,10 @@ fn make(site: &mut Site<'_>, table: &NotifyConfig) -> Option<Post> {
     };
     if table.signing_key.is_some() && !matches!(form, Some(Form::Signed(_)) | None) {
         site.wrong("signing_key", format!("the type `{}` has no key `signing_key`", table.kind), None);
+    }
+    if !table.escalations.is_empty() && !(table.kinds.is_empty() || table.kinds.contains(&NoticeKind::Escalation)) {
+        let hint = "add `escalation` to `kinds`, or leave `escalations` out";
+        site.wrong("escalations", "escalations are not among the `kinds` of this channel", Some(hint));
     }
     if table.timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MS).contains(&ms)) {
         site.wrong("timeout_ms", format!("must be from 1 to {TIMEOUT_MS}"), None);
@@ -224,14 +230,13 @@ impl Channel for Post {
     fn wants(&self, notice: &Notice) -> bool {
         let among = |listed: &[String], name: &str| listed.is_empty() || listed.iter().any(|one| one == name);
         let to = notice.question.as_ref().and_then(|question| question.escalated_to.as_deref());
+        let is_kind = self.table.kinds.is_empty() || self.table.kinds.contains(&notice.kind);
         let is_for = match (notice.kind, to) {
-            (NoticeKind::Escalation, Some(to)) => *to == *self.name || among(&self.table.escalations, to),
-            _ => true,
+            // Who is named comes, whatever else the channel is for.
+            (NoticeKind::Escalation, Some(to)) => *to == *self.name || (is_kind && among(&self.table.escalations, to)),
+            _ => is_kind,
         };
-        is_for
-            && (self.table.kinds.is_empty() || self.table.kinds.contains(&notice.kind))
-            && among(&self.table.machines, &notice.machine)
-            && among(&self.table.tenants, &notice.tenant)
+        is_for && among(&self.table.machines, &notice.machine) && among(&self.table.tenants, &notice.tenant)
     }
 
     fn send<'a>(&'a self, notice: &'a Notice, now: Timestamp) -> BoxFuture<'a, Result<(), Failure>> {
@@ -247,7 +252,12 @@ impl Channel for Post {
                 waits: Waits::default(),
             };
             let answer = client::exchange(&self.clients, &caller, message, self.timeout_ms, ANSWER_BYTES_MAX).await?;
-            if answer.status.is_success() { Ok(()) } else { Err(answer.failure(&caller)) }
+            if answer.status.is_success() {
+                return Ok(());
+            }
+            // What came back is not quoted: it may hold the address, which may be a secret.
+            let message = format!("`{}` answered {}", self.name, answer.status);
+            Err(Failure::new(Code::HookFailed, message).retry(answer.failure(&caller).retry))
         }
         .boxed()
     }
@@ -286,6 +296,16 @@ fn signature(Key(key): &Key, id: &str, seconds: &str, body: &[u8]) -> String {
     STANDARD.encode(context.sign())
 }
 
+/// A text on one line, and no longer than a message may have it.
+fn line(text: &str) -> String {
+    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = chars.by_ref().take(TEXT_CHARS_MAX).collect();
+    if chars.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// What a notice says, as pairs.
 fn facts(notice: &Notice) -> Vec<(&'static str, String)> {
     let mut facts = vec![
@@ -313,27 +333,31 @@ fn facts(notice: &Notice) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// A message of Slack's incoming webhooks.
+/// A message of Slack's incoming webhooks. Its blocks are plain text, in which nothing is a link, a mention or an emphasis.
 fn slack(notice: &Notice) -> Json {
     let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let text = escaped(&notice.text);
-    let fields: Vec<Json> = facts(notice)
-        .iter()
-        .take(10)
-        .map(|(name, value)| json!({ "type": "mrkdwn", "text": format!("*{name}*\n{}", escaped(value)) }))
-        .collect();
+    let plain = |text: String| json!({ "type": "plain_text", "emoji": false, "text": text });
+    let text = line(&notice.text);
+    let fields: Vec<Json> =
+        facts(notice).iter().take(10).map(|(name, value)| plain(format!("{name}\n{}", line(value)))).collect();
     json!({
-        "text": text,
+        // Where blocks cannot be shown.
+        "text": escaped(&text),
         "blocks": [
-            { "type": "section", "text": { "type": "mrkdwn", "text": text } },
+            { "type": "section", "text": plain(text) },
             { "type": "section", "fields": fields },
         ],
     })
 }
 
-/// A message of Teams' incoming webhooks: an adaptive card.
+/// A message of Teams' incoming webhooks: an adaptive card of text runs, in which nothing is markdown.
 fn teams(notice: &Notice) -> Json {
-    let facts: Vec<Json> = facts(notice).iter().map(|(name, value)| json!({ "title": name, "value": value })).collect();
+    let run = |text: String, weight: &str| json!({ "type": "TextRun", "text": text, "weight": weight });
+    let block = |inlines: Vec<Json>| json!({ "type": "RichTextBlock", "inlines": inlines });
+    let mut body = vec![block(vec![run(line(&notice.text), "bolder")])];
+    let fact =
+        |(name, value): &(&str, String)| block(vec![run(format!("{name}: "), "bolder"), run(line(value), "default")]);
+    body.extend(facts(notice).iter().map(fact));
     json!({
         "type": "message",
         "attachments": [{
@@ -343,10 +367,7 @@ fn teams(notice: &Notice) -> Json {
                 "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
                 "type": "AdaptiveCard",
                 "version": "1.4",
-                "body": [
-                    { "type": "TextBlock", "text": notice.text, "wrap": true, "weight": "bolder" },
-                    { "type": "FactSet", "facts": facts },
-                ],
+                "body": body,
             },
         }],
     })
@@ -402,10 +423,43 @@ mod tests {
     }
 
     #[test]
+    fn whoever_an_escalation_names_gets_it() {
+        let escalation = |to: &str| {
+            let question = windlass_ports::notify::NoticeQuestion {
+                id: "r1#2".into(),
+                about: "tool".into(),
+                target: "pay".into(),
+                class: None,
+                rule: "contract".into(),
+                shown: None,
+                expires_at_ms: None,
+                level: 1,
+                escalated_to: Some(to.into()),
+            };
+            Notice { question: Some(question), ..notice(NoticeKind::Escalation) }
+        };
+        let failures = post("type = \"slack\"\nkinds = [\"failed\"]", Form::Slack);
+        assert!(failures.wants(&escalation("ops")), "its own name");
+        assert!(!failures.wants(&escalation("leads")));
+        let leads = post("type = \"slack\"\nescalations = [\"leads\"]", Form::Slack);
+        assert!(leads.wants(&escalation("leads")) && leads.wants(&escalation("ops")) && !leads.wants(&escalation("x")));
+    }
+
+    #[test]
     fn texts_cannot_leave_their_place_in_a_message() {
-        assert_eq!(slack(&notice(NoticeKind::Failed))["text"], "a &lt;b&gt; &amp; c");
-        let card = teams(&notice(NoticeKind::Failed));
-        assert_eq!(card["attachments"][0]["content"]["body"][0]["text"], "a <b> & c");
+        let hostile = "a <b> & c\n[x](https://evil.example) *now* <!channel>";
+        let notice = Notice { text: hostile.into(), machine: "m".repeat(5_000).into(), ..notice(NoticeKind::Failed) };
+        let slack = slack(&notice);
+        assert_eq!(slack["text"], "a &lt;b&gt; &amp; c [x](https://evil.example) *now* &lt;!channel&gt;");
+        let shown = slack["blocks"].to_string();
+        assert!(!shown.contains("mrkdwn"), "{shown}");
+        let fields = slack["blocks"][1]["fields"].as_array().expect("fields");
+        assert!(fields.iter().all(|field| field["text"].as_str().is_some_and(|text| text.chars().count() < 2_000)));
+        let card = teams(&notice);
+        let body = card["attachments"][0]["content"]["body"].as_array().expect("blocks");
+        assert_eq!(body[0]["inlines"][0]["text"], hostile.replace('\n', " "));
+        let is_run = |inline: &Json| inline["type"] == "TextRun";
+        assert!(body.iter().all(|block| block["inlines"].as_array().is_some_and(|runs| runs.iter().all(is_run))));
         assert!(format!("{:?}", post("type = \"slack\"", Form::Slack)).find("127.0.0.1").is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Tools, actions and hooks whose secrets come from the operator's file: built again when that has changed, so that a call
+//! Tools, actions, hooks and channels whose secrets come from the operator's file: built again when that has changed, so that a call
 //! leaves with the value of now.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,41 +8,43 @@ use windlass_core::contract::Contract;
 use windlass_core::failure::{Code, Failure};
 use windlass_core::ids::Name;
 use windlass_core::machine::HookKind;
+use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
+use windlass_ports::notify::{Channel, Notice};
 use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
 
 use crate::secrets::SecretFile;
 use crate::wire::WireError;
 
-/// Builds a catalog with the secrets of now.
-type Build = dyn Fn() -> Result<Catalog, WireError> + Send + Sync;
+/// Builds something with the secrets of now.
+type Build<T> = dyn Fn() -> Result<T, WireError> + Send + Sync;
 
-/// A catalog that follows the file.
-struct Source {
+/// Something that follows the file.
+struct Source<T> {
     file: Arc<SecretFile>,
-    build: Box<Build>,
-    current: Mutex<(u64, Arc<Catalog>)>,
+    build: Box<Build<T>>,
+    current: Mutex<(u64, Arc<T>)>,
 }
 
-impl std::fmt::Debug for Source {
+impl<T> std::fmt::Debug for Source<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
-impl Source {
-    fn now(&self) -> Arc<Catalog> {
+impl<T> Source<T> {
+    fn now(&self) -> Arc<T> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.file.generation();
         if current.0 != generation {
             current.0 = generation;
             match (self.build)() {
-                Ok(catalog) => {
-                    tracing::info!("secrets have changed: tools and hooks use the new ones");
-                    current.1 = Arc::new(catalog);
+                Ok(made) => {
+                    tracing::info!("secrets have changed: the new ones are used");
+                    current.1 = Arc::new(made);
                 }
-                Err(error) => tracing::error!(%error, "secrets have changed, and tools cannot use the new ones"),
+                Err(error) => tracing::error!(%error, "secrets have changed, and the new ones cannot be used"),
             }
         }
         Arc::clone(&current.1)
@@ -73,6 +75,22 @@ pub(crate) fn renewed(
     Catalog { tools: tools.collect(), hooks: hooks.collect() }
 }
 
+/// The channels, built again by `build` whenever the file has changed.
+pub(crate) fn renewed_channels(
+    channels: Vec<Arc<dyn Channel>>,
+    file: Arc<SecretFile>,
+    generation: u64,
+    build: impl Fn() -> Result<Vec<Arc<dyn Channel>>, WireError> + Send + Sync + 'static,
+) -> Vec<Arc<dyn Channel>> {
+    let current = Mutex::new((generation, Arc::new(channels.clone())));
+    let source = Arc::new(Source { file, build: Box::new(build), current });
+    let renewed = |first: Arc<dyn Channel>| {
+        let channel: Arc<dyn Channel> = Arc::new(RenewedChannel { first, source: Arc::clone(&source) });
+        channel
+    };
+    channels.into_iter().map(renewed).collect()
+}
+
 fn gone(name: &str) -> Failure {
     Failure::new(Code::InternalInvariant, format!("`{name}` is not among what was built again"))
 }
@@ -81,7 +99,7 @@ fn gone(name: &str) -> Failure {
 struct RenewedTool {
     name: Name,
     contract: Contract,
-    source: Arc<Source>,
+    source: Arc<Source<Catalog>>,
 }
 
 impl Tool for RenewedTool {
@@ -100,7 +118,7 @@ struct RenewedHook {
     name: Name,
     events: Vec<HookKind>,
     include_machine: bool,
-    source: Arc<Source>,
+    source: Arc<Source<Catalog>>,
 }
 
 impl Hook for RenewedHook {
@@ -115,5 +133,27 @@ impl Hook for RenewedHook {
     fn call(&self, event: HookEvent) -> BoxFuture<'_, Result<Value, Failure>> {
         let hook = self.source.now().hooks.get(&self.name).cloned();
         async move { hook.ok_or_else(|| gone(&self.name))?.call(event).await }.boxed()
+    }
+}
+
+#[derive(Debug)]
+struct RenewedChannel {
+    /// As it was at first: its name and what it wants do not depend on secrets.
+    first: Arc<dyn Channel>,
+    source: Arc<Source<Vec<Arc<dyn Channel>>>>,
+}
+
+impl Channel for RenewedChannel {
+    fn name(&self) -> &Name {
+        self.first.name()
+    }
+
+    fn wants(&self, notice: &Notice) -> bool {
+        self.first.wants(notice)
+    }
+
+    fn send<'a>(&'a self, notice: &'a Notice, now: Timestamp) -> BoxFuture<'a, Result<(), Failure>> {
+        let channel = self.source.now().iter().find(|channel| channel.name() == self.name()).cloned();
+        async move { channel.ok_or_else(|| gone(self.name()))?.send(notice, now).await }.boxed()
     }
 }

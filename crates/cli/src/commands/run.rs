@@ -36,7 +36,8 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         Some(given) => input::mapping("--input", given)?,
         None => Value::empty_map(),
     };
-    let input = files::into_input(input, &args.file)?;
+    let is_typed = args.input.as_deref().is_none_or(|given| given != "-" && !given.starts_with('@'));
+    let input = files::into_input(input, is_typed, &args.file)?;
     let scope = scope(app, &args.whose)?;
     let folder = args.machine.parent().unwrap_or_else(|| Path::new(""));
     let wiring = session::wiring(app, folder);

@@ -93,7 +93,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let listening = listener
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
-    let notifying = tokio::spawn({
+    let mut notifying = tokio::spawn({
         let (engine, stop, is_wanted) = (engine.clone(), stop.clone(), !config.notify.is_empty());
         async move {
             if is_wanted {
@@ -104,7 +104,12 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let trust = config.policy.path.is_some().then(|| wiring.trust.clone());
     let _following = session::follow_trust(trust.as_ref(), &engine.parts().store).await?;
     let result = work(app, &engine, role, &stop).await;
-    notifying.abort();
+    // What is being sent is ended, so that nobody is told twice.
+    stop.graceful.cancel();
+    let grace = Duration::from_millis(engine.parts().settings.grace_ms);
+    if tokio::time::timeout(grace, &mut notifying).await.is_err() {
+        notifying.abort();
+    }
     if let Some(exporter) = exporter {
         exporter.flush(FLUSH).await;
     }

@@ -7,6 +7,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 use serde::Serialize;
+use windlass_core::breakers::FAILURES_KEPT_MAX;
 use windlass_core::redact;
 
 use super::{Config, Preset};
@@ -130,9 +131,27 @@ pub(crate) fn load(global: &Global, beside: Option<&Path>) -> Result<Loaded, Pro
         .join(Named { name: format!("preset {}", preset.as_str()), inner: Toml::string(preset.keys()) })
         .join(Named { name: "default".into(), inner: Serialized::defaults(Config::default()) });
     let config: Config = figment.extract().map_err(problem)?;
+    check(&config)?;
     // Absolute, for programs are started with it as their working directory, and a file name alone has an empty parent.
     let folder = places::absolute(file.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new("")));
     Ok(Loaded { config, file, folder, figment })
+}
+
+/// What no single value shows to be wrong.
+fn check(config: &Config) -> Result<(), Problem> {
+    let wrong = |message: String| Problem::new(crate::exit::Exit::Invalid, "cli.config", message);
+    for (name, objective) in &config.objectives {
+        if objective.p95_cost_micros.is_some() == objective.day_cost_micros.is_some() {
+            return Err(wrong(format!("`objectives.{name}` has one of `p95_cost_micros` and `day_cost_micros`")));
+        }
+    }
+    let at = &config.limits.breakers;
+    for (name, bound) in [("failed_calls", at.failed_calls), ("failed_attempts", at.failed_attempts)] {
+        if bound.is_some_and(|bound| bound > FAILURES_KEPT_MAX) {
+            return Err(wrong(format!("`limits.breakers.{name}` is at most {FAILURES_KEPT_MAX}: no more are counted")));
+        }
+    }
+    Ok(())
 }
 
 /// Environment variables with our prefix that name no key. Names that container platforms make up are left out.

@@ -65,7 +65,7 @@ fn what_a_machine_may_do_is_read_from_its_documents() {
     let told = ran.json();
     assert_eq!(told["bounds"]["steps"], json!({ "min": 4, "max": 5 }), "{told}");
     assert_eq!(told["bounds"]["model_calls"], json!({ "min": 1, "max": 10 }), "three attempts of three turns, and one");
-    assert_eq!(told["bounds"]["tool_calls"], json!({ "min": 0, "max": 5 }));
+    assert_eq!(told["bounds"]["tool_calls"], json!({ "min": 1, "max": 6 }));
     assert_eq!(told["bounds"]["launches"], json!({ "min": 1, "max": 1 }));
     let names: Vec<&Json> = told["tools"].as_array().expect("tools").iter().map(|tool| &tool["name"]).collect();
     assert_eq!(names, [&json!("look_up"), &json!("send")]);

@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use windlass_core::ids::{Name, RunId};
@@ -42,7 +44,7 @@ const MARGIN_MS: u64 = 10 * 60_000;
 const KEPT_MS: u64 = 60 * 60_000;
 /// Pause after the store failed, in milliseconds.
 const RETRY_MS: u64 = 1_000;
-/// Notices that are sent at the same time.
+/// Notices that are sent at the same time over one channel.
 const AT_ONCE: usize = 8;
 /// Runs whose notices this process has yet to look at; with more it looks at everything.
 const NEWS_MAX: usize = 10_000;
@@ -50,7 +52,7 @@ const NEWS_MAX: usize = 10_000;
 /// Sends notices through channels. As a meter it hears of what this process commits.
 #[derive(Debug)]
 pub struct Notifier {
-    channels: Vec<Arc<dyn Channel>>,
+    lanes: Vec<Lane>,
     news: Mutex<BTreeSet<RunId>>,
     sweep: AtomicBool,
     rung: Notify,
@@ -65,11 +67,64 @@ struct Swept {
     at: Timestamp,
 }
 
-/// What one process has to do and when.
+/// What one channel has to send. A channel that hangs keeps no other waiting.
+#[derive(Debug)]
+struct Lane {
+    channel: Arc<dyn Channel>,
+    /// By the keys of their records.
+    wanted: Mutex<BTreeMap<Name, Wanted>>,
+    rung: Notify,
+}
+
+/// A notice to be sent.
+#[derive(Clone, Debug)]
+struct Wanted {
+    /// Not before this.
+    at: Timestamp,
+    /// None when its record is there already.
+    notice: Option<Notice>,
+}
+
+impl Lane {
+    fn new(channel: Arc<dyn Channel>) -> Self {
+        Self { channel, wanted: Mutex::default(), rung: Notify::new() }
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, BTreeMap<Name, Wanted>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn want(&self, key: Name, wanted: Wanted) {
+        self.wanted().entry(key).or_insert(wanted);
+        self.rung.notify_one();
+    }
+
+    /// Takes what is to be sent now.
+    fn due(&self, now: Timestamp) -> Option<(Name, Option<Notice>)> {
+        let mut wanted = self.wanted();
+        let key = wanted.iter().find(|(_, one)| one.at <= now).map(|(key, _)| key.clone())?;
+        wanted.remove(&key).map(|one| (key, one.notice))
+    }
+
+    /// Waits until there is something to send, or word of it.
+    async fn wait(&self, now: Timestamp) {
+        let next = self.wanted().values().map(|one| one.at).min();
+        let due = async {
+            match next {
+                Some(at) => tokio::time::sleep(Duration::from_millis(at.since_ms(now))).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = self.rung.notified() => {}
+        }
+    }
+}
+
+/// What one process has looked at, and when it looks again.
 #[derive(Debug, Default)]
 struct Agenda {
-    /// Records, and when to look at each again.
-    retries: BTreeMap<Name, Timestamp>,
     sweep_at: Timestamp,
     /// What was derived from which state of a run, so that it is not read again.
     derived: BTreeMap<RunId, (Seen, Vec<Name>)>,
@@ -105,13 +160,27 @@ impl Notifier {
     /// One for these channels.
     #[must_use]
     pub fn new(channels: Vec<Arc<dyn Channel>>) -> Self {
-        Self { channels, news: Mutex::default(), sweep: AtomicBool::new(false), rung: Notify::new() }
+        let lanes = channels.into_iter().map(Lane::new).collect();
+        Self { lanes, news: Mutex::default(), sweep: AtomicBool::new(false), rung: Notify::new() }
     }
 
-    /// Sends what there is to send until `stop` says so. Safe to be done by any number of processes at once. A store that
-    /// fails is tried again for as long as it takes.
+    /// Sends what there is to send until `stop` says so; what is being sent then is ended first. Safe to be done by any
+    /// number of processes at once. A store that fails is tried again for as long as it takes.
     pub async fn drive(&self, engine: &Engine, stop: &Stop) {
         let core = &engine.core;
+        let lanes = join_all(self.lanes.iter().map(|lane| self.deliver(core, lane, stop, false)));
+        tokio::join!(self.watch(core, stop), lanes);
+    }
+
+    /// Does everything that is due now, once.
+    pub async fn settle(&self, engine: &Engine) {
+        let (core, stop) = (&engine.core, Stop::new());
+        self.look(core, &mut Agenda::default(), true).await;
+        join_all(self.lanes.iter().map(|lane| self.deliver(core, lane, &stop, true))).await;
+    }
+
+    /// Looks for what there is to send, again and again.
+    async fn watch(&self, core: &Arc<Core>, stop: &Stop) {
         let mut agenda = Agenda::default();
         let mut is_first = true;
         while !stop.is_stopping() {
@@ -122,8 +191,7 @@ impl Notifier {
                 () = self.look(core, &mut agenda, is_first) => {}
             }
             is_first = false;
-            let next = agenda.retries.values().copied().chain([agenda.sweep_at]).min().unwrap_or(agenda.sweep_at);
-            let pause = next.since_ms(core.parts.clock.now());
+            let pause = agenda.sweep_at.since_ms(core.parts.clock.now());
             tokio::select! {
                 biased;
                 () = stop.graceful.cancelled() => return,
@@ -134,24 +202,52 @@ impl Notifier {
         }
     }
 
-    /// Does everything that is due now, once.
-    pub async fn settle(&self, engine: &Engine) {
-        self.look(&engine.core, &mut Agenda::default(), true).await;
+    /// Sends what there is for one channel: until `stop` says so, or `once` what is due now.
+    async fn deliver(&self, core: &Arc<Core>, lane: &Lane, stop: &Stop, once: bool) {
+        let mut out = FuturesUnordered::new();
+        loop {
+            let (now, stopping) = (core.parts.clock.now(), stop.is_stopping());
+            while !stopping
+                && out.len() < AT_ONCE
+                && let Some((key, notice)) = lane.due(now)
+            {
+                out.push(async move {
+                    let then = self.attempt(core, lane, &key, notice.clone()).await;
+                    (key, notice, then)
+                });
+            }
+            if out.is_empty() && (once || stopping) {
+                return;
+            }
+            let has_room = !stopping && out.len() < AT_ONCE;
+            tokio::select! {
+                biased;
+                () = stop.immediate.cancelled() => return,
+                () = stop.graceful.cancelled(), if !stopping => {}
+                Some((key, notice, then)) = out.next(), if !out.is_empty() => match then {
+                    Ok(Some(at)) => lane.want(key, Wanted { at, notice: None }),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(notice = &*key, %error, "a notice could not be recorded");
+                        lane.want(key, Wanted { at: core.parts.clock.now().plus_ms(RETRY_MS), notice });
+                    }
+                },
+                () = lane.wait(now), if has_room => {}
+            }
+        }
     }
 
     async fn look(&self, core: &Arc<Core>, agenda: &mut Agenda, is_first: bool) {
         let news = std::mem::take(&mut *self.news.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut wanted = Vec::new();
         for run in news {
             match self.of_run(core, &run).await {
-                Ok(notices) => wanted.extend(notices),
+                Ok(notices) => self.want_all(core, notices),
                 Err(error) => {
                     tracing::warn!(run_id = %run, error, "the notices of a run could not be derived");
                     agenda.sweep_at = agenda.sweep_at.min(core.parts.clock.now().plus_ms(RETRY_MS));
                 }
             }
         }
-        self.send_all(core, agenda, wanted).await;
         let now = core.parts.clock.now();
         let asked = self.sweep.swap(false, Ordering::Relaxed);
         if asked || is_first || now >= agenda.sweep_at {
@@ -166,13 +262,10 @@ impl Notifier {
                 }
             };
         }
-        let now = core.parts.clock.now();
-        let due: Vec<Name> = agenda.retries.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
-        self.attempt_all(core, agenda, due.into_iter().map(|key| (key, None)).collect()).await;
     }
 
-    fn channel(&self, name: &str) -> Option<&Arc<dyn Channel>> {
-        self.channels.iter().find(|channel| &**channel.name() == name)
+    fn lane(&self, name: &str) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| &**lane.channel.name() == name)
     }
 
     /// The notices of a run as it is stored.
@@ -184,36 +277,13 @@ impl Notifier {
         Ok(notice::of(&head, &run))
     }
 
-    async fn send_all(&self, core: &Arc<Core>, agenda: &mut Agenda, notices: Vec<Notice>) {
-        let mut wanted = Vec::new();
+    /// Puts notices into the lanes of all channels that want them.
+    fn want_all(&self, core: &Arc<Core>, notices: Vec<Notice>) {
+        let at = core.parts.clock.now();
         for notice in notices {
-            for channel in self.channels.iter().filter(|channel| channel.wants(&notice)) {
-                let key = Delivery::key(channel.name(), &notice.id);
-                wanted.push((key, Some(notice.clone())));
-            }
-        }
-        self.attempt_all(core, agenda, wanted).await;
-    }
-
-    async fn attempt_all(&self, core: &Arc<Core>, agenda: &mut Agenda, wanted: Vec<(Name, Option<Notice>)>) {
-        let mut attempts = futures::stream::iter(wanted)
-            .map(|(key, notice)| async move {
-                let then = self.attempt(core, &key, notice).await;
-                (key, then)
-            })
-            .buffer_unordered(AT_ONCE);
-        while let Some((key, then)) = attempts.next().await {
-            match then {
-                Ok(Some(at)) => {
-                    agenda.retries.insert(key, at);
-                }
-                Ok(None) => {
-                    agenda.retries.remove(&key);
-                }
-                Err(error) => {
-                    tracing::warn!(notice = &*key, %error, "a notice could not be recorded");
-                    agenda.retries.insert(key, core.parts.clock.now().plus_ms(RETRY_MS));
-                }
+            for lane in self.lanes.iter().filter(|lane| lane.channel.wants(&notice)) {
+                let key = Delivery::key(lane.channel.name(), &notice.id);
+                lane.want(key, Wanted { at, notice: Some(notice.clone()) });
             }
         }
     }
@@ -222,11 +292,11 @@ impl Notifier {
     async fn attempt(
         &self,
         core: &Arc<Core>,
+        lane: &Lane,
         key: &Name,
         notice: Option<Notice>,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let channel = key.split_once('/').and_then(|(name, _)| self.channel(name));
-        let Some(channel) = channel else { return Ok(None) };
+        let channel = &lane.channel;
         let now = core.parts.clock.now();
         let by = core.parts.clock.seed() | 1;
         let record = objects::read::<Delivery>(core, NOTICES, key).await?;
@@ -313,7 +383,7 @@ impl Notifier {
         let begun = Swept { since, at: now };
         let mine = record.put(core, &begun).await?;
         let derived = self.troubled(core, agenda, since).await?;
-        self.records(core, agenda, &derived).await?;
+        self.records(core, &derived).await?;
         if mine {
             let since = since.max(Timestamp(now.0.saturating_sub(MARGIN_MS)));
             let record = objects::read::<Swept>(core, SWEEP.0, &key).await?;
@@ -324,7 +394,7 @@ impl Notifier {
         Ok(())
     }
 
-    /// Sends what stored runs give cause to. Gives back the ids of all of it.
+    /// Puts what stored runs give cause to into the lanes. Gives back the ids of all of it.
     async fn troubled(
         &self,
         core: &Arc<Core>,
@@ -351,7 +421,7 @@ impl Notifier {
                     Ok(notices) => {
                         let found: Vec<Name> = notices.iter().map(|notice| notice.id.clone()).collect();
                         ids.extend(found.iter().cloned());
-                        self.send_all(core, agenda, notices).await;
+                        self.want_all(core, notices);
                         agenda.derived.insert(head.id, (seen, found));
                     }
                     Err(error) => tracing::warn!(run_id = %head.id, error, "the notices of a run could not be derived"),
@@ -365,7 +435,7 @@ impl Notifier {
     }
 
     /// Takes up what others left, and removes records whose cause is gone.
-    async fn records(&self, core: &Arc<Core>, agenda: &mut Agenda, derived: &BTreeSet<Name>) -> Result<(), StoreError> {
+    async fn records(&self, core: &Arc<Core>, derived: &BTreeSet<Name>) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let objects = core.parts.store.objects(NOTICES.into(), after, PAGE).await?;
@@ -381,11 +451,16 @@ impl Notifier {
                     }
                 };
                 match &delivery.standing {
-                    Standing::Pending { until, .. } => {
-                        if self.channel(&delivery.channel).is_some() {
-                            agenda.retries.entry(object.key).or_insert(*until);
+                    Standing::Pending { until, .. } => match self.lane(&delivery.channel) {
+                        Some(lane) => lane.want(object.key, Wanted { at: *until, notice: None }),
+                        // Another process may still have the channel, so only what nobody needs any more is dropped.
+                        None if delivery.is_old(now) || !self.has_cause(core, &delivery.notice).await => {
+                            let why = "there is no such channel any more".into();
+                            let dropped = Delivery { standing: Standing::Dropped { at: now, why }, ..delivery };
+                            objects::read::<Delivery>(core, NOTICES, &object.key).await?.put(core, &dropped).await?;
                         }
-                    }
+                        None => {}
+                    },
                     Standing::Sent { at } | Standing::Dropped { at, .. } => {
                         if now.since_ms(*at) > KEPT_MS
                             && !derived.contains(&delivery.notice.id)

@@ -30,8 +30,12 @@ struct Phone {
 
 impl Phone {
     fn new(refuses: u32, hangs: u32) -> Arc<Self> {
+        Self::named("ops", refuses, hangs)
+    }
+
+    fn named(name: &str, refuses: u32, hangs: u32) -> Arc<Self> {
         let (refuses, hangs) = (AtomicU32::new(refuses), AtomicU32::new(hangs));
-        Arc::new(Self { name: "ops".into(), taken: Mutex::default(), refuses, hangs })
+        Arc::new(Self { name: name.into(), taken: Mutex::default(), refuses, hangs })
     }
 
     fn taken(&self) -> Vec<Notice> {
@@ -193,4 +197,37 @@ async fn a_failure_is_told_by_whoever_looks_next() {
     assert!(!serde_json::to_string(&taken[0]).expect("JSON").contains("4111"), "no message of a failure leaves");
     notify_for(&notifier(&phone), &other, 4 * 3_600_000).await;
     assert_eq!(phone.taken().len(), 1, "its record outlives the looks that still see it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_hangs_keeps_no_other_waiting() {
+    let kit = kit();
+    let (hangs, works) = (Phone::named("hangs", 0, u32::MAX), Phone::named("works", 0, 0));
+    let engine = kit.engine();
+    for n in 0..20 {
+        let run = kit.submit(&engine, &format!("r{n}")).await;
+        tree(&engine, &run).await;
+    }
+    let both = [&hangs, &works].map(|phone| Arc::clone(phone) as Arc<dyn Channel>);
+    notify_for(&Notifier::new(both.to_vec()), &engine, 1_000).await;
+    assert_eq!((hangs.taken().len(), works.taken().len()), (8, 20), "only its own queue stands");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_to_stop_ends_what_is_being_sent() {
+    let kit = kit();
+    let phone = Phone::new(0, 1);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    tree(&engine, &run).await;
+    let (notifier, stop) = (notifier(&phone), Stop::new());
+    let driving = notifier.drive(&engine, &stop);
+    tokio::pin!(driving);
+    let ends = |ms| std::time::Duration::from_millis(ms);
+    assert!(tokio::time::timeout(ends(1_000), &mut driving).await.is_err());
+    assert_eq!(phone.taken().len(), 1);
+    stop.graceful.cancel();
+    assert!(tokio::time::timeout(ends(1_000), &mut driving).await.is_err(), "it waits for the answer");
+    stop.immediate.cancel();
+    assert!(tokio::time::timeout(ends(1_000), &mut driving).await.is_ok());
 }

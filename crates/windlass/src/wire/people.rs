@@ -9,17 +9,29 @@ use windlass_ports::store::{Store, StoreError};
 use windlass_tools::build_channels;
 
 use super::{WireError, Wiring};
+use crate::renewed::renewed_channels;
 
 /// Pause between two looks at trust scores.
 const TRUST_EVERY: Duration = Duration::from_secs(1);
 
 impl Wiring {
-    /// The configured channels for notices to people.
+    /// The configured channels for notices to people. Those whose secrets are the operator's own follow every change of
+    /// these.
     ///
     /// # Errors
-    /// Every mistake in their tables.
+    /// Every mistake in their tables, and a file of secrets that cannot be used.
     pub fn channels(&self) -> Result<Vec<Arc<dyn Channel>>, WireError> {
-        Ok(self.surrounded(|surroundings| build_channels(&self.notify, surroundings))?.0)
+        let generation = self.checked_secrets()?;
+        let build = |wiring: &Self| wiring.surrounded(|surroundings| build_channels(&wiring.notify, surroundings));
+        let (channels, _, follows) = build(self)?;
+        match &self.secrets {
+            Some(file) if follows => {
+                let wiring = self.clone();
+                let build = move || build(&wiring).map(|(channels, ..)| channels);
+                Ok(renewed_channels(channels, Arc::clone(file), generation, build))
+            }
+            Some(_) | None => Ok(channels),
+        }
     }
 }
 

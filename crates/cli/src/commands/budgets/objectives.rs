@@ -28,9 +28,9 @@ pub(crate) async fn objectives(app: &App, args: BudgetsObjectives) -> Result<Exi
     let since = Timestamp(app.now().0.saturating_sub(u64::from(args.days) * DAY_MS));
     let (store, mut told) = (app.store_to_read().await?, Vec::new());
     for (name, objective) in &app.loaded.config.objectives {
-        let bound = bound(name, objective)?;
+        let bound = bound(objective);
         let costs = match &store {
-            Some(store) => costs(&**store, objective, since).await?,
+            Some(store) => costs(&**store, objective, matches!(bound, Bound::P95(_)), since).await?,
             None => Vec::new(),
         };
         let mut line = match bound {
@@ -58,23 +58,29 @@ enum Bound {
     Day(u64),
 }
 
-fn bound(name: &str, objective: &Objective) -> Result<Bound, Problem> {
+/// Its bound: a configuration has exactly one, or it is refused.
+fn bound(objective: &Objective) -> Bound {
     match (objective.p95_cost_micros, objective.day_cost_micros) {
-        (Some(most), None) => Ok(Bound::P95(most)),
-        (None, Some(most)) => Ok(Bound::Day(most)),
-        (Some(_), Some(_)) | (None, None) => Err(Problem::invalid(format!(
-            "`objectives.{name}` in `windlass.toml` has either `p95_cost_micros` or `day_cost_micros`"
-        ))),
+        (Some(most), _) => Bound::P95(most),
+        (None, most) => Bound::Day(most.unwrap_or_default()),
     }
 }
 
 /// When each run began, and what it cost with everything below it.
-async fn costs(store: &dyn Store, objective: &Objective, since: Timestamp) -> Result<Vec<(Timestamp, u64)>, Problem> {
+///
+/// A day has cost what unfinished runs have cost so far too; what a run costs is known when it has ended.
+async fn costs(
+    store: &dyn Store,
+    objective: &Objective,
+    ended: bool,
+    since: Timestamp,
+) -> Result<Vec<(Timestamp, u64)>, Problem> {
     let mut query = Query {
-        statuses: Status::ALL.into_iter().filter(|status| status.is_final()).collect(),
+        statuses: Status::ALL.into_iter().filter(|status| !ended || status.is_final()).collect(),
         machine: objective.machine.as_deref().map(Into::into),
         tenant: objective.tenant.as_deref().map(Into::into),
-        roots_only: true,
+        // Of one machine all runs count, whoever started them; of a tenant what its runs cost with all below them.
+        roots_only: objective.machine.is_none(),
         limit: PAGE,
         ..Query::default()
     };

@@ -36,7 +36,7 @@ impl Purse {
     }
 
     fn is_bound(&self, scope: &str) -> bool {
-        let tenant = &self.tenant;
+        let tenant = windlass_core::escrow::escaped(&self.tenant);
         scope == ENVIRONMENT
             || scope == format!("tenant:{tenant}")
             || self.user.as_ref().is_some_and(|user| scope == format!("user:{tenant}/{user}"))

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
-use windlass_core::machine::{AgentCall, Call, Execution, Machine, Mode, Program, State, Targets, Template};
+use windlass_core::machine::{Agent, AgentCall, Call, Execution, Machine, Mode, Program, State, Targets, Template};
+use windlass_models::catalog::CHAIN;
 
 /// The fewest and the most of something; no most where only a ceiling bounds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -132,8 +133,11 @@ impl<'a> Reach<'a> {
         if let Some(call) = &state.call {
             uses = uses.plus(self.call(machine, call));
         }
+        if state.action.is_some() {
+            uses.tool_calls = uses.tool_calls.plus(Bounds::exactly(1));
+        }
         if let Some(call) = &state.agent {
-            let (model_calls, tool_calls) = asked(call);
+            let (model_calls, tool_calls) = asked(call, machine.agents.get(&call.agent).map(|agent| &**agent));
             uses.model_calls = uses.model_calls.plus(model_calls);
             uses.tool_calls = uses.tool_calls.plus(tool_calls);
         }
@@ -179,7 +183,7 @@ fn least(sum: Uses, all: &[Uses]) -> Uses {
 }
 
 /// Model calls and tool calls of one visit to a state with an agent.
-fn asked(call: &AgentCall) -> (Bounds, Bounds) {
+fn asked(call: &AgentCall, agent: Option<&Agent>) -> (Bounds, Bounds) {
     let attempts = match &call.execution {
         Execution::Once => Bounds::exactly(1),
         Execution::Retry { backoffs_ms, .. } => Bounds { min: 1, max: Some(1 + backoffs_ms.len() as u64) },
@@ -188,6 +192,11 @@ fn asked(call: &AgentCall) -> (Bounds, Bounds) {
             Bounds { min: u64::from((*margin).max(1)), max: Some(u64::from(*candidates)) }
         }
     };
+    // An answer that does not fit its schema is repaired once; how many links of a chain fail is known when it runs.
+    let repaired = if agent.is_some_and(|agent| agent.output_schema.is_some()) { 2 } else { 1 };
+    let is_chain = agent.is_some_and(|agent| &*agent.model.provider == CHAIN);
+    let most = attempts.max.filter(|_| !is_chain).map(|most| most.saturating_mul(repaired));
+    let attempts = Bounds { max: most, ..attempts };
     let Some(looped) = &call.tool_loop else { return (attempts, Bounds::exactly(0)) };
     let turns = literal(&looped.max_turns).unwrap_or(windlass_core::limits::TURNS_DEFAULT);
     let model_calls = Bounds { min: attempts.min, max: attempts.max.map(|most| most.saturating_mul(turns)) };
