@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod budgets;
 mod chaos;
+mod debug;
 mod erase;
 mod many;
 mod policy;
@@ -30,13 +31,14 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{Preset, Span};
 
 pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsShow, Who};
-pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditSeal, AuditVerify};
+pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditPrune, AuditSeal, AuditVerify};
 pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchGoverned, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace,
     BenchRecovery, BenchStart, BenchSteps, BenchSurge,
 };
 pub(crate) use budgets::{Budgets, BudgetsObjectives, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
 pub(crate) use chaos::{Chaos, ChaosRun};
+pub(crate) use debug::{Debug, DebugCapture, DebugOne, DebugShow};
 pub(crate) use erase::{Erase, Export};
 pub(crate) use many::Many;
 pub(crate) use notify::{Notify, NotifyList, NotifyTest};
@@ -142,6 +144,9 @@ pub(crate) enum Command {
     /// List, check and export who did what with which effect
     #[command(subcommand)]
     Audit(Audit),
+    /// Keep what calls say in full, for a time
+    #[command(subcommand)]
+    Debug(Debug),
     /// Remove the data of a tenant, a user or a run
     Erase(Erase),
     /// Write the data of a tenant, a user or a run to a file
@@ -233,6 +238,9 @@ pub(crate) struct Run {
     /// Steps at most
     #[arg(long, value_name = "N")]
     pub max_steps: Option<u64>,
+    /// The span below which the run stands, as W3C trace context writes it [default: the variable `TRACEPARENT`]
+    #[arg(long, value_name = "TRACEPARENT")]
+    pub traceparent: Option<String>,
     /// Whose it is.
     #[command(flatten)]
     pub whose: Whose,

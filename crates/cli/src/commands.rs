@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod chaos;
 mod bulk;
+mod debug;
 mod diagnostics;
 mod erase;
 mod explain;
@@ -133,6 +134,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Trust(command) => trust::perform(app, command).await,
         Command::Readonly(command) => readonly::perform(app, command).await,
         Command::Audit(wanted) => audit::perform(app, wanted).await,
+        Command::Debug(command) => debug::perform(app, command).await,
         Command::Erase(args) => erase::erase(app, args).await,
         Command::Export(args) => erase::export(app, args).await,
         Command::Serve(args) => serve::serve(app, args).await,

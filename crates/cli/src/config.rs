@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub serve: Serve,
     /// What is logged to stderr.
     pub log: Log,
+    /// How long the audit trail is kept.
+    pub audit: Audit,
     /// Where spans of runs and calls go.
     pub telemetry: Telemetry,
     /// Who serves models, by the name that documents use as `provider`. `openai`, `anthropic` and the like need no
@@ -104,6 +106,20 @@ pub(crate) struct StoreUrl(pub String);
 impl Default for StoreUrl {
     fn default() -> Self {
         Self("sqlite:.windlass/windlass.db".into())
+    }
+}
+
+/// How long the audit trail is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Audit {
+    /// `windlass audit prune` removes nothing younger than this. Default: `180d`.
+    pub keep: Span,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { keep: Span(180 * 24 * 3_600_000) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod app;
 mod args;
+mod caller;
 mod commands;
 mod config;
 mod documents;

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use windlass::secrets::SecretFile;
-use windlass::wire::{self, Wiring};
-use windlass_core::ids::{Digest, RunId};
+use windlass::wire::{self, Capturing, Wiring};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::Program;
 use windlass_core::redact;
-use windlass_policy::TrustBook;
+use windlass_policy::{LivePolicy, Load, TrustBook};
 use windlass_ports::compile::Bundle;
-use windlass_ports::policy::AllowAll;
+use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::Store;
 use windlass_ports::tool::Catalog;
-use windlass_runtime::{Driven, Engine, Parts, Scope, Settings, Stop, SystemClock};
+use windlass_runtime::{Driven, Engine, Meter, Meters, Parts, Scope, Settings, Stop, SystemClock};
 use windlass_telemetry::{Exporter, Spans};
 
 use crate::app::App;
@@ -39,8 +39,18 @@ pub(crate) struct Session {
     pub engine: Engine,
     watcher: Arc<Watcher>,
     exporter: Option<Exporter>,
-    /// Scores that rules may look at; none without rules.
-    trust: Option<TrustBook>,
+    capturing: Arc<Capturing>,
+    /// What decides; none without rules.
+    rules: Option<Rules>,
+    /// Who gave the command.
+    actor: Name,
+}
+
+/// The rules of a process, and the scores that they may look at.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    policy: Arc<LivePolicy>,
+    trust: TrustBook,
 }
 
 /// What an engine needs beside the configuration.
@@ -54,6 +64,8 @@ pub(crate) struct Materials<'a> {
     pub secrets: BTreeMap<String, SecretString>,
     /// The program that is run.
     pub program: Option<&'a Program>,
+    /// What decides.
+    pub rules: Option<Rules>,
 }
 
 impl Session {
@@ -68,21 +80,22 @@ impl Session {
         }
         let watcher = Arc::new(Watcher::new(app.output, follow.events.as_deref())?);
         let exporter = telemetry::exporter(app)?;
-        let meter = exporter.clone().map(|exporter| Arc::new(Spans::new(exporter)) as Arc<dyn windlass_runtime::Meter>);
+        let capturing = Capturing::new(wiring, materials.secrets.values().cloned().collect());
+        let spans = exporter.clone().map(|exporter| Arc::new(Spans::new(exporter)) as Arc<dyn Meter>);
+        let meter: Arc<dyn Meter> = Arc::new(Meters(spans.into_iter().chain([Arc::clone(&capturing) as _]).collect()));
         let wait = follow.wait.unwrap_or(app.loaded.config.run.wait);
         let engine = Engine::new(Parts {
             store: materials.store,
             compiler: wire::compiler(),
             model: wiring.scanned(Arc::new(models)),
             catalog: Arc::new(materials.catalog),
-            policy: wiring.policy().map_err(setting)?,
+            policy: answering(materials.rules.as_ref()),
             clock: Arc::new(SystemClock::new()),
             observer: Arc::clone(&watcher) as Arc<dyn windlass_runtime::Observer>,
-            settings: Settings { wait_ms: wait.0, meter, ..settings(app) },
+            settings: Settings { wait_ms: wait.0, meter: Some(meter), ..settings(app) },
         });
         wiring.bind(&engine);
-        let trust = wiring.policy.is_some().then(|| wiring.trust.clone());
-        Ok(Self { engine, watcher, exporter, trust })
+        Ok(Self { engine, watcher, exporter, capturing, rules: materials.rules, actor: app.actor().into() })
     }
 
     /// Lets a run and everything below it take up what was sent to them. No call is made.
@@ -90,7 +103,7 @@ impl Session {
     /// # Errors
     /// The store fails, or a run cannot be read by this build.
     pub(crate) async fn settle(&self, run: &RunId) -> Result<(), Problem> {
-        let _following = follow_trust(self.trust.as_ref(), &self.engine.parts().store).await?;
+        let _following = follow_rules(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await?;
         let settled = self.engine.settle(run).await;
         self.engine.leave().await;
         self.watcher.finish();
@@ -102,7 +115,8 @@ impl Session {
     /// # Errors
     /// The store fails, or the run cannot be driven by this build.
     pub(crate) async fn follow(&self, app: &App, run: &RunId) -> Result<Exit, Problem> {
-        let _following = follow_trust(self.trust.as_ref(), &self.engine.parts().store).await?;
+        let _following = follow_rules(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await?;
+        let _capturing = follow_captures(&self.capturing, &self.engine.parts().store).await?;
         let stop = Stop::new();
         let interrupts = tokio::spawn(interrupts(stop.clone()));
         let sealing = tokio::spawn({
@@ -113,6 +127,7 @@ impl Session {
         interrupts.abort();
         sealing.abort();
         self.engine.seal_now().await;
+        self.capturing.flush(FLUSH).await;
         if let Some(exporter) = &self.exporter {
             exporter.flush(FLUSH).await;
         }
@@ -140,24 +155,64 @@ impl Session {
 
 /// What ends with it.
 #[derive(Debug)]
-pub(crate) struct Following(tokio::task::JoinHandle<()>);
+pub(crate) struct Following(Vec<tokio::task::JoinHandle<()>>);
 
 impl Drop for Following {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-/// Reads the trust scores of agents before anything is decided, and follows them until the answer is dropped.
+/// Opens the configured rules. That they are not good is written down, when there is a store.
 ///
 /// # Errors
-/// The store cannot be read.
-pub(crate) async fn follow_trust(
-    trust: Option<&TrustBook>,
+/// Rules that are not good, or none where tools need some.
+pub(crate) async fn rules(app: &App, wiring: &Wiring) -> Result<Option<Rules>, Problem> {
+    match wiring.rules() {
+        Ok(rules) => Ok(rules.map(|policy| Rules { policy, trust: wiring.trust.clone() })),
+        Err(error) => {
+            if let Some(folder) = &wiring.policy
+                && app.store_url() != "memory:"
+                && let Ok(Some(store)) = app.existing_store().await
+            {
+                let folder: Name = folder.file_name().unwrap_or_default().to_string_lossy().into();
+                let load = Load::Refused(error.message.clone());
+                if let Err(error) = wire::note_load(&*store, &app.actor().into(), &folder, &load).await {
+                    tracing::warn!(%error, "that rules were refused could not be written down");
+                }
+            }
+            Err(setting(error))
+        }
+    }
+}
+
+/// What answers by these rules.
+#[must_use]
+pub(crate) fn answering(rules: Option<&Rules>) -> Arc<dyn Policy> {
+    wire::answering(rules.map(|rules| &rules.policy))
+}
+
+/// Writes down which rules are in force and reads the trust scores of agents, before anything is decided, and follows both
+/// until the answer is dropped.
+///
+/// # Errors
+/// The store fails.
+pub(crate) async fn follow_rules(
+    rules: Option<&Rules>,
     store: &Arc<dyn Store>,
+    actor: &Name,
 ) -> Result<Option<Following>, Problem> {
-    let Some(trust) = trust else { return Ok(None) };
-    Ok(Some(Following(tokio::spawn(wire::follow_trust(trust, store).await?))))
+    let Some(Rules { policy, trust }) = rules else { return Ok(None) };
+    let recording = tokio::spawn(wire::record_loads(policy, store, actor.clone()).await?);
+    Ok(Some(Following(vec![recording, tokio::spawn(wire::follow_trust(trust, store).await?)])))
+}
+
+/// Reads what is to be captured of calls before any is made, and follows it until the answer is dropped.
+///
+/// # Errors
+/// The store fails.
+pub(crate) async fn follow_captures(capturing: &Arc<Capturing>, store: &Arc<dyn Store>) -> Result<Following, Problem> {
+    Ok(Following(vec![tokio::spawn(wire::follow_captures(capturing, store).await?)]))
 }
 
 /// The numbers of an engine, as configured.
@@ -273,7 +328,8 @@ pub(crate) async fn of_run(
     let wiring = wiring(app, &folder);
     let catalog = wiring.catalog().map_err(setting)?;
     check_configured(&decoded, &catalog)?;
-    let materials = Materials { store, catalog, secrets: BTreeMap::new(), program: Some(&program) };
+    let rules = rules(app, &wiring).await?;
+    let materials = Materials { store, catalog, secrets: BTreeMap::new(), program: Some(&program), rules };
     Session::new(app, &wiring, materials, follow)
 }
 

@@ -81,6 +81,7 @@ fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<
         resource,
         timeout: Duration::from_millis(timeout),
         protocol: Protocol::HttpProtobuf,
+        parent_based: said("OTEL_TRACES_SAMPLER") != Some("always_on"),
     }))
 }
 
@@ -159,7 +160,7 @@ mod tests {
         );
         let told = told.expect("read").expect("on");
         assert_eq!((&*told.endpoint, &*told.service), ("http://b:4318/v1/traces", "pay"));
-        assert_eq!(told.headers.len(), 2);
+        assert_eq!((told.headers.len(), told.parent_based), (2, true));
         assert_eq!(told.resource, [("env".to_owned(), "test".to_owned())]);
         let whole = [base, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/in")];
         assert_eq!(read(None, &whole).expect("read").expect("on").endpoint, "http://c/in");

@@ -74,6 +74,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         watched: false,
         labels: None,
         audit: 0,
+        caller: windlass_core::run::Caller::default(),
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

@@ -36,6 +36,9 @@ pub struct Owner {
     pub machine: Name,
     /// Hash of the bundle it began with.
     pub bundle: Digest,
+    /// Who started it: a person or a schedule, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Name>,
 }
 
 /// The end of a run's chain.
@@ -120,6 +123,10 @@ impl Row {
             text(&mut hasher, owner.user.as_deref());
             text(&mut hasher, Some(&owner.machine));
             hasher.update(&owner.bundle.0);
+            // Nothing is added for rows of before it was known: what follows has one length, so that neither is the other.
+            if owner.by.is_some() {
+                text(&mut hasher, owner.by.as_deref());
+            }
         }
         hasher.update(&self.arguments.0);
         hasher.update(&self.previous.0);
@@ -261,7 +268,13 @@ mod tests {
 
     #[test]
     fn whose_a_run_is_is_hashed() {
-        let owner = Owner { tenant: "t".into(), user: Some("anna".into()), machine: "m".into(), bundle: Digest::ZERO };
+        let owner = Owner {
+            tenant: "t".into(),
+            user: Some("anna".into()),
+            machine: "m".into(),
+            bundle: Digest::ZERO,
+            by: Some("bob".into()),
+        };
         let started = |owner: Owner| Row { owner: Some(Box::new(owner)), ..row(2) }.hash();
         let hash = started(owner.clone());
         for other in [
@@ -269,7 +282,9 @@ mod tests {
             Owner { user: Some("eve".into()), ..owner.clone() },
             Owner { user: None, ..owner.clone() },
             Owner { machine: "n".into(), ..owner.clone() },
-            Owner { bundle: Digest::of(b"x"), ..owner },
+            Owner { bundle: Digest::of(b"x"), ..owner.clone() },
+            Owner { by: Some("eve".into()), ..owner.clone() },
+            Owner { by: None, ..owner },
         ] {
             assert_ne!(hash, started(other));
         }

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::machine::{Agent, HookKind, Machine, Priority, ToolDefinition};
 use crate::route::Choice;
 use crate::run::{Exec, Run};
+use crate::trace::Incoming;
 use crate::transcript::Message;
 use crate::value::{Map, Value};
 
@@ -52,6 +53,9 @@ pub struct ModelRequest {
     /// The class of its run. Not sent either.
     #[serde(skip)]
     pub priority: Priority,
+    /// The trace within which the run was started, when it was. Not part of what is hashed.
+    #[serde(skip)]
+    pub trace: Option<Incoming>,
     /// Whether a call that failed is made once more, rather than a first time or at the next link of a chain. Not sent.
     #[serde(skip)]
     pub repeat: bool,
@@ -98,6 +102,7 @@ fn build_model_request(
         idempotency_key: effect.key(run.id()),
         tenant: run.start.scope.tenant.clone(),
         priority: machine.placement.priority.unwrap_or_default(),
+        trace: run.start.caller.trace.clone(),
         repeat: false,
         link: route.map(|route| (route.chain.clone(), route.name.clone())),
     })

@@ -20,6 +20,7 @@ use crate::input::Ending;
 use crate::label::{Labels, Marks};
 use crate::machine::{ChildContract, HookKind};
 use crate::time::Timestamp;
+use crate::trace::Incoming;
 use crate::value::Value;
 
 pub use exec::{
@@ -70,6 +71,28 @@ pub struct Start {
     /// Version of its audit rows, set when it begins; 0 before, and for a run that began when there was but one.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub audit: u32,
+    /// Who started it, and within which trace.
+    #[serde(default, skip_serializing_if = "Caller::is_unknown")]
+    pub caller: Caller,
+}
+
+/// Who starts a run, and within which trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// Who: a person or a schedule; none for a run that a run started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Name>,
+    /// The trace under which it hangs, when it was started within one. Runs that it starts stay in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Incoming>,
+}
+
+impl Caller {
+    /// Whether nothing is known of it.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.by.is_none() && self.trace.is_none()
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -494,6 +517,7 @@ impl Run {
             watched: false,
             labels: child.labels.clone(),
             audit: 0,
+            caller: Caller { by: None, trace: self.start.caller.trace.clone() },
         }
     }
 }

@@ -99,6 +99,7 @@ async fn ask(address: &str, key: &str, case: &Case, stream: bool) -> ModelResult
         idempotency_key: "run/1".into(),
         tenant: "default".into(),
         priority: Priority::Normal,
+        trace: None,
         repeat: false,
         link: None,
     };

@@ -15,7 +15,7 @@ use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
-use windlass_core::trace::{TRACEPARENT, traceparent};
+use windlass_core::trace::carried;
 use windlass_core::transcript::{Reply, Usage};
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
@@ -257,7 +257,7 @@ impl Models {
         if let Some(keys) = self.aws.as_ref().filter(|_| kind == Kind::Bedrock && key.is_none() && own_address) {
             signing::sign(&mut outgoing, keys, request.params.get(REGION))?;
         }
-        outgoing.headers = traced(outgoing.headers, &request.idempotency_key);
+        outgoing.headers = traced(outgoing.headers, request);
         Ok(Route::Wire(Box::new(Target { wire, outgoing })))
     }
 
@@ -564,9 +564,11 @@ impl Model for Models {
 }
 
 /// Headers with the place of a call in its trace.
-fn traced(mut headers: HeaderMap, key: &str) -> HeaderMap {
-    if let Ok(parent) = HeaderValue::from_str(&traceparent(key)) {
-        headers.entry(TRACEPARENT).or_insert(parent);
+fn traced(mut headers: HeaderMap, request: &ModelRequest) -> HeaderMap {
+    for (name, value) in carried(&request.idempotency_key, request.trace.as_ref()) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.entry(name).or_insert(value);
+        }
     }
     headers
 }

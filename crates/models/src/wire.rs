@@ -361,6 +361,7 @@ pub(crate) fn request_of(provider: &str, model: &str, messages: Vec<Message>) ->
         idempotency_key: String::new(),
         tenant: "default".into(),
         priority: Priority::Normal,
+        trace: None,
         repeat: false,
         link: None,
     }

@@ -17,7 +17,7 @@ pub mod redact;
 
 pub use compare::{Change, compare};
 pub use diagnostic::{Finding, Findings, Severity};
-pub use live::LivePolicy;
+pub use live::{LivePolicy, Load};
 pub use question::{Asked, Attributes, Subject};
 pub use schema::SCHEMA;
 pub use set::{Explanation, RuleSet};

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use windlass_core::ids::Name;
 use windlass_core::machine::Machine;
 use windlass_core::policy::{Question, Verdict};
 use windlass_core::run::TenantScope;
@@ -53,6 +55,15 @@ impl Snapshot {
     }
 }
 
+/// What became of the files of a rule set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// The set of this version is in force from here on.
+    InForce(Name),
+    /// What the files say is not good, for this reason. The set before stays in force, when there is one.
+    Refused(String),
+}
+
 /// The policy of a process.
 #[derive(Debug)]
 pub struct LivePolicy {
@@ -62,6 +73,8 @@ pub struct LivePolicy {
     trust: TrustBook,
     /// What the files were when they were last read, and what was wrong with them.
     seen: Mutex<(Fingerprint, Option<Findings>)>,
+    /// Who is told what becomes of the files.
+    told: Mutex<Vec<UnboundedSender<Load>>>,
 }
 
 impl LivePolicy {
@@ -82,7 +95,13 @@ impl LivePolicy {
         let set = RuleSet::load(folder)?;
         warn(&set);
         let current = ArcSwap::new(Snapshot::new(Arc::new(set), trust.scores()));
-        Ok(Arc::new(Self { folder: folder.to_owned(), current, trust, seen: Mutex::new((seen, None)) }))
+        Ok(Arc::new(Self {
+            folder: folder.to_owned(),
+            current,
+            trust,
+            seen: Mutex::new((seen, None)),
+            told: Mutex::default(),
+        }))
     }
 
     /// Reads the files again when they have changed. True when another set is in use from here on.
@@ -98,14 +117,19 @@ impl LivePolicy {
         seen.0 = now;
         match RuleSet::load(&self.folder) {
             Ok(set) => {
-                seen.1 = None;
+                let was_broken = seen.1.take().is_some();
                 let old = self.version();
                 if set.version() == old {
+                    if was_broken {
+                        self.tell(&Load::InForce(old));
+                    }
                     return Ok(false);
                 }
                 warn(&set);
                 tracing::info!(policy = %self.folder.display(), from = %old, to = %set.version(), "another rule set is in use");
+                let version = set.version();
                 self.current.store(Snapshot::new(Arc::new(set), self.trust.scores()));
+                self.tell(&Load::InForce(version));
                 Ok(true)
             }
             Err(findings) => {
@@ -114,9 +138,33 @@ impl LivePolicy {
                     "the rule set is broken; the last good one stays in use"
                 );
                 seen.1 = Some(findings.clone());
+                self.tell(&Load::Refused(findings.to_string()));
                 Err(findings)
             }
         }
+    }
+
+    /// What becomes of the files, from the set in force now on.
+    #[must_use]
+    pub fn loads(&self) -> UnboundedReceiver<Load> {
+        // Nothing is loaded meanwhile.
+        let _seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (teller, loads) = mpsc::unbounded();
+        // The other end is held here.
+        let _sent = teller.unbounded_send(Load::InForce(self.version()));
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(teller);
+        loads
+    }
+
+    fn tell(&self, load: &Load) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|teller| teller.unbounded_send(load.clone()).is_ok());
+    }
+
+    /// The folder of its files.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What answers now: the rule set in use with the scores of this moment.
@@ -134,7 +182,7 @@ impl LivePolicy {
 
     /// The version in use.
     #[must_use]
-    pub fn version(&self) -> windlass_core::ids::Name {
+    pub fn version(&self) -> Name {
         self.current.load().set.version()
     }
 

@@ -7,6 +7,7 @@ use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::machine::HookKind;
+use windlass_core::trace::Incoming;
 use windlass_core::value::Value;
 
 use crate::BoxFuture;
@@ -51,6 +52,8 @@ pub struct Invocation {
     pub arguments: Value,
     /// The effect's key: the same for every attempt, so that the other side can drop a repeat.
     pub idempotency_key: String,
+    /// The trace within which the run was started, when it was.
+    pub trace: Option<Incoming>,
     /// The run that calls.
     pub run: RunId,
     /// Whose run it is.
@@ -88,6 +91,8 @@ pub struct HookEvent {
     pub body: Value,
     /// The effect's key.
     pub idempotency_key: String,
+    /// The trace within which the run was started, when it was.
+    pub trace: Option<Incoming>,
     /// Time for this attempt in milliseconds.
     pub timeout_ms: u64,
     /// Bytes of the answer.

@@ -3,6 +3,7 @@
 //! No I/O: rows and segments come from a store or from a file.
 
 mod check;
+mod cut;
 mod reading;
 
 use schemars::JsonSchema;
@@ -13,6 +14,7 @@ use windlass_core::seal::{Last, Leaf, Seal, Segment, Sibling};
 use windlass_core::time::Timestamp;
 
 pub use check::Checker;
+pub use cut::Cut;
 pub use reading::Reading;
 
 /// Version of the lines that this build writes.
@@ -100,7 +102,7 @@ pub struct CallLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub bundle: Option<Digest>,
-    /// Who answered an approval.
+    /// Who answered an approval; of `started`, who started the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<Name>,
     /// The idempotency key that the call is sent with.
@@ -140,7 +142,7 @@ impl CallLine {
             class: row.class.clone(),
             arguments: row.arguments,
             bundle: row.owner.as_ref().map(|owner| owner.bundle),
-            actor: result.clone().filter(|_| answered),
+            actor: row.owner.as_ref().map_or_else(|| result.clone().filter(|_| answered), |owner| owner.by.clone()),
             result: result.filter(|_| !answered),
             idempotency_key: row.effect.key(&whose.run).into(),
             at_ms: row.at.0,
@@ -157,7 +159,9 @@ impl CallLine {
             user: self.user.clone(),
             machine: self.machine.clone().unwrap_or_default(),
             bundle,
+            by: self.actor.clone(),
         };
+        let answered = self.actor.clone().filter(|_| self.bundle.is_none());
         Row {
             v: self.v,
             number: self.number,
@@ -168,7 +172,7 @@ impl CallLine {
             target: self.target.clone(),
             class: self.class.clone(),
             arguments: self.arguments,
-            result: self.actor.clone().or_else(|| self.result.clone()),
+            result: answered.or_else(|| self.result.clone()),
             owner: self.bundle.map(|bundle| Box::new(owner(bundle))),
             at: Timestamp(self.at_ms),
             previous: self.previous,
@@ -266,6 +270,8 @@ pub enum Line {
         /// When it was made, in milliseconds since 1970-01-01 UTC.
         at_ms: u64,
     },
+    /// What was removed before, so that what follows begins after it.
+    Cut(Cut),
     /// A segment with its leaves: of an export of a tenant.
     Segment(Segment),
     /// A segment without its leaves: of an export of one run.
@@ -346,6 +352,9 @@ pub struct Verdict {
     pub acts: u64,
     /// Acts after the last seal.
     pub acts_tail: u64,
+    /// What was removed of it on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }

@@ -162,6 +162,7 @@ mod tests {
             watched: false,
             labels: None,
             audit: 0,
+            caller: windlass_core::run::Caller::default(),
         }
     }
 

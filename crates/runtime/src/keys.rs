@@ -230,6 +230,7 @@ mod tests {
             watched: false,
             labels: None,
             audit: 0,
+            caller: windlass_core::run::Caller::default(),
         };
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }

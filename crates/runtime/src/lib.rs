@@ -16,6 +16,7 @@ pub mod events;
 pub mod schedule;
 pub mod keys;
 pub mod switch;
+pub mod capture;
 pub mod notice;
 pub mod seal;
 pub mod audit;
@@ -23,6 +24,7 @@ mod shell;
 
 pub use events::Seen;
 pub use shell::beside;
+pub use shell::captures;
 pub use shell::trail;
 pub use shell::{
     Called, Driven, Engine, EngineError, Failpoint, Leaving, Meter, Meters, Observer, Parts, Point, Report, Scope,

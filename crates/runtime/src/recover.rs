@@ -100,6 +100,7 @@ pub(crate) mod tests {
             watched: false,
             labels: None,
             audit: 0,
+            caller: windlass_core::run::Caller::default(),
         })
     }
 

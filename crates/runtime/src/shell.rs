@@ -17,6 +17,7 @@ mod worker;
 mod rest;
 mod reap;
 mod seal;
+pub mod captures;
 pub mod trail;
 pub mod beside;
 mod unfit;

@@ -54,6 +54,7 @@ pub(crate) async fn submit(stage: &Arc<Stage>, id: &str) -> Result<(), SubmitErr
         ceilings: Ceilings::default(),
         scope: TenantScope::default(),
         origin: None,
+        caller: windlass_core::run::Caller::default(),
         queueing: Queueing::default(),
     };
     let ask = |process| {

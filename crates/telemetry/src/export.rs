@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
+use windlass_core::trace::Incoming;
 
 use crate::spans::{Field, Taken};
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub timeout: Duration,
     /// How they are written.
     pub protocol: Protocol,
+    /// Whether spans of a run are left out whose caller records none of its own.
+    pub parent_based: bool,
 }
 
 impl fmt::Debug for Config {
@@ -119,6 +122,7 @@ enum Order {
 pub struct Exporter {
     queue: mpsc::Sender<Order>,
     counts: Arc<Counts>,
+    parent_based: bool,
 }
 
 impl Exporter {
@@ -153,7 +157,13 @@ impl Exporter {
         let counts = Arc::new(Counts::default());
         let sender = Sender { client, url, headers, resource, counts: Arc::clone(&counts), warned: false };
         tokio::spawn(sender.run(orders));
-        Ok(Self { queue, counts })
+        Ok(Self { queue, counts, parent_based: config.parent_based })
+    }
+
+    /// Whether it wants spans of a run that was started within this trace.
+    #[must_use]
+    pub fn wants(&self, trace: Option<&Incoming>) -> bool {
+        !self.parent_based || trace.is_none_or(Incoming::is_sampled)
     }
 
     /// Takes a span, or drops it when too many wait.
@@ -310,6 +320,7 @@ mod tests {
             resource: Vec::new(),
             timeout: Duration::from_secs(1),
             protocol: Protocol::HttpProtobuf,
+            parent_based: true,
         }
     }
 

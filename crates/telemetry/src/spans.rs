@@ -10,7 +10,7 @@ use windlass_core::journal::Entry;
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
-use windlass_core::trace::{SpanId, TraceId};
+use windlass_core::trace::{Incoming, SpanId, TraceId};
 use windlass_core::transcript::Finish;
 use windlass_runtime::{Called, Meter, Span, Tally};
 
@@ -69,7 +69,7 @@ fn nanos(at: Timestamp) -> u64 {
 fn moment(run: &Run, name: &'static str, part: &str, fields: Vec<(&'static str, Field)>) -> Taken {
     let at = nanos(run.now);
     Taken {
-        trace: TraceId::of(run.id()),
+        trace: TraceId::within(run.start.caller.trace.as_ref(), run.id()),
         id: SpanId::of_part(run.id(), part),
         parent: Some(SpanId::of_run(run.id())),
         name,
@@ -84,6 +84,7 @@ fn moment(run: &Run, name: &'static str, part: &str, fields: Vec<(&'static str, 
 /// The span of a run that has ended.
 fn of_run(run: &Run) -> Taken {
     let (start, used) = (&run.start, run.used());
+    let incoming = start.caller.trace.as_ref();
     let status = run.status();
     let fields = vec![
         (names::OPERATION, "invoke_workflow".into()),
@@ -100,9 +101,12 @@ fn of_run(run: &Run) -> Taken {
         _ => None,
     };
     Taken {
-        trace: TraceId::of(run.id()),
+        trace: TraceId::within(incoming, run.id()),
         id: SpanId::of_run(run.id()),
-        parent: start.parent.as_ref().map(|parent| SpanId::of_run(&parent.run)),
+        parent: match &start.parent {
+            Some(parent) => Some(SpanId::of_run(&parent.run)),
+            None => incoming.map(Incoming::span),
+        },
         name: names::RUN,
         leaves: false,
         began_ns: nanos(run.started_at),
@@ -198,7 +202,7 @@ fn of_call(called: &Called<'_>) -> Taken {
         SpanId::of_part(call.run, &format!("{} {}", call.key, call.attempt))
     };
     Taken {
-        trace: TraceId::of(call.run),
+        trace: TraceId::within(call.trace, call.run),
         id,
         parent: Some(SpanId::of_run(call.run)),
         name,
@@ -266,10 +270,15 @@ impl Meter for Spans {
     fn took(&self, _: Span, _: Duration) {}
 
     fn called(&self, call: &Called<'_>) {
-        self.0.send(of_call(call));
+        if self.0.wants(call.call.trace) {
+            self.0.send(of_call(call));
+        }
     }
 
     fn decided(&self, run: &Run, entries: &[Entry]) {
+        if !self.0.wants(run.start.caller.trace.as_ref()) {
+            return;
+        }
         for span in of_entries(run, entries) {
             self.0.send(span);
         }

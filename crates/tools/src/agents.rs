@@ -17,7 +17,7 @@ use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
-use windlass_core::trace::traceparent;
+use windlass_core::trace::carried_in_environment;
 use windlass_core::transcript::Message;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
@@ -177,8 +177,9 @@ impl CliAgent {
             Ok(program) => program,
             Err(why) => return refused(why),
         };
-        let parent = traceparent(&request.idempotency_key);
-        let env = [("TRACEPARENT", &*parent), ("WINDLASS_IDEMPOTENCY_KEY", &*request.idempotency_key)];
+        let trace = carried_in_environment(&request.idempotency_key, request.trace.as_ref());
+        let mut env = vec![("WINDLASS_IDEMPOTENCY_KEY", &*request.idempotency_key)];
+        env.extend(trace.iter().map(|(name, value)| (*name, value.as_str())));
         let input = match self.format {
             AgentFormat::ClaudeCode | AgentFormat::Codex => said(&request.messages).into_bytes(),
             AgentFormat::Json => command::line(&body(&request)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use windlass_core::contract::Contract;
 use windlass_core::failure::{Failure, Retry};
-use windlass_core::trace::traceparent;
+use windlass_core::trace::carried_in_environment;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Invocation, Tool};
@@ -57,14 +57,14 @@ impl Tool for CommandTool {
             let timeout_ms = invocation.timeout_ms.min(self.contract.timeout_ms);
             let bytes_max = invocation.output_bytes_max.min(self.contract.output_bytes_max);
             let attempt = invocation.attempt.to_string();
-            let parent = traceparent(&invocation.idempotency_key);
-            let env = [
-                ("TRACEPARENT", parent.as_str()),
+            let trace = carried_in_environment(&invocation.idempotency_key, invocation.trace.as_ref());
+            let mut env = vec![
                 ("WINDLASS_IDEMPOTENCY_KEY", invocation.idempotency_key.as_str()),
                 ("WINDLASS_RUN_ID", invocation.run.as_str()),
                 ("WINDLASS_ATTEMPT", attempt.as_str()),
                 ("WINDLASS_TOOL", &*invocation.name),
             ];
+            env.extend(trace.iter().map(|(name, value)| (*name, value.as_str())));
             let input = line(&invocation.arguments);
             let ended = self.program.run(&env, input, timeout_ms, bytes_max).await;
             let ended = ended.map_err(|trouble| failure(&self.caller, trouble, timeout_ms, bytes_max))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use windlass_core::failure::{Code, Failure};
 use windlass_core::machine::HookKind;
-use windlass_core::trace::traceparent;
+use windlass_core::trace::carried_in_environment;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent};
@@ -68,13 +68,13 @@ impl Hook for CommandHook {
             let timeout_ms = event.timeout_ms.min(self.timeout_ms);
             let bytes_max = event.output_bytes_max.min(self.bytes_max);
             let run = event.body.get("run_id").and_then(Value::as_str).unwrap_or_default();
-            let parent = traceparent(&event.idempotency_key);
-            let env = [
-                ("TRACEPARENT", parent.as_str()),
+            let trace = carried_in_environment(&event.idempotency_key, event.trace.as_ref());
+            let mut env = vec![
                 ("WINDLASS_IDEMPOTENCY_KEY", event.idempotency_key.as_str()),
                 ("WINDLASS_RUN_ID", run),
                 ("WINDLASS_EVENT", event.kind.as_str()),
             ];
+            env.extend(trace.iter().map(|(name, value)| (*name, value.as_str())));
             let ended = self.program.run(&env, command::line(&event.body), timeout_ms, bytes_max).await;
             let ended = ended.map_err(|trouble| command::failure(&caller, trouble, timeout_ms, bytes_max))?;
             if !ended.status.success() {

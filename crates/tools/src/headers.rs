@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
-use windlass_core::trace;
+use windlass_core::trace::{self, Incoming};
 
 use crate::answer;
 use crate::build::Site;
@@ -37,13 +37,15 @@ const OWN_HEADERS: &[&str] = &[
 ];
 
 /// The headers with the key of one call, and its place in a trace.
-pub(crate) fn with_key(headers: &HeaderMap, key: &str) -> HeaderMap {
+pub(crate) fn with_key(headers: &HeaderMap, key: &str, incoming: Option<&Incoming>) -> HeaderMap {
     let mut headers = headers.clone();
     if let Ok(value) = HeaderValue::from_str(key) {
         headers.insert(IDEMPOTENCY_KEY, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&trace::traceparent(key)) {
-        headers.insert(trace::TRACEPARENT, value);
+    for (name, value) in trace::carried(key, incoming) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
     }
     headers
 }

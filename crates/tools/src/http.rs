@@ -131,7 +131,7 @@ impl HttpTool {
         };
         let used = self.address.names();
         let mut url = self.address.fill(arguments)?;
-        let mut headers = with_key(&self.headers, &invocation.idempotency_key);
+        let mut headers = with_key(&self.headers, &invocation.idempotency_key, invocation.trace.as_ref());
         let body = match self.place {
             ArgumentPlace::Query => {
                 self.query(&mut url, arguments, &used)?;

@@ -102,7 +102,7 @@ pub(crate) async fn post(
     let message = Message {
         method: Method::POST,
         url,
-        headers: with_key(headers, &event.idempotency_key),
+        headers: with_key(headers, &event.idempotency_key, event.trace.as_ref()),
         body: Some(event.body.to_json().into_bytes()),
         permit: event.permit.clone(),
         waits: Waits::default(),

@@ -372,6 +372,7 @@ impl Windlass {
             scope: TenantScope::default(),
             origin: None,
             queueing: Queueing::default(),
+            caller: windlass_core::run::Caller::default(),
         };
         Ok(self.engine.submit(submission).await?.run_id)
     }

@@ -1,6 +1,8 @@
 //! The composition root: turns settings into the parts of an engine. Reads files that settings name; reads no
 //! environment, that is handed in.
 
+mod capture;
+mod in_force;
 mod people;
 
 use std::collections::BTreeMap;
@@ -23,13 +25,13 @@ use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_models::{AwsKeys, Kind, Models, ProviderSettings, StructuredOutput};
+use windlass_policy::TrustBook;
 use windlass_policy::redact::{Redactor, redacted_catalog};
 use windlass_policy::scan::{ScanConfig, Scanner, scanned_catalog, scanned_model};
-use windlass_policy::{LivePolicy, TrustBook};
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::model::Model;
-use windlass_ports::policy::{AllowAll, Policy};
+use windlass_ports::policy::Policy;
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SystemClock};
@@ -219,6 +221,8 @@ impl WireError {
     }
 }
 
+pub use capture::{Capturing, follow_captures};
+pub use in_force::{answering, note_load, record_loads};
 pub use people::follow_trust;
 
 /// Opens a store: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for one that lasts as long as the process.
@@ -298,21 +302,7 @@ impl Wiring {
     /// # Errors
     /// A rule set that is not good, or none where tools need one.
     pub fn policy(&self) -> Result<Arc<dyn Policy>, WireError> {
-        let Some(folder) = &self.policy else {
-            let tools = self.catalog.tools.len() + self.catalog.actions.len() + self.catalog.mcp.len();
-            if self.require_policy && tools > 0 {
-                let message = "tools, actions and MCP servers need a policy here, and there is none";
-                return Err(WireError::new("policy.path", message)
-                    .hint("name a folder with rules, or write `required = false` under `[policy]`"));
-            }
-            return Ok(Arc::new(AllowAll));
-        };
-        let folder = self.folder.join(folder);
-        let policy = LivePolicy::open_with(&folder, self.trust.clone()).map_err(|findings| {
-            WireError::new("policy.path", findings).hint("`windlass policy check` shows everything that is wrong")
-        })?;
-        policy.follow().map_err(|error| WireError::new("policy.path", error))?;
-        Ok(policy)
+        Ok(answering(self.rules()?.as_ref()))
     }
 
     /// Models behind the scanner that is configured.

@@ -50,6 +50,7 @@ pub(super) async fn one(stage: &Stage, id: &str, input: usize) -> Result<RunId, 
             ceilings: Ceilings::default(),
             scope: TenantScope::default(),
             origin: None,
+            caller: windlass_core::run::Caller::default(),
             queueing: Queueing::default(),
         };
         match stage.engine.submit(submission).await {

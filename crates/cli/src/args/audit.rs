@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::config::Span;
+
 /// List, check and export the audit trail.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
@@ -15,6 +17,8 @@ pub(crate) enum Audit {
     Verify(AuditVerify),
     /// Seal what is not sealed yet, where nothing runs that does
     Seal(AuditSeal),
+    /// Remove the oldest part of the trail, so that the rest still verifies
+    Prune(AuditPrune),
     /// Write rows, seals and proofs to a file that can be checked anywhere
     Export(AuditExport),
 }
@@ -124,6 +128,30 @@ pub(crate) struct AuditVerify {
 Whoever works on runs seals what was written within a second. This is for a store on which nothing
 works any more, after a process was killed.")]
 pub(crate) struct AuditSeal {}
+
+/// Remove the oldest part of the audit trail.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass audit prune --older 400d --dry-run
+  windlass audit prune --older 400d
+  windlass audit prune --older 400d --tenant acme
+
+Removes what was written longer ago than this: rows of runs that were removed, acts, and seals. Rows of
+runs that are there stay with them: `windlass runs prune` comes first. What stays is sealed once more
+where only a removed seal covered it, and the act `audit.prune` says how far was removed, which
+`windlass audit verify` tells. Nothing younger than `[audit] keep` is removed, and nothing that is not
+sealed. Export what is to be kept elsewhere before.")]
+pub(crate) struct AuditPrune {
+    /// Written longer ago than this
+    #[arg(long, value_name = "DURATION")]
+    pub older: Span,
+    /// Only of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Say what would be removed and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
 /// Export the audit trail.
 #[derive(Debug, Args)]

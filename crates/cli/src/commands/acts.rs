@@ -109,6 +109,7 @@ impl Doing {
                 let detail = format!("{}: {}", args.score, args.reason);
                 Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
             }
+            Command::Debug(debug) => Self::of_debug(debug),
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
             Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
             Command::Tools(args::Tools::List(_) | args::Tools::Diff(_))
@@ -143,6 +144,22 @@ impl Doing {
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Docs(_) => None,
+        }
+    }
+
+    fn of_debug(debug: &args::Debug) -> Option<Self> {
+        use args::Debug;
+        match debug {
+            Debug::Capture(args) => {
+                let detail = format!("for {}, {} calls at most: {}", args.span, args.calls, args.reason);
+                let subject = Subject::Named(args.tenant.clone(), super::debug::subject(args));
+                let (action, actor) = ("debug.capture", Some(args.by.clone()));
+                Some(Self { action, subject, detail, actor, budget: None, afterwards: false })
+            }
+            Debug::Show(args) => Self::named("debug.show", &args.capture, ""),
+            Debug::Stop(args) => Self::named("debug.stop", &args.capture, ""),
+            Debug::Remove(args) => Self::named("debug.remove", &args.capture, ""),
+            Debug::List => None,
         }
     }
 

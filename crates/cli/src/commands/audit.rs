@@ -1,6 +1,7 @@
 //! `windlass audit`: lists, checks and exports the audit trail.
 
 mod export;
+mod prune;
 
 use serde_json::json;
 use windlass_core::audit::Row;
@@ -14,7 +15,7 @@ use crate::app::App;
 use crate::args::{Audit, AuditActs, AuditList, AuditSeal, AuditVerify};
 use crate::exit::{Exit, Problem};
 use crate::filter::moment;
-use crate::output::time;
+use crate::output::{printable, time};
 
 /// Runs, acts and removals read at a time.
 const PAGE: usize = 100;
@@ -71,6 +72,8 @@ impl Place {
 struct Rows {
     lines: Vec<CallLine>,
     next: Option<Place>,
+    /// Runs whose rows cannot be read, and why.
+    unread: Vec<(RunId, String)>,
 }
 
 /// Carries one of the commands out.
@@ -80,6 +83,7 @@ pub(crate) async fn perform(app: &App, wanted: Audit) -> Result<Exit, Problem> {
         Audit::Acts(args) => acts(app, args).await,
         Audit::Verify(args) => verify(app, args).await,
         Audit::Seal(AuditSeal {}) => seal(app).await,
+        Audit::Prune(args) => prune::prune(app, args).await,
         Audit::Export(args) => export::export(app, args).await,
     }
 }
@@ -91,7 +95,7 @@ async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let limit = args.limit as usize;
     let from = args.cursor.as_deref().map(Place::parse).transpose()?.unwrap_or_default();
     let rows = match (app.store_to_read().await?, args.run) {
-        (None, _) => Rows { lines: Vec::new(), next: None },
+        (None, _) => Rows { lines: Vec::new(), next: None, unread: Vec::new() },
         (Some(store), Some(run)) => of_run(&*store, &run, args.tenant.as_deref(), &wanted, (from, limit)).await?,
         (Some(store), None) => {
             let tenant = args.tenant.as_deref().map(Into::into);
@@ -102,11 +106,15 @@ async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let next = rows.next.as_ref().map(Place::text);
     let lines: Vec<RowLine> = rows.lines.into_iter().map(|line| RowLine::Call(Box::new(line))).collect();
     let header = ["at", "run", "call", "stage", "kind", "target", "class", "result", "by"];
-    app.output.table(&json!({ "rows": lines, "next": next }), &header, &cells);
+    let unread: Vec<_> = rows.unread.iter().map(|(run, why)| json!({ "run": run, "message": why })).collect();
+    app.output.table(&json!({ "rows": lines, "next": next, "unread": unread }), &header, &cells);
+    for (run, why) in &rows.unread {
+        app.output.note(&printable(&format!("rows of run `{run}` cannot be read and are left out: {why}")));
+    }
     if let Some(next) = next {
         app.output.note(&format!("more: --cursor {next}"));
     }
-    Ok(Exit::Ok)
+    Ok(if rows.unread.is_empty() { Exit::Ok } else { Exit::Failed })
 }
 
 fn cells(line: &CallLine) -> Vec<String> {
@@ -159,7 +167,8 @@ async fn of_run(
     let skip = usize::try_from(from.row).unwrap_or(usize::MAX);
     let more = lines.len() > skip.saturating_add(limit);
     let lines: Vec<_> = lines.into_iter().skip(skip).take(limit).collect();
-    Ok(Rows { next: more.then(|| Place { row: from.row + limit as u64, ..Place::default() }), lines })
+    let next = more.then(|| Place { row: from.row + limit as u64, ..Place::default() });
+    Ok(Rows { next, lines, unread: Vec::new() })
 }
 
 fn read<T>(rows: Result<T, String>) -> Result<T, Problem> {
@@ -173,14 +182,14 @@ async fn of_all(
     wanted: &Wanted,
     (from, limit): (Place, usize),
 ) -> Result<Rows, Problem> {
-    let mut page = Taking { wanted, limit, lines: Vec::new() };
+    let mut page = Taking { wanted, limit, lines: Vec::new(), unread: Vec::new() };
     let tenant = query.tenant.clone();
     let removed = from.runs.as_ref().is_some_and(|runs| runs.starts_with(REMOVED));
     let next = match if removed { None } else { of_present(store, query, &mut page, &from).await? } {
         Some(next) => Some(next),
         None => of_removed(store, tenant, &mut page, removed.then_some(from)).await?,
     };
-    Ok(Rows { lines: page.lines, next })
+    Ok(Rows { lines: page.lines, next, unread: page.unread })
 }
 
 /// A page that is being filled.
@@ -188,6 +197,7 @@ struct Taking<'a> {
     wanted: &'a Wanted,
     limit: usize,
     lines: Vec<CallLine>,
+    unread: Vec<(RunId, String)>,
 }
 
 impl Taking<'_> {
@@ -223,7 +233,13 @@ async fn of_present(
                 continue;
             }
             skip = None;
-            let rows = store.audit(head.id.clone()).await?;
+            let rows = match store.audit(head.id.clone()).await {
+                Err(StoreError::Corrupt(why)) => {
+                    taking.unread.push((head.id.clone(), why));
+                    continue;
+                }
+                read => read?,
+            };
             if rows.is_empty() {
                 continue;
             }
@@ -261,7 +277,14 @@ async fn of_removed(
                 break;
             }
             for kept in kept {
-                let rows = read(kept.rows)?;
+                let rows = match kept.rows {
+                    Ok(rows) => rows,
+                    Err(why) => {
+                        taking.unread.push((kept.run, why));
+                        (number, row) = (kept.number, 0);
+                        continue;
+                    }
+                };
                 let whose = Whose { run: kept.run, tenant: kept.tenant, user: None, machine: None, life: kept.number };
                 if let Some(row) = taking.take(&whose.proven(&rows), &rows, row) {
                     return Ok(Some(Place { runs: Some(format!("{REMOVED}{tenant}")), run: number, row }));
@@ -366,11 +389,19 @@ fn tell(app: &App, verdicts: Vec<Verdict>, signed_by: Option<Option<String>>) ->
     }
     let mut text = Vec::new();
     for one in &verdicts {
-        let Verdict { tenant, segments, last, runs, rows, sealed, tail, acts, acts_tail, findings } = one;
+        let Verdict { tenant, segments, last, runs, rows, sealed, tail, acts, acts_tail, cut, findings } = one;
         text.push(format!(
             "{tenant}: {runs} runs with {rows} rows, {sealed} sealed in {segments} segments, {tail} in the tail; {acts} \
              acts, {acts_tail} in the tail"
         ));
+        if let Some(cut) = cut {
+            text.push(format!(
+                "  pruned up to segment {} and act {}: what was removed was written before {}",
+                cut.segments.number,
+                cut.acts.rows,
+                time(cut.before_ms)
+            ));
+        }
         if last.number > 0 {
             text.push(format!("  anchor {tenant}:{}:{}", last.number, last.hash));
         }

@@ -15,6 +15,7 @@ use windlass_runtime::Submission;
 
 use crate::app::App;
 use crate::args;
+use crate::caller;
 use crate::config::Span;
 use crate::documents;
 use crate::exit::{Exit, Problem};
@@ -46,7 +47,8 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
     let store = app.store().await?;
     let digest = loaded.program.bundle;
     let machine = loaded.program.machines.get(&loaded.program.entry).map(|machine| machine.name.clone());
-    let materials = Materials { store, catalog, secrets: loaded.secrets, program: Some(&loaded.program) };
+    let rules = session::rules(app, &wiring).await?;
+    let materials = Materials { store, catalog, secrets: loaded.secrets, program: Some(&loaded.program), rules };
     let session = Session::new(app, &wiring, materials, &args.follow)?;
     let mut ceilings = app.loaded.config.limits.ceilings();
     if let Some(steps) = args.max_steps {
@@ -62,6 +64,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         scope,
         origin: None,
         queueing: queueing(app, &args.queueing)?,
+        caller: caller::caller(app, args.traceparent.as_deref())?,
     };
     let config = app.loaded.file.as_deref().map(places::absolute);
     let place = Place { config, folder: places::absolute(folder) };

@@ -87,6 +87,8 @@ fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
         scope: super::run::scope(app, &args.whose)?,
         origin: None,
         queueing,
+        // A schedule starts what is due itself, and within no trace.
+        caller: windlass_core::run::Caller::default(),
     };
     Ok(Plan {
         name: args.name.as_str().into(),

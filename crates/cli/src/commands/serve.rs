@@ -53,7 +53,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let wiring = session::wiring(app, &app.loaded.folder);
     let catalog = wiring.catalog().map_err(session::setting)?;
     let models = wiring.models(&std::collections::BTreeMap::new(), None).map_err(session::setting)?;
-    let policy = wiring.policy().map_err(session::setting)?;
+    let rules = session::rules(app, &wiring).await?;
     let notifier = Arc::new(Notifier::new(wiring.channels().map_err(session::setting)?));
     let address = place.listen.or_else(|| role.listens().then_some(config.serve.listen.0));
     let listener = match address {
@@ -68,6 +68,8 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         metrics.spans(move || sent.told().sent, move || dropped.told().dropped);
         meters.push(Arc::new(Spans::new(exporter)));
     }
+    let capturing = wire::Capturing::new(&wiring, Vec::new());
+    meters.push(Arc::clone(&capturing) as Arc<dyn windlass_runtime::Meter>);
     if !config.notify.is_empty() {
         meters.push(Arc::clone(&notifier) as Arc<dyn windlass_runtime::Meter>);
     }
@@ -79,7 +81,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         compiler: wire::compiler(),
         model: wiring.scanned(Arc::new(models)),
         catalog: Arc::new(catalog),
-        policy,
+        policy: session::answering(rules.as_ref()),
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Silent),
         settings,
@@ -101,9 +103,10 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
             }
         }
     });
-    let trust = config.policy.path.is_some().then(|| wiring.trust.clone());
-    let _following = session::follow_trust(trust.as_ref(), &engine.parts().store).await?;
+    let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &app.actor().into()).await?;
+    let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
     let result = work(app, &engine, role, &stop).await;
+    capturing.flush(FLUSH).await;
     // What is being sent is ended, so that nobody is told twice.
     stop.graceful.cancel();
     let grace = Duration::from_millis(engine.parts().settings.grace_ms);

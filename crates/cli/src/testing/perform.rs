@@ -95,6 +95,7 @@ async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Re
         ceilings: windlass_core::budget::Ceilings { steps: case.max_steps, ..Default::default() },
         scope: TenantScope::default(),
         origin: None,
+        caller: windlass_core::run::Caller::default(),
         queueing: Queueing::default(),
     };
     let run = engine.submit(submission).await.map_err(outcome::submit_problem)?.run_id;

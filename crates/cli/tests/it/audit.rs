@@ -352,6 +352,12 @@ fn one_row_that_cannot_be_read_holds_up_nobody_else() {
         let tenants = ran.json()["tenants"].clone();
         assert_eq!((&tenants[0]["tenant"], &tenants[0]["sealed"]), (&json!("acme"), &json!(3)), "{}", ran.shown());
         assert_eq!((&tenants[1]["runs"], &tenants[1]["sealed"]), (&json!(1), &json!(3)), "{}", ran.shown());
+        let listed = victim.windlass(&["audit", "list"]);
+        assert_eq!(listed.code(), 3, "something is left out: {}", listed.shown());
+        assert_eq!(listed.json()["rows"].as_array().expect("rows").len(), 6);
+        let unread = listed.json()["unread"].clone();
+        assert_eq!((unread.as_array().map(Vec::len), &unread[0]["run"]), (Some(1), &json!("bad")), "{unread}");
+        assert!(unread[0]["message"].as_str().is_some_and(|text| text.contains("after audit row 2")), "{unread}");
         let findings = victim.findings(&[]);
         assert_eq!((findings.len(), &findings[0]["run"]), (1, &json!("bad")), "{findings:?}");
         assert!(findings[0]["message"].as_str().is_some_and(|text| text.contains("after audit row 2")), "{findings:?}");
@@ -634,5 +640,100 @@ fn every_side_effecting_call_has_one_intended_and_one_settled_row_also_after_a_c
         let different: std::collections::BTreeSet<u32> = attempts.iter().copied().collect();
         assert_eq!(different.len(), attempts.len(), "one row before each attempt: {attempts:?}");
         assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+    }
+}
+
+#[test]
+fn who_started_a_run_and_which_rules_came_into_force_stands_in_the_trail() {
+    let rules = |victim: &Victim, reason: &str| {
+        std::fs::create_dir_all(victim.place.path("policies")).expect("a folder");
+        let text = format!("@id(\"all\") @reason(\"{reason}\")\npermit (principal, action, resource);\n");
+        victim.place.write("policies/rules.cedar", &text);
+        let config = "[providers.scripted]\nscript = \"script.yml\"\n[policy]\npath = \"policies\"\n";
+        victim.place.write("windlass.toml", config);
+    };
+    for victim in Victim::both() {
+        let loads = || {
+            let acts = victim.ok(&["audit", "acts"])["rows"].as_array().expect("acts").clone();
+            let text = |act: &Json, key: &str| act[key].as_str().unwrap_or_default().to_owned();
+            let shown =
+                |act: &Json| (text(act, "action"), text(act, "subject"), text(act, "actor"), text(act, "detail"));
+            acts.iter().map(shown).filter(|act| act.0.starts_with("policy.")).collect::<Vec<_>>()
+        };
+        rules(&victim, "one");
+        victim.asked("a");
+        let first = &victim.rows("a")[0];
+        assert_eq!((&*first.stage, first.actor.as_deref()), ("started", Some("olga")));
+        let hers = victim.ok(&["audit", "list", "--actor", "olga"])["rows"].as_array().expect("rows").len();
+        assert_eq!(hers, 1);
+        victim.asked("b");
+        let loaded = loads();
+        assert_eq!(loaded.len(), 1, "what is in force already is not repeated: {loaded:?}");
+        let (action, subject, actor, detail) = &loaded[0];
+        assert_eq!((&**action, &**subject, &**actor), ("policy.load", "policies", "olga"));
+        let version = victim.ok(&["policy", "check"])["version"].as_str().expect("a version").to_owned();
+        assert_eq!(*detail, format!("version {version}; before: none"));
+
+        rules(&victim, "two");
+        victim.asked("c");
+        assert!(loads()[1].3.ends_with(&format!("before: {version}")), "{:?}", loads());
+        victim.place.write("policies/rules.cedar", "permit (principal");
+        for run in ["d", "e"] {
+            assert_eq!(
+                victim.windlass(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", run]).code(),
+                2
+            );
+        }
+        assert_eq!((loads().len(), &*loads()[2].0), (3, "policy.refuse"), "{:?}", loads());
+        rules(&victim, "two");
+        victim.asked("f");
+        assert_eq!((loads().len(), &*loads()[3].0), (4, "policy.load"), "{:?}", loads());
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        // Somebody who puts another name there is found.
+        let mut started: Vec<Row> = victim.rows("a").iter().map(CallLine::row).collect();
+        started[0].owner.as_mut().expect("an owner").by = Some("nobody".into());
+        victim.replace("a", 1, &started[..2]);
+        assert!(!victim.findings(&["--run", "a"]).is_empty());
+    }
+}
+
+#[test]
+fn the_oldest_part_is_pruned_and_the_rest_still_verifies() {
+    for victim in Victim::both() {
+        let config = "[providers.scripted]\nscript = \"script.yml\"\n";
+        let refused = victim.windlass(&["audit", "prune", "--older", "30d"]);
+        assert_eq!(refused.code(), 4, "half a year is kept: {}", refused.shown());
+        victim.place.write("windlass.toml", &format!("{config}[audit]\nkeep = \"0s\"\n"));
+        victim.asked("gone");
+        victim.ok(&["runs", "prune", "--keep", "0"]);
+        victim.asked("stays");
+        let noted = victim.ok(&["audit", "verify"])["tenants"][0]["last"].clone();
+        let would = victim.ok(&["audit", "prune", "--older", "0s", "--dry-run"]);
+        assert_eq!((&would["dry_run"], &would["tenants"][0]["runs"]), (&json!(true), &json!(1)), "{would}");
+        assert_eq!(victim.rows("gone").len(), 3);
+        let pruned = victim.ok(&["audit", "prune", "--older", "0s"]);
+        let of = &pruned["tenants"][0];
+        assert_eq!((&of["runs"], &of["rows"], &of["acts"]), (&json!(1), &json!(3), &json!(1)), "{pruned}");
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let verified = victim.ok(&["audit", "verify"])["tenants"][0].clone();
+        assert_eq!((&verified["rows"], &verified["sealed"]), (&json!(3), &json!(3)), "{verified}");
+        assert_eq!(verified["cut"]["segments"]["number"], of["up_to"]["segment"]);
+        let told = victim.windlass(&["audit", "verify", "--plain"]).stdout();
+        assert!(told.contains("pruned up to segment"), "{told}");
+        assert_eq!(victim.windlass(&["audit", "list", "--run", "gone"]).code(), 4, "nothing is left of it");
+        let acts = victim.ok(&["audit", "acts"])["rows"].clone();
+        assert_eq!((&acts[0]["action"], &acts[0]["actor"]), (&json!("audit.prune"), &json!("olga")), "{acts}");
+        // An anchor of before cannot be compared, unless it is the last one that went.
+        let anchor = format!("default:{}:{}", noted["number"], noted["hash"].as_str().expect("a hash"));
+        let found = victim.findings(&["--anchor", &anchor]);
+        let (last, known) = (&verified["cut"]["segments"]["number"], noted["number"].as_u64());
+        assert_eq!(found.is_empty(), last.as_u64() <= known, "{found:?}");
+        victim.ok(&["audit", "export", "--out", "trail.jsonl"]);
+        victim.ok(&["audit", "verify", "trail.jsonl"]);
+        victim.asked("later");
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let cut = "DELETE FROM audit_segments WHERE number = (SELECT min(number) FROM audit_segments)";
+        victim.execute(cut, cut);
+        assert!(!victim.findings(&[]).is_empty(), "no more went than the act says");
     }
 }

@@ -32,6 +32,7 @@ const LOOKS: &[&[&str]] = &[
     &["export", "--run", "leaky", "--out", "data.jsonl"],
     &["diagnostics", "leaky.yml"],
     &["config"],
+    &["debug", "list", "--json"],
     &["verify", "leaky"],
     &["store", "backup", "copy.backup"],
 ];
@@ -196,6 +197,8 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
             ran
         };
         assert_eq!(ran(&["secrets", "set", "kept", "--from-env", "KEPT_KEY"]).code(), 0);
+        let capture = ran(&["debug", "capture", "--machine", "leaky", "--reason", "to see"]).json();
+        let capture = capture["capture"].as_str().expect("a name").to_owned();
         let first = ran(&["run", "leaky.yml", "--run-id", "leaky", "--events", "events.jsonl", "--log", "trace"]);
         assert_eq!(first.code(), 0, "{}", first.shown());
         assert_eq!(ran(&["secrets", "rotate", "kept", "--from-env", "ROTATED_KEY"]).code(), 0);
@@ -205,6 +208,9 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
             assert!(sent.contains(value), "{name} was sent, or this test shows nothing: {sent}");
         }
         assert!(!spans.lock().expect("kept").is_empty(), "spans were sent");
+        let taken = ran(&["debug", "show", &capture, "--limit", "100"]).json();
+        let taken = taken["calls"].as_array().expect("calls").len();
+        assert!(taken >= 8, "{taken} calls were captured");
         for args in LOOKS {
             ran(args);
         }

@@ -138,7 +138,7 @@ pub(crate) fn command(dir: &Path) -> Command {
     command.current_dir(dir).stdin(std::process::Stdio::null());
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
-        if name_text.starts_with("WINDLASS") || name_text.ends_with("_API_KEY") {
+        if name_text.starts_with("WINDLASS") || name_text.ends_with("_API_KEY") || name_text.starts_with("TRACE") {
             command.env_remove(name);
         }
     }

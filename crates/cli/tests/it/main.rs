@@ -9,6 +9,7 @@ mod budgets;
 mod bulk;
 mod canary;
 mod chaos;
+mod debug;
 mod fleet;
 mod fsck;
 mod help;

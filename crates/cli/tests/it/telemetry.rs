@@ -44,8 +44,14 @@ idempotency = "key"
 "#;
 
 fn traced(place: &Place, endpoint: &str, args: &[&str]) -> Ran {
+    within(place, endpoint, &[], args)
+}
+
+/// The same with more variables.
+fn within(place: &Place, endpoint: &str, variables: &[(&str, &str)], args: &[&str]) -> Ran {
     place.with(args, |command| {
         command
+            .envs(variables.iter().copied())
             .env("WINDLASS_STORE", place.store())
             .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)
             .env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=canary-header");
@@ -154,4 +160,66 @@ fn a_collector_that_is_away_changes_nothing_for_a_run() {
     let place = Place::new();
     let ran = traced(&place, "nowhere", &["run", "asks.yml", "--input", r#"{"topic":"tides"}"#]);
     assert_eq!(ran.code(), 2, "an address that cannot be used is refused: {}", ran.shown());
+}
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[test]
+fn a_run_hangs_under_the_trace_of_whoever_starts_it() {
+    let collector = Collector::start(Manner::Takes);
+    let place = Place::new();
+    place.write("parent.yml", PARENT);
+    place.write("windlass.toml", &CONFIG.replace("$TRACEPARENT", "$TRACEPARENT $TRACESTATE"));
+    let caller = [("TRACEPARENT", CALLER), ("TRACESTATE", "vendor=1")];
+    let ran = within(&place, &collector.endpoint, &caller, &["run", "parent.yml", "--run-id", "r"]);
+    assert_eq!(ran.code(), 7, "{}", ran.shown());
+    // Whoever goes on with it has a trace of its own, which the run is not in.
+    let other = [("TRACEPARENT", "00-11111111111111111111111111111111-2222222222222222-01")];
+    assert_eq!(within(&place, &collector.endpoint, &other, &["signal", "go"]).code(), 0);
+    let ran = within(&place, &collector.endpoint, &other, &["resume", "r"]);
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+    let spans = spans(&collector);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(spans.len(), 4);
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "its child and its calls are in it too");
+    let run = |id: &str| {
+        let is_it = |span: &&Span| span.name == "agent.run" && text(span, "gen_ai.conversation.id") == id;
+        spans.iter().find(is_it).expect("a run")
+    };
+    assert_eq!(hex(&run("r").parent_span_id), "b7ad6b7169203331");
+    assert_eq!(run("r~1.0").parent_span_id, run("r").span_id);
+    let tool = spans.iter().find(|span| span.name == "tool.call").expect("a call");
+    let told = std::fs::read_to_string(place.path("parent.txt")).expect("the tool was told");
+    assert_eq!(told, format!("00-{TRACE}-{}-01 vendor=1", hex(&tool.span_id)));
+}
+
+#[test]
+fn a_trace_that_is_none_is_told_and_left_and_one_without_records_gets_none() {
+    let collector = Collector::start(Manner::Takes);
+    let place = Place::new();
+    let run = |id: &str, variables: &[(&str, &str)], more: &[&str]| {
+        let args = ["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", id];
+        within(&place, &collector.endpoint, variables, &[&args[..], more].concat())
+    };
+    let wrong = run("wrong", &[("TRACEPARENT", "00-canary-trace"), ("TRACESTATE", "vendor=1")], &[]);
+    assert_eq!(wrong.code(), 0, "{}", wrong.shown());
+    assert!(wrong.stderr().contains("`TRACEPARENT` is not followed"), "{}", wrong.shown());
+    assert!(!wrong.stderr().contains("canary"), "{}", wrong.shown());
+    let unsampled = CALLER.replace("-01", "-00");
+    assert_eq!(run("quiet", &[("TRACEPARENT", &*unsampled)], &[]).code(), 0);
+    let all = [("TRACEPARENT", &*unsampled), ("OTEL_TRACES_SAMPLER", "always_on")];
+    assert_eq!(run("all", &all, &[]).code(), 0);
+    assert_eq!(run("flag", &[("TRACEPARENT", "x")], &["--traceparent", CALLER]).code(), 0);
+    let refused = run("refused", &[], &["--traceparent", "x"]);
+    assert_eq!(refused.code(), 2, "{}", refused.shown());
+    let spans = spans(&collector);
+    let of = |id: &str| -> Vec<String> {
+        let runs = spans.iter().filter(|span| text(span, "gen_ai.conversation.id") == id);
+        runs.map(|span| span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()).collect()
+    };
+    assert!(of("wrong").len() == 2 && of("wrong").iter().all(|trace| trace != TRACE));
+    assert_eq!(of("quiet"), [""; 0]);
+    assert_eq!(of("all"), [TRACE; 2]);
+    assert_eq!(of("flag"), [TRACE; 2]);
 }

@@ -12,6 +12,7 @@ pub(super) fn first_row(run: &mut Run) -> audit::Row {
         user: start.scope.user.clone(),
         machine: start.machine_name.clone(),
         bundle: start.bundle,
+        by: start.caller.by.clone(),
     };
     let row = audit::Row {
         v: start.audit,

@@ -418,6 +418,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         watched: false,
         labels: None,
         audit: 0,
+        caller: windlass_core::run::Caller::default(),
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn request(provider: &str, base_url: &str) -> ModelRequest {
         idempotency_key: "run/1".into(),
         tenant: "default".into(),
         priority: Priority::Normal,
+        trace: None,
         repeat: false,
         link: None,
     }

@@ -245,6 +245,7 @@ pub fn request(settings: &ModelSettings, stream: bool, timeout_ms: u64) -> Model
         idempotency_key: String::new(),
         tenant: "default".into(),
         priority: Priority::Normal,
+        trace: None,
         repeat: false,
         link: None,
     }

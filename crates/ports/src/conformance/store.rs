@@ -135,6 +135,7 @@ macro_rules! store_cases {
             trail::chains_that_grew_are_sealed_once
             trail::much_is_sealed_in_parts
             trail::acts_follow_one_another
+            trail::what_is_pruned_is_gone_and_the_rest_stays
             trail::audit_rows_outlive_their_run
             trail::what_is_not_sealed_is_not_removed
             inbox::deliveries_keep_their_order_and_are_deduplicated

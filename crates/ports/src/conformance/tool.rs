@@ -130,6 +130,7 @@ fn invocation(attempt: u32, timeout_ms: u64) -> Invocation {
         name: "subject".into(),
         arguments: arguments(),
         idempotency_key: KEY.to_owned(),
+        trace: None,
         run: RunId::stored("run-1"),
         tenant: "default".into(),
         attempt,

@@ -105,6 +105,19 @@ pub enum Removed {
     Tenant(Name),
 }
 
+/// What is to be removed of the trail of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pruning {
+    /// The tenant.
+    pub tenant: Name,
+    /// Its segments up to this number.
+    pub segments: u64,
+    /// Its acts up to this number.
+    pub acts: u64,
+    /// Rows of removed runs, by the numbers of their removals.
+    pub kept: Vec<u64>,
+}
+
 /// The audit trail of a store.
 pub trait Trail: Send + Sync + fmt::Debug {
     /// Chains that grew since the last seal: as many rows as `limit` are looked at. Everything that was committed before
@@ -128,6 +141,10 @@ pub trait Trail: Send + Sync + fmt::Debug {
 
     /// What people did in a tenant after a number, in order.
     fn acts(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Act>, StoreError>>;
+
+    /// Removes what is no longer wanted of a trail, all of it or nothing. That the rest can be checked without is for the
+    /// caller to see to.
+    fn cut(&self, pruning: Pruning) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The last act of a tenant.
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>>;

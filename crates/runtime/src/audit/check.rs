@@ -11,7 +11,7 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, Leaf, Seal, Segment, Sibling, climb};
 use windlass_core::time::Timestamp;
 
-use super::{Finding, Verdict, Whose};
+use super::{Cut, Finding, Verdict, Whose};
 
 /// Leaves that are held at once.
 const LEAVES_MAX: usize = 1_000_000;
@@ -71,6 +71,8 @@ pub struct Checker {
     /// The longest chain of each run that was sealed.
     longest: BTreeMap<RunId, u64>,
     walk: Option<Walk>,
+    /// An act says what was removed.
+    cut_is_told: bool,
 }
 
 impl Checker {
@@ -87,6 +89,7 @@ impl Checker {
             tail: 0,
             acts: 0,
             acts_tail: 0,
+            cut: None,
             findings: Vec::new(),
         };
         Self {
@@ -105,6 +108,7 @@ impl Checker {
             noted: Vec::new(),
             longest: BTreeMap::new(),
             walk: None,
+            cut_is_told: false,
         }
     }
 
@@ -128,6 +132,21 @@ impl Checker {
     #[must_use]
     pub fn wants(&self, run: &RunId) -> bool {
         self.parts == 1 || part_of(run, self.parts) == self.part
+    }
+
+    /// Takes what was removed on purpose, before anything else: what comes begins after it.
+    pub fn cut(&mut self, cut: Cut) {
+        if self.is_first && self.verdict.cut.is_none() {
+            self.verdict.last = cut.segments;
+            self.verdict.cut = Some(cut);
+            self.compare(cut.segments);
+            let gone = |(number, _): &mut (u64, Digest)| *number < cut.segments.number;
+            for (number, _) in self.noted.extract_if(.., gone).collect::<Vec<_>>() {
+                let message =
+                    format!("segment {number} was noted, and was removed by `audit prune`: it cannot be compared");
+                self.find(None, None, message);
+            }
+        }
     }
 
     /// Compares with a segment that was noted elsewhere, once it comes.
@@ -179,10 +198,14 @@ impl Checker {
 
     fn follow(&mut self, seal: &Seal) {
         self.verdict.segments += 1;
-        let hash = seal.hash();
-        self.verdict.last = Last { number: seal.number, hash };
-        for (number, noted) in self.noted.extract_if(.., |(number, _)| *number == seal.number).collect::<Vec<_>>() {
-            if noted != hash {
+        self.verdict.last = Last { number: seal.number, hash: seal.hash() };
+        self.compare(self.verdict.last);
+    }
+
+    /// Compares a segment with what was noted of it elsewhere.
+    fn compare(&mut self, last: Last) {
+        for (number, noted) in self.noted.extract_if(.., |(number, _)| *number == last.number).collect::<Vec<_>>() {
+            if noted != last.hash {
                 self.find(None, None, format!("segment {number} is not the one that was noted"));
             }
         }
@@ -253,6 +276,7 @@ impl Checker {
         }
         self.follows(&run, 0, act.at, (act.number, act.previous, act.hash()));
         self.verdict.acts += 1;
+        self.cut_is_told |= self.verdict.cut.is_some() && Cut::of(act).is_some();
         if act.detail.as_deref() == Some("") {
             self.find(Some(&run), Some(act.number), "its hash does not tell it from another row");
         }
@@ -272,11 +296,14 @@ impl Checker {
         let is_first = self.walk.as_ref().is_none_or(|walk| walk.run != *run || walk.life != life);
         if is_first {
             self.end();
-            let chain = Chain::default();
+            // What was removed of the acts is what the first of them follows.
+            let is_acts = run.as_str() == ACTS;
+            let chain = self.verdict.cut.filter(|_| is_acts).map_or_else(Chain::default, |cut| cut.acts);
+            let count = chain.rows;
             if let Some(points) = self.sealed.get_mut(run) {
                 points.sort_by_key(|point| point.rows);
             }
-            self.walk = Some(Walk { run: run.clone(), life, chain, count: 0, sealed: 0, tail_at: None, owner: None });
+            self.walk = Some(Walk { run: run.clone(), life, chain, count, sealed: count, tail_at: None, owner: None });
         }
         let (number, previous, hash) = link;
         let Some(walk) = &mut self.walk else { return is_first };
@@ -317,6 +344,12 @@ impl Checker {
             *longest = (*longest).max(walk.chain.rows);
         }
         let tail = walk.count - walk.sealed;
+        // Somebody was stopped before it was gone.
+        if walk.life > 0 && walk.sealed == 0 && self.verdict.cut.is_some_and(|cut| walk.life <= cut.removals) {
+            self.verdict.runs -= 1;
+            self.verdict.rows -= walk.count;
+            return;
+        }
         if walk.run.as_str() == ACTS {
             self.verdict.acts_tail += tail;
         } else {
@@ -368,6 +401,9 @@ impl Checker {
     /// What was found, after the last part.
     #[must_use]
     pub fn finish(mut self) -> Verdict {
+        if self.verdict.cut.is_some() && !self.cut_is_told && self.only.is_none() {
+            self.find(None, None, "the beginning is gone, and no act says that it was removed");
+        }
         for (number, _) in std::mem::take(&mut self.noted) {
             self.find(None, None, format!("segment {number} was noted and is gone: the end was cut off"));
         }

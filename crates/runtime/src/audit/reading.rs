@@ -38,6 +38,7 @@ impl Reading {
         }
         let checker = self.checker.as_mut().ok_or("the first line is not that of an export")?;
         match line {
+            Line::Cut(cut) => checker.cut(cut),
             Line::Segment(segment) => checker.segment(&segment),
             Line::Seal(seal) => checker.seal(&seal),
             Line::Proof { leaf, segment, way } => checker.proof(&leaf, segment, &way),

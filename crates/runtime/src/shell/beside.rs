@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::{Object, Put, Store, StoreError};
 
+use super::captures::{self, CAPTURED};
 use super::keys::{DEBOUNCED, SINGLE};
 use super::schedules::{WORK, work_key};
 use crate::schedule::{KIND, Schedule};
@@ -40,6 +41,8 @@ pub enum What {
     Submission,
     /// Who has a run key.
     Key,
+    /// What a call said, that a debug capture took.
+    Captured,
 }
 
 impl What {
@@ -52,6 +55,7 @@ impl What {
             Self::Work => "schedule_work",
             Self::Submission => "submission",
             Self::Key => "run_key",
+            Self::Captured => "captured_call",
         }
     }
 }
@@ -102,6 +106,13 @@ pub async fn beside(store: &dyn Store, owned: &Owned) -> Result<Vec<Beside>, Sto
             if of_tenant && (whole || waits_for || run.is_some_and(|run| owned.runs.contains(&run))) {
                 found.push(Beside::of(what, kind, object, value));
             }
+        }
+    }
+    for (object, value) in all(store, CAPTURED).await? {
+        let Some((tenant, run)) = captures::owner(&value) else { continue };
+        let whole = !owned.only_runs && owned.user.is_none();
+        if tenant == owned.tenant && (whole || owned.runs.contains(&run)) {
+            found.push(Beside::of(What::Captured, CAPTURED, object, value));
         }
     }
     Ok(found)

@@ -22,6 +22,8 @@ use windlass_core::machine::{HookKind, Machine};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
+use windlass_core::trace::Incoming;
+use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
@@ -207,6 +209,19 @@ enum Job {
 }
 
 impl Job {
+    /// What it is given.
+    fn asked(&self) -> Value {
+        match self {
+            Self::Model(request) => {
+                let text = serde_json::to_string(&**request).unwrap_or_default();
+                Value::from_json(&text).unwrap_or(Value::Null)
+            }
+            Self::Tool(_, invocation) => invocation.arguments.clone(),
+            Self::Hook(_, event) => event.body.clone(),
+            Self::Refused(_) => Value::Null,
+        }
+    }
+
     /// The same call once more, where a permit can hold it back.
     fn spare(&self) -> Option<Self> {
         match self {
@@ -240,6 +255,7 @@ fn job(core: &Core, machine: &Machine, run: &Run, effect: EffectId, open: &OpenC
                 name: name.clone(),
                 arguments,
                 idempotency_key: effect.key(run.id()),
+                trace: run.start.caller.trace.clone(),
                 run: run.id().clone(),
                 tenant: run.start.scope.tenant.clone(),
                 attempt: open.attempt,
@@ -273,6 +289,7 @@ fn hook_job(
         kind,
         body,
         idempotency_key: effect.key(run.id()),
+        trace: run.start.caller.trace.clone(),
         timeout_ms: open.timeout_ms,
         output_bytes_max: open.output_bytes_max,
         permit: Permit::default(),
@@ -301,6 +318,7 @@ struct Attempt {
 struct About {
     machine: Name,
     key: String,
+    trace: Option<Incoming>,
     target: Name,
     arguments: Digest,
 }
@@ -310,6 +328,7 @@ impl About {
         Self {
             machine: run.start.machine_name.clone(),
             key: effect.key(run.id()),
+            trace: run.start.caller.trace.clone(),
             target: open.call.target().clone(),
             arguments: open.arguments,
         }
@@ -331,6 +350,7 @@ impl Attempt {
             tenant: &self.tenant,
             machine: &about.machine,
             key: &about.key,
+            trace: about.trace.as_ref(),
             attempt: self.number,
             kind: self.kind,
             target: &about.target,
@@ -338,6 +358,7 @@ impl Attempt {
             arguments: about.arguments,
             model: model.as_ref().map(|(provider, model)| (provider, model)),
         };
+        let asked = meter.wants(&leaving).then(|| job.asked());
         meter.leaves(&leaving);
         // Dropped attempts count as ended too: what is in flight must not grow for ever.
         let mut out = Flight {
@@ -346,6 +367,7 @@ impl Attempt {
             began: self.core.parts.clock.now(),
             since: Instant::now(),
             told: false,
+            asked,
         };
         let (outcome, spent) = self.bounded(job).await;
         out.tell(&outcome, &spent);
@@ -478,13 +500,15 @@ struct Flight<'a> {
     began: Timestamp,
     since: Instant,
     told: bool,
+    asked: Option<Value>,
 }
 
 impl Flight<'_> {
     fn tell(&mut self, outcome: &Outcome, spent: &Spent) {
         self.told = true;
         let took = self.since.elapsed();
-        self.meter.called(&Called { call: self.leaving, began: self.began, took, outcome, spent });
+        let (call, began, asked) = (self.leaving, self.began, self.asked.as_ref());
+        self.meter.called(&Called { call, began, took, outcome, spent, asked });
     }
 }
 

@@ -10,6 +10,8 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::journal::Entry;
 use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
+use windlass_core::trace::Incoming;
+use windlass_core::value::Value;
 
 use crate::events::Seen;
 
@@ -98,6 +100,11 @@ pub trait Meter: Send + Sync + fmt::Debug {
     /// It took so long.
     fn took(&self, what: Span, time: Duration);
 
+    /// Whether what a call is given is wanted with its end, as [`Called::asked`].
+    fn wants(&self, _call: &Leaving<'_>) -> bool {
+        false
+    }
+
     /// A call is about to leave.
     fn leaves(&self, _call: &Leaving<'_>) {}
 
@@ -119,6 +126,10 @@ impl Meter for Meters {
 
     fn took(&self, what: Span, time: Duration) {
         self.0.iter().for_each(|meter| meter.took(what, time));
+    }
+
+    fn wants(&self, call: &Leaving<'_>) -> bool {
+        self.0.iter().any(|meter| meter.wants(call))
     }
 
     fn leaves(&self, call: &Leaving<'_>) {
@@ -145,6 +156,8 @@ pub struct Leaving<'a> {
     pub machine: &'a Name,
     /// The effect's key.
     pub key: &'a str,
+    /// The trace within which the run was started, when it was.
+    pub trace: Option<&'a Incoming>,
     /// The attempt, from 1.
     pub attempt: u32,
     /// `model`, `tool`, `hook`, `action`, `verify`.
@@ -172,6 +185,8 @@ pub struct Called<'a> {
     pub outcome: &'a Outcome,
     /// What it cost.
     pub spent: &'a Spent,
+    /// What it was given, when somebody wants that.
+    pub asked: Option<&'a Value>,
 }
 
 /// A place in the life of a run at which a process may be made to die.

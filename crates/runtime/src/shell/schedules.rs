@@ -493,6 +493,7 @@ fn run_of(spec: &Spec, work: &Work, tick: Timestamp, at: Timestamp, queued_max: 
         input.insert("schedule".into(), of);
         start.input = Value::map(input);
     }
+    start.caller.by = Some(format!("schedule {}", spec.name).into());
     let queueing = Queueing { pool: spec.pool.clone(), priority: spec.priority, not_before: None, tags, queued_max };
     NewRun { start: Start { root: id.clone(), id, ..start }, at, queueing }
 }

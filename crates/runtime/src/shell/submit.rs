@@ -7,7 +7,7 @@ use windlass_core::ids::{Digest, Name, RunId, RunIdError};
 use windlass_core::input::Input;
 use windlass_core::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 use windlass_core::machine::{Machine, Program};
-use windlass_core::run::{Origin, Start, Status, TenantScope, Terms};
+use windlass_core::run::{Caller, Origin, Start, Status, TenantScope, Terms};
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::{Created, Head, Lease, NewRun, Query, Queueing, StoreError};
@@ -37,6 +37,8 @@ pub struct Submission {
     pub origin: Option<Origin>,
     /// How it waits for a worker. What is not said here is as the machine says.
     pub queueing: Queueing,
+    /// Who starts it, and within which trace.
+    pub caller: Caller,
 }
 
 /// A run that was submitted.
@@ -132,7 +134,7 @@ impl Engine {
 
     /// The run of a submission as it would be created, and the bundle to be stored before it.
     pub(super) fn prepare(&self, submission: Submission) -> Result<Prepared, SubmitError> {
-        let Submission { bundle, program, input, run_id, ceilings, scope, origin, queueing } = submission;
+        let Submission { bundle, program, input, run_id, ceilings, scope, origin, queueing, caller } = submission;
         check(&input)?;
         let id = match run_id {
             Some(id) => match RunId::new(id.as_str()) {
@@ -169,6 +171,7 @@ impl Engine {
             watched: false,
             labels: None,
             audit: 0,
+            caller,
         };
         self.core.programs.keep(digest, program);
         Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })

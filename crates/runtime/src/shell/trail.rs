@@ -1,5 +1,7 @@
 //! The audit trail of a store: checked, written down as lines, and added to.
 
+mod prune;
+
 use std::collections::BTreeSet;
 
 use windlass_core::audit::{Act, Row};
@@ -8,7 +10,9 @@ use windlass_core::seal::{ACTS, Last, proof};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Head, Query, Removed, Store, StoreError};
 
-use crate::audit::{ActLine, CallLine, Checker, FORMAT, Line, Verdict, Whose, owner};
+use crate::audit::{ActLine, CallLine, Checker, Cut, FORMAT, Line, Verdict, Whose, owner};
+
+pub use prune::{Prunable, prunable, prune};
 
 /// Runs, segments and acts read at a time.
 const PAGE: usize = 256;
@@ -57,6 +61,29 @@ pub async fn seal(store: &dyn Store) -> Result<(), StoreError> {
     super::seal::everything(store).await
 }
 
+/// What was removed of the trail of a tenant on purpose, as its acts say; none when nothing was.
+///
+/// # Errors
+/// The store fails.
+pub async fn cut(store: &dyn Store, tenant: &Name) -> Result<Option<Cut>, StoreError> {
+    let (mut cut, mut after, mut limit) = (None::<Cut>, 0, PAGE);
+    loop {
+        match store.trail().acts(tenant.clone(), after, limit).await {
+            Ok(acts) => {
+                let Some(last) = acts.last() else { return Ok(cut) };
+                after = last.number.max(after + 1);
+                for said in acts.iter().filter_map(Cut::of) {
+                    cut = Some(cut.map_or(said, |cut| cut.and(said)));
+                }
+            }
+            // The page is read one by one, over the act that is damaged.
+            Err(StoreError::Corrupt(_)) if limit > 1 => limit = 1,
+            Err(StoreError::Corrupt(_)) => after += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// What is to be checked.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
@@ -79,11 +106,16 @@ pub async fn verify(store: &dyn Store, asked: &Asked) -> Result<Vec<Verdict>, St
         if let Some(lost) = &state.lost {
             checker.find(None, None, format!("what was sealed is not known: {lost}"));
         }
+        let gone = cut(store, &tenant).await?;
         for (_, number, hash) in asked.anchors.iter().filter(|(of, _, _)| *of == tenant) {
             checker.anchor(*number, *hash);
         }
+        if let Some(gone) = gone {
+            checker.cut(gone);
+        }
+        let gone = gone.unwrap_or_default();
         loop {
-            verify_part(store, &tenant, asked.run.as_ref(), &mut checker).await?;
+            verify_part(store, (&tenant, gone), asked.run.as_ref(), &mut checker).await?;
             if !checker.next_part() {
                 break;
             }
@@ -95,11 +127,11 @@ pub async fn verify(store: &dyn Store, asked: &Asked) -> Result<Vec<Verdict>, St
 
 async fn verify_part(
     store: &dyn Store,
-    tenant: &Name,
+    (tenant, gone): (&Name, Cut),
     only: Option<&RunId>,
     checker: &mut Checker,
 ) -> Result<(), StoreError> {
-    let mut after = 0;
+    let mut after = gone.segments.number;
     loop {
         let segments = match store.trail().segments(tenant.clone(), after, PAGE).await {
             Err(StoreError::Corrupt(error)) => {
@@ -120,7 +152,7 @@ async fn verify_part(
     }
     Lives { store, tenant, only }.each(checker).await?;
     if only.is_none() {
-        each_act(store, tenant, &mut *checker).await?;
+        each_act(store, tenant, gone, &mut *checker).await?;
     }
     Ok(())
 }
@@ -191,12 +223,12 @@ impl Take for Checker {
 }
 
 /// Takes all acts of a tenant.
-async fn each_act(store: &dyn Store, tenant: &Name, take: &mut dyn Take) -> Result<(), StoreError> {
+async fn each_act(store: &dyn Store, tenant: &Name, gone: Cut, take: &mut dyn Take) -> Result<(), StoreError> {
     let acts = RunId::stored(ACTS);
     if !take.wants(&acts) {
         return Ok(());
     }
-    let (mut after, mut limit) = (0, PAGE);
+    let (mut after, mut limit) = (gone.acts.rows, PAGE);
     loop {
         match store.trail().acts(tenant.clone(), after, limit).await {
             Ok(more) => {
@@ -374,7 +406,12 @@ pub async fn export<E: From<StoreError> + Send>(
     mut write: impl FnMut(&Line) -> Result<(), E> + Send,
 ) -> Result<Last, E> {
     write(&Line::Export { v: FORMAT, tenant: tenant.clone(), run: run.cloned(), at_ms: at.0 })?;
-    let (mut last, mut proofs) = (Last::default(), Vec::new());
+    let gone = cut(store, tenant).await.map_err(E::from)?;
+    if let Some(gone) = gone {
+        write(&Line::Cut(gone))?;
+    }
+    let gone = gone.unwrap_or_default();
+    let (mut last, mut proofs) = (gone.segments, Vec::new());
     loop {
         let segments = store.trail().segments(tenant.clone(), last.number, PAGE).await.map_err(E::from)?;
         if segments.is_empty() {
@@ -400,7 +437,7 @@ pub async fn export<E: From<StoreError> + Send>(
     let mut writing = Writing { tenant, write, failed: None };
     Lives { store, tenant, only: run }.each(&mut writing).await.map_err(E::from)?;
     if run.is_none() {
-        each_act(store, tenant, &mut writing).await.map_err(E::from)?;
+        each_act(store, tenant, gone, &mut writing).await.map_err(E::from)?;
     }
     writing.failed.map_or(Ok(last), Err)
 }

@@ -195,6 +195,7 @@ fn submission(kit: &Kit, id: &str, queueing: Queueing) -> Submission {
         ceilings: windlass_core::budget::Ceilings::default(),
         scope: TenantScope::default(),
         origin: None,
+        caller: windlass_core::run::Caller::default(),
         queueing,
     }
 }

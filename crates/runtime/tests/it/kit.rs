@@ -325,6 +325,7 @@ impl Kit {
             ceilings: Ceilings::default(),
             scope: TenantScope::default(),
             origin: None,
+            caller: windlass_core::run::Caller::default(),
             queueing: Queueing::default(),
         }
     }

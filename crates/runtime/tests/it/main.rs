@@ -11,6 +11,7 @@ mod fleet;
 mod keys;
 mod notices;
 mod points;
+mod pruning;
 mod schedules;
 mod shutdown;
 mod signals;

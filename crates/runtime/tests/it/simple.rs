@@ -51,6 +51,7 @@ async fn the_same_id_and_input_is_the_same_run() {
         ceilings: windlass_core::budget::Ceilings::default(),
         scope: windlass_core::run::TenantScope::default(),
         origin: None,
+        caller: windlass_core::run::Caller::default(),
         queueing: windlass_ports::store::Queueing::default(),
     };
     let again = engine.submit(submission(Value::Null)).await.expect("the same");

@@ -10,13 +10,14 @@ use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Sent;
 use windlass_core::run::Status;
+use windlass_core::seal::Segment;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{
-    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
-    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
+    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Kept, Lease, Load,
+    Message, NewRun, Object, OpId, Page, Pruned, Pruning, Put, Query, Reaped, Registration, Removed, Retention,
+    Sealing, Signal, Signalled, Stats, Store, StoreError, Stored, Trail, Unsealed, WaitRow, WorkerId, WorkerRow,
 };
 
 /// What happens to the next commit.
@@ -44,6 +45,7 @@ pub(crate) struct Unreliable {
     lapsed: AtomicBool,
     unheard: AtomicUsize,
     outdated: AtomicBool,
+    trail_writes: AtomicUsize,
 }
 
 impl Unreliable {
@@ -58,6 +60,7 @@ impl Unreliable {
             lapsed: AtomicBool::new(false),
             unheard: AtomicUsize::new(0),
             outdated: AtomicBool::new(false),
+            trail_writes: AtomicUsize::new(usize::MAX),
         }
     }
 
@@ -96,6 +99,15 @@ impl Unreliable {
         self.outdated.store(true, Ordering::SeqCst);
     }
 
+    /// Only so many more writes of the audit trail arrive: the process is dead then.
+    pub(crate) fn stop_trail_after(&self, writes: usize) {
+        self.trail_writes.store(writes, Ordering::SeqCst);
+    }
+
+    fn written(&self) -> bool {
+        self.trail_writes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
     /// How often it was asked for anything.
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
@@ -120,7 +132,7 @@ type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Store for Unreliable {
     fn trail(&self) -> &dyn Trail {
-        self.inner.trail()
+        self
     }
 
     fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
@@ -308,5 +320,43 @@ impl Store for Unreliable {
 
     fn backup(&self, to: &Path) -> Answer<'_, ()> {
         self.asked().backup(to)
+    }
+}
+
+impl Trail for Unreliable {
+    fn unsealed(&self, limit: usize) -> Answer<'_, Unsealed> {
+        self.inner.trail().unsealed(limit)
+    }
+
+    fn seal(&self, sealing: Sealing) -> Answer<'_, bool> {
+        if self.written() { self.inner.trail().seal(sealing) } else { unavailable() }
+    }
+
+    fn segments(&self, tenant: Name, after: u64, limit: usize) -> Answer<'_, Vec<Segment>> {
+        self.inner.trail().segments(tenant, after, limit)
+    }
+
+    fn tenants(&self) -> Answer<'_, Vec<Name>> {
+        self.inner.trail().tenants()
+    }
+
+    fn kept(&self, of: Removed, after: u64, limit: usize) -> Answer<'_, Vec<Kept>> {
+        self.inner.trail().kept(of, after, limit)
+    }
+
+    fn act(&self, tenant: Name, act: audit::Act) -> Answer<'_, bool> {
+        if self.written() { self.inner.trail().act(tenant, act) } else { unavailable() }
+    }
+
+    fn acts(&self, tenant: Name, after: u64, limit: usize) -> Answer<'_, Vec<audit::Act>> {
+        self.inner.trail().acts(tenant, after, limit)
+    }
+
+    fn cut(&self, pruning: Pruning) -> Answer<'_, ()> {
+        if self.written() { self.inner.trail().cut(pruning) } else { unavailable() }
+    }
+
+    fn last_act(&self, tenant: Name) -> Answer<'_, Option<audit::Act>> {
+        self.inner.trail().last_act(tenant)
     }
 }

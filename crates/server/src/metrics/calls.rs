@@ -276,6 +276,7 @@ mod tests {
             tenant: other,
             machine: other,
             key: "r#1",
+            trace: None,
             attempt: 2,
             kind: if model.is_some() { "model" } else { "tool" },
             target,
@@ -306,7 +307,14 @@ mod tests {
             let outcome = Outcome::Failed(Failure::new(code, "x"));
             let spent = Spent::Known { tokens: 3, cost_micros: 250_000 };
             let took = Duration::from_millis(3);
-            calls.called(&Called { call: &call, began: Timestamp(1), took, outcome: &outcome, spent: &spent });
+            calls.called(&Called {
+                call: &call,
+                began: Timestamp(1),
+                took,
+                outcome: &outcome,
+                spent: &spent,
+                asked: None,
+            });
         }
         let text = text(&registry);
         for line in [

@@ -77,6 +77,7 @@ impl<'a> Driver<'a> {
             watched: false,
             labels: None,
             audit: 0,
+            caller: windlass_core::run::Caller::default(),
         };
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }

@@ -12,7 +12,7 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, Segment};
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
-use windlass_ports::store::{Grown, Kept, Mark, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
+use windlass_ports::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
 
 use super::PostgresStore;
 use super::connect::{Link, Sql, Trouble, Value};
@@ -107,6 +107,13 @@ static ACTS_AFTER: Sql = Sql {
 
 static LAST_ACT: Sql =
     Sql { text: "SELECT bytes FROM audit_acts WHERE tenant = $1 ORDER BY number DESC LIMIT 1", types: &[Type::TEXT] };
+
+static PRUNE: Sql = Sql {
+    text: "WITH s AS (DELETE FROM audit_segments WHERE tenant = $1 AND number <= $2), \
+         a AS (DELETE FROM audit_acts WHERE tenant = $1 AND number <= $3) \
+         DELETE FROM audit_kept WHERE tenant = $1 AND number = ANY($4)",
+    types: &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8_ARRAY],
+};
 
 static ROWS_TO_KEEP: Sql = Sql {
     text: "SELECT j.run, r.tenant, j.audit FROM journal j JOIN runs r ON r.id = j.run \
@@ -434,6 +441,18 @@ impl Trail for PostgresStore {
         Box::pin(async move {
             let rows = self.pool.rows(&ACTS_AFTER, || page(text(&tenant), after, limit)).await?;
             rows.iter().map(|row| act_of(row.try_get(0).map_err(unread)?)).collect()
+        })
+    }
+
+    fn cut(&self, pruning: Pruning) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Pruning { tenant, segments, acts, kept } = pruning;
+            let kept: Vec<i64> = kept.into_iter().map(int).collect();
+            let values = || -> Vec<Value> {
+                vec![text(&tenant), Box::new(int(segments)), Box::new(int(acts)), Box::new(kept.clone())]
+            };
+            self.pool.rows(&PRUNE, values).await?;
+            Ok(())
         })
     }
 

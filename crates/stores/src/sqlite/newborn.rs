@@ -87,6 +87,7 @@ mod tests {
             watched: false,
             labels: None,
             audit: 0,
+            caller: windlass_core::run::Caller::default(),
         };
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }

@@ -10,8 +10,8 @@ use windlass_core::input::Input;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
-    Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Queueing,
-    Reaped, Sealing, Signal, Signalled, StoreError, WorkerId,
+    Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Pruning,
+    Queueing, Reaped, Sealing, Signal, Signalled, StoreError, WorkerId,
 };
 
 use super::claim::Taken;
@@ -44,6 +44,7 @@ pub(super) enum Request {
     ForgetWorkers(Vec<WorkerId>),
     Seal(Sealing),
     Act(Name, Act),
+    PruneTrail(Pruning),
 }
 
 /// What the writer answers.

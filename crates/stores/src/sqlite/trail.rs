@@ -8,7 +8,7 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, Segment};
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
-use windlass_ports::store::{Grown, Kept, Mark, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
+use windlass_ports::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
 
 use super::request::{Answer, Request, encode};
 use super::tx::{Trouble, Tx, count, int};
@@ -177,6 +177,19 @@ impl Tx<'_> {
         Ok(true)
     }
 
+    pub(super) fn prune_trail(&mut self, pruning: &Pruning) -> Result<(), Trouble> {
+        let Pruning { tenant, segments, acts, kept } = pruning;
+        let sql = "DELETE FROM audit_segments WHERE tenant = ?1 AND number <= ?2";
+        self.run(sql, params![&**tenant, int(*segments)])?;
+        let sql = "DELETE FROM audit_acts WHERE tenant = ?1 AND number <= ?2";
+        self.run(sql, params![&**tenant, int(*acts)])?;
+        for number in kept {
+            let sql = "DELETE FROM audit_kept WHERE tenant = ?1 AND number = ?2";
+            self.run(sql, params![&**tenant, int(*number)])?;
+        }
+        Ok(())
+    }
+
     /// Whether all audit rows of a tree are sealed.
     pub(super) fn has_sealed(&mut self, root: i64) -> Result<bool, Trouble> {
         let sql = "SELECT 1 FROM audit_sealing s, runs r JOIN journal j ON j.run = r.key \
@@ -263,6 +276,13 @@ impl Trail for SqliteStore {
             let params = params![&*tenant, int(after), int(limit as u64)];
             rows_of(connection, sql, params, |row| act_of(&bytes(row, 0)?))
         }))
+    }
+
+    fn cut(&self, pruning: Pruning) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.asked(Request::PruneTrail(pruning)).await?;
+            Ok(())
+        })
     }
 
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>> {

@@ -141,6 +141,7 @@ impl<'a> Tx<'a> {
             Request::ForgetWorkers(workers) => self.forget_workers(workers).map(Answer::Forgotten),
             Request::Seal(sealing) => self.seal(sealing).map(Answer::Is),
             Request::Act(tenant, act) => self.act(tenant, act).map(Answer::Is),
+            Request::PruneTrail(pruning) => self.prune_trail(pruning).map(|()| Answer::Is(true)),
         }
     }
 

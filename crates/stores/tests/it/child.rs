@@ -70,6 +70,7 @@ pub(crate) fn start(id: &str) -> Start {
         watched: false,
         labels: None,
         audit: 0,
+        caller: windlass_core::run::Caller::default(),
     }
 }
 

@@ -16,6 +16,7 @@ fn config(endpoint: &str) -> Config {
         resource: vec![("env".to_owned(), "test".to_owned())],
         timeout: Duration::from_millis(200),
         protocol: Protocol::HttpProtobuf,
+        parent_based: true,
     }
 }
 

@@ -55,6 +55,7 @@ fn of(tenant: &str) -> Invocation {
         name: "t".into(),
         arguments: Value::Null,
         idempotency_key: "k".into(),
+        trace: None,
         run: RunId::stored("r"),
         tenant: tenant.into(),
         attempt: 1,

@@ -12,7 +12,7 @@ use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
 use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::limits::VALUE_BYTES_MAX;
-use windlass_core::trace::{TRACEPARENT, traceparent};
+use windlass_core::trace::carried;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Invocation, Permit, Tool};
@@ -82,7 +82,9 @@ impl McpTool {
         };
         self.server.check(&self.caller, &self.accepted).await?;
         let mut meta = Map::new();
-        meta.insert(TRACEPARENT.into(), traceparent(&invocation.idempotency_key).into());
+        for (name, value) in carried(&invocation.idempotency_key, invocation.trace.as_ref()) {
+            meta.insert(name.into(), value.into());
+        }
         meta.insert(IDEMPOTENCY_KEY.into(), invocation.idempotency_key.into());
         let bytes_max = invocation.output_bytes_max.min(self.contract.output_bytes_max);
         let permit = invocation.permit;

@@ -105,6 +105,7 @@ impl Asked<'_> {
             labels: None,
             terms: terms(caller, contracts),
             audit: 0,
+            caller: caller.caller.clone(),
         }
     }
 

@@ -58,6 +58,7 @@ fn request(timeout_ms: u64) -> ModelRequest {
         idempotency_key: "run/1".into(),
         tenant: "default".into(),
         priority: Priority::Normal,
+        trace: None,
         repeat: false,
         link: None,
     }

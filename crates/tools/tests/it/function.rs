@@ -14,6 +14,7 @@ fn event(kind: HookKind) -> HookEvent {
         kind,
         body: json(r#"{"context":{"n":1}}"#),
         idempotency_key: "run-1#7".into(),
+        trace: None,
         timeout_ms: 50,
         output_bytes_max: 100,
         permit: Default::default(),

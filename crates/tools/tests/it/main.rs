@@ -62,6 +62,7 @@ fn call(arguments: &str) -> Invocation {
         name: "t".into(),
         arguments: json(arguments),
         idempotency_key: "run-1#7".into(),
+        trace: None,
         run: RunId::stored("run-1"),
         tenant: "default".into(),
         attempt: 1,

@@ -49,6 +49,7 @@ async fn call(catalog: &Catalog) -> String {
         name: "look".into(),
         arguments: Value::empty_map(),
         idempotency_key: "k".into(),
+        trace: None,
         run: RunId::new("r").expect("an id"),
         tenant: "default".into(),
         attempt: 1,

@@ -171,6 +171,7 @@ pub(crate) fn submission(loaded: &Loaded, data: &Value, run_id: Option<RunId>) -
         },
         scope: TenantScope::default(),
         origin: None,
+        caller: windlass_core::run::Caller::default(),
         queueing: Queueing::default(),
     }
 }

@@ -241,6 +241,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         scope: start.scope,
         origin: Some(origin),
         queueing: Queueing::default(),
+        caller: crate::caller::caller(app, None)?,
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
     if submitted.existing.is_some() {

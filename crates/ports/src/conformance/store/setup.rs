@@ -45,6 +45,7 @@ pub(super) fn start(text: &str) -> Start {
         watched: false,
         labels: None,
         audit: 0,
+        caller: windlass_core::run::Caller::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use windlass_core::seal::{ACTS, Segment};
 
 use super::Harness;
 use super::setup::{NOW, Process, audit_row, commit, end, id};
-use crate::store::{Lease, Removed, Retention, Sealing, Store, Unsealed};
+use crate::store::{Lease, Pruning, Removed, Retention, Sealing, Store, Unsealed};
 
 fn act(number: u64, previous: Digest) -> Act {
     Act {
@@ -190,4 +190,51 @@ pub(super) async fn what_is_not_sealed_is_not_removed(harness: Arc<dyn Harness>)
     seal_all(&*one.store).await;
     let pruned = one.store.prune(Retention::default()).await.expect("pruned");
     assert_eq!((pruned.runs, pruned.unsealed), (1, 0));
+}
+
+pub(super) async fn what_is_pruned_is_gone_and_the_rest_stays(harness: Arc<dyn Harness>) {
+    let one = Process::open(&harness).await;
+    let trail = one.store.trail();
+    for name in ["a", "b", "c"] {
+        let lease = one.begin(name).await;
+        write(&one, &lease, 1..=1, Digest::ZERO).await;
+        one.apply(end(&lease, &one.worker, 1)).await;
+        seal_all(&*one.store).await;
+        one.store.prune(Retention::default()).await.expect("removed");
+    }
+    let tenant = trail.tenants().await.expect("read").pop().expect("a tenant");
+    let mut previous = Digest::ZERO;
+    for number in 1..=3 {
+        let next = act(number, previous);
+        previous = next.hash();
+        for tenant in [tenant.clone(), "other".into()] {
+            assert!(trail.act(tenant, next.clone()).await.expect("answered"));
+        }
+    }
+    seal_all(&*one.store).await;
+    let segments = trail.segments(tenant.clone(), 0, 99).await.expect("read");
+    let kept = trail.kept(Removed::Tenant(tenant.clone()), 0, 9).await.expect("read");
+    assert_eq!(kept.len(), 3);
+    let gone = kept[1].number;
+    let pruning = Pruning { tenant: tenant.clone(), segments: 2, acts: 1, kept: vec![gone] };
+    // Once more is harmless.
+    for _ in 0..2 {
+        trail.cut(pruning.clone()).await.expect("pruned");
+    }
+    assert_eq!(trail.segments(tenant.clone(), 0, 99).await.expect("read"), segments[2..]);
+    assert_eq!(trail.acts(tenant.clone(), 0, 9).await.expect("read").len(), 2);
+    assert_eq!(trail.acts("other".into(), 0, 9).await.expect("read").len(), 3, "that of others is left alone");
+    let left = trail.kept(Removed::Tenant(tenant.clone()), 0, 9).await.expect("read");
+    assert_eq!(left, [kept[0].clone(), kept[2].clone()]);
+    // What comes next is the next.
+    assert!(trail.act(tenant.clone(), act(4, previous)).await.expect("answered"));
+    assert_eq!(shown(&unsealed(&*one.store).await), [(ACTS.to_owned(), 4)]);
+    // Numbers of removals are not given again.
+    let lease = one.begin("d").await;
+    write(&one, &lease, 1..=1, Digest::ZERO).await;
+    one.apply(end(&lease, &one.worker, 1)).await;
+    seal_all(&*one.store).await;
+    one.store.prune(Retention::default()).await.expect("removed");
+    let left = trail.kept(Removed::Tenant(tenant), 0, 9).await.expect("read");
+    assert!(left.last().is_some_and(|last| last.number > kept[2].number), "{left:?}");
 }

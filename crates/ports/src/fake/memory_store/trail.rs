@@ -10,7 +10,7 @@ use windlass_core::time::Timestamp;
 use super::MemoryStore;
 use super::data::{Data, Row};
 use crate::BoxFuture;
-use crate::store::{Grown, Kept, Mark, Removed, Sealing, StoreError, Trail, Unsealed};
+use crate::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreError, Trail, Unsealed};
 
 /// What is sealed, what people did, and what is left of removed runs.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Ledger {
     /// With their places in the order of writing.
     acts: BTreeMap<Name, Vec<(i64, Act)>>,
     kept: Vec<Kept>,
+    /// Runs that were removed.
+    removed: u64,
     written: i64,
 }
 
@@ -37,7 +39,8 @@ impl Ledger {
         let rows: Vec<_> = row.records.iter().flat_map(|record| record.audit.iter().cloned()).collect();
         if !rows.is_empty() {
             let (run, tenant) = (row.start.id.clone(), row.start.scope.tenant.clone());
-            self.kept.push(Kept { number: self.kept.len() as u64 + 1, run, tenant, rows: Ok(rows) });
+            self.removed += 1;
+            self.kept.push(Kept { number: self.removed, run, tenant, rows: Ok(rows) });
         }
     }
 
@@ -165,6 +168,20 @@ impl Trail for MemoryStore {
             let acts = data.ledger.acts.get(&tenant).into_iter().flatten().map(|(_, act)| act);
             acts.filter(|act| act.number > after).take(limit).cloned().collect()
         }))
+    }
+
+    fn cut(&self, pruning: Pruning) -> BoxFuture<'_, Result<(), StoreError>> {
+        let Pruning { tenant, segments, acts, kept } = pruning;
+        self.write(|data| {
+            if let Some(all) = data.ledger.segments.get_mut(&tenant) {
+                all.retain(|segment| segment.seal.number > segments);
+            }
+            if let Some(all) = data.ledger.acts.get_mut(&tenant) {
+                all.retain(|(_, act)| act.number > acts);
+            }
+            data.ledger.kept.retain(|one| one.tenant != tenant || !kept.contains(&one.number));
+        });
+        ready(())
     }
 
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>> {

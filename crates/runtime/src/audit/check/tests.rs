@@ -8,7 +8,13 @@ use crate::audit::{CallLine, Line, Reading};
 fn rows(count: u64) -> Vec<Row> {
     let (mut rows, mut previous) = (Vec::new(), Digest::ZERO);
     for number in 1..=count {
-        let owner = Owner { tenant: "t".into(), user: Some("anna".into()), machine: "m".into(), bundle: Digest::ZERO };
+        let owner = Owner {
+            tenant: "t".into(),
+            user: Some("anna".into()),
+            machine: "m".into(),
+            bundle: Digest::ZERO,
+            by: Some("bob".into()),
+        };
         let row = Row {
             v: 2,
             number,

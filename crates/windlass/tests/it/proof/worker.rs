@@ -146,6 +146,7 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         ceilings: Ceilings { tokens: Some(1_000_000), model_calls: Some(1_000), ..Ceilings::default() },
         scope: TenantScope::default(),
         origin: None,
+        caller: windlass_core::run::Caller::default(),
         queueing: Queueing::default(),
     };
     (Engine::new(parts), submission)

@@ -353,6 +353,7 @@ mod tests {
             watched: false,
             labels: None,
             audit: 0,
+            caller: windlass_core::run::Caller::default(),
         };
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
