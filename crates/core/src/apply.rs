@@ -54,10 +54,11 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HooksEnded => run.hooks = None,
         Entry::OutputProduced { output } => run.output = output.clone(),
         Entry::CallIntended { effect, call } => return Some(intended(run, *effect, call)),
-        Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants } => {
+        Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants, output_max } => {
             let row = attempted(run, *effect, *attempt, reserved, route.as_deref(), *arguments);
             if let Some(call) = run.calls.get_mut(effect) {
                 call.wants = *wants;
+                call.output_max = output_max.or(call.output_max);
             }
             return row;
         }

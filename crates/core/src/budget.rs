@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breakers::Breakers;
 use crate::ids::Name;
+use crate::limits::AMOUNT_MAX;
 use crate::time::Timestamp;
 
 /// One thing that is counted against a ceiling.
@@ -104,17 +105,17 @@ impl Amounts {
         }
     }
 
-    /// Sets one meter's number.
+    /// Sets one meter's number, at most [`AMOUNT_MAX`].
     #[must_use]
     pub fn with(mut self, meter: Meter, amount: u64) -> Self {
-        *self.slot(meter) = amount;
+        *self.slot(meter) = amount.min(AMOUNT_MAX);
         self
     }
 
-    /// Adds; saturates.
+    /// Adds; stops at [`AMOUNT_MAX`].
     pub fn add(&mut self, other: &Self) {
         for meter in Meter::ALL {
-            *self.slot(meter) = self.get(meter).saturating_add(other.get(meter));
+            *self.slot(meter) = self.get(meter).saturating_add(other.get(meter)).min(AMOUNT_MAX);
         }
     }
 

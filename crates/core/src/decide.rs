@@ -99,6 +99,7 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
         _ => {}
     }
     questions.extend(escrow::questions(run));
+    questions.extend(route::questions(run, input));
     if let Some(exec) = &run.exec {
         questions.extend(tool_loop::open_questions(machine, labels::arguments(run, true), exec));
     }

@@ -202,6 +202,10 @@ pub struct OpenCall {
     /// calls, and for calls recorded before this was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_expected: Option<u64>,
+    /// Output tokens that a model call asks for at most, where its profile names no maximum and a budget, or a ceiling that
+    /// it waits for, holds only with one. None elsewhere, and for calls recorded before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_max: Option<u64>,
 }
 
 fn none_lost(losses: &u32) -> bool {
@@ -253,8 +257,25 @@ pub enum Spent {
         /// Cost.
         cost_micros: u64,
     },
+    /// Each meter as far as somebody said it.
+    Metered {
+        /// Tokens in and out.
+        tokens: Said,
+        /// Cost in micro-USD.
+        cost_micros: Said,
+    },
     /// Not known: charged at the reservation.
     Unknown,
+}
+
+/// What somebody said that an attempt used of one meter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// So much: charged as it is.
+    Exactly(u64),
+    /// So much, and maybe more: charged at the reservation if that is more. Zero where nothing was said.
+    AtLeast(u64),
 }
 
 /// A signal that is waited for.

@@ -554,6 +554,7 @@ mod tests {
             draws: false,
             cached_expected: None,
             agreed: None,
+            output_max: None,
             wants: Amounts::ZERO,
         };
         let model = open(Call::Model { agent: "a".into(), sample: 0 }, Meter::ModelCalls);

@@ -138,6 +138,17 @@ fn collect(value: &Value, files: &mut Vec<File>) -> Result<(), String> {
     }
 }
 
+/// Whether there is a file in a value.
+#[must_use]
+pub fn is_in(value: &Value) -> bool {
+    match value {
+        Value::Map(_) if inner(value).is_some() => true,
+        Value::Map(map) => map.values().any(is_in),
+        Value::List(list) => list.iter().any(is_in),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => false,
+    }
+}
+
 /// The value with the contents of its files left out: what templates of prompts see.
 #[must_use]
 pub fn without_contents(value: &Value) -> Value {
@@ -190,14 +201,15 @@ mod tests {
         assert!(with("4", "YWJj").contains("not 4 bytes in base64"));
         assert!(with("3", "Y\\\"Jj").contains("not 3 bytes in base64"));
         assert!(with("99999999999", "YWJj").contains("at most"));
-        let many: Vec<Value> = (0..=FILES_MAX as u8)
-            .map(|n| File::new("x", "image/png", &[n], format!("AA{}A", char::from(b'A' + n))).to_value())
-            .map(|value| match found(&value) {
-                Ok(_) => value,
-                Err(_) => Value::Null,
-            })
-            .collect();
-        assert!(many.iter().all(Value::is_null), "a content of another length is none");
+    }
+
+    #[test]
+    fn no_more_files_than_the_bound_go_with_a_prompt() {
+        let one = |n: u8| file("x.png", &[0, 0, n], &format!("AAA{}", char::from(b'A' + n))).to_value();
+        let of = |count: usize| Value::list((0..count as u8).map(one).collect());
+        assert_eq!(found(&of(FILES_MAX)).map(|files| files.len()), Ok(FILES_MAX));
+        let refused = found(&of(FILES_MAX + 1)).expect_err("one too many");
+        assert!(refused.message.contains("more than 20 files"), "{refused}");
     }
 
     #[test]

@@ -169,6 +169,9 @@ pub enum Entry {
         /// What it takes, where the ceilings have too little for it and nothing is held.
         #[serde(default, skip_serializing_if = "Amounts::is_zero")]
         wants: Amounts,
+        /// Output tokens that it asks for at most, where the attempts before it asked for none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output_max: Option<u64>,
     },
     /// An attempt failed and another one will follow.
     AttemptFailed {

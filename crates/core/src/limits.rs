@@ -65,6 +65,13 @@ pub const LOSSES_MAX: u32 = 10;
 pub const MOVES_PER_DECISION_MAX: u32 = 512;
 /// Output tokens reserved for a model call whose profile names no maximum, and asked for where a ceiling needs a bound.
 pub const OUTPUT_TOKENS_DEFAULT: u64 = 8_192;
+/// Tokens of one kind that one call can have used: a thousand times what any model takes at once. A count beyond it is
+/// none, and the call is charged at its reservation.
+pub const CALL_TOKENS_MAX: u64 = 1_000_000_000;
+/// Micro-USD that one call can have cost; the same is done with more.
+pub const CALL_COST_MICROS_MAX: u64 = 1_000_000_000_000;
+/// The largest number of a meter: what every store can hold.
+pub const AMOUNT_MAX: u64 = i64::MAX as u64;
 /// Time for one attempt at a model call, in milliseconds, when the profile names none.
 pub const MODEL_TIMEOUT_MS_DEFAULT: u64 = 600_000;
 /// Bytes per token assumed when bounding the input of a model call: at worst a token is one byte.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apply::is_lifecycle;
 use crate::decide::with_metadata;
-use crate::effect::Call;
+use crate::effect::{Call, OpenCall};
 use crate::file::File;
 use crate::ids::{Digest, EffectId, Name};
 use crate::limits;
@@ -12,7 +12,7 @@ use crate::machine::{Agent, HookKind, Machine, Priority, ToolDefinition};
 use crate::route::Choice;
 use crate::run::{Exec, Run};
 use crate::trace::Incoming;
-use crate::transcript::Message;
+use crate::transcript::{Message, ToolRequest};
 use crate::value::{Map, Value};
 
 /// A request to a model.
@@ -56,9 +56,12 @@ pub struct ModelRequest {
     /// The trace within which the run was started, when it was. Not part of what is hashed.
     #[serde(skip)]
     pub trace: Option<Incoming>,
-    /// Whether a call that failed is made once more, rather than a first time or at the next link of a chain. Not sent.
+    /// Whether a call that failed is made once more, rather than a first time or first at a link of a chain. Not sent.
     #[serde(skip)]
     pub repeat: bool,
+    /// Links of the chain whose models the policy forbids to this call. Not sent.
+    #[serde(skip)]
+    pub denied: Vec<Name>,
     /// The chain and the link of it that this attempt takes. Not sent.
     #[serde(skip)]
     pub link: Option<(Name, Name)>,
@@ -68,20 +71,12 @@ pub struct ModelRequest {
 #[must_use]
 pub fn model_request(machine: &Machine, run: &Run, effect: EffectId) -> Option<ModelRequest> {
     let open = run.calls.get(&effect)?;
-    let Call::Model { agent, sample } = &open.call else { return None };
-    let request = build_model_request(machine, run, effect, (agent, *sample), open.route.as_deref())?;
-    let falls_back = open.route.as_ref().is_some_and(|route| route.link > 0);
-    Some(ModelRequest { repeat: open.attempt > 1 && !falls_back, ..request })
+    build_model_request(machine, run, effect, open)
 }
 
-fn build_model_request(
-    machine: &Machine,
-    run: &Run,
-    effect: EffectId,
-    (agent, sample): (&Name, u32),
-    route: Option<&Choice>,
-) -> Option<ModelRequest> {
-    let agent = machine.agents.get(agent)?;
+fn build_model_request(machine: &Machine, run: &Run, effect: EffectId, open: &OpenCall) -> Option<ModelRequest> {
+    let Call::Model { agent, sample } = &open.call else { return None };
+    let (agent, route) = (machine.agents.get(agent)?, open.route.as_deref());
     let model = route.map_or(&agent.model, |route| &route.settings);
     let exec = run.exec.as_ref()?;
     let tools = tools_shown(agent, exec);
@@ -91,11 +86,11 @@ fn build_model_request(
         model: model.model.clone(),
         base_url: model.base_url.clone(),
         key: model.key.clone(),
-        messages: conversation(exec, sample)?,
+        messages: conversation(exec, *sample)?,
         files: exec.files.clone(),
         output_schema: if tools.is_empty() { agent.output_schema.clone() } else { None },
         tools,
-        max_tokens: model.max_tokens.or_else(|| is_bounded(run).then_some(limits::OUTPUT_TOKENS_DEFAULT)),
+        max_tokens: model.max_tokens.or(open.output_max).or_else(|| of_ceilings(run)),
         params: model.params.clone(),
         stream: model.stream,
         timeout_ms: model.timeout_ms,
@@ -103,15 +98,25 @@ fn build_model_request(
         tenant: run.start.scope.tenant.clone(),
         priority: machine.placement.priority.unwrap_or_default(),
         trace: run.start.caller.trace.clone(),
-        repeat: false,
+        repeat: is_repeat(open),
+        denied: route.map(Choice::denied).unwrap_or_default(),
         link: route.map(|route| (route.chain.clone(), route.name.clone())),
     })
 }
 
-/// Whether the run has a ceiling that holds only when every call bounds its output.
-fn is_bounded(run: &Run) -> bool {
+/// Whether an attempt goes where one of this call went before.
+fn is_repeat(open: &OpenCall) -> bool {
+    match &open.route {
+        Some(route) => open.losses > 0 || route.tried.contains(&route.name),
+        None => open.attempt > 1,
+    }
+}
+
+/// The bound of the output, where the run has a ceiling that holds only when every call has one.
+fn of_ceilings(run: &Run) -> Option<u64> {
     let ceilings = &run.ledger.ceilings;
-    ceilings.tokens.is_some() || ceilings.cost_micros.is_some()
+    let needs = ceilings.tokens.is_some() || ceilings.cost_micros.is_some();
+    needs.then_some(limits::OUTPUT_TOKENS_DEFAULT)
 }
 
 /// The tools that a call shows to the model. The forced last turn of a tool loop shows none.
@@ -140,18 +145,20 @@ fn conversation(exec: &Exec, sample: u32) -> Option<Vec<Message>> {
 }
 
 /// Bytes of everything a call sends to the model: the bound of its input tokens. Files count as the tokens that they are
-/// at most.
+/// at most. Of the parts that only one provider understands, those of `provider` are sent.
 #[must_use]
-pub fn input_bytes(run: &Run, agent: &Agent, sample: u32) -> u64 {
+pub fn input_bytes(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
     let Some(exec) = &run.exec else { return 0 };
     let text: usize = conversation(exec, sample)
         .unwrap_or_default()
         .iter()
         .map(|message| match message {
-            Message::System { content } | Message::User { content } | Message::Tool { content, .. } => content.len(),
-            Message::Assistant { content, tool_calls, .. } => {
-                let calls = tool_calls.iter().map(|call| call.name.len() + call.arguments.size_bytes() + 16);
-                content.len() + calls.sum::<usize>()
+            Message::System { content } | Message::User { content } => content.len(),
+            Message::Tool { call_id, content, .. } => call_id.len() + content.len(),
+            Message::Assistant { content, tool_calls, attachments } => {
+                let of = |call: &ToolRequest| call.id.len() + call.name.len() + call.arguments.size_bytes() + 16;
+                let own = attachments.get(provider).map_or(0, Value::size_bytes);
+                content.len() + tool_calls.iter().map(of).sum::<usize>() + own
             }
         })
         .map(|bytes| bytes + 8)
@@ -273,13 +280,14 @@ fn build_arguments(machine: &Machine, run: &Run, call: &Call) -> Option<Value> {
 /// The hash of what an open call sends, recorded when it is intended.
 #[must_use]
 pub fn open_digest(machine: &Machine, run: &Run, effect: EffectId) -> Option<Digest> {
-    run.calls.get(&effect).map(|open| digest(machine, run, effect, &open.call, open.route.as_deref()))
+    run.calls.get(&effect).map(|open| digest(machine, run, effect, open))
 }
 
-/// The hash of what `call` sends. Hook bodies are hashed without the metadata that configuration may add.
-pub(crate) fn digest(machine: &Machine, run: &Run, effect: EffectId, call: &Call, route: Option<&Choice>) -> Digest {
+/// The hash of what a call sends. Hook bodies are hashed without the metadata that configuration may add.
+pub(crate) fn digest(machine: &Machine, run: &Run, effect: EffectId, open: &OpenCall) -> Digest {
+    let call = &open.call;
     match call {
-        Call::Model { agent, sample } => build_model_request(machine, run, effect, (agent, *sample), route)
+        Call::Model { .. } => build_model_request(machine, run, effect, open)
             .and_then(|request| serde_json::to_vec(&request).ok())
             .map_or(Digest::ZERO, |bytes| Digest::of(&bytes)),
         Call::Hook { .. } => build_hook_body(machine, run, effect, call, false).unwrap_or_default().digest(),

@@ -75,6 +75,9 @@ pub struct Choice {
     pub escalated: bool,
     /// Every link of the chain, and why it was passed over.
     pub candidates: Vec<Candidate>,
+    /// The links that attempts of the same call took before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<Name>,
     /// How the call is made.
     pub settings: ModelSettings,
 }
@@ -87,6 +90,29 @@ pub struct Candidate {
     /// Why it was not taken; none for the one that was, and for those behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed: Option<Name>,
+    /// Whether the policy forbids its model to this call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denied: bool,
+}
+
+impl Choice {
+    /// The links whose models the policy forbids.
+    #[must_use]
+    pub fn denied(&self) -> Vec<Name> {
+        self.candidates.iter().filter(|link| link.denied).map(|link| link.name.clone()).collect()
+    }
+
+    /// The same choice for a call that took another one before.
+    #[must_use]
+    pub fn after(mut self, before: Option<&Self>) -> Self {
+        if let Some(before) = before {
+            self.tried.clone_from(&before.tried);
+            if !self.tried.contains(&before.name) {
+                self.tried.push(before.name.clone());
+            }
+        }
+        self
+    }
 }
 
 impl Chain {
@@ -128,6 +154,7 @@ impl Chain {
         let candidates = candidates.map(|(place, (link, passed))| Candidate {
             name: link.name.clone(),
             passed: passed.filter(|_| place != at),
+            denied: denied(link).is_some(),
         });
         Some(Choice {
             chain: self.name.clone(),
@@ -138,6 +165,7 @@ impl Chain {
             row: wanted.row.clone(),
             escalated: wanted.escalated && wanted.tier.as_ref().is_none_or(|tier| *tier == link.tier),
             candidates: candidates.collect(),
+            tried: Vec::new(),
             settings: link.settings.clone(),
         })
     }

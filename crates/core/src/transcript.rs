@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Name;
+use crate::limits::CALL_TOKENS_MAX;
 use crate::value::Value;
 
 /// One message.
@@ -89,6 +90,13 @@ impl Usage {
     pub fn total(&self) -> Option<u64> {
         let parts = [self.input, self.cache_read, self.cache_write, self.output];
         parts.into_iter().flatten().reduce(u64::saturating_add)
+    }
+
+    /// The same where every count can be one; nothing is known where one of them is beyond [`CALL_TOKENS_MAX`].
+    #[must_use]
+    pub fn plausible(self) -> Self {
+        let counts = [self.input, self.cache_read, self.cache_write, self.output, self.reasoning];
+        if counts.into_iter().flatten().all(|count| count <= CALL_TOKENS_MAX) { self } else { Self::default() }
     }
 }
 

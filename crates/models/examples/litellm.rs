@@ -101,6 +101,7 @@ async fn ask(address: &str, key: &str, case: &Case, stream: bool) -> ModelResult
         priority: Priority::Normal,
         trace: None,
         repeat: false,
+        denied: Vec::new(),
         link: None,
     };
     models.call(request).await

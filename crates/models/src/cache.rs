@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use windlass_core::ids::{Digest, Name};
+use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Message, Reply, Usage};
 use windlass_core::value::{Map, Value};
@@ -14,6 +15,9 @@ use crate::wire::Answer;
 /// Bytes of answers that are kept.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Places in the order of answers that may be out of date, beside one for each answer.
+const ORDER_MIN: usize = 64;
+
 /// What identifies an answer. The tenant is part of it: no answer ever crosses to another one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -22,11 +26,13 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// The key of a request of a chain: everything that shapes the answer, and nothing of how it is sent. The bound of the
-    /// output is no part of it: links have their own, and only answers that ended before it are kept.
-    pub(crate) fn of(chain: &str, request: &ModelRequest) -> Self {
+    /// The key of a request of a chain as one of its links answers it: everything that shapes the answer, the model and its
+    /// parameters too, and nothing of how it is sent. The bound of the output is no part of it: links have their own, and
+    /// only answers that ended before it are kept.
+    pub(crate) fn of(chain: &str, link: &str, called: &ModelSettings, request: &ModelRequest) -> Self {
         let said = serde_json::to_vec(&(
-            chain,
+            (chain, link),
+            (&called.provider, &called.model, &called.base_url, &called.params),
             &request.agent,
             &request.messages,
             &request.files,
@@ -73,6 +79,9 @@ impl Cache {
         self.bytes += bytes;
         if let Some(old) = self.kept.insert(key, kept) {
             self.bytes -= old.bytes;
+        }
+        if self.order.len() > self.kept.len() * 2 + ORDER_MIN {
+            self.order.retain(|(key, number)| self.kept.get(key).is_some_and(|kept| kept.number == *number));
         }
         while self.bytes > BYTES_MAX {
             let Some((oldest, number)) = self.order.pop_front() else { break };
@@ -153,16 +162,40 @@ mod tests {
         request
     }
 
+    fn key(chain: &str, request: &ModelRequest) -> Key {
+        let called = ModelSettings {
+            provider: "p".into(),
+            model: "m".into(),
+            base_url: None,
+            key: None,
+            max_tokens: None,
+            stream: false,
+            params: request.params.clone(),
+            timeout_ms: 1,
+        };
+        Key::of(chain, "l", &called, request)
+    }
+
+    #[test]
+    fn an_answer_that_is_kept_again_and_again_takes_one_place() {
+        let mut cache = Cache::default();
+        for now in 0..10_000 {
+            cache.keep(now, key("c", &asked("t", "q")), &reply("a"), 100);
+        }
+        assert!(cache.order.len() <= ORDER_MIN + 3, "{}", cache.order.len());
+        assert!(cache.find(10_000, &key("c", &asked("t", "q"))).is_some());
+    }
+
     #[test]
     fn answers_are_of_one_tenant_one_chain_and_one_request_for_a_time() {
         let mut cache = Cache::default();
-        let key = Key::of("c", &asked("t", "q"));
-        cache.keep(0, key.clone(), &reply("a"), 100);
-        assert_eq!(cache.find(99, &key).map(|r| r.content.to_string()).as_deref(), Some("a"));
-        for other in [Key::of("c", &asked("u", "q")), Key::of("c", &asked("t", "r")), Key::of("d", &asked("t", "q"))] {
+        let first = key("c", &asked("t", "q"));
+        cache.keep(0, first.clone(), &reply("a"), 100);
+        assert_eq!(cache.find(99, &first).map(|r| r.content.to_string()).as_deref(), Some("a"));
+        for other in [key("c", &asked("u", "q")), key("c", &asked("t", "r")), key("d", &asked("t", "q"))] {
             assert!(cache.find(0, &other).is_none(), "{other:?}");
         }
-        assert!(cache.find(100, &key).is_none(), "too old");
+        assert!(cache.find(100, &first).is_none(), "too old");
         assert_eq!(cache.bytes, 0);
     }
 
@@ -171,11 +204,11 @@ mod tests {
         let mut cache = Cache::default();
         let long = "x".repeat(BYTES_MAX / 9);
         for n in 0..12 {
-            cache.keep(0, Key::of("c", &asked("t", &n.to_string())), &reply(&long), 100);
+            cache.keep(0, key("c", &asked("t", &n.to_string())), &reply(&long), 100);
         }
         assert!(cache.bytes <= BYTES_MAX && cache.kept.len() == 8);
-        assert!(cache.find(0, &Key::of("c", &asked("t", "0"))).is_none());
-        assert!(cache.find(0, &Key::of("c", &asked("t", "11"))).is_some());
+        assert!(cache.find(0, &key("c", &asked("t", "0"))).is_none());
+        assert!(cache.find(0, &key("c", &asked("t", "11"))).is_some());
     }
 
     #[test]

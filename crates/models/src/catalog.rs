@@ -310,6 +310,7 @@ impl Catalog {
         for entry in &self.models {
             self.replacements(entry)?;
         }
+        self.check_same()?;
         let mut chains = BTreeSet::new();
         for chain in &self.chains {
             if !chains.insert(&chain.name) {
@@ -402,18 +403,48 @@ impl Catalog {
         Some(entry)
     }
 
-    /// The price of a model at a provider, when an entry says it.
+    /// The price of a model at a provider, when an entry says it: one with this address before one with another.
     #[must_use]
-    pub fn rates(&self, provider: &str, model: &str) -> Option<Rates> {
-        let entry = self.models.iter().find(|e| &*e.provider == provider && &*e.model == model && e.rates.is_some());
-        entry.and_then(|entry| entry.rates)
+    pub fn rates(&self, provider: &str, model: &str, base_url: Option<&str>) -> Option<Rates> {
+        self.served(provider, model, base_url).find_map(|entry| entry.rates)
     }
 
-    /// The files that a model at a provider takes, when an entry says it.
+    /// The files that a model at a provider takes, when an entry says it: one with this address before one with another.
     #[must_use]
-    pub fn takes(&self, provider: &str, model: &str) -> Option<&[Medium]> {
-        let mut entries = self.models.iter().filter(|e| &*e.provider == provider && &*e.model == model);
-        entries.find_map(|entry| entry.takes.as_deref())
+    pub fn takes(&self, provider: &str, model: &str, base_url: Option<&str>) -> Option<&[Medium]> {
+        self.served(provider, model, base_url).find_map(|entry| entry.takes.as_deref())
+    }
+
+    /// The entries of a model at a provider, those with this address first.
+    fn served(&self, provider: &str, model: &str, base_url: Option<&str>) -> impl Iterator<Item = &Entry> {
+        let is = move |entry: &&Entry| &*entry.provider == provider && &*entry.model == model;
+        let here = move |entry: &&Entry| entry.base_url.as_deref() == base_url;
+        let all = move || self.models.iter().filter(is);
+        all().filter(here).chain(all().filter(move |entry| !here(entry)))
+    }
+
+    /// Two entries of one model at one address have one price and take the same files: a call names the model, not the
+    /// entry.
+    fn check_same(&self) -> Result<(), String> {
+        for (place, one) in self.models.iter().enumerate() {
+            let place_of = |entry: &Entry| (entry.provider.clone(), entry.model.clone(), entry.base_url.clone());
+            let same = self.models.iter().skip(place + 1).filter(|other| place_of(other) == place_of(one));
+            for other in same {
+                let of = |what| {
+                    format!(
+                        "`{}` and `{}` are one model of `{}` with different {what}",
+                        one.name, other.name, one.provider
+                    )
+                };
+                if one.rates.zip(other.rates).is_some_and(|(one, other)| one != other) {
+                    return Err(of("`rates`"));
+                }
+                if one.takes.as_ref().zip(other.takes.as_ref()).is_some_and(|(one, other)| one != other) {
+                    return Err(of("`takes`"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Models that are gone or will be within [`Catalog::warn_days`], the most urgent first.
@@ -483,7 +514,7 @@ chains:
         assert!(catalog.retirements(day("2027-01-01"))[0].days_left < 0);
         let serving = |text: &str| catalog.serving("fast", day(text)).map(|entry| &*entry.name);
         assert_eq!((serving("2026-11-30"), serving("2026-12-01")), (Some("fast"), Some("faster")));
-        assert_eq!(catalog.rates("local", "ours").map(|r| r.output), Some(2));
+        assert_eq!(catalog.rates("local", "ours", None).map(|r| r.output), Some(2));
         assert_eq!(catalog.chain("answers").map(|chain| chain.links[0].breaker.percent), Some(10));
     }
 
@@ -502,5 +533,14 @@ chains:
         says(&format!("{model}]\nchains: [{{name: c, links: []}}]"), "no links");
         says("models: [{name: a, provider: p, model: m, replacement: a}]", "circle");
         says("models: [{name: a, provider: p, model: m, colour: red}]", "colour");
+        let priced =
+            "models: [{name: a, provider: p, model: m, rates: {input: 1, output: 1}}, {name: b, provider: p, model: m";
+        says(&format!("{priced}, rates: {{input: 2, output: 1}}}}]"), "different `rates`");
+        let taking = "models: [{name: a, provider: p, model: m, takes: [pdf]}, {name: b, provider: p, model: m, takes: [image]}]";
+        says(taking, "different `takes`");
+        let apart = format!("{priced}, base_url: 'http://h/v1', rates: {{input: 2, output: 1}}}}]");
+        let catalog = Catalog::parse(&apart).expect("two servers have two prices");
+        let price = |url| catalog.rates("p", "m", url).map(|rates| rates.input);
+        assert_eq!([price(None), price(Some("http://h/v1")), price(Some("http://i/v1"))], [Some(1), Some(2), Some(1)]);
     }
 }

@@ -67,22 +67,35 @@ fn link(
     today: Date,
     quote: &impl Fn(&ModelSettings) -> Option<Quote>,
 ) -> Option<Link> {
-    let (called, tier) = match (&entry.model, &entry.script) {
-        (Some(name), _) => {
-            let model = guard.catalog().serving(name, today)?;
-            (called(model, settings, entry.timeout_ms), model.tier.clone())
-        }
-        (None, Some(script)) => (by_rules(script, settings, entry.timeout_ms), "rules".into()),
-        (None, None) => (from_before(chain, settings), CACHED.into()),
+    let called = self::settings(guard.catalog(), chain, entry, settings, today)?;
+    let tier = match (&entry.model, &entry.script) {
+        (Some(name), _) => guard.catalog().serving(name, today)?.tier.clone(),
+        (None, Some(_)) => "rules".into(),
+        (None, None) => CACHED.into(),
     };
     let name: Name = entry.name().into();
     Some(Link {
-        shut: guard.shut(chain, &name, &called.provider, &called.model),
+        shut: guard.shut(chain, &name, &called),
         name,
         tier,
         quote: quote(&called),
         settings: called,
         on: entry.on.clone().unwrap_or_else(|| ON_DEFAULT.to_vec()),
+    })
+}
+
+/// How a link of a chain is called on a day for a document that says so; none where its model is not served.
+pub(crate) fn settings(
+    catalog: &Catalog,
+    chain: &Name,
+    entry: &LinkEntry,
+    settings: &ModelSettings,
+    today: Date,
+) -> Option<ModelSettings> {
+    Some(match (&entry.model, &entry.script) {
+        (Some(name), _) => called(catalog.serving(name, today)?, settings, entry.timeout_ms),
+        (None, Some(script)) => by_rules(script, settings, entry.timeout_ms),
+        (None, None) => from_before(chain, settings),
     })
 }
 
@@ -115,14 +128,7 @@ fn by_rules(script: &Name, settings: &ModelSettings, timeout_ms: Option<u64>) ->
 }
 
 fn from_before(chain: &Name, settings: &ModelSettings) -> ModelSettings {
-    ModelSettings {
-        provider: CACHED.into(),
-        model: chain.clone(),
-        base_url: None,
-        key: None,
-        params: Value::Null,
-        ..settings.clone()
-    }
+    ModelSettings { provider: CACHED.into(), model: chain.clone(), base_url: None, key: None, ..settings.clone() }
 }
 
 /// Why a model of the catalog cannot be called.

@@ -4,16 +4,19 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::civil::Date;
 use windlass_core::failure::Code;
 use windlass_core::ids::Name;
+use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::value::Value;
 use windlass_ports::model::ModelResult;
 
 use crate::cache::{self, Cache, Key};
 use crate::catalog::{Catalog, LinkEntry};
+use crate::chains;
 use crate::errors::Fault;
-use crate::health::{self, Gate, Health, Repeats};
+use crate::health::{self, Gate, Health, Repeats, Target};
 use crate::wire::Answer;
 
 /// The name of links that answer from before, and of their provider.
@@ -49,7 +52,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Pass<'a> {
     guard: &'a Guard,
     link: Option<(Name, Name)>,
-    target: Option<(String, String)>,
+    target: Option<Target>,
     probe: bool,
     began: u64,
 }
@@ -74,14 +77,14 @@ impl Guard {
     }
 
     /// Why calls of a link would be turned away now.
-    pub(crate) fn shut(&self, chain: &str, link: &str, provider: &str, model: &str) -> Option<Name> {
+    pub(crate) fn shut(&self, chain: &str, link: &str, called: &ModelSettings) -> Option<Name> {
         let now = self.now();
         let health = locked(&self.health);
         let circuit = health.circuits.get(&(chain.to_owned(), link.to_owned()));
         if let Some(ms) = circuit.and_then(|circuit| circuit.shut(now)) {
             return Some(format!("its breaker is open for {ms} ms more").into());
         }
-        let quota = health.quotas.get(&(provider.to_owned(), model.to_owned()));
+        let quota = health.quotas.get(&Target::of(called));
         let rests = quota.map_or(0, |quota| quota.rests(now));
         (rests > 0).then(|| format!("its quota is used up for {rests} ms more").into())
     }
@@ -89,15 +92,7 @@ impl Guard {
     /// Lets a call through, or says why not. `counted` calls are subject to quotas and to the budget of repeats. Waits
     /// for quota as long as the run's class allows, and gives back how many milliseconds that took.
     pub(crate) async fn enter(&self, request: &ModelRequest, counted: bool) -> Result<(Pass<'_>, u64), Fault> {
-        let target = counted.then(|| (request.provider.to_string(), request.model.to_string()));
-        if let Some(target) = &target {
-            let mut health = locked(&self.health);
-            health.bound(self.now());
-            let new = || Repeats::new(self.catalog.retry_budget);
-            if !health.repeats.entry(target.clone()).or_insert_with(new).enter(request.repeat) {
-                return Err(Fault::Exhausted(format!("the budget of repeats of `{}` is used up", target.1)));
-            }
-        }
+        let target = counted.then(|| Target::of(&settings_of(request)));
         let mut pass = Pass { guard: self, link: None, target: None, probe: false, began: self.now() };
         if let Some((link, entry)) = request.link.as_ref().and_then(|link| Some((link, self.link(link)?))) {
             let mut health = locked(&self.health);
@@ -111,6 +106,16 @@ impl Guard {
             }
             pass.link = Some(link.clone());
         }
+        if let Some(target) = &target {
+            let mut health = locked(&self.health);
+            health.bound(self.now());
+            let new = || Repeats::new(self.catalog.retry_budget);
+            let may = health.repeats.entry(target.clone()).or_insert_with(new).enter(request.repeat);
+            drop(health);
+            if !may {
+                return Err(Fault::Exhausted(format!("the budget of repeats of `{}` is used up", target.model)));
+            }
+        }
         let waited = match &target {
             Some(target) => self.wait(target, request).await?,
             None => 0,
@@ -119,7 +124,7 @@ impl Guard {
         Ok((pass, waited))
     }
 
-    async fn wait(&self, target: &(String, String), request: &ModelRequest) -> Result<u64, Fault> {
+    async fn wait(&self, target: &Target, request: &ModelRequest) -> Result<u64, Fault> {
         let patience = self.catalog.quota_wait.of(request.priority).min(request.timeout_ms / WAIT_SHARE);
         let began = self.now();
         loop {
@@ -130,16 +135,27 @@ impl Guard {
                 return Ok(waited);
             }
             if waited.saturating_add(wait) > patience {
-                return Err(Fault::Shed { model: target.1.clone(), after_ms: wait });
+                return Err(Fault::Shed { model: target.model.to_string(), after_ms: wait });
             }
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
     }
 
-    /// The kept answer to a request of a chain.
-    pub(crate) fn find(&self, request: &ModelRequest) -> Option<(Answer, Value)> {
-        let chain = &request.link.as_ref()?.0;
-        let reply = locked(&self.cache).find(self.now(), &Key::of(chain, request))?;
+    /// The kept answer to a request of a chain: that of the first link which would be called as it was, and whose model the
+    /// policy does not forbid to whoever asks.
+    pub(crate) fn find(&self, request: &ModelRequest, today: Date) -> Option<(Answer, Value)> {
+        let chain = self.catalog.chain(&request.link.as_ref()?.0)?;
+        let asked = settings_of(request);
+        let mut cache = locked(&self.cache);
+        let now = self.now();
+        let reply = chain.links.iter().find_map(|link| {
+            let is_denied = request.denied.iter().any(|name| &**name == link.name());
+            if link.name() == CACHED || is_denied {
+                return None;
+            }
+            let called = chains::settings(&self.catalog, &chain.name, link, &asked, today)?;
+            cache.find(now, &Key::of(&chain.name, link.name(), &called, request))
+        })?;
         Some(cache::answer(&reply))
     }
 
@@ -148,8 +164,23 @@ impl Guard {
         let (Some((chain, link)), Ok(reply)) = (&request.link, &result.outcome) else { return };
         let ttl_ms = self.catalog.chain(chain).map_or(0, |chain| chain.cache_ttl_ms);
         if ttl_ms > 0 && &**link != CACHED && cache::applies(request) {
-            locked(&self.cache).keep(self.now(), Key::of(chain, request), reply, ttl_ms);
+            let key = Key::of(chain, link, &settings_of(request), request);
+            locked(&self.cache).keep(self.now(), key, reply, ttl_ms);
         }
+    }
+}
+
+/// How a request is made.
+fn settings_of(request: &ModelRequest) -> ModelSettings {
+    ModelSettings {
+        provider: request.provider.clone(),
+        model: request.model.clone(),
+        base_url: request.base_url.clone(),
+        key: request.key.clone(),
+        max_tokens: request.max_tokens,
+        stream: request.stream,
+        params: request.params.clone(),
+        timeout_ms: request.timeout_ms,
     }
 }
 

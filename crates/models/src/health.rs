@@ -5,8 +5,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Deserialize;
-use windlass_core::machine::Priority;
+use windlass_core::ids::Name;
+use windlass_core::machine::{ModelSettings, Priority};
 use windlass_core::value::Value;
+
+use crate::errors::RETRY_AFTER_MS_MAX;
 
 /// Milliseconds for which a model rests after a second refusal that does not say for how long; doubled with each further
 /// one in a row. After the first the engine's own pause is enough.
@@ -231,25 +234,47 @@ impl Repeats {
     }
 }
 
+/// Whom a quota and a budget of repeats are known of: a model where it is called, by the key with which it is called. What
+/// one server says is so of no other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Target {
+    pub(crate) provider: Name,
+    pub(crate) model: Name,
+    pub(crate) base_url: Option<Name>,
+    pub(crate) key: Option<Name>,
+}
+
+impl Target {
+    /// Of calls that are made so.
+    pub(crate) fn of(called: &ModelSettings) -> Self {
+        let ModelSettings { provider, model, base_url, key, .. } = called.clone();
+        Self { provider, model, base_url, key }
+    }
+}
+
 /// Everything that is known, by link and by model.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Breakers by chain and link.
     pub(crate) circuits: BTreeMap<(String, String), Circuit>,
-    /// Quotas by provider and model.
-    pub(crate) quotas: BTreeMap<(String, String), Quota>,
-    /// Repeats by provider and model.
-    pub(crate) repeats: BTreeMap<(String, String), Repeats>,
+    /// Quotas by model.
+    pub(crate) quotas: BTreeMap<Target, Quota>,
+    /// Repeats by model.
+    pub(crate) repeats: BTreeMap<Target, Repeats>,
 }
 
 /// Models that are remembered. Documents name them, so there may be any number.
 const TARGETS_MAX: usize = 10_000;
 
 impl Health {
-    /// Forgets models of which nothing is out and that do not rest, once there are too many.
+    /// Forgets models of which nothing is out and that do not rest, once there are too many; and if those that rest are
+    /// too many, these too.
     pub(crate) fn bound(&mut self, now: u64) {
         if self.quotas.len() > TARGETS_MAX {
             self.quotas.retain(|_, quota| quota.out > 0 || quota.rests(now) > 0);
+        }
+        if self.quotas.len() > TARGETS_MAX {
+            self.quotas.retain(|_, quota| quota.out > 0);
         }
         if self.repeats.len() > TARGETS_MAX {
             self.repeats.clear();
@@ -259,7 +284,7 @@ impl Health {
 
 /// How long nothing more is left, by the rate-limit windows of an answer as it tells them: OpenAI writes
 /// `remaining-tokens` and `reset-tokens` (`6m0s`, `20ms`), Anthropic `tokens-remaining` and `tokens-reset` (a time).
-/// None while something is left, or where nothing is said.
+/// None while something is left, or where nothing is said. Never longer than a provider may ask for.
 pub(crate) fn empty_ms(windows: &Value, now: jiff::Timestamp) -> Option<u64> {
     let kinds = ["requests", "tokens", "input-tokens", "output-tokens"];
     let text = |key: String| windows.get(&key).and_then(Value::as_str);
@@ -269,15 +294,18 @@ pub(crate) fn empty_ms(windows: &Value, now: jiff::Timestamp) -> Option<u64> {
         let reset = of(kind, "reset")?;
         if left > 0 { None } else { reset_ms(reset.trim(), now) }
     };
-    kinds.into_iter().filter_map(one).max()
+    kinds.into_iter().filter_map(one).max().map(|ms| ms.min(RETRY_AFTER_MS_MAX))
 }
+
+/// A number from here on is a time rather than a number of seconds; of which clock is not said, so it says nothing.
+const EPOCH_SECONDS_MIN: f64 = 1e9;
 
 fn reset_ms(text: &str, now: jiff::Timestamp) -> Option<u64> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return u64::try_from(at.as_millisecond().saturating_sub(now.as_millisecond()).max(0)).ok();
     }
     if let Ok(seconds) = text.parse::<f64>() {
-        return (seconds.is_finite() && seconds >= 0.0).then(|| (seconds * 1_000.0).ceil() as u64);
+        return (0.0..EPOCH_SECONDS_MIN).contains(&seconds).then(|| (seconds * 1_000.0).ceil() as u64);
     }
     let (mut total, mut rest) = (0.0_f64, text);
     while !rest.is_empty() {
@@ -372,6 +400,11 @@ mod tests {
         assert_eq!(of(r#"{"remaining-requests":"1","reset-requests":"20ms"}"#), None);
         assert_eq!(of(r#"{"input-tokens-remaining":"0","input-tokens-reset":"1970-01-01T00:00:07Z"}"#), Some(7_000));
         assert_eq!(of(r#"{"remaining-tokens":"0","reset-tokens":"soon"}"#), None);
+        assert_eq!(of(r#"{"remaining-requests":"0","reset-requests":"1790000000"}"#), None, "a time is no duration");
+        for long in ["999999", "400h", "2100-01-01T00:00:00Z"] {
+            let text = format!(r#"{{"remaining-requests":"0","reset-requests":"{long}"}}"#);
+            assert_eq!(of(&text), Some(RETRY_AFTER_MS_MAX), "{long}");
+        }
         assert_eq!(empty_ms(&Value::Null, now), None);
     }
 }

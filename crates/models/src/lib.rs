@@ -24,6 +24,7 @@ mod registry;
 mod responses;
 mod schema;
 mod sender;
+mod settle;
 mod signing;
 mod sse;
 mod wire;

@@ -22,9 +22,6 @@ const RESERVED: &[&str] = &["model", "messages", "tools", "stream", "num_predict
 /// Parameters of the whole request; every other one belongs to `options`.
 const TOP: &[&str] = &["format", "keep_alive", "think", "logprobs", "top_logprobs"];
 
-/// Tool calls that one answer may hold: more is no answer but a fault.
-const CALLS_MAX: usize = 4_096;
-
 /// Ollama.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ollama;
@@ -176,10 +173,12 @@ impl Assemble for Parts {
             return Err(fault);
         }
         self.add(&piece);
-        if self.tool_calls.len() > CALLS_MAX {
-            return Err(Fault::Malformed(format!("it has more than {CALLS_MAX} tool calls")));
-        }
+        wire::bounded(self.tool_calls.len())?;
         Ok(self.done)
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, Fault> {

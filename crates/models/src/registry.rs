@@ -16,7 +16,7 @@ use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
 use windlass_core::trace::carried;
-use windlass_core::transcript::{Reply, Usage};
+use windlass_core::transcript::Usage;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
@@ -31,11 +31,9 @@ use crate::prices::{PriceBook, Rates};
 use crate::providers::{ALL, Kind, Provider, REGION, TAKES_BOTH, TAKES_DEFAULT};
 use crate::scripted::{Live, Scripts};
 use crate::sender::{self, Bounds, Outgoing, Sender};
+use crate::settle::{SCRIPT_PRICES, at_least, settled, spent};
 use crate::signing::{self, AwsKeys};
-use crate::wire::{Answer, StructuredOutput, Wire, distinct_ids};
-
-/// Version under which prices of a script are journaled.
-const SCRIPT_PRICES: &str = "script";
+use crate::wire::{StructuredOutput, Wire};
 
 /// What is configured about a provider.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -264,7 +262,7 @@ impl Models {
     /// Refuses files that the model is not known to take, before anything is sent.
     fn check_files(&self, request: &ModelRequest, kind: Kind) -> Result<(), Fault> {
         let provider = &*request.provider;
-        let listed = self.guard.catalog().takes(provider, &request.model);
+        let listed = self.guard.catalog().takes(provider, &request.model, request.base_url.as_deref());
         let configured = || self.providers.get(provider).and_then(|settings| settings.takes.as_deref());
         let known = || ALL.iter().find(|known| known.name == provider).map(|known| known.takes);
         let by_format = || if matches!(kind, Kind::OpenAi | Kind::Ollama) { TAKES_DEFAULT } else { TAKES_BOTH };
@@ -334,7 +332,7 @@ impl Models {
 
     /// The answer that was given before to the same request of the same tenant.
     fn kept(&self, request: &ModelRequest) -> ModelResult {
-        let Some((answer, saved)) = self.guard.find(request) else { return self.failed(&Fault::NotCached) };
+        let Some((answer, saved)) = self.guard.find(request, today()) else { return self.failed(&Fault::NotCached) };
         let mut result = settled(request, answer, &Value::Null, None, None);
         if let Ok(reply) = &mut result.outcome {
             let mut data = reply.provider_data.as_map().cloned().unwrap_or_default();
@@ -350,18 +348,25 @@ impl Models {
     }
 
     /// The prices of a model: the catalog's, else those of the price book.
-    fn rates(&self, provider: &str, model: &str) -> Option<(Rates, Name)> {
+    fn rates(&self, provider: &str, model: &str, base_url: Option<&str>) -> Option<(Rates, Name)> {
         let catalog = self.guard.catalog();
-        let listed = catalog.rates(provider, model).map(|rates| (rates, catalog.version.clone()));
+        let listed = catalog.rates(provider, model, base_url).map(|rates| (rates, catalog.version.clone()));
         listed.or_else(|| self.prices.find(priced_as(provider), model))
+    }
+
+    fn rates_of(&self, request: &ModelRequest) -> Option<(Rates, Name)> {
+        self.rates(&request.provider, &request.model, request.base_url.as_deref())
     }
 
     /// One call of a provider of another kind, priced where it does not say what it cost.
     async fn delegate(&self, other: &dyn Model, request: &ModelRequest) -> ModelResult {
         let mut result = other.call(request.clone()).await;
+        if let Ok(reply) = &mut result.outcome {
+            reply.usage = reply.usage.plausible();
+        }
         if let Ok(reply) = &mut result.outcome
             && reply.cost_micros.is_none()
-            && let Some((rates, version)) = self.rates(&request.provider, &request.model)
+            && let Some((rates, version)) = self.rates_of(request)
             && let Some(cost) = rates.cost_micros(&reply.usage)
         {
             (reply.cost_micros, reply.prices) = (Some(cost), Some(version));
@@ -375,12 +380,13 @@ impl Models {
         if let Some(other) = self.other(&request.provider) {
             return self.delegate(&**other, request).await;
         }
+        let unused = |fault| (fault, Usage::default());
         let (result, cost, heads, rates) = match self.route(request) {
-            Err(fault) => (Err(fault), None, Value::Null, None),
+            Err(fault) => (Err(unused(fault)), None, Value::Null, None),
             Ok(Route::Script(live)) => {
                 let played = live.play(request).await;
                 let rates = live.rates(&request.model).map(|rates| (rates, SCRIPT_PRICES.into()));
-                (played.result, played.cost_micros, Value::Null, rates)
+                (played.result.map_err(unused), played.cost_micros, Value::Null, rates)
             }
             Ok(Route::Wire(target)) => match self.sender.exchange(target.outgoing, target.wire).await {
                 Ok((answer, heads)) => (Ok(answer), None, heads, None),
@@ -389,11 +395,23 @@ impl Models {
         };
         match result {
             Ok(answer) => {
-                let rates = rates.or_else(|| self.rates(&request.provider, &request.model));
+                let rates = rates.or_else(|| self.rates_of(request));
                 settled(request, answer, &heads, cost, rates)
             }
-            Err(fault) => self.failed(&fault),
+            Err((fault, usage)) => self.broken(request, &fault, usage.plausible()),
         }
+    }
+
+    /// An attempt without an answer. What the start of one said that it used is charged at least.
+    fn broken(&self, request: &ModelRequest, fault: &Fault, usage: Usage) -> ModelResult {
+        let result = self.failed(fault);
+        if result.spent != Spent::Unknown {
+            return result;
+        }
+        let known = |count: Option<u64>| Some(count.unwrap_or(0));
+        let least = Usage { input: known(usage.input), output: known(usage.output), ..usage };
+        let cost = self.rates_of(request).and_then(|(rates, _)| rates.cost_micros(&least));
+        ModelResult { spent: at_least(&usage, cost), ..result }
     }
 }
 
@@ -455,55 +473,6 @@ fn unknown(provider: &str) -> Fault {
     ))
 }
 
-fn settled(
-    request: &ModelRequest,
-    mut answer: Answer,
-    heads: &Value,
-    cost: Option<u64>,
-    rates: Option<(Rates, Name)>,
-) -> ModelResult {
-    distinct_ids(&mut answer.tool_calls, &format!("call_{}", request.messages.len()));
-    let priced = rates.and_then(|(rates, version)| Some((rates.cost_micros(&answer.usage)?, version)));
-    let (cost_micros, prices) = match (cost, priced) {
-        (Some(cost), _) => (Some(cost), Some(SCRIPT_PRICES.into())),
-        (None, Some((cost, version))) => (Some(cost), Some(version)),
-        (None, None) => (None, None),
-    };
-    let attachments = match answer.attachments {
-        Value::Null => Value::Null,
-        parts => Value::object([(request.provider.clone(), parts)]),
-    };
-    let word = |text: Option<Name>| text.map_or(Value::Null, Value::Str);
-    let provider_data = Value::object([
-        ("request_id", heads.get("request_id").cloned().unwrap_or_default()),
-        ("response_id", word(answer.id)),
-        ("model", word(answer.model)),
-        ("finish_reason", word(answer.finish_word)),
-        ("rate_limits", heads.get("rate_limits").cloned().unwrap_or_default()),
-    ]);
-    let spent = spent(&answer.usage, cost_micros);
-    let reply = Reply {
-        content: answer.content.into(),
-        has_content: answer.has_content,
-        tool_calls: answer.tool_calls,
-        finish: answer.finish,
-        usage: answer.usage,
-        cost_micros,
-        prices,
-        attachments,
-        provider_data,
-    };
-    ModelResult { outcome: Ok(reply), spent }
-}
-
-/// Known only when both sides of the usage are; a model without a price costs nothing that anybody knows of.
-fn spent(usage: &Usage, cost_micros: Option<u64>) -> Spent {
-    match (usage.input, usage.output, usage.total()) {
-        (Some(_), Some(_), Some(tokens)) => Spent::Known { tokens, cost_micros: cost_micros.unwrap_or(0) },
-        _ => Spent::Unknown,
-    }
-}
-
 impl Model for Models {
     fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
         Box::pin(self.guarded(request))
@@ -550,7 +519,8 @@ impl Model for Models {
             }
         }
         let other = self.other(&settings.provider).and_then(|other| other.quote(settings));
-        let Some((rates, version)) = self.rates(&settings.provider, &settings.model) else { return other };
+        let rates = self.rates(&settings.provider, &settings.model, settings.base_url.as_deref());
+        let Some((rates, version)) = rates else { return other };
         let beyond = other.map_or(Amounts::ZERO, |other| other.beyond);
         Some(Quote { beyond, ..rates.quote(version) })
     }

@@ -2,19 +2,20 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use windlass_core::transcript::Usage;
 use windlass_core::value::{Map, Value};
 
 use crate::errors::{Fault, ProviderError, REQUEST_IDS};
 use crate::frames::Frames;
 use crate::keys::Keys;
-use crate::wire::{Answer, Place, Wire};
+use crate::wire::{self, Answer, Place, Wire};
 
 /// Bytes of an error body that are read.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
@@ -64,15 +65,23 @@ impl Sender {
         Self { bounds, keys, client: OnceLock::new() }
     }
 
-    /// One exchange: the answer, and what the headers say about it.
-    pub(crate) async fn exchange(&self, outgoing: Outgoing, wire: &dyn Wire) -> Result<(Answer, Value), Fault> {
+    /// One exchange: the answer, and what the headers say about it; or why there is none, and what the start of an answer
+    /// said that it used.
+    pub(crate) async fn exchange(
+        &self,
+        outgoing: Outgoing,
+        wire: &dyn Wire,
+    ) -> Result<(Answer, Value), (Fault, Usage)> {
         let after_ms = outgoing.timeout_ms;
-        let sent = Arc::new(AtomicBool::new(false));
-        let work = self.attempt(self.client()?, outgoing, wire, &sent);
-        match tokio::time::timeout(Duration::from_millis(after_ms), work).await {
-            Ok(result) => result.map_err(|fault| fault.redacted(&self.keys)),
-            Err(_) => Err(Fault::TimedOut { after_ms, sent: sent.load(Ordering::Acquire) }),
-        }
+        let so_far = Arc::new(SoFar::default());
+        let client = self.client().map_err(|fault| (fault, Usage::default()))?;
+        let work = self.attempt(client, outgoing, wire, &so_far);
+        let fault = match tokio::time::timeout(Duration::from_millis(after_ms), work).await {
+            Ok(Ok(answered)) => return Ok(answered),
+            Ok(Err(fault)) => fault.redacted(&self.keys),
+            Err(_) => Fault::TimedOut { after_ms, sent: so_far.is_sent() },
+        };
+        Err((fault, so_far.usage()))
     }
 
     async fn attempt(
@@ -80,13 +89,13 @@ impl Sender {
         client: &reqwest::Client,
         outgoing: Outgoing,
         wire: &dyn Wire,
-        sent: &Arc<AtomicBool>,
+        so_far: &Arc<SoFar>,
     ) -> Result<(Answer, Value), Fault> {
-        let body = Watched { bytes: Some(outgoing.body.into()), sent: Arc::clone(sent) };
+        let body = Watched { bytes: Some(outgoing.body.into()), so_far: Arc::clone(so_far) };
         let request = client.post(outgoing.url).headers(outgoing.headers).body(reqwest::Body::wrap(body));
         let mut response = request.send().await.map_err(|error| {
             let why = chain(error.without_url());
-            if sent.load(Ordering::Acquire) { Fault::Lost(why) } else { Fault::Unreachable(why) }
+            if so_far.is_sent() { Fault::Lost(why) } else { Fault::Unreachable(why) }
         })?;
         let headers = response.headers().clone();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -97,12 +106,13 @@ impl Sender {
             return Err(Fault::Refused(Box::new(error.with_headers(header, jiff::Timestamp::now()))));
         }
         let answer = match header(CONTENT_TYPE.as_str()).and_then(Frames::of) {
-            Some(frames) => self.streamed(&mut response, wire, frames).await?,
+            Some(frames) => self.streamed(&mut response, wire, frames, so_far).await?,
             None => {
                 let bytes = self.whole(&mut response).await?;
                 wire.answer(&parsed(&bytes, &self.keys)?)?
             }
         };
+        wire::bounded(answer.tool_calls.len())?;
         Ok((answer, said_by(header, &headers)))
     }
 
@@ -139,6 +149,7 @@ impl Sender {
         response: &mut reqwest::Response,
         wire: &dyn Wire,
         mut frames: Frames,
+        so_far: &SoFar,
     ) -> Result<Answer, Fault> {
         let idle_ms = self.bounds.idle_timeout_ms;
         let (mut assembler, mut total) = (wire.stream(), 0_usize);
@@ -156,7 +167,9 @@ impl Sender {
                 return Err(Fault::TooLarge(self.bounds.answer_bytes_max));
             }
             for event in frames.push(&chunk)? {
-                if assembler.event(&event)? {
+                let is_over = assembler.event(&event);
+                so_far.used(assembler.usage());
+                if is_over? {
                     return assembler.finish();
                 }
             }
@@ -245,10 +258,31 @@ fn chain(error: reqwest::Error) -> String {
     text
 }
 
+/// How far an exchange has come, for what it costs if it ends there.
+#[derive(Debug, Default)]
+struct SoFar {
+    sent: AtomicBool,
+    usage: Mutex<Usage>,
+}
+
+impl SoFar {
+    fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    fn used(&self, usage: Usage) {
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage;
+    }
+
+    fn usage(&self) -> Usage {
+        *self.usage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A body of one piece that notes when it is asked for, which is when a connection stands and is written to.
 struct Watched {
     bytes: Option<Bytes>,
-    sent: Arc<AtomicBool>,
+    so_far: Arc<SoFar>,
 }
 
 impl Body for Watched {
@@ -256,7 +290,7 @@ impl Body for Watched {
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.sent.store(true, Ordering::Release);
+        self.so_far.sent.store(true, Ordering::Release);
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 

@@ -107,6 +107,9 @@ pub(crate) trait Assemble: Send {
         false
     }
 
+    /// Tokens as far as the stream has said them.
+    fn usage(&self) -> Usage;
+
     /// The answer, once it is whole.
     fn finish(self: Box<Self>) -> Result<Answer, Fault>;
 }
@@ -164,18 +167,52 @@ pub(crate) fn arguments(text: &str) -> Value {
     }
 }
 
+/// Tool calls that one answer may hold: more is no answer but a fault.
+const CALLS_MAX: usize = 4_096;
+
+/// Refuses an answer, or what there is of one, that asks for too many tool calls.
+///
+/// # Errors
+/// More than [`CALLS_MAX`] calls.
+pub(crate) fn bounded(calls: usize) -> Result<(), Fault> {
+    if calls > CALLS_MAX {
+        return Err(Fault::Malformed(format!("it has more than {CALLS_MAX} tool calls")));
+    }
+    Ok(())
+}
+
 /// Gives every tool call an id of its own, since answers find their call by it. Some servers send none, some repeat.
 pub(crate) fn distinct_ids(calls: &mut [ToolRequest], prefix: &str) {
-    let mut seen: BTreeSet<Name> = BTreeSet::new();
+    let mut taken = Taken::default();
     for (index, call) in calls.iter_mut().enumerate() {
         if call.id.is_empty() {
             call.id = format!("{prefix}_{index}").into();
         }
         let first = call.id.clone();
-        let mut copy = 2;
-        while !seen.insert(call.id.clone()) {
-            call.id = format!("{first}_{copy}").into();
+        call.id = taken.distinct(&first, |copy| format!("{first}_{copy}"));
+    }
+}
+
+/// Ids that are taken, and for each of them the number that its next copy gets.
+#[derive(Debug, Default)]
+struct Taken(BTreeMap<Name, u32>);
+
+impl Taken {
+    /// The id, or its first copy that is free.
+    fn distinct(&mut self, id: &str, copied: impl Fn(u32) -> String) -> Name {
+        let first: Name = id.into();
+        let Some(mut copy) = self.0.get(&first).copied() else {
+            self.0.insert(first.clone(), 2);
+            return first;
+        };
+        loop {
+            let other: Name = copied(copy).into();
             copy += 1;
+            if !self.0.contains_key(&other) {
+                self.0.insert(other.clone(), 2);
+                self.0.insert(first, copy);
+                return other;
+            }
         }
     }
 }
@@ -192,7 +229,7 @@ impl CallIds {
     /// The ids of all calls of a conversation, in its order: the same conversation gives the same ids.
     pub(crate) fn of(messages: &[Message]) -> Self {
         let mut turns = BTreeMap::new();
-        let mut taken: BTreeSet<Name> = BTreeSet::new();
+        let mut taken = Taken::default();
         for (place, message) in messages.iter().enumerate() {
             let Message::Assistant { tool_calls, .. } = message else { continue };
             let mut ids: BTreeMap<Name, Name> = BTreeMap::new();
@@ -211,17 +248,13 @@ impl CallIds {
     }
 }
 
-fn acceptable(id: &str, taken: &mut BTreeSet<Name>) -> Name {
+fn acceptable(id: &str, taken: &mut Taken) -> Name {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
     let text: String = id.chars().map(plain).take(CALL_ID_BYTES_MAX).collect();
-    let mut out: Name = text.as_str().into();
-    let mut copy = 2;
-    while !taken.insert(out.clone()) {
+    taken.distinct(&text, |copy| {
         let suffix = format!("_{copy}");
-        out = format!("{}{suffix}", &text[..text.len().min(CALL_ID_BYTES_MAX - suffix.len())]).into();
-        copy += 1;
-    }
-    out
+        format!("{}{suffix}", &text[..text.len().min(CALL_ID_BYTES_MAX - suffix.len())])
+    })
 }
 
 /// Arguments for a provider that takes a mapping only; text that was none goes under a name.
@@ -267,9 +300,12 @@ pub(crate) fn is_reasoning(model: &str) -> bool {
     REASONING_MODELS.iter().any(|start| model.starts_with(start))
 }
 
-/// A count of tokens; none for anything that is no whole number from zero.
+/// A count of tokens; none for anything that is no whole number from zero. One beyond 64 bits is the largest there is,
+/// which no usage can be.
 pub(crate) fn count(value: Option<&Value>) -> Option<u64> {
-    value.and_then(Value::as_int).and_then(|n| u64::try_from(n).ok())
+    let value = value?;
+    let whole = value.as_int().and_then(|n| u64::try_from(n).ok());
+    whole.or_else(|| value.as_f64().filter(|n| *n >= i64::MAX as f64).map(|_| u64::MAX))
 }
 
 /// A text at `key`, unless it is absent, null or no text.
@@ -363,6 +399,7 @@ pub(crate) fn request_of(provider: &str, model: &str, messages: Vec<Message>) ->
         priority: Priority::Normal,
         trace: None,
         repeat: false,
+        denied: Vec::new(),
         link: None,
     }
 }
@@ -426,6 +463,22 @@ mod tests {
         distinct_ids(&mut calls, "call_4");
         let ids: Vec<&str> = calls.iter().map(|c| &*c.id).collect();
         assert_eq!(ids, ["x", "x_2", "call_4_2", "x_2_2", "x_3"]);
+    }
+
+    #[test]
+    fn a_thousand_calls_with_one_id_are_told_apart_at_once() {
+        let mut calls = vec![call("x"); CALLS_MAX];
+        distinct_ids(&mut calls, "call_0");
+        let ids: BTreeSet<&str> = calls.iter().map(|call| &*call.id).collect();
+        assert_eq!((ids.len(), &*calls[CALLS_MAX - 1].id), (CALLS_MAX, "x_4096"));
+        assert!(bounded(CALLS_MAX).is_ok() && bounded(CALLS_MAX + 1).is_err());
+    }
+
+    #[test]
+    fn a_count_that_no_call_can_have_is_not_taken_for_none() {
+        let of = |text: &str| count(Some(&Value::from_json(text).expect("JSON")));
+        assert_eq!([of("7"), of("-1"), of("1.5"), of("null")], [Some(7), None, None, None]);
+        assert_eq!([of("18446744073709551615"), of("1e30")], [Some(u64::MAX); 2]);
     }
 
     #[test]

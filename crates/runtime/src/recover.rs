@@ -120,6 +120,7 @@ pub(crate) mod tests {
             losses: 0,
             cached_expected: None,
             agreed: None,
+            output_max: None,
             approval: None,
             held: Vec::new(),
             draws: false,

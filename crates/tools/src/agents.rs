@@ -185,7 +185,7 @@ impl CliAgent {
             AgentFormat::Json => command::line(&body(&request)),
         };
         match program.run(&env, input, request.timeout_ms, OUTPUT_BYTES_MAX).await {
-            Ok(ended) => read::result(self.format, &self.name, &ended),
+            Ok(ended) => read::result(self.format, &self.name, &ended, |text| program.redacted(text)),
             Err(trouble) => self.failed(trouble, request.timeout_ms),
         }
     }

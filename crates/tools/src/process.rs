@@ -131,7 +131,12 @@ impl Program {
 
     /// Text as it may be shown: no secret of this program, no control characters.
     pub(crate) fn shown(&self, bytes: &[u8]) -> String {
-        let mut text = String::from_utf8_lossy(bytes).into_owned();
+        crate::answer::printable(self.redacted(&String::from_utf8_lossy(bytes)).trim())
+    }
+
+    /// Text without any secret of this program.
+    pub(crate) fn redacted(&self, text: &str) -> String {
+        let mut text = text.to_owned();
         for (_, value) in &self.env {
             if let EnvValue::Secret(secret) = value
                 && !secret.expose_secret().is_empty()
@@ -139,7 +144,7 @@ impl Program {
                 text = text.replace(secret.expose_secret(), "***");
             }
         }
-        crate::answer::printable(text.trim())
+        text
     }
 }
 

@@ -31,6 +31,7 @@ fn call(tool: &str, at: u64) -> OpenCall {
         wants: Amounts::ZERO,
         cached_expected: None,
         agreed: None,
+        output_max: None,
     }
 }
 

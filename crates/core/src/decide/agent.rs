@@ -92,6 +92,7 @@ impl<'a> Turn<'a> {
             user = format!("{user}\n\n{suffix}").into();
         }
         let context = self.scope().get("context").cloned().unwrap_or_default();
+        let context = if file::is_in(&context) { file::without_contents(&context) } else { context };
         let post_history =
             text(self, "post_history_instructions", &agent.post_history, &scope.clone().with("context", context))?;
         let mut prompt = Vec::with_capacity(2);

@@ -222,7 +222,9 @@ impl Turn<'_> {
             return self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
         }
         // The rules may have changed since the question was put.
-        let permit = match question.map_or(Ok(Permit::Granted), |question| self.permit(&question)) {
+        let allowed = self.model_permitted(&open);
+        let asked = |turn: &mut Self| question.map_or(Ok(Permit::Granted), |question| turn.permit(&question));
+        let permit = match allowed.and_then(|()| asked(self)) {
             Ok(permit) => permit,
             Err(failure) => return self.settle_refused(effect, &open, failure),
         };

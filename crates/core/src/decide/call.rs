@@ -5,12 +5,13 @@ use super::approval::Asked;
 use super::route::question;
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
-use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Spent, TimerPurpose, WaitKind};
+use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Said, Spent, TimerPurpose, WaitKind};
+use crate::escrow;
 use crate::failure::{Code, Failure, Retry};
 use crate::ids::{Digest, EffectId};
 use crate::input::Quote;
 use crate::journal::Entry;
-use crate::limits::LOSSES_MAX;
+use crate::limits::{CALL_COST_MICROS_MAX, CALL_TOKENS_MAX, LOSSES_MAX, OUTPUT_TOKENS_DEFAULT};
 use crate::machine::{Agent, Execution};
 use crate::request;
 use crate::retry::pause_ms;
@@ -86,9 +87,11 @@ impl Turn<'_> {
             wants,
             cached_expected: None,
             agreed: None,
+            output_max: None,
         };
         open.cached_expected = self.cached_expected(&open);
-        open.arguments = request::digest(self.machine, self.run, effect, &open.call, open.route.as_deref());
+        open.output_max = self.output_max(&open);
+        open.arguments = request::digest(self.machine, self.run, effect, &open);
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
         Ok(effect)
     }
@@ -101,6 +104,19 @@ impl Turn<'_> {
         }
     }
 
+    /// The bound of the output that a model call needs although its profile names none: what a budget holds for it counts on
+    /// it, and so does a ceiling that it waits for. Other ceilings of the run say so themselves.
+    fn output_max(&self, open: &OpenCall) -> Option<u64> {
+        let Call::Model { .. } = &open.call else { return None };
+        let of = |meter| move |known: &escrow::Known| known.budget.caps.contains_key(&meter);
+        let binds = |scope| {
+            let known = self.facts.budgets.get(&scope);
+            known.is_some_and(|known| of(Meter::Tokens)(known) || of(Meter::CostMicros)(known))
+        };
+        let scopes = escrow::scopes(&self.run.start.scope, &open.call);
+        (!open.wants.is_zero() || scopes.into_iter().any(binds)).then_some(OUTPUT_TOKENS_DEFAULT)
+    }
+
     /// What the conversation of a model call has sent to the same model before.
     fn cached_expected(&self, open: &OpenCall) -> Option<u64> {
         let Call::Model { sample, .. } = &open.call else { return None };
@@ -111,9 +127,10 @@ impl Turn<'_> {
 
     /// The most that one attempt can use: every byte a token, every output token used, at the quoted price.
     fn worst_case(&self, agent: &Agent, sample: u32, route: Option<&Choice>) -> Amounts {
-        let input = request::input_bytes(self.run, agent, sample) / crate::limits::BYTES_PER_TOKEN_MIN;
         let model = route.map_or(&agent.model, |route| &route.settings);
-        let output = model.max_tokens.unwrap_or(crate::limits::OUTPUT_TOKENS_DEFAULT);
+        let bytes = request::input_bytes(self.run, agent, sample, &model.provider);
+        let input = bytes / crate::limits::BYTES_PER_TOKEN_MIN;
+        let output = model.max_tokens.unwrap_or(OUTPUT_TOKENS_DEFAULT);
         let quote = self.quote(&agent.name, route);
         let mut beyond = quote.map_or(Amounts::ZERO, |quote| quote.beyond);
         let cost = quote.map_or(0, |quote| {
@@ -199,10 +216,17 @@ impl Turn<'_> {
 
     /// One more attempt, by another route or by the one it had.
     fn attempt_by(&mut self, effect: EffectId, route: Option<Choice>) {
-        let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        let Some(mut open) = self.run.calls.get(&effect).cloned() else { return };
+        let (is_rerouted, had_max) = (route.is_some(), open.output_max);
+        if let Some(route) = route {
+            open.route = Some(Box::new(route.after(open.route.as_deref())));
+        }
+        if let Err(failure) = self.model_permitted(&open) {
+            return self.settle_refused(effect, &open, failure);
+        }
         let reserved = match &open.call {
             Call::Model { agent, sample } => match self.machine.agents.get(agent) {
-                Some(agent) => self.worst_case(agent, *sample, route.as_ref().or(open.route.as_deref())),
+                Some(agent) => self.worst_case(agent, *sample, open.route.as_deref()),
                 None => Amounts::ZERO,
             },
             Call::Tool { .. } | Call::Action { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
@@ -210,16 +234,15 @@ impl Turn<'_> {
         };
         let (reserved, wants) = match self.hold_or_want(reserved) {
             Ok(parts) => parts,
-            Err(failure) => {
-                let (attempt, outcome) = (open.attempt, Outcome::Failed(failure));
-                let used = Amounts::ZERO;
-                return self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: false });
-            }
+            Err(failure) => return self.settle_refused(effect, &open, failure),
         };
-        let arguments =
-            route.as_ref().map(|route| request::digest(self.machine, self.run, effect, &open.call, Some(route)));
-        let route = route.map(Box::new);
-        self.emit(Entry::AttemptStarted { effect, attempt: open.attempt + 1, reserved, route, arguments, wants });
+        open.wants = wants;
+        let output_max = if had_max.is_none() { self.output_max(&open) } else { None };
+        open.output_max = had_max.or(output_max);
+        let changes = is_rerouted || output_max.is_some();
+        let arguments = changes.then(|| request::digest(self.machine, self.run, effect, &open));
+        let (attempt, route) = (open.attempt + 1, open.route.filter(|_| is_rerouted));
+        self.emit(Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants, output_max });
         self.leave(effect);
     }
 
@@ -227,7 +250,10 @@ impl Turn<'_> {
     pub(super) fn on_lost(&mut self, effect: EffectId, maybe_sent: bool) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         if !maybe_sent {
-            return self.ask(Effect::Call(effect));
+            return match self.model_permitted(&open) {
+                Ok(()) => self.ask(Effect::Call(effect)),
+                Err(failure) => self.settle_refused(effect, &open, failure),
+            };
         }
         let is_model = matches!(open.call, Call::Model { .. });
         if !is_model && !may_repeat(open.class, open.idempotency) {
@@ -316,23 +342,23 @@ impl Turn<'_> {
     }
 }
 
-/// What an attempt is charged, and whether that is an estimate.
 /// An answer that does not say what it cost has cost what is charged for it: bounds of money count on that.
 fn charged(mut outcome: Outcome, used: &Amounts) -> Outcome {
-    if let Outcome::Replied(reply) = &mut outcome
-        && used.cost_micros > 0
-    {
-        reply.cost_micros.get_or_insert(used.cost_micros);
+    if let Outcome::Replied(reply) = &mut outcome {
+        reply.cost_micros = reply.cost_micros.filter(|cost| *cost <= CALL_COST_MICROS_MAX);
+        if used.cost_micros > 0 {
+            reply.cost_micros.get_or_insert(used.cost_micros);
+        }
     }
     outcome
 }
 
+/// What an attempt is charged, and whether that is an estimate.
 fn charge(open: &OpenCall, spent: Spent) -> (Amounts, bool) {
+    let exactly = |tokens, cost| metered(open, Said::Exactly(tokens), Said::Exactly(cost));
     match (&open.call, spent) {
-        (Call::Model { .. }, Spent::Known { tokens, cost_micros }) => {
-            let used = Amounts::ZERO.with(Meter::ModelCalls, 1).with(Meter::Tokens, tokens);
-            (used.with(Meter::CostMicros, cost_micros), false)
-        }
+        (Call::Model { .. }, Spent::Known { tokens, cost_micros }) => exactly(tokens, cost_micros),
+        (Call::Model { .. }, Spent::Metered { tokens, cost_micros }) => metered(open, tokens, cost_micros),
         (Call::Model { .. }, Spent::Unsent) => (Amounts::ZERO, false),
         (Call::Model { .. }, Spent::Nothing) => (Amounts::ZERO.with(Meter::ModelCalls, 1), false),
         (Call::Model { .. }, Spent::Unknown) => (open.reserved, true),
@@ -340,4 +366,19 @@ fn charge(open: &OpenCall, spent: Spent) -> (Amounts, bool) {
             (open.reserved, false)
         }
     }
+}
+
+/// The charge of a model call of which each meter was said on its own. What was not said, or cannot be, is charged at the
+/// reservation.
+fn metered(open: &OpenCall, tokens: Said, cost_micros: Said) -> (Amounts, bool) {
+    let of = |said: Said, meter: Meter, most: u64| match (said, open.reserved.get(meter)) {
+        (Said::Exactly(used), _) if used <= most => (used, false),
+        (Said::AtLeast(used), reserved) if used <= most => (used.max(reserved), used.max(reserved) > 0),
+        (Said::Exactly(_) | Said::AtLeast(_), reserved) => (reserved, true),
+    };
+    // A call has four kinds of tokens: input, read from a cache, written to one, output.
+    let (tokens, guessed) = of(tokens, Meter::Tokens, CALL_TOKENS_MAX * 4);
+    let (cost, guessed_cost) = of(cost_micros, Meter::CostMicros, CALL_COST_MICROS_MAX);
+    let used = Amounts::ZERO.with(Meter::ModelCalls, 1).with(Meter::Tokens, tokens).with(Meter::CostMicros, cost);
+    (used, guessed || guessed_cost)
 }

@@ -143,6 +143,10 @@ impl Turn<'_> {
             self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
             return false;
         }
+        if let Err(failure) = self.model_permitted(&open) {
+            self.settle_refused(effect, &open, failure);
+            return false;
+        }
         let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call))
             .map(|question| self.permit(&question));
         match permit {

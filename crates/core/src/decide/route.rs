@@ -6,14 +6,29 @@ use crate::effect::{Call, OpenCall};
 use crate::escrow::near;
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
+use crate::input::Input;
 use crate::machine::{Agent, ModelSettings};
 use crate::policy::{Answer, Question};
 use crate::route::{Chain, Choice, Link, Wanted};
-use crate::run::Raised;
+use crate::run::{Raised, Run};
 
 /// The question that a model call puts to the policy.
 pub(super) fn question(agent: &Agent, model: &ModelSettings) -> Question {
     Question::CallModel { agent: agent.name.clone(), model: model.model.clone() }
+}
+
+/// The questions of calls that were made by the links of a chain and may leave once more: the chain may have changed.
+pub(super) fn questions(run: &Run, input: &Input) -> impl Iterator<Item = Question> {
+    let lost = if let Input::Lost { effect, .. } = input { Some(*effect) } else { None };
+    let leaving = run.calls.iter().filter(move |(effect, open)| !open.is_out() || lost == Some(**effect));
+    leaving.filter_map(|(_, open)| match (&open.call, &open.route) {
+        (Call::Model { agent, .. }, Some(route)) => {
+            Some(Question::CallModel { agent: agent.clone(), model: route.settings.model.clone() })
+        }
+        (Call::Model { .. } | Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. }, _) => {
+            None
+        }
+    })
 }
 
 impl Turn<'_> {
@@ -106,6 +121,17 @@ impl Turn<'_> {
             }
         }
         Some(choice)
+    }
+
+    /// Whether the policy allows an attempt at a model now: what the call was intended for may be long ago.
+    pub(super) fn model_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
+        let (Call::Model { agent, .. }, machine) = (&open.call, self.machine) else { return Ok(()) };
+        let Some(agent) = machine.agents.get(agent) else { return Ok(()) };
+        self.permitted(&question(agent, &agent.model))?;
+        match &open.route {
+            Some(route) => self.permitted(&question(agent, &route.settings)),
+            None => Ok(()),
+        }
     }
 
     fn denied(&self, agent: &Agent, link: &Link) -> Option<Name> {

@@ -1,5 +1,6 @@
 //! Integration tests of the core: scenarios as data, replay, and the stored formats.
 
+mod attempts;
 mod golden;
 mod labels;
 mod scenario;

@@ -47,6 +47,8 @@ pub(crate) struct Bench {
     /// What a store would keep of budgets.
     books: Books,
     terms: Terms,
+    /// What the next attempt that ends is said to have used; by how it ends without this.
+    spent: Option<Spent>,
 }
 
 impl Bench {
@@ -77,6 +79,7 @@ impl Bench {
             parent: None,
             books: Books::default(),
             terms: Terms::default(),
+            spent: None,
         }
     }
 
@@ -115,6 +118,10 @@ impl Bench {
             self.parent = Some(Parent { run: RunId::stored(rest), awaited: true });
             return out;
         }
+        if verb == "spent" {
+            self.spent = Some(serde_json::from_str(rest).expect("what an attempt used"));
+            return out;
+        }
         if verb == "user" {
             self.user = Some(rest.into());
             return out;
@@ -131,13 +138,15 @@ impl Bench {
     fn decide(&mut self, input: Input) -> Result<Decision, String> {
         let before = self.run.clone();
         let machine = self.machine();
+        let mut questions = plan(&machine, &self.run, &input).questions;
+        questions.extend(self.chains.iter().flat_map(|(agent, chain)| chain.questions(agent)));
         let facts = Facts {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(self.quotes()),
             routes: Arc::new(self.routes()),
             budgets: Arc::new(self.budgets()),
-            verdicts: self.verdicts(plan(&machine, &self.run, &input).questions),
+            verdicts: self.verdicts(questions),
             allow_unasked: self.policy.is_none(),
         };
         match decide(&machine, &self.evaluator, &mut self.run, input, &facts) {
@@ -193,7 +202,10 @@ impl Bench {
             Question::TakeTransition { from, to } => {
                 policy.get(format!("{from}->{to}").as_str()).copied().unwrap_or(Answer::Allow)
             }
-            Question::CallModel { .. } | Question::StartMachine { .. } => Answer::Allow,
+            Question::CallModel { model, .. } => {
+                policy.get(&format!("model {model}")).copied().unwrap_or(Answer::Allow)
+            }
+            Question::StartMachine { .. } => Answer::Allow,
         };
         let verdict = |question: Question| Verdict {
             answer: answer(&question),
@@ -277,6 +289,12 @@ impl Bench {
                 let quiet = transcript::Reply { usage: Usage::default(), cost_micros: None, ..reply(more) };
                 self.settle(first, Outcome::Replied(Box::new(quiet)))
             }
+            "reasoned" => {
+                let (bytes, more) = more.split_once(' ').expect("bytes of reasoning and an answer");
+                let parts = "x".repeat(bytes.parse().expect("bytes"));
+                let attachments = Value::object([("scripted", Value::str(parts)), ("other", Value::str("y"))]);
+                self.settle(first, Outcome::Replied(Box::new(transcript::Reply { attachments, ..reply(more) })))
+            }
             "return" => self.settle(first, Outcome::Returned(json(more))),
             "fail" => self.settle(first, Outcome::Failed(failure(more))),
             "lost" => {
@@ -334,7 +352,7 @@ impl Bench {
         Input::Started(Box::new(start))
     }
 
-    fn settle(&self, id: &str, outcome: Outcome) -> Input {
+    fn settle(&mut self, id: &str, outcome: Outcome) -> Input {
         let effect = effect(id);
         let spent = match &outcome {
             Outcome::Replied(reply) if reply.cost_micros.is_none() => Spent::Unknown,
@@ -345,6 +363,7 @@ impl Bench {
             Outcome::Failed(failure) if failure.code == Code::ProviderUnreachable => Spent::Unsent,
             Outcome::Failed(_) | Outcome::Returned(_) => Spent::Nothing,
         };
+        let spent = self.spent.take().unwrap_or(spent);
         let attempt = self.run.calls.get(&effect).map_or(1, |call| call.attempt);
         Input::Settled { effect, attempt, outcome, spent }
     }

@@ -69,6 +69,10 @@ impl Assemble for Assembler {
         Ok(false)
     }
 
+    fn usage(&self) -> Usage {
+        self.usage
+    }
+
     fn finish(self: Box<Self>) -> Result<Answer, Fault> {
         let Some(stop) = self.stop else {
             return Err(Fault::Truncated("the stream ended without a stop reason".to_owned()));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use windlass_core::ids::Name;
+use windlass_core::transcript::Usage;
 use windlass_core::value::{Map, Value};
 
 use super::{add, answer, usage};
@@ -57,6 +58,10 @@ impl Assemble for Assembler {
             _ => {}
         }
         Ok(false)
+    }
+
+    fn usage(&self) -> Usage {
+        usage(Some(&self.usage))
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, Fault> {

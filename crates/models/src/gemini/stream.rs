@@ -1,13 +1,12 @@
 //! Streamed answers of Gemini: pieces of the whole shape to one answer. The stream has no end marker: it is over when it
 //! ends after a finish reason.
 
+use windlass_core::transcript::Usage;
+
 use super::Parts;
 use crate::errors::Fault;
 use crate::frames::{self, Event};
-use crate::wire::{Answer, Assemble};
-
-/// Tool calls that one answer may hold: more is no answer but a fault.
-const CALLS_MAX: usize = 4_096;
+use crate::wire::{self, Answer, Assemble};
 
 /// Collects pieces.
 #[derive(Debug, Default)]
@@ -22,14 +21,16 @@ impl Assemble for Assembler {
             return Err(fault);
         }
         self.parts.add(&piece);
-        if self.parts.tool_calls.len() > CALLS_MAX {
-            return Err(Fault::Malformed(format!("it has more than {CALLS_MAX} tool calls")));
-        }
+        wire::bounded(self.parts.tool_calls.len())?;
         Ok(false)
     }
 
     fn is_whole(&self) -> bool {
         self.parts.is_over()
+    }
+
+    fn usage(&self) -> Usage {
+        self.parts.usage
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, Fault> {

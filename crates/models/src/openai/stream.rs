@@ -1,15 +1,12 @@
 //! Streamed chat completions: chunks to one answer. Over only with a finish reason and `[DONE]`.
 
-use windlass_core::transcript::ToolRequest;
+use windlass_core::transcript::{ToolRequest, Usage};
 use windlass_core::value::Value;
 
 use super::{Parts, REASONING, REASONING_DETAILS, content, error_in, usage};
 use crate::errors::Fault;
 use crate::frames::Event;
 use crate::wire::{self, Answer, Assemble, text};
-
-/// Tool calls that one answer may hold: more is no answer but a fault.
-const CALLS_MAX: usize = 4_096;
 
 #[derive(Debug, Default)]
 struct Call {
@@ -62,6 +59,10 @@ impl Assemble for Assembler {
         Ok(false)
     }
 
+    fn usage(&self) -> Usage {
+        self.parts.usage
+    }
+
     fn finish(mut self: Box<Self>) -> Result<Answer, Fault> {
         self.parts.tool_calls = self
             .calls
@@ -107,9 +108,7 @@ impl Assembler {
             None => self.calls.iter().position(|call| call.id == id),
         };
         let at = known.unwrap_or(self.calls.len());
-        if at >= CALLS_MAX {
-            return Err(Fault::Malformed(format!("more than {CALLS_MAX} tool calls")));
-        }
+        wire::bounded(at + 1)?;
         if known.is_none() {
             self.calls.push(Call { index, ..Call::default() });
         }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use windlass_core::transcript::Usage;
 use windlass_core::value::Value;
 
-use super::Responses;
+use super::{Responses, usage};
 use crate::errors::{Fault, ProviderError};
 use crate::frames::{self, Event};
 use crate::wire::{Answer, Assemble, Wire};
@@ -40,12 +41,17 @@ impl Assemble for Assembler {
             }
             "response.failed" => {
                 let response = data.get("response").cloned().unwrap_or_default();
+                self.response = Some(response.clone());
                 Err(Fault::Broken(Box::new(ProviderError::from_value(None, &response))))
             }
             "error" => Err(Fault::Broken(Box::new(ProviderError::from_value(None, &data)))),
             // Deltas repeat what the items hold.
             _ => Ok(false),
         }
+    }
+
+    fn usage(&self) -> Usage {
+        self.response.as_ref().map(|response| usage(response.get("usage"))).unwrap_or_default()
     }
 
     fn finish(self: Box<Self>) -> Result<Answer, Fault> {

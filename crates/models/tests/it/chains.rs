@@ -208,3 +208,40 @@ async fn a_model_of_the_catalog_is_called_by_its_name() {
     let body = &server.seen()[0].body;
     assert_eq!((body.get("model"), body.get("top_k")), (Some(&Value::str("tuned-1")), Some(&Value::Int(3))));
 }
+
+/// PRM-8: what a model answered to one who may ask it is no answer for one who may not, nor for another question.
+#[tokio::test]
+async fn an_answer_from_before_is_of_a_model_that_may_be_asked_with_the_same_parameters() {
+    let server = Server::always(openai_text("x", "stop", true, false));
+    let models = models(&of(&server));
+    assert!(ask(&models, 0, "q").await.outcome.is_ok());
+    let kept = at(&chain(&models).links[1], "q");
+    assert!(models.call(kept.clone()).await.outcome.is_ok(), "the same question");
+    let forbidden = ModelRequest { denied: vec!["main".into()], ..kept.clone() };
+    assert_eq!(code(&models.call(forbidden).await), Some(Code::ProviderUnavailable));
+    let hotter = ModelRequest { params: Value::object([("temperature", Value::Int(1))]), ..kept };
+    assert_eq!(code(&models.call(hotter).await), Some(Code::ProviderUnavailable));
+    assert_eq!(server.seen().len(), 1);
+}
+
+/// What one server says about its quota is so of no other, and holds for an hour at most.
+#[tokio::test]
+async fn a_server_cannot_use_up_the_quota_of_another() {
+    let empty = |reset: &str| {
+        let answer = openai_text("x", "stop", true, false);
+        answer.header("x-ratelimit-remaining-requests", "0").header("x-ratelimit-reset-requests", reset)
+    };
+    let (bad, good) = (Server::always(empty("999999")), Server::always(openai_text("x", "stop", true, false)));
+    let models = Models::builder().build();
+    let of = |server: &Server| request("openai", &server.url);
+    assert!(models.call(of(&bad)).await.outcome.is_ok());
+    let shed = models.call(of(&bad)).await.outcome.expect_err("its quota is used up");
+    assert!(matches!(shed.retry, Retry::After(ms) if ms <= 3_600_000), "{shed:?}");
+    assert!(models.call(of(&good)).await.outcome.is_ok(), "another address");
+    let keyed = ModelRequest { key: Some("OTHER_KEY".into()), ..of(&bad) };
+    assert!(models.call(keyed).await.outcome.is_ok(), "another key");
+    let epoch = Server::always(empty("1790000000"));
+    for _ in 0..2 {
+        assert!(models.call(of(&epoch)).await.outcome.is_ok(), "a time says nothing of how long");
+    }
+}

@@ -32,6 +32,7 @@ pub(crate) fn request(provider: &str, base_url: &str) -> ModelRequest {
         priority: Priority::Normal,
         trace: None,
         repeat: false,
+        denied: Vec::new(),
         link: None,
     }
 }

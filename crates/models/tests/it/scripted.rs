@@ -1,6 +1,6 @@
 //! The scripted provider: matching, sequences, faults, prices, and mistakes in scripts.
 
-use windlass_core::effect::Spent;
+use windlass_core::effect::{Said, Spent};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
@@ -155,7 +155,8 @@ async fn usage_and_cost_have_every_shape() {
     assert_eq!(spent, Spent::Known { tokens: 15, cost_micros: 18 });
     let (partial, spent) = reply(&format!("{prices}default: {{content: x, usage: {{output: 3}}}}")).await;
     assert_eq!(partial.usage, Usage { output: Some(3), ..Usage::default() });
-    assert_eq!((partial.cost_micros, spent), (None, Spent::Unknown));
+    let least = Spent::Metered { tokens: Said::AtLeast(3), cost_micros: Said::AtLeast(0) };
+    assert_eq!((partial.cost_micros, spent), (None, least));
     let (none, spent) = reply("default: {content: x, no_usage: true}").await;
     assert_eq!((none.usage, spent), (Usage::default(), Spent::Unknown));
     let (counted, spent) = reply("default: {content: 12345}").await;

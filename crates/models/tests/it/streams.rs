@@ -1,6 +1,6 @@
 //! Answers as the servers of both wire formats send them, whole and streamed, and what happens when a stream breaks.
 
-use windlass_core::effect::Spent;
+use windlass_core::effect::{Said, Spent};
 use windlass_core::failure::Code;
 use windlass_core::request::ModelRequest;
 use windlass_core::value::Value;
@@ -168,6 +168,16 @@ fn request_as(format: Format, server: &Server, streamed: bool, timeout_ms: u64) 
     request
 }
 
+/// Whether nobody knows what an attempt cost, but for what it cost at least.
+fn may_have_cost(spent: Spent) -> bool {
+    let at_least = |said| matches!(said, Said::AtLeast(_));
+    match spent {
+        Spent::Unknown => true,
+        Spent::Metered { tokens, cost_micros } => at_least(tokens) && at_least(cost_micros),
+        Spent::Known { .. } | Spent::Nothing | Spent::Unsent => false,
+    }
+}
+
 /// Asks a server that cuts the stream one byte later each time: by breaking off, and by ending as if all were sent.
 async fn for_every_cut(format: Format, answer: Act) {
     let whole = ask_as(format, answer.clone(), true, Bounds::default(), 10_000).await.outcome.expect("an answer");
@@ -182,17 +192,14 @@ async fn for_every_cut(format: Format, answer: Act) {
     for k in 0..length * 2 {
         let result = models.call(request.clone()).await;
         let failure = result.outcome.expect_err("a stream without its end is no answer");
-        assert_eq!(
-            (failure.code, result.spent),
-            (Code::ProviderTruncated, Spent::Unknown),
-            "{format:?} {k}: {failure}"
-        );
+        assert_eq!(failure.code, Code::ProviderTruncated, "{format:?} {k}: {failure}");
+        assert!(may_have_cost(result.spent), "{format:?} {k}: {:?}", result.spent);
         assert!(failure.is_transient());
     }
     for _ in 0..2 {
         let result = models.call(request.clone()).await;
         assert_eq!(result.outcome.as_ref(), Ok(&whole), "the whole stream is the answer");
-        assert!(matches!(result.spent, Spent::Known { .. } | Spent::Unknown));
+        assert!(matches!(result.spent, Spent::Known { .. } | Spent::Unknown), "{:?}", result.spent);
     }
 }
 
@@ -317,6 +324,53 @@ async fn broken_streams_are_told_apart() {
     assert_eq!(code(result), Code::ProviderRateLimited);
 }
 
+/// What a stream said before it broke is charged at least, at the price of its model.
+#[tokio::test]
+async fn a_broken_stream_is_charged_at_least_what_it_said() {
+    let said = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":1000000,\"completion_tokens\":2}}\n\n";
+    for (rest, code) in [
+        ("", Code::ProviderTruncated),
+        ("data: {\"choices\":\n\n", Code::ProviderMalformed),
+        ("data: {\"error\":{\"message\":\"x\",\"type\":\"overloaded_error\"}}\n\n", Code::ProviderUnavailable),
+    ] {
+        let server = Server::always(Act::stream(format!("{said}{rest}").as_bytes()));
+        let mut request = request("openai", &server.url);
+        (request.model, request.stream) = ("gpt-4o".into(), true);
+        let result = Models::builder().build().call(request).await;
+        assert_eq!(result.outcome.expect_err("it broke").code, code);
+        // 1,000,000 x $2.50 + 2 x $10.00, per million
+        let least = Spent::Metered { tokens: Said::AtLeast(1_000_002), cost_micros: Said::AtLeast(2_500_020) };
+        assert_eq!(result.spent, least, "{rest}");
+    }
+}
+
+/// Counts that no call can have are none, whatever the shape of the answer.
+#[tokio::test]
+async fn absurd_counts_are_unknown() {
+    let most = i64::MAX;
+    for usage in [
+        format!(r#"{{"prompt_tokens":{most},"completion_tokens":{most}}}"#),
+        format!(r#"{{"prompt_tokens":5,"completion_tokens":5,"prompt_tokens_details":{{"cached_tokens":{most}}}}}"#),
+        r#"{"prompt_tokens":5,"completion_tokens":1e30}"#.to_owned(),
+    ] {
+        let body = format!(r#"{{"choices":[{{"message":{{"content":"x"}},"finish_reason":"stop"}}],"usage":{usage}}}"#);
+        let result = ask("openai", Act::json(200, &body), false).await;
+        assert_eq!(result.spent, Spent::Unknown, "{usage}");
+        assert_eq!(result.outcome.expect("an answer").usage.total(), None, "{usage}");
+    }
+}
+
+#[tokio::test]
+async fn more_tool_calls_than_one_answer_may_hold_are_no_answer() {
+    let calls: Vec<(&str, &str)> = vec![("one", "{}"); 10_000];
+    for streamed in [false, true] {
+        let result = ask("openai", openai_calls("hoist", &calls, streamed), streamed).await;
+        let is_bounded = result.outcome.as_ref().is_err_and(|failure| failure.message.contains("more than 4096"));
+        // A stream joins the pieces of one id to one call.
+        assert!(is_bounded || streamed, "{streamed}");
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_stands_still_ends_by_the_idle_time() {
     for format in Format::ALL {
@@ -326,7 +380,8 @@ async fn a_stream_that_stands_still_ends_by_the_idle_time() {
         let request = request_as(format, &server, true, 10_000);
         let result = Models::builder().bounds(bounds).build().call(request).await;
         let failure = result.outcome.expect_err("no answer");
-        assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown), "{format:?}");
+        assert_eq!(failure.code, Code::ProviderTimeout, "{format:?}");
+        assert!(may_have_cost(result.spent), "{format:?}: {:?}", result.spent);
         assert!(failure.message.contains("stood still"), "{failure}");
         server.quiet().await;
     }
@@ -339,7 +394,8 @@ async fn a_slow_trickle_ends_by_the_total_time() {
             let answer = format.says("two words", Why::Done, true, streamed).expect("an answer").end(End::Drip(5));
             let result = ask_as(format, answer, streamed, Bounds::default(), 150).await;
             let failure = result.outcome.expect_err("no answer");
-            assert_eq!((failure.code, result.spent), (Code::ProviderTimeout, Spent::Unknown), "{format:?}: {failure}");
+            assert_eq!(failure.code, Code::ProviderTimeout, "{format:?}: {failure}");
+            assert!(may_have_cost(result.spent), "{format:?}: {:?}", result.spent);
         }
     }
 }

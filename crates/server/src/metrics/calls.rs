@@ -9,7 +9,7 @@ use prometheus::{
 };
 use windlass_core::breakers;
 use windlass_core::contract::Class;
-use windlass_core::effect::{Outcome, Spent, WaitKind};
+use windlass_core::effect::{Outcome, Said, Spent, WaitKind};
 use windlass_core::failure::Code;
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
@@ -197,13 +197,19 @@ impl Calls {
         let model = self.models.capped(model);
         if let Outcome::Replied(reply) = called.outcome {
             let usage = &reply.usage;
-            let input: u64 = [usage.input, usage.cache_read, usage.cache_write].into_iter().flatten().sum();
+            let parts = [usage.input, usage.cache_read, usage.cache_write].into_iter().flatten();
+            let input = parts.fold(0, u64::saturating_add);
             self.tokens.with_label_values(&[model, "input"]).inc_by(input);
             self.tokens.with_label_values(&[model, "output"]).inc_by(usage.output.unwrap_or_default());
             self.cache_read.inc_by(usage.cache_read.unwrap_or_default());
         }
-        if let Spent::Known { cost_micros, .. } = called.spent {
-            self.model_cost.with_label_values(&[model]).inc_by(money(*cost_micros));
+        let cost_micros = match called.spent {
+            Spent::Known { cost_micros, .. } => *cost_micros,
+            Spent::Metered { cost_micros: Said::Exactly(said) | Said::AtLeast(said), .. } => *said,
+            Spent::Unsent | Spent::Nothing | Spent::Unknown => 0,
+        };
+        if cost_micros > 0 {
+            self.model_cost.with_label_values(&[model]).inc_by(money(cost_micros));
         }
     }
 

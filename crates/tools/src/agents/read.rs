@@ -1,7 +1,7 @@
 //! The output of agents that are programs, read as an answer. An output without the line that says it is whole is
 //! truncated, whatever the exit code.
 
-use windlass_core::effect::Spent;
+use windlass_core::effect::{self, Spent};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::Name;
 use windlass_core::json;
@@ -26,14 +26,27 @@ struct Said {
     whole: bool,
 }
 
-/// How a call ended.
-pub(super) fn result(format: AgentFormat, name: &str, ended: &Ended) -> ModelResult {
+impl Said {
+    /// The same with every text of the program cleaned. Texts are read before, so that no escape hides anything.
+    fn redacted(self, clean: impl Fn(&str) -> String) -> Self {
+        Self {
+            content: self.content.map(|text| clean(&text)),
+            error: self.error.map(|(code, why)| (code, clean(&why))),
+            id: self.id.map(|id| clean(&id).into()),
+            ..self
+        }
+    }
+}
+
+/// How a call ended. `clean` takes what must stay secret out of a text.
+pub(super) fn result(format: AgentFormat, name: &str, ended: &Ended, clean: impl Fn(&str) -> String) -> ModelResult {
     let text = String::from_utf8_lossy(&ended.stdout);
     let said = match format {
         AgentFormat::ClaudeCode => claude(&text),
         AgentFormat::Codex => codex(&text),
         AgentFormat::Json => own(&text),
     };
+    let said = said.redacted(clean);
     let spent = spent(&said);
     let failed = |code, why: String, retry| ModelResult {
         outcome: Err(Failure::new(code, format!("`{name}` {why}")).status(ended.code()).retry(retry)),
@@ -64,11 +77,21 @@ pub(super) fn result(format: AgentFormat, name: &str, ended: &Ended) -> ModelRes
     ModelResult { outcome: Ok(reply), spent }
 }
 
-/// Known only when the agent says what it cost; a price book may still know.
+/// Tokens and cost each as far as the agent said them; a price book may still know a cost.
 fn spent(said: &Said) -> Spent {
-    match (said.usage.total(), said.cost_micros) {
-        (tokens, Some(cost_micros)) => Spent::Known { tokens: tokens.unwrap_or(0), cost_micros },
-        (_, None) => Spent::Unknown,
+    let usage = said.usage.plausible();
+    let is_whole = usage.input.is_some() && usage.output.is_some();
+    let tokens = match usage.total() {
+        Some(tokens) if is_whole => effect::Said::Exactly(tokens),
+        some => effect::Said::AtLeast(some.unwrap_or(0)),
+    };
+    match (tokens, said.cost_micros) {
+        (effect::Said::Exactly(tokens), Some(cost_micros)) => Spent::Known { tokens, cost_micros },
+        (effect::Said::AtLeast(0), None) => Spent::Unknown,
+        (tokens, cost) => {
+            let cost_micros = cost.map_or(effect::Said::AtLeast(0), effect::Said::Exactly);
+            Spent::Metered { tokens, cost_micros }
+        }
     }
 }
 
@@ -89,7 +112,10 @@ fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 fn count(value: Option<&Value>) -> Option<u64> {
-    value.and_then(Value::as_int).and_then(|n| u64::try_from(n).ok())
+    let value = value?;
+    let whole = value.as_int().and_then(|n| u64::try_from(n).ok());
+    // What is beyond 64 bits is no count, and is not to be taken for nothing said.
+    whole.or_else(|| value.as_f64().filter(|n| *n >= i64::MAX as f64).map(|_| u64::MAX))
 }
 
 /// US dollars in millionths, rounded up.

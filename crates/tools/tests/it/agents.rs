@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_core::effect::Spent;
+use windlass_core::effect::{Said, Spent};
 use windlass_core::failure::{Code, Retry};
 use windlass_core::machine::{ModelSettings, Priority, ToolDefinition};
 use windlass_core::request::ModelRequest;
@@ -60,6 +60,7 @@ fn request(timeout_ms: u64) -> ModelRequest {
         priority: Priority::Normal,
         trace: None,
         repeat: false,
+        denied: Vec::new(),
         link: None,
     }
 }
@@ -117,6 +118,50 @@ exit 1
     assert!(result.outcome.expect_err("a failure").message.contains("no credit"));
 }
 
+#[tokio::test]
+async fn each_meter_is_known_as_far_as_the_agent_says_it() {
+    let of = async |answer: &str| ask(AgentFormat::Json, &format!("cat > /dev/null; echo '{answer}'")).await.spent;
+    let (unsaid, whole) = (Said::AtLeast(0), Said::Exactly(12));
+    for (answer, tokens, cost_micros) in [
+        (r#"{"content":"x","usage":{"input":5,"output":7}}"#, whole, unsaid),
+        (r#"{"content":"x","cost_micros":9}"#, unsaid, Said::Exactly(9)),
+        (r#"{"content":"x","usage":{"input":900},"cost_micros":9}"#, Said::AtLeast(900), Said::Exactly(9)),
+        (
+            r#"{"content":"x","usage":{"input":5,"output":9223372036854775807},"cost_micros":9}"#,
+            unsaid,
+            Said::Exactly(9),
+        ),
+        (r#"{"content":"x","usage":{"input":5,"output":1e30},"cost_micros":9}"#, unsaid, Said::Exactly(9)),
+    ] {
+        assert_eq!(of(answer).await, Spent::Metered { tokens, cost_micros }, "{answer}");
+    }
+    assert_eq!(of(r#"{"content":"x"}"#).await, Spent::Unknown);
+}
+
+/// PRM-9: what a program was given as a secret does not come back in what it writes.
+#[tokio::test]
+async fn the_secrets_of_a_program_are_in_nothing_that_is_read_of_its_output() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (format, script) in [
+        (AgentFormat::Json, r#"printf '{"error":{"message":"invalid key %s"}}' "$KEY""#),
+        (AgentFormat::Json, r#"printf '{"error":["invalid key %s"]}' "$KEY""#),
+        (AgentFormat::Json, r#"printf '{"content":"the key is \u0073k-agent-secret, %s"}' "$KEY""#),
+        (AgentFormat::Codex, r#"printf '{"type":"turn.failed","error":{"message":"bad %s"}}' "$KEY""#),
+        (
+            AgentFormat::ClaudeCode,
+            r#"printf '{"type":"result","subtype":"success","result":"%s","session_id":"%s"}' "$KEY" "$KEY""#,
+        ),
+        (AgentFormat::ClaudeCode, r#"printf '{"type":"result","subtype":"%s"}' "$KEY""#),
+    ] {
+        let mut config = scripted(folder.path(), format, &format!("cat > /dev/null; {script}"));
+        let secret = serde_json::from_value(serde_json::json!("env:AGENT_KEY")).expect("a reference");
+        config.secret_env = Some(BTreeMap::from([("KEY".to_owned(), secret)]));
+        let result = agent_of(folder.path(), config).call(request(20_000)).await;
+        let said = format!("{:?}", result.outcome);
+        assert!(said.contains("***") && !said.contains("sk-agent-secret"), "{said}");
+    }
+}
+
 const CODEX: &str = r#"
 cat > /dev/null
 echo '{"type":"thread.started","thread_id":"t-1"}'
@@ -132,7 +177,8 @@ async fn codex_answers_and_does_not_say_what_it_cost() {
     let reply = result.outcome.expect("an answer");
     assert_eq!((&*reply.content, reply.cost_micros), ("Done.", None));
     assert_eq!((reply.usage.input, reply.usage.cache_read, reply.usage.output), (Some(40), Some(60), Some(7)));
-    assert_eq!(result.spent, Spent::Unknown, "it is charged at its reservation");
+    let metered = Spent::Metered { tokens: Said::Exactly(107), cost_micros: Said::AtLeast(0) };
+    assert_eq!(result.spent, metered, "the tokens are known, the cost is charged at its reservation");
     let failing = r#"echo '{"type":"turn.failed","error":{"message":"usage limit"}}'"#;
     let result = ask(AgentFormat::Codex, failing).await;
     assert!(result.outcome.expect_err("a failure").message.contains("usage limit"));
@@ -235,7 +281,7 @@ async fn a_budget_is_told_reserved_and_bounds_the_environment() {
     let script = r#"
 cat > /dev/null
 [ "$2" = 1.250000 ] || exit 9
-echo "{\"content\":\"$AGENT_KEY\",\"usage\":{}}"
+echo "{\"content\":\"a key of ${#AGENT_KEY} bytes\",\"usage\":{}}"
 echo "$AGENT_KEY" >&2
 "#;
     let mut config = scripted(folder.path(), AgentFormat::Json, script);
@@ -254,7 +300,7 @@ echo "$AGENT_KEY" >&2
     let beyond = agent.quote(&settings).expect("a quote").beyond;
     assert_eq!((beyond.cost_micros, beyond.tokens), (1_250_000, 9_000));
     let reply = agent.call(request(20_000)).await.outcome.expect("an answer");
-    assert_eq!(&*reply.content, "sk-agent-secret");
+    assert_eq!(&*reply.content, "a key of 15 bytes");
     let none = CliAgentConfig { format: AgentFormat::Json, ..CliAgentConfig::default() };
     let refused = agent_result(folder.path(), none);
     assert!(refused.contains("`command` is missing"), "{refused}");
