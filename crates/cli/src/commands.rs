@@ -89,7 +89,14 @@ async fn noted(app: &mut App, command: Command) -> Result<Exit, Problem> {
         }
         Some(doing) => {
             let is_noted = acts::note(app, &doing).await?;
-            let exit = perform(app, command).await?;
+            let performed = perform(app, command).await;
+            if let (true, Err(problem)) = (is_noted, &performed) {
+                // What was refused is not to look as if it had been done.
+                if let Err(error) = acts::note(app, &doing.clone().refused(problem.code)).await {
+                    tracing::warn!(error = %error.message, "that it came to nothing could not be written down");
+                }
+            }
+            let exit = performed?;
             // The first command on a store makes it.
             if !is_noted {
                 acts::note(app, &doing.first()).await?;

@@ -2,6 +2,7 @@
 //!
 //! A closed pipe is not an error: whoever reads has seen enough, and the process ends with 0.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -49,14 +50,10 @@ impl Output {
 
     /// Writes one JSON document.
     pub(crate) fn document<T: Serialize + ?Sized>(&self, value: &T) {
-        let stdout = io::stdout();
-        let mut out = io::BufWriter::new(stdout.lock());
-        let written = if self.pretty {
-            serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)
-        } else {
-            serde_json::to_writer(&mut out, value).map_err(io::Error::from)
-        };
-        finish(written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+        let json = if self.pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+        let mut out = io::stdout().lock();
+        let written = json.map_err(io::Error::from).and_then(|json| writeln!(out, "{}", escaped(&json)));
+        finish(written.and_then(|()| out.flush()));
     }
 
     /// Writes one JSON document on one line.
@@ -64,7 +61,7 @@ impl Output {
         let stdout = io::stdout();
         let mut out = stdout.lock();
         let text = serde_json::to_string(value).unwrap_or_default();
-        finish(writeln!(out, "{text}").and_then(|()| out.flush()));
+        finish(writeln!(out, "{}", escaped(&text)).and_then(|()| out.flush()));
     }
 
     /// Writes text as it is; a line feed is added when there is none.
@@ -176,19 +173,44 @@ pub(crate) fn time(at: windlass_core::time::Timestamp) -> String {
     jiff::Timestamp::from_millisecond(millis).map_or_else(|_| at.0.to_string(), |time| time.to_string())
 }
 
-/// Text from outside with control characters made visible, so that it cannot steer a terminal.
+/// Text from outside with control characters made visible, so that it cannot steer a terminal, and with what shows nothing
+/// or turns the direction of text escaped, so that it reads as what it is.
 #[must_use]
 pub(crate) fn printable(text: &str) -> String {
-    if !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')) {
-        return text.to_owned();
+    let shown = text.chars().map(|c| match c {
+        '\n' | '\t' => c,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    });
+    escaped(&shown.collect::<String>()).into_owned()
+}
+
+/// Whether a character shows nothing, or changes how what stands around it is shown.
+fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// JSON, or a text, with the characters that cannot be seen as JSON escapes. In JSON they only stand within texts, and mean
+/// the same.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
     }
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
-            c => c,
-        })
-        .collect()
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hidden(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 fn finish(written: io::Result<()>) {
@@ -208,6 +230,17 @@ mod tests {
     #[test]
     fn control_characters_of_others_are_made_visible() {
         assert_eq!(printable("a\u{1b}[31mb\nc"), "a\u{fffd}[31mb\nc");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped() {
+        let text = "pay \u{202e}5\u{2066}00\u{200b}\u{feff}\u{e0041}\u{9b}!";
+        assert_eq!(printable(text), "pay \\u202e5\\u206600\\u200b\\ufeff\\udb40\\udc41\u{fffd}!");
+        let json = serde_json::to_string(&[text]).expect("JSON");
+        let shown = escaped(&json);
+        assert!(!shown.contains(is_hidden), "{shown}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).expect("JSON"), [text], "it means the same");
+        assert_eq!(printable("Zürich, 東京 \u{1f600}"), "Zürich, 東京 \u{1f600}");
     }
 
     #[test]

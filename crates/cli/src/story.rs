@@ -47,8 +47,8 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
         },
         Entry::FailureRouted { to, by, .. } => format!("   {by} leads to {to}"),
         Entry::HoldPlaced { hold } => match hold {
-            Hold::Paused { reason } => format!("paused: {reason}"),
-            Hold::Attention { reason } => format!("needs attention: {reason}"),
+            Hold::Paused { reason, .. } => format!("paused: {reason}"),
+            Hold::Attention { reason, .. } => format!("needs attention: {reason}"),
             Hold::ReadOnly { reason, .. } => format!("waits for a read-only switch: {reason}"),
         },
         Entry::HoldLifted => "goes on".into(),

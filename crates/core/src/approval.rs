@@ -6,9 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Amounts, CALL_METERS, Meter};
-use crate::effect::{Call, OpenCall, WaitKind};
+use crate::effect::{Call, OpenCall, TimerPurpose, WaitKind};
 use crate::ids::{Digest, EffectId, Name, RunId};
-use crate::run::Run;
+use crate::run::{Hold, Run};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -32,6 +32,14 @@ pub struct Escalation {
     pub after_ms: u64,
     /// Groups or channels, in the order in which they are asked. At most [`ESCALATIONS_MAX`].
     pub to: Vec<Name>,
+}
+
+impl Escalation {
+    /// When the last is asked, in milliseconds after the question is put.
+    #[must_use]
+    pub fn last_ms(&self) -> u64 {
+        self.after_ms.saturating_mul(self.to.len() as u64)
+    }
 }
 
 /// How often a question is escalated at most.
@@ -221,8 +229,7 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     let Some(expected) = expected(run, reply.wait) else {
         return Some("it is not open: somebody has answered, or the run went on without it".into());
     };
-    let due = run.waits.get(&reply.wait).and_then(|wait| wait.due);
-    if due.is_some_and(|due| due <= now) {
+    if due(run, reply.wait).is_some_and(|due| due <= given(run, reply, now)) {
         return Some("the question has expired".into());
     }
     if reply.shown != expected {
@@ -237,7 +244,7 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     if !reply.approve {
         return None;
     }
-    if run.start.scope.user.as_ref() == Some(&reply.by) {
+    if run.start.scope.user.as_ref().is_some_and(|user| is_same(user, &reply.by)) {
         return Some(format!("`{}` started the run and cannot approve its calls", reply.by));
     }
     let kind = run.waits.get(&reply.wait).map(|wait| &wait.kind);
@@ -257,6 +264,26 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
         return Some("only the arguments of a tool can be changed, to other JSON objects".into());
     }
     None
+}
+
+/// Whether two names stand for one person: neither case nor blanks around a name tell people apart.
+fn is_same(one: &str, other: &str) -> bool {
+    let plain = |name: &str| name.trim().to_lowercase();
+    plain(one) == plain(other)
+}
+
+/// When a question expires. What the run was held for is no time to answer in, so its timer may say later than its wait.
+#[must_use]
+pub fn due(run: &Run, wait: EffectId) -> Option<Timestamp> {
+    let timer = run.timers.values().find(|timer| timer.purpose == TimerPurpose::WaitTimeout { wait });
+    timer.map(|timer| timer.due).or_else(|| run.waits.get(&wait)?.due)
+}
+
+/// The time that counts for an answer: when it was delivered, or taken up where nobody noted that, and the beginning of a
+/// hold that is still on.
+fn given(run: &Run, reply: &Reply, now: Timestamp) -> Timestamp {
+    let at = reply.at.map_or(now, |at| at.min(now));
+    run.hold.as_ref().and_then(Hold::since).map_or(at, |since| at.min(since))
 }
 
 /// Why an answer cannot raise what it says.
@@ -289,10 +316,15 @@ pub struct Reply {
     /// By what the ceilings of the run are raised, when that is the question; by what the call lacks when zero.
     #[serde(default, skip_serializing_if = "Amounts::is_zero")]
     pub raise: Amounts,
+    /// When it was delivered, by the store's clock: an answer in time counts whenever the run takes it up. Without it, the
+    /// time of taking it up counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
 }
 
 impl Reply {
-    /// The id under which it is delivered: the same answer counts once, and a wrong one does not shut out the right one.
+    /// The id under which it is delivered: the same answer counts once, whenever it is given,
+    /// and a wrong one does not shut out the right one.
     #[must_use]
     pub fn delivery_id(&self) -> Name {
         let arguments = self.arguments.as_ref().map(|arguments| Value::str(arguments.digest().to_string()));

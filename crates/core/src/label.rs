@@ -260,7 +260,16 @@ impl Marks {
         if covered {
             return;
         }
-        self.0.retain(|(inner, other), _| *other != label || !is_within(inner, &path));
+        // What is within a path stands in one row after it.
+        let inner: Vec<_> = self
+            .0
+            .range((path.clone(), Label::ALL[0])..)
+            .map(|(key, _)| key)
+            .take_while(|(inner, _)| is_within(inner, &path))
+            .filter(|(_, other)| *other == label)
+            .cloned()
+            .collect();
+        inner.iter().for_each(|key| _ = self.0.remove(key));
         self.0.insert((path, label), from);
     }
 

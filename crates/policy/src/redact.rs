@@ -1,25 +1,35 @@
-//! Keeps known secrets out of what tools and hooks give back: their answers and failures are stored, logged and shown to
+//! Keeps known secrets out of what models, tools and hooks give back: their answers and failures are stored, logged and shown to
 //! models, and some services repeat a key that they were sent.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use futures::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
-use windlass_core::machine::HookKind;
+use windlass_core::ids::Name;
+use windlass_core::input::Quote;
+use windlass_core::machine::{HookKind, ModelSettings};
+use windlass_core::request::ModelRequest;
+use windlass_core::route::Chain;
+use windlass_core::transcript::Reply;
 use windlass_core::value::{Map, Value};
 use windlass_ports::BoxFuture;
+use windlass_ports::model::{Model, ModelResult};
 use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
 
 /// Secrets shorter than this are not looked for: they would match by accident.
-const SECRET_BYTES_MIN: usize = 8;
+pub const SECRET_BYTES_MIN: usize = 8;
 /// What stands for a secret.
 const REDACTED: &str = "[redacted]";
 
-/// Finds secrets by their value, plain and in the encodings in which services repeat them: percent, hexadecimal, and
-/// base64 of the secret alone. `Debug` shows none.
+/// What stands for the rest of a text that was cut.
+const CUT: char = '…';
+
+/// Finds secrets by their value, plain and in the encodings in which services repeat them: escaped as in JSON, percent,
+/// hexadecimal, and base64, also of a text around the secret; and the beginning of one at the place where a text was cut.
+/// `Debug` shows none.
 #[derive(Clone, Debug, Default)]
 pub struct Redactor {
     /// Longest first, so that one that contains another goes first.
@@ -34,10 +44,10 @@ impl Redactor {
         for secret in secrets {
             let secret = secret.expose_secret().trim();
             if secret.len() >= SECRET_BYTES_MIN {
-                needles.extend([secret.to_owned(), percent(secret), hexadecimal(secret), base64(secret)]);
+                needles.extend(forms(secret));
             }
         }
-        needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+        needles.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         needles.dedup();
         Self { needles: Arc::new(needles.into_iter().map(SecretString::from).collect()) }
     }
@@ -58,6 +68,22 @@ impl Redactor {
                 out = Some(current.replace(needle, REDACTED));
             }
         }
+        self.cut(out.as_deref().unwrap_or(text)).or(out)
+    }
+
+    /// The text without beginnings of secrets where it was cut: at its end, and before what stands for the rest.
+    fn cut(&self, text: &str) -> Option<String> {
+        let mut ends: Vec<usize> = text.match_indices(CUT).map(|(at, _)| at).collect();
+        ends.push(text.len());
+        let mut out: Option<String> = None;
+        for end in ends.into_iter().rev() {
+            let before = &text[..end];
+            let longest = self.needles.iter().filter_map(|needle| begun(before, needle.expose_secret())).max();
+            if let Some(length) = longest {
+                // What comes after the place has been rewritten already, so that earlier places stand where they did.
+                out.get_or_insert_with(|| text.to_owned()).replace_range(end - length..end, REDACTED);
+            }
+        }
         out
     }
 
@@ -68,7 +94,7 @@ impl Redactor {
             Value::Str(text) => self.text(text).map_or_else(|| value.clone(), Value::str),
             Value::List(items) => Value::list(items.iter().map(|item| self.value(item)).collect()),
             Value::Map(map) => {
-                let key = |key: &windlass_core::ids::Name| self.text(key).map_or_else(|| key.clone(), Into::into);
+                let key = |key: &Name| self.text(key).map_or_else(|| key.clone(), Into::into);
                 Value::map(map.iter().map(|(name, value)| (key(name), self.value(value))).collect::<Map>())
             }
             Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => value.clone(),
@@ -84,6 +110,24 @@ impl Redactor {
         failure.error_type = failure.error_type.map(|name| self.text(&name).map_or(name, Into::into));
         failure.detail = self.value(&failure.detail);
         failure
+    }
+
+    /// The answer of a model without secrets: what it said, the calls it asked for, and what its provider added.
+    #[must_use]
+    pub fn reply(&self, mut reply: Reply) -> Reply {
+        let name = |name: &mut Name| {
+            if let Some(clean) = self.text(name) {
+                *name = clean.into();
+            }
+        };
+        name(&mut reply.content);
+        for call in &mut reply.tool_calls {
+            name(&mut call.name);
+            call.arguments = self.value(&call.arguments);
+        }
+        reply.attachments = self.value(&reply.attachments);
+        reply.provider_data = self.value(&reply.provider_data);
+        reply
     }
 
     fn result(&self, result: Result<Value, Failure>) -> Result<Value, Failure> {
@@ -103,6 +147,56 @@ pub fn redacted_catalog(mut catalog: Catalog, redactor: &Redactor) -> Catalog {
         }
     }
     catalog
+}
+
+/// What is looked for at the moment: secrets may change while a process runs.
+pub type Present = dyn Fn() -> Redactor + Send + Sync;
+
+/// The model with what it answers behind a redactor, the present one for each call.
+#[must_use]
+pub fn redacted_model(model: Arc<dyn Model>, redactor: Arc<Present>) -> Arc<dyn Model> {
+    Arc::new(RedactedModel { model, redactor })
+}
+
+struct RedactedModel {
+    model: Arc<dyn Model>,
+    redactor: Arc<Present>,
+}
+
+impl fmt::Debug for RedactedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedactedModel").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl Model for RedactedModel {
+    fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
+        async move {
+            let result = self.model.call(request).await;
+            let redactor = (self.redactor)();
+            if redactor.is_empty() {
+                return result;
+            }
+            let outcome = match result.outcome {
+                Ok(reply) => Ok(redactor.reply(reply)),
+                Err(failure) => Err(redactor.failure(failure)),
+            };
+            ModelResult { outcome, ..result }
+        }
+        .boxed()
+    }
+
+    fn lacks(&self, settings: &ModelSettings) -> Option<Name> {
+        self.model.lacks(settings)
+    }
+
+    fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
+        self.model.quote(settings)
+    }
+
+    fn chain(&self, settings: &ModelSettings) -> Option<Chain> {
+        self.model.chain(settings)
+    }
 }
 
 #[derive(Debug)]
@@ -141,6 +235,35 @@ impl Hook for RedactedHook {
     }
 }
 
+/// How much of the beginning of a secret a text ends with; none when that is too little to tell.
+fn begun(text: &str, needle: &str) -> Option<usize> {
+    let most = text.len().min(needle.len().saturating_sub(1));
+    let is_begun = |length: &usize| needle.is_char_boundary(*length) && text.ends_with(&needle[..*length]);
+    (SECRET_BYTES_MIN..=most).rev().find(is_begun)
+}
+
+/// A secret in every form that is looked for.
+fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned()];
+    let mut escaped = secret.to_owned();
+    // A text within JSON may be JSON itself.
+    for _ in 0..2 {
+        escaped = Value::from(escaped.as_str()).to_json();
+        escaped = escaped[1..escaped.len() - 1].to_owned();
+        forms.extend([escaped.clone(), escaped.replace('/', "\\/")]);
+    }
+    let upper = percent(secret);
+    let form = upper.replace("%20", "+");
+    forms.extend([lower_escapes(&upper), lower_escapes(&form), upper, form]);
+    let digits = hexadecimal(secret);
+    forms.extend([digits.to_uppercase(), digits]);
+    for offset in 0..3 {
+        let standard = base64_at(secret, offset);
+        forms.extend([standard.replace('+', "-").replace('/', "_"), standard]);
+    }
+    forms
+}
+
 fn percent(secret: &str) -> String {
     let mut out = String::new();
     for byte in secret.bytes() {
@@ -154,6 +277,19 @@ fn percent(secret: &str) -> String {
     out
 }
 
+/// Percent-encoded text with small digits.
+fn lower_escapes(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at(2);
+        out.push('%');
+        out.push_str(&digits.to_lowercase());
+        out.push_str(rest);
+    }
+    out
+}
+
 fn hexadecimal(secret: &str) -> String {
     secret.bytes().fold(String::new(), |mut out, byte| {
         let _written = write!(out, "{byte:02x}");
@@ -161,16 +297,19 @@ fn hexadecimal(secret: &str) -> String {
     })
 }
 
-/// Base64 without what depends on the end: padding, and the last character of a group that is not full.
-fn base64(secret: &str) -> String {
+/// The digits of base64 that a secret alone makes, wherever it stands in a text: after `offset` bytes of a group of three,
+/// without those that it shares with what is around it.
+fn base64_at(secret: &str, offset: usize) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let whole = secret.as_bytes().chunks_exact(3);
-    whole
-        .flat_map(|group| {
-            let bits = group.iter().fold(0_usize, |bits, byte| (bits << 8) | usize::from(*byte));
-            [18, 12, 6, 0].map(|shift| char::from(DIGITS[(bits >> shift) & 63]))
-        })
-        .collect()
+    let bytes: Vec<u8> = std::iter::repeat_n(0, offset).chain(secret.bytes()).collect();
+    let digit = |number: usize| {
+        let bit = number * 6;
+        let pair = u16::from(bytes[bit / 8]) << 8 | u16::from(bytes.get(bit / 8 + 1).copied().unwrap_or_default());
+        char::from(DIGITS[usize::from(pair >> (10 - bit % 8)) & 63])
+    };
+    // The first digit that is made of its bits alone, and the one after the last.
+    let (first, end) = ((offset * 8).div_ceil(6), bytes.len() * 8 / 6);
+    (first..end).map(digit).collect()
 }
 
 #[cfg(test)]
@@ -188,13 +327,56 @@ mod tests {
             "GET /?k=s3cret%2Fkey%2Bvalue",
             "7333637265742f6b65792b76616c7565",
             "czNjcmV0L2tleSt2YWx1ZQ==",
+            "GET /?k=s3cret%2fkey%2bvalue",
+            "7333637265742F6B65792B76616C7565",
+            // `user:`, `id:` and `ab:` before it, as in basic authentication, and the alphabet for addresses.
+            "Basic dXNlcjpzM2NyZXQva2V5K3ZhbHVl",
+            "Basic aWQ6czNjcmV0L2tleSt2YWx1ZQ==",
+            "Basic YWJjOnMzY3JldC9rZXkrdmFsdWU=",
+            r#"{"key":"s3cret\/key+value"}"#,
         ] {
             let shown = redactor.text(text).expect(text);
             assert!(shown.contains(REDACTED) && !shown.contains("s3cret") && !shown.contains("czNjcmV0"), "{shown}");
         }
-        assert_eq!(redactor.text("nothing"), None);
+        for text in ["nothing", "s3cret", "s3cret/ke", "s3cret… and more", "a…b", "…"] {
+            let cut = redactor.text(text);
+            assert_eq!(cut.is_some(), text == "s3cret/ke", "{text}: {cut:?}");
+        }
         assert!(!format!("{redactor:?}").contains("s3cret"));
         assert!(Redactor::new([&SecretString::from("short")]).is_empty());
+    }
+
+    #[test]
+    fn a_key_of_many_lines_is_found_within_json() {
+        let secret = SecretString::from("-----BEGIN KEY-----\nMIIB \"q\" /x\n-----END KEY-----\n");
+        let redactor = Redactor::new([&secret]);
+        let once = Value::object([("key", Value::str(secret.expose_secret()))]).to_json();
+        let twice = Value::object([("body", Value::from(once.as_str()))]).to_json();
+        for text in [once, twice] {
+            let shown = redactor.text(&text).expect("a secret");
+            assert!(!shown.contains("MIIB") && !shown.contains("BEGIN"), "{shown}");
+        }
+        let form = SecretString::from("two words & more");
+        let shown = Redactor::new([&form]).text("k=two+words+%26+more&x=1").expect("a secret");
+        assert_eq!(shown, "k=[redacted]&x=1");
+    }
+
+    #[test]
+    fn the_beginning_of_a_secret_is_found_where_a_text_was_cut() {
+        let secret = SecretString::from("sk-0123456789-abcdefghijklmnopqrstuvwxyz");
+        let redactor = Redactor::new([&secret]);
+        for whole in [secret.expose_secret().to_owned(), hexadecimal(secret.expose_secret())] {
+            for length in SECRET_BYTES_MIN..whole.len() {
+                let part = &whole[..length];
+                for text in
+                    [format!("bad key {part}"), format!("`x` said: {part}…"), format!("{part}… and {part}…; {part}")]
+                {
+                    let shown = redactor.text(&text).expect(&text);
+                    assert!(!shown.contains(&whole[..SECRET_BYTES_MIN]), "{text}: {shown}");
+                }
+            }
+        }
+        assert_eq!(redactor.text("sk-01234567 is not it"), None, "nothing was cut there");
     }
 
     #[test]

@@ -6,11 +6,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
 use miette::Diagnostic;
+use regex::Regex;
 use windlass_core::approval::{Asking, ESCALATIONS_MAX, EXPIRES_MS_MAX, Escalation};
 use windlass_core::ids::Name;
+use windlass_core::label::Label;
 
 use crate::diagnostic::{Finding, place};
 use crate::schema::{ACTIONS, schema};
@@ -91,13 +94,19 @@ impl Rules {
         let warnings = checked
             .validation_warnings()
             .map(|warning| located(file, warning, Finding::warning(&file.path, unnamed(&warning.to_string()))));
-        let warnings = warnings.collect();
+        let mut warnings: Vec<Finding> = warnings.collect();
         let mut policies: Vec<&Policy> = set.policies().collect();
         policies.sort_by_key(|policy| number(policy.id()));
         let mut from = 0;
         for policy in policies {
             let at = begin(&file.text, policy, from);
             from = at + 1;
+            warnings.extend(unknown_labels(&policy.to_string()).into_iter().map(|word| {
+                let words: Vec<String> = Label::ALL.iter().map(|label| format!("`{}`", label.as_str())).collect();
+                let message = format!("nothing has the label `{}`: this never holds", word.escape_debug());
+                let finding = Finding::warning(&file.path, message).at(&file.text, at);
+                finding.hint(format_args!("labels are {}", words.join(" and ")))
+            }));
             if let Err(finding) = self.add(file, policy, at) {
                 errors.push(finding.at(&file.text, at));
             }
@@ -203,7 +212,25 @@ fn asking(policy: &Policy, weight: Weight) -> Result<Option<Box<Asking>>, (Strin
             return Err(("an escalation has `@escalate_after` and `@escalate_to`".into(), "give both"));
         }
     };
+    let last_ms = escalation.as_ref().map(Escalation::last_ms);
+    if let (Some(expires_ms), Some(last_ms)) = (expires_ms, last_ms)
+        && last_ms >= expires_ms
+    {
+        let message = format!("the last is asked after {} s, when the question has expired", last_ms / 1_000);
+        return Err((message, "`@escalate_after` is waited for before each name: give it less, or `@expires` more"));
+    }
     Ok(Some(Box::new(Asking { expires_ms, escalation })))
+}
+
+/// Labels that a rule looks for and that nothing has.
+fn unknown_labels(text: &str) -> Vec<&str> {
+    static LOOKED_FOR: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r#"labels"?\s*\]?\s*\.\s*contains(?:All|Any)?\s*\(([^)]*)\)"#).expect("a pattern of ours is valid")
+    });
+    static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""([^"]*)""#).expect("a pattern of ours is valid"));
+    let sets = LOOKED_FOR.captures_iter(text).filter_map(|found| found.get(1));
+    let words = sets.flat_map(|set| WORD.captures_iter(set.as_str())).filter_map(|found| found.get(1));
+    words.map(|word| word.as_str()).filter(|word| Label::parse(word).is_none()).collect()
 }
 
 /// A time such as `90s`, `15m`, `8h` or `2d`, in milliseconds.

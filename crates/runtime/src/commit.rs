@@ -262,7 +262,7 @@ mod tests {
         run.calls.insert(EffectId(2), call(action, Class::Read, Idempotency::None));
         assert_eq!(keep(&run, Ahead { calls: true, ..due }), Ok(Keep::Hold));
         assert_eq!(keep(&run, Ahead { leaving: true, ..due }), Ok(Keep::HandBack));
-        run.hold = Some(Hold::Attention { reason: "x".into() });
+        run.hold = Some(Hold::Attention { reason: "x".into(), since: None });
         assert_eq!(keep(&run, due), Ok(Keep::Park { wake_at: Some(Timestamp(9)) }));
         assert_eq!(status(&run, Keep::Park { wake_at: None }), Status::Attention);
         run.stage = Stage::Ended;

@@ -348,7 +348,7 @@ mod tests {
         let (mut run, _) = parked();
         run.waits.clear();
         run.timers.clear();
-        run.hold = Some(Hold::Paused { reason: "x".into() });
+        run.hold = Some(Hold::Paused { reason: "x".into(), since: None });
         let call = windlass_core::effect::Call::Action { action: "a".into() };
         let (class, idempotency) = (windlass_core::contract::Class::Read, windlass_core::contract::Idempotency::None);
         run.calls.insert(EffectId(3), crate::recover::tests::call(call, class, idempotency));

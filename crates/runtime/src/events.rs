@@ -394,8 +394,8 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
         Entry::FailureRaised { failure } => What::FailureRaised(failure_seen(failure)),
         Entry::HoldPlaced { hold } => {
             let (kind, reason) = match hold {
-                Hold::Paused { reason } => ("paused", reason),
-                Hold::Attention { reason } => ("attention", reason),
+                Hold::Paused { reason, .. } => ("paused", reason),
+                Hold::Attention { reason, .. } => ("attention", reason),
                 Hold::ReadOnly { reason, .. } => ("read_only", reason),
             };
             What::HoldPlaced { hold: kind.into(), reason: reason.clone() }

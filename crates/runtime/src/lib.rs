@@ -31,5 +31,5 @@ pub use shell::{
     Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
-pub use shell::{NOTICES, Notifier};
+pub use shell::{NOTICES, Notifier, store_time};
 pub use shell::{switch as set_switch, switches, tell_held};

@@ -55,7 +55,12 @@ pub fn missed(run: &Run, ended: impl IntoIterator<Item = RunId>, inbox: &[InboxI
 
 /// Holds a run until a person decides, because this build cannot go on with it.
 pub fn hold(run: &mut Run, now: Timestamp, reason: Name) -> Decision {
-    record(run, now, "hold", vec![Entry::HoldPlaced { hold: Hold::Attention { reason } }])
+    record(
+        run,
+        now,
+        "hold",
+        vec![Entry::HoldPlaced { hold: Hold::Attention { reason, since: Some(now.max(run.now)) } }],
+    )
 }
 
 /// Records that inputs were taken which change nothing, so that they leave the inbox.

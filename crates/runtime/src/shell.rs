@@ -29,6 +29,7 @@ mod shutdown;
 mod observe;
 mod clock;
 
+pub use approvals::store_time;
 pub use clock::SystemClock;
 pub use engine::{Engine, EngineError, Parts, Scope, Settings, Vitals};
 pub use keys::{KeyError, Keyed};

@@ -190,6 +190,7 @@ async fn approve(stage: &Arc<Stage>, run: RunId, wait: EffectId, shown: Digest) 
         shown,
         arguments: None,
         raise: Amounts::ZERO,
+        at: None,
     };
     let message = Message { to: run, id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
     let ask = |process| {

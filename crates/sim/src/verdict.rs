@@ -188,7 +188,7 @@ pub(crate) fn timers(history: &History, found: &mut Vec<Violation>) {
                             found.push(Violation::of("timer", &end.start.id, message));
                         }
                     }
-                    Entry::HoldPlaced { hold: Hold::Attention { reason } } => {
+                    Entry::HoldPlaced { hold: Hold::Attention { reason, .. } } => {
                         found.push(Violation::of("attention", &end.start.id, reason.to_string()));
                     }
                     _ => {}

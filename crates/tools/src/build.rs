@@ -299,9 +299,11 @@ fn check_escalation(site: &mut Site<'_>, table: &ToolConfig) {
                 let message = format!("names 1 to {ESCALATIONS_MAX} groups or channels");
                 site.wrong("approval_escalate_to", message, None);
             }
-            if after_ms == 0 || after_ms >= expires_ms {
+            let names = (to.len() as u64).max(1);
+            if after_ms == 0 || after_ms.saturating_mul(names) >= expires_ms {
+                let most = expires_ms.saturating_sub(1) / names;
                 let message =
-                    format!("must be from 1 to {}, before the question expires", expires_ms.saturating_sub(1));
+                    format!("must be from 1 to {most}, so that the last is asked before the question expires");
                 site.wrong("approval_escalate_after_ms", message, None);
             }
         }

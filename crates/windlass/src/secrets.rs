@@ -254,6 +254,18 @@ impl SecretFile {
         })
     }
 
+    /// Removes the values before the present ones that are past their time. Writes nothing when there are none.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn forget(&self, now: Timestamp) -> Result<(), SecretsError> {
+        let is_over = |kept: &Kept| kept.previous.as_ref().is_some_and(|previous| previous.until <= now);
+        if self.read()?.values().any(is_over) {
+            self.change(now, |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
     /// Contents as they are now; the last good ones when the file is not.
     fn current(&self) -> (u64, Arc<Contents>) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -342,7 +354,10 @@ impl SecretFile {
         let written = private.create_new(true).open(&new).and_then(|mut file| {
             file.write_all(&serde_json::to_vec_pretty(&contents)?)?;
             file.sync_all()?;
-            std::fs::rename(&new, &self.path)
+            std::fs::rename(&new, &self.path)?;
+            // Only then is it the new file that a crash of the machine leaves.
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         });
         written.map_err(|error| self.failed(error))?;
         Ok(done)
@@ -378,6 +393,8 @@ mod tests {
         let first = file.generation();
         assert_eq!(shown(file.value("a")).as_deref(), Some("one"));
         assert_eq!(file.set("a", &"two".into(), at(2), 100).expect("set"), 2);
+        file.forget(at(101)).expect("kept");
+        assert_eq!(file.values().len(), 2);
         assert!(file.generation() > first);
         assert_eq!(shown(file.value("a")).as_deref(), Some("two"));
         assert_eq!(file.values().len(), 2, "the value before is kept out of texts too");

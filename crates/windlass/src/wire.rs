@@ -3,6 +3,7 @@
 
 mod capture;
 mod in_force;
+mod known;
 mod people;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_models::{AwsKeys, Kind, Models, ProviderSettings, StructuredOutput};
 use windlass_policy::TrustBook;
-use windlass_policy::redact::{Redactor, redacted_catalog};
+use windlass_policy::redact::{redacted_catalog, redacted_model};
 use windlass_policy::scan::{ScanConfig, Scanner, scanned_catalog, scanned_model};
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
@@ -305,10 +306,10 @@ impl Wiring {
         Ok(answering(self.rules()?.as_ref()))
     }
 
-    /// Models behind the scanner that is configured.
+    /// Models behind the scanner that is configured, and what they answer without any secret that settings name.
     #[must_use]
     pub fn scanned(&self, model: Arc<dyn Model>) -> Arc<dyn Model> {
-        scanned_model(model, &Scanner::new(&self.scan))
+        redacted_model(scanned_model(model, &Scanner::new(&self.scan)), self.present())
     }
 
     /// Tools and actions behind the scanner that is configured.
@@ -337,7 +338,7 @@ impl Wiring {
     /// The catalog with the secrets of now, and whether any of them is the operator's own.
     fn catalog_of_now(&self) -> Result<(Catalog, bool), WireError> {
         let (catalog, secrets, follows) = self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))?;
-        Ok((self.scanned_tools(redacted_catalog(catalog, &Redactor::new(&secrets))), follows))
+        Ok((self.scanned_tools(redacted_catalog(catalog, &self.redactor(&secrets))), follows))
     }
 
     /// The generation of the operator's own secrets.

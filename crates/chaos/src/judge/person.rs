@@ -40,7 +40,7 @@ fn why(end: &RunEnd) -> String {
                 why = "whether a transition may be taken".into();
             }
             Entry::ApprovalAsked { effect, .. } => why = format!("whether `{}` may be called", target(effect)),
-            Entry::HoldPlaced { hold: Hold::Attention { reason } } => why = format!("it is on hold: {reason}"),
+            Entry::HoldPlaced { hold: Hold::Attention { reason, .. } } => why = format!("it is on hold: {reason}"),
             _ => {}
         }
     }

@@ -57,6 +57,11 @@ impl Doing {
         }
     }
 
+    /// That the same came to nothing, with the word for why.
+    pub(super) fn refused(self, code: &str) -> Self {
+        Self { detail: format!("came to nothing: {code}"), budget: None, ..self }
+    }
+
     fn by(self, actor: &str) -> Self {
         Self { actor: Some(actor.to_owned()), ..self }
     }

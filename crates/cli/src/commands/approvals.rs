@@ -1,18 +1,23 @@
 //! `windlass approvals`: what runs ask people, and the answers.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 use windlass_core::approval::{self, Reply};
 use windlass_core::budget::{self, Amounts, Exceeded, Meter};
-use windlass_core::effect::WaitKind;
+use windlass_core::effect::{Call, OpenCall, Outcome, WaitKind};
 use windlass_core::escrow::Refusal;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
+use windlass_core::journal::Entry;
 use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::escrow::{self, BudgetRow};
 use windlass_ports::store::{Delivered, Head, Message, Page, Query, Store};
+use windlass_runtime::store_time;
 
 use super::budgets;
 use crate::app::App;
@@ -42,6 +47,16 @@ struct Question {
     refusal: Option<Refusal>,
     /// The ceiling of the run that has too little, where it asks for more.
     over: Option<Exceeded>,
+    /// The plan that the call applies.
+    plan: Option<Planned>,
+}
+
+/// A plan as whoever is asked sees it.
+struct Planned {
+    id: Name,
+    /// What the call would do, as it was shown to the model; none where the journal no longer says.
+    preview: Option<Value>,
+    expires_at: Option<Timestamp>,
 }
 
 impl Question {
@@ -72,8 +87,10 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
         let asks = store.waits(head.id.clone(), false).await?;
         if asks.iter().any(|(_, wait)| wait.kind.is_question()) {
             let run = journal::current(&**store, &head.id).await?;
-            let run = std::sync::Arc::new(run);
-            found.extend(questions(&run).into_iter().map(|question| (head, std::sync::Arc::clone(&run), question)));
+            let run = Arc::new(run);
+            let mut asked = questions(&run);
+            look_up_plans(store, &run, &mut asked).await?;
+            found.extend(asked.into_iter().map(|question| (head, Arc::clone(&run), question)));
         }
     }
     let value = json!({
@@ -120,6 +137,11 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         pair("asked by", &format!("rule {}: {}", question.rule, question.reason)),
         pair("asked", &time(question.asked_at)),
     ];
+    if let Some(plan) = &question.plan {
+        let preview = plan.preview.as_ref().map_or_else(|| "no longer known".to_owned(), Value::to_json);
+        rows.extend([pair("plan", &plan.id), pair("would do", &preview)]);
+        rows.extend(plan.expires_at.map(|at| pair("plan expires", &time(at))));
+    }
     if question.meter().is_some() {
         rows.push(pair("so far", &asked.run.context.to_json()));
         if !asked.run.output.is_null() {
@@ -164,6 +186,8 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
             Problem::invalid(format!("`--shown {text}` is no hash: take the one of `windlass approvals show`"))
         })?,
     };
+    // Whoever decides goes by the store's clock.
+    let now = store_time(&*asked.store).await?;
     let Who { by, reason, .. } = who;
     let Said { approve, arguments, raise } = said;
     let reply = Reply {
@@ -174,18 +198,15 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
         shown,
         arguments,
         raise,
+        at: Some(now),
     };
-    if let Some(why) = approval::refusal(&asked.run, &reply, app.now()) {
+    if let Some(why) = approval::refusal(&asked.run, &reply, now) {
         return Err(Problem::rejected(format!("`{id}` was not answered: {why}")));
     }
     if let Some(arguments) = &reply.arguments {
         check_schema(&asked, arguments).await?;
     }
     refuse_second(&asked, &reply).await?;
-    let raised = match &asked.question.refusal {
-        Some(refusal) if approve => grant(&asked, refusal, app.now()).await?,
-        Some(_) | None => None,
-    };
     let message =
         Message { to: asked.head.id.clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
     match asked.store.deliver(message).await? {
@@ -193,8 +214,10 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
         Delivered::NotFound => return Err(Problem::unknown_run(asked.head.id.as_str())),
         Delivered::Finished => return Err(Problem::rejected(format!("run `{}` has ended", asked.head.id))),
     }
-    if let Some(row) = raised {
-        // Only now, so that this run hears first who agreed.
+    // Only for an answer that is there. A run that takes it up before asks again, and hears at once that there is enough.
+    if let Some(refusal) = asked.question.refusal.as_ref().filter(|_| approve)
+        && let Some(row) = grant(&asked, refusal, app.now()).await?
+    {
         budgets::wake(&*asked.store, &row.scope, app.now(), row.known.revision).await?;
     }
     let word = if approve { "approved" } else { "rejected" };
@@ -218,7 +241,7 @@ async fn refuse_second(asked: &Asked, reply: &Reply) -> Result<(), Problem> {
     for item in asked.store.inbox(asked.head.id.clone()).await? {
         if let Input::Approved(first) = item.input
             && first.wait == reply.wait
-            && *first != *reply
+            && first.delivery_id() != reply.delivery_id()
         {
             let word = if first.approve { "approved" } else { "rejected" };
             let text = format!("`{}` was {word} by `{}` already", asked.question.id, first.by);
@@ -230,7 +253,7 @@ async fn refuse_second(asked: &Asked, reply: &Reply) -> Result<(), Problem> {
 
 /// A question with the run that asks it.
 struct Asked {
-    store: std::sync::Arc<dyn Store>,
+    store: Arc<dyn Store>,
     head: Head,
     run: Run,
     question: Question,
@@ -242,10 +265,11 @@ async fn find(app: &App, id: &str, to_change: bool) -> Result<Asked, Problem> {
     let wait = EffectId(number.parse().map_err(|_| no_id())?);
     let (store, head) = if to_change { app.run_to_change(run).await? } else { app.run(run).await? };
     let run = journal::current(&*store, &head.id).await?;
-    let question = questions(&run).into_iter().find(|question| question.wait == wait).ok_or_else(|| {
+    let mut question = questions(&run).into_iter().find(|question| question.wait == wait).ok_or_else(|| {
         Problem::rejected(format!("`{id}` is not open: it has been answered, has expired, or the run went on"))
             .hint(format!("windlass runs journal {}", head.id))
     })?;
+    look_up_plans(&store, &run, std::slice::from_mut(&mut question)).await?;
     Ok(Asked { store, head, run, question })
 }
 
@@ -268,9 +292,10 @@ fn questions(run: &Run) -> Vec<Question> {
                 reason: reason.clone(),
                 shown: *shown,
                 asked_at: run.now,
-                expires_at: open.due,
+                expires_at: approval::due(run, *wait),
                 refusal: None,
                 over: None,
+                plan: None,
             });
             continue;
         }
@@ -294,12 +319,52 @@ fn questions(run: &Run) -> Vec<Question> {
             reason: why.map(|why| why.reason.clone()).unwrap_or_default(),
             shown: *shown,
             asked_at: call.at,
-            expires_at: open.due,
+            expires_at: approval::due(run, *wait),
             refusal,
             over,
+            plan: planned(run, call),
         });
     }
     found
+}
+
+/// The plan that a call applies, without what it showed.
+fn planned(run: &Run, call: &OpenCall) -> Option<Planned> {
+    let Call::Tool { plan: Some(id), .. } = &call.call else { return None };
+    let expires_at = run.plans.get(id).map(|plan| plan.expires_at);
+    Some(Planned { id: id.clone(), preview: None, expires_at })
+}
+
+/// Finds in the journal what the plans of questions showed: the answer from which each was made, by its hash.
+async fn look_up_plans(store: &Arc<dyn Store>, run: &Run, asked: &mut [Question]) -> Result<(), Problem> {
+    let wanted: BTreeMap<Digest, Name> = asked
+        .iter()
+        .filter_map(|question| question.plan.as_ref())
+        .filter_map(|plan| Some((run.plans.get(&plan.id)?.preview, plan.id.clone())))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut previews: BTreeMap<Digest, Value> = BTreeMap::new();
+    let mut reader = journal::Reader::new(Arc::clone(store), run.id().clone(), 0);
+    while previews.len() < wanted.len() {
+        let records = reader.next(usize::MAX).await?;
+        if records.is_empty() {
+            break;
+        }
+        for entry in records.into_iter().flat_map(|record| record.entries) {
+            if let Entry::CallSettled { outcome: Outcome::Returned(preview), .. } = entry {
+                let digest = preview.digest();
+                if wanted.contains_key(&digest) {
+                    previews.insert(digest, preview);
+                }
+            }
+        }
+    }
+    for plan in asked.iter_mut().filter_map(|question| question.plan.as_mut()) {
+        plan.preview = run.plans.get(&plan.id).and_then(|made| previews.get(&made.preview)).cloned();
+    }
+    Ok(())
 }
 
 /// What used most of the meter that a budget or a ceiling lacks, in this run.
@@ -324,6 +389,11 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
         "arguments": Json::from(&question.arguments),
         "rule": &*question.rule,
         "reason": &*question.reason,
+        "plan": question.plan.as_ref().map(|plan| json!({
+            "id": &*plan.id,
+            "preview": plan.preview.as_ref().map(Json::from),
+            "expires_at": plan.expires_at.map(time),
+        })),
         "shown": question.shown.to_string(),
         "asked_at": time(question.asked_at),
         "expires_at": question.expires_at.map(time),

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value as Json, json};
 use windlass::secrets::{SCHEME, SecretsError, VALUE_BYTES_MAX};
 use windlass_core::limits::DOCUMENT_BYTES_MAX;
 use windlass_core::redact;
+use windlass_policy::redact::SECRET_BYTES_MIN;
 
 use crate::app::App;
 use crate::args::{Given, SecretsList, SecretsRemove, SecretsRotate, SecretsSet};
@@ -29,6 +31,7 @@ pub(crate) fn set(app: &App, args: &SecretsSet) -> Result<Exit, Problem> {
     }
     let value = value(&args.given)?;
     let version = file.set(&args.name, &value, app.now(), 0).map_err(problem)?;
+    warn_short(app, &value);
     told(app, &args.name, version, "is set; the configuration names it as `secret:NAME`");
     Ok(Exit::Ok)
 }
@@ -41,7 +44,12 @@ pub(crate) fn rotate(app: &App, args: &SecretsRotate) -> Result<Exit, Problem> {
     }
     let version = match args.back {
         true => file.restore(&args.name, app.now(), args.grace.0),
-        false => file.set(&args.name, &value(&args.given)?, app.now(), args.grace.0),
+        false => {
+            let value = value(&args.given)?;
+            let version = file.set(&args.name, &value, app.now(), args.grace.0);
+            warn_short(app, &value);
+            version
+        }
     };
     let version = version.map_err(problem)?;
     told(app, &args.name, version, "has another value; workers that run take it up with their next call");
@@ -57,6 +65,15 @@ pub(crate) fn remove(app: &App, args: &SecretsRemove) -> Result<Exit, Problem> {
     Ok(Exit::Ok)
 }
 
+/// Says that a value is too short to be told apart from other text.
+fn warn_short(app: &App, value: &SecretString) {
+    if value.expose_secret().trim().len() < SECRET_BYTES_MIN {
+        app.output.note(&format!(
+            "warning: a secret of less than {SECRET_BYTES_MIN} bytes is not looked for in what tools, hooks and models send back"
+        ));
+    }
+}
+
 fn told(app: &App, name: &str, version: u64, what: &str) {
     let document = json!({ "name": name, "version": version });
     app.output.sentence(&document, &printable(&format!("`{name}` {what} (version {version})")));
@@ -65,6 +82,7 @@ fn told(app: &App, name: &str, version: u64, what: &str) {
 /// Lists secrets and what uses them.
 pub(crate) fn list(app: &App, _: &SecretsList) -> Result<Exit, Problem> {
     let file = session::secrets(app);
+    file.forget(app.now()).map_err(problem)?;
     let kept = file.list(app.now()).map_err(problem)?;
     let users = users(app);
     let mut rows = Vec::new();
@@ -196,7 +214,7 @@ fn references(text: &str) -> Vec<String> {
 }
 
 /// The value, from where it was said to be.
-fn value(given: &Given) -> Result<secrecy::SecretString, Problem> {
+fn value(given: &Given) -> Result<SecretString, Problem> {
     let too_large = || Problem::invalid(format!("a secret has at most {VALUE_BYTES_MAX} bytes"));
     let read = |reader: &mut dyn Read, from: &str| {
         let mut text = String::new();

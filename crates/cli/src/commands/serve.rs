@@ -51,6 +51,9 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let config = &app.loaded.config;
     let pools = pools(if place.pool.is_empty() { &config.worker.pools } else { &place.pool })?;
     let wiring = session::wiring(app, &app.loaded.folder);
+    if let Some(Err(error)) = wiring.secrets.as_ref().map(|file| file.forget(app.now())) {
+        tracing::warn!(%error, "secrets that were replaced a while ago could not be removed");
+    }
     let catalog = wiring.catalog().map_err(session::setting)?;
     let models = wiring.models(&std::collections::BTreeMap::new(), None).map_err(session::setting)?;
     let rules = session::rules(app, &wiring).await?;

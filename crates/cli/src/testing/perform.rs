@@ -277,6 +277,7 @@ impl People {
             shown: approval::shown(run.id(), wait, effect, open),
             arguments: answer.arguments.map(Value::from),
             raise: Amounts::ZERO,
+            at: None,
         };
         let message =
             Message { to: run.id().clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };

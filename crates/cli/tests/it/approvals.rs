@@ -243,3 +243,84 @@ fn a_question_that_nobody_answers_is_escalated_by_whoever_drives() {
     let journal = place.windlass(&["runs", "journal", "late"]).stdout();
     assert_eq!(journal.matches("approval_escalated").count(), 2, "{journal}");
 }
+
+// Slow on purpose: the time of a question runs out by the clock alone.
+#[test]
+fn an_answer_in_time_counts_although_nobody_takes_it_up_in_time() {
+    let place = place();
+    place.write("windlass.toml", &CONFIG.replace("approval =", "approval_expires_ms = 4000\napproval ="));
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", "slow", "--wait", "0s"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let shown = place.windlass(&["approvals", "list"]).json()["approvals"][0].clone();
+    let approved = place.windlass(&["approvals", "approve", id(&shown), "--by", "ann"]);
+    assert_eq!(approved.code(), 0, "{}", approved.shown());
+    let due: jiff::Timestamp = shown["expires_at"].as_str().expect("a time").parse().expect("a time");
+    while jiff::Timestamp::now() <= due {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let done = place.windlass(&["resume", "slow"]);
+    assert_eq!((done.code(), done.json()), (0, json!({"said": "Paid."})), "{}", done.shown());
+    assert_eq!(paid(&place), "500\n");
+}
+
+#[test]
+fn what_a_model_writes_is_shown_as_what_it_is() {
+    let place = place();
+    let hidden = "\u{202e}5\u{200b}";
+    place.write("script.yml", &SCRIPT.replace("{cents: 500}", &format!("{{cents: 500, to: \"{hidden}\"}}")));
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", "bidi"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let id = parked.json()["waits"][0]["approval"].as_str().expect("an id").to_owned();
+    for args in [
+        &["approvals", "show", &id][..],
+        &["approvals", "show", &id, "--plain"],
+        &["approvals", "list"],
+        &["approvals", "list", "--plain"],
+        &["runs", "journal", "bidi"],
+    ] {
+        let shown = place.windlass(args).stdout().to_owned();
+        assert!(shown.contains(r"\u202e5\u200b"), "{args:?}: {shown}");
+        assert!(!shown.contains(hidden), "{args:?}: {shown}");
+    }
+}
+
+/// What a tool that goes by plans does: it shows, or pays.
+const PLANNED_PAY: &str = "import json, sys\ncall = json.load(sys.stdin)\nif call.get('dry_run'):\n    print('{\"content\": \"would pay\", \"to\": \"eve\"}')\nelse:\n    open('paid', 'a').write(str(call['cents']) + '\\n')\n    print('{}')\n";
+
+#[test]
+fn whoever_approves_a_plan_sees_it() {
+    let place = place();
+    let config = CONFIG.replace(r#"class = "write""#, "class = \"danger\"\nplan = { argument = \"dry_run\" }");
+    place.write("windlass.toml", &config);
+    place.write("pay.py", PLANNED_PAY);
+    let script = |arguments: &str, then: &str| {
+        let first =
+            format!("{{agent: clerk, turn: 1, reply: {{tool_calls: [{{name: pay, arguments: {arguments}}}]}}}}");
+        place.write("script.yml", &format!("rules:\n  - {first}\n  - {{agent: clerk, turn: 2, {then}}}\n"));
+    };
+    // The model is lost once the plan is made, so that the next one can be told which plan that is.
+    script("{cents: 500}", "reply: {status: 400}");
+    let failed = place.windlass(&["run", "payer.yml", "--run-id", "planned"]);
+    assert_eq!(failed.code(), 1, "{}", failed.shown());
+    let journal = place.windlass(&["runs", "journal", "planned"]).stdout().to_owned();
+    let at = journal.find("plan-").expect("a plan");
+    let plan = &journal[at..at + 29];
+    script(&format!("{{cents: 500, plan_id: {plan}}}"), "reply: {content: Paid.}");
+    let retried = place.windlass(&["runs", "retry", "planned"]);
+    assert_eq!(retried.code(), 0, "{}", retried.shown());
+    let parked = place.windlass(&["resume", "planned"]);
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    let id = parked.json()["waits"][0]["approval"].as_str().expect("an id").to_owned();
+    let shown = place.windlass(&["approvals", "show", &id]).json();
+    assert_eq!(shown["plan"]["id"], plan, "{shown}");
+    assert_eq!(shown["plan"]["preview"], json!({"content": "would pay", "to": "eve"}), "{shown}");
+    assert!(shown["plan"]["expires_at"].is_string(), "{shown}");
+    assert_eq!(place.windlass(&["approvals", "list"]).json()["approvals"], json!([shown]));
+    let plain = place.windlass(&["approvals", "show", &id, "--plain"]).stdout().to_owned();
+    for part in [plan, r#"{"content":"would pay","to":"eve"}"#, "plan expires"] {
+        assert!(plain.contains(part), "{part}: {plain}");
+    }
+    assert_eq!(place.windlass(&["approvals", "approve", &id, "--by", "ann"]).code(), 0);
+    assert_eq!(place.windlass(&["resume", "planned"]).json(), json!({"said": "Paid."}));
+    assert_eq!(paid(&place), "500\n");
+}

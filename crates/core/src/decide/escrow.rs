@@ -4,7 +4,7 @@
 //! One draw is out at a time. Calls that need one wait for their turn, in the order in which they were made.
 
 use super::approval::{self, Asked};
-use super::{Permit, Turn, ceiling};
+use super::{Permit, Turn, ceiling, hold};
 use crate::approval::shown;
 use crate::effect::{Call, Effect, OpenCall, OpenWait, TimerPurpose, WaitKind};
 use crate::escrow::{self, Beyond, Drawn, Refusal, Share, rests};
@@ -17,13 +17,14 @@ use crate::run::Run;
 use crate::value::Value;
 
 /// The questions that calls put to the policy once there is room for them in a budget or a ceiling, which any input may
-/// bring about.
+/// bring about, and once a hold ends.
 pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
     let waiting = run.waits.values().filter_map(|open| match open.kind {
         WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => Some(&run.calls.get(&effect)?.call),
         WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => None,
     });
     waiting
+        .chain(hold::granted(run).map(|(_, open)| &open.call))
         .flat_map(|call| LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels)))
 }
 

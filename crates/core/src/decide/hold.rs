@@ -11,11 +11,18 @@
 //! Somebody who pauses such a run holds it beyond that.
 
 use super::{Rejected, Turn};
-use crate::effect::{Effect, OpenCall};
-use crate::ids::Name;
+use crate::effect::{Effect, OpenCall, TimerPurpose, WaitKind};
+use crate::ids::{EffectId, Name};
 use crate::input::Input;
 use crate::journal::Entry;
-use crate::run::{Hold, Run};
+use crate::policy::Question;
+use crate::run::{Hold, Run, Stage};
+
+/// The calls that somebody agreed to while the run is held.
+pub(super) fn granted(run: &Run) -> impl Iterator<Item = (EffectId, &OpenCall)> {
+    let granted = |open: &OpenCall| open.approval.as_ref().is_some_and(|asked| asked.granted);
+    run.calls.iter().filter(move |(_, open)| granted(open)).map(|(effect, open)| (*effect, open))
+}
 
 /// Whether a pause says anything to the run or to what is below it.
 pub(super) fn admit_pause(run: &Run) -> Result<(), Rejected> {
@@ -43,7 +50,9 @@ impl Turn<'_> {
     /// Holds the run and what is below it. A hold that is there already keeps its reason.
     pub(super) fn pause(&mut self, reason: &Name) {
         if !is_held(self.run) {
-            self.emit(Entry::HoldPlaced { hold: Hold::Paused { reason: reason.clone() } });
+            // A switch that held it before began what is one hold.
+            let since = self.run.hold.as_ref().and_then(Hold::since).or(Some(self.facts.now));
+            self.emit(Entry::HoldPlaced { hold: Hold::Paused { reason: reason.clone(), since } });
         }
         self.tell_children("pause", || Input::Pause { reason: reason.clone() });
     }
@@ -60,15 +69,49 @@ impl Turn<'_> {
         self.emit(Entry::HoldPlaced { hold: Hold::ReadOnly { reason, since } });
     }
 
-    /// Ends the hold of the run alone.
+    /// Ends the hold of the run alone. Plans may have expired and rules may have changed while it stood, so the calls that
+    /// somebody agreed to are judged again.
     pub(super) fn lift(&mut self) {
-        if self.run.hold.is_some() {
-            let granted = |open: &OpenCall| open.approval.as_ref().is_some_and(|asked| asked.granted);
-            let leaving: Vec<_> = self.run.calls.iter().filter(|(_, open)| granted(open)).map(|(id, _)| *id).collect();
-            self.emit(Entry::HoldLifted);
-            for effect in leaving {
+        let Some(hold) = &self.run.hold else { return };
+        let since = hold.since();
+        let leaving: Vec<_> = granted(self.run).map(|(effect, _)| effect).collect();
+        self.emit(Entry::HoldLifted);
+        if let Some(since) = since {
+            self.move_questions(self.facts.now.since_ms(since));
+        }
+        for effect in leaving {
+            if self.may_still(effect) {
                 self.leave(effect);
             }
+        }
+        self.judge_move();
+    }
+
+    /// Fails the state when the transition that it is about to leave by is denied by now.
+    fn judge_move(&mut self) {
+        let (Stage::Moving { to, .. }, Some(from)) = (&self.stage, &self.run.state) else { return };
+        if self.run.hooks.is_some() || self.run.ending.is_some() {
+            return;
+        }
+        if let Err(failure) = self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() }) {
+            self.raise(failure);
+        }
+    }
+
+    /// Gives those who are asked the time in which the run stood.
+    fn move_questions(&mut self, stood_ms: u64) {
+        let timed = self.run.timers.iter().filter(|(_, timer)| match timer.purpose {
+            TimerPurpose::WaitTimeout { wait } | TimerPurpose::Escalation { wait } => {
+                let kind = self.run.waits.get(&wait).map(|open| &open.kind);
+                matches!(kind, Some(WaitKind::Approval { .. } | WaitKind::Transition { .. }))
+            }
+            _ => false,
+        });
+        let moved: Vec<_> = timed.filter(|_| stood_ms > 0).map(|(id, timer)| (*id, *timer)).collect();
+        for (effect, timer) in moved {
+            self.emit(Entry::TimerEnded { effect, fired: false });
+            self.ask(Effect::CancelTimer(effect));
+            self.set_timer(timer.due.plus_ms(stood_ms), timer.purpose);
         }
     }
 

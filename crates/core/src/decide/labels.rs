@@ -183,8 +183,8 @@ impl Turn<'_> {
         self.taint(path(["context", "last_error_type"]), tags);
     }
 
-    /// The conversation with a model learns the answer of a tool.
-    pub(super) fn label_tool_answer(&mut self, tool: &Name, outcome: &Outcome) {
+    /// The conversation with a model learns the answer of a tool: the whole of it, or its `content` where it has one.
+    pub(super) fn label_tool_answer(&mut self, tool: &Name, outcome: &Outcome, whole: bool) {
         if !self.run.labels.kept {
             return;
         }
@@ -194,7 +194,7 @@ impl Turn<'_> {
             Outcome::Returned(value) => {
                 let flow = contract.map(|contract| contract.flow.clone()).unwrap_or_default();
                 let marks = label::of_answer(&flow, value, &from, Tags::new());
-                if value.get("content").is_some() { marks.at(&path(["content"])) } else { marks.all() }
+                if !whole && value.get("content").is_some() { marks.at(&path(["content"])) } else { marks.all() }
             }
             // Why a call failed is said by the tool or by a person, whatever the contract says of answers.
             Outcome::Replied(_) | Outcome::Failed(_) => {

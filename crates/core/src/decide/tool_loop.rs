@@ -278,7 +278,8 @@ impl<'a> Turn<'a> {
             PendingState::Settled(outcome) => {
                 let (content, is_error) =
                     self.plan_made(&pending.request, outcome).unwrap_or_else(|| answer_text(outcome));
-                self.label_tool_answer(&self.asked_tool(&pending.request), outcome);
+                let whole = self.wants_plan(&pending.request);
+                self.label_tool_answer(&self.asked_tool(&pending.request), outcome, whole);
                 self.emit(Entry::ToolAnswered { index, content, is_error, counted: true });
                 self.break_circle();
                 Ok(Next::Again)

@@ -46,6 +46,19 @@ fn what_is_around_makes_what_is_within_needless() {
 }
 
 #[test]
+fn many_keys_are_labelled_without_looking_at_each_for_each() {
+    let mut all = Marks::default();
+    for number in 0..40_000 {
+        all.join(Marks::whole(Tags::from([(Label::Untrusted, source("t"))])).within(&keys(&format!("k{number}"))));
+    }
+    assert_eq!(all.len(), 40_000);
+    all.add(Vec::new(), Label::Secret, source("u"));
+    assert_eq!(all.len(), 40_001, "another label leaves them as they are");
+    all.add(Vec::new(), Label::Untrusted, source("u"));
+    assert_eq!(all.len(), 2);
+}
+
+#[test]
 fn a_declassified_part_is_free_and_its_neighbours_are_not() {
     let value = Value::object([
         ("verdict", Value::str("spam")),

@@ -80,11 +80,17 @@ pub enum Hold {
     Paused {
         /// Why.
         reason: Name,
+        /// Since when; none in a journal that does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// A person must decide.
     Attention {
         /// Why.
         reason: Name,
+        /// Since when; none in a journal that does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// A call that changes something is to leave, and a read-only switch is on. It goes on when that is off.
     ReadOnly {
@@ -106,7 +112,16 @@ impl Hold {
     #[must_use]
     pub fn reason(&self) -> &Name {
         match self {
-            Self::Paused { reason } | Self::Attention { reason } | Self::ReadOnly { reason, .. } => reason,
+            Self::Paused { reason, .. } | Self::Attention { reason, .. } | Self::ReadOnly { reason, .. } => reason,
+        }
+    }
+
+    /// Since when.
+    #[must_use]
+    pub fn since(&self) -> Option<Timestamp> {
+        match self {
+            Self::Paused { since, .. } | Self::Attention { since, .. } => *since,
+            Self::ReadOnly { since, .. } => Some(*since),
         }
     }
 }

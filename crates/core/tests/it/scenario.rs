@@ -39,6 +39,8 @@ pub(crate) struct Bench {
     pub(crate) records: Vec<Vec<u8>>,
     snapshots: Vec<(usize, Vec<u8>)>,
     now: u64,
+    /// When the next answer was delivered, where that is not when it is taken up.
+    delivered: Option<Timestamp>,
     started: bool,
     /// What the policy says to calls of tools; it allows everything else. None where there is no policy.
     policy: Option<BTreeMap<String, Answer>>,
@@ -73,6 +75,7 @@ impl Bench {
             records: Vec::new(),
             snapshots: Vec::new(),
             now: 1_000,
+            delivered: None,
             started: false,
             policy: None,
             user: None,
@@ -93,6 +96,10 @@ impl Bench {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         if verb == "wait" {
             self.now += rest.parse::<u64>().expect("milliseconds");
+            return out;
+        }
+        if verb == "delivered" {
+            self.delivered = Some(Timestamp(rest.parse().expect("milliseconds")));
             return out;
         }
         if verb == "policy" {
@@ -221,7 +228,7 @@ impl Bench {
     }
 
     /// `#WAIT BY ["ARGUMENTS"]`, or `#WAIT BY raise AMOUNTS`
-    fn answer(&self, approve: bool, forged: bool, rest: &str) -> Input {
+    fn answer(&mut self, approve: bool, forged: bool, rest: &str) -> Input {
         let mut words = rest.splitn(3, ' ');
         let wait = effect(words.next().expect("a wait"));
         let by = words.next().unwrap_or_default().into();
@@ -235,7 +242,17 @@ impl Bench {
             arguments = None;
         }
         let arguments = arguments.map(json);
-        Input::Approved(Box::new(Reply { wait, approve, by, reason: "because".into(), shown, arguments, raise }))
+        let reason = "because".into();
+        Input::Approved(Box::new(Reply {
+            wait,
+            approve,
+            by,
+            reason,
+            shown,
+            arguments,
+            raise,
+            at: self.delivered.take(),
+        }))
     }
 
     /// Stores the decision and checks that what is stored gives the same run, from every snapshot so far.

@@ -271,10 +271,31 @@ fn terms_of_a_question_are_checked() {
         r#"@answer("ask") @escalate_after("1h") @escalate_to("leads,,b")"#,
         r#"@answer("ask") @escalate_after("1h") @escalate_to("a,b,c,d,e,f,g,h,i,j,k")"#,
         r#"@expires("1h")"#,
+        r#"@answer("ask") @expires("10m") @escalate_after("15m") @escalate_to("leads")"#,
+        r#"@answer("ask") @expires("30m") @escalate_after("10m") @escalate_to("a,b,c")"#,
     ] {
         let folder = folder(&[("a.cedar", &format!("{wrong} {rest}"))]);
         assert!(RuleSet::load(folder.path()).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn labels_that_nothing_has_are_warned_of() {
+    let rules = |condition: &str| {
+        let deny = format!("forbid (principal, action == Action::\"CallTool\", resource) when {{ {condition} }};");
+        let folder = folder(&[("a.cedar", &format!("permit (principal, action, resource);\n{deny}"))]);
+        let set = RuleSet::load(folder.path()).expect("a good set");
+        set.warnings().iter().map(|warning| (warning.line, warning.message.clone())).collect::<Vec<_>>()
+    };
+    for (condition, word) in [
+        (r#"context.labels.contains("secrets")"#, "secrets"),
+        (r#"context["labels"].containsAny(["secret", "Untrusted"])"#, "Untrusted"),
+        (r#"context.labels.containsAll(["pii"])"#, "pii"),
+    ] {
+        let said = format!("nothing has the label `{word}`: this never holds");
+        assert_eq!(rules(condition), [(Some(2), said)], "{condition}");
+    }
+    assert_eq!(rules(r#"context.labels.contains("secret") || context.labels.containsAny(["untrusted"])"#), []);
 }
 
 #[test]

@@ -102,6 +102,7 @@ async fn approve(kit: &Kit, engine: &Engine, run: &RunId) {
         shown,
         arguments: None,
         raise: Amounts::ZERO,
+        at: None,
     };
     engine.answer(run, reply).await.expect("answered");
     tree(engine, run).await;

@@ -80,7 +80,7 @@ impl Lowering<'_, '_> {
             ceilings: settings::ceilings(around, sink),
             input_schema: settings::schema(around, "input_schema", sink),
             output_schema: settings::schema(around, "output_schema", sink),
-            child_contracts: contracts(&data, sink),
+            child_contracts: contracts(&data, &self.around.tools, sink),
         })
     }
 
@@ -190,9 +190,13 @@ impl Lowering<'_, '_> {
 }
 
 /// The contracts of the child machines, by their names here.
-fn contracts(data: &Node, sink: &mut crate::diagnostics::Sink) -> BTreeMap<Name, ChildContract> {
+fn contracts<T>(
+    data: &Node,
+    known: &BTreeMap<Name, T>,
+    sink: &mut crate::diagnostics::Sink,
+) -> BTreeMap<Name, ChildContract> {
     pairs(data, "machines")
-        .filter_map(|entry| Some((entry.key.clone(), settings::contract(entry.value.get("contract")?, sink))))
+        .filter_map(|entry| Some((entry.key.clone(), settings::contract(entry.value.get("contract")?, known, sink))))
         .collect()
 }
 

@@ -102,8 +102,20 @@ pub(crate) fn schema(settings: Option<&Arc<Node>>, key: &str, sink: &mut Sink) -
 }
 
 /// What the contract of a child machine says.
-pub(crate) fn contract(node: &Arc<Node>, sink: &mut Sink) -> ChildContract {
+pub(crate) fn contract<T>(node: &Arc<Node>, known: &BTreeMap<Name, T>, sink: &mut Sink) -> ChildContract {
     let listed = node.entry("tools").map(|entry| texts(Some(&entry.value)));
+    for (name, span) in listed.iter().flatten() {
+        let (start, is_pattern) = name.strip_suffix('*').map_or((&**name, false), |start| (start, true));
+        if start.contains('*') {
+            let message = format!("`{name}` stands for no tool: only a `*` at the end does for others");
+            sink.warn(Rule::NoEffect, *span, message, "name the tools, or write `NAME*`");
+        } else if !known.is_empty()
+            && !known.keys().any(|tool| if is_pattern { tool.starts_with(start) } else { **tool == *start })
+        {
+            let advice = suggest(start, known.keys().map(|name| &**name));
+            sink.warn(Rule::NoEffect, *span, format!("there is no tool or action `{name}`"), advice);
+        }
+    }
     ChildContract {
         ceilings: ceilings(Some(node), sink),
         tools: listed.map(|names| names.into_iter().map(|(name, _)| name).collect()),

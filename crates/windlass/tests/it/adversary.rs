@@ -187,6 +187,7 @@ async fn asked(windlass: &Windlass, run: &RunId) -> Reply {
         shown,
         arguments: None,
         raise: Amounts::ZERO,
+        at: None,
     }
 }
 

@@ -252,6 +252,7 @@ async fn asked(windlass: &Windlass, run: &RunId) -> Option<Reply> {
             shown,
             arguments: None,
             raise: windlass_core::budget::Amounts::ZERO,
+            at: None,
         }),
         _ => None,
     })

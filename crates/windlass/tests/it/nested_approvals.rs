@@ -88,7 +88,16 @@ async fn questions(windlass: &Windlass, run: &RunId) -> Vec<(RunId, Reply)> {
         let (by, reason) = ("ann".into(), "".into());
         found.push((
             run,
-            Reply { wait: row.effect, approve: true, by, reason, shown, arguments: None, raise: Amounts::ZERO },
+            Reply {
+                wait: row.effect,
+                approve: true,
+                by,
+                reason,
+                shown,
+                arguments: None,
+                raise: Amounts::ZERO,
+                at: None,
+            },
         ));
     }
     found

@@ -5,10 +5,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use futures::FutureExt;
 use windlass::secrets::SecretFile;
-use windlass::wire::Wiring;
-use windlass::{Invocation, RunId, Value};
+use windlass::wire::{ProviderConfig, Wiring};
+use windlass::{Code, Failure, Invocation, RunId, Value};
+use windlass_core::effect::Spent;
+use windlass_core::input::Quote;
+use windlass_core::machine::ModelSettings;
+use windlass_core::request::ModelRequest;
 use windlass_core::time::Timestamp;
+use windlass_core::transcript::{Finish, Message, Reply, ToolRequest, Usage};
+use windlass_ports::BoxFuture;
+use windlass_ports::model::{Model, ModelResult};
 use windlass_ports::tool::{Catalog, Permit};
 use windlass_tools::CatalogConfig;
 
@@ -82,6 +90,75 @@ async fn a_rotated_secret_is_sent_from_the_next_call_on_and_neither_value_comes_
     call(&catalog).await;
     let sent = keys.lock().expect("kept").clone();
     assert_eq!(sent, ["first-value-of-it", "second-value-of-it", "first-value-of-it"]);
+}
+
+/// A model that says what it was asked, and fails with it.
+#[derive(Debug)]
+struct Echo {
+    fails: bool,
+}
+
+impl Model for Echo {
+    fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
+        let Some(Message::User { content }) = request.messages.first() else { panic!("a question") };
+        let asks = Value::object([("key", Value::Str(content.clone()))]);
+        let reply = Reply {
+            content: content.clone(),
+            has_content: true,
+            tool_calls: vec![ToolRequest { id: "c".into(), name: "t".into(), arguments: asks.clone() }],
+            finish: Finish::Stop,
+            usage: Usage::default(),
+            cost_micros: None,
+            prices: None,
+            attachments: Value::Null,
+            provider_data: asks.clone(),
+        };
+        let failure = Failure::new(Code::ProviderRefused, format!("no: {content}")).detail(asks);
+        let outcome = if self.fails { Err(failure) } else { Ok(reply) };
+        async move { ModelResult { outcome, spent: Spent::Unknown } }.boxed()
+    }
+
+    fn quote(&self, _: &ModelSettings) -> Option<Quote> {
+        None
+    }
+}
+
+async fn said(model: &Arc<dyn Model>, said: &str) -> String {
+    let text = r#"{"agent":"a","provider":"x","model":"m","base_url":null,"key":null,"messages":[],"tools":[],
+        "output_schema":null,"max_tokens":1,"params":null,"stream":false,"timeout_ms":1000,"idempotency_key":"k"}"#;
+    let mut request: ModelRequest = serde_json::from_str(text).expect("a request");
+    request.messages = vec![Message::User { content: said.into() }];
+    format!("{:?}", model.call(request).await.outcome)
+}
+
+#[tokio::test]
+async fn what_models_send_back_has_no_secret_of_anybody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = Arc::new(SecretFile::new(folder.path().join("secrets.json")));
+    file.set("other", &"operators-own-value".into(), Timestamp(1), 0).expect("set");
+    let table = "type = 'http'\nurl = 'http://127.0.0.1:1/'\nclass = 'read'\napi_key = 'env:TOOL_KEY'\n";
+    let tools = BTreeMap::from([("look".to_owned(), toml::from_str(table).expect("a table"))]);
+    let wiring = Wiring {
+        catalog: CatalogConfig { tools, ..CatalogConfig::default() },
+        providers: BTreeMap::from([("acme".to_owned(), ProviderConfig::default())]),
+        secrets: Some(Arc::clone(&file)),
+        environment: Arc::new(|name| match name {
+            "TOOL_KEY" => Some("key-of-a-tool".into()),
+            "ACME_API_KEY" => Some("key-of-a-provider".into()),
+            _ => None,
+        }),
+        ..Wiring::default()
+    };
+    for fails in [false, true] {
+        let model = wiring.scanned(Arc::new(Echo { fails }));
+        for secret in ["key-of-a-tool", "key-of-a-provider", "operators-own-value"] {
+            let said = said(&model, &format!("you sent Bearer {secret}")).await;
+            assert!(said.contains("[redacted]") && !said.contains(secret), "{said}");
+        }
+    }
+    let model = wiring.scanned(Arc::new(Echo { fails: false }));
+    file.set("other", &"operators-new-value".into(), Timestamp(2), 0).expect("rotated");
+    assert!(!said(&model, "operators-new-value").await.contains("operators-new-value"));
 }
 
 #[test]

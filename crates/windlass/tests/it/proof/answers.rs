@@ -119,7 +119,7 @@ fn deliver(folder: &Path, scene: &Scene) {
             expired(due).await;
         }
         let (by, raise) = ("ann".into(), Amounts::ZERO);
-        let reply = Reply { wait, approve: true, by, reason: "".into(), shown, arguments: None, raise };
+        let reply = Reply { wait, approve: true, by, reason: "".into(), shown, arguments: None, raise, at: None };
         for (number, answer) in (scene.answers)(&reply).into_iter().enumerate() {
             let id = format!("{number}/{}", answer.delivery_id()).into();
             let message = Message { to: run.clone(), id, input: Input::Approved(Box::new(answer)) };
