@@ -256,6 +256,7 @@ fn an_answer_in_time_counts_although_nobody_takes_it_up_in_time() {
     assert_eq!(approved.code(), 0, "{}", approved.shown());
     let due: jiff::Timestamp = shown["expires_at"].as_str().expect("a time").parse().expect("a time");
     while jiff::Timestamp::now() <= due {
+        // Slow on purpose: the time of a question runs out by the clock alone.
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     let done = place.windlass(&["resume", "slow"]);
