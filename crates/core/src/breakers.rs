@@ -209,7 +209,13 @@ fn reached(count: u32, configured: Option<u32>, default: u32) -> bool {
 fn is_refusal(code: Code) -> bool {
     matches!(
         code,
-        Code::ApprovalRejected | Code::BudgetExceeded | Code::PolicyDenied | Code::ToolDenied | Code::RunAttemptLost
+        Code::ApprovalRejected
+            | Code::BudgetExceeded
+            | Code::PolicyDenied
+            | Code::ToolDenied
+            | Code::ToolOverloaded
+            | Code::HookOverloaded
+            | Code::RunAttemptLost
     )
 }
 

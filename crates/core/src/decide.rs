@@ -9,6 +9,7 @@ mod breaking;
 mod call;
 mod ceiling;
 mod circles;
+mod doubt;
 mod escrow;
 mod failing;
 mod finding;
@@ -100,6 +101,7 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
     }
     questions.extend(escrow::questions(run));
     questions.extend(route::questions(run, input));
+    questions.extend(doubt::questions(machine, run));
     if let Some(exec) = &run.exec {
         questions.extend(tool_loop::open_questions(machine, labels::arguments(run, true), exec));
     }
@@ -528,7 +530,10 @@ impl<'a> Turn<'a> {
                 self.on_signal_labels(self.run.state.clone());
                 self.goto(Stage::Working(Part::Output));
             }
-            WaitKind::Outcome { effect } => self.resolve_doubt(effect, &data),
+            WaitKind::Outcome { effect } => {
+                let tags = self.signal_labels(self.run.state.clone());
+                self.resolve_doubt(effect, &data, tags);
+            }
             WaitKind::Approval { .. }
             | WaitKind::Budget { .. }
             | WaitKind::Ceiling { .. }

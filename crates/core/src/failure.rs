@@ -76,6 +76,8 @@ codes! {
     ToolOutputTooLarge = "tool.output_too_large",
     /// The tool cannot be reached.
     ToolUnreachable = "tool.unreachable",
+    /// There is no room for the call, or the tool is left alone for a while: it was not sent.
+    ToolOverloaded = "tool.overloaded",
     /// The call may or may not have happened, and its contract does not allow a repeat.
     ToolOutcomeUnknown = "tool.outcome_unknown",
     /// The hook or action answered with an error.
@@ -84,6 +86,8 @@ codes! {
     HookTimeout = "hook.timeout",
     /// The hook cannot be reached.
     HookUnreachable = "hook.unreachable",
+    /// There is no room for the action, or it is left alone for a while: it was not sent.
+    HookOverloaded = "hook.overloaded",
     /// The hook answered with something that is no answer of a hook.
     HookBadAnswer = "hook.bad_answer",
     /// A template is not valid.
@@ -315,7 +319,9 @@ fn conventional(code: Code) -> &'static [&'static str] {
         | Code::RunBadOutput => &["ValueError"],
         Code::ToolDenied | Code::ToolChanged | Code::PolicyDenied | Code::ApprovalRejected => &["PermissionError"],
         Code::ToolUnknown | Code::RunUnknownState => &["KeyError"],
-        Code::HookUnreachable | Code::ToolUnreachable => &["ConnectionError"],
+        Code::HookUnreachable | Code::ToolUnreachable | Code::HookOverloaded | Code::ToolOverloaded => {
+            &["ConnectionError"]
+        }
         Code::TemplateSyntax => &["TemplateSyntaxError"],
         Code::TemplateUndefined => &["UndefinedError"],
         Code::TemplateType | Code::ConditionType => &["TypeError"],

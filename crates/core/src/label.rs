@@ -400,7 +400,8 @@ impl Marks {
 }
 
 /// The labels of a run's data. The first part of a path is the place: `input`, `context`, `output`, `asked` for the
-/// conversation with a model, `join` for the results of children.
+/// conversation with a model, `join` for the results of children, `doubt` for what was said about an action in doubt until
+/// its result is taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     /// Whether labels are kept: without, nothing is known, rather than nothing labelled.
@@ -466,6 +467,17 @@ pub fn of_result(run: &Run, ending: &Ending) -> Option<Marks> {
     Some(Marks::whole(tags))
 }
 
+/// What stands for an answer that was larger than its bound: the beginning of it, as text.
+#[must_use]
+pub fn cut_answer(bytes: u64, text: &str) -> Value {
+    Value::object([("truncated", Value::Bool(true)), ("bytes", Value::count(bytes)), ("text", Value::str(text))])
+}
+
+/// Whether an answer is one of [`cut_answer`].
+fn is_cut(answer: &Value) -> bool {
+    answer.get("truncated") == Some(&Value::Bool(true)) && answer.get("bytes").is_some() && answer.get("text").is_some()
+}
+
 /// The labels of an answer: what its contract says of it, and those of what was sent.
 #[must_use]
 pub fn of_answer(flow: &Flow, answer: &Value, from: &Source, sent: Tags) -> Marks {
@@ -473,13 +485,31 @@ pub fn of_answer(flow: &Flow, answer: &Value, from: &Source, sent: Tags) -> Mark
     if !flow.trusted {
         tags.entry(Label::Untrusted).or_insert_with(|| from.clone());
     }
-    let mut marks = Marks::whole(tags).freed(answer, &flow.declassified);
+    if is_cut(answer) && !flow.secret.is_empty() {
+        // Which part of the answer a piece of its text was is not known any more.
+        tags.entry(Label::Secret).or_insert_with(|| from.clone());
+    }
+    let declassified = if is_cut(answer) { &[] } else { flow.declassified.as_slice() };
+    let mut marks = Marks::whole(tags).freed(answer, declassified);
     for secret in &flow.secret {
         if let Some(part) = reached(answer, secret) {
             marks.add(part.to_vec(), Label::Secret, from.clone());
         }
     }
     marks
+}
+
+/// The parts of a hook's answer that it calls secret itself: `secret`, a list of JSON Pointers into the answer. All of the
+/// answer where one of them is none, or where there are more than are told apart.
+#[must_use]
+pub fn said_secret(answer: &Value) -> Vec<Vec<Name>> {
+    let Some(said) = answer.get("secret").and_then(Value::as_list) else { return Vec::new() };
+    let whole = || vec![Vec::new()];
+    if said.len() > limits::LABELS_MAX {
+        return whole();
+    }
+    let paths: Option<Vec<_>> = said.iter().map(|part| pointer(part.as_str()?)).collect();
+    paths.unwrap_or_else(whole)
 }
 
 /// As far as a path leads into a value: to its end, or to the list or the text in which what it names would be. None where

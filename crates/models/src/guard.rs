@@ -54,6 +54,8 @@ pub(crate) struct Pass<'a> {
     link: Option<(Name, Name)>,
     target: Option<Target>,
     probe: bool,
+    /// That of the breaker when it let the call through.
+    era: u64,
     began: u64,
 }
 
@@ -93,7 +95,7 @@ impl Guard {
     /// for quota as long as the run's class allows, and gives back how many milliseconds that took.
     pub(crate) async fn enter(&self, request: &ModelRequest, counted: bool) -> Result<(Pass<'_>, u64), Fault> {
         let target = counted.then(|| Target::of(&settings_of(request)));
-        let mut pass = Pass { guard: self, link: None, target: None, probe: false, began: self.now() };
+        let mut pass = Pass { guard: self, link: None, target: None, probe: false, era: 0, began: self.now() };
         if let Some((link, entry)) = request.link.as_ref().and_then(|link| Some((link, self.link(link)?))) {
             let mut health = locked(&self.health);
             let circuit = health.circuits.entry((link.0.to_string(), link.1.to_string())).or_default();
@@ -104,6 +106,7 @@ impl Guard {
                 }
                 gate => pass.probe = gate == Gate::Probe,
             }
+            pass.era = circuit.era();
             pass.link = Some(link.clone());
         }
         if let Some(target) = &target {
@@ -194,7 +197,7 @@ impl Pass<'_> {
         if let Some(link) = self.link.take() {
             let rules = self.guard.link(&link).map(|entry| entry.breaker).unwrap_or_default();
             let circuit = health.circuits.entry((link.0.to_string(), link.1.to_string())).or_default();
-            circuit.ended(now, unhealthy, now.saturating_sub(self.began), &rules);
+            circuit.ended(self.era, now, unhealthy, now.saturating_sub(self.began), &rules);
         }
         if let Some(quota) = self.target.take().and_then(|target| health.quotas.get_mut(&target)) {
             match (failure, &result.outcome) {
@@ -226,7 +229,7 @@ impl Drop for Pass<'_> {
         if let Some(link) = self.link.take().filter(|_| self.probe)
             && let Some(circuit) = health.circuits.get_mut(&(link.0.to_string(), link.1.to_string()))
         {
-            circuit.dropped();
+            circuit.dropped(self.era);
         }
         if let Some(quota) = self.target.take().and_then(|target| health.quotas.get_mut(&target)) {
             quota.ended();

@@ -57,9 +57,16 @@ pub(crate) struct Circuit {
     failed: VecDeque<bool>,
     open_until: Option<u64>,
     probing: bool,
+    /// How often it has opened or closed. What began before says how the link was, not how it is.
+    era: u64,
 }
 
 impl Circuit {
+    /// What tells calls that enter now from those before it last opened or closed.
+    pub(crate) fn era(&self) -> u64 {
+        self.era
+    }
+
     /// Whether a call may go. A [`Gate::Probe`] must be followed by [`Circuit::ended`] or [`Circuit::dropped`].
     pub(crate) fn enter(&mut self, now: u64, rules: &Breaker) -> Gate {
         match self.open_until {
@@ -82,16 +89,15 @@ impl Circuit {
         }
     }
 
-    /// A call ended.
-    pub(crate) fn ended(&mut self, now: u64, failed: bool, took_ms: u64, rules: &Breaker) {
+    /// A call that entered in `era` ended.
+    pub(crate) fn ended(&mut self, era: u64, now: u64, failed: bool, took_ms: u64, rules: &Breaker) {
+        if era != self.era {
+            return;
+        }
         let failed = failed || rules.slow_ms.is_some_and(|slow| took_ms > slow);
         if self.open_until.is_some() {
-            self.probing = false;
-            if failed {
-                self.open_until = Some(now.saturating_add(rules.rest_ms));
-            } else {
-                *self = Self::default();
-            }
+            let open_until = failed.then(|| now.saturating_add(rules.rest_ms));
+            *self = Self { open_until, era: era + 1, ..Self::default() };
             return;
         }
         self.failed.push_back(failed);
@@ -100,14 +106,14 @@ impl Circuit {
         }
         let (all, bad) = (self.failed.len() as u32, self.failed.iter().filter(|failed| **failed).count() as u32);
         if all >= rules.calls_min.max(1) && bad * 100 >= rules.percent * all && bad > 0 {
-            self.open_until = Some(now.saturating_add(rules.rest_ms));
-            self.failed.clear();
+            let open_until = Some(now.saturating_add(rules.rest_ms));
+            *self = Self { open_until, era: era + 1, ..Self::default() };
         }
     }
 
-    /// A call was given up before it ended: nothing is known.
-    pub(crate) fn dropped(&mut self) {
-        self.probing = false;
+    /// The one call of `era` that was to look was given up before it ended: nothing is known.
+    pub(crate) fn dropped(&mut self, era: u64) {
+        self.probing &= era != self.era;
     }
 }
 
@@ -330,26 +336,42 @@ mod tests {
     fn a_breaker_opens_and_lets_one_call_through_after_its_rest() {
         let mut circuit = Circuit::default();
         assert_eq!(circuit.enter(0, &RULES), Gate::Open);
-        circuit.ended(0, true, 1, &RULES);
+        circuit.ended(0, 0, true, 1, &RULES);
         assert_eq!(circuit.enter(0, &RULES), Gate::Open, "one call is too few");
-        circuit.ended(0, true, 1, &RULES);
+        circuit.ended(0, 0, true, 1, &RULES);
         assert_eq!(circuit.enter(400, &RULES), Gate::Shut(600));
         assert_eq!(circuit.enter(1_000, &RULES), Gate::Probe);
         assert!(matches!(circuit.enter(1_000, &RULES), Gate::Shut(_)), "one probe at a time");
-        circuit.ended(1_100, true, 1, &RULES);
+        circuit.ended(1, 1_100, true, 1, &RULES);
         assert_eq!(circuit.enter(1_200, &RULES), Gate::Shut(900));
         assert_eq!(circuit.enter(2_100, &RULES), Gate::Probe);
-        circuit.dropped();
+        circuit.dropped(2);
         assert_eq!(circuit.enter(2_100, &RULES), Gate::Probe, "a probe that was given up is made again");
-        circuit.ended(2_200, false, 1, &RULES);
+        circuit.ended(2, 2_200, false, 1, &RULES);
         assert_eq!(circuit.enter(2_200, &RULES), Gate::Open);
+    }
+
+    #[test]
+    fn an_answer_to_a_call_from_before_moves_no_breaker() {
+        let mut circuit = Circuit::default();
+        let before = circuit.era();
+        circuit.ended(before, 0, true, 1, &RULES);
+        circuit.ended(before, 0, true, 1, &RULES);
+        circuit.ended(before, 500, false, 1, &RULES);
+        assert_eq!(circuit.enter(500, &RULES), Gate::Shut(500), "a success from before closes nothing");
+        assert_eq!(circuit.enter(1_000, &RULES), Gate::Probe);
+        circuit.ended(before, 1_010, true, 1, &RULES);
+        circuit.dropped(before);
+        assert!(matches!(circuit.enter(1_020, &RULES), Gate::Shut(_)), "the probe is still out");
+        circuit.ended(circuit.era(), 1_100, false, 1, &RULES);
+        assert_eq!(circuit.enter(1_100, &RULES), Gate::Open);
     }
 
     #[test]
     fn slow_answers_count_as_failures() {
         let mut circuit = Circuit::default();
-        circuit.ended(0, false, 101, &RULES);
-        circuit.ended(0, false, 101, &RULES);
+        circuit.ended(0, 0, false, 101, &RULES);
+        circuit.ended(0, 0, false, 101, &RULES);
         assert!(circuit.shut(1).is_some());
     }
 

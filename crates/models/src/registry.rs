@@ -20,6 +20,7 @@ use windlass_core::transcript::Usage;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
+use windlass_ports::tool::Permit;
 
 use crate::catalog::{CHAIN, Catalog, MODEL, Retirement};
 use crate::chains;
@@ -313,7 +314,7 @@ impl Models {
     }
 
     /// One call behind the guard: breakers, quotas, repeats, answers from before.
-    async fn guarded(&self, mut request: ModelRequest) -> ModelResult {
+    async fn guarded(&self, mut request: ModelRequest, permit: Permit) -> ModelResult {
         if &*request.provider == CACHED {
             return self.kept(&request);
         }
@@ -321,6 +322,10 @@ impl Models {
         match self.guard.enter(&request, counted).await {
             Err(fault) => self.failed(&fault),
             Ok((pass, waited_ms)) => {
+                // It has its turn: a process that died while it waited has sent nothing.
+                if let Err(failure) = permit.depart() {
+                    return ModelResult::unsent(failure);
+                }
                 request.timeout_ms = request.timeout_ms.saturating_sub(waited_ms).max(1);
                 let result = self.perform(&request).await;
                 pass.ended(&result);
@@ -475,7 +480,11 @@ fn unknown(provider: &str) -> Fault {
 
 impl Model for Models {
     fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
-        Box::pin(self.guarded(request))
+        Box::pin(self.guarded(request, Permit::default()))
+    }
+
+    fn attempt(&self, request: ModelRequest, permit: Permit) -> BoxFuture<'_, ModelResult> {
+        Box::pin(self.guarded(request, permit))
     }
 
     fn lacks(&self, settings: &ModelSettings) -> Option<Name> {

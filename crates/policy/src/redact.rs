@@ -213,6 +213,10 @@ impl Tool for RedactedTool {
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
         async move { self.redactor.result(self.tool.call(invocation).await) }.boxed()
     }
+
+    fn attempt(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
+        async move { self.redactor.result(self.tool.attempt(invocation).await) }.boxed()
+    }
 }
 
 #[derive(Debug)]

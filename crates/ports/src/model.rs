@@ -10,6 +10,7 @@ use windlass_core::route::Chain;
 use windlass_core::transcript::Reply;
 
 use crate::BoxFuture;
+use crate::tool::Permit;
 
 /// How one attempt at a model call ended, and what it cost.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,10 +21,27 @@ pub struct ModelResult {
     pub spent: Spent,
 }
 
+impl ModelResult {
+    /// An attempt that never left.
+    #[must_use]
+    pub fn unsent(failure: Failure) -> Self {
+        Self { outcome: Err(failure), spent: Spent::Unsent }
+    }
+}
+
 /// Calls models. Never retries on its own: retries belong to the engine, which journals them.
 pub trait Model: Send + Sync + std::fmt::Debug {
     /// Makes one attempt. Ends by itself within the request's timeout; dropping the future cancels the attempt.
     fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult>;
+
+    /// [`Model::call`], with the word that the call leaves. Whoever makes calls wait gives that word itself, by
+    /// [`Permit::depart`], when they have waited.
+    fn attempt(&self, request: ModelRequest, permit: Permit) -> BoxFuture<'_, ModelResult> {
+        match permit.depart() {
+            Ok(()) => self.call(request),
+            Err(failure) => Box::pin(std::future::ready(ModelResult::unsent(failure))),
+        }
+    }
 
     /// What this process lacks for any call of this model to succeed here, where another process may have it: a key, a
     /// script, an address. In words that follow "this process has no".

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
 use windlass_core::ids::{Name, RunId};
+use windlass_core::label::Marks;
 use windlass_core::machine::HookKind;
 use windlass_core::trace::Incoming;
 use windlass_core::value::Value;
@@ -15,18 +16,39 @@ use crate::BoxFuture;
 /// Tells whether a call may still leave. A worker can lose its runs while a connection is being made: whoever sends looks
 /// once more right before the first byte.
 #[derive(Clone, Default)]
-pub struct Permit(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+pub struct Permit {
+    holds: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    departs: Option<Departs>,
+}
+
+/// What is done right before a call leaves.
+type Departs = Arc<dyn Fn() -> Result<(), Failure> + Send + Sync>;
 
 impl Permit {
     /// One that holds as long as a function says so.
     pub fn new(holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(holds)))
+        Self { holds: Some(Arc::new(holds)), departs: None }
+    }
+
+    /// The same, with what is done right before the call leaves.
+    #[must_use]
+    pub fn departing(self, departs: impl Fn() -> Result<(), Failure> + Send + Sync + 'static) -> Self {
+        Self { departs: Some(Arc::new(departs)), ..self }
     }
 
     /// Whether the call may leave now. One that was never bound to anything always holds.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.0.as_ref().is_none_or(|holds| holds())
+        self.holds.as_ref().is_none_or(|holds| holds())
+    }
+
+    /// The call has its turn and leaves: from here on it may have happened. Whoever makes calls wait says so between the
+    /// wait and the call, with nothing after it but the call. Once said, saying it again changes nothing.
+    ///
+    /// # Errors
+    /// Why it must not leave: it is not sent then.
+    pub fn depart(&self) -> Result<(), Failure> {
+        self.departs.as_ref().map_or(Ok(()), |departs| departs())
     }
 }
 
@@ -78,6 +100,15 @@ pub trait Tool: Send + Sync + std::fmt::Debug {
     /// Makes one attempt. A failure says by [`windlass_core::failure::Retry::Unknown`] that the call may have
     /// happened. Ends within the invocation's timeout; dropping the future ends everything it started.
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>>;
+
+    /// [`Tool::call`], with the word that the call leaves. A tool that makes calls wait gives that word itself, by
+    /// [`Permit::depart`], when they have waited.
+    fn attempt(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
+        match invocation.permit.depart() {
+            Ok(()) => self.call(invocation),
+            Err(failure) => Box::pin(std::future::ready(Err(failure))),
+        }
+    }
 }
 
 /// One event sent to a hook.
@@ -93,6 +124,10 @@ pub struct HookEvent {
     pub idempotency_key: String,
     /// The trace within which the run was started, when it was.
     pub trace: Option<Incoming>,
+    /// Whose run it is.
+    pub tenant: Name,
+    /// The labels of the run's context, with paths from there. None where nobody kept labels: nothing is known then.
+    pub labels: Option<Marks>,
     /// Time for this attempt in milliseconds.
     pub timeout_ms: u64,
     /// Bytes of the answer.

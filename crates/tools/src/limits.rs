@@ -3,6 +3,9 @@
 //!
 //! Limits are of one process: several workers together do several times as much. What is turned away was not sent.
 
+mod breaker;
+mod pace;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use windlass_core::contract::{Class, Contract};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::Name;
+use windlass_core::label::cut_answer;
 use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
@@ -23,6 +27,9 @@ use windlass_ports::tool::{Invocation, Tool};
 
 use crate::build::Site;
 use crate::role::{Caller, Role};
+
+use breaker::{Breaker, Entered};
+use pace::Pace;
 
 /// Calls at once that a tool without limits of its own gets.
 const CONCURRENT_DEFAULT: u32 = 256;
@@ -38,8 +45,6 @@ const REST_MS_DEFAULT: u64 = 10_000;
 const TENANTS_MAX: usize = 10_000;
 /// How many times its bound a result is read in order to cut it.
 const READ_AHEAD: u64 = 16;
-/// Milliseconds of a minute.
-const MINUTE_MS: u64 = 60_000;
 
 /// What happens to a call for which there is no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,12 +78,14 @@ pub struct LimitsConfig {
     pub concurrent: Option<u32>,
     /// Calls at once of one tenant. Default: 128.
     pub concurrent_per_tenant: Option<u32>,
-    /// Calls that begin in any minute. Default: any number.
+    /// Calls that begin in any minute, wherever it starts. Default: any number.
     pub per_minute: Option<u32>,
     /// What happens to a call for which there is no room: `fail`, `queue`, or `degrade`. Default: `queue`.
     pub overload: Option<Overload>,
     /// Calls that wait for their turn; a further one fails. Default: 1024.
     pub queue_max: Option<u32>,
+    /// Calls of one tenant that wait for their turn. Default: half of `queue_max`.
+    pub queue_max_per_tenant: Option<u32>,
     /// How long a call waits for its turn, in milliseconds. Default: half of its time.
     pub queue_ms: Option<u64>,
     /// The result of a call for which there is no room, with `overload = "degrade"`.
@@ -143,34 +150,31 @@ struct Limited {
     contract: Contract,
     caller: Caller,
     all: Arc<Semaphore>,
-    tenants: Mutex<BTreeMap<Name, Arc<Semaphore>>>,
+    tenants: Mutex<BTreeMap<Name, Tenant>>,
     per_tenant: u32,
-    per_minute: Option<u32>,
+    pace: Option<Pace>,
     overload: Overload,
     queued: AtomicU32,
     queue_max: u32,
+    queue_max_per_tenant: u32,
     queue_ms: Option<u64>,
     degraded: Value,
-    state: Mutex<State>,
-    failures_max: u32,
-    rest_ms: u64,
+    breaker: Breaker,
     on_large: OnLarge,
 }
 
-/// What is remembered between calls.
-#[derive(Debug, Default)]
-struct State {
-    /// When the next call may begin, by the rate.
-    next: Option<Instant>,
-    failures: u32,
-    open_until: Option<Instant>,
-    probing: bool,
+/// What one tenant has of a tool.
+#[derive(Clone, Debug)]
+struct Tenant {
+    /// Its calls. Held by those that are out and by those that wait.
+    calls: Arc<Semaphore>,
+    queued: Arc<AtomicU32>,
 }
 
 /// A call that may go.
-struct Turn {
+struct Turn<'a> {
     _permits: Vec<OwnedSemaphorePermit>,
-    probe: bool,
+    entered: Entered<'a>,
 }
 
 /// Why a call may not go now.
@@ -184,6 +188,8 @@ enum Busy {
 impl Limited {
     fn new(inner: Arc<dyn Tool>, contract: Contract, config: &LimitsConfig, on_large: OnLarge, role: Role) -> Self {
         let concurrent = config.concurrent.unwrap_or(CONCURRENT_DEFAULT);
+        let queue_max = config.queue_max.unwrap_or(QUEUE_DEFAULT);
+        let failures_max = config.breaker_failures.unwrap_or(FAILURES_DEFAULT);
         Self {
             inner,
             caller: Caller::of(&contract, role),
@@ -191,118 +197,71 @@ impl Limited {
             all: Arc::new(Semaphore::new(concurrent as usize)),
             tenants: Mutex::default(),
             per_tenant: config.concurrent_per_tenant.unwrap_or(TENANT_DEFAULT).min(concurrent),
-            per_minute: config.per_minute,
+            pace: config.per_minute.map(Pace::new),
             overload: config.overload.unwrap_or_default(),
             queued: AtomicU32::new(0),
-            queue_max: config.queue_max.unwrap_or(QUEUE_DEFAULT),
+            queue_max,
+            queue_max_per_tenant: config.queue_max_per_tenant.unwrap_or(queue_max.div_ceil(2)).min(queue_max),
             queue_ms: config.queue_ms,
             degraded: config.degraded.clone().map(Into::into).unwrap_or_default(),
-            state: Mutex::default(),
-            failures_max: config.breaker_failures.unwrap_or(FAILURES_DEFAULT),
-            rest_ms: config.breaker_rest_ms.unwrap_or(REST_MS_DEFAULT),
+            breaker: Breaker::new(failures_max, config.breaker_rest_ms.unwrap_or(REST_MS_DEFAULT)),
             on_large,
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tenant(&self, tenant: &Name) -> Arc<Semaphore> {
+    fn tenant(&self, tenant: &Name) -> Tenant {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if tenants.len() >= TENANTS_MAX {
-            tenants.retain(|_, calls| Arc::strong_count(calls) > 1);
+            tenants.retain(|_, tenant| Arc::strong_count(&tenant.calls) > 1);
         }
-        let new = || Arc::new(Semaphore::new(self.per_tenant as usize));
-        Arc::clone(tenants.entry(tenant.clone()).or_insert_with(new))
+        let new = || Tenant {
+            calls: Arc::new(Semaphore::new(self.per_tenant as usize)),
+            queued: Arc::new(AtomicU32::new(0)),
+        };
+        tenants.entry(tenant.clone()).or_insert_with(new).clone()
     }
 
     /// A turn, once there is room and the tool is not left alone.
-    async fn turn(&self, invocation: &Invocation) -> Result<Turn, Busy> {
-        let probe = self.unbroken()?;
+    async fn turn(&self, invocation: &Invocation) -> Result<Turn<'_>, Busy> {
+        let entered = self.breaker.enter().map_err(Busy::Resting)?;
         let now = Instant::now();
         let waits_ms = match self.overload {
             Overload::Queue => self.queue_ms.unwrap_or(invocation.timeout_ms / 2).min(invocation.timeout_ms),
             Overload::Fail | Overload::Degrade => 0,
         };
-        let turn = self.room(&invocation.tenant, now + Duration::from_millis(waits_ms), waits_ms > 0).await;
-        if turn.is_err() && probe {
-            self.state().probing = false;
+        let until = now + Duration::from_millis(waits_ms);
+        let permits = self.room(&invocation.tenant, until, waits_ms > 0).await?;
+        if let Some(pace) = &self.pace {
+            let wait = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            let full = |ms| Busy::Full("as many calls began in this minute as may", ms);
+            pace.book(Instant::now(), until).map_err(|time| full(wait(time)))?.begin().await;
         }
-        turn.map(|permits| Turn { _permits: permits, probe })
+        Ok(Turn { _permits: permits, entered })
     }
 
     async fn room(&self, tenant: &Name, until: Instant, waits: bool) -> Result<Vec<OwnedSemaphorePermit>, Busy> {
-        let (of_tenant, of_all) = (self.tenant(tenant), Arc::clone(&self.all));
+        let (Tenant { calls: of_tenant, queued }, of_all) = (self.tenant(tenant), Arc::clone(&self.all));
         let at_once = || {
             let first =
                 Arc::clone(&of_tenant).try_acquire_owned().map_err(|_| "its tenant has as many calls out as it may")?;
             let second = Arc::clone(&of_all).try_acquire_owned().map_err(|_| "as many calls are out as may be")?;
             Ok(vec![first, second])
         };
-        let permits = match at_once() {
-            Ok(permits) => permits,
-            Err(why) if !waits => return Err(Busy::Full(why, 0)),
+        match at_once() {
+            Ok(permits) => Ok(permits),
+            Err(why) if !waits => Err(Busy::Full(why, 0)),
             Err(why) => {
+                let _own = Place::take(&queued, self.queue_max_per_tenant)
+                    .ok_or(Busy::Full("as many calls of its tenant wait for it as may", 0))?;
                 let _place = Place::take(&self.queued, self.queue_max).ok_or(Busy::Full("its queue is full", 0))?;
                 let both = async {
                     // Semaphores are never closed.
                     let first = of_tenant.acquire_owned().await.ok()?;
                     Some(vec![first, of_all.acquire_owned().await.ok()?])
                 };
-                timeout_at(until, both).await.ok().flatten().ok_or(Busy::Full(why, 0))?
+                timeout_at(until, both).await.ok().flatten().ok_or(Busy::Full(why, 0))
             }
-        };
-        self.paced(until, waits).await?;
-        Ok(permits)
-    }
-
-    /// Waits for the moment at which the rate lets the next call begin.
-    async fn paced(&self, until: Instant, waits: bool) -> Result<(), Busy> {
-        let Some(per_minute) = self.per_minute else { return Ok(()) };
-        let begins = {
-            let mut state = self.state();
-            let now = Instant::now();
-            // A whole minute's calls may come at once; then they come at the pace of the rate.
-            let step = Duration::from_millis(MINUTE_MS) / per_minute;
-            let earliest = now.checked_sub(Duration::from_millis(MINUTE_MS) - step).unwrap_or(now);
-            let next = state.next.map_or(earliest, |next| next.max(earliest));
-            if next > now && (!waits || next > until) {
-                let ms = u64::try_from((next - now).as_millis()).unwrap_or(u64::MAX);
-                return Err(Busy::Full("as many calls began in this minute as may", ms.max(1)));
-            }
-            state.next = Some(next + step);
-            next
-        };
-        tokio::time::sleep_until(begins).await;
-        Ok(())
-    }
-
-    /// Whether this call is the one that is to show whether the tool works again.
-    fn unbroken(&self) -> Result<bool, Busy> {
-        let mut state = self.state();
-        let Some(until) = state.open_until else { return Ok(false) };
-        let now = Instant::now();
-        if now < until || state.probing {
-            let ms = u64::try_from(until.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX);
-            return Err(Busy::Resting(ms.max(1)));
         }
-        state.probing = true;
-        Ok(true)
-    }
-
-    fn ended(&self, result: &Result<Value, Failure>) {
-        let unhealthy = result.as_ref().is_err_and(|failure| {
-            matches!(
-                failure.code,
-                Code::ToolTimeout | Code::ToolUnreachable | Code::HookTimeout | Code::HookUnreachable
-            )
-        });
-        let mut state = self.state();
-        state.failures = if unhealthy { state.failures.saturating_add(1) } else { 0 };
-        let shuts = unhealthy && (state.probing || state.failures >= self.failures_max);
-        state.open_until = shuts.then(|| Instant::now() + Duration::from_millis(self.rest_ms));
-        state.probing = false;
     }
 
     /// The answer to a call for which there is no room.
@@ -314,11 +273,11 @@ impl Limited {
             Busy::Full(why, 0) => ((*why).to_owned(), Retry::Backoff),
             Busy::Full(why, ms) => ((*why).to_owned(), Retry::After(*ms)),
             Busy::Resting(ms) => (
-                format!("it failed {} times in a row, and is left alone for {ms} ms", self.failures_max),
+                format!("it failed {} times in a row, and is left alone for {ms} ms", self.breaker.failures_max()),
                 Retry::After(*ms),
             ),
         };
-        Err(self.caller.unreachable(why).retry(retry))
+        Err(self.caller.turned_away(why).retry(retry))
     }
 
     fn sized(&self, value: Value, bytes_max: u64) -> Result<Value, Failure> {
@@ -336,8 +295,7 @@ fn cut(value: &Value, bytes: u64, bytes_max: u64) -> Value {
     let mut most = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(text.len());
     loop {
         let start = &text[..text.floor_char_boundary(most)];
-        let said = [("truncated", Value::Bool(true)), ("bytes", Value::count(bytes)), ("text", Value::str(start))];
-        let value = Value::object(said);
+        let value = cut_answer(bytes, start);
         if value.size_bytes() as u64 <= bytes_max || most == 0 {
             return value;
         }
@@ -358,39 +316,27 @@ impl Tool for Limited {
                 Ok(turn) => turn,
                 Err(busy) => return self.turned_away(&busy),
             };
+            invocation.permit.depart()?;
             let waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let bytes_max = invocation.output_bytes_max.min(self.contract.output_bytes_max);
             let inner_max = if self.on_large == OnLarge::Truncate { ahead(bytes_max) } else { bytes_max };
             let timeout_ms = invocation.timeout_ms.min(self.contract.timeout_ms).saturating_sub(waited_ms).max(1);
-            let watch = Watch { limited: self, armed: turn.probe };
             let result = self.inner.call(Invocation { timeout_ms, output_bytes_max: inner_max, ..invocation }).await;
-            watch.over();
-            self.ended(&result);
-            drop(turn);
+            turn.entered.ended(result.as_ref().is_err_and(is_unhealthy));
             result.and_then(|value| self.sized(value, bytes_max))
         }
         .boxed()
     }
-}
 
-/// Gives up the one try of an open breaker when its call is given up.
-struct Watch<'a> {
-    limited: &'a Limited,
-    armed: bool,
-}
-
-impl Watch<'_> {
-    fn over(mut self) {
-        self.armed = false;
+    // It departs by itself, once it has its turn.
+    fn attempt(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
+        self.call(invocation)
     }
 }
 
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.limited.state().probing = false;
-        }
-    }
+/// Whether a failure says that the tool is not well.
+fn is_unhealthy(failure: &Failure) -> bool {
+    matches!(failure.code, Code::ToolTimeout | Code::ToolUnreachable | Code::HookTimeout | Code::HookUnreachable)
 }
 
 /// A place in a bounded queue.

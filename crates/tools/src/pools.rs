@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
+use windlass_core::escrow::escaped;
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::Name;
 use windlass_core::machine::HookKind;
@@ -88,9 +89,12 @@ impl Hook for PoolHook {
                 return Err(caller.unreachable("there is no store in this process"));
             };
             let asked = Asked { behind, caller: &caller, event: &event };
-            let Some(output) = asked.act().await? else { return Ok(Value::Null) };
-            let context = asked.merged(&output);
-            let body = Value::object([("context", context), ("output", Value::map(output))]);
+            let Some((output, secret)) = asked.act().await? else { return Ok(Value::Null) };
+            let mut body = self::output([("context", asked.merged(&output)), ("output", Value::map(output))]);
+            if !secret.is_empty() {
+                body.insert("secret".into(), Value::list(secret));
+            }
+            let body = Value::map(body);
             answer::hook_answer(&caller, event.kind, body)
         }
         .boxed()
@@ -111,13 +115,14 @@ impl fmt::Debug for Asked<'_> {
 }
 
 impl Asked<'_> {
-    /// What the action gives. None for an action that is not one of this hook: another one may do it.
-    async fn act(&self) -> Result<Option<Map>, Failure> {
+    /// What the action gives, and what of it is secret. None for an action that is not one of this hook: another one may
+    /// do it.
+    async fn act(&self) -> Result<Option<(Map, Vec<Value>)>, Failure> {
         let action = self.event.body.get("action").and_then(Value::as_str).unwrap_or_default();
         let output = match action {
             "get_pool_state" => self.pool_state().await?,
             "push_job" => self.push_job().await?,
-            "claim_job" => self.claim_job().await?,
+            "claim_job" => return self.claim_job().await.map(Some),
             "complete_job" => self.complete_job().await?,
             "fail_job" => self.fail_job().await?,
             "register_worker" => self.register().await?,
@@ -130,7 +135,7 @@ impl Asked<'_> {
             "spawn_workers" => self.spawn().await?,
             _ => return Ok(None),
         };
-        Ok(Some(output))
+        Ok(Some((output, Vec::new())))
     }
 
     fn context(&self, key: &str) -> Option<&Value> {
@@ -146,6 +151,11 @@ impl Asked<'_> {
         let Some(value) = self.context(key) else { return default };
         let number = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
         number.map_or(default, |number| number.max(0.0) as u64)
+    }
+
+    /// A kind of objects: one tenant's list of a pool. No tenant reaches another one's, whatever they are called.
+    fn list(&self, list: &str, pool: &str) -> String {
+        format!("pool.{list}/{}/{pool}", escaped(&self.event.tenant))
     }
 
     fn pool(&self) -> &str {
@@ -189,15 +199,18 @@ impl Asked<'_> {
     async fn objects(&self, kind: &str) -> Result<Vec<Object>, Failure> {
         let mut all: Vec<Object> = Vec::new();
         loop {
-            let after = all.last().map(|object| object.key.clone());
-            let page = self.behind.store.objects(kind.into(), after, PAGE).await;
-            let page = page.map_err(|error| self.fault(&error))?;
+            let page = self.page(kind, all.last().map(|object| object.key.clone())).await?;
             let is_last = page.len() < PAGE;
             all.extend(page);
             if is_last {
                 return Ok(all);
             }
         }
+    }
+
+    /// Some objects of a kind, after a key.
+    async fn page(&self, kind: &str, after: Option<Name>) -> Result<Vec<Object>, Failure> {
+        self.behind.store.objects(kind.into(), after, PAGE).await.map_err(|error| self.fault(&error))
     }
 
     async fn put(&self, kind: &str, key: &str, expected: u64, bytes: Option<Vec<u8>>) -> Result<bool, Failure> {

@@ -4,15 +4,18 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::group::Group;
@@ -21,6 +24,9 @@ use crate::group::Group;
 const STDERR_BYTES_MAX: usize = 2 * 1024;
 /// Time between SIGTERM and SIGKILL, taken from the end of the call's own time.
 const GRACE_MS_MAX: u64 = 1_000;
+
+/// The most that a pipe holds where nobody has raised it, in bytes. What comes after that was written later.
+const PIPE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A program with everything that is the same for each of its calls.
 #[derive(Clone, Debug)]
@@ -71,7 +77,7 @@ pub(crate) enum Trouble {
 impl Program {
     /// Runs the program once: `stdin` is written and closed, and every process of its group is gone when this
     /// returns or is dropped, and when this process is killed. Processes that left the group by `setsid` are beyond
-    /// reach.
+    /// reach, and nobody waits for them: what counts is what was written when the program ended.
     pub(crate) async fn run(
         &self,
         call_env: &[(&str, &str)],
@@ -81,12 +87,13 @@ impl Program {
     ) -> Result<Ended, Trouble> {
         let (mut child, group) = self.start(call_env).map_err(Trouble::NotStarted)?;
         let (input, output, messages) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (over, is_over) = watch::channel(false);
         let work = async {
             tokio::try_join!(
-                exit(&mut child, &group),
-                read_bounded(output, output_bytes_max),
-                read_tail(messages),
-                feed(input, stdin),
+                exit(&mut child, &group, over),
+                read_bounded(output, output_bytes_max, is_over.clone()),
+                read_tail(messages, is_over.clone()),
+                feed(input, stdin, is_over),
             )
         };
         tokio::pin!(work);
@@ -148,42 +155,91 @@ impl Program {
     }
 }
 
-async fn exit(child: &mut Child, group: &Group) -> Result<ExitStatus, Trouble> {
+/// Waits for the end of the program, ends its group, and then says that it is over.
+async fn exit(child: &mut Child, group: &Group, over: watch::Sender<bool>) -> Result<ExitStatus, Trouble> {
     let status = child.wait().await.map_err(Trouble::Broken)?;
     group.finish();
+    over.send_replace(true);
     Ok(status)
 }
 
-async fn feed(pipe: Option<ChildStdin>, bytes: Vec<u8>) -> Result<(), Trouble> {
+async fn feed(pipe: Option<ChildStdin>, bytes: Vec<u8>, mut is_over: watch::Receiver<bool>) -> Result<(), Trouble> {
     let Some(mut pipe) = pipe else { return Ok(()) };
-    match pipe.write_all(&bytes).await {
+    let written = tokio::select! {
+        written = pipe.write_all(&bytes) => written,
+        _ = is_over.wait_for(|over| *over) => Ok(()),
+    };
+    match written {
         // A program need not read its input.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Trouble::Broken(error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-async fn read_bounded(pipe: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Result<Vec<u8>, Trouble> {
+async fn read_bounded<P>(pipe: Option<P>, bytes_max: u64, is_over: watch::Receiver<bool>) -> Result<Vec<u8>, Trouble>
+where
+    P: AsyncRead + AsFd + Unpin,
+{
     let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        pipe.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).await.map_err(Trouble::Broken)?;
-    }
-    if bytes.len() as u64 > bytes_max { Err(Trouble::TooLarge) } else { Ok(bytes) }
+    let take = |chunk: &[u8]| {
+        bytes.extend_from_slice(chunk);
+        if bytes.len() as u64 > bytes_max { Err(Trouble::TooLarge) } else { Ok(()) }
+    };
+    read(pipe, is_over, take).await?;
+    Ok(bytes)
 }
 
-async fn read_tail(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, Trouble> {
+async fn read_tail<P>(pipe: Option<P>, is_over: watch::Receiver<bool>) -> Result<Vec<u8>, Trouble>
+where
+    P: AsyncRead + AsFd + Unpin,
+{
     let mut tail = Vec::new();
-    let Some(mut pipe) = pipe else { return Ok(tail) };
-    let mut chunk = [0u8; 4 * 1024];
-    loop {
-        let read = pipe.read(&mut chunk).await.map_err(Trouble::Broken)?;
-        if read == 0 {
-            return Ok(tail);
-        }
-        tail.extend_from_slice(&chunk[..read]);
+    let take = |chunk: &[u8]| {
+        tail.extend_from_slice(chunk);
         let excess = tail.len().saturating_sub(STDERR_BYTES_MAX);
         tail.drain(..excess);
+        Ok(())
+    };
+    read(pipe, is_over, take).await?;
+    Ok(tail)
+}
+
+/// Reads a pipe to its end, or to what is in it when the program is over: a process that left the group may hold the
+/// other end for ever.
+async fn read<P>(
+    pipe: Option<P>,
+    mut is_over: watch::Receiver<bool>,
+    mut take: impl FnMut(&[u8]) -> Result<(), Trouble>,
+) -> Result<(), Trouble>
+where
+    P: AsyncRead + AsFd + Unpin,
+{
+    let Some(mut pipe) = pipe else { return Ok(()) };
+    let mut chunk = [0u8; 8 * 1024];
+    loop {
+        let read = tokio::select! {
+            read = pipe.read(&mut chunk) => read.map_err(Trouble::Broken)?,
+            _ = is_over.wait_for(|over| *over) => break,
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        take(&chunk[..read])?;
     }
+    // The pipe blocks nobody: what cannot be read at once is not there.
+    let mut left = PIPE_BYTES_MAX;
+    while left > 0 {
+        match nix::unistd::read(&pipe, &mut chunk) {
+            Ok(0) | Err(Errno::EAGAIN) => break,
+            Ok(read) => {
+                take(&chunk[..read])?;
+                left = left.saturating_sub(read);
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Trouble::Broken(errno.into())),
+        }
+    }
+    Ok(())
 }
 
 impl Ended {

@@ -72,6 +72,15 @@ impl Caller {
         Failure::new(code, format!("`{}` cannot be reached: {why}", self.name)).retry(Retry::Backoff)
     }
 
+    /// There is no room for the call: it was not sent.
+    pub(crate) fn turned_away(&self, why: impl std::fmt::Display) -> Failure {
+        let code = match self.role {
+            Role::Tool => Code::ToolOverloaded,
+            Role::Hook => Code::HookOverloaded,
+        };
+        Failure::new(code, format!("`{}` was not called: {why}", self.name)).retry(Retry::Backoff)
+    }
+
     /// Its answer is larger than allowed.
     pub(crate) fn too_large(&self, bytes_max: u64) -> Failure {
         let code = match self.role {

@@ -111,6 +111,11 @@ impl Tool for RenewedTool {
         let tool = self.source.now().tools.get(&self.name).cloned();
         async move { tool.ok_or_else(|| gone(&self.name))?.call(invocation).await }.boxed()
     }
+
+    fn attempt(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
+        let tool = self.source.now().tools.get(&self.name).cloned();
+        async move { tool.ok_or_else(|| gone(&self.name))?.attempt(invocation).await }.boxed()
+    }
 }
 
 #[derive(Debug)]

@@ -8,6 +8,18 @@ use crate::ids::Digest;
 
 const SECOND: u64 = 1_000;
 
+#[test]
+fn calls_that_there_was_no_room_for_say_nothing_about_their_tool() {
+    let mut pulse = Pulse::default();
+    for code in [Code::ToolOverloaded, Code::HookOverloaded] {
+        for at in 0..20 {
+            let outcome = Outcome::Failed(Failure::new(code, "its queue is full"));
+            pulse.settled(&call("t", at), &outcome, Timestamp(at));
+        }
+    }
+    assert_eq!(pulse, Pulse::default());
+}
+
 /// A call of a tool that left at `at` and may take a second.
 fn call(tool: &str, at: u64) -> OpenCall {
     let (tool, call_id) = (tool.into(), "c".into());

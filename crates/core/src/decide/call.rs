@@ -11,6 +11,7 @@ use crate::failure::{Code, Failure, Retry};
 use crate::ids::{Digest, EffectId};
 use crate::input::Quote;
 use crate::journal::Entry;
+use crate::label::Tags;
 use crate::limits::{CALL_COST_MICROS_MAX, CALL_TOKENS_MAX, LOSSES_MAX, OUTPUT_TOKENS_DEFAULT};
 use crate::machine::{Agent, Execution};
 use crate::request;
@@ -166,14 +167,15 @@ impl Turn<'_> {
         }
         let attempt = open.attempt;
         match &open.call {
-            Call::Verify { about, .. } => {
+            Call::Verify { about, tool } => {
                 let about = *about;
                 let answer = match &outcome {
                     Outcome::Returned(value) => value.clone(),
                     Outcome::Replied(_) | Outcome::Failed(_) => Value::Null,
                 };
+                let tags = self.verified_labels(about, tool, &answer);
                 self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
-                self.resolve_doubt(about, &answer);
+                self.resolve_doubt(about, &answer, tags);
             }
             Call::Model { .. } | Call::Hook { .. } => {
                 self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
@@ -283,6 +285,9 @@ impl Turn<'_> {
                 else {
                     return self.ask_person(effect);
                 };
+                if !self.may_verify(open, tool) {
+                    return self.ask_person(effect);
+                }
                 let verify = self.next_effect();
                 self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Verifying(verify) });
                 let call = Call::Verify { tool: tool.clone(), about: effect };
@@ -311,13 +316,17 @@ impl Turn<'_> {
         .map_or_else(|| Contract::undeclared(call.target()), |contract| Contract::clone(contract))
     }
 
-    /// Someone says whether the call happened: `{"happened": bool, "result"?: any}`.
-    pub(super) fn resolve_doubt(&mut self, effect: EffectId, answer: &Value) {
+    /// Someone says whether the call happened: `{"happened": bool, "result"?: any}`. Its result has the labels of whoever
+    /// said it beside its own.
+    pub(super) fn resolve_doubt(&mut self, effect: EffectId, answer: &Value, tags: Tags) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         match answer.get("happened") {
             Some(Value::Bool(true)) => {
                 let result = answer.get("result").cloned().unwrap_or_default();
                 let used = open.reserved;
+                if !result.is_null() {
+                    self.label_doubt(&open, tags);
+                }
                 let outcome = Outcome::Returned(result);
                 self.emit(Entry::CallSettled { effect, attempt: open.attempt, outcome, used, estimated: false });
             }

@@ -188,7 +188,9 @@ impl Turn<'_> {
 
 /// Whether an action's answer is `{context?, output?}` rather than an output itself.
 fn is_structured(answer: &Value) -> bool {
+    let said = |key: &str| matches!(key, "context" | "output" | "to_state" | "error");
+    let beside = |key: &str, value: &Value| key == "secret" && value.as_list().is_some();
     answer.as_map().is_some_and(|map| {
-        !map.is_empty() && map.keys().all(|key| matches!(&**key, "context" | "output" | "to_state" | "error"))
+        map.keys().any(|key| said(key)) && map.iter().all(|(key, value)| said(key) || beside(key, value))
     })
 }

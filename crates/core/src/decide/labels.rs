@@ -160,11 +160,16 @@ impl Turn<'_> {
         of_template(template, view, self.evaluator)
     }
 
-    pub(super) fn on_signal_labels(&mut self, state: Option<Name>) {
-        let tags = match self.machine.provenance.signals_trusted {
+    /// The labels of what a signal says.
+    pub(super) fn signal_labels(&self, state: Option<Name>) -> Tags {
+        match self.machine.provenance.signals_trusted {
             true => Tags::new(),
             false => self.untrusted(SourceKind::Signal, &state.unwrap_or_default()),
-        };
+        }
+    }
+
+    pub(super) fn on_signal_labels(&mut self, state: Option<Name>) {
+        let tags = self.signal_labels(state);
         self.label(path(["output"]), Marks::whole(tags));
     }
 
@@ -250,7 +255,12 @@ impl Turn<'_> {
         }
         let kind = if event == HookKind::Action { SourceKind::Action } else { SourceKind::Hook };
         let from = self.source(kind, &by.name);
-        let marks = label::of_answer(&by.flow, answer, &from, of_arguments(self.run, false));
+        let doubted = self.take_doubt_labels();
+        let mut marks = label::of_answer(&by.flow, answer, &from, of_arguments(self.run, false));
+        marks.tag(doubted);
+        for part in if is_reply { label::said_secret(answer) } else { Vec::new() } {
+            marks.add(part, Label::Secret, from.clone());
+        }
         if !is_reply && event == HookKind::Action {
             return self.label(path(["output"]), marks);
         }

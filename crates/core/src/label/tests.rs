@@ -99,6 +99,24 @@ fn answers_have_the_labels_that_contracts_say() {
 }
 
 #[test]
+fn what_was_cut_of_an_answer_with_secrets_is_secret() {
+    let cut = cut_answer(1_000, "{\"token\":\"sk-1\",");
+    let of = |flow: Flow| words(&of_answer(&flow, &cut, &source("t"), Tags::new()));
+    let secret = Flow { trusted: true, secret: vec![keys("token")], ..Flow::default() };
+    assert_eq!(of(secret), [":secret"]);
+    assert_eq!(of(Flow { declassified: vec![keys("text")], ..Flow::default() }), [":untrusted"]);
+    assert_eq!(of(Flow { trusted: true, ..Flow::default() }), Vec::<String>::new());
+}
+
+#[test]
+fn hooks_name_what_is_secret_of_their_answers() {
+    let said = |text: &str| said_secret(&Value::from_json(text).expect("JSON"));
+    assert_eq!(said(r#"{"secret": ["/output/a~1b"]}"#), [vec![Name::from("output"), Name::from("a/b")]]);
+    assert_eq!(said(r#"{"secret": ["output"]}"#), [Vec::<Name>::new()], "no pointer: all of it");
+    assert!(said(r#"{"secret": "x"}"#).is_empty() && said("{}").is_empty());
+}
+
+#[test]
 fn stored_forms_read_back() {
     let labels = Labels { kept: true, marks: marks(&[("context.a", Label::Secret), ("input", Label::Untrusted)]) };
     let text = serde_json::to_string(&labels).expect("stored");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use windlass_core::contract::Contract;
-use windlass_core::effect::Spent;
 use windlass_core::failure::Failure;
 use windlass_core::ids::Name;
 use windlass_core::input::Quote;
@@ -18,7 +17,7 @@ use windlass_core::transcript::{Message, ToolRequest};
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
-use windlass_ports::tool::{Catalog, Invocation, Tool};
+use windlass_ports::tool::{Catalog, Invocation, Permit, Tool};
 
 use super::{Class, Scanner, blocked};
 
@@ -53,10 +52,17 @@ impl Model for ScannedModel {
         async move {
             match prompt(&self.scanner, request) {
                 Ok(request) => self.model.call(request).await,
-                Err(class) => {
-                    let outcome = Err(blocked(class, "the prompt"));
-                    ModelResult { outcome, spent: Spent::Unsent }
-                }
+                Err(class) => ModelResult::unsent(blocked(class, "the prompt")),
+            }
+        }
+        .boxed()
+    }
+
+    fn attempt(&self, request: ModelRequest, permit: Permit) -> BoxFuture<'_, ModelResult> {
+        async move {
+            match prompt(&self.scanner, request) {
+                Ok(request) => self.model.attempt(request, permit).await,
+                Err(class) => ModelResult::unsent(blocked(class, "the prompt")),
             }
         }
         .boxed()
@@ -104,14 +110,21 @@ impl Tool for ScannedTool {
     }
 
     fn call(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
-        async move {
-            let arguments = self
-                .scanner
-                .value(&invocation.arguments)
-                .map_err(|class| blocked(class, &format!("an argument of `{}`", invocation.name)))?;
-            self.tool.call(Invocation { arguments, ..invocation }).await
-        }
-        .boxed()
+        async move { self.tool.call(self.scanned(invocation)?).await }.boxed()
+    }
+
+    fn attempt(&self, invocation: Invocation) -> BoxFuture<'_, Result<Value, Failure>> {
+        async move { self.tool.attempt(self.scanned(invocation)?).await }.boxed()
+    }
+}
+
+impl ScannedTool {
+    fn scanned(&self, invocation: Invocation) -> Result<Invocation, Failure> {
+        let arguments = self
+            .scanner
+            .value(&invocation.arguments)
+            .map_err(|class| blocked(class, &format!("an argument of `{}`", invocation.name)))?;
+        Ok(Invocation { arguments, ..invocation })
     }
 }
 

@@ -290,6 +290,8 @@ fn hook_job(
         body,
         idempotency_key: effect.key(run.id()),
         trace: run.start.caller.trace.clone(),
+        tenant: run.start.scope.tenant.clone(),
+        labels: run.labels.kept.then(|| run.labels.marks.below(&["context".into()])),
         timeout_ms: open.timeout_ms,
         output_bytes_max: open.output_bytes_max,
         permit: Permit::default(),
@@ -337,9 +339,9 @@ impl About {
 
 impl Attempt {
     /// Makes the call, and tells the meters.
-    async fn metered(&self, job: Job) -> (Outcome, Spent) {
+    async fn metered(&self, job: Job, permit: Permit) -> (Outcome, Spent) {
         let (Some(meter), Some(about)) = (&self.core.parts.settings.meter, &self.about) else {
-            return self.bounded(job).await;
+            return self.bounded(job, permit).await;
         };
         let model = match &job {
             Job::Model(body) => Some((body.provider.clone(), body.model.clone())),
@@ -369,7 +371,7 @@ impl Attempt {
             told: false,
             asked,
         };
-        let (outcome, spent) = self.bounded(job).await;
+        let (outcome, spent) = self.bounded(job, permit).await;
         out.tell(&outcome, &spent);
         (outcome, spent)
     }
@@ -404,51 +406,77 @@ impl Attempt {
         self.core.switches.pass(&self.tenant, self.class).await;
         self.core.entitled(&self.member).await;
         self.core.pass(Point::BeforeSend(self.kind));
-        // Between the mark and the call there is nothing: a process that dies here leaves a call that may have left.
-        if self.marked
-            && let Err(error) = self.core.parts.store.mark_sent(&self.run, self.effect, self.number)
+        let permit = self.permit(withdrawn);
+        // Others give the word themselves, once the call has its turn.
+        if let Job::Hook(..) = job
+            && let Err(failure) = permit.depart()
         {
-            let message = format!("the call could not be noted before it leaves: {error}");
-            let failure = Failure::new(Code::StoreUnavailable, message).retry(Retry::Backoff);
             return (Outcome::Failed(failure), Spent::Unsent);
         }
-        self.sent.store(true, Ordering::Release);
-        self.metered(self.bound(job, withdrawn)).await
+        self.metered(job, permit).await
+    }
+
+    /// Binds a call to the leases of this worker and to the switches: it may leave while they let it. `withdrawn` says
+    /// afterwards that it was held back.
+    fn permit(&self, withdrawn: &Arc<AtomicBool>) -> Permit {
+        let (store, member) = (Arc::clone(&self.core.parts.store), Arc::clone(&self.member));
+        let holds = {
+            let withdrawn = Arc::clone(withdrawn);
+            move || {
+                let holds = !member.lost.is_cancelled() && store.is_current(&member.id);
+                withdrawn.fetch_or(!holds, Ordering::AcqRel);
+                holds
+            }
+        };
+        // A model call changes nothing that another worker would see: whether this one still has the run is looked at
+        // before it waits for its turn, and when its result is recorded.
+        let looks = (self.kind != "model").then(|| holds.clone());
+        let departure = Departure {
+            core: Arc::clone(&self.core),
+            run: self.run.clone(),
+            effect: self.effect,
+            number: self.number,
+            marked: self.marked,
+            sent: Arc::clone(&self.sent),
+        };
+        let (withdrawn, tenant, class) = (Arc::clone(withdrawn), self.tenant.clone(), self.class);
+        Permit::new(holds).departing(move || {
+            if departure.sent.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if let Some(holds) = &looks {
+                let is_off = departure.core.switches.held(&tenant, class).is_some();
+                withdrawn.fetch_or(is_off, Ordering::AcqRel);
+                if is_off || !holds() {
+                    return Err(Failure::new(Code::RunAttemptLost, "the call was held back").retry(Retry::Backoff));
+                }
+            }
+            departure.note()
+        })
     }
 
     /// Makes the call within its time.
-    async fn bounded(&self, job: Job) -> (Outcome, Spent) {
+    async fn bounded(&self, job: Job, permit: Permit) -> (Outcome, Spent) {
         let limit = Duration::from_millis(self.timeout_ms.saturating_add(TIMEOUT_SLACK_MS));
-        let ended = tokio::time::timeout(limit, AssertUnwindSafe(self.call(job)).catch_unwind()).await;
+        let ended = tokio::time::timeout(limit, AssertUnwindSafe(self.call(job, permit)).catch_unwind()).await;
         self.core.pass(Point::AfterSend(self.kind));
         match ended {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => {
                 tracing::error!(run_id = %self.run, effect = self.effect.0, kind = self.kind, "an adapter panicked");
                 let message = format!("the adapter panicked: {}", panic_text(&*panic));
-                let failure = Failure::new(Code::InternalInvariant, message).retry(Retry::Unknown);
-                (Outcome::Failed(failure), Spent::Unknown)
+                self.cut_off(Failure::new(Code::InternalInvariant, message).retry(Retry::Unknown))
             }
-            Err(_) => (Outcome::Failed(self.overdue()), Spent::Unknown),
+            Err(_) => self.cut_off(self.overdue()),
         }
     }
 
-    /// Binds a call to the leases of this worker: it may leave while they are surely its own. `withdrawn` says afterwards
-    /// that it was held back.
-    fn bound(&self, mut job: Job, withdrawn: &Arc<AtomicBool>) -> Job {
-        let (store, member) = (Arc::clone(&self.core.parts.store), Arc::clone(&self.member));
-        let withdrawn = Arc::clone(withdrawn);
-        let permit = Permit::new(move || {
-            let holds = !member.lost.is_cancelled() && store.is_current(&member.id);
-            withdrawn.fetch_or(!holds, Ordering::AcqRel);
-            holds
-        });
-        match &mut job {
-            Job::Tool(_, invocation) => invocation.permit = permit,
-            Job::Hook(_, event) => event.permit = permit,
-            Job::Model(_) | Job::Refused(_) => {}
+    /// The end of an attempt that was broken off: nothing is in doubt when it had not left.
+    fn cut_off(&self, failure: Failure) -> (Outcome, Spent) {
+        if self.sent.load(Ordering::Acquire) {
+            return (Outcome::Failed(failure), Spent::Unknown);
         }
-        job
+        (Outcome::Failed(failure.retry(Retry::Backoff)), Spent::Unsent)
     }
 
     async fn slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
@@ -460,17 +488,17 @@ impl Attempt {
         self.core.call_slots.acquire().await.ok()
     }
 
-    async fn call(&self, job: Job) -> (Outcome, Spent) {
+    async fn call(&self, job: Job, permit: Permit) -> (Outcome, Spent) {
         let known = Spent::Known { tokens: 0, cost_micros: 0 };
         let returned = |result: Result<_, Failure>| result.map_or_else(Outcome::Failed, Outcome::Returned);
         match job {
             Job::Model(body) => {
-                let result = self.core.parts.model.call(*body).await;
+                let result = self.core.parts.model.attempt(*body, permit).await;
                 let outcome = result.outcome.map_or_else(Outcome::Failed, |reply| Outcome::Replied(Box::new(reply)));
                 (outcome, result.spent)
             }
-            Job::Tool(tool, invocation) => (returned(tool.call(invocation).await), known),
-            Job::Hook(hook, event) => (returned(hook.call(event).await), known),
+            Job::Tool(tool, invocation) => (returned(tool.attempt(Invocation { permit, ..invocation }).await), known),
+            Job::Hook(hook, event) => (returned(hook.call(HookEvent { permit, ..event }).await), known),
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Unsent),
         }
     }
@@ -482,6 +510,30 @@ impl Attempt {
             _ => (Code::ToolTimeout, Retry::Unknown),
         };
         Failure::new(code, format!("no answer within {} ms", self.timeout_ms)).retry(retry)
+    }
+}
+
+/// What is noted when a call leaves.
+struct Departure {
+    core: Arc<Core>,
+    run: RunId,
+    effect: EffectId,
+    number: u32,
+    marked: bool,
+    sent: Arc<AtomicBool>,
+}
+
+impl Departure {
+    /// Between the mark and the call there is nothing: a process that dies after it leaves a call that may have left.
+    fn note(&self) -> Result<(), Failure> {
+        if self.marked
+            && let Err(error) = self.core.parts.store.mark_sent(&self.run, self.effect, self.number)
+        {
+            let message = format!("the call could not be noted before it leaves: {error}");
+            return Err(Failure::new(Code::StoreUnavailable, message).retry(Retry::Backoff));
+        }
+        self.sent.store(true, Ordering::Release);
+        Ok(())
     }
 }
 

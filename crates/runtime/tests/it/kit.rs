@@ -195,6 +195,13 @@ impl Kit {
         self.tools.insert(name, Arc::new(FnTool { contract, act }));
     }
 
+    /// A tool that is no closure.
+    pub(crate) fn own_tool(&mut self, tool: Arc<dyn Tool>) {
+        let contract = tool.contract().clone();
+        self.tools.insert(contract.name.clone(), tool);
+        self.contracts.insert(contract.name.clone(), Arc::new(contract));
+    }
+
     /// A read tool that answers at once.
     pub(crate) fn read(&mut self, name: &str) {
         self.tool(contract(name, Class::Read, Idempotency::None), |_| async { answer(1) });

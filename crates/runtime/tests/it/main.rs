@@ -18,3 +18,4 @@ mod signals;
 mod simple;
 mod switches;
 mod timers;
+mod turns;

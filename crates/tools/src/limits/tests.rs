@@ -97,11 +97,16 @@ async fn a_tool_without_limits_of_its_own_has_the_defaults() {
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded_and_its_time_too() {
     let inner = slow(1_000);
-    let config = LimitsConfig { concurrent: Some(1), queue_max: Some(2), ..LimitsConfig::default() };
+    let queue = LimitsConfig { queue_max: Some(2), queue_max_per_tenant: Some(2), ..LimitsConfig::default() };
+    let config = LimitsConfig { concurrent: Some(1), ..queue };
     let (answered, failures) = burst(&limited_by(&inner, &config), &["a"], 5).await;
     assert_eq!((answered, failures.len()), (3, 2));
-    assert!(failures.iter().all(|failure| failure.message.contains("queue is full")), "{failures:?}");
-    assert!(failures.iter().all(|failure| failure.code == Code::ToolUnreachable && failure.retry == Retry::Backoff));
+    assert!(failures.iter().all(|failure| failure.message.contains("tenant wait for it")), "{failures:?}");
+    assert!(failures.iter().all(|failure| failure.code == Code::ToolOverloaded && failure.retry == Retry::Backoff));
+    let shared = LimitsConfig { queue_max: Some(3), ..config.clone() };
+    let (answered, failures) = burst(&limited_by(&inner, &shared), &["a", "b"], 3).await;
+    assert_eq!((answered, failures.len()), (4, 2), "what one tenant may not take is left for the other");
+    assert!(failures.iter().any(|failure| failure.message.contains("queue is full")), "{failures:?}");
     let impatient = LimitsConfig { queue_ms: Some(500), ..config };
     assert_eq!(burst(&limited_by(&inner, &impatient), &["a"], 2).await.0, 1, "the second waits half a second only");
 }
@@ -121,19 +126,101 @@ async fn what_there_is_no_room_for_fails_at_once_or_is_answered_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_in_a_minute_are_bounded() {
+async fn calls_in_any_minute_are_bounded() {
     let inner = slow(0);
     let config = LimitsConfig { per_minute: Some(60), overload: Some(Overload::Fail), ..LimitsConfig::default() };
     let limited = limited_by(&inner, &config);
-    let (answered, failures) = burst(&limited, &["a"], 100).await;
-    assert_eq!(answered, 60);
-    assert!(failures.iter().all(|failure| matches!(failure.retry, Retry::After(1..=1_000))), "{:?}", failures[0]);
-    tokio::time::advance(Duration::from_millis(2_000)).await;
-    assert_eq!(burst(&limited, &["a"], 10).await.0, 2);
-    let waiting = limited_by(&inner, &LimitsConfig { per_minute: Some(60), ..LimitsConfig::default() });
+    assert_eq!(burst(&limited, &["a"], 30).await.0, 30);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let (answered, failures) = burst(&limited, &["a"], 70).await;
+    assert_eq!(answered, 30);
+    assert!(failures.iter().all(|failure| matches!(failure.retry, Retry::After(39_000..=40_000))), "{:?}", failures[0]);
+    tokio::time::advance(Duration::from_millis(39_990)).await;
+    assert_eq!(burst(&limited, &["a"], 10).await.0, 0);
+    tokio::time::advance(Duration::from_millis(20)).await;
+    assert_eq!(burst(&limited, &["a"], 70).await.0, 30, "half of them are more than a minute ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_wait_for_their_moment_and_leave_it_to_others_when_they_are_given_up() {
+    let inner = slow(0);
+    let limited = limited_by(&inner, &LimitsConfig { per_minute: Some(2), ..LimitsConfig::default() });
+    assert_eq!(burst(&limited, &["a"], 2).await.0, 2);
+    tokio::time::advance(Duration::from_millis(57_000)).await;
+    for _ in 0..5 {
+        timeout_at(Instant::now() + Duration::from_millis(1), limited.call(of("a"))).await.expect_err("it waits");
+    }
     let began = Instant::now();
-    assert_eq!(burst(&waiting, &["a"], 63).await.0, 63);
+    assert_eq!(burst(&limited, &["a"], 3).await.0, 2, "those that were given up began never");
     assert!(began.elapsed() >= Duration::from_millis(2_900), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_to_look_and_is_given_up_while_it_waits_leaves_the_look_to_the_next() {
+    let inner = slow(0);
+    let config = LimitsConfig {
+        per_minute: Some(2),
+        breaker_failures: Some(2),
+        breaker_rest_ms: Some(500),
+        ..LimitsConfig::default()
+    };
+    let limited = limited_by(&inner, &config);
+    let set = |answer| *inner.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+    set(Err(Failure::new(Code::ToolUnreachable, "down")));
+    assert_eq!(burst(&limited, &["a"], 2).await.1.len(), 2);
+    tokio::time::advance(Duration::from_millis(57_000)).await;
+    {
+        let mut looks = limited.call(of("a"));
+        assert!((&mut looks).now_or_never().is_none(), "it waits for its moment");
+        let failure = limited.call(of("a")).await.expect_err("one is to look");
+        assert_eq!(failure.retry, Retry::After(500), "{failure}");
+    }
+    set(Ok(Value::Int(1)));
+    assert_eq!(limited.call(of("a")).await, Ok(Value::Int(1)), "it works again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_call_from_before_moves_no_breaker() {
+    let breaker = Breaker::new(2, 1_000);
+    let enter = || breaker.enter().expect("let through");
+    let [late, later, one, two] = [enter(), enter(), enter(), enter()];
+    one.ended(true);
+    two.ended(true);
+    late.ended(false);
+    assert!(breaker.enter().is_err(), "a success from before closes nothing");
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    let probe = enter();
+    later.ended(true);
+    assert_eq!(breaker.enter().map(drop), Err(1_000), "the probe is still out");
+    probe.ended(false);
+    enter().ended(false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_says_that_it_leaves_once_it_has_its_turn() {
+    let inner = slow(1_000);
+    let config = LimitsConfig { concurrent: Some(1), ..LimitsConfig::default() };
+    let limited = limited_by(&inner, &config);
+    let left = Arc::new(AtomicU32::new(0));
+    let leaving = |answer: Result<(), Failure>| {
+        let left = Arc::clone(&left);
+        let departs = move || {
+            left.fetch_add(1, Ordering::SeqCst);
+            answer.clone()
+        };
+        Invocation { permit: windlass_ports::tool::Permit::default().departing(departs), ..of("a") }
+    };
+    let mut first = limited.attempt(leaving(Ok(())));
+    assert!((&mut first).now_or_never().is_none());
+    let mut second = limited.attempt(leaving(Ok(())));
+    assert!((&mut second).now_or_never().is_none());
+    assert_eq!(left.load(Ordering::SeqCst), 1, "the second waits");
+    first.await.expect("answered");
+    second.await.expect("answered");
+    assert_eq!(left.load(Ordering::SeqCst), 2);
+    let held = Failure::new(Code::StoreUnavailable, "no mark");
+    let failure = limited.attempt(leaving(Err(held))).await.expect_err("not sent");
+    assert_eq!((failure.code, inner.calls.load(Ordering::SeqCst)), (Code::StoreUnavailable, 2));
 }
 
 #[tokio::test(start_paused = true)]

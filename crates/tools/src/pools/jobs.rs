@@ -1,4 +1,5 @@
-//! The jobs of a pool: waiting or claimed in one list in the order they came, done and poisoned ones in lists beside it.
+//! The jobs of a pool of one tenant: waiting or claimed in one list in the order they came, done and poisoned ones in
+//! lists beside it. Two more lists say which job a call has pushed or claimed, so that its repeat does neither again.
 //!
 //! ```text
 //! pending --claim--> claimed --complete--> done
@@ -7,11 +8,12 @@
 
 use serde::{Deserialize, Serialize};
 use windlass_core::failure::Failure;
-use windlass_core::ids::Digest;
+use windlass_core::ids::{Digest, Name};
+use windlass_core::label::Label;
 use windlass_core::value::{Map, Value};
 use windlass_ports::store::Object;
 
-use super::{Asked, TRIES_MAX, decode, encode, output};
+use super::{Asked, PAGE, TRIES_MAX, decode, encode, output};
 
 /// How often a job is tried when nobody says.
 const RETRIES_DEFAULT: u64 = 3;
@@ -36,25 +38,50 @@ pub(super) struct Job {
     error: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
+    /// The parts of its data that are secret, as keys from the data inwards. None where nobody kept labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Vec<Vec<Name>>>,
 }
 
-pub(super) fn waiting(pool: &str) -> String {
-    format!("pool.jobs/{pool}")
+impl Job {
+    /// The same job, claimed by nobody.
+    fn free(self) -> Self {
+        Self { claimed_by: None, claimed_at: None, claim_key: None, ..self }
+    }
 }
 
-fn done(pool: &str) -> String {
-    format!("pool.done/{pool}")
-}
-
-fn poisoned(pool: &str) -> String {
-    format!("pool.poisoned/{pool}")
+/// What a call is known by in lists.
+fn mark(key: &str) -> String {
+    Digest::of(key.as_bytes()).to_string()
 }
 
 impl Asked<'_> {
+    fn waiting(&self) -> String {
+        self.list("jobs", self.pool())
+    }
+
+    fn done(&self) -> String {
+        self.list("done", self.pool())
+    }
+
+    fn poisoned(&self) -> String {
+        self.list("poisoned", self.pool())
+    }
+
+    /// Which job a call has pushed, for ever: a job that is done is not pushed again.
+    fn pushes(&self) -> String {
+        self.list("pushes", self.pool())
+    }
+
+    /// Which job a call has claimed, until the job is settled.
+    fn claims(&self) -> String {
+        self.list("claims", self.pool())
+    }
+
     /// How much waits and how many work.
     pub(super) async fn pool_state(&self) -> Result<Map, Failure> {
         let mut depth = 0;
-        for object in self.objects(&waiting(self.pool())).await? {
+        for object in self.objects(&self.waiting()).await? {
             depth += u64::from(decode::<Job>(&object)?.claimed_by.is_none());
         }
         let active = self.active().await?;
@@ -64,14 +91,30 @@ impl Asked<'_> {
     /// Adds `context.job` to the pool.
     pub(super) async fn push_job(&self) -> Result<Map, Failure> {
         let data = self.context("job").cloned().unwrap_or_default();
-        let mark = Digest::of(self.event.idempotency_key.as_bytes()).to_string();
-        // Keys are in the order in which jobs come; a repeat of the call finds the job that is there.
-        if let Some(known) =
-            self.objects(&waiting(self.pool())).await?.iter().find(|job| job.key.ends_with(&mark[..16]))
-        {
-            return Ok(output([("job_id", Value::from(&*known.key))]));
+        let mark = mark(&self.event.idempotency_key);
+        // Keys of jobs are in the order in which they come.
+        let new = format!("{:014}-{}", self.now().0, &mark[..16]);
+        if self.put(&self.pushes(), &mark, 0, Some(encode(&new))).await? {
+            self.add(&new, data).await?;
+            return Ok(output([("job_id", Value::from(new))]));
         }
-        let id = format!("{:014}-{}", self.now().0, &mark[..16]);
+        // A repeat: the job may never have come into the pool, and may have left it since.
+        let known = self.object(&self.pushes(), &mark).await?;
+        let id: String = known.as_ref().map(decode).transpose()?.unwrap_or(new);
+        for list in [self.waiting(), self.done(), self.poisoned()] {
+            if self.object(&list, &id).await?.is_some() {
+                return Ok(output([("job_id", Value::from(id))]));
+            }
+        }
+        self.add(&id, data).await?;
+        Ok(output([("job_id", Value::from(id))]))
+    }
+
+    async fn add(&self, id: &str, data: Value) -> Result<(), Failure> {
+        let secret = self.event.labels.as_ref().map(|labels| {
+            let of_job = labels.below(&["job".into()]);
+            of_job.iter().filter(|(_, label, _)| *label == Label::Secret).map(|(path, ..)| path.to_vec()).collect()
+        });
         let job = Job {
             data,
             attempts: 0,
@@ -82,25 +125,33 @@ impl Asked<'_> {
             fail_key: None,
             error: None,
             result: None,
+            secret,
         };
-        self.put(&waiting(self.pool()), &id, 0, Some(encode(&job))).await?;
-        Ok(output([("job_id", Value::from(id))]))
+        self.put(&self.waiting(), id, 0, Some(encode(&job))).await?;
+        Ok(())
     }
 
-    /// Takes the oldest job that waits; nulls when there is none.
-    pub(super) async fn claim_job(&self) -> Result<Map, Failure> {
+    /// Takes the oldest job that waits; nulls when there is none. With it, what of it is secret.
+    pub(super) async fn claim_job(&self) -> Result<(Map, Vec<Value>), Failure> {
         let worker = self.needed("worker_id", self.text("worker_id"))?;
-        let kind = waiting(self.pool());
+        let (kind, mark) = (self.waiting(), mark(&self.event.idempotency_key));
         for _ in 0..TRIES_MAX {
-            let jobs = self.objects(&kind).await?;
-            let jobs = jobs.iter().map(|object| Ok((object, decode::<Job>(object)?))).collect::<Result<Vec<_>, _>>()?;
-            let again = |(_, job): &&(&Object, Job)| job.claim_key.as_deref() == Some(&*self.event.idempotency_key);
-            if let Some((object, job)) = jobs.iter().find(again) {
-                return Ok(claimed(object, job));
+            let note = self.object(&self.claims(), &mark).await?;
+            if let Some(id) = note.as_ref().map(decode::<String>).transpose()?
+                && let Some(object) = self.object(&kind, &id).await?
+            {
+                let job: Job = decode(&object)?;
+                if job.claim_key.as_deref() == Some(&*self.event.idempotency_key) {
+                    return Ok(self.claimed(&object, &job));
+                }
             }
-            let Some((object, job)) = jobs.into_iter().find(|(_, job)| job.claimed_by.is_none()) else {
-                return Ok(output([("job", Value::Null), ("job_id", Value::Null)]));
+            let Some((object, job)) = self.first_free().await? else {
+                return Ok((output([("job", Value::Null), ("job_id", Value::Null)]), Vec::new()));
             };
+            let revision = note.map_or(0, |note| note.revision);
+            if !self.put(&self.claims(), &mark, revision, Some(encode(&&*object.key))).await? {
+                continue;
+            }
             let job = Job {
                 attempts: job.attempts + 1,
                 claimed_by: Some(worker.to_owned()),
@@ -109,49 +160,87 @@ impl Asked<'_> {
                 ..job
             };
             if self.put(&kind, &object.key, object.revision, Some(encode(&job))).await? {
-                return Ok(claimed(object, &job));
+                return Ok(self.claimed(&object, &job));
             }
         }
         Err(self.crowded())
+    }
+
+    /// The oldest job that nobody has claimed.
+    async fn first_free(&self) -> Result<Option<(Object, Job)>, Failure> {
+        let (kind, mut after) = (self.waiting(), None);
+        loop {
+            let page = self.page(&kind, after).await?;
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|object| object.key.clone());
+            for object in page {
+                let job: Job = decode(&object)?;
+                if job.claimed_by.is_none() {
+                    return Ok(Some((object, job)));
+                }
+            }
+            if is_last {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A job as its claimant gets it. Of a job whose labels nobody kept all is secret to a run that keeps them.
+    fn claimed(&self, object: &Object, job: &Job) -> (Map, Vec<Value>) {
+        let unknown = || if self.event.labels.is_some() { vec![Vec::new()] } else { Vec::new() };
+        let secret = job.secret.clone().unwrap_or_else(unknown);
+        let inside = |path: &Vec<Name>| {
+            let keys = path.iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1")));
+            keys.collect::<String>()
+        };
+        let pointers = secret.iter().map(inside);
+        let pointers = pointers.flat_map(|at| ["/output/job", "/context/job"].map(|job| format!("{job}{at}")));
+        let answer = output([("job", job.data.clone()), ("job_id", Value::from(&*object.key))]);
+        (answer, pointers.map(Value::from).collect())
     }
 
     /// Keeps the result of the job and takes it from the pool.
     pub(super) async fn complete_job(&self) -> Result<Map, Failure> {
         let id = self.needed("job_id", self.text("job_id"))?;
         let result = self.context("result").cloned().unwrap_or_default();
-        self.settle(id, |job| {
-            let kind = done(self.pool());
-            Some((kind, Job { result: Some(result.clone()), ..job }))
-        })
-        .await?;
-        Ok(Map::new())
+        let left = self.settle(id, |job| (self.done(), Job { result: Some(result.clone()), ..job })).await?;
+        match left {
+            None => Ok(Map::new()),
+            // Whoever has it now makes its result.
+            Some(job) => {
+                let now = job.claimed_by.map_or_else(|| "waits again".to_owned(), |who| format!("is done by `{who}`"));
+                let message =
+                    format!("the job `{id}` was taken from this worker, and {now}: its result does not count");
+                Err(self.caller.failed(message).error_type("ValueError"))
+            }
+        }
     }
 
-    /// Gives the job back to the pool, or puts it aside when it was tried as often as allowed.
+    /// Gives the job back to the pool, or puts it aside when it was tried as often as allowed. A job that this worker no
+    /// longer has is left as it is.
     pub(super) async fn fail_job(&self) -> Result<Map, Failure> {
         let id = self.needed("job_id", self.text("job_id"))?;
         let error = self.context("error").or_else(|| self.context("last_error")).cloned();
         self.settle(id, |job| {
-            if job.fail_key.as_deref() == Some(&*self.event.idempotency_key) {
-                return None;
-            }
             let job = Job { error: error.clone(), fail_key: Some(self.event.idempotency_key.clone()), ..job };
-            if job.attempts >= job.max_retries {
-                return Some((poisoned(self.pool()), job));
-            }
-            Some((waiting(self.pool()), Job { claimed_by: None, claimed_at: None, claim_key: None, ..job }))
+            if job.attempts >= job.max_retries { (self.poisoned(), job) } else { (self.waiting(), job.free()) }
         })
         .await?;
         Ok(Map::new())
     }
 
     /// Changes a job, or moves it to another list: there first, so that it is never nowhere. A job that is no longer in
-    /// the pool was settled before.
-    async fn settle(&self, id: &str, change: impl Fn(Job) -> Option<(String, Job)>) -> Result<(), Failure> {
-        let kind = waiting(self.pool());
+    /// the pool was settled before. Gives back the job when it is not this worker's to settle.
+    async fn settle(&self, id: &str, change: impl Fn(Job) -> (String, Job)) -> Result<Option<Job>, Failure> {
+        let kind = self.waiting();
         for _ in 0..TRIES_MAX {
-            let Some(object) = self.object(&kind, id).await? else { return Ok(()) };
-            let Some((to, job)) = change(decode(&object)?) else { return Ok(()) };
+            let Some(object) = self.object(&kind, id).await? else { return Ok(None) };
+            let job: Job = decode(&object)?;
+            if job.claimed_by.is_none() || job.claimed_by.as_deref() != self.text("worker_id") {
+                return Ok(Some(job));
+            }
+            let claim = job.claim_key.clone();
+            let (to, job) = change(job);
             let bytes = Some(encode(&job));
             let settled = if to == kind {
                 self.put(&kind, id, object.revision, bytes).await?
@@ -160,28 +249,37 @@ impl Asked<'_> {
                 self.put(&kind, id, object.revision, None).await?
             };
             if settled {
-                return Ok(());
+                self.forget(claim.as_deref()).await?;
+                return Ok(None);
             }
         }
         Err(self.crowded())
     }
 
+    /// Drops the note of a claim that is over.
+    async fn forget(&self, claim: Option<&str>) -> Result<(), Failure> {
+        let Some(mark) = claim.map(mark) else { return Ok(()) };
+        if let Some(note) = self.object(&self.claims(), &mark).await? {
+            self.put(&self.claims(), &mark, note.revision, None).await?;
+        }
+        Ok(())
+    }
+
     /// Gives back what a worker has claimed. Tells how many.
     pub(super) async fn release(&self, worker: &str) -> Result<u64, Failure> {
-        let kind = waiting(self.pool());
+        let kind = self.waiting();
         let mut released = 0;
         for object in self.objects(&kind).await? {
             let job: Job = decode(&object)?;
             if job.claimed_by.as_deref() != Some(worker) {
                 continue;
             }
-            let job = Job { claimed_by: None, claimed_at: None, claim_key: None, ..job };
-            released += u64::from(self.put(&kind, &object.key, object.revision, Some(encode(&job))).await?);
+            let claim = job.claim_key.clone();
+            if self.put(&kind, &object.key, object.revision, Some(encode(&job.free()))).await? {
+                released += 1;
+                self.forget(claim.as_deref()).await?;
+            }
         }
         Ok(released)
     }
-}
-
-fn claimed(object: &Object, job: &Job) -> Map {
-    output([("job", job.data.clone()), ("job_id", Value::from(&*object.key))])
 }

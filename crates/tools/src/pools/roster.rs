@@ -11,8 +11,6 @@ use windlass_core::value::{Map, Value};
 
 use super::{Asked, TRIES_MAX, decode, encode, output, time};
 
-/// The kind of objects that workers are.
-const KIND: &str = "pool.workers";
 /// After how many seconds without a heartbeat a worker is looked at, when nobody says.
 const STALE_SECONDS: u64 = 60;
 
@@ -38,10 +36,15 @@ struct Worker {
 }
 
 impl Asked<'_> {
+    /// The worker machines of the tenant, of every pool.
+    fn roster(&self) -> String {
+        self.list("workers", "")
+    }
+
     /// How many worker machines are active.
     pub(super) async fn active(&self) -> Result<u64, Failure> {
         let mut active = 0;
-        for object in self.objects(KIND).await? {
+        for object in self.objects(&self.roster()).await? {
             let worker: Worker = decode(&object)?;
             active += u64::from(worker.status == Status::Active && worker.pool == self.pool());
         }
@@ -84,7 +87,7 @@ impl Asked<'_> {
     pub(super) async fn heartbeat(&self) -> Result<Map, Failure> {
         let id = self.needed("worker_id", self.text("worker_id"))?;
         let now = self.now().0;
-        if self.object(KIND, id).await?.is_none() {
+        if self.object(&self.roster(), id).await?.is_none() {
             let message = format!("the worker `{id}` is not registered");
             return Err(self.caller.failed(message).error_type("KeyError"));
         }
@@ -101,7 +104,7 @@ impl Asked<'_> {
         let threshold_ms = self.number("stale_threshold_seconds", STALE_SECONDS).saturating_mul(1_000);
         let now = self.now();
         let mut stale = Vec::new();
-        for object in self.objects(KIND).await? {
+        for object in self.objects(&self.roster()).await? {
             let worker: Worker = decode(&object)?;
             let silent = now.since_ms(Timestamp(worker.last_heartbeat)) >= threshold_ms;
             if worker.status != Status::Active || worker.pool != self.pool() || !silent || self.goes_on(&worker).await?
@@ -173,11 +176,11 @@ impl Asked<'_> {
     /// Changes a worker, as often as others get ahead.
     async fn change(&self, id: &str, change: impl Fn(Option<Worker>) -> Worker) -> Result<Worker, Failure> {
         for _ in 0..TRIES_MAX {
-            let object = self.object(KIND, id).await?;
+            let object = self.object(&self.roster(), id).await?;
             let known = object.as_ref().map(decode).transpose()?;
             let worker = change(known);
             let revision = object.map_or(0, |object| object.revision);
-            if self.put(KIND, id, revision, Some(encode(&worker))).await? {
+            if self.put(&self.roster(), id, revision, Some(encode(&worker))).await? {
                 return Ok(worker);
             }
         }

@@ -220,6 +220,23 @@ async fn an_agent_that_takes_too_long_is_killed_with_all_that_it_started() {
 }
 
 #[tokio::test]
+async fn an_answer_counts_although_something_that_left_the_group_holds_its_pipes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = r#"
+exec 3<"$0"
+setsid sh -c 'echo $$ > "'"${0%/*}"'/left"; exec sleep 60' &
+while [ ! -s "${0%/*}/left" ]; do sleep 0.01; done
+printf '{"content":"all of it","usage":{"input":3,"output":2}}'
+"#;
+    let agent = agent(folder.path(), scripted(folder.path(), AgentFormat::Json, script)).expect("an agent");
+    let result = agent.call(request(20_000)).await;
+    let left = std::fs::read_to_string(folder.path().join("left")).expect("started");
+    let pid = nix::unistd::Pid::from_raw(left.trim().parse().expect("a number"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("beyond the reach of the call");
+    assert_eq!(&*result.outcome.expect("an answer").content, "all of it");
+}
+
+#[tokio::test]
 async fn a_call_that_is_given_up_ends_its_program() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = "cat > /dev/null\necho $$ > pids\n(sleep 600 & echo $! >> pids; wait) &\nwait\n";

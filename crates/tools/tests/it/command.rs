@@ -131,6 +131,8 @@ async fn hook(script: &str, kind: HookKind) -> Result<Value, Failure> {
         body: json(r#"{"event":"action","run_id":"run-1","action":"book","context":{"n":1}}"#),
         idempotency_key: "run-1#7".into(),
         trace: None,
+        tenant: "t".into(),
+        labels: None,
         timeout_ms: 20_000,
         output_bytes_max: 10_000,
         permit: Default::default(),

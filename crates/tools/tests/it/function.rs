@@ -15,6 +15,8 @@ fn event(kind: HookKind) -> HookEvent {
         body: json(r#"{"context":{"n":1}}"#),
         idempotency_key: "run-1#7".into(),
         trace: None,
+        tenant: "t".into(),
+        labels: None,
         timeout_ms: 50,
         output_bytes_max: 100,
         permit: Default::default(),

@@ -132,6 +132,8 @@ async fn call(catalog: &Catalog, url: &str) -> Result<Value, Failure> {
         body: Value::object([("event", Value::from("action")), ("args", args)]),
         idempotency_key: "run-1#7".into(),
         trace: None,
+        tenant: "t".into(),
+        labels: None,
         timeout_ms: 5_000,
         output_bytes_max: 10_000,
         permit: Default::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use windlass_core::eval::Evaluator;
 use windlass_core::failure::Failure;
+use windlass_core::label::{Label, Marks, Source, SourceKind};
 use windlass_core::machine::{HookKind, Program};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
@@ -27,9 +28,12 @@ impl Compiler for NoDocuments {
     }
 }
 
+#[derive(Clone)]
 struct Pool {
     hook: Arc<dyn Hook>,
     clock: Arc<ManualClock>,
+    tenant: &'static str,
+    labels: Option<Marks>,
 }
 
 fn catalog(pools: &WorkPools) -> Catalog {
@@ -48,7 +52,17 @@ impl Pool {
         let (pools, clock) = (WorkPools::default(), Arc::new(ManualClock::new(Timestamp(1_000_000), 1)));
         let hook = Arc::clone(catalog(&pools).hook("distributed-worker").expect("built in"));
         pools.bind(Arc::new(MemoryStore::new()), Arc::new(NoDocuments), Arc::clone(&clock) as _);
-        Self { hook, clock }
+        Self { hook, clock, tenant: "t", labels: None }
+    }
+
+    /// The same pools, as another tenant sees them.
+    fn of(&self, tenant: &'static str) -> Self {
+        Self { tenant, ..self.clone() }
+    }
+
+    /// The same pool, with these labels of the context.
+    fn labelled(&self, labels: Marks) -> Self {
+        Self { labels: Some(labels), ..self.clone() }
     }
 
     /// One action with a context given as JSON, sent under a key.
@@ -64,6 +78,8 @@ impl Pool {
             ]),
             idempotency_key: key.to_owned(),
             trace: None,
+            tenant: self.tenant.into(),
+            labels: self.labels.clone(),
             timeout_ms: 1_000,
             output_bytes_max: 1_000_000,
             permit: Default::default(),
@@ -108,7 +124,7 @@ async fn a_job_that_fails_comes_back_until_it_is_put_aside() {
     for attempt in 0..2 {
         let claimed = pool.output(&format!("c{attempt}"), "claim_job", r#"{"worker_id": "w"}"#).await;
         let context = format!(
-            r#"{{"job_id": "{}", "error": "boom"}}"#,
+            r#"{{"worker_id": "w", "job_id": "{}", "error": "boom"}}"#,
             claimed.get("job_id").and_then(Value::as_str).expect("an id")
         );
         pool.output(&format!("f{attempt}"), "fail_job", &context).await;
@@ -116,6 +132,70 @@ async fn a_job_that_fails_comes_back_until_it_is_put_aside() {
         assert_eq!(pool.depth().await, Value::Int(1 - attempt), "a repeat counts nothing");
     }
     assert_eq!(pool.output("c9", "claim_job", r#"{"worker_id": "w"}"#).await.get("job"), Some(&Value::Null));
+}
+
+#[tokio::test]
+async fn no_tenant_sees_the_pools_of_another_one() {
+    let acme = Pool::new();
+    acme.output("k1", "push_job", r#"{"job": {"secret": "of acme"}}"#).await;
+    acme.output("r1", "register_worker", r#"{"worker_id": "w"}"#).await;
+    for tenant in ["evil", "t/default", "t%2Fdefault", ""] {
+        let evil = acme.of(tenant);
+        let claim = evil.output("c1", "claim_job", r#"{"worker_id": "w"}"#).await;
+        assert_eq!(claim.get("job"), Some(&Value::Null), "{tenant}");
+        let state = evil.output("x", "get_pool_state", "{}").await;
+        assert_eq!(
+            (state.get("queue_depth"), state.get("active_workers")),
+            (Some(&Value::Int(0)), Some(&Value::Int(0)))
+        );
+        evil.act("h", "heartbeat", r#"{"worker_id": "w"}"#).await.expect_err("not its worker");
+        evil.act("p", "reap_worker", r#"{"worker": {"worker_id": "w"}}"#).await.expect("nothing to reap");
+    }
+    let state = acme.output("x", "get_pool_state", "{}").await;
+    assert_eq!((state.get("queue_depth"), state.get("active_workers")), (Some(&Value::Int(1)), Some(&Value::Int(1))));
+}
+
+#[tokio::test]
+async fn only_who_has_claimed_a_job_settles_it() {
+    let pool = Pool::new();
+    pool.output("k1", "push_job", r#"{"job": 1}"#).await;
+    let claim = |key: &'static str, worker: &'static str| {
+        let pool = pool.clone();
+        async move { pool.output(key, "claim_job", &format!(r#"{{"worker_id": "{worker}"}}"#)).await }
+    };
+    let id = claim("c1", "w1").await.get("job_id").and_then(Value::as_str).expect("an id").to_owned();
+    pool.output("r1", "reap_worker", r#"{"worker": {"worker_id": "w1"}}"#).await;
+    assert_eq!(claim("c2", "w2").await.get("job_id"), Some(&Value::from(&*id)));
+    let by = |worker: &str| format!(r#"{{"worker_id": "{worker}", "job_id": "{id}", "result": "{worker}"}}"#);
+    pool.act("f1", "fail_job", &by("w1")).await.expect("too late, and changes nothing");
+    assert_eq!(claim("c3", "w3").await.get("job"), Some(&Value::Null), "`w2` has it");
+    let failure = pool.act("d1", "complete_job", &by("w1")).await.expect_err("its result does not count");
+    assert!(failure.message.contains("`w2`"), "{failure:?}");
+    pool.act("d2", "complete_job", &by("w2")).await.expect("done");
+    pool.act("d2", "complete_job", &by("w2")).await.expect("a repeat");
+    let again = pool.output("k1", "push_job", r#"{"job": 1}"#).await;
+    assert_eq!((again.get("job_id"), pool.depth().await), (Some(&Value::from(&*id)), Value::Int(0)), "it is done");
+    assert_eq!(claim("c4", "w1").await.get("job"), Some(&Value::Null));
+}
+
+#[tokio::test]
+async fn what_is_secret_of_a_job_is_secret_to_who_claims_it() {
+    let from = Source { kind: SourceKind::Input, name: "".into(), step: 0 };
+    let mut labels = Marks::default();
+    labels.add(vec!["job".into(), "a/b".into()], Label::Secret, from.clone());
+    labels.add(vec!["other".into()], Label::Secret, from.clone());
+    labels.add(vec!["job".into(), "name".into()], Label::Untrusted, from);
+    let (keeps, keeps_none) = (Pool::new().labelled(labels), Pool::new());
+    let context = r#"{"worker_id": "w", "job": {"a/b": 1, "name": 2}}"#;
+    let secret = |answer: Value| answer.get("secret").map(Value::to_json);
+    keeps.output("k1", "push_job", context).await;
+    let answer = keeps.act("c1", "claim_job", context).await.expect("claimed");
+    assert_eq!(secret(answer).as_deref(), Some(r#"["/output/job/a~1b","/context/job/a~1b"]"#));
+    keeps_none.output("k1", "push_job", context).await;
+    let answer = keeps_none.act("c1", "claim_job", context).await.expect("claimed");
+    assert_eq!(secret(answer), None, "neither keeps labels");
+    let answer = keeps_none.labelled(Marks::default()).act("c1", "claim_job", context).await.expect("again");
+    assert_eq!(secret(answer).as_deref(), Some(r#"["/output/job","/context/job"]"#), "nothing is known of it");
 }
 
 #[tokio::test]
@@ -169,6 +249,8 @@ async fn a_hook_without_a_store_says_so() {
         body: Value::empty_map(),
         idempotency_key: "k".into(),
         trace: None,
+        tenant: "t".into(),
+        labels: None,
         timeout_ms: 1_000,
         output_bytes_max: 1_000,
         permit: Default::default(),
