@@ -25,6 +25,7 @@ mod missed;
 mod drive;
 mod send;
 mod execute;
+mod departure;
 mod shutdown;
 mod observe;
 mod clock;

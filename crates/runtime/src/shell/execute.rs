@@ -28,6 +28,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
 use super::budgets;
+use super::departure::Departure;
 use super::engine::Core;
 use super::member::Member;
 use super::observe::{Called, Leaving, Meter, Point, span};
@@ -510,30 +511,6 @@ impl Attempt {
             _ => (Code::ToolTimeout, Retry::Unknown),
         };
         Failure::new(code, format!("no answer within {} ms", self.timeout_ms)).retry(retry)
-    }
-}
-
-/// What is noted when a call leaves.
-struct Departure {
-    core: Arc<Core>,
-    run: RunId,
-    effect: EffectId,
-    number: u32,
-    marked: bool,
-    sent: Arc<AtomicBool>,
-}
-
-impl Departure {
-    /// Between the mark and the call there is nothing: a process that dies after it leaves a call that may have left.
-    fn note(&self) -> Result<(), Failure> {
-        if self.marked
-            && let Err(error) = self.core.parts.store.mark_sent(&self.run, self.effect, self.number)
-        {
-            let message = format!("the call could not be noted before it leaves: {error}");
-            return Err(Failure::new(Code::StoreUnavailable, message).retry(Retry::Backoff));
-        }
-        self.sent.store(true, Ordering::Release);
-        Ok(())
     }
 }
 
