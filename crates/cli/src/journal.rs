@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use windlass_core::apply;
+use windlass_core::hidden::Veil;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::journal::Record;
 use windlass_core::run::{Run, Start};
@@ -78,6 +80,27 @@ pub(crate) fn version_of(run: &RunId, snapshot: &[u8]) -> Result<u64, Problem> {
 pub(crate) async fn start(store: &dyn Store, run: &RunId) -> Result<Start, Problem> {
     let stored = store.load(run.clone()).await?.ok_or_else(|| Problem::unknown_run(run.as_str()))?;
     Ok(stored.start)
+}
+
+/// What finds the values of a run that are not shown. Where its state cannot be read, its journal says as much as it can.
+///
+/// # Errors
+/// The store cannot be read, or has no such run.
+pub(crate) async fn veil(store: &Arc<dyn Store>, run: &RunId) -> Result<Veil, Problem> {
+    if let Ok(run) = current(&**store, run).await {
+        return Ok(run.hidden.veil());
+    }
+    let mut folded = Run::blank(start(&**store, run).await?);
+    let mut reader = Reader::new(Arc::clone(store), run.clone(), 0);
+    while let Ok(records) = reader.next(PAGE_ROWS).await {
+        if records.is_empty() {
+            break;
+        }
+        for entry in records.iter().flat_map(|record| &record.entries) {
+            let _ = apply(&mut folded, entry);
+        }
+    }
+    Ok(folded.hidden.veil())
 }
 
 async fn blobs(store: &dyn Store, rows: &[JournalRow]) -> Result<BTreeMap<Digest, Vec<u8>>, Problem> {

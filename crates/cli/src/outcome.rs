@@ -1,4 +1,5 @@
-//! How a run ended, as the document that `run` and `resume` print, and as an exit code.
+//! How a run ended, as the document that `run` and `resume` print, and as an exit code. Values that contracts hide are
+//! not in it.
 
 use serde_json::{Value as Json, json};
 use windlass_core::failure::Code;
@@ -14,8 +15,13 @@ use crate::output::time;
 #[must_use]
 pub(crate) fn of(report: &Report) -> (Json, Exit) {
     let run_id = report.run.id().as_str();
+    let veil = report.run.hidden.veil();
     match &report.run.ending {
-        Some(Ending::Completed { output }) if report.head.status.is_final() => (Json::from(output), Exit::Ok),
+        Some(Ending::Completed { output }) if report.head.status.is_final() => {
+            let mut output = Json::from(output);
+            veil.json(&mut output);
+            (output, Exit::Ok)
+        }
         Some(Ending::Failed { failure, state }) if report.head.status.is_final() => {
             let mut error = json!({
                 "code": failure.code.as_str(),
@@ -29,15 +35,17 @@ pub(crate) fn of(report: &Report) -> (Json, Exit) {
             if let (Json::Object(map), false) = (&mut error, failure.detail.is_null()) {
                 map.insert("detail".into(), Json::from(&failure.detail));
             }
+            veil.json(&mut error);
             (json!({ "error": error, "run_id": run_id }), Exit::Failed)
         }
         Some(Ending::Cancelled { reason }) if report.head.status.is_final() => {
-            let error = json!({ "code": "run.cancelled", "message": &**reason, "state": report.run.state.as_deref() });
+            let error =
+                json!({ "code": "run.cancelled", "message": veil.shown(reason), "state": report.run.state.as_deref() });
             (json!({ "error": error, "run_id": run_id }), Exit::Failed)
         }
         _ => {
             let waits: Vec<Json> = report.waits.iter().map(wait).collect();
-            (json!({ "run_id": run_id, "status": status(report), "waits": waits }), Exit::Parked)
+            (json!({ "run_id": run_id, "status": status(report), "waits": veil.document(&waits) }), Exit::Parked)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What happens in a run, told to a person: one line for each thing worth knowing. No prompt, argument or output.
+//! What happens in a run, told to a person: one line for each thing worth knowing. No prompt, argument or output, and none of
+//! the values that contracts hide.
 
 use windlass_core::approval::Answer;
 use windlass_core::audit;
@@ -21,13 +22,14 @@ pub(crate) fn lines(seen: Seen<'_>) -> Vec<String> {
     let entered = seen.entries.iter().filter(|entry| matches!(entry, Entry::StateEntered { .. })).count() as u64;
     let mut step = seen.run.step.saturating_sub(entered);
     let mut lines = Vec::new();
+    let veil = seen.run.hidden.veil();
     for entry in seen.entries {
         if matches!(entry, Entry::StateEntered { .. }) {
             step += 1;
         }
         let line = way(entry, seen.run, step).or_else(|| call(entry, seen.audit)).or_else(|| others(entry, seen.run));
         if let Some(line) = line {
-            lines.push(format!("{}{}", prefix(seen.run), printable(&line)));
+            lines.push(format!("{}{}", prefix(seen.run), printable(&veil.shown(&line))));
         }
     }
     lines

@@ -61,9 +61,14 @@ impl Watcher {
     fn write(&self, seen: Seen<'_>) {
         let Some(events) = &self.events else { return };
         let mut lines = Vec::new();
+        let veil = seen.run.hidden.veil();
         for event in events::of(seen) {
             // Every event is plain data with text keys, for which serialisation cannot fail.
-            let _ = serde_json::to_writer(&mut lines, &event);
+            let _ = if veil.is_empty() {
+                serde_json::to_writer(&mut lines, &event)
+            } else {
+                serde_json::to_writer(&mut lines, &veil.document(&event))
+            };
             lines.push(b'\n');
         }
         if lines.is_empty() {

@@ -73,6 +73,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         terms: windlass_core::run::Terms::default(),
         watched: false,
         labels: None,
+        hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
     };

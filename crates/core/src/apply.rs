@@ -38,6 +38,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::RunStarted(start) => return started(run, start),
         Entry::ContextChanged { set, removed } => change_context(run, set, removed),
         Entry::LabelsChanged { cleared, marks } => run.labels = run.labels.changed(cleared, marks),
+        Entry::ValuesHidden { hidden } => run.hidden.join(hidden.clone()),
         Entry::StateEntered { state } => entered(run, state),
         Entry::StageReached { stage } => run.stage = stage.clone(),
         Entry::HooksStarted { event, detail } => {

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::{Amounts, CALL_METERS, Meter};
 use crate::effect::{Call, OpenCall, TimerPurpose, WaitKind};
+use crate::hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::redact::REDACTED;
 use crate::run::{Hold, Run};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -246,6 +248,9 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     }
     if run.start.scope.user.as_ref().is_some_and(|user| is_same(user, &reply.by)) {
         return Some(format!("`{}` started the run and cannot approve its calls", reply.by));
+    }
+    if reply.arguments.as_ref().is_some_and(hidden::holds_mark) {
+        return Some(format!("the arguments hold `{REDACTED}` in place of a value: write the value itself"));
     }
     let kind = run.waits.get(&reply.wait).map(|wait| &wait.kind);
     let is_ceiling = matches!(kind, Some(WaitKind::Ceiling { .. }));

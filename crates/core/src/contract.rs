@@ -91,6 +91,30 @@ pub struct Contract {
     /// What its answers mean for the labels of values.
     #[serde(default, skip_serializing_if = "Flow::is_default")]
     pub flow: Flow,
+    /// What of its calls is not shown.
+    #[serde(default, skip_serializing_if = "Redact::is_default")]
+    pub redact: Redact,
+}
+
+/// Parts of the calls of a tool or action that are not shown to people and other systems, as keys inwards; `*` stands for
+/// each item of a list and each value of a mapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Redact {
+    /// Of its arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arguments: Vec<Vec<Name>>,
+    /// Of its results.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub result: Vec<Vec<Name>>,
+}
+
+impl Redact {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What the answers of a tool, action or hook mean for the labels of values.
@@ -193,6 +217,7 @@ impl Contract {
             plan: None,
             cost_weight: ordinary(),
             flow: Flow::default(),
+            redact: Redact::default(),
         }
     }
 

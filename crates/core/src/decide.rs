@@ -16,6 +16,7 @@ mod finding;
 mod hold;
 mod hooks;
 mod join;
+mod hidden;
 mod labels;
 mod plan;
 mod route;
@@ -406,9 +407,10 @@ impl<'a> Turn<'a> {
             Input::Signalled { wait, signal, data } => self.on_signal(wait, signal, data),
             Input::TimerFired { timer } => self.on_timer(timer),
             Input::ChildRaised { child, amounts } => self.child_raised(child, amounts),
-            Input::ChildEnded { child, ending, used, labels } => {
+            Input::ChildEnded { child, ending, used, labels, hidden } => {
                 let slot = self.run.children.get(&child).and_then(|open| open.slot);
                 self.label_child(slot, &ending, labels);
+                self.hide(hidden);
                 self.emit(Entry::ChildSettled { child, ending, used });
             }
             Input::Cancel { reason } => {
@@ -549,5 +551,6 @@ fn farewell(run: &Run, ending: Ending) -> Option<(RunId, Name, Input)> {
     used.add(&run.ledger.granted);
     let id: Name = format!("ended:{}", run.id()).into();
     let labels = crate::label::of_result(run, &ending);
-    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used, labels }))
+    let hidden = run.hidden.within_ending(&ending);
+    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used, labels, hidden }))
 }

@@ -7,6 +7,7 @@ use crate::budget::{Amounts, Ceilings, Exceeded};
 use crate::contract::{Class, Idempotency};
 use crate::escrow::{Refusal, Share};
 use crate::failure::Failure;
+use crate::hidden::Hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Input;
 use crate::label::Marks;
@@ -75,6 +76,9 @@ pub struct ChildStart {
     /// Labels of its input; none where its parent keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Marks>,
+    /// Values of its input that are not shown.
+    #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+    pub hidden: Hidden,
 }
 
 /// A call out of the process.

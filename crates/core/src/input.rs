@@ -10,6 +10,7 @@ use crate::budget::{Amounts, Ceilings};
 use crate::effect::{Outcome, Spent};
 use crate::escrow::{Budgets, Drawn};
 use crate::failure::Failure;
+use crate::hidden::Hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::label::Marks;
 use crate::policy::{Question, Verdict};
@@ -74,6 +75,9 @@ pub enum Input {
         /// Labels of its output; none where it keeps none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         labels: Option<Marks>,
+        /// Values of its output or failure that are not shown.
+        #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+        hidden: Hidden,
     },
     /// Somebody let a child, or a run below it, use more than it was given.
     ChildRaised {

@@ -12,6 +12,7 @@ use crate::contract::Plan;
 use crate::effect::{ChildStart, Doubt, OpenCall, OpenTimer, OpenWait, Outcome};
 use crate::escrow::{Drawn, Share};
 use crate::failure::Failure;
+use crate::hidden::Hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::label::Marks;
@@ -113,6 +114,11 @@ pub enum Entry {
         /// Labels that are added.
         #[serde(default, skip_serializing_if = "Marks::is_empty")]
         marks: Marks,
+    },
+    /// Values came up that are not shown.
+    ValuesHidden {
+        /// The values.
+        hidden: Hidden,
     },
     /// A state was entered; counts as a step.
     StateEntered {

@@ -527,13 +527,17 @@ pub fn reached<'p>(value: &Value, path: &'p [Name]) -> Option<&'p [Name]> {
     (!current.is_null()).then_some(path)
 }
 
-/// The path that a JSON Pointer names, as keys. None for a text that is none.
+/// The path that a JSON Pointer names, as keys. None for a text that is none, also by a `~` that escapes nothing.
 #[must_use]
 pub fn pointer(text: &str) -> Option<Vec<Name>> {
     if text.is_empty() {
         return Some(Vec::new());
     }
-    let parts = text.strip_prefix('/')?.split('/');
+    let rest = text.strip_prefix('/')?;
+    if rest.split('~').skip(1).any(|after| !after.starts_with(['0', '1'])) {
+        return None;
+    }
+    let parts = rest.split('/');
     Some(parts.map(|part| part.replace("~1", "/").replace("~0", "~").into()).collect())
 }
 

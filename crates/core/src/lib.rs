@@ -39,6 +39,7 @@ pub mod journal;
 pub mod run;
 pub mod snapshot;
 pub mod redact;
+pub mod hidden;
 pub mod request;
 pub mod retry;
 pub mod route;

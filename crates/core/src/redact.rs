@@ -1,6 +1,9 @@
 //! What may be shown of texts that hold credentials: addresses, connection strings, lines of documents.
 //!
-//! When it is not clear where a credential ends, more is hidden than must be.
+//! When it is not clear where a credential ends, more is hidden than must be. Owns how a text is found that must not be
+//! shown; what such texts are is known to others.
+
+use std::fmt::Write as _;
 
 /// Endings of names, lower case and with `_` between words, whose values are credentials.
 const SECRET_ENDINGS: [&str; 10] =
@@ -15,6 +18,59 @@ const KEY_BYTES_MIN: usize = 8;
 const REFERENCES: [&str; 5] = ["env:", "${", "inline:", "file:", "secret:"];
 /// What stands for something hidden.
 const HIDDEN: &str = "***";
+/// What stands for a value that is not shown: a secret that a service repeated, or what the contract of a tool hides.
+pub const REDACTED: &str = "[redacted]";
+
+/// The forms in which services repeat a text: as it is, percent-encoded, in hexadecimal, and in base64 of it alone,
+/// without what depends on the end of that: padding, and the last character of a group that is not full.
+#[must_use]
+pub fn forms(text: &str) -> [String; 4] {
+    [text.to_owned(), percent(text), hexadecimal(text), base64(text)]
+}
+
+/// The text with [`REDACTED`] in place of each of these, which are tried in order; none when it has none of them.
+#[must_use]
+pub fn without<'n>(text: &str, needles: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    let mut out: Option<String> = None;
+    for needle in needles {
+        let current = out.as_deref().unwrap_or(text);
+        if current.contains(needle) {
+            out = Some(current.replace(needle, REDACTED));
+        }
+    }
+    out
+}
+
+fn percent(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(byte.into());
+        } else {
+            // Writing to a text cannot fail.
+            let _written = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn hexadecimal(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        let _written = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let whole = text.as_bytes().chunks_exact(3);
+    whole
+        .flat_map(|group| {
+            let bits = group.iter().fold(0_usize, |bits, byte| (bits << 8) | usize::from(*byte));
+            [18, 12, 6, 0].map(|shift| char::from(DIGITS[(bits >> shift) & 63]))
+        })
+        .collect()
+}
 
 /// Whether the value of a key of this name is a credential: `api_key`, `X-Api-Key`, `Authorization`.
 #[must_use]

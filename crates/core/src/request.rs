@@ -255,6 +255,11 @@ pub fn arguments(machine: &Machine, run: &Run, effect: EffectId) -> Option<Value
     build_arguments(machine, run, &run.calls.get(&effect)?.call)
 }
 
+/// The arguments of a tool, action or verify call that is not open yet.
+pub(crate) fn arguments_of(machine: &Machine, run: &Run, call: &Call) -> Option<Value> {
+    build_arguments(machine, run, call)
+}
+
 fn build_arguments(machine: &Machine, run: &Run, call: &Call) -> Option<Value> {
     match call {
         Call::Tool { arguments, .. } => Some(arguments.clone()),

@@ -15,6 +15,7 @@ use crate::contract::Plan;
 use crate::effect::{ChildStart, OpenCall, OpenTimer, OpenWait, Outcome};
 use crate::escrow::Escrow;
 use crate::failure::Failure;
+use crate::hidden::Hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::label::{Labels, Marks};
@@ -68,6 +69,9 @@ pub struct Start {
     /// Labels of its input, when a run that keeps them started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Marks>,
+    /// Values of its input that are not shown.
+    #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+    pub hidden: Hidden,
     /// Version of its audit rows, set when it begins; 0 before, and for a run that began when there was but one.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub audit: u32,
@@ -92,6 +96,16 @@ impl Caller {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.by.is_none() && self.trace.is_none()
+    }
+}
+
+impl Start {
+    /// What is not shown of its input, and of the context that a fork begins with.
+    #[must_use]
+    pub fn first_hidden(&self) -> Hidden {
+        let mut hidden = self.hidden.clone();
+        hidden.join(self.origin.as_ref().map(|origin| origin.hidden.clone()).unwrap_or_default());
+        hidden
     }
 }
 
@@ -177,6 +191,9 @@ pub struct Origin {
     /// The labels of that run at that point; none where none were kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Marks>,
+    /// Values of that run that are not shown.
+    #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+    pub hidden: Hidden,
 }
 
 /// Where a run is.
@@ -386,6 +403,9 @@ pub struct Run {
     /// Where its data came from.
     #[serde(default, skip_serializing_if = "Labels::is_blank")]
     pub labels: Labels,
+    /// Values that are not shown.
+    #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+    pub hidden: Hidden,
     /// End of its audit chain.
     pub audit: audit::Chain,
 }
@@ -400,6 +420,7 @@ impl Run {
     #[must_use]
     pub fn blank(start: Start) -> Self {
         Self {
+            hidden: start.first_hidden(),
             start,
             version: 0,
             now: Timestamp::default(),
@@ -516,6 +537,7 @@ impl Run {
             terms: child.terms.clone(),
             watched: false,
             labels: child.labels.clone(),
+            hidden: child.hidden.clone(),
             audit: 0,
             caller: Caller { by: None, trace: self.start.caller.trace.clone() },
         }

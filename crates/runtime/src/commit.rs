@@ -286,12 +286,14 @@ mod tests {
             deadline: None,
             terms: windlass_core::run::Terms::default(),
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
         };
         let told = Input::ChildEnded {
             child: run.id().clone(),
             ending: Ending::Completed { output: Value::Null },
             used: Amounts::ZERO,
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
         };
         let effects = vec![
             Effect::OpenWait(EffectId(1)),

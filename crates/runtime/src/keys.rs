@@ -229,6 +229,7 @@ mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
         };

@@ -104,6 +104,7 @@ pub(crate) mod tests {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
         })
@@ -179,7 +180,13 @@ pub(crate) mod tests {
         let inbox = [InboxItem {
             number: 1,
             id: "x".into(),
-            input: Input::ChildEnded { child: ids[0].clone(), ending, used: Amounts::ZERO, labels: None },
+            input: Input::ChildEnded {
+                child: ids[0].clone(),
+                ending,
+                used: Amounts::ZERO,
+                labels: None,
+                hidden: windlass_core::hidden::Hidden::default(),
+            },
         }];
         assert_eq!(missed(&run, ids.clone(), &inbox), vec![ids[1].clone()]);
     }

@@ -22,7 +22,7 @@ use crate::addressed::Addressed;
 use crate::agents;
 use crate::client::Clients;
 use crate::config::{
-    ApprovalConfig, CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem, SecretRef, ToolConfig,
+    ApprovalConfig, CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem, RedactConfig, SecretRef, ToolConfig,
 };
 use crate::guard::{Guard, place};
 use crate::kind::{ALL, Kind, Make};
@@ -262,6 +262,7 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     }
     pointers(site, "", "secret", table.secret.as_deref());
     pointers(site, "", "declassified", table.declassified.as_deref());
+    RedactConfig::check(site, "", table.redact.as_ref());
     check_escalation(site, table);
     check_plan(site, table, role);
     let contract = contract(site.name, table);
@@ -362,6 +363,7 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
             secret: paths(table.secret.as_deref()),
             declassified: paths(table.declassified.as_deref()),
         },
+        redact: RedactConfig::lower(table.redact.as_ref()),
         approval: Terms {
             always: table.approval == Some(ApprovalConfig::Always),
             expires_ms: table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),

@@ -7,10 +7,11 @@ use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use windlass_core::contract::{Class, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Idempotency, OnUnknown, Redact};
 use windlass_core::machine::HookKind;
 
 use crate::agents::CliAgentConfig;
+use crate::build::{Site, paths, pointers};
 use crate::limits::{LimitsConfig, OnLarge};
 use crate::mcp::McpConfig;
 use crate::sandbox::SandboxConfig;
@@ -135,6 +136,10 @@ pub struct ToolConfig {
     /// Parts of its answers that have no label, each as a JSON Pointer: what they may say is bounded by its schema.
     /// Default: none.
     pub declassified: Option<Vec<String>>,
+    /// Parts of its calls that are shown as `[redacted]` to people and other systems, as
+    /// `{ arguments = [POINTER], result = [POINTER] }`. A pointer is a JSON Pointer; `*` stands for each item of a list and
+    /// each value of a mapping. Default: none.
+    pub redact: Option<RedactConfig>,
     /// JSON Schema of the arguments. Default: any.
     pub input_schema: Option<serde_json::Value>,
     /// JSON Schema of the result. Default: any.
@@ -168,6 +173,35 @@ pub struct ToolConfig {
     pub secret_env: Option<BTreeMap<String, SecretRef>>,
     /// `command`: what the process may use of the host. Default: no bounds.
     pub sandbox: Option<SandboxConfig>,
+}
+
+/// Parts of the calls of a tool that are not shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedactConfig {
+    /// Of its arguments, each as a JSON Pointer; of an action those of `{action, state, machine, run_id, context}`.
+    pub arguments: Vec<String>,
+    /// Of its results, each as a JSON Pointer.
+    pub result: Vec<String>,
+}
+
+impl RedactConfig {
+    /// What a contract says.
+    pub(crate) fn lower(given: Option<&Self>) -> Redact {
+        let Some(Self { arguments, result }) = given else { return Redact::default() };
+        Redact { arguments: paths(Some(arguments)), result: paths(Some(result)) }
+    }
+
+    /// Says what of it cannot be used.
+    pub(crate) fn check(site: &mut Site<'_>, before: &str, given: Option<&Self>) {
+        let Some(Self { arguments, result }) = given else { return };
+        pointers(site, before, "redact.arguments", Some(arguments));
+        pointers(site, before, "redact.result", Some(result));
+        if arguments.is_empty() && result.is_empty() {
+            let hint = "name parts of `arguments` or of `result`, or leave it out";
+            site.wrong(&format!("{before}redact"), "it names nothing", Some(hint));
+        }
+    }
 }
 
 /// When a person has to agree before a call leaves.
@@ -355,6 +389,7 @@ impl ToolConfig {
             trusted: _,
             secret: _,
             declassified: _,
+            redact: _,
             input_schema: _,
             output_schema: _,
             method,

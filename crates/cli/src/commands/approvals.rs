@@ -11,6 +11,7 @@ use windlass_core::escrow::Refusal;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
+use windlass_core::redact::REDACTED;
 use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
@@ -99,13 +100,13 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
     });
     let rows: Vec<Vec<String>> = found
         .iter()
-        .map(|(head, _, question)| {
+        .map(|(head, run, question)| {
             vec![
                 question.id.clone(),
                 head.machine.to_string(),
                 question.tool.to_string(),
                 question.class.to_owned(),
-                printable(&question.arguments.to_json()),
+                printable(&run.hidden.veil().value(&question.arguments)),
                 question.expires_at.map(time).unwrap_or_default(),
             ]
         })
@@ -125,7 +126,9 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         app.output.document(&described(head, &asked.run, question));
         return Ok(Exit::Ok);
     }
+    let veil = asked.run.hidden.veil();
     let pair = |name: &str, value: &str| vec![name.to_owned(), printable(value)];
+    let arguments = veil.value(&question.arguments);
     let mut rows = vec![
         pair("approval", &question.id),
         pair("run", head.id.as_str()),
@@ -133,19 +136,19 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         pair("state", head.state.as_deref().unwrap_or("-")),
         pair(question.kind, &question.tool),
         pair("class", question.class),
-        pair("arguments", &question.arguments.to_json()),
-        pair("asked by", &format!("rule {}: {}", question.rule, question.reason)),
+        pair("arguments", &arguments),
+        pair("asked by", &veil.shown(&format!("rule {}: {}", question.rule, question.reason))),
         pair("asked", &time(question.asked_at)),
     ];
     if let Some(plan) = &question.plan {
-        let preview = plan.preview.as_ref().map_or_else(|| "no longer known".to_owned(), Value::to_json);
+        let preview = plan.preview.as_ref().map_or_else(|| "no longer known".to_owned(), |preview| veil.value(preview));
         rows.extend([pair("plan", &plan.id), pair("would do", &preview)]);
         rows.extend(plan.expires_at.map(|at| pair("plan expires", &time(at))));
     }
     if question.meter().is_some() {
-        rows.push(pair("so far", &asked.run.context.to_json()));
+        rows.push(pair("so far", &veil.value(&asked.run.context)));
         if !asked.run.output.is_null() {
-            rows.push(pair("output so far", &asked.run.output.to_json()));
+            rows.push(pair("output so far", &veil.value(&asked.run.output)));
         }
     }
     if let Some(at) = question.expires_at {
@@ -155,6 +158,12 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         rows.push(pair("escalated", &format!("to {to}, level {level}")));
     }
     rows.push(pair("shown", &question.shown.to_string()));
+    if arguments.contains(REDACTED) {
+        rows.push(pair(
+            "redacted",
+            "values that a contract hides; what is approved, and the hash, is the call with them",
+        ));
+    }
     app.output.text(&table(&["", ""], &rows));
     Ok(Exit::Ok)
 }
@@ -376,8 +385,12 @@ fn drivers(run: &Run, question: &Question) -> Option<Json> {
 }
 
 fn described(head: &Head, run: &Run, question: &Question) -> Json {
+    let veil = run.hidden.veil();
+    let mut arguments = Json::from(&question.arguments);
+    veil.json(&mut arguments);
     json!({
         "id": question.id,
+        "redacted": arguments.to_string().contains(REDACTED),
         "run_id": head.id.as_str(),
         "root_run_id": head.root.as_str(),
         "tenant": &*head.tenant,
@@ -386,12 +399,12 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
         "kind": question.kind,
         "call": &*question.tool,
         "class": question.class,
-        "arguments": Json::from(&question.arguments),
+        "arguments": arguments,
         "rule": &*question.rule,
-        "reason": &*question.reason,
+        "reason": veil.shown(&question.reason),
         "plan": question.plan.as_ref().map(|plan| json!({
             "id": &*plan.id,
-            "preview": plan.preview.as_ref().map(Json::from),
+            "preview": plan.preview.as_ref().map(|preview| veil.document(preview)),
             "expires_at": plan.expires_at.map(time),
         })),
         "shown": question.shown.to_string(),
@@ -412,8 +425,8 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
             "wanted": over.wanted,
         })),
         "drivers": drivers(run, question),
-        "context": question.meter().map(|_| Json::from(&run.context)),
-        "output": question.meter().map(|_| Json::from(&run.output)),
+        "context": question.meter().map(|_| veil.document(&run.context)),
+        "output": question.meter().map(|_| veil.document(&run.output)),
     })
 }
 

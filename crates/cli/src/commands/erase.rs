@@ -16,7 +16,7 @@ use super::runs;
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
-use crate::journal::Reader;
+use crate::journal::{self, Reader};
 
 /// Runs and objects read at a time.
 const PAGE: usize = 200;
@@ -263,6 +263,7 @@ async fn write_run(
     let mut at_a_glance = runs::head(head);
     at_a_glance["type"] = json!("run");
     write(&at_a_glance)?;
+    let veil = journal::veil(store, &head.id).await?;
     let mut reader = Reader::new(Arc::clone(store), head.id.clone(), 0);
     loop {
         let records = reader.next(RECORDS).await?;
@@ -270,7 +271,7 @@ async fn write_run(
             break;
         }
         for record in records {
-            write(&json!({ "type": "record", "run": head.id, "record": record }))?;
+            write(&json!({ "type": "record", "run": head.id, "record": veil.document(&record) }))?;
         }
     }
     let rows = store.audit(head.id.clone()).await?;

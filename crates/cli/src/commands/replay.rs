@@ -59,7 +59,7 @@ pub(crate) async fn replay(app: &App, args: args::Replay) -> Result<Exit, Proble
             run.status().as_str(),
             counted(run.step, "step"),
             run.version,
-            serde_json::to_string_pretty(&run.context).unwrap_or_default()
+            serde_json::to_string_pretty(&run.hidden.veil().document(&run.context)).unwrap_or_default()
         ));
     }
     Ok(Exit::Ok)

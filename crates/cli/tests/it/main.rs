@@ -23,6 +23,7 @@ mod preview;
 mod purity;
 mod read_only;
 mod readonly_switch;
+mod redact;
 mod restore;
 mod runbooks;
 mod schedules;

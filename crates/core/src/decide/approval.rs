@@ -207,8 +207,9 @@ impl Turn<'_> {
         self.close_wait(reply.wait, None);
         let Reply { approve, by, reason, arguments, raise, .. } = reply;
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
-        if arguments.is_some() {
+        if let Some(arguments) = &arguments {
             self.label_person(&by);
+            self.hide_arguments(open.call.target(), arguments);
         }
         self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
         if let (false, Some(mut failure)) = (approve, short) {

@@ -91,6 +91,7 @@ impl Turn<'_> {
             output_max: None,
         };
         open.cached_expected = self.cached_expected(&open);
+        self.hide_sent(&open.call);
         open.output_max = self.output_max(&open);
         open.arguments = request::digest(self.machine, self.run, effect, &open);
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
@@ -148,6 +149,7 @@ impl Turn<'_> {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         let (used, estimated) = charge(&open, spent);
         let outcome = charged(outcome, &used);
+        self.hide_outcome(&open.call, &outcome);
         let outcome = self.break_storm(&open, outcome);
         if let Outcome::Failed(failure) = &outcome {
             if let Some(route) = self.next_route(&open, failure) {
@@ -328,6 +330,7 @@ impl Turn<'_> {
                     self.label_doubt(&open, tags);
                 }
                 let outcome = Outcome::Returned(result);
+                self.hide_outcome(&open.call, &outcome);
                 self.emit(Entry::CallSettled { effect, attempt: open.attempt, outcome, used, estimated: false });
             }
             Some(Value::Bool(false)) => {

@@ -138,6 +138,7 @@ impl Turn<'_> {
             let contract = self.machine.child_contracts.get(&name);
             let limits = contract.map_or(below, |contract| contract.ceilings.tighter(&below));
             let (bounds, allotment) = ledger.carve(count, &limits);
+            let hidden = self.run.hidden.within(&input);
             let child = ChildStart {
                 id: self.run.id().child(self.run.step, self.run.ordinal),
                 machine: self.machine.machines.get(&name).cloned().unwrap_or_default(),
@@ -149,6 +150,7 @@ impl Turn<'_> {
                 deadline: self.run.ledger.deadline,
                 terms: self.run.start.terms.narrowed(contract),
                 labels: self.run.labels.kept.then_some(marks),
+                hidden,
             };
             let slot = awaited.then_some(slot as u32);
             self.emit(Entry::ChildStarted { child: Box::new(child.clone()), slot });

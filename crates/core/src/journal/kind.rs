@@ -11,6 +11,7 @@ impl Entry {
             Self::RunStarted(_) => "run_started",
             Self::ContextChanged { .. } => "context_changed",
             Self::LabelsChanged { .. } => "labels_changed",
+            Self::ValuesHidden { .. } => "values_hidden",
             Self::StateEntered { .. } => "state_entered",
             Self::StageReached { .. } => "stage_reached",
             Self::HooksStarted { .. } => "hooks_started",

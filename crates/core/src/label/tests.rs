@@ -82,6 +82,7 @@ fn pointers_are_paths() {
     assert_eq!(pointer(""), Some(Vec::new()));
     assert_eq!(pointer("/a~1b/~0c"), Some(vec!["a/b".into(), "~c".into()]));
     assert_eq!(pointer("a"), None);
+    assert_eq!((pointer("/a~2"), pointer("/a~")), (None, None));
 }
 
 #[test]

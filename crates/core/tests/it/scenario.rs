@@ -334,7 +334,9 @@ impl Bench {
                 let (marks, output) = more.split_once(' ').expect("labels and an output");
                 let labels = Some(serde_json::from_str(marks).expect("labels"));
                 let ending = Ending::Completed { output: json(output) };
-                Input::ChildEnded { child: RunId::stored(&format!("r{first}")), ending, used: Amounts::ZERO, labels }
+                let child = RunId::stored(&format!("r{first}"));
+                let hidden = windlass_core::hidden::Hidden::default();
+                Input::ChildEnded { child, ending, used: Amounts::ZERO, labels, hidden }
             }
             "approve" => self.answer(true, false, rest),
             "reject" => self.answer(false, false, rest),
@@ -394,7 +396,13 @@ impl Bench {
             other => panic!("unknown ending `{other}`"),
         };
         let used = serde_json::from_str(r#"{"model_calls":1,"tokens":15}"#).expect("amounts");
-        Input::ChildEnded { child: RunId::stored(&format!("r{id}")), ending, used, labels: None }
+        Input::ChildEnded {
+            child: RunId::stored(&format!("r{id}")),
+            ending,
+            used,
+            labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
+        }
     }
 }
 
@@ -453,6 +461,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         terms: Terms::default(),
         watched: false,
         labels: None,
+        hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
     }

@@ -170,6 +170,7 @@ impl Engine {
             terms: Terms::default(),
             watched: false,
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller,
         };

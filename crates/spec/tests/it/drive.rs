@@ -76,6 +76,7 @@ impl<'a> Driver<'a> {
             terms: windlass_core::run::Terms::default(),
             watched: false,
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
         };
@@ -154,7 +155,13 @@ impl<'a> Driver<'a> {
                     Ending::Completed { output: Value::object([("id", Value::str(child.as_str()))]) }
                 }
             };
-            return Some(Input::ChildEnded { child: child.clone(), ending, used: Amounts::ZERO, labels: None });
+            return Some(Input::ChildEnded {
+                child: child.clone(),
+                ending,
+                used: Amounts::ZERO,
+                labels: None,
+                hidden: windlass_core::hidden::Hidden::default(),
+            });
         }
         timer()
     }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_core::contract::{Class, Idempotency};
 
-use crate::config::{ApprovalConfig, OnUnknownConfig, SecretRef};
+use crate::config::{ApprovalConfig, OnUnknownConfig, RedactConfig, SecretRef};
 use crate::mcp::elicitation::ElicitationConfig;
 use crate::mcp::oauth::OauthConfig;
 use crate::sandbox::SandboxConfig;
@@ -99,6 +99,10 @@ pub struct ContractConfig {
     /// Parts of its answers that have no label, each as a JSON Pointer: what they may say is bounded by its schema.
     /// Default: none.
     pub declassified: Option<Vec<String>>,
+    /// Parts of its calls that are shown as `[redacted]` to people and other systems, as
+    /// `{ arguments = [POINTER], result = [POINTER] }`. A pointer is a JSON Pointer; `*` stands for each item of a list and
+    /// each value of a mapping. Default: none.
+    pub redact: Option<RedactConfig>,
     /// When a person has to agree to a call before it leaves, as for other tools.
     pub approval: Option<ApprovalConfig>,
     /// How long an approval is waited for, in milliseconds, as for other tools.

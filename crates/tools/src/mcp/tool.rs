@@ -20,7 +20,7 @@ use windlass_ports::tool::{Invocation, Permit, Tool};
 use crate::address;
 use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX, paths, pointers};
 use crate::command;
-use crate::config::ApprovalConfig;
+use crate::config::{ApprovalConfig, RedactConfig};
 use crate::headers::headers;
 use crate::mcp::client::{Asking, Client, Wire};
 use crate::mcp::definition::Definition;
@@ -141,6 +141,7 @@ fn bounds(site: &mut Site<'_>, name: &str, contract: &ContractConfig) {
     let before = format!("tools.{name}.");
     pointers(site, &before, "secret", contract.secret.as_deref());
     pointers(site, &before, "declassified", contract.declassified.as_deref());
+    RedactConfig::check(site, &before, contract.redact.as_ref());
     for (key, given, most) in [
         ("timeout_ms", contract.timeout_ms, TIMEOUT_MS_MAX),
         ("output_bytes_max", contract.output_bytes_max, VALUE_BYTES_MAX as u64),
@@ -268,6 +269,7 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
             secret: paths(declared.secret.as_deref()),
             declassified: paths(declared.declassified.as_deref()),
         },
+        redact: RedactConfig::lower(declared.redact.as_ref()),
         approval: Terms {
             always: declared.approval == Some(ApprovalConfig::Always),
             expires_ms: declared.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),

@@ -103,6 +103,7 @@ impl Asked<'_> {
             origin: None,
             watched: false,
             labels: None,
+            hidden: windlass_core::hidden::Hidden::default(),
             terms: terms(caller, contracts),
             audit: 0,
             caller: caller.caller.clone(),

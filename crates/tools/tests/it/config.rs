@@ -58,6 +58,7 @@ command = ['/bin/true']
             flow: Flow { secret: vec![vec!["card".into(), "number".into()]], ..Flow::default() },
             approval: Terms { always: true, expires_ms: 60_000, escalation: None },
             plan: None,
+            redact: windlass_core::contract::Redact::default(),
         }
     );
     assert_eq!(*tool(&catalog, "bare").contract(), Contract::undeclared("bare"));
@@ -141,6 +142,39 @@ fn a_strict_configuration_takes_no_tool_without_a_contract() {
     let toml = "[tools.t]\ntype = 'command'\ncommand = ['x']\nclass = 'write'";
     assert!(catalog_in(Path::new("/"), toml).is_ok());
     assert_eq!(problems(toml, true), ["tools.t.idempotency: this configuration takes no tool without a contract"]);
+}
+
+#[test]
+fn what_is_not_shown_is_named_by_pointers() {
+    let toml = r"
+[tools.t]
+type = 'command'
+command = ['x']
+redact = { arguments = ['/card/number', 'card'], result = ['/items/*/iban', '/a~2'] }
+[actions.a]
+type = 'http'
+url = 'http://h/'
+redact = {}
+[mcp.s]
+command = ['x']
+[mcp.s.tools.t]
+redact = { result = ['token'] }
+";
+    assert_eq!(
+        problems(toml, false),
+        [
+            "mcp.s.tools.t.redact.result: `token` is no JSON Pointer",
+            "tools.t.redact.arguments: `card` is no JSON Pointer",
+            "tools.t.redact.result: `/a~2` is no JSON Pointer",
+            "actions.a.redact: it names nothing",
+        ]
+    );
+    let text = toml::from_str::<CatalogConfig>("[tools.t]\ntype = 'command'\nredact = { results = [] }");
+    assert!(text.expect_err("a refusal").to_string().contains("unknown field `results`"));
+    let fine = "[tools.t]\ntype = 'command'\ncommand = ['x']\nredact = { arguments = ['/a/b'], result = [''] }";
+    let catalog = catalog_in(Path::new("/"), fine).expect("a catalog");
+    let redact = &catalog.tools["t"].contract().redact;
+    assert_eq!((redact.arguments.len(), redact.arguments[0].len(), redact.result[0].len()), (1, 2, 0));
 }
 
 #[test]

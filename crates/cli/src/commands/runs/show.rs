@@ -1,6 +1,7 @@
 //! `windlass runs show` and `journal`: one run in full.
 
 use serde_json::{Value as Json, json};
+use windlass_core::hidden::Veil;
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
 use windlass_core::journal::Record;
@@ -28,11 +29,13 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     let waiting = session::observer(store).status(&head.id).await.map_err(outcome::engine_problem)?;
     let waits = waiting.map(|report| report.waits).unwrap_or_default();
     let left_out = LeftOut::of(&run, waits.len());
+    let veil = run.hidden.veil();
     if app.output.form() == Form::Json {
         let mut value = list::head(&head);
         if let Json::Object(map) = &mut value {
             map.insert("run".into(), shortened(state(&run)));
-            map.insert("waits".into(), waits.iter().take(SHOWN).map(outcome::wait).collect());
+            let waits: Vec<Json> = waits.iter().take(SHOWN).map(outcome::wait).collect();
+            map.insert("waits".into(), veil.document(&waits));
             if left_out.is_any() {
                 map.insert("left_out".into(), left_out.json());
             }
@@ -63,16 +66,16 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
         rows.push(pair("quarantined", reason));
     }
     if let Some(hold) = run.hold.as_ref().filter(|_| run.ending.is_none()) {
-        rows.push(pair("held", hold.reason()));
+        rows.push(pair("held", &veil.shown(hold.reason())));
     }
     for wait in waits.iter().take(SHOWN) {
-        rows.push(pair("waits for", &outcome::described(wait)));
+        rows.push(pair("waits for", &veil.shown(&outcome::described(wait))));
     }
     match &run.ending {
-        Some(Ending::Completed { output }) => rows.push(pair("output", &cell(&output.to_json(), &head.id))),
-        Some(Ending::Failed { failure, .. }) => rows.push(pair("failure", &failure.to_string())),
-        Some(Ending::Cancelled { reason }) => rows.push(pair("cancelled", reason)),
-        None => rows.push(pair("context", &cell(&run.context.to_json(), &head.id))),
+        Some(Ending::Completed { output }) => rows.push(pair("output", &cell(&veil.value(output), &head.id))),
+        Some(Ending::Failed { failure, .. }) => rows.push(pair("failure", &veil.shown(&failure.to_string()))),
+        Some(Ending::Cancelled { reason }) => rows.push(pair("cancelled", &veil.shown(reason))),
+        None => rows.push(pair("context", &cell(&veil.value(&run.context), &head.id))),
     }
     app.output.text(&crate::output::table(&["", ""], &rows));
     LeftOut { children: 0, slots: 0, ..left_out }.tell(app, &head.id);
@@ -137,6 +140,7 @@ fn cell(json: &str, run: &RunId) -> String {
 /// Prints a journal.
 pub(crate) async fn journal(app: &App, args: args::RunsJournal) -> Result<Exit, Problem> {
     let (store, head) = app.run(&args.run).await?;
+    let veil = journal::veil(&store, &head.id).await?;
     let mut reader = Reader::new(store, RunId::stored(&args.run), args.after);
     let mut left = args.limit.unwrap_or(usize::MAX);
     while left > 0 && reader.after() < head.version {
@@ -147,25 +151,26 @@ pub(crate) async fn journal(app: &App, args: args::RunsJournal) -> Result<Exit, 
         left = left.saturating_sub(records.len());
         for record in &records {
             match app.output.form() {
-                Form::Json => app.output.line(record),
-                Form::Text => app.output.text(&lines(record)),
+                Form::Json if veil.is_empty() => app.output.line(record),
+                Form::Json => app.output.line(&veil.document(record)),
+                Form::Text => app.output.text(&lines(record, &veil)),
             }
         }
     }
     Ok(Exit::Ok)
 }
 
-/// A folded run as JSON.
+/// A folded run as JSON, without the values that are not shown.
 #[must_use]
 pub(crate) fn state(run: &Run) -> Json {
-    serde_json::to_value(run).unwrap_or_default()
+    run.hidden.veil().document(run)
 }
 
-fn lines(record: &Record) -> String {
+fn lines(record: &Record, veil: &Veil) -> String {
     let mut text = String::new();
     for (index, entry) in record.entries.iter().enumerate() {
         let number = if index == 0 { record.version.to_string() } else { String::new() };
-        let json = serde_json::to_value(entry).unwrap_or_default();
+        let json = veil.document(entry);
         let detail = match &json {
             Json::Object(map) => map.values().next().map(Json::to_string).unwrap_or_default(),
             _ => String::new(),
@@ -182,6 +187,7 @@ fn pair(name: &str, value: &str) -> Vec<String> {
 /// The head and the folded state as one document, for `replay`.
 #[must_use]
 pub(crate) fn replayed(run: &Run) -> Json {
+    let veil = run.hidden.veil();
     json!({
         "run_id": run.id().as_str(),
         "version": run.version,
@@ -189,8 +195,8 @@ pub(crate) fn replayed(run: &Run) -> Json {
         "machine": &*run.start.machine_name,
         "state": run.state.as_deref(),
         "step": run.step,
-        "context": &run.context,
-        "ending": &run.ending,
+        "context": veil.document(&run.context),
+        "ending": veil.document(&run.ending),
         "ledger": &run.ledger,
         "run": state(run),
     })

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
+use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
@@ -218,7 +219,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         .map_err(|error| Problem::invalid(format!("`--run-id`: {error}")))?;
     let (store, head) = app.run_to_change(&args.run).await?;
     let start = journal::start(&*store, &head.id).await?;
-    let (state, context, labels) = at_step(&store, &head, args.at).await?;
+    let (state, context, labels, hidden) = at_step(&store, &head, args.at).await?;
     let labels = labels.map(|labels| edit::labelled(labels, &args.set));
     let context = edit::changed(context, &args.set)?;
     let session = session::of_run(app, store.clone(), head.bundle, &args.follow).await?;
@@ -231,7 +232,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         return Err(Problem::rejected(format!("run `{}` is a child; only a caller's run can be forked", head.id))
             .hint(format!("windlass runs fork {} --at STEP", head.root)));
     }
-    let origin = Origin { run: head.id.clone(), step: args.at, state, context, labels };
+    let origin = Origin { run: head.id.clone(), step: args.at, state, context, labels, hidden };
     let submission = Submission {
         bundle,
         program,
@@ -256,12 +257,12 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
     session.follow(app, &submitted.run_id).await
 }
 
-/// The state of a step, the context with which it was entered, and the labels of that.
+/// The state of a step, the context with which it was entered, the labels of that, and what is not shown of it.
 async fn at_step(
     store: &Arc<dyn Store>,
     head: &Head,
     step: u64,
-) -> Result<(windlass_core::ids::Name, Value, Option<Marks>), Problem> {
+) -> Result<(windlass_core::ids::Name, Value, Option<Marks>, Hidden), Problem> {
     let mut run = Run::blank(journal::start(&**store, &head.id).await?);
     let mut reader = Reader::new(store.clone(), head.id.clone(), 0);
     loop {
@@ -276,7 +277,7 @@ async fn at_step(
                 && run.step == step
             {
                 let labels = run.labels.kept.then(|| run.labels.marks.below(&["context".into()]));
-                return Ok((state.clone(), run.context, labels));
+                return Ok((state.clone(), run.context, labels, run.hidden));
             }
         }
     }

@@ -41,7 +41,10 @@ pub(crate) async fn stuck(app: &App, args: args::RunsStuck) -> Result<Exit, Prob
         let page = store.list(query.clone()).await?;
         for head in page.heads.into_iter().filter(|head| idle(head, now) >= args.older.0) {
             let run = journal::current(&*store, &head.id).await?;
-            found.extend(cause::find(&head, &run, &fleet, now).map(|finding| (head, finding)));
+            let veil = run.hidden.veil();
+            found.extend(cause::find(&head, &run, &fleet, now).map(|finding| {
+                (head, Finding { detail: veil.shown(&finding.detail), next: veil.shown(&finding.next), ..finding })
+            }));
         }
         match page.next {
             Some(cursor) if found.len() < limit => query.cursor = Some(cursor),

@@ -108,7 +108,10 @@ impl Followed {
 
 fn show(seen: Seen<'_>, output: Output) {
     match output.form() {
-        Form::Json => events::of(seen).iter().for_each(|event| output.line(event)),
+        Form::Json => {
+            let veil = seen.run.hidden.veil();
+            events::of(seen).iter().for_each(|event| output.line(&veil.document(event)));
+        }
         Form::Text => story::lines(seen).iter().for_each(|line| output.text(line)),
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn start(text: &str) -> Start {
         terms: windlass_core::run::Terms::default(),
         watched: false,
         labels: None,
+        hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
     }

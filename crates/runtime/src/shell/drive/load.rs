@@ -129,7 +129,8 @@ impl<'a> Work<'a> {
             let mut used = folded.ledger.settled;
             used.add(&folded.ledger.granted);
             let labels = windlass_core::label::of_result(&folded, &ending);
-            let input = Input::ChildEnded { child, ending, used, labels };
+            let hidden = folded.hidden.within_ending(&ending);
+            let input = Input::ChildEnded { child, ending, used, labels, hidden };
             self.ready.push_back(Ready { input, source: Source::Memory });
         }
         Ok(())

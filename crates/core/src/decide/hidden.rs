@@ -1,0 +1,57 @@
+//! Which values of calls are not shown, by what the contracts of tools and actions say.
+
+use super::Turn;
+use crate::effect::{Call, Outcome};
+use crate::hidden::Hidden;
+use crate::ids::Name;
+use crate::journal::Entry;
+use crate::request;
+use crate::value::Value;
+
+impl Turn<'_> {
+    /// Notes values that are not shown, where they are not known yet.
+    pub(super) fn hide(&mut self, found: Hidden) {
+        let hidden = found.beyond(&self.run.hidden);
+        if !hidden.is_empty() {
+            self.emit(Entry::ValuesHidden { hidden });
+        }
+    }
+
+    /// What the contract of a tool or action hides of arguments for it.
+    pub(super) fn hide_arguments(&mut self, tool: &Name, arguments: &Value) {
+        let Some(contract) = self.machine.tools.get(tool) else { return };
+        if !contract.redact.arguments.is_empty() {
+            self.hide(Hidden::of(arguments, &contract.redact.arguments));
+        }
+    }
+
+    /// The same of a call that is about to be committed to.
+    pub(super) fn hide_sent(&mut self, call: &Call) {
+        let name = match call {
+            Call::Tool { tool: name, hook: None, .. } | Call::Action { action: name } => name,
+            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => return,
+        };
+        let hides = self.machine.tools.get(name).is_some_and(|contract| !contract.redact.arguments.is_empty());
+        if let (true, Some(arguments)) = (hides, request::arguments_of(self.machine, self.run, call)) {
+            self.hide_arguments(name, &arguments);
+        }
+    }
+
+    /// What contracts hide of an outcome: parts of the answer of a tool, and of the arguments for tools that a model asks
+    /// for, whatever becomes of those calls.
+    pub(super) fn hide_outcome(&mut self, call: &Call, outcome: &Outcome) {
+        if let Outcome::Replied(reply) = outcome {
+            return reply.tool_calls.iter().for_each(|asked| self.hide_arguments(&asked.name, &asked.arguments));
+        }
+        let name = match call {
+            Call::Tool { tool: name, hook: None, .. }
+            | Call::Action { action: name }
+            | Call::Verify { tool: name, .. } => name,
+            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => return,
+        };
+        let Some(contract) = self.machine.tools.get(name) else { return };
+        if !contract.redact.result.is_empty() {
+            self.hide(Hidden::of_outcome(outcome, &contract.redact.result));
+        }
+    }
+}

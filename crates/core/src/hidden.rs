@@ -1,0 +1,223 @@
+//! Values that are not shown because the contract of a tool or action says so: found in what a call sends and gets, kept
+//! with the run, and found again by [`Veil`] in whatever is shown of it.
+//!
+//! The run, its tools and its models have the values as they are. Who shows something puts the veil over it.
+
+mod veil;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::effect::Outcome;
+use crate::failure::Code;
+use crate::ids::Name;
+use crate::input::Ending;
+use crate::limits;
+use crate::value::{Map, Value};
+
+pub use veil::Veil;
+
+/// The part of a path that stands for every item of a list and every value of a mapping.
+pub const EACH: &str = "*";
+/// The key under which a tool whose answer did not fit is given the beginning of it.
+const BEGINNING: &str = "text";
+
+/// One text, number or truth value with the key that it stands under; empty where there is none. Stored as
+/// `{key: value}`, so that a stored one is found by its own key.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Value", into = "Value")]
+struct Leaf {
+    key: Name,
+    value: Value,
+}
+
+impl From<Value> for Leaf {
+    fn from(value: Value) -> Self {
+        match value.as_map().and_then(Map::first) {
+            Some((key, inner)) => Self { key: key.clone(), value: inner.clone() },
+            None => Self { key: "".into(), value },
+        }
+    }
+}
+
+impl From<Leaf> for Value {
+    fn from(leaf: Leaf) -> Self {
+        Self::map([(leaf.key, leaf.value)].into_iter().collect())
+    }
+}
+
+/// The values of a run that are not shown. `Debug` shows none.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hidden {
+    /// What is not shown, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    leaves: Vec<Leaf>,
+    /// There are more than are kept: no value of the run is shown.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hidden({}{})", self.leaves.len(), if self.all { ", all" } else { "" })
+    }
+}
+
+impl Hidden {
+    /// What these paths lead to. A key beside a list counts for each of its items; text that is JSON is looked into, and
+    /// other text in which a path would go on is hidden whole.
+    #[must_use]
+    pub fn of(value: &Value, paths: &[Vec<Name>]) -> Self {
+        let mut found = Self::default();
+        for path in paths {
+            found.reach(value, path, &Name::from(""));
+        }
+        if !paths.is_empty() && value.get("truncated") == Some(&Value::Bool(true)) {
+            // Of an answer that was cut off nobody knows where its parts stand.
+            found.reach(value, &[Name::from(BEGINNING)], &Name::from(""));
+        }
+        found
+    }
+
+    /// What is not shown of an outcome: what the paths lead to, and where a tool says why it failed, all that it says.
+    #[must_use]
+    pub fn of_outcome(outcome: &Outcome, paths: &[Vec<Name>]) -> Self {
+        match outcome {
+            Outcome::Returned(value) => Self::of(value, paths),
+            Outcome::Failed(failure) if !paths.is_empty() && is_said(failure.code) => {
+                let mut found = Self::default();
+                found.take(&Value::Str(failure.message.clone()), &Name::from("message"));
+                found.take(&failure.detail, &Name::from("detail"));
+                found.take(&failure.error_type.clone().map_or(Value::Null, Value::Str), &Name::from("error_type"));
+                found
+            }
+            Outcome::Failed(_) | Outcome::Replied(_) => Self::default(),
+        }
+    }
+
+    /// Whether everything may be shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty() && !self.all
+    }
+
+    /// Adds those of another one.
+    pub fn join(&mut self, other: Self) {
+        self.all |= other.all;
+        for leaf in other.leaves {
+            self.add(leaf);
+        }
+        if self.all {
+            self.leaves.clear();
+        }
+    }
+
+    /// Those that another one does not have.
+    #[must_use]
+    pub fn beyond(mut self, known: &Self) -> Self {
+        if known.all {
+            return Self::default();
+        }
+        self.leaves.retain(|leaf| !known.leaves.contains(leaf));
+        self
+    }
+
+    /// Those that may stand in a value that goes to another run.
+    #[must_use]
+    pub fn within(&self, value: &Value) -> Self {
+        if self.leaves.is_empty() {
+            return self.clone();
+        }
+        self.within_text(&value.to_json())
+    }
+
+    /// Those that may stand in what a run that ended tells its parent.
+    #[must_use]
+    pub fn within_ending(&self, ending: &Ending) -> Self {
+        if self.leaves.is_empty() {
+            return self.clone();
+        }
+        self.within_text(&serde_json::to_string(ending).unwrap_or_default())
+    }
+
+    fn within_text(&self, json: &str) -> Self {
+        let leaves = self.leaves.iter().filter(|leaf| veil::may_hold(json, leaf)).cloned().collect();
+        Self { leaves, all: self.all }
+    }
+
+    /// What finds them.
+    #[must_use]
+    pub fn veil(&self) -> Veil {
+        Veil::new(&self.leaves, self.all)
+    }
+
+    fn reach(&mut self, value: &Value, path: &[Name], key: &Name) {
+        let Some((part, rest)) = path.split_first() else { return self.take(value, key) };
+        let is_each = &**part == EACH;
+        match value {
+            Value::Map(map) if is_each => map.iter().for_each(|(name, inner)| self.reach(inner, rest, name)),
+            Value::Map(map) => {
+                if let Some(inner) = map.get(part) {
+                    self.reach(inner, rest, part);
+                }
+            }
+            Value::List(items) if is_each => items.iter().for_each(|item| self.reach(item, rest, key)),
+            Value::List(items) => match part.parse::<usize>() {
+                Ok(index) => items.get(index).into_iter().for_each(|item| self.reach(item, rest, key)),
+                Err(_) => items.iter().for_each(|item| self.reach(item, path, key)),
+            },
+            Value::Str(text) => match Value::from_json(text) {
+                Ok(inner @ (Value::Map(_) | Value::List(_))) => self.reach(&inner, path, key),
+                Ok(_) | Err(_) => self.take(value, key),
+            },
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+        }
+    }
+
+    fn take(&mut self, value: &Value, key: &Name) {
+        match value {
+            Value::Null => {}
+            Value::Str(text) if text.trim().is_empty() => {}
+            Value::Str(_) | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+                self.add(Leaf { key: key.clone(), value: value.clone() });
+            }
+            Value::List(items) => items.iter().for_each(|item| self.take(item, key)),
+            Value::Map(map) => map.iter().for_each(|(name, inner)| self.take(inner, name)),
+        }
+    }
+
+    fn add(&mut self, leaf: Leaf) {
+        if self.all || self.leaves.contains(&leaf) {
+            return;
+        }
+        let bytes: usize = self.leaves.iter().chain([&leaf]).map(|leaf| leaf.value.size_bytes()).sum();
+        if self.leaves.len() >= limits::HIDDEN_MAX || bytes > limits::HIDDEN_BYTES_MAX {
+            self.leaves.clear();
+            self.all = true;
+            return;
+        }
+        self.leaves.push(leaf);
+    }
+}
+
+/// Whether a failure repeats what a tool or action said.
+fn is_said(code: Code) -> bool {
+    matches!(code, Code::ToolFailed | Code::HookFailed | Code::HookBadAnswer | Code::ToolOutputTooLarge)
+}
+
+/// The arguments of a call that a person changed may not hold what stands for a value that was not shown: the tool would
+/// be sent that.
+#[must_use]
+pub fn holds_mark(value: &Value) -> bool {
+    match value {
+        Value::Str(text) => text.contains(crate::redact::REDACTED),
+        Value::List(items) => items.iter().any(holds_mark),
+        Value::Map(map) => map.values().any(holds_mark),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
