@@ -240,8 +240,8 @@ fn story(config: &str) -> Story {
     assert_eq!(last.code(), 0, "{}", last.shown());
     looks(&mut story, "done");
     let child = story.ran(&["runs", "list", "--all", "--json"]).json();
-    let child = child["runs"].as_array().expect("runs").iter().find(|run| run["run_id"] != RUN).expect("a child");
-    let child = child["run_id"].as_str().expect("an id").to_owned();
+    let child = child["runs"].as_array().expect("runs").iter().find(|run| run["id"] != RUN).expect("a child");
+    let child = child["id"].as_str().expect("an id").to_owned();
     story.ran(&["runs", "show", &child, "--json"]);
     story.ran(&["runs", "journal", &child, "--json"]);
     assert_eq!(story.ran(&["runs", "fork", RUN, "--at", "2", "--run-id", "forked", "--detach"]).code(), 0);
@@ -266,7 +266,7 @@ fn story(config: &str) -> Story {
 /// A worker tells the channels that somebody is asked.
 fn notified(story: &mut Story, notices: &Mutex<Vec<u8>>) {
     let mut worker = command(story.place.path("").as_path());
-    worker.args(["worker", "--store", story.place.store(), "--log", "trace"]);
+    worker.args(["worker", "--log", "trace"]);
     worker.env("CHAT_URL", format!("{}/chat", story.collector)).env("NOTIFY_KEY", KEY).stdout(Stdio::null());
     let log = std::fs::File::create(story.place.path("worker.log")).expect("a file");
     let worker = Killed(worker.stderr(log).spawn().expect("a worker"));

@@ -75,6 +75,31 @@ async fn a_broken_answer_leaves_the_outcome_open() {
 }
 
 #[tokio::test]
+async fn an_answer_that_stands_still_ends_by_its_own_times() {
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"half\":".to_vec();
+    let no_head = ("header_timeout_ms = 40", "the head of the answer");
+    let no_body = ("idle_timeout_ms = 40", "a piece of the answer");
+    for (reply, (bound, what)) in [
+        (Reply::Hang, no_head),
+        (Reply::Still(b"HTTP/1.1 200 OK\r\nx-half:".to_vec()), no_head),
+        (Reply::Still(half.clone()), no_body),
+        (Reply::Still(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n".to_vec()), no_body),
+    ] {
+        // The whole call may take much longer than this test does.
+        let table = |class: &str| format!("url = 'BASE'\nclass = '{class}'\ntimeout_ms = 600000\n{bound}");
+        for (class, retry) in [("read", Retry::Backoff), ("write", Retry::Unknown)] {
+            let failure = once(reply.clone(), &table(class)).await.0.unwrap_err();
+            assert_eq!((failure.code, failure.retry), (Code::ToolTimeout, retry), "{reply:?}: {failure}");
+            assert!(failure.message.contains(what), "{reply:?}: {failure}");
+        }
+    }
+    // A body that stands still has nothing to do with the head, and the other way round.
+    let failure =
+        once(Reply::Still(half), "url = 'BASE'\nheader_timeout_ms = 40\nidle_timeout_ms = 80").await.0.unwrap_err();
+    assert!(failure.message.contains("a piece of the answer"), "{failure}");
+}
+
+#[tokio::test]
 async fn answers_are_bounded_and_checked() {
     let length = Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n".to_vec());
     let failure = once(length, "url = 'BASE'").await.0.unwrap_err();

@@ -27,6 +27,8 @@ pub(crate) enum Reply {
     Close,
     /// These bytes, then closes.
     Raw(Vec<u8>),
+    /// These bytes, and then nothing until the other side goes away.
+    Still(Vec<u8>),
     /// A 200 without a length and a body without an end.
     Flood,
 }
@@ -118,7 +120,12 @@ async fn write(stream: &mut TcpStream, reply: Reply) -> bool {
             let text = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
             stream.write_all(text.as_bytes()).await.is_ok()
         }
-        Reply::Hang => {
+        Reply::Hang | Reply::Still(_) => {
+            if let Reply::Still(bytes) = &reply
+                && stream.write_all(bytes).await.is_err()
+            {
+                return false;
+            }
             let mut byte = [0];
             while stream.read(&mut byte).await.is_ok_and(|n| n > 0) {}
             false
