@@ -1,3 +1,5 @@
+//! What paths lead to, what is found again, and what goes to other runs.
+
 use serde_json::json;
 
 use super::*;
