@@ -115,7 +115,7 @@ fn make(site: &mut Site<'_>, table: &NotifyConfig) -> Option<Post> {
     if table.signing_key.is_some() && !matches!(form, Some(Form::Signed(_)) | None) {
         site.wrong("signing_key", format!("the type `{}` has no key `signing_key`", table.kind), None);
     }
-    if !table.escalations.is_empty() && !(table.kinds.is_empty() || table.kinds.contains(&NoticeKind::Escalation)) {
+    if !(table.escalations.is_empty() || table.kinds.is_empty() || table.kinds.contains(&NoticeKind::Escalation)) {
         let hint = "add `escalation` to `kinds`, or leave `escalations` out";
         site.wrong("escalations", "escalations are not among the `kinds` of this channel", Some(hint));
     }

@@ -98,12 +98,11 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let listening = listener
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
-    let mut notifying = tokio::spawn({
-        let (engine, stop, is_wanted) = (engine.clone(), stop.clone(), !config.notify.is_empty());
-        async move {
-            if is_wanted {
-                notifier.drive(&engine, &stop).await;
-            }
+    let is_wanted = !config.notify.is_empty();
+    let (told_by, until) = (engine.clone(), stop.clone());
+    let mut notifying = tokio::spawn(async move {
+        if is_wanted {
+            notifier.drive(&told_by, &until).await;
         }
     });
     let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &app.actor().into()).await?;
