@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value as Json;
 use windlass_core::apply;
 use windlass_core::hidden::Veil;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::journal::Record;
+use windlass_core::redact::REDACTED;
 use windlass_core::run::{Run, Start};
 use windlass_ports::store::{JournalRow, Store};
 use windlass_runtime::fold;
@@ -101,6 +103,18 @@ pub(crate) async fn veil(store: &Arc<dyn Store>, run: &RunId) -> Result<Veil, Pr
         }
     }
     Ok(folded.hidden.veil())
+}
+
+/// Puts the veil of a run over JSON that stands beside its journal. Of a run that is gone or cannot be read nobody knows what
+/// is not shown, so nothing is.
+pub(crate) async fn cover<const N: usize>(store: &Arc<dyn Store>, run: &RunId, parts: [&mut Json; N]) {
+    let veil = veil(store, run).await.ok();
+    for part in parts {
+        match &veil {
+            Some(veil) => veil.json(part),
+            None => *part = REDACTED.into(),
+        }
+    }
 }
 
 async fn blobs(store: &dyn Store, rows: &[JournalRow]) -> Result<BTreeMap<Digest, Vec<u8>>, Problem> {

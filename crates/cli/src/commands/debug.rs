@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::args::{Debug, DebugCapture, DebugOne, DebugShow};
 use crate::config::Span;
 use crate::exit::{Exit, Problem};
+use crate::journal;
 use crate::output::{printable, time};
 
 /// Carries one of the commands out.
@@ -78,7 +79,12 @@ async fn list(app: &App) -> Result<Exit, Problem> {
 
 async fn show(app: &App, args: DebugShow) -> Result<Exit, Problem> {
     let (store, capture) = found(app, &args.capture).await?;
-    let calls = captures::captured(&*store, &capture.id, args.cursor, args.limit as usize).await?;
+    let mut calls = captures::captured(&*store, &capture.id, args.cursor, args.limit as usize).await?;
+    for call in &mut calls {
+        let (mut asked, mut answered) = (Json::from(&call.asked), Json::from(&call.answered));
+        journal::cover(&store, &call.run, [&mut asked, &mut answered]).await;
+        (call.asked, call.answered) = (asked.into(), answered.into());
+    }
     let next = (calls.len() == args.limit as usize).then(|| args.cursor + args.limit);
     let value = json!({ "capture": described(&capture, app.now()), "calls": calls, "next": next });
     let cells = |call: &Captured| {

@@ -235,9 +235,19 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
         writeln!(file, "{line}").map_err(unwritten)
     };
     let others = beside_of(&*store, &whose, &trees).await?;
-    let mut written = others
-        .iter()
-        .try_for_each(|one| write(&json!({ "type": one.what.as_str(), "name": one.name, "value": one.value })));
+    let mut written = Ok(());
+    for one in others {
+        let mut value = one.value;
+        if one.what == What::Captured {
+            let run = RunId::stored(value["run"].as_str().unwrap_or_default());
+            let (mut asked, mut answered) = (value["asked"].take(), value["answered"].take());
+            journal::cover(&store, &run, [&mut asked, &mut answered]).await;
+            (value["asked"], value["answered"]) = (asked, answered);
+        }
+        if written.is_ok() {
+            written = write(&json!({ "type": one.what.as_str(), "name": one.name, "value": value }));
+        }
+    }
     for head in &trees.runs {
         if written.is_ok() {
             written = write_run(&store, head, &mut write).await;

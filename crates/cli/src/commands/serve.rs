@@ -45,6 +45,16 @@ pub(crate) async fn worker(app: &App, args: args::Worker) -> Result<Exit, Proble
     process(app, Role::Worker, args.place).await
 }
 
+/// Sends notices where channels are configured, until the process is to stop.
+fn notify(notifier: Arc<Notifier>, engine: &Engine, stop: &Stop, is_wanted: bool) -> tokio::task::JoinHandle<()> {
+    let (engine, stop) = (engine.clone(), stop.clone());
+    tokio::spawn(async move {
+        if is_wanted {
+            notifier.drive(&engine, &stop).await;
+        }
+    })
+}
+
 /// Everything that can be wrong is found before the store is touched; then the process does its part until it is told
 /// to stop.
 async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Problem> {
@@ -98,13 +108,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let listening = listener
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
-    let is_wanted = !config.notify.is_empty();
-    let (told_by, until) = (engine.clone(), stop.clone());
-    let mut notifying = tokio::spawn(async move {
-        if is_wanted {
-            notifier.drive(&told_by, &until).await;
-        }
-    });
+    let mut notifying = notify(notifier, &engine, &stop, !config.notify.is_empty());
     let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &app.actor().into()).await?;
     let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
     let result = work(app, &engine, role, &stop).await;
