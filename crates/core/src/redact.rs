@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::value::Value;
+
 /// Endings of names, lower case and with `_` between words, whose values are credentials.
 const SECRET_ENDINGS: [&str; 10] =
     ["api_key", "apikey", "token", "secret", "password", "passwd", "authorization", "access_key", "private_key", "pwd"];
@@ -21,11 +23,28 @@ const HIDDEN: &str = "***";
 /// What stands for a value that is not shown: a secret that a service repeated, or what the contract of a tool hides.
 pub const REDACTED: &str = "[redacted]";
 
-/// The forms in which services repeat a text: as it is, percent-encoded, in hexadecimal, and in base64 of it alone,
-/// without what depends on the end of that: padding, and the last character of a group that is not full.
+/// The forms in which services repeat a text: as it is, escaped as in JSON, percent-encoded, in hexadecimal, and in base64,
+/// also of a longer text around it.
 #[must_use]
-pub fn forms(text: &str) -> [String; 4] {
-    [text.to_owned(), percent(text), hexadecimal(text), base64(text)]
+pub fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned()];
+    let mut escaped = secret.to_owned();
+    // A text within JSON may be JSON itself.
+    for _ in 0..2 {
+        escaped = Value::from(escaped.as_str()).to_json();
+        escaped = escaped[1..escaped.len() - 1].to_owned();
+        forms.extend([escaped.clone(), escaped.replace('/', "\\/")]);
+    }
+    let upper = percent(secret);
+    let form = upper.replace("%20", "+");
+    forms.extend([lower_escapes(&upper), lower_escapes(&form), upper, form]);
+    let digits = hexadecimal(secret);
+    forms.extend([digits.to_uppercase(), digits]);
+    for offset in 0..3 {
+        let standard = base64_at(secret, offset);
+        forms.extend([standard.replace('+', "-").replace('/', "_"), standard]);
+    }
+    forms
 }
 
 /// The text with [`REDACTED`] in place of each of these, which are tried in order; none when it has none of them.
@@ -41,9 +60,9 @@ pub fn without<'n>(text: &str, needles: impl IntoIterator<Item = &'n str>) -> Op
     out
 }
 
-fn percent(text: &str) -> String {
+fn percent(secret: &str) -> String {
     let mut out = String::new();
-    for byte in text.bytes() {
+    for byte in secret.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(byte.into());
         } else {
@@ -54,22 +73,39 @@ fn percent(text: &str) -> String {
     out
 }
 
-fn hexadecimal(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
+/// Percent-encoded text with small digits.
+fn lower_escapes(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at(2);
+        out.push('%');
+        out.push_str(&digits.to_lowercase());
+        out.push_str(rest);
+    }
+    out
+}
+
+fn hexadecimal(secret: &str) -> String {
+    secret.bytes().fold(String::new(), |mut out, byte| {
         let _written = write!(out, "{byte:02x}");
         out
     })
 }
 
-fn base64(text: &str) -> String {
+/// The digits of base64 that a secret alone makes, wherever it stands in a text: after `offset` bytes of a group of three,
+/// without those that it shares with what is around it.
+fn base64_at(secret: &str, offset: usize) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let whole = text.as_bytes().chunks_exact(3);
-    whole
-        .flat_map(|group| {
-            let bits = group.iter().fold(0_usize, |bits, byte| (bits << 8) | usize::from(*byte));
-            [18, 12, 6, 0].map(|shift| char::from(DIGITS[(bits >> shift) & 63]))
-        })
-        .collect()
+    let bytes: Vec<u8> = std::iter::repeat_n(0, offset).chain(secret.bytes()).collect();
+    let digit = |number: usize| {
+        let bit = number * 6;
+        let pair = u16::from(bytes[bit / 8]) << 8 | u16::from(bytes.get(bit / 8 + 1).copied().unwrap_or_default());
+        char::from(DIGITS[usize::from(pair >> (10 - bit % 8)) & 63])
+    };
+    // The first digit that is made of its bits alone, and the one after the last.
+    let (first, end) = ((offset * 8).div_ceil(6), bytes.len() * 8 / 6);
+    (first..end).map(digit).collect()
 }
 
 /// Whether the value of a key of this name is a credential: `api_key`, `X-Api-Key`, `Authorization`.

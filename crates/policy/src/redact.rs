@@ -1,7 +1,7 @@
 //! Keeps known secrets out of what models, tools and hooks give back: their answers and failures are stored, logged and shown to
 //! models, and some services repeat a key that they were sent.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -11,6 +11,7 @@ use windlass_core::failure::Failure;
 use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::{HookKind, ModelSettings};
+use windlass_core::redact::{self, REDACTED};
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
 use windlass_core::transcript::Reply;
@@ -21,8 +22,6 @@ use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
 
 /// Secrets shorter than this are not looked for: they would match by accident.
 pub const SECRET_BYTES_MIN: usize = 8;
-/// What stands for a secret.
-const REDACTED: &str = "[redacted]";
 
 /// What stands for the rest of a text that was cut.
 const CUT: char = '…';
@@ -44,7 +43,7 @@ impl Redactor {
         for secret in secrets {
             let secret = secret.expose_secret().trim();
             if secret.len() >= SECRET_BYTES_MIN {
-                needles.extend(forms(secret));
+                needles.extend(redact::forms(secret));
             }
         }
         needles.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
@@ -61,13 +60,7 @@ impl Redactor {
     /// The text without secrets; none when it has none.
     #[must_use]
     pub fn text(&self, text: &str) -> Option<String> {
-        let mut out: Option<String> = None;
-        for needle in self.needles.iter().map(|needle| needle.expose_secret()) {
-            let current = out.as_deref().unwrap_or(text);
-            if current.contains(needle) {
-                out = Some(current.replace(needle, REDACTED));
-            }
-        }
+        let out = redact::without(text, self.needles.iter().map(|needle| needle.expose_secret()));
         self.cut(out.as_deref().unwrap_or(text)).or(out)
     }
 
@@ -246,76 +239,6 @@ fn begun(text: &str, needle: &str) -> Option<usize> {
     (SECRET_BYTES_MIN..=most).rev().find(is_begun)
 }
 
-/// A secret in every form that is looked for.
-fn forms(secret: &str) -> Vec<String> {
-    let mut forms = vec![secret.to_owned()];
-    let mut escaped = secret.to_owned();
-    // A text within JSON may be JSON itself.
-    for _ in 0..2 {
-        escaped = Value::from(escaped.as_str()).to_json();
-        escaped = escaped[1..escaped.len() - 1].to_owned();
-        forms.extend([escaped.clone(), escaped.replace('/', "\\/")]);
-    }
-    let upper = percent(secret);
-    let form = upper.replace("%20", "+");
-    forms.extend([lower_escapes(&upper), lower_escapes(&form), upper, form]);
-    let digits = hexadecimal(secret);
-    forms.extend([digits.to_uppercase(), digits]);
-    for offset in 0..3 {
-        let standard = base64_at(secret, offset);
-        forms.extend([standard.replace('+', "-").replace('/', "_"), standard]);
-    }
-    forms
-}
-
-fn percent(secret: &str) -> String {
-    let mut out = String::new();
-    for byte in secret.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(byte.into());
-        } else {
-            // Writing to a text cannot fail.
-            let _written = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
-/// Percent-encoded text with small digits.
-fn lower_escapes(encoded: &str) -> String {
-    let mut parts = encoded.split('%');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (digits, rest) = part.split_at(2);
-        out.push('%');
-        out.push_str(&digits.to_lowercase());
-        out.push_str(rest);
-    }
-    out
-}
-
-fn hexadecimal(secret: &str) -> String {
-    secret.bytes().fold(String::new(), |mut out, byte| {
-        let _written = write!(out, "{byte:02x}");
-        out
-    })
-}
-
-/// The digits of base64 that a secret alone makes, wherever it stands in a text: after `offset` bytes of a group of three,
-/// without those that it shares with what is around it.
-fn base64_at(secret: &str, offset: usize) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let bytes: Vec<u8> = std::iter::repeat_n(0, offset).chain(secret.bytes()).collect();
-    let digit = |number: usize| {
-        let bit = number * 6;
-        let pair = u16::from(bytes[bit / 8]) << 8 | u16::from(bytes.get(bit / 8 + 1).copied().unwrap_or_default());
-        char::from(DIGITS[usize::from(pair >> (10 - bit % 8)) & 63])
-    };
-    // The first digit that is made of its bits alone, and the one after the last.
-    let (first, end) = ((offset * 8).div_ceil(6), bytes.len() * 8 / 6);
-    (first..end).map(digit).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use windlass_core::failure::Code;
@@ -340,7 +263,10 @@ mod tests {
             r#"{"key":"s3cret\/key+value"}"#,
         ] {
             let shown = redactor.text(text).expect(text);
-            assert!(shown.contains(REDACTED) && !shown.contains("s3cret") && !shown.contains("czNjcmV0"), "{shown}");
+            assert!(
+                shown.contains(redact::REDACTED) && !shown.contains("s3cret") && !shown.contains("czNjcmV0"),
+                "{shown}"
+            );
         }
         for text in ["nothing", "s3cret", "s3cret/ke", "s3cret… and more", "a…b", "…"] {
             let cut = redactor.text(text);
@@ -369,7 +295,9 @@ mod tests {
     fn the_beginning_of_a_secret_is_found_where_a_text_was_cut() {
         let secret = SecretString::from("sk-0123456789-abcdefghijklmnopqrstuvwxyz");
         let redactor = Redactor::new([&secret]);
-        for whole in [secret.expose_secret().to_owned(), hexadecimal(secret.expose_secret())] {
+        let is_plain_or_digits =
+            |form: &String| form.starts_with("sk-") || form.bytes().all(|byte| byte.is_ascii_hexdigit());
+        for whole in redact::forms(secret.expose_secret()).into_iter().filter(is_plain_or_digits) {
             for length in SECRET_BYTES_MIN..whole.len() {
                 let part = &whole[..length];
                 for text in

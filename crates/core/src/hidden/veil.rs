@@ -53,12 +53,10 @@ fn escaped(text: &str) -> String {
     quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned()
 }
 
-/// What a text is found by: its forms, as it stands in JSON, and its lines, for a message may be shown by its first one.
+/// What a text is found by: its forms, and its lines, for a message may be shown by its first one.
 fn needles(text: &str) -> Vec<String> {
     let text = text.trim();
-    let mut found: Vec<String> = forms(text).into();
-    found.push(escaped(text));
-    found.push(escaped(&escaped(text)));
+    let mut found = forms(text);
     if text.contains('\n') {
         found.extend(text.lines().map(|line| line.trim().to_owned()));
     }

@@ -96,7 +96,7 @@ async fn a_chain_of_four_kinds_answers_whatever_breaks() {
     let strong = run.tiers.get("strong").copied().unwrap_or_default();
     assert!(strong.cost_micros > 0 && strong.tokens > 50, "{strong:?}");
     assert_eq!(run.tiers.get("fast").map(|fast| (fast.model_calls, fast.tokens, fast.cost_micros)), Some((1, 0, 0)));
-    assert_eq!(run.ledger.settled.model_calls, 4);
+    assert_eq!(run.ledger.settled.model_calls, 3, "the missed answer from before is no call");
     assert_eq!(run.ledger.settled.cost_micros, run.tiers.values().map(|tier| tier.cost_micros).sum::<u64>());
     assert!(run.ledger.estimated.tokens >= strong.tokens, "the broken stream is an estimate");
     // The second provider does not answer in the time of its link.
