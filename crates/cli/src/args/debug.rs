@@ -10,12 +10,19 @@ pub(crate) enum Debug {
     /// Keep requests, arguments and answers of calls from now on, for a time and a number of calls
     Capture(DebugCapture),
     /// List captures
+    #[command(after_help = "Examples:
+  windlass debug list
+  windlass debug list --json | jq '.captures'")]
     List,
     /// Show what a capture took
     Show(DebugShow),
     /// End a capture before its time; what it took stays until its own
+    #[command(after_help = "Examples:
+  windlass debug stop c019a2b3c4d5")]
     Stop(DebugOne),
     /// Remove a capture and everything it took
+    #[command(after_help = "Examples:
+  windlass debug remove c019a2b3c4d5")]
     Remove(DebugOne),
 }
 
