@@ -163,10 +163,10 @@ redact = { result = ['token'] }
     assert_eq!(
         problems(toml, false),
         [
-            "mcp.s.tools.t.redact.result: `token` is no JSON Pointer",
             "tools.t.redact.arguments: `card` is no JSON Pointer",
             "tools.t.redact.result: `/a~2` is no JSON Pointer",
             "actions.a.redact: it names nothing",
+            "mcp.s.tools.t.redact.result: `token` is no JSON Pointer",
         ]
     );
     let text = toml::from_str::<CatalogConfig>("[tools.t]\ntype = 'command'\nredact = { results = [] }");
