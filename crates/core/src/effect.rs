@@ -210,6 +210,9 @@ pub struct OpenCall {
     /// it waits for, holds only with one. None elsewhere, and for calls recorded before there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_max: Option<u64>,
+    /// Parts of its arguments that whoever is asked about it is not shown, as the contract says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub veiled: Vec<Vec<Name>>,
 }
 
 fn none_lost(losses: &u32) -> bool {

@@ -555,6 +555,7 @@ mod tests {
             cached_expected: None,
             agreed: None,
             output_max: None,
+            veiled: Vec::new(),
             wants: Amounts::ZERO,
         };
         let model = open(Call::Model { agent: "a".into(), sample: 0 }, Meter::ModelCalls);

@@ -57,11 +57,16 @@ pub struct Hidden {
     /// There are more than are kept: no value of the run is shown.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     all: bool,
+    /// The same of arguments that models chose: whoever is asked about a call is shown them wherever its contract does not
+    /// hide them itself, or a model could choose what a person does not see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<Box<Hidden>>,
 }
 
 impl fmt::Debug for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hidden({}{})", self.leaves.len(), if self.all { ", all" } else { "" })
+        let count = self.leaves.len() + self.chosen.as_ref().map_or(0, |chosen| chosen.leaves.len());
+        write!(f, "Hidden({count}{})", if self.all { ", all" } else { "" })
     }
 }
 
@@ -79,6 +84,13 @@ impl Hidden {
             found.reach(value, &[Name::from(BEGINNING)], &Name::from(""));
         }
         found
+    }
+
+    /// What these paths lead to in arguments that a model chose.
+    #[must_use]
+    pub fn of_chosen(arguments: &Value, paths: &[Vec<Name>]) -> Self {
+        let found = Self::of(arguments, paths);
+        if found.is_empty() { found } else { Self { chosen: Some(Box::new(found)), ..Self::default() } }
     }
 
     /// What is not shown of an outcome: what the paths lead to, and where a tool says why it failed, all that it says.
@@ -100,7 +112,7 @@ impl Hidden {
     /// Whether everything may be shown.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty() && !self.all
+        self.leaves.is_empty() && !self.all && self.chosen.is_none()
     }
 
     /// Adds those of another one.
@@ -112,6 +124,9 @@ impl Hidden {
         if self.all {
             self.leaves.clear();
         }
+        if let Some(chosen) = other.chosen {
+            self.chosen.get_or_insert_default().join(*chosen);
+        }
     }
 
     /// Those that another one does not have.
@@ -121,13 +136,18 @@ impl Hidden {
             return Self::default();
         }
         self.leaves.retain(|leaf| !known.leaves.contains(leaf));
+        let chosen = self.chosen.map(|chosen| match &known.chosen {
+            Some(known) => chosen.beyond(known),
+            None => *chosen,
+        });
+        self.chosen = chosen.filter(|chosen| !chosen.is_empty()).map(Box::new);
         self
     }
 
     /// Those that may stand in a value that goes to another run.
     #[must_use]
     pub fn within(&self, value: &Value) -> Self {
-        if self.leaves.is_empty() {
+        if self.leaves.is_empty() && self.chosen.is_none() {
             return self.clone();
         }
         self.within_text(&value.to_json())
@@ -136,7 +156,7 @@ impl Hidden {
     /// Those that may stand in what a run that ended tells its parent.
     #[must_use]
     pub fn within_ending(&self, ending: &Ending) -> Self {
-        if self.leaves.is_empty() {
+        if self.leaves.is_empty() && self.chosen.is_none() {
             return self.clone();
         }
         self.within_text(&serde_json::to_string(ending).unwrap_or_default())
@@ -144,13 +164,22 @@ impl Hidden {
 
     fn within_text(&self, json: &str) -> Self {
         let leaves = self.leaves.iter().filter(|leaf| veil::may_hold(json, leaf)).cloned().collect();
-        Self { leaves, all: self.all }
+        let chosen = self.chosen.as_ref().map(|chosen| chosen.within_text(json));
+        Self { leaves, all: self.all, chosen: chosen.filter(|chosen| !chosen.is_empty()).map(Box::new) }
     }
 
     /// What finds them.
     #[must_use]
     pub fn veil(&self) -> Veil {
-        Veil::new(&self.leaves, self.all)
+        let chosen = self.chosen.as_deref();
+        let leaves = self.leaves.iter().chain(chosen.into_iter().flat_map(|chosen| &chosen.leaves));
+        Veil::new(leaves, self.all || chosen.is_some_and(|chosen| chosen.all))
+    }
+
+    /// The same for whoever is asked about a call: without what models chose.
+    #[must_use]
+    pub fn veil_of_questions(&self) -> Veil {
+        Veil::new(self.leaves.iter(), self.all)
     }
 
     fn reach(&mut self, value: &Value, path: &[Name], key: &Name) {
@@ -199,6 +228,42 @@ impl Hidden {
             return;
         }
         self.leaves.push(leaf);
+    }
+}
+
+/// A value with [`REDACTED`](crate::redact::REDACTED) in place of what these paths lead to. Text in which a path would go
+/// on is replaced whole.
+#[must_use]
+pub fn masked(value: &Value, paths: &[Vec<Name>]) -> Value {
+    paths.iter().fold(value.clone(), |value, path| mask(&value, path))
+}
+
+fn mask(value: &Value, path: &[Name]) -> Value {
+    let Some((part, rest)) = path.split_first() else {
+        return if value.is_null() { Value::Null } else { Value::str(crate::redact::REDACTED) };
+    };
+    let is_each = &**part == EACH;
+    match value {
+        Value::Map(map) => Value::map(
+            map.iter()
+                .map(|(name, inner)| {
+                    let inner = if is_each || name == part { mask(inner, rest) } else { inner.clone() };
+                    (name.clone(), inner)
+                })
+                .collect(),
+        ),
+        Value::List(items) => {
+            let index = part.parse::<usize>().ok();
+            let item = |(at, item): (usize, &Value)| match index {
+                _ if is_each => mask(item, rest),
+                Some(index) if index == at => mask(item, rest),
+                Some(_) => item.clone(),
+                None => mask(item, path),
+            };
+            Value::list(items.iter().enumerate().map(item).collect())
+        }
+        Value::Str(_) => Value::str(crate::redact::REDACTED),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => value.clone(),
     }
 }
 

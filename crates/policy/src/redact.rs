@@ -18,7 +18,7 @@ use windlass_core::transcript::Reply;
 use windlass_core::value::{Map, Value};
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
-use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
+use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Permit, Tool};
 
 /// Secrets shorter than this are not looked for: they would match by accident.
 pub const SECRET_BYTES_MIN: usize = 8;
@@ -162,21 +162,27 @@ impl fmt::Debug for RedactedModel {
     }
 }
 
+impl RedactedModel {
+    fn shown(&self, result: ModelResult) -> ModelResult {
+        let redactor = (self.redactor)();
+        if redactor.is_empty() {
+            return result;
+        }
+        let outcome = match result.outcome {
+            Ok(reply) => Ok(redactor.reply(reply)),
+            Err(failure) => Err(redactor.failure(failure)),
+        };
+        ModelResult { outcome, ..result }
+    }
+}
+
 impl Model for RedactedModel {
     fn call(&self, request: ModelRequest) -> BoxFuture<'_, ModelResult> {
-        async move {
-            let result = self.model.call(request).await;
-            let redactor = (self.redactor)();
-            if redactor.is_empty() {
-                return result;
-            }
-            let outcome = match result.outcome {
-                Ok(reply) => Ok(redactor.reply(reply)),
-                Err(failure) => Err(redactor.failure(failure)),
-            };
-            ModelResult { outcome, ..result }
-        }
-        .boxed()
+        async move { self.shown(self.model.call(request).await) }.boxed()
+    }
+
+    fn attempt(&self, request: ModelRequest, permit: Permit) -> BoxFuture<'_, ModelResult> {
+        async move { self.shown(self.model.attempt(request, permit).await) }.boxed()
     }
 
     fn lacks(&self, settings: &ModelSettings) -> Option<Name> {

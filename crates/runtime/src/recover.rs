@@ -127,6 +127,7 @@ pub(crate) mod tests {
             cached_expected: None,
             agreed: None,
             output_max: None,
+            veiled: Vec::new(),
             approval: None,
             held: Vec::new(),
             draws: false,

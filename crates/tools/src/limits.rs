@@ -127,6 +127,10 @@ pub(crate) fn limited(
         }
         (Overload::Degrade | Overload::Fail | Overload::Queue, _) => {}
     }
+    if on_large == OnLarge::Truncate && !contract.redact.result.is_empty() {
+        let message = "of a result that is cut nobody knows where the parts are that `redact` hides";
+        site.wrong("on_large", message, None);
+    }
     if on_large == OnLarge::Truncate && !contract.output_schema.is_null() {
         site.wrong("on_large", "a result that is cut does not fit `output_schema`", None);
     }

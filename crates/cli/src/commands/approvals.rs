@@ -8,6 +8,7 @@ use windlass_core::approval::{self, Reply};
 use windlass_core::budget::{self, Amounts, Exceeded, Meter};
 use windlass_core::effect::{Call, OpenCall, Outcome, WaitKind};
 use windlass_core::escrow::Refusal;
+use windlass_core::hidden;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
@@ -39,6 +40,8 @@ struct Question {
     kind: &'static str,
     class: &'static str,
     arguments: Value,
+    /// Parts of them that the contract hides.
+    veiled: Vec<Vec<Name>>,
     rule: Name,
     reason: Name,
     shown: Digest,
@@ -52,6 +55,9 @@ struct Question {
     plan: Option<Planned>,
 }
 
+/// The kind of a question about a transition.
+const TRANSITION: &str = "transition";
+
 /// A plan as whoever is asked sees it.
 struct Planned {
     id: Name,
@@ -61,6 +67,15 @@ struct Planned {
 }
 
 impl Question {
+    /// Its arguments as whoever is asked sees them: without what the contract hides, and what tools had answered that is
+    /// hidden.
+    fn visible(&self, run: &Run) -> Json {
+        match self.kind {
+            TRANSITION => run.hidden.veil().document(&self.arguments),
+            _ => run.hidden.veil_of_questions().document(&hidden::masked(&self.arguments, &self.veiled)),
+        }
+    }
+
     /// What there is too little of.
     fn meter(&self) -> Option<Meter> {
         self.refusal.as_ref().map(|refusal| refusal.meter).or(self.over.map(|over| over.meter))
@@ -106,7 +121,7 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
                 head.machine.to_string(),
                 question.tool.to_string(),
                 question.class.to_owned(),
-                printable(&run.hidden.veil().value(&question.arguments)),
+                printable(&question.visible(run).to_string()),
                 question.expires_at.map(time).unwrap_or_default(),
             ]
         })
@@ -128,7 +143,7 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
     }
     let veil = asked.run.hidden.veil();
     let pair = |name: &str, value: &str| vec![name.to_owned(), printable(value)];
-    let arguments = veil.value(&question.arguments);
+    let arguments = question.visible(&asked.run).to_string();
     let mut rows = vec![
         pair("approval", &question.id),
         pair("run", head.id.as_str()),
@@ -141,7 +156,10 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         pair("asked", &time(question.asked_at)),
     ];
     if let Some(plan) = &question.plan {
-        let preview = plan.preview.as_ref().map_or_else(|| "no longer known".to_owned(), |preview| veil.value(preview));
+        let preview = plan.preview.as_ref().map_or_else(
+            || "no longer known".to_owned(),
+            |preview| asked.run.hidden.veil_of_questions().value(preview),
+        );
         rows.extend([pair("plan", &plan.id), pair("would do", &preview)]);
         rows.extend(plan.expires_at.map(|at| pair("plan expires", &time(at))));
     }
@@ -294,9 +312,10 @@ fn questions(run: &Run) -> Vec<Question> {
                 escalated,
                 id: wait.key(run.id()),
                 tool: format!("{from}->{to}").into(),
-                kind: "transition",
+                kind: TRANSITION,
                 class: "-",
                 arguments: run.context.clone(),
+                veiled: Vec::new(),
                 rule: rule.clone(),
                 reason: reason.clone(),
                 shown: *shown,
@@ -324,6 +343,7 @@ fn questions(run: &Run) -> Vec<Question> {
             kind: call.call.kind(),
             class: call.class.as_str(),
             arguments: approval::arguments(run, call),
+            veiled: call.veiled.clone(),
             rule: why.map(|why| why.rule.clone()).unwrap_or_default(),
             reason: why.map(|why| why.reason.clone()).unwrap_or_default(),
             shown: *shown,
@@ -386,8 +406,7 @@ fn drivers(run: &Run, question: &Question) -> Option<Json> {
 
 fn described(head: &Head, run: &Run, question: &Question) -> Json {
     let veil = run.hidden.veil();
-    let mut arguments = Json::from(&question.arguments);
-    veil.json(&mut arguments);
+    let arguments = question.visible(run);
     json!({
         "id": question.id,
         "redacted": arguments.to_string().contains(REDACTED),
@@ -404,7 +423,7 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
         "reason": veil.shown(&question.reason),
         "plan": question.plan.as_ref().map(|plan| json!({
             "id": &*plan.id,
-            "preview": plan.preview.as_ref().map(|preview| veil.document(preview)),
+            "preview": plan.preview.as_ref().map(|preview| run.hidden.veil_of_questions().document(preview)),
             "expires_at": plan.expires_at.map(time),
         })),
         "shown": question.shown.to_string(),

@@ -36,6 +36,8 @@ pub(crate) async fn replay(app: &App, args: args::Replay) -> Result<Exit, Proble
     if to > head.version {
         return Err(Problem::rejected(format!("run `{}` has {} versions, not {to}", head.id, head.version)));
     }
+    // What came up later is not shown of what was before either.
+    let veil = journal::veil(&store, &head.id).await?;
     let mut run = Run::blank(journal::start(&*store, &head.id).await?);
     let mut reader = Reader::new(store, head.id.clone(), 0);
     while run.version < to {
@@ -50,7 +52,7 @@ pub(crate) async fn replay(app: &App, args: args::Replay) -> Result<Exit, Proble
         }
     }
     if app.output.form() == Form::Json {
-        app.output.document(&replayed(&run));
+        app.output.document(&replayed(&run, &veil));
     } else {
         let state = run.state.as_deref().unwrap_or("-");
         app.output.text(&format!(
@@ -59,7 +61,7 @@ pub(crate) async fn replay(app: &App, args: args::Replay) -> Result<Exit, Proble
             run.status().as_str(),
             counted(run.step, "step"),
             run.version,
-            serde_json::to_string_pretty(&run.hidden.veil().document(&run.context)).unwrap_or_default()
+            serde_json::to_string_pretty(&veil.document(&run.context)).unwrap_or_default()
         ));
     }
     Ok(Exit::Ok)

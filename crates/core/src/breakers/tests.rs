@@ -44,6 +44,7 @@ fn call(tool: &str, at: u64) -> OpenCall {
         cached_expected: None,
         agreed: None,
         output_max: None,
+        veiled: Vec::new(),
     }
 }
 

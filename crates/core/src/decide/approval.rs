@@ -209,7 +209,7 @@ impl Turn<'_> {
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
         if let Some(arguments) = &arguments {
             self.label_person(&by);
-            self.hide_arguments(open.call.target(), arguments);
+            self.hide_chosen(open.call.target(), arguments);
         }
         self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
         if let (false, Some(mut failure)) = (approve, short) {

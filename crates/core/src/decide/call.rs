@@ -89,6 +89,7 @@ impl Turn<'_> {
             cached_expected: None,
             agreed: None,
             output_max: None,
+            veiled: contract.redact.arguments.clone(),
         };
         open.cached_expected = self.cached_expected(&open);
         self.hide_sent(&open.call);

@@ -17,11 +17,11 @@ impl Turn<'_> {
         }
     }
 
-    /// What the contract of a tool or action hides of arguments for it.
-    pub(super) fn hide_arguments(&mut self, tool: &Name, arguments: &Value) {
+    /// What the contract of a tool hides of arguments for it that a model or a person chose.
+    pub(super) fn hide_chosen(&mut self, tool: &Name, arguments: &Value) {
         let Some(contract) = self.machine.tools.get(tool) else { return };
         if !contract.redact.arguments.is_empty() {
-            self.hide(Hidden::of(arguments, &contract.redact.arguments));
+            self.hide(Hidden::of_chosen(arguments, &contract.redact.arguments));
         }
     }
 
@@ -31,9 +31,13 @@ impl Turn<'_> {
             Call::Tool { tool: name, hook: None, .. } | Call::Action { action: name } => name,
             Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => return,
         };
-        let hides = self.machine.tools.get(name).is_some_and(|contract| !contract.redact.arguments.is_empty());
-        if let (true, Some(arguments)) = (hides, request::arguments_of(self.machine, self.run, call)) {
-            self.hide_arguments(name, &arguments);
+        let Some(contract) = self.machine.tools.get(name).filter(|tool| !tool.redact.arguments.is_empty()) else {
+            return;
+        };
+        let Some(arguments) = request::arguments_of(self.machine, self.run, call) else { return };
+        match call {
+            Call::Action { .. } => self.hide(Hidden::of(&arguments, &contract.redact.arguments)),
+            _ => self.hide(Hidden::of_chosen(&arguments, &contract.redact.arguments)),
         }
     }
 
@@ -41,7 +45,7 @@ impl Turn<'_> {
     /// for, whatever becomes of those calls.
     pub(super) fn hide_outcome(&mut self, call: &Call, outcome: &Outcome) {
         if let Outcome::Replied(reply) = outcome {
-            return reply.tool_calls.iter().for_each(|asked| self.hide_arguments(&asked.name, &asked.arguments));
+            return reply.tool_calls.iter().for_each(|asked| self.hide_chosen(&asked.name, &asked.arguments));
         }
         let name = match call {
             Call::Tool { tool: name, hook: None, .. }

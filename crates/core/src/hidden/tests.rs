@@ -125,3 +125,53 @@ fn why_a_tool_failed_is_hidden_where_its_answers_are() {
     assert_eq!(count(&failed(Code::ToolFailed), &[]), 0);
     assert_eq!(count(&failed(Code::ToolTimeout), &["/token"]), 0);
 }
+
+#[test]
+fn a_model_does_not_choose_what_a_person_is_not_shown() {
+    let paths = paths(&["/card"]);
+    let asked: Value =
+        json!({"card": {"number": "MALLORY-ACCOUNT-1", "n": 9_999_999}, "to": "MALLORY-ACCOUNT-1", "cents": 9_999_999})
+            .into();
+    let mut run = Hidden::of_chosen(&asked, &paths);
+    run.join(hidden(json!({"pin": "12345678"}), &["/pin"]));
+    let question = run.veil_of_questions();
+    let shown = question.document(&masked(&asked, &paths));
+    assert_eq!(shown, json!({"card": REDACTED, "to": "MALLORY-ACCOUNT-1", "cents": 9_999_999}));
+    assert_eq!(question.shown("pin 12345678"), format!("pin {REDACTED}"), "what a tool had answered stays hidden");
+    assert_eq!(run.veil().shown("to MALLORY-ACCOUNT-1"), format!("to {REDACTED}"), "everybody else sees none of it");
+    let all = Hidden::of_chosen(&Value::list((0..=limits::HIDDEN_MAX as i64).map(Value::Int).collect()), &[vec![]]);
+    assert_eq!((all.veil().shown("x"), all.veil_of_questions().shown("x")), (REDACTED.to_owned(), "x".to_owned()));
+    let stored = serde_json::to_string(&run).expect("JSON");
+    assert_eq!(serde_json::from_str::<Hidden>(&stored).expect("read"), run);
+    assert!(run.clone().beyond(&run).is_empty());
+    assert!(!run.within(&json!({"x": "MALLORY-ACCOUNT-1"}).into()).is_empty());
+    assert!(run.within(&json!({"x": "nothing"}).into()).is_empty());
+}
+
+#[test]
+fn parts_are_masked_by_their_paths() {
+    let value: Value =
+        json!({"a": [{"b": 1, "c": 2}, {"b": 3}], "t": "{\"x\": 1}", "n": null, "k": {"p": 1, "q": 2}}).into();
+    let shown = |pointers: &[&str]| serde_json::Value::from(&masked(&value, &paths(pointers)));
+    let rest = json!({"t": "{\"x\": 1}", "n": null, "k": {"p": 1, "q": 2}});
+    let with = |mut changed: serde_json::Value| {
+        for (key, inner) in rest.as_object().expect("a mapping") {
+            changed.as_object_mut().expect("a mapping").entry(key.clone()).or_insert(inner.clone());
+        }
+        changed
+    };
+    let each = with(json!({"a": [{"b": REDACTED, "c": 2}, {"b": REDACTED}]}));
+    assert_eq!((shown(&["/a/*/b"]), shown(&["/a/b"])), (each.clone(), each));
+    assert_eq!(shown(&["/a/1"]), with(json!({"a": [{"b": 1, "c": 2}, REDACTED]})));
+    assert_eq!(shown(&["/t/x", "/n"])["t"], REDACTED);
+    assert_eq!(shown(&["/n"])["n"], json!(null));
+    assert_eq!(shown(&["/k/*"])["k"], json!({"p": REDACTED, "q": REDACTED}));
+    assert_eq!(shown(&[""]), json!(REDACTED));
+}
+
+#[test]
+fn a_text_is_found_without_the_blanks_around_it() {
+    let veil = hidden(json!({"code": "482913\n", "word": " hunter2\n"}), &["/code", "/word"]).veil();
+    assert_eq!(veil.shown("use 482913 and hunter2."), format!("use {REDACTED} and {REDACTED}."));
+    assert_eq!(veil.document(&json!({"word": " hunter2\n"})), json!({"word": REDACTED}));
+}

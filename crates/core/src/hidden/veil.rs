@@ -66,26 +66,30 @@ fn needles(text: &str) -> Vec<String> {
 
 /// Whether a leaf may stand in the text of JSON.
 pub(super) fn may_hold(json: &str, leaf: &Leaf) -> bool {
-    let (text, least) = text_of(leaf);
-    if text.len() >= ANYWHERE_BYTES_MIN && needles(&text).iter().any(|needle| json.contains(needle)) {
+    let (whole, least) = text_of(leaf);
+    let text = whole.trim();
+    if text.len() >= ANYWHERE_BYTES_MIN && needles(text).iter().any(|needle| json.contains(needle)) {
         return true;
     }
-    let is_there = json.contains(&escaped(&text));
+    let is_there = json.contains(&escaped(text));
     is_there && (text.len() >= least || json.contains(&*leaf.key))
 }
 
 impl Veil {
-    pub(super) fn new(leaves: &[Leaf], all: bool) -> Self {
+    pub(super) fn new<'l>(leaves: impl IntoIterator<Item = &'l Leaf>, all: bool) -> Self {
         let mut veil = Self { all, ..Self::default() };
         for leaf in leaves {
-            let (text, least) = text_of(leaf);
+            let (whole, least) = text_of(leaf);
+            // What a program prints ends with a line break that nobody repeats.
+            let text = whole.trim();
             if text.len() >= least.max(ANYWHERE_BYTES_MIN) {
-                veil.texts.extend(needles(&text));
+                veil.texts.extend(needles(text));
             }
             if text.len() >= least && text.len() < ANYWHERE_BYTES_MIN {
-                veil.words.push(text.clone());
+                veil.words.push(text.to_owned());
             }
-            veil.keyed.insert((leaf.key.to_string(), text));
+            veil.keyed.insert((leaf.key.to_string(), text.to_owned()));
+            veil.keyed.insert((leaf.key.to_string(), whole));
         }
         for list in [&mut veil.texts, &mut veil.words] {
             list.sort_by_key(|needle| std::cmp::Reverse(needle.len()));

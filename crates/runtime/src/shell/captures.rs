@@ -71,7 +71,7 @@ pub async fn stop(store: &dyn Store, id: &Name, now: Timestamp) -> Result<Option
 }
 
 /// Keeps a call under the first number from `number` on that nobody has, below the bound of its capture. Gives the number
-/// back; none when the capture has all that it may.
+/// back; none when the capture has all that it may, has ended, or is gone.
 ///
 /// # Errors
 /// The store fails.
@@ -82,13 +82,31 @@ pub async fn keep(
     calls_max: u32,
 ) -> Result<Option<u32>, StoreError> {
     let bytes = encoded(captured)?;
+    if !takes(store, captured).await? {
+        return Ok(None);
+    }
     while number < calls_max {
-        if put(store, CAPTURED, &key(&captured.capture, number), 0, Some(bytes.clone())).await? {
-            return Ok(Some(number));
+        let key = key(&captured.capture, number);
+        if put(store, CAPTURED, &key, 0, Some(bytes.clone())).await? {
+            if takes(store, captured).await? {
+                return Ok(Some(number));
+            }
+            // It was removed in between, and whoever did that may not have seen this.
+            if let Some(object) = store.object(CAPTURED.into(), key.clone()).await? {
+                put(store, CAPTURED, &key, object.revision, None).await?;
+            }
+            return Ok(None);
         }
         number += 1;
     }
     Ok(None)
+}
+
+/// Whether the capture of a call is there and on.
+async fn takes(store: &dyn Store, captured: &Captured) -> Result<bool, StoreError> {
+    let Some(object) = store.object(CAPTURES.into(), captured.capture.clone()).await? else { return Ok(false) };
+    let capture: Capture = objects::decode("debug capture", &captured.capture, &object.bytes)?;
+    Ok(capture.is_on(captured.at))
 }
 
 /// Calls that a capture took, after a number of them, in the order in which they ended.
@@ -114,19 +132,26 @@ async fn of(store: &dyn Store, id: &Name, after: Name, limit: usize) -> Result<V
 /// # Errors
 /// The store fails.
 pub async fn forget(store: &dyn Store, capture: &Name) -> Result<bool, StoreError> {
+    forget_calls(store, capture).await?;
+    // After them, so that whoever is stopped in between leaves what says that there is more.
+    let is_gone = match store.object(CAPTURES.into(), capture.clone()).await? {
+        Some(object) => put(store, CAPTURES, capture, object.revision, None).await?,
+        None => false,
+    };
+    // What a worker kept in between.
+    forget_calls(store, capture).await?;
+    Ok(is_gone)
+}
+
+async fn forget_calls(store: &dyn Store, capture: &Name) -> Result<(), StoreError> {
     loop {
         let page = of(store, capture, format!("{capture}/").into(), PAGE).await?;
         if page.is_empty() {
-            break;
+            return Ok(());
         }
         for object in page {
             put(store, CAPTURED, &object.key, object.revision, None).await?;
         }
-    }
-    // Last, so that whoever is stopped in between leaves what says that there is more.
-    match store.object(CAPTURES.into(), capture.clone()).await? {
-        Some(object) => put(store, CAPTURES, capture, object.revision, None).await,
-        None => Ok(false),
     }
 }
 

@@ -102,7 +102,8 @@ impl Lane {
     /// Takes what is to be sent now.
     fn due(&self, now: Timestamp) -> Option<(Name, Option<Notice>)> {
         let mut wanted = self.wanted();
-        let key = wanted.iter().find(|(_, one)| one.at <= now).map(|(key, _)| key.clone())?;
+        let due = wanted.iter().filter(|(_, one)| one.at <= now).min_by_key(|(_, one)| one.at);
+        let key = due.map(|(key, _)| key.clone())?;
         wanted.remove(&key).map(|one| (key, one.notice))
     }
 

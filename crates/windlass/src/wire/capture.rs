@@ -332,6 +332,14 @@ mod tests {
         assert!(!call(&workers[1], "r"));
         assert!(captures::forget(&*stores[0], &"c".into()).await.expect("removed"));
         assert_eq!(captures::captured(&*stores[1], &"c".into(), 0, 9).await.expect("read"), []);
+        // A worker that has not heard yet that a capture is removed keeps nothing for it.
+        let of = Of { run: Some(RunId::stored("r")), ..Of::default() };
+        captures::start(&*stores[0], &Capture { id: "d".into(), ..capture(of, 3) }).await.expect("started");
+        workers[0].look(&*stores[0]).await.expect("read");
+        assert!(captures::forget(&*stores[1], &"d".into()).await.expect("removed"));
+        assert!(call(&workers[0], "r"));
+        workers[0].flush(Duration::from_secs(60)).await;
+        assert_eq!(captures::captured(&*stores[1], &"d".into(), 0, 9).await.expect("read"), []);
         followers.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -186,8 +186,7 @@ fn pair(name: &str, value: &str) -> Vec<String> {
 
 /// The head and the folded state as one document, for `replay`.
 #[must_use]
-pub(crate) fn replayed(run: &Run) -> Json {
-    let veil = run.hidden.veil();
+pub(crate) fn replayed(run: &Run, veil: &Veil) -> Json {
     json!({
         "run_id": run.id().as_str(),
         "version": run.version,
@@ -198,7 +197,7 @@ pub(crate) fn replayed(run: &Run) -> Json {
         "context": veil.document(&run.context),
         "ending": veil.document(&run.ending),
         "ledger": &run.ledger,
-        "run": state(run),
+        "run": veil.document(run),
     })
 }
 
