@@ -248,7 +248,7 @@ fn a_question_that_nobody_answers_is_escalated_by_whoever_drives() {
 #[test]
 fn an_answer_in_time_counts_although_nobody_takes_it_up_in_time() {
     let place = place();
-    place.write("windlass.toml", &CONFIG.replace("approval =", "approval_expires_ms = 4000\napproval ="));
+    place.write("windlass.toml", &CONFIG.replace("approval =", "approval_expires_ms = 8000\napproval ="));
     let parked = place.windlass(&["run", "payer.yml", "--run-id", "slow", "--wait", "0s"]);
     assert_eq!(parked.code(), 7, "{}", parked.shown());
     let shown = place.windlass(&["approvals", "list"]).json()["approvals"][0].clone();

@@ -2,9 +2,9 @@
 
 use windlass_core::ids::{Name, RunId};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Object, Put, Store, StoreError};
+use windlass_ports::store::{Object, Store, StoreError};
 
-use super::objects::{self, TRIES_MAX};
+use super::objects::{self, TRIES_MAX, put};
 use crate::capture::{Capture, Captured, ON_MAX};
 
 /// The kind of the objects that are captures.
@@ -178,14 +178,4 @@ fn key(capture: &str, number: u32) -> Name {
 
 fn encoded<T: serde::Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError::Invalid(error.to_string()))
-}
-
-async fn put(
-    store: &dyn Store,
-    kind: &'static str,
-    key: &Name,
-    expected: u64,
-    bytes: Option<Vec<u8>>,
-) -> Result<bool, StoreError> {
-    store.put_object(Put { kind: kind.into(), key: key.clone(), expected, bytes }).await
 }

@@ -96,7 +96,8 @@ impl<T> Record<T> {
     }
 }
 
-async fn put(
+/// Writes or removes an object that is as expected. False when it is not.
+pub(super) async fn put(
     store: &dyn Store,
     kind: &'static str,
     key: &Name,
