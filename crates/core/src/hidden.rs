@@ -3,6 +3,9 @@
 //!
 //! The run, its tools and its models have the values as they are. Who shows something puts the veil over it.
 
+mod finder;
+mod leaves;
+mod needles;
 mod veil;
 
 use std::fmt;
@@ -13,9 +16,9 @@ use crate::effect::Outcome;
 use crate::failure::Code;
 use crate::ids::Name;
 use crate::input::Ending;
-use crate::limits;
 use crate::value::{Map, Value};
 
+use leaves::Leaves;
 pub use veil::Veil;
 
 /// The part of a path that stands for every item of a list and every value of a mapping.
@@ -52,8 +55,8 @@ impl From<Leaf> for Value {
 #[serde(default)]
 pub struct Hidden {
     /// What is not shown, each once.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    leaves: Vec<Leaf>,
+    #[serde(skip_serializing_if = "Leaves::is_empty")]
+    leaves: Leaves,
     /// There are more than are kept: no value of the run is shown.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     all: bool,
@@ -118,11 +121,13 @@ impl Hidden {
     /// Adds those of another one.
     pub fn join(&mut self, other: Self) {
         self.all |= other.all;
-        for leaf in other.leaves {
-            self.add(leaf);
+        if self.leaves.is_empty() && !self.all {
+            self.leaves = other.leaves;
+        } else {
+            other.leaves.list().iter().for_each(|leaf| self.add(leaf.clone()));
         }
         if self.all {
-            self.leaves.clear();
+            self.leaves = Leaves::default();
         }
         if let Some(chosen) = other.chosen {
             self.chosen.get_or_insert_default().join(*chosen);
@@ -135,13 +140,25 @@ impl Hidden {
         if known.all {
             return Self::default();
         }
-        self.leaves.retain(|leaf| !known.leaves.contains(leaf));
+        self.leaves = self.leaves.only(|leaf| !known.leaves.contains(leaf));
         let chosen = self.chosen.map(|chosen| match &known.chosen {
             Some(known) => chosen.beyond(known),
             None => *chosen,
         });
         self.chosen = chosen.filter(|chosen| !chosen.is_empty()).map(Box::new);
         self
+    }
+
+    /// These, none of which another one has, as they are noted beside it: where there is no room for them, that is what is
+    /// noted. So a run under which the bound was reached stays so, whatever the bound is later.
+    #[must_use]
+    pub fn beside(self, known: &Self) -> Self {
+        let is_room = known.leaves.fits(self.leaves.len(), self.leaves.size_bytes());
+        let chosen = self.chosen.map(|chosen| match &known.chosen {
+            Some(known) => Box::new(chosen.beside(known)),
+            None => chosen,
+        });
+        if is_room { Self { chosen, ..self } } else { Self { leaves: Leaves::default(), all: true, chosen } }
     }
 
     /// Those that may stand in a value that goes to another run.
@@ -163,23 +180,24 @@ impl Hidden {
     }
 
     fn within_text(&self, json: &str) -> Self {
-        let leaves = self.leaves.iter().filter(|leaf| veil::may_hold(json, leaf)).cloned().collect();
         let chosen = self.chosen.as_ref().map(|chosen| chosen.within_text(json));
-        Self { leaves, all: self.all, chosen: chosen.filter(|chosen| !chosen.is_empty()).map(Box::new) }
+        let chosen = chosen.filter(|chosen| !chosen.is_empty()).map(Box::new);
+        Self { leaves: self.leaves.within(json), all: self.all, chosen }
     }
 
-    /// What finds them.
+    /// What finds them. What that takes is made when something is first looked for, and kept with them.
     #[must_use]
     pub fn veil(&self) -> Veil {
-        let chosen = self.chosen.as_deref();
-        let leaves = self.leaves.iter().chain(chosen.into_iter().flat_map(|chosen| &chosen.leaves));
-        Veil::new(leaves, self.all || chosen.is_some_and(|chosen| chosen.all))
+        match &self.chosen {
+            Some(chosen) => Veil::new([self.leaves.clone(), chosen.leaves.clone()], self.all || chosen.all),
+            None => self.veil_of_questions(),
+        }
     }
 
     /// The same for whoever is asked about a call: without what models chose.
     #[must_use]
     pub fn veil_of_questions(&self) -> Veil {
-        Veil::new(self.leaves.iter(), self.all)
+        Veil::new([self.leaves.clone(), Leaves::default()], self.all)
     }
 
     fn reach(&mut self, value: &Value, path: &[Name], key: &Name) {
@@ -221,13 +239,12 @@ impl Hidden {
         if self.all || self.leaves.contains(&leaf) {
             return;
         }
-        let bytes: usize = self.leaves.iter().chain([&leaf]).map(|leaf| leaf.value.size_bytes()).sum();
-        if self.leaves.len() >= limits::HIDDEN_MAX || bytes > limits::HIDDEN_BYTES_MAX {
-            self.leaves.clear();
+        if self.leaves.fits(1, leaf.value.size_bytes()) {
+            self.leaves.push(leaf);
+        } else {
+            self.leaves = Leaves::default();
             self.all = true;
-            return;
         }
-        self.leaves.push(leaf);
     }
 }
 

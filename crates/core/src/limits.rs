@@ -84,9 +84,9 @@ pub const RUN_ID_BYTES_MAX: usize = 200;
 pub const LABELS_MAX: usize = 256;
 /// Bytes of a labelled path; a label on a longer one stands on the part around it.
 pub const LABEL_PATH_BYTES_MAX: usize = 256;
-/// Values of one run that are not shown because a contract says so; beyond, none of its values are. Each is looked for in
-/// everything that is shown.
-pub const HIDDEN_MAX: usize = 256;
+/// Values of one run that are not shown because a contract says so; beyond, none of its values are. The run holds each, and
+/// what searches for all of them is made anew as they grow.
+pub const HIDDEN_MAX: usize = 4_096;
 /// Bytes of those values together.
 pub const HIDDEN_BYTES_MAX: usize = 1024 * 1024;
 /// Length of a signal channel, in bytes.

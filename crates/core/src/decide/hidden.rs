@@ -11,7 +11,7 @@ use crate::value::Value;
 impl Turn<'_> {
     /// Notes values that are not shown, where they are not known yet.
     pub(super) fn hide(&mut self, found: Hidden) {
-        let hidden = found.beyond(&self.run.hidden);
+        let hidden = found.beyond(&self.run.hidden).beside(&self.run.hidden);
         if !hidden.is_empty() {
             self.emit(Entry::ValuesHidden { hidden });
         }

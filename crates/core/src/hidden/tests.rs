@@ -1,10 +1,12 @@
 //! What paths lead to, what is found again, and what goes to other runs.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::failure::Failure;
 use crate::label::pointer;
+use crate::limits;
 use crate::redact::REDACTED;
 
 fn paths(pointers: &[&str]) -> Vec<Vec<Name>> {
@@ -174,4 +176,176 @@ fn a_text_is_found_without_the_blanks_around_it() {
     let veil = hidden(json!({"code": "482913\n", "word": " hunter2\n"}), &["/code", "/word"]).veil();
     assert_eq!(veil.shown("use 482913 and hunter2."), format!("use {REDACTED} and {REDACTED}."));
     assert_eq!(veil.document(&json!({"word": " hunter2\n"})), json!({"word": REDACTED}));
+}
+
+#[test]
+fn values_that_stand_over_one_another_are_all_hidden() {
+    let veil = hidden(json!({"a": "abcdefgh", "b": "efghijklm", "c": "12341234", "d": "4711"}), &[""]).veil();
+    assert_eq!(veil.shown("-abcdefghijklm-"), format!("-{REDACTED}-"));
+    assert_eq!(veil.shown("1234123412341234"), REDACTED);
+    assert_eq!(veil.shown("abcdefgh4711 4711x"), format!("{REDACTED}{REDACTED} 4711x"), "a word beside what is hidden");
+    let nested = hidden(json!({"a": "token-of-anna", "b": "say token-of-anna twice"}), &[""]).veil();
+    assert_eq!(nested.shown("say token-of-anna twice, token-of-anna"), format!("{REDACTED}, {REDACTED}"));
+}
+
+#[test]
+fn the_beginning_of_a_value_is_hidden_where_a_text_was_cut() {
+    let veil = hidden(json!({"token": "tok-0123456789-abcdef"}), &["/token"]).veil();
+    assert_eq!(veil.shown("said tok-01234… (9 bytes in all)"), format!("said {REDACTED}… (9 bytes in all)"));
+    assert_eq!(veil.text("said tok-012… and more"), None, "seven bytes may be an accident");
+    assert_eq!(veil.text("said tok-0123456 and more"), None);
+}
+
+#[test]
+fn a_number_is_found_in_every_spelling() {
+    let value = json!({"big": 1e22, "small": 1e-7, "whole": 1_234_567.0, "cents": 9_876_543, "one": 1.0});
+    let veil = hidden(value, &[""]).veil();
+    for text in [
+        "1e22",
+        "1e+22",
+        "10000000000000000000000",
+        "10000000000000000000000.0",
+        "1e-7",
+        "1e-07",
+        "0.0000001",
+        "1234567.0",
+        "1234567",
+        "9876543",
+        "9876543.0",
+    ] {
+        let shown = veil.shown(&format!("is {text}, so"));
+        assert!(shown.starts_with(&format!("is {REDACTED}")), "{text}: {shown}");
+    }
+    let mut shown = json!({
+        "a": 1e22, "b": [1e-7], "c": 1_234_567, "d": 1_234_567.0, "e": 9_876_543.0, "text": "{\"n\":1e22}",
+        "one": 1, "two": 1.0, "three": 1,
+    });
+    veil.json(&mut shown);
+    assert_eq!(
+        shown,
+        json!({
+            "a": REDACTED, "b": [REDACTED], "c": REDACTED, "d": REDACTED, "e": REDACTED,
+            "text": format!("{{\"n\":\"{REDACTED}\"}}"), "one": REDACTED, "two": 1.0, "three": 1,
+        })
+    );
+    let text = hidden(json!({"n": "12345678"}), &["/n"]).veil();
+    assert_eq!(text.document(&json!([12_345_678, 12_345_678.0, 1_234_567])), json!([REDACTED, REDACTED, 1_234_567]));
+}
+
+#[test]
+fn a_run_that_reached_the_bound_says_so_in_its_journal() {
+    let many = |from: usize, to: usize| {
+        let values = (from..to).map(|n| Value::str(format!("value-{n}"))).collect();
+        Hidden::of(&Value::list(values), &paths(&[""]))
+    };
+    let known = many(0, limits::HIDDEN_MAX - 1);
+    let last = many(limits::HIDDEN_MAX - 1, limits::HIDDEN_MAX);
+    assert_eq!(last.clone().beside(&known), last);
+    let over = many(limits::HIDDEN_MAX, limits::HIDDEN_MAX + 2).beyond(&known).beside(&known);
+    assert_eq!(serde_json::to_value(&over).expect("JSON"), json!({"all": true}));
+    let chosen = |found: Hidden| Hidden { chosen: Some(Box::new(found)), ..Hidden::default() };
+    let over = chosen(many(limits::HIDDEN_MAX, limits::HIDDEN_MAX + 2)).beside(&chosen(known));
+    assert_eq!(serde_json::to_value(&over).expect("JSON"), json!({"chosen": {"all": true}}));
+}
+
+#[test]
+fn values_with_one_beginning_are_told_apart() {
+    let common = "-----the-same-thirty-two-bytes--";
+    let found = hidden(json!([common, format!("{common}ab"), format!("{common}abc"), format!("{common}b")]), &[""]);
+    let into = |text: String| found.within_text(&text).leaves.list().len();
+    assert_eq!(into(format!("x{common}")), 1);
+    assert_eq!(into(format!("x{common}abx")), 2);
+    assert_eq!(into(format!("x{common}abcd")), 3);
+    assert_eq!(into(format!("x{common}b and {common}abc")), 4);
+    assert_eq!(into(common[..31].to_owned()), 0);
+    assert_eq!(found.veil().shown(&format!("x{common}abcd")), format!("x{REDACTED}d"));
+}
+
+/// What a plain search says, needle by needle.
+fn plainly(leaves: &[Leaf], text: &str) -> (Vec<bool>, Vec<usize>) {
+    let mut covered = vec![false; text.len()];
+    let mut held = Vec::new();
+    let mut words = Vec::new();
+    for (at, leaf) in leaves.iter().enumerate() {
+        let (mut sure, mut short, mut key) = (false, false, false);
+        for (needle, role) in needles::Needles::of(leaf).texts {
+            for from in (0..text.len()).filter(|from| text.as_bytes()[*from..].starts_with(needle.as_bytes())) {
+                match role {
+                    needles::Role::Anywhere => covered[from..from + needle.len()].fill(true),
+                    needles::Role::Word => words.push(from..from + needle.len()),
+                    needles::Role::Held | needles::Role::Short | needles::Role::Key => {}
+                }
+                match role {
+                    needles::Role::Short => short = true,
+                    needles::Role::Key => key = true,
+                    needles::Role::Anywhere | needles::Role::Word | needles::Role::Held => sure = true,
+                }
+            }
+        }
+        if sure || (short && key) {
+            held.push(at);
+        }
+    }
+    let found = covered.clone();
+    for word in words {
+        let before = text[..word.start].chars().next_back();
+        let after = text[word.end..].chars().next();
+        let is_open = |c: Option<char>, at: usize| c.is_some_and(char::is_alphanumeric) && !found[at];
+        if !is_open(before, word.start.wrapping_sub(1)) && !is_open(after, word.end) {
+            covered[word].fill(true);
+        }
+    }
+    (covered, held)
+}
+
+/// A text that may hold others: of few letters, so that it does by accident, also beyond what the automaton knows.
+fn a_text(long: usize) -> impl Strategy<Value = String> {
+    let letter = proptest::sample::select(vec!["a", "b", "a", "1", " ", "\"", "é", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa"]);
+    proptest::collection::vec(letter, 1..long).prop_map(|parts| parts.concat())
+}
+
+fn some_leaves() -> impl Strategy<Value = Vec<(&'static str, Value)>> {
+    let value = prop_oneof![
+        6 => a_text(14).prop_map(Value::from),
+        1 => (0..2_000_000_i64).prop_map(Value::Int),
+        1 => any::<bool>().prop_map(Value::Bool),
+        1 => (-1e9..1e9_f64).prop_map(Value::Float),
+    ];
+    let leaf = (proptest::sample::select(vec!["", "k", "\"q"]), value);
+    proptest::collection::vec(leaf, 1..12)
+}
+
+proptest! {
+    #[test]
+    fn what_is_found_at_once_is_what_a_plain_search_finds(
+        leaves in some_leaves(),
+        noise in proptest::collection::vec((a_text(8), any::<proptest::sample::Index>(), any::<bool>()), 0..6),
+    ) {
+        let leaves: Vec<Leaf> =
+            leaves.into_iter().map(|(key, value)| Leaf { key: key.into(), value }).collect();
+        let mut text = String::new();
+        for (between, leaf, is_json) in noise {
+            let Leaf { key, value } = leaf.get(&leaves);
+            text.push_str(&between);
+            text.push_str(&if is_json { json!({(&**key): value}).to_string() } else { value.as_str().map_or_else(|| value.to_json(), str::to_owned) });
+        }
+        // One by one, with a look in between: what searches is made in parts.
+        let mut grown = Hidden::default();
+        for leaf in &leaves {
+            if !leaf.value.as_str().is_some_and(|text| text.trim().is_empty()) {
+                grown.add(leaf.clone());
+                let _ = grown.veil().text(&text);
+            }
+        }
+        let list = grown.leaves.list().to_vec();
+        let (covered, held) = plainly(&list, &text);
+        let expected: Vec<Leaf> = held.iter().map(|at| list[*at].clone()).collect();
+        prop_assert!(grown.within_text(&text).leaves.list() == &*expected);
+        let whole = Hidden { leaves: list.into(), ..Hidden::default() };
+        prop_assert!(whole.within_text(&text).leaves.list() == &*expected);
+        let shown = grown.veil().shown(&text);
+        prop_assert_eq!(&shown, &whole.veil().shown(&text));
+        let open = |covered: &[bool]| text.char_indices().filter(|(at, _)| !covered[*at]).map(|(_, c)| c).collect::<String>();
+        prop_assert_eq!(shown.replace(REDACTED, ""), open(&covered));
+    }
 }

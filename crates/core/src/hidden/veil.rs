@@ -1,31 +1,24 @@
 //! Finds hidden values in texts and JSON by what they are: where a value went after its call, nobody can say.
 
-use std::collections::BTreeSet;
+use std::ops::Range;
 
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::Leaf;
-use crate::redact::{REDACTED, forms, without};
+use super::finder::{Finder, Places};
+use super::leaves::Leaves;
+use super::needles::spellings;
+use crate::redact::REDACTED;
 use crate::value::Value;
 
-/// Bytes from which a text is found anywhere, and in other encodings too.
-const ANYWHERE_BYTES_MIN: usize = 8;
-/// Bytes from which a text is found as a whole word. A shorter one is found under its own key only: it would match by
-/// accident.
-const WORD_BYTES_MIN: usize = 4;
-/// The same of a number: short ones count things.
-const NUMBER_BYTES_MIN: usize = 6;
+/// What stands for the rest of a text that was cut.
+const CUT: char = '…';
 
 /// Finds the hidden values of a run in what is shown of it, and puts [`REDACTED`] there. `Debug` shows none.
 #[derive(Clone, Default)]
 pub struct Veil {
-    /// Found anywhere, longest first.
-    texts: Vec<String>,
-    /// Found as a whole word, longest first.
-    words: Vec<String>,
-    /// Found under this key: key and text.
-    keyed: BTreeSet<(String, String)>,
+    /// What is not shown.
+    leaves: [Leaves; 2],
     /// Nothing is shown.
     all: bool,
 }
@@ -36,86 +29,47 @@ impl std::fmt::Debug for Veil {
     }
 }
 
-/// The text of a leaf, and from how many bytes on it is looked for elsewhere.
-fn text_of(leaf: &Leaf) -> (String, usize) {
-    match &leaf.value {
-        Value::Str(text) => (text.to_string(), WORD_BYTES_MIN),
-        Value::Bool(_) => (leaf.value.to_json(), usize::MAX),
-        Value::Null | Value::Int(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => {
-            (leaf.value.to_json(), NUMBER_BYTES_MIN)
-        }
-    }
-}
-
-/// A text as it stands within the text of JSON.
-fn escaped(text: &str) -> String {
-    let quoted = serde_json::to_string(text).unwrap_or_default();
-    quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned()
-}
-
-/// What a text is found by: its forms, and its lines, for a message may be shown by its first one.
-fn needles(text: &str) -> Vec<String> {
-    let text = text.trim();
-    let mut found = forms(text);
-    if text.contains('\n') {
-        found.extend(text.lines().map(|line| line.trim().to_owned()));
-    }
-    found.retain(|needle| needle.len() >= ANYWHERE_BYTES_MIN);
-    found
-}
-
-/// Whether a leaf may stand in the text of JSON.
-pub(super) fn may_hold(json: &str, leaf: &Leaf) -> bool {
-    let (whole, least) = text_of(leaf);
-    let text = whole.trim();
-    if text.len() >= ANYWHERE_BYTES_MIN && needles(text).iter().any(|needle| json.contains(needle)) {
-        return true;
-    }
-    let is_there = json.contains(&escaped(text));
-    is_there && (text.len() >= least || json.contains(&*leaf.key))
-}
-
 impl Veil {
-    pub(super) fn new<'l>(leaves: impl IntoIterator<Item = &'l Leaf>, all: bool) -> Self {
-        let mut veil = Self { all, ..Self::default() };
-        for leaf in leaves {
-            let (whole, least) = text_of(leaf);
-            // What a program prints ends with a line break that nobody repeats.
-            let text = whole.trim();
-            if text.len() >= least.max(ANYWHERE_BYTES_MIN) {
-                veil.texts.extend(needles(text));
-            }
-            if text.len() >= least && text.len() < ANYWHERE_BYTES_MIN {
-                veil.words.push(text.to_owned());
-            }
-            veil.keyed.insert((leaf.key.to_string(), text.to_owned()));
-            veil.keyed.insert((leaf.key.to_string(), whole));
-        }
-        for list in [&mut veil.texts, &mut veil.words] {
-            list.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
-            list.dedup();
-        }
-        veil
+    pub(super) fn new(leaves: [Leaves; 2], all: bool) -> Self {
+        Self { leaves, all }
+    }
+
+    fn finders(&self) -> impl Iterator<Item = &Finder> {
+        self.leaves.iter().flat_map(Leaves::finders).map(|finder| &**finder)
     }
 
     /// Whether nothing is hidden.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.keyed.is_empty() && !self.all
+        self.leaves.iter().all(Leaves::is_empty) && !self.all
     }
 
-    /// A text without what is hidden; none when there is nothing in it.
+    /// A text without what is hidden; none when there is nothing in it. Where values stand over one another, all of that is
+    /// hidden.
     #[must_use]
     pub fn text(&self, text: &str) -> Option<String> {
         if self.all {
             return (!text.is_empty()).then(|| REDACTED.to_owned());
         }
-        let found = without(text, self.texts.iter().map(String::as_str));
-        let mut out = found;
-        for word in &self.words {
-            out = without_word(out.as_deref().unwrap_or(text), word).or(out);
+        let mut places = Places::default();
+        self.finders().for_each(|finder| finder.places(text, &mut places));
+        self.begun(text, &mut places.found);
+        let mut found = merged(places.found);
+        let words: Vec<_> = places.words.into_iter().filter(|place| is_word(text, place, &found)).collect();
+        found.extend(words);
+        if found.is_empty() { None } else { Some(without(text, &merged(found))) }
+    }
+
+    /// Adds the beginnings of values that stand where a text was cut.
+    fn begun(&self, text: &str, places: &mut Vec<Range<usize>>) {
+        let mut from = 0;
+        for (at, mark) in text.match_indices(CUT) {
+            let before = &text[from..at];
+            if let Some(bytes) = self.finders().filter_map(|finder| finder.begun(before)).max() {
+                places.push(at - bytes..at);
+            }
+            from = at + mark.len();
         }
-        out
     }
 
     /// A text as it may be shown.
@@ -157,22 +111,38 @@ impl Veil {
                     map.insert(name, inner);
                 }
             }
-            Json::Bool(_) | Json::Number(_) => {
-                let text = json.to_string();
-                let is_number = json.is_number();
-                let is_known = is_number && (self.all || self.words.contains(&text) || self.texts.contains(&text));
-                if is_known || self.keyed.contains(&(key.to_owned(), text)) {
+            Json::Bool(_) => {
+                if self.is_keyed(key, &json.to_string()) {
+                    *json = REDACTED.into();
+                }
+            }
+            Json::Number(_) => {
+                if self.all || self.is_number(key, json) {
                     *json = REDACTED.into();
                 }
             }
             Json::String(text) => {
-                if self.keyed.contains(&(key.to_owned(), text.clone())) {
+                if self.is_keyed(key, text) {
                     *text = REDACTED.into();
                 } else if let Some(shown) = self.inner(key, text).or_else(|| self.text(text)) {
                     *text = shown;
                 }
             }
         }
+    }
+
+    fn is_keyed(&self, key: &str, text: &str) -> bool {
+        self.finders().any(|finder| finder.is_keyed(key, text))
+    }
+
+    /// Whether a number is hidden, however it and the hidden one are spelled.
+    fn is_number(&self, key: &str, json: &Json) -> bool {
+        let written = json.to_string();
+        let spelled = Value::from_json(&written).map(|number| spellings(&number)).unwrap_or_default();
+        spelled
+            .into_iter()
+            .chain([written])
+            .any(|text| self.finders().any(|finder| finder.is_number(&text) || finder.is_keyed(key, &text)))
     }
 
     /// Text that is JSON by itself, such as the answer of a tool that a model reads.
@@ -187,22 +157,40 @@ impl Veil {
     }
 }
 
-/// A text without a word; none when it does not have it.
-fn without_word(text: &str, word: &str) -> Option<String> {
+/// Places in their order, of which none stands over another one.
+fn merged(mut places: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    places.sort_unstable_by_key(|place| place.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for place in places {
+        match merged.last_mut().filter(|last| place.start < last.end) {
+            Some(last) => last.end = last.end.max(place.end),
+            None => merged.push(place),
+        }
+    }
+    merged
+}
+
+/// Whether what stands at a place is a whole word, beside what is hidden too.
+fn is_word(text: &str, place: &Range<usize>, hidden: &[Range<usize>]) -> bool {
+    let is_hidden = |at: usize| {
+        let after = hidden.partition_point(|place| place.start <= at);
+        after.checked_sub(1).is_some_and(|last| at < hidden[last].end)
+    };
+    let before = text[..place.start].chars().next_back();
+    let after = text[place.end..].chars().next();
+    let is_open = |neighbour: Option<char>, at: usize| neighbour.is_some_and(char::is_alphanumeric) && !is_hidden(at);
+    !is_open(before, place.start.wrapping_sub(1)) && !is_open(after, place.end)
+}
+
+/// A text with [`REDACTED`] in these places.
+fn without(text: &str, places: &[Range<usize>]) -> String {
     let mut out = String::new();
     let mut from = 0;
-    for (at, _) in text.match_indices(word) {
-        let before = text[..at].chars().next_back();
-        let after = text[at + word.len()..].chars().next();
-        if at < from || before.is_some_and(char::is_alphanumeric) || after.is_some_and(char::is_alphanumeric) {
-            continue;
-        }
-        out.push_str(&text[from..at]);
+    for place in places {
+        out.push_str(&text[from..place.start]);
         out.push_str(REDACTED);
-        from = at + word.len();
+        from = place.end;
     }
-    (from > 0).then(|| {
-        out.push_str(&text[from..]);
-        out
-    })
+    out.push_str(&text[from..]);
+    out
 }
