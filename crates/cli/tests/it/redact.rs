@@ -335,3 +335,36 @@ fn what_no_contract_hides_is_seen() {
     }
     assert!(!open.seen["waiting: approvals list --plain"].contains("[redacted]"));
 }
+
+/// A value that stood in the context before a contract said that it is not to be seen.
+const LATER: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: later
+  context: {asked: "{{ input.asked }}"}
+  states:
+    first:
+      type: initial
+      transitions: [{to: look}]
+    look:
+      action: look
+      transitions: [{to: done}]
+    done: {type: final, output: {ok: true}}
+"#;
+
+#[test]
+fn a_fork_from_before_a_value_was_hidden_hides_it() {
+    let place = Place::new();
+    place.write("later.yml", LATER);
+    place.write("windlass.toml", CONFIG.split_once("[tools.pay]").expect("a tool").0);
+    place.write("script.yml", "rules: []\n");
+    let input = r#"{"asked": "canary5d1e-asked"}"#;
+    assert_eq!(place.windlass(&["run", "later.yml", "--run-id", "old", "--input", input]).code(), 0);
+    let forked = place.windlass(&["runs", "fork", "old", "--at", "1", "--run-id", "new", "--detach"]);
+    assert_eq!(forked.code(), 0, "{}", forked.shown());
+    for args in [&["runs", "show", "new", "--json"][..], &["replay", "old", "--to", "1", "--json"]] {
+        let shown = place.windlass(args).shown();
+        assert!(shown.contains("[redacted]") && !shown.contains(CANARY), "{args:?}: {shown}");
+    }
+    assert_eq!(place.windlass(&["runs", "fork", "old", "--at", "9"]).code(), 4);
+}

@@ -257,7 +257,8 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
     session.follow(app, &submitted.run_id).await
 }
 
-/// The state of a step, the context with which it was entered, the labels of that, and what is not shown of it.
+/// The state of a step, the context with which it was entered, the labels of that, and what is not shown of the run: a value
+/// may have stood in the context before a contract said that it is not to be seen.
 async fn at_step(
     store: &Arc<dyn Store>,
     head: &Head,
@@ -265,20 +266,26 @@ async fn at_step(
 ) -> Result<(windlass_core::ids::Name, Value, Option<Marks>, Hidden), Problem> {
     let mut run = Run::blank(journal::start(&**store, &head.id).await?);
     let mut reader = Reader::new(store.clone(), head.id.clone(), 0);
+    let mut found = None;
     loop {
         let records = reader.next(usize::MAX).await?;
         if records.is_empty() {
-            let message = format!("run `{}` has no step {step}; it has {}", head.id, run.step);
-            return Err(Problem::rejected(message));
+            break;
         }
         for entry in records.iter().flat_map(|record| &record.entries) {
             let _ = apply(&mut run, entry);
             if let Entry::StateEntered { state } = entry
+                && found.is_none()
                 && run.step == step
             {
                 let labels = run.labels.kept.then(|| run.labels.marks.below(&["context".into()]));
-                return Ok((state.clone(), run.context, labels, run.hidden));
+                found = Some((state.clone(), run.context.clone(), labels));
             }
         }
     }
+    let Some((state, context, labels)) = found else {
+        let message = format!("run `{}` has no step {step}; it has {}", head.id, run.step);
+        return Err(Problem::rejected(message));
+    };
+    Ok((state, context, labels, run.hidden))
 }
