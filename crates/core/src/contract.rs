@@ -130,7 +130,7 @@ pub struct Flow {
     /// Parts of its answers that are `secret`, as keys from the answer inwards.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secret: Vec<Vec<Name>>,
-    /// Parts of its answers that have no label, whatever it was sent.
+    /// Parts of its answers that have no label where its output schema bounds them, whatever it was sent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub declassified: Vec<Vec<Name>>,
 }

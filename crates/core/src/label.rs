@@ -478,9 +478,10 @@ fn is_cut(answer: &Value) -> bool {
     answer.get("truncated") == Some(&Value::Bool(true)) && answer.get("bytes").is_some() && answer.get("text").is_some()
 }
 
-/// The labels of an answer: what its contract says of it, and those of what was sent.
+/// The labels of an answer: what its contract says of it, and those of what was sent, without those of the parts that are
+/// free of them.
 #[must_use]
-pub fn of_answer(flow: &Flow, answer: &Value, from: &Source, sent: Tags) -> Marks {
+pub fn of_answer(flow: &Flow, free: &[Vec<Name>], answer: &Value, from: &Source, sent: Tags) -> Marks {
     let mut tags = sent;
     if !flow.trusted {
         tags.entry(Label::Untrusted).or_insert_with(|| from.clone());
@@ -489,8 +490,8 @@ pub fn of_answer(flow: &Flow, answer: &Value, from: &Source, sent: Tags) -> Mark
         // Which part of the answer a piece of its text was is not known any more.
         tags.entry(Label::Secret).or_insert_with(|| from.clone());
     }
-    let declassified = if is_cut(answer) { &[] } else { flow.declassified.as_slice() };
-    let mut marks = Marks::whole(tags).freed(answer, declassified);
+    let free = if is_cut(answer) { &[] } else { free };
+    let mut marks = Marks::whole(tags).freed(answer, free);
     for secret in &flow.secret {
         if let Some(part) = reached(answer, secret) {
             marks.add(part.to_vec(), Label::Secret, from.clone());

@@ -22,6 +22,7 @@ pub mod json;
 pub mod failure;
 pub mod approval;
 pub mod contract;
+pub mod bounded;
 pub mod label;
 pub mod machine;
 pub mod eval;

@@ -88,7 +88,7 @@ impl Machine {
 }
 
 /// What a machine allows one of its children.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChildContract {
     /// Its bounds, carved out of what the parent has left.
     pub ceilings: Ceilings,
@@ -96,8 +96,10 @@ pub struct ChildContract {
     pub tools: Option<Vec<Name>>,
     /// Bytes of its output at most.
     pub output_bytes: Option<u64>,
-    /// Parts of its output that have no label, as keys from the output inwards.
+    /// Parts of its output that have no label where its schema bounds them, as keys from the output inwards.
     pub declassified: Vec<Vec<Name>>,
+    /// JSON Schema that its output fits; null where parts are declassified and there is none.
+    pub output_schema: Value,
 }
 
 /// Which workers take the runs of a machine, and in which order.

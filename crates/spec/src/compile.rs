@@ -70,7 +70,8 @@ pub struct Loaded {
 /// Everything that is wrong with the documents, warnings included.
 pub fn load(files: &dyn Files, entry: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
     let mut docs = Documents::new(files, options.refuse_inline_keys);
-    let lowered = lower(&mut docs, entry, &surroundings(&options.hooks, &options.tools, options.models.clone()));
+    let mut lowered = lower(&mut docs, entry, &surroundings(&options.hooks, &options.tools, options.models.clone()));
+    std::mem::take(&mut lowered.unbounded).into_iter().for_each(|part| part.report(&mut docs.sink));
     let strict = options.strict || lowered.strict;
     let stored = docs.store();
     let diagnostics = docs.sink.finish(strict);

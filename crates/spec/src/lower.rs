@@ -3,6 +3,7 @@
 //! This file walks from the entry machine to its children; its parts lower states, agents, models and hooks.
 
 mod agent;
+mod declassify;
 mod execution;
 mod graph;
 mod hooks;
@@ -45,6 +46,8 @@ pub(crate) struct Lowered {
     pub(crate) machines: BTreeMap<Name, Machine>,
     /// Whether the entry machine asks for warnings to be errors.
     pub(crate) strict: bool,
+    /// Parts that are declassified and that no schema bounds. A run that began with them goes on: they keep their labels.
+    pub(crate) unbounded: Vec<declassify::Unbounded>,
 }
 
 /// A machine that waits to be lowered.
@@ -67,6 +70,7 @@ pub(crate) struct Lowering<'d, 'f> {
     checked: BTreeSet<String>,
     /// Where each machine starts each other one, for diagnostics.
     starts: BTreeMap<(Name, Name), Span>,
+    declassified: Vec<declassify::Declassified>,
 }
 
 /// Lowers the machine at `entry` and everything it can start.
@@ -80,6 +84,7 @@ pub(crate) fn lower(docs: &mut Documents<'_>, entry: &str, around: &Surroundings
         catalog_broken: false,
         checked: BTreeSet::new(),
         starts: BTreeMap::new(),
+        declassified: Vec::new(),
     };
     let mut machines = BTreeMap::new();
     let mut strict = false;
@@ -101,7 +106,8 @@ pub(crate) fn lower(docs: &mut Documents<'_>, entry: &str, around: &Surroundings
     if lowering.docs.sink.errors() == 0 {
         graph::check_cycles(&machines, &lowering.starts, &mut lowering.docs.sink);
     }
-    Lowered { machines, strict }
+    let unbounded = declassify::settle(&mut machines, lowering.declassified);
+    Lowered { machines, strict, unbounded }
 }
 
 impl Lowering<'_, '_> {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use reqwest::Url;
 use secrecy::SecretString;
 use windlass_core::approval::{ESCALATIONS_MAX, EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Escalation, Terms};
+use windlass_core::bounded;
 use windlass_core::contract::{
     Class, Contract, Flow, Idempotency, OnUnknown, PLAN_ID, PLAN_MS_DEFAULT, PLAN_MS_MAX, PlanStep, Planning,
 };
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
 use windlass_core::limits::VALUE_BYTES_MAX;
+use windlass_core::value::Value;
 use windlass_ports::model::Model;
 use windlass_ports::tool::{Catalog, Hook, Tool};
 
@@ -262,6 +264,8 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     }
     pointers(site, "", "secret", table.secret.as_deref());
     pointers(site, "", "declassified", table.declassified.as_deref());
+    let schema = table.output_schema.clone().map(Value::from).unwrap_or_default();
+    declassified(site, "", table.declassified.as_deref(), &schema);
     RedactConfig::check(site, "", table.redact.as_ref());
     check_escalation(site, table);
     check_plan(site, table, role);
@@ -282,6 +286,16 @@ pub(crate) fn pointers(site: &mut Site<'_>, before: &str, key: &str, given: Opti
     for text in given.unwrap_or_default().iter().filter(|text| pointer(text).is_none()) {
         let hint = "write it as `/KEY/KEY`, or as an empty text for all of it";
         site.wrong(&format!("{before}{key}"), format!("`{text}` is no JSON Pointer"), Some(hint));
+    }
+}
+
+/// Says which parts of a result the schema of it does not bound, so that they keep their labels.
+pub(crate) fn declassified(site: &mut Site<'_>, before: &str, given: Option<&[String]>, schema: &Value) {
+    for text in given.unwrap_or_default() {
+        if let Some(why) = pointer(text).and_then(|path| bounded::check(schema, &path).err()) {
+            let message = format!("`{text}` cannot be declassified: {why} (`output_schema`)");
+            site.wrong(&format!("{before}declassified"), message, Some(bounded::ADVICE));
+        }
     }
 }
 

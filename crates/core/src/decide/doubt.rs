@@ -52,10 +52,12 @@ impl Turn<'_> {
     /// The labels of what a tool says about a call in doubt: its own, and those of what it was given.
     pub(super) fn verified_labels(&self, about: EffectId, tool: &Name, answer: &Value) -> Tags {
         let Some(open) = self.run.calls.get(&about) else { return Tags::new() };
-        let flow = self.machine.tools.get(tool).map(|contract| contract.flow.clone()).unwrap_or_default();
+        let contract = self.machine.tools.get(tool);
+        let flow = contract.map(|contract| contract.flow.clone()).unwrap_or_default();
+        let free = contract.map(|contract| self.free_of(contract, answer)).unwrap_or_default();
         let from = Source { kind: SourceKind::Tool, name: tool.clone(), step: self.run.step };
         let sent = of_arguments(self.run, is_by_model(&open.call));
-        label::of_answer(&flow, answer, &from, sent).at(&path(["result"]))
+        label::of_answer(&flow, &free, answer, &from, sent).at(&path(["result"]))
     }
 
     /// Whoever said what a call in doubt gave brings labels of their own, beside those of the call's contract.

@@ -1,6 +1,7 @@
 //! Which labels what happens brings: the input, signals, answers, templates, the conversation with a model, failures.
 
 use super::Turn;
+use crate::bounded;
 use crate::contract::Contract;
 use crate::effect::Outcome;
 use crate::ids::Name;
@@ -198,7 +199,8 @@ impl Turn<'_> {
         let tags = match outcome {
             Outcome::Returned(value) => {
                 let flow = contract.map(|contract| contract.flow.clone()).unwrap_or_default();
-                let marks = label::of_answer(&flow, value, &from, Tags::new());
+                let free = contract.map(|contract| self.free_of(contract, value)).unwrap_or_default();
+                let marks = label::of_answer(&flow, &free, value, &from, Tags::new());
                 if !whole && value.get("content").is_some() { marks.at(&path(["content"])) } else { marks.all() }
             }
             // Why a call failed is said by the tool or by a person, whatever the contract says of answers.
@@ -256,7 +258,8 @@ impl Turn<'_> {
         let kind = if event == HookKind::Action { SourceKind::Action } else { SourceKind::Hook };
         let from = self.source(kind, &by.name);
         let doubted = self.take_doubt_labels();
-        let mut marks = label::of_answer(&by.flow, answer, &from, of_arguments(self.run, false));
+        let free = self.free_of(by, answer);
+        let mut marks = label::of_answer(&by.flow, &free, answer, &from, of_arguments(self.run, false));
         marks.tag(doubted);
         for part in if is_reply { label::said_secret(answer) } else { Vec::new() } {
             marks.add(part, Label::Secret, from.clone());
@@ -275,12 +278,26 @@ impl Turn<'_> {
         }
     }
 
+    /// The parts of an answer that have no label: what their contract declassifies.
+    pub(super) fn free_of(&self, contract: &Contract, answer: &Value) -> Vec<Vec<Name>> {
+        self.free(&contract.flow.declassified, &contract.output_schema, answer)
+    }
+
+    /// Those of some parts of a value that have no label because its schema bounds what they can say, and the value fits it
+    /// as it is.
+    fn free(&self, declassified: &[Vec<Name>], schema: &Value, value: &Value) -> Vec<Vec<Name>> {
+        let is_bounded = |part: &&Vec<Name>| bounded::check(schema, part).is_ok();
+        let free: Vec<Vec<Name>> = declassified.iter().filter(is_bounded).cloned().collect();
+        let is_fit = || self.evaluator.fit(schema, value).is_ok_and(|fit| fit == *value);
+        if free.is_empty() || !is_fit() { Vec::new() } else { free }
+    }
+
     /// The result of a child takes its place among the others.
     pub(super) fn label_child(&mut self, slot: Option<u32>, ending: &Ending, labels: Option<Marks>) {
         let Some(slot) = slot.filter(|_| self.run.labels.kept) else { return };
         let mut labels = labels.unwrap_or_else(|| Marks::whole(unknown()));
         if let (Ending::Completed { output }, Some(contract)) = (ending, self.contract_of_slot(slot)) {
-            labels = labels.freed(output, &contract.declassified);
+            labels = labels.freed(output, &self.free(&contract.declassified, &contract.output_schema, output));
         }
         self.label(path(["join", &slot.to_string()]), labels);
     }

@@ -89,7 +89,7 @@ fn pointers_are_paths() {
 fn answers_have_the_labels_that_contracts_say() {
     let answer = Value::object([("token", Value::str("t")), ("name", Value::str("n"))]);
     let sent = || Tags::from([(Label::Secret, source("before"))]);
-    let of = |flow: Flow, sent: Tags| words(&of_answer(&flow, &answer, &source("t"), sent));
+    let of = |flow: Flow, sent: Tags| words(&of_answer(&flow, &flow.declassified, &answer, &source("t"), sent));
     assert_eq!(of(Flow::default(), Tags::new()), [":untrusted"]);
     assert_eq!(of(Flow { trusted: true, ..Flow::default() }, Tags::new()), Vec::<String>::new());
     assert_eq!(of(Flow { trusted: true, ..Flow::default() }, sent()), [":secret"]);
@@ -102,7 +102,7 @@ fn answers_have_the_labels_that_contracts_say() {
 #[test]
 fn what_was_cut_of_an_answer_with_secrets_is_secret() {
     let cut = cut_answer(1_000, "{\"token\":\"sk-1\",");
-    let of = |flow: Flow| words(&of_answer(&flow, &cut, &source("t"), Tags::new()));
+    let of = |flow: Flow| words(&of_answer(&flow, &flow.declassified, &cut, &source("t"), Tags::new()));
     let secret = Flow { trusted: true, secret: vec![keys("token")], ..Flow::default() };
     assert_eq!(of(secret), [":secret"]);
     assert_eq!(of(Flow { declassified: vec![keys("text")], ..Flow::default() }), [":untrusted"]);

@@ -40,6 +40,7 @@ impl Lowering<'_, '_> {
         let legacy_hooks = self.legacy_hooks(&data);
         let agents = self.agents(&data, &folder, catalog.as_ref());
         let machines = self.children(&key, &data, &folder, catalog.as_ref());
+        self.note_declassified(&key, &data);
         let mut lifecycle = self.hooks(data.get("lifecycle_hooks"));
         if data.get("lifecycle_hooks").is_none() {
             lifecycle.clone_from(&legacy_hooks);

@@ -121,6 +121,7 @@ pub(crate) fn contract<T>(node: &Arc<Node>, known: &BTreeMap<Name, T>, sink: &mu
         tools: listed.map(|names| names.into_iter().map(|(name, _)| name).collect()),
         output_bytes: node.get("max_output_bytes").and_then(|n| n.as_u64()),
         declassified: pointers(node.get("declassified"), sink),
+        output_schema: Value::Null,
     }
 }
 

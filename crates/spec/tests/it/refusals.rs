@@ -392,3 +392,28 @@ fn a_wrong_type_comes_with_advice() {
     let itself = findings("a: &x\n  b: *x\n", &[], &options());
     assert!(itself[0].advice.as_deref().is_some_and(|text| text.contains("anchor")), "{}", shown(&itself));
 }
+
+#[test]
+fn what_a_child_declassifies_is_bounded_by_its_schema() {
+    let desk = |schema: &str, parts: &str| {
+        machine(&format!(
+            "machines:\n  kid:\n    contract: {{declassified: {parts}}}\n    inline: {{spec: flatmachine, spec_version: \"4.2\", \
+             data: {{name: kid, settings: {{{schema}}}, states: {{e: {{type: final}}}}}}}}\n\
+             states:\n  a: {{type: initial, machine: kid, transitions: [{{to: end}}]}}\n  end: {{type: final}}"
+        ))
+    };
+    let bounded = "output_schema: {properties: {kind: {enum: [refund]}, text: {type: string, maxLength: 20}}}";
+    let loaded = load_with(&desk(bounded, "[/kind]"), &[], &options()).expect("loads");
+    let contract = &loaded.program.machines["machine.yml"].child_contracts["kid"];
+    assert!(contract.output_schema.get("properties").is_some(), "{contract:?}");
+    for (schema, parts, why) in [
+        (bounded, "[/kind, /text]", "its schema allows free text"),
+        (bounded, "[\"\"]", "no schema says what it is"),
+        ("", "[/kind]", "no schema says what it is"),
+    ] {
+        let found = findings(&desk(schema, parts), &[], &options());
+        assert_eq!(found.len(), 1, "{}", shown(&found));
+        assert_eq!((found[0].code, found[0].line), (Rule::WrongValue, 6), "{}", shown(&found));
+        assert!(found[0].message.contains(why) && found[0].message.contains("`kid`"), "{}", shown(&found));
+    }
+}

@@ -18,7 +18,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Invocation, Permit, Tool};
 
 use crate::address;
-use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX, paths, pointers};
+use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX, declassified, paths, pointers};
 use crate::command;
 use crate::config::{ApprovalConfig, RedactConfig};
 use crate::headers::headers;
@@ -230,6 +230,10 @@ pub(crate) fn tools(
                     site.wrong(&key, "this configuration takes no tool without a contract", Some(hint));
                 }
             }
+        }
+        if let Some(given) = declared.and_then(|declared| declared.declassified.as_deref()) {
+            let before = format!("tools.{}.", suspicious::visible(name));
+            declassified(site, &before, Some(given), &schema(definition.output_schema()));
         }
         let visible = visible_name(site.name, table, name);
         let contract = contract(&visible, definition, declared.unwrap_or(&ContractConfig::default()));

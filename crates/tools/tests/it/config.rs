@@ -204,3 +204,31 @@ fn the_list_of_kinds_is_complete_and_documented() {
         assert!(schema.contains(&format!("\"{key}\"")), "`{key}` is no key of a table");
     }
 }
+
+#[test]
+fn what_is_declassified_is_bounded_by_its_schema() {
+    let toml = r"
+[tools.t]
+type = 'command'
+command = ['x']
+declassified = ['/kind', '/text', '/other', 'kind']
+output_schema = { properties = { kind = { enum = ['refund', 'complaint'] }, text = { type = 'string' } } }
+[actions.a]
+type = 'command'
+command = ['x']
+declassified = ['']
+";
+    assert_eq!(
+        problems(toml, false),
+        [
+            "tools.t.declassified: `kind` is no JSON Pointer",
+            "tools.t.declassified: `/text` cannot be declassified: its schema allows free text (`output_schema`)",
+            "tools.t.declassified: `/other` cannot be declassified: no schema says what it is (`output_schema`)",
+            "actions.a.declassified: `` cannot be declassified: no schema says what it is (`output_schema`)",
+        ]
+    );
+    let fine = "[tools.t]\ntype = 'command'\ncommand = ['x']\ndeclassified = ['/kind']\n\
+                output_schema = { properties = { kind = { enum = ['refund'] } } }";
+    let catalog = catalog_in(Path::new("/"), fine).expect("a catalog");
+    assert_eq!(catalog.tools["t"].contract().flow.declassified, [["kind".into()]]);
+}
