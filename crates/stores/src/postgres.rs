@@ -48,6 +48,7 @@ use crate::pack::pack;
 use crate::restore::{Held, RestoreError, Restored};
 use claim::{Pace, Turns};
 use connect::{Connector, Purpose};
+use escrow::Draws;
 use hints::{Hints, Listening};
 use lanes::{Counters, Lanes};
 use load::Loads;
@@ -84,6 +85,7 @@ pub struct PostgresStore {
     primers: Mutex<HashMap<RunId, Arc<[u8]>>>,
     /// Of each class, the tenant that was served last by this process.
     turns: tokio::sync::Mutex<Turns>,
+    draws: Draws,
     poll: Duration,
     schema: u32,
 }
@@ -145,6 +147,7 @@ impl PostgresStore {
             untold: Mutex::default(),
             primers: Mutex::default(),
             turns: tokio::sync::Mutex::default(),
+            draws: Draws::default(),
             poll: settings.poll,
             schema,
         })
@@ -194,6 +197,7 @@ impl PostgresStore {
             untold: Mutex::default(),
             primers: Mutex::default(),
             turns: tokio::sync::Mutex::default(),
+            draws: Draws::default(),
             poll: settings.poll,
             schema: found,
         }))
@@ -500,7 +504,7 @@ impl Store for PostgresStore {
     }
 
     fn draw(&self, draw: Draw) -> BoxFuture<'_, Result<Drawn, StoreError>> {
-        Box::pin(async move { escrow::draw(&self.pool, &draw).await })
+        Box::pin(self.draws.draw(&self.pool, draw))
     }
 
     fn journal(&self, run: RunId, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRow>, StoreError>> {

@@ -204,6 +204,7 @@ macro_rules! store_cases {
             escrow::draws_at_once_never_exceed_a_cap
             escrow::what_a_run_returned_is_known_until_it_is_pruned
             escrow::what_a_removed_run_holds_counts_as_used
+            escrow::draws_that_come_together_see_each_other
             switches::a_decision_that_begins_calls_is_told_of_a_changed_switch
             switches::the_switch_of_a_tenant_is_for_its_runs
             switches::every_kind_of_decision_is_told_of_a_switch

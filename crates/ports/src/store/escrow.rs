@@ -3,6 +3,8 @@
 //! A budget is an object that people change; accounts and allotments are objects that only [`Store::draw`] changes. How
 //! they are reckoned is in [`windlass_core::escrow::books`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use windlass_core::escrow::books::{Account, Allotted, Books, settle};
@@ -25,13 +27,25 @@ pub const RETURNED: &str = "allotment_returned";
 /// Objects read at a time.
 const PAGE: usize = 500;
 
-/// Objects as they were when a draw began.
+/// What the draws of one transaction look at and change. Each object is read once, and written once at the end.
 #[derive(Debug, Default)]
 pub struct Sheet {
+    /// What was asked for.
+    read: BTreeSet<(&'static str, Name)>,
     books: Books,
+    /// What the runs have that drew.
+    allotted: BTreeMap<RunId, Allotted>,
+    /// Scopes of accounts and runs that changed.
+    changed: BTreeSet<Changed>,
 }
 
-/// A change that a draw makes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    Account(Name),
+    Allotted(RunId),
+}
+
+/// A change that draws make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// The kind of the object.
@@ -42,19 +56,22 @@ pub struct Write {
     pub bytes: Option<Vec<u8>>,
 }
 
-/// The objects that a store reads for a draw, kind and key, accounts first and in one order for all: whoever locks them in
-/// this order waits for nobody that waits for it.
-#[must_use]
-pub fn wanted(draw: &Draw) -> Vec<(&'static str, Name)> {
-    let scopes = || draw.lines.iter().map(|line| line.scope.clone());
-    let run: Name = draw.run.as_str().into();
-    let accounts = scopes().map(|scope| (ACCOUNT, scope));
-    let budgets = scopes().map(|scope| (BUDGET, scope));
-    accounts.chain(budgets).chain([(ALLOTMENT, run.clone()), (RETURNED, run)]).collect()
-}
-
 impl Sheet {
-    /// Adds an object that was [`wanted`].
+    /// The objects that a store reads before these draws, kind and key, accounts first and in one order for all: whoever
+    /// locks them in this order waits for nobody that waits for it. What was read before is not named again.
+    #[must_use]
+    pub fn unread<'a>(&mut self, draws: impl IntoIterator<Item = &'a Draw>) -> BTreeSet<(&'static str, Name)> {
+        let mut wanted = BTreeSet::new();
+        for draw in draws {
+            let run: Name = draw.run.as_str().into();
+            let scopes = draw.lines.iter().flat_map(|line| [(ACCOUNT, line.scope.clone()), (BUDGET, line.scope.clone())]);
+            wanted.extend(scopes.chain([(ALLOTMENT, run.clone()), (RETURNED, run)]));
+        }
+        wanted.retain(|object| self.read.insert(object.clone()));
+        wanted
+    }
+
+    /// Adds an object that was [`unread`](Self::unread) and is there.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] for bytes that are not what the kind says.
@@ -66,31 +83,56 @@ impl Sheet {
             ACCOUNT => {
                 self.books.accounts.insert(key.clone(), read(kind, &key, bytes)?);
             }
-            _ => self.books.allotted = Some(read(kind, &key, bytes)?),
+            _ => {
+                self.allotted.insert(RunId::stored(&key), read(kind, &key, bytes)?);
+            }
         }
         Ok(())
     }
 
-    /// Answers a draw, and says what is to be written with the answer.
+    /// Answers a draw whose objects were added.
+    pub fn settle(&mut self, draw: &Draw) -> Drawn {
+        let before = self.allotted.remove(&draw.run);
+        self.books.allotted.clone_from(&before);
+        let accounts = |books: &Books| draw.lines.iter().map(|line| books.accounts.get(&line.scope).cloned()).collect();
+        let accounts_before: Vec<Option<Account>> = accounts(&self.books);
+        let answer = settle(&mut self.books, draw);
+        let accounts_after: Vec<Option<Account>> = accounts(&self.books);
+        for (line, (before, after)) in draw.lines.iter().zip(accounts_before.iter().zip(&accounts_after)) {
+            if before != after {
+                self.changed.insert(Changed::Account(line.scope.clone()));
+            }
+        }
+        let after = self.books.allotted.take();
+        if after != before {
+            self.changed.insert(Changed::Allotted(draw.run.clone()));
+        }
+        self.allotted.extend(after.map(|after| (draw.run.clone(), after)));
+        answer
+    }
+
+    /// What is to be written with the answers, accounts in the order of their names first. Says each change once.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when something cannot be written down.
-    pub fn settle(mut self, draw: &Draw) -> Result<(Drawn, Vec<Write>), StoreError> {
-        let before = self.books.clone();
-        let answer = settle(&mut self.books, draw);
+    pub fn writes(&mut self) -> Result<Vec<Write>, StoreError> {
         let mut writes = Vec::new();
-        for (scope, account) in &self.books.accounts {
-            if before.accounts.get(scope) != Some(account) {
-                writes.push(Write { kind: ACCOUNT, key: scope.clone(), bytes: Some(written(account)?) });
+        for changed in std::mem::take(&mut self.changed) {
+            match changed {
+                Changed::Account(scope) => {
+                    let bytes = self.books.accounts.get(&scope).map(written).transpose()?;
+                    writes.push(Write { kind: ACCOUNT, key: scope, bytes });
+                }
+                Changed::Allotted(run) => {
+                    let Some(allotted) = self.allotted.get(&run) else { continue };
+                    let key: Name = run.as_str().into();
+                    let (kind, other) = if allotted.holds() { (ALLOTMENT, RETURNED) } else { (RETURNED, ALLOTMENT) };
+                    writes.push(Write { kind, key: key.clone(), bytes: Some(written(allotted)?) });
+                    writes.push(Write { kind: other, key, bytes: None });
+                }
             }
         }
-        if let Some(allotted) = self.books.allotted.filter(|allotted| before.allotted.as_ref() != Some(allotted)) {
-            let key: Name = draw.run.as_str().into();
-            let (kind, other) = if allotted.holds() { (ALLOTMENT, RETURNED) } else { (RETURNED, ALLOTMENT) };
-            writes.push(Write { kind, key: key.clone(), bytes: Some(written(&allotted)?) });
-            writes.push(Write { kind: other, key, bytes: None });
-        }
-        Ok((answer, writes))
+        Ok(writes)
     }
 }
 

@@ -1,13 +1,18 @@
-//! Draws on budgets: one transaction that locks the accounts in the order of their names.
+//! Draws on budgets: one transaction for all that wait, which locks the accounts in the order of their names.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::RunId;
 use windlass_ports::store::StoreError;
-use windlass_ports::store::escrow::{ACCOUNT, ALLOTMENT, RETURNED, Sheet, forfeited, wanted};
+use windlass_ports::store::escrow::{ACCOUNT, ALLOTMENT, RETURNED, Sheet, forfeited};
 
 use super::connect::{Link, Sql, Trouble, Value};
+use super::lanes::copy;
 use super::pool::{Pool, TRIES_MAX, pause};
 use super::read::unread;
 use super::schema::run;
@@ -28,23 +33,101 @@ static READ: Sql = Sql {
 };
 
 static WRITE: Sql = Sql {
-    text: "WITH gone AS (DELETE FROM objects WHERE kind = ANY($4) AND key = $5) \
+    text: "WITH gone AS (DELETE FROM objects o USING unnest($4::text[], $5::text[]) AS g (kind, key) \
+         WHERE o.kind = g.kind AND o.key = g.key) \
          INSERT INTO objects (kind, key, revision, bytes) SELECT w.kind, w.key, 1, w.bytes \
          FROM unnest($1::text[], $2::text[], $3::bytea[]) AS w (kind, key, bytes) \
          ON CONFLICT (kind, key) DO UPDATE SET revision = objects.revision + 1, bytes = excluded.bytes",
-    types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::TEXT_ARRAY, Type::TEXT],
+    types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
 };
 
-pub(super) async fn draw(pool: &Pool, draw: &Draw) -> Result<Drawn, StoreError> {
+/// Draws in one transaction: enough to share a sync widely, few enough to answer soon.
+const TOGETHER_MAX: usize = 128;
+
+/// Draws of one handle, which share transactions: draws on one budget come one after another, and each by itself would
+/// hold its account for as long as a synced write takes.
+#[derive(Debug, Default)]
+pub(super) struct Draws {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held by whoever draws for all that wait.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    draw: Draw,
+    answer: oneshot::Sender<Result<Drawn, StoreError>>,
+}
+
+impl Draws {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws, with all others that wait. Where whoever draws for all goes away, what became of the draws of others is
+    /// not known: the same draw again gets the same answer.
+    pub(super) async fn draw(&self, pool: &Pool, draw: Draw) -> Result<Drawn, StoreError> {
+        let (answer, mut answered) = oneshot::channel();
+        self.waiting().push(Waiting { draw, answer });
+        loop {
+            let turn = tokio::select! {
+                biased;
+                answer = &mut answered => return answer.unwrap_or_else(|_| Err(unknown())),
+                turn = self.turn.lock() => turn,
+            };
+            match answered.try_recv() {
+                Ok(answer) => return answer,
+                Err(TryRecvError::Closed) => return Err(unknown()),
+                Err(TryRecvError::Empty) => {}
+            }
+            let together: Vec<Waiting> = {
+                let mut waiting = self.waiting();
+                let count = waiting.len().min(TOGETHER_MAX);
+                waiting.drain(..count).collect()
+            };
+            let (draws, answers): (Vec<_>, Vec<_>) = together.into_iter().map(|one| (one.draw, one.answer)).unzip();
+            for (answer, result) in answers.into_iter().zip(settle_all(pool, &draws).await) {
+                // Whoever asked may have gone; what was written stays written.
+                let _gone = answer.send(result);
+            }
+            drop(turn);
+        }
+    }
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unavailable("whoever drew on budgets for several runs at once was stopped; draw again".into())
+}
+
+/// Answers draws in one transaction, or each in its own when one of them cannot be answered.
+async fn settle_all(pool: &Pool, draws: &[Draw]) -> Vec<Result<Drawn, StoreError>> {
+    match settle(pool, draws).await {
+        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Err(Trouble::Refused(_)) if draws.len() > 1 => {
+            let mut results = Vec::with_capacity(draws.len());
+            for draw in draws {
+                let alone = settle(pool, std::slice::from_ref(draw)).await.map_err(Trouble::error);
+                results.push(alone.and_then(|mut answers| answers.pop().ok_or_else(unknown)));
+            }
+            results
+        }
+        Err(trouble) => {
+            let error = trouble.error();
+            draws.iter().map(|_| Err(copy(&error))).collect()
+        }
+    }
+}
+
+async fn settle(pool: &Pool, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
     let mut tries = 0;
     loop {
-        let mut link = pool.lend().await?;
-        run(&link, "BEGIN").await?;
-        match draw_within(&mut link, draw).await {
-            Ok(answer) => {
-                run(&link, "COMMIT").await?;
+        let mut link = pool.lend().await.map_err(Trouble::Passing)?;
+        run(&link, "BEGIN").await.map_err(Trouble::Passing)?;
+        match settle_within(&mut link, draws).await {
+            Ok(answers) => {
+                run(&link, "COMMIT").await.map_err(Trouble::Passing)?;
                 link.put_back();
-                return Ok(answer);
+                return Ok(answers);
             }
             Err(Trouble::Again(_)) if tries < TRIES_MAX => {
                 // The connection ends with its transaction.
@@ -52,7 +135,7 @@ pub(super) async fn draw(pool: &Pool, draw: &Draw) -> Result<Drawn, StoreError> 
                 tries += 1;
                 pause(tries).await;
             }
-            Err(trouble) => return Err(trouble.error()),
+            Err(trouble) => return Err(trouble),
         }
     }
 }
@@ -62,10 +145,11 @@ fn add(sheet: &mut Sheet, row: &Row) -> Result<(), StoreError> {
     sheet.add(kind, unshield(key), &unpack(row.try_get(2).map_err(unread)?)?)
 }
 
-async fn draw_within(link: &mut Link, draw: &Draw) -> Result<Drawn, Trouble> {
+async fn settle_within(link: &mut Link, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
     let refused = Trouble::Refused;
+    let mut sheet = Sheet::default();
     let (mut accounts, mut kinds, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-    for (kind, key) in wanted(draw) {
+    for (kind, key) in sheet.unread(draws) {
         let key = indexed("the scope of a budget", &key).map_err(refused)?;
         if kind == ACCOUNT {
             accounts.push(key);
@@ -74,7 +158,6 @@ async fn draw_within(link: &mut Link, draw: &Draw) -> Result<Drawn, Trouble> {
             keys.push(key);
         }
     }
-    let mut sheet = Sheet::default();
     let nothing = pack(b"{}");
     let locked: Vec<Value> = vec![Box::new(ACCOUNT.to_owned()), Box::new(accounts), Box::new(nothing)];
     for row in &link.query(&LOCK, locked).await? {
@@ -84,24 +167,29 @@ async fn draw_within(link: &mut Link, draw: &Draw) -> Result<Drawn, Trouble> {
     for row in &link.query(&READ, vec![Box::new(kinds), Box::new(keys)]).await? {
         add(&mut sheet, row).map_err(refused)?;
     }
-    let (answer, writes) = sheet.settle(draw).map_err(refused)?;
-    let run = indexed("the id of a run", draw.run.as_str()).map_err(refused)?;
-    let (mut kinds, mut keys, mut bytes, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for write in writes {
+    let answers = draws.iter().map(|draw| sheet.settle(draw)).collect();
+    let (mut kinds, mut keys, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gone_kinds, mut gone_keys) = (Vec::new(), Vec::new());
+    for write in sheet.writes().map_err(refused)? {
+        let key = indexed("the scope of a budget", &write.key).map_err(refused)?;
         match write.bytes {
             Some(new) => {
                 kinds.push(write.kind.to_owned());
-                keys.push(indexed("the scope of a budget", &write.key).map_err(refused)?);
+                keys.push(key);
                 bytes.push(pack(&new));
             }
-            None => gone.push(write.kind.to_owned()),
+            None => {
+                gone_kinds.push(write.kind.to_owned());
+                gone_keys.push(key);
+            }
         }
     }
     if !kinds.is_empty() {
-        let values: Vec<Value> = vec![Box::new(kinds), Box::new(keys), Box::new(bytes), Box::new(gone), Box::new(run)];
+        let values: Vec<Value> =
+            vec![Box::new(kinds), Box::new(keys), Box::new(bytes), Box::new(gone_kinds), Box::new(gone_keys)];
         link.query(&WRITE, values).await?;
     }
-    Ok(answer)
+    Ok(answers)
 }
 
 static HELD: Sql = Sql {
@@ -121,7 +209,7 @@ pub(super) async fn forfeit(link: &mut Link, runs: &[String]) -> Result<(), Trou
         let (run, packed): (&str, &[u8]) = (row.try_get(0).map_err(refused)?, row.try_get(1).map_err(refused)?);
         let bytes = unpack(packed).map_err(Trouble::Refused)?;
         let draw = forfeited(&RunId::stored(&unshield(run)), &bytes).map_err(Trouble::Refused)?;
-        draw_within(link, &draw).await?;
+        settle_within(link, std::slice::from_ref(&draw)).await?;
     }
     link.query(&FORGET_RETURNED, vec![Box::new(RETURNED.to_owned()), Box::new(runs.to_vec())]).await.map(|_| ())
 }

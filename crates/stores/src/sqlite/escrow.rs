@@ -3,22 +3,27 @@
 use rusqlite::params;
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::RunId;
-use windlass_ports::store::escrow::{ALLOTMENT, RETURNED, Sheet, forfeited, wanted};
+use windlass_ports::store::escrow::{ALLOTMENT, RETURNED, forfeited};
 
 use super::tx::{Trouble, Tx};
 use crate::pack::{pack, unpack};
 
 impl Tx<'_> {
+    /// Answers a draw from what the transaction has read. What it changes is written with all others, by
+    /// [`close_books`](Self::close_books).
     pub(super) fn draw(&mut self, draw: &Draw) -> Result<Drawn, Trouble> {
-        let mut sheet = Sheet::default();
-        for (kind, key) in wanted(draw) {
+        for (kind, key) in self.sheet.unread([draw]) {
             let sql = "SELECT bytes FROM objects WHERE kind = ?1 AND key = ?2";
             if let Some(packed) = self.row(sql, [kind, &*key], |row| row.get::<_, Vec<u8>>(0))? {
-                sheet.add(kind, key, &unpack(&packed)?)?;
+                self.sheet.add(kind, key, &unpack(&packed)?)?;
             }
         }
-        let (answer, writes) = sheet.settle(draw)?;
-        for write in writes {
+        Ok(self.sheet.settle(draw))
+    }
+
+    /// Writes what draws changed, and reads anew from here on: before anything else looks at these objects, and at the end.
+    pub(super) fn close_books(&mut self) -> Result<(), Trouble> {
+        for write in std::mem::take(&mut self.sheet).writes()? {
             let (kind, key) = (write.kind, &*write.key);
             match write.bytes {
                 Some(bytes) => {
@@ -31,7 +36,7 @@ impl Tx<'_> {
                 }
             }
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Closes the books of a run that is removed: what it still holds counts as used, and a run that gets its name draws
@@ -43,6 +48,7 @@ impl Tx<'_> {
             self.row(named, params![run, ALLOTMENT], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
         if let Some((id, packed)) = found {
             self.draw(&forfeited(&RunId::stored(&id), &unpack(&packed)?)?)?;
+            self.close_books()?;
         }
         let returned = "DELETE FROM objects WHERE kind = ?2 AND key = (SELECT id FROM runs WHERE key = ?1)";
         self.run(returned, params![run, RETURNED])?;

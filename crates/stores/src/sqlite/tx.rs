@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
+use windlass_ports::store::escrow::Sheet;
 use windlass_ports::store::{Priority, Reaped, StoreError, WorkerId};
 
 use super::request::{Answer, Request};
@@ -60,6 +61,8 @@ pub(super) struct Tx<'a> {
     pub(super) alive: Vec<i64>,
     /// The parent that the children before had.
     pub(super) parent: Option<(RunId, Parent)>,
+    /// What draws read and changed so far.
+    pub(super) sheet: Sheet,
     ran: u64,
 }
 
@@ -108,7 +111,8 @@ impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Connection, known: &'a mut Known, workers: &'a Workers) -> Self {
         let (tally, told) = (Tally::default(), Told::default());
         let untold = Reaped::default();
-        Self { connection, known, workers, tally, told, untold, alive: Vec::new(), parent: None, ran: 0 }
+        let sheet = Sheet::default();
+        Self { connection, known, workers, tally, told, untold, alive: Vec::new(), parent: None, sheet, ran: 0 }
     }
 
     pub(super) fn perform(&mut self, request: &Request) -> Result<Answer, Trouble> {
@@ -132,11 +136,17 @@ impl<'a> Tx<'a> {
             Request::Reap => self.reap(None).map(Answer::Reaped),
             Request::Requeue(run) => self.requeue(run).map(Answer::Is),
             Request::Fence(reason) => self.fence(reason).map(Answer::Fenced),
-            Request::PutObject(put) => self.put_object(put).map(Answer::Is),
+            Request::PutObject(put) => {
+                self.close_books()?;
+                self.put_object(put).map(Answer::Is)
+            }
             Request::Draw(draw) => self.draw(draw).map(Answer::Drawn),
             Request::Deliver(delivery) => self.deliver(delivery).map(Answer::Delivered),
             Request::Signal(signal) => self.signal(signal).map(Answer::Signalled),
-            Request::Prune(roots, mode) => self.prune(roots, *mode).map(Answer::Pruned),
+            Request::Prune(roots, mode) => {
+                self.close_books()?;
+                self.prune(roots, *mode).map(Answer::Pruned)
+            }
             Request::ForgetSignals(before) => self.forget_signals(*before).map(|()| Answer::Done),
             Request::ForgetWorkers(workers) => self.forget_workers(workers).map(Answer::Forgotten),
             Request::Seal(sealing) => self.seal(sealing).map(Answer::Is),

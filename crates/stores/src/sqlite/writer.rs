@@ -224,6 +224,7 @@ impl Writer {
         run_cached(&self.connection, "BEGIN IMMEDIATE").map_err(|error| self.judge(error))?;
         let mut tx = Tx::new(&self.connection, &mut self.known, &self.workers);
         let written = requests.iter().map(|request| tx.perform(request)).collect::<Result<Vec<_>, _>>();
+        let written = written.and_then(|answers| tx.close_books().map(|()| answers));
         let (tally, told, reaped) = (tx.tally, tx.told, std::mem::take(&mut tx.untold));
         let committed = written.and_then(|answers| {
             run_cached(&self.connection, "COMMIT")?;

@@ -189,3 +189,32 @@ pub(super) async fn what_a_removed_run_holds_counts_as_used(harness: Arc<dyn Har
         assert!(one.store.objects(RETURNED.into(), None, 9).await.expect("listed").is_empty());
     }
 }
+
+pub(super) async fn draws_that_come_together_see_each_other(harness: Arc<dyn Harness>) {
+    let one = Process::open(&harness).await;
+    put(&one.store, "environment", &budget(Meter::ModelCalls, 9)).await;
+    let lease = one.begin("gone").await;
+    asked(&one.store, draw("gone", 1, vec![line("environment", 0, 0, 3)])).await;
+    one.apply(end(&lease, &one.worker, 0)).await;
+    let draws = [
+        draw("a", 1, vec![line("environment", 0, 0, 2)]),
+        draw("b", 1, vec![line("environment", 0, 0, 2)]),
+        draw("a", 2, vec![line("environment", 1, 0, 1)]),
+        draw("c", 1, vec![line("environment", 0, 0, 4)]),
+        draw("b", 2, vec![line("environment", 2, 0, 0)]),
+    ];
+    let prune = |dry_run| one.store.prune(Retention { dry_run, ..Retention::default() });
+    let draws = join_all(draws.into_iter().map(|draw| one.store.draw(draw)));
+    let (tried, answers, pruned) = futures::join!(prune(true), draws, prune(false));
+    assert_eq!((tried.expect("tried").runs, pruned.expect("pruned").runs), (1, 1));
+    let answers: Vec<Drawn> = answers.into_iter().map(|answer| answer.expect("answered")).collect();
+    assert_eq!(answers[..3], [granted("environment", 2), granted("environment", 2), granted("environment", 1)]);
+    // Three of the removed run, of `a` one that it used and one that it holds, and two that `b` holds.
+    assert!(matches!(&answers[3], Drawn::Refused(refusal) if refusal.left == 2), "{answers:?}");
+    assert_eq!(taken(&one.store, "environment").await, (1, 6));
+    let held = escrow::allotments(&*one.store).await.expect("listed");
+    assert_eq!(held.iter().map(|(run, held)| (run.as_str(), held.number)).collect::<Vec<_>>(), [("a", 2)]);
+    let returned = one.store.objects(RETURNED.into(), None, 9).await.expect("listed");
+    let returned: Vec<_> = returned.iter().map(|object| &*object.key).collect();
+    assert_eq!(returned, ["b", "c"], "nothing is left of the run that was removed");
+}

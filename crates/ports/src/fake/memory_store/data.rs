@@ -10,7 +10,7 @@ use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 
 use super::trail::Ledger;
-use crate::store::escrow::{Sheet, wanted};
+use crate::store::escrow::Sheet;
 use crate::store::{
     Commit, Committed, Created, Delivered, Head, InboxItem, JournalRow, Keep, Message, NewRun, Object, OpId,
     POOL_DEFAULT, Page, Priority, Put, Query, SWITCHES, Signal, Signalled, StoreError, Stored, WaitRow, WorkerId,
@@ -207,13 +207,13 @@ impl Data {
 
     pub(super) fn draw(&mut self, draw: &Draw) -> Result<Drawn, StoreError> {
         let mut sheet = Sheet::default();
-        for (kind, key) in wanted(draw) {
+        for (kind, key) in sheet.unread([draw]) {
             if let Some(object) = self.objects.get(&(kind.into(), key.clone())) {
                 sheet.add(kind, key, &object.bytes)?;
             }
         }
-        let (answer, writes) = sheet.settle(draw)?;
-        for write in writes {
+        let answer = sheet.settle(draw);
+        for write in sheet.writes()? {
             // Nobody changes these by their revision, so none has to be kept of what is removed.
             let place: (Name, Name) = (write.kind.into(), write.key.clone());
             match write.bytes {
