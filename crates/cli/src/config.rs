@@ -402,6 +402,7 @@ impl Preset {
                 "[limits]\nsteps = 1000\nmodel_calls = 1000\ntool_calls = 1000\nlaunches = 1000\n",
                 "tokens = 10000000\ncost_micros = 10000000\n",
                 "[queue]\nmax = 100000\n",
+                "[outbound]\nlocal_models = false\n",
                 "[policy]\nrequired = true\n",
                 "[scan]\nprivate_key = \"mask\"\nconnection_string = \"mask\"\njwt = \"mask\"\naws_key = \"mask\"\n",
                 "github_token = \"mask\"\nslack_token = \"mask\"\nservice_key = \"mask\"\nassigned_secret = \"mask\"\n",

@@ -47,6 +47,7 @@ fn facts() -> Facts {
         seed: 1,
         quotes: Arc::new(BTreeMap::new()),
         routes: Arc::new(BTreeMap::new()),
+        standing: Arc::default(),
         verdicts: Vec::new(),
         allow_unasked: true,
         budgets: Arc::default(),

@@ -37,7 +37,7 @@ use crate::effect::{Effect, OpenTimer, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name, RunId};
-use crate::input::{Ending, Facts, Input, Needs, Sent};
+use crate::input::{Ending, Facts, Input, Sent};
 use crate::journal::Entry;
 use crate::label::{LabelSet, Mark};
 use crate::limits;
@@ -72,9 +72,9 @@ pub enum Rejected {
     NotNow(String),
 }
 
-/// What must be known before `input` can be decided: questions for the policy, and the agents whose prices matter.
+/// The questions for the policy that any decision of a machine's runs may need answered, whatever the run and the input.
 #[must_use]
-pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
+pub fn standing(machine: &Machine) -> Vec<Question> {
     let mut questions: Vec<Question> = machine
         .agents
         .values()
@@ -90,6 +90,13 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
             labels::reachable(LabelSet::default()).map(move |labels| step::question(action, labels))
         }));
     }
+    questions
+}
+
+/// The questions for the policy that must be answered before `input` can be decided, beside the [`standing`] ones.
+#[must_use]
+pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Vec<Question> {
+    let mut questions = Vec::new();
     match input {
         Input::Settled { effect, outcome: crate::effect::Outcome::Replied(reply), .. } => {
             if let Some(crate::effect::Call::Model { agent, .. }) = run.calls.get(effect).map(|open| &open.call) {
@@ -106,7 +113,7 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Needs {
     if let Some(exec) = &run.exec {
         questions.extend(tool_loop::open_questions(machine, labels::arguments(run, true), exec));
     }
-    Needs { questions, quotes: machine.agents.keys().cloned().collect() }
+    questions
 }
 
 /// Decides what follows from `input`. On `Ok` the run has been advanced by the decision's entries, exactly as
@@ -345,7 +352,7 @@ impl<'a> Turn<'a> {
 
     /// What the policy says to something that can wait for a person.
     fn permit(&mut self, question: &Question) -> Result<Permit, Failure> {
-        let verdict = self.facts.verdicts.iter().find(|verdict| verdict.question == *question);
+        let verdict = self.facts.verdict(question);
         if let Some(verdict) = verdict {
             self.note(verdict);
         }

@@ -199,10 +199,20 @@ pub struct Facts {
     pub routes: Arc<BTreeMap<Name, Chain>>,
     /// The budgets that bind the run and others, as they were last read.
     pub budgets: Arc<Budgets>,
+    /// Answers to the questions of [`crate::standing`], the same for many decisions.
+    pub standing: Arc<[Verdict]>,
     /// Answers to the questions of [`crate::plan`].
     pub verdicts: Vec<Verdict>,
     /// Whether questions without an answer are allowed: true where no policy is configured.
     pub allow_unasked: bool,
+}
+
+impl Facts {
+    /// The answer to a question, when it was asked.
+    #[must_use]
+    pub fn verdict(&self, question: &Question) -> Option<&Verdict> {
+        self.verdicts.iter().chain(&*self.standing).find(|verdict| verdict.question == *question)
+    }
 }
 
 /// The price of an agent's model, from the price book. Micro-USD per million tokens.
@@ -216,13 +226,4 @@ pub struct Quote {
     pub version: Name,
     /// What a call may use beside its own input and output, as a program does that asks more than once.
     pub beyond: Amounts,
-}
-
-/// What must be known before an input can be decided.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Questions for the policy.
-    pub questions: Vec<Question>,
-    /// Agents whose prices are needed.
-    pub quotes: Vec<Name>,
 }

@@ -3,7 +3,8 @@
 //! A run is a pure state machine over a journal:
 //!
 //! ```text
-//! plan(machine, run, input)            -> Needs      what must be known first: policy answers, prices
+//! standing(machine)                    -> questions  for the policy, the same for every input
+//! plan(machine, run, input)            -> questions  for the policy, of this input
 //! decide(machine, run, input, facts)   -> Decision   entries to record and effects to ask for
 //! apply(run, entry)                                  replay folds this over the journal; it evaluates nothing
 //! ```
@@ -50,4 +51,4 @@ mod apply;
 mod decide;
 
 pub use apply::apply;
-pub use decide::{Decision, Rejected, decide, plan};
+pub use decide::{Decision, Rejected, decide, plan, standing};

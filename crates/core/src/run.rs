@@ -162,7 +162,7 @@ pub struct Parent {
 }
 
 /// Whose run it is. A caller without tenants is the tenant `default`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TenantScope {
     /// The tenant.
     pub tenant: Name,

@@ -303,12 +303,18 @@ impl Catalog {
             if !names.insert(&entry.name) {
                 return Err(format!("names the model `{}` twice", entry.name));
             }
-            if matches!(&*entry.provider, MODEL | CHAIN) {
+            if crate::is_reserved(&entry.provider) {
                 return Err(format!("the model `{}` cannot be served by `{}`", entry.name, entry.provider));
             }
         }
         for entry in &self.models {
             self.replacements(entry)?;
+        }
+        if self.retry_budget.percent > 100 {
+            let percent = self.retry_budget.percent;
+            return Err(format!(
+                "has a `retry_budget` of {percent} percent: at most every call is repeated, which is 100"
+            ));
         }
         self.check_same()?;
         let mut chains = BTreeSet::new();
@@ -335,6 +341,7 @@ impl Catalog {
             if let Some(name) = link.model.as_ref().filter(|name| self.entry(name).is_none()) {
                 return Err(of(format!("names the model `{name}`, which the catalog does not have")));
             }
+            link.breaker.check().map_err(|why| of(format!("has a link whose breaker {why}")))?;
             if link.cached && chain.cache_ttl_ms == 0 {
                 return Err(of("has a `cached` link and keeps no answers: set `cache_ttl_ms`".to_owned()));
             }
@@ -342,7 +349,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Every tier that the rules of a chain name is one of its links, and every comparison is one.
+    /// Every tier that the rules of a chain name is one of its links, what they lead to stands behind another tier, and
+    /// every comparison is one.
     fn check_rules(&self, chain: &ChainEntry) -> Result<(), String> {
         let of = |why: String| format!("the chain `{}` {why}", chain.name);
         let rules = chain.rules().map_err(of)?;
@@ -351,6 +359,14 @@ impl Catalog {
         for tier in named {
             if !has(tier) {
                 return Err(of(format!("has no link of the tier `{tier}`, which its rules ask for")));
+            }
+        }
+        if let Some(Escalation { to, .. }) = &rules.escalation {
+            let first = chain.links.iter().position(|link| self.tier(link) != *to);
+            let leads = first.is_some_and(|first| chain.links.iter().skip(first).any(|link| self.tier(link) == *to));
+            if !leads {
+                let why = "calls go on with links behind the one that failed; put those of this tier after the others";
+                return Err(of(format!("escalates to the tier `{to}`, whose links stand before all others: {why}")));
             }
         }
         Ok(())
@@ -401,6 +417,12 @@ impl Catalog {
             entry = self.entry(next)?;
         }
         Some(entry)
+    }
+
+    /// Whether an entry says that a provider is to be called at this address.
+    pub(crate) fn has_address(&self, provider: &str, address: &str) -> bool {
+        let is = |url: &Name| url.trim().trim_end_matches('/') == address.trim().trim_end_matches('/');
+        self.models.iter().any(|entry| &*entry.provider == provider && entry.base_url.as_ref().is_some_and(is))
     }
 
     /// The price of a model at a provider, when an entry says it: one with this address before one with another.
@@ -529,6 +551,14 @@ chains:
         says(&format!("{model}]\nchains: [{{name: c, links: [{{model: b}}]}}]"), "does not have");
         says(&format!("{model}]\nchains: [{{name: c, links: [{{model: a, cached: true}}]}}]"), "exactly one");
         says(&format!("{model}]\nchains: [{{name: c, links: [{{cached: true}}]}}]"), "cache_ttl_ms");
+        says("models: [{name: a, provider: cached, model: m}]", "cannot be served by `cached`");
+        says(&format!("{model}]\nretry_budget: {{percent: 101}}"), "101 percent");
+        let breaker = |rules: &str, part: &str| {
+            says(&format!("{model}]\nchains: [{{name: c, links: [{{model: a, breaker: {rules}}}]}}]"), part);
+        };
+        breaker("{window: 3}", "looks at 3 calls and needs 5");
+        breaker("{window: 0, calls_min: 0}", "`window` is 1 to");
+        breaker("{percent: 500}", "opens at 500 percent");
         says(&format!("{model}]\nchains: [{{name: c, links: [{{model: a, on: [nonsense]}}]}}]"), "nonsense");
         says(&format!("{model}]\nchains: [{{name: c, links: []}}]"), "no links");
         says("models: [{name: a, provider: p, model: m, replacement: a}]", "circle");

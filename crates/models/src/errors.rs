@@ -467,6 +467,8 @@ pub enum Fault {
     TooLarge(usize),
     /// The address is none.
     BadAddress(String),
+    /// Nothing may be sent to the address.
+    Forbidden(String),
     /// The request cannot be said to this provider.
     Unsayable(String),
     /// There is no usable key.
@@ -542,6 +544,10 @@ impl Fault {
             }
             Self::BadAddress(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Unsent),
             Self::Unsayable(why) => with(Code::ProviderInvalidRequest, why.clone(), Retry::Never, Spent::Unsent),
+            Self::Forbidden(why) => {
+                let failure = Failure::new(Code::PolicyDenied, why.clone()).retry(Retry::Never);
+                (failure.detail(Value::object([("rule", Value::str("outbound"))])), Spent::Unsent)
+            }
             Self::NoKey(why) => with(Code::ProviderAuth, why.clone(), Retry::Never, Spent::Unsent),
             Self::Unknown(why) => with(Code::ProviderUnknown, why.clone(), Retry::Never, Spent::Unsent),
             Self::Shut { why, after_ms } => {

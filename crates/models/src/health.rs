@@ -40,6 +40,31 @@ impl Default for Breaker {
     }
 }
 
+/// Calls that a breaker looks at, at most.
+const WINDOW_MAX: u32 = 10_000;
+
+impl Breaker {
+    /// Whether it can open and close.
+    ///
+    /// # Errors
+    /// What is wrong with it, to come after "the breaker".
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Self { window, calls_min, percent, .. } = *self;
+        if !(1..=WINDOW_MAX).contains(&window) {
+            return Err(format!("looks at {window} calls; `window` is 1 to {WINDOW_MAX}"));
+        }
+        if calls_min > window {
+            return Err(format!(
+                "never opens: it looks at {window} calls and needs {calls_min}; lower `calls_min` or raise `window`"
+            ));
+        }
+        if !(1..=100).contains(&percent) {
+            return Err(format!("opens at {percent} percent; `percent` is 1 to 100"));
+        }
+        Ok(())
+    }
+}
+
 /// How a call at a link may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {

@@ -4,6 +4,7 @@
 pub mod catalog;
 pub mod errors;
 pub mod keys;
+pub mod outward;
 pub mod prices;
 pub mod scripted;
 mod anthropic;
@@ -35,3 +36,9 @@ pub use registry::{Builder, Models, ProviderSettings};
 pub use sender::Bounds;
 pub use signing::AwsKeys;
 pub use wire::StructuredOutput;
+
+/// Whether a provider's name stands for something that is not a provider: the catalog, its chains, answers from before.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    matches!(name, catalog::MODEL | catalog::CHAIN | guard::CACHED)
+}

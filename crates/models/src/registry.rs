@@ -28,6 +28,7 @@ use crate::errors::Fault;
 use crate::guard::{CACHED, Guard};
 use crate::keys::{Keys, variable};
 use crate::openai::OpenAi;
+use crate::outward::{Outward, Passage};
 use crate::prices::{PriceBook, Rates};
 use crate::providers::{ALL, Kind, Provider, REGION, TAKES_BOTH, TAKES_DEFAULT};
 use crate::scripted::{Live, Scripts};
@@ -66,6 +67,7 @@ pub struct Builder {
     catalog: Catalog,
     others: BTreeMap<String, Arc<dyn Model>>,
     aws: Option<AwsKeys>,
+    outward: Option<Arc<dyn Outward>>,
 }
 
 impl Builder {
@@ -130,6 +132,13 @@ impl Builder {
         self
     }
 
+    /// Sets who decides about addresses that documents name; without this requests go wherever they say.
+    #[must_use]
+    pub fn outward(mut self, outward: Arc<dyn Outward>) -> Self {
+        self.outward = Some(outward);
+        self
+    }
+
     /// Sets the bounds of exchanges.
     #[must_use]
     pub fn bounds(mut self, bounds: Bounds) -> Self {
@@ -140,10 +149,11 @@ impl Builder {
     /// The models.
     #[must_use]
     pub fn build(self) -> Models {
-        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog, others, aws } = self;
+        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog, others, aws, outward } = self;
         let keys = Arc::new(keys);
-        let sender = Sender::new(bounds, Arc::clone(&keys));
-        Models { providers, keys, prices, scripts, script_everything, sender, guard: Guard::new(catalog), others, aws }
+        let sender = Sender::new(bounds, Arc::clone(&keys), outward);
+        let guard = Guard::new(catalog);
+        Models { providers, keys, prices, scripts, script_everything, sender, guard, others, aws }
     }
 }
 
@@ -186,6 +196,7 @@ impl Models {
             catalog: Catalog::default(),
             others: BTreeMap::new(),
             aws: None,
+            outward: None,
         }
     }
 
@@ -238,7 +249,8 @@ impl Models {
             let regional = regional.as_deref();
             p.base_url.into_iter().chain(regional).any(|url| same(url, address))
         });
-        let own_address = own.is_some_and(|own| same(own, address));
+        let catalogued = || self.guard.catalog().has_address(provider, address);
+        let own_address = own.is_some_and(|own| same(own, address)) || catalogued();
         let key = self.key(request, own_address, at_home)?;
         let structured = settings.and_then(|s| s.structured_output).or(at_home.map(|p| p.structured_output));
         let mut body = wire.body(request, structured.unwrap_or_else(|| wire.structured_output()))?;
@@ -247,11 +259,15 @@ impl Models {
             body = wire.attach(body, &request.files)?;
         }
         wire.prove(&body)?;
+        let url = sender::address(address, &wire.place(request))?;
+        let passage = if own_address { Passage::Free } else { self.sender.passage(&url)? };
         let mut outgoing = Outgoing {
-            url: sender::address(address, &wire.place(request))?,
-            headers: headers(wire, key.as_ref(), settings)?,
+            url,
+            // What the operator sends to the provider may be secret too.
+            headers: headers(wire, key.as_ref(), settings.filter(|_| own_address))?,
             body: body.to_json(),
             timeout_ms: request.timeout_ms,
+            passage,
         };
         if let Some(keys) = self.aws.as_ref().filter(|_| kind == Kind::Bedrock && key.is_none() && own_address) {
             signing::sign(&mut outgoing, keys, request.params.get(REGION))?;
@@ -277,8 +293,8 @@ impl Models {
         )))
     }
 
-    /// The key for a request. A key that a document names and nobody has is replaced by the provider's own key only
-    /// where that key belongs: never at another address that the document gives.
+    /// The key for a request. The provider's own key is sent only where it belongs: never to another address that a
+    /// document gives.
     fn key(
         &self,
         request: &ModelRequest,
@@ -293,6 +309,7 @@ impl Models {
                 tracing::warn!(provider, "the key that the document names is not set; the request goes without one");
                 None
             }
+            None if !own_address => None,
             Some(None) | None => self.keys.own(provider),
         };
         let is_bedrock = at_home.is_some_and(|p| p.kind == Kind::Bedrock);

@@ -67,6 +67,14 @@ impl Scripts {
         self
     }
 
+    /// Whether the script of a name can be had.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, name: &str) -> Result<(), String> {
+        if self.named.contains_key(name) { Ok(()) } else { self.load(name).map(|_| ()) }
+    }
+
     /// The script for a model with these parameters.
     pub(crate) fn find(&self, model: &str, params: &Value) -> Result<Arc<Live>, Fault> {
         let Some(name) = params.get("script") else {

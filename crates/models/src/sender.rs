@@ -15,6 +15,7 @@ use windlass_core::value::{Map, Value};
 use crate::errors::{Fault, ProviderError, REQUEST_IDS};
 use crate::frames::Frames;
 use crate::keys::Keys;
+use crate::outward::{Outward, Passage};
 use crate::wire::{self, Answer, Place, Wire};
 
 /// Bytes of an error body that are read.
@@ -50,19 +51,30 @@ pub(crate) struct Outgoing {
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
     pub(crate) timeout_ms: u64,
+    /// How a connection to its address is made.
+    pub(crate) passage: Passage,
 }
 
-/// Sends requests over one pool of connections, which is made with the first.
+/// Sends requests over a pool of connections, which is made with the first: one for addresses as they are written, one for
+/// those whose hosts are looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Sender {
     bounds: Bounds,
     keys: Arc<Keys>,
-    client: OnceLock<Result<reqwest::Client, String>>,
+    outward: Option<Arc<dyn Outward>>,
+    free: OnceLock<Result<reqwest::Client, String>>,
+    resolved: OnceLock<Result<reqwest::Client, String>>,
 }
 
 impl Sender {
-    pub(crate) fn new(bounds: Bounds, keys: Arc<Keys>) -> Self {
-        Self { bounds, keys, client: OnceLock::new() }
+    pub(crate) fn new(bounds: Bounds, keys: Arc<Keys>, outward: Option<Arc<dyn Outward>>) -> Self {
+        Self { bounds, keys, outward, free: OnceLock::new(), resolved: OnceLock::new() }
+    }
+
+    /// How a request to an address goes that a document wrote.
+    pub(crate) fn passage(&self, url: &reqwest::Url) -> Result<Passage, Fault> {
+        let Some(outward) = &self.outward else { return Ok(Passage::Free) };
+        outward.check(url).map_err(Fault::Forbidden)
     }
 
     /// One exchange: the answer, and what the headers say about it; or why there is none, and what the start of an answer
@@ -74,7 +86,7 @@ impl Sender {
     ) -> Result<(Answer, Value), (Fault, Usage)> {
         let after_ms = outgoing.timeout_ms;
         let so_far = Arc::new(SoFar::default());
-        let client = self.client().map_err(|fault| (fault, Usage::default()))?;
+        let client = self.client(outgoing.passage).map_err(|fault| (fault, Usage::default()))?;
         let work = self.attempt(client, outgoing, wire, &so_far);
         let fault = match tokio::time::timeout(Duration::from_millis(after_ms), work).await {
             Ok(Ok(answered)) => return Ok(answered),
@@ -94,7 +106,11 @@ impl Sender {
         let body = Watched { bytes: Some(outgoing.body.into()), so_far: Arc::clone(so_far) };
         let request = client.post(outgoing.url).headers(outgoing.headers).body(reqwest::Body::wrap(body));
         let mut response = request.send().await.map_err(|error| {
-            let why = chain(error.without_url());
+            let error = error.without_url();
+            if let Some(why) = self.outward.as_ref().and_then(|outward| outward.refusal(&error)) {
+                return Fault::Forbidden(why);
+            }
+            let why = chain(error);
             if so_far.is_sent() { Fault::Lost(why) } else { Fault::Unreachable(why) }
         })?;
         let headers = response.headers().clone();
@@ -116,11 +132,20 @@ impl Sender {
         Ok((answer, said_by(header, &headers)))
     }
 
-    fn client(&self) -> Result<&reqwest::Client, Fault> {
-        let made = self.client.get_or_init(|| {
+    fn client(&self, passage: Passage) -> Result<&reqwest::Client, Fault> {
+        let (client, resolver) = match (passage, &self.outward) {
+            (Passage::Resolved, Some(outward)) => (&self.resolved, Some(outward.resolver())),
+            (Passage::Free | Passage::Resolved, _) => (&self.free, None),
+        };
+        let made = client.get_or_init(|| {
             // Fails only when the process has chosen a provider before, which is as good.
             let _chosen_before = rustls::crypto::ring::default_provider().install_default();
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder();
+            let builder = match resolver {
+                Some(resolver) => builder.dns_resolver(resolver),
+                None => builder,
+            };
+            builder
                 .no_proxy()
                 .retry(reqwest::retry::never())
                 .redirect(reqwest::redirect::Policy::none())

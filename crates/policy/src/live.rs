@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,9 +25,14 @@ const REMEMBERED_MAX: usize = 20_000;
 /// Pause between two looks at the files: a rule that was changed counts this much later at most.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Snapshots made so far.
+static SNAPSHOTS: AtomicU64 = AtomicU64::new(0);
+
 /// A rule set with the answers it gave: it never changes, so the same question has the same answer.
 #[derive(Debug)]
 struct Snapshot {
+    /// Its number in this process.
+    epoch: u64,
     set: Arc<RuleSet>,
     scores: Arc<Scores>,
     given: Mutex<HashMap<(Subject, Asked), Ruling>>,
@@ -34,7 +40,8 @@ struct Snapshot {
 
 impl Snapshot {
     fn new(set: Arc<RuleSet>, scores: Arc<Scores>) -> Arc<Self> {
-        Arc::new(Self { set, scores, given: Mutex::default() })
+        let epoch = SNAPSHOTS.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { epoch, set, scores, given: Mutex::default() })
     }
 
     fn ruling(&self, subject: &Subject, asked: Asked) -> Ruling {
@@ -215,6 +222,10 @@ impl Policy for LivePolicy {
             Verdict { question, answer, rule, reason, version, origins: Vec::new(), asking, trust }
         };
         questions.iter().map(verdict).collect()
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(self.snapshot().epoch)
     }
 
     fn allow_unasked(&self) -> bool {

@@ -9,6 +9,12 @@ pub trait Policy: Send + Sync + std::fmt::Debug {
     /// One verdict for each question that a run of `machine` for `scope` asks.
     fn answer(&self, scope: &TenantScope, machine: &Machine, questions: &[Question]) -> Vec<Verdict>;
 
+    /// Stands for all that answers depend on beside the question: as long as it is the same, so is the answer to the same
+    /// question. None where answers may change at any time.
+    fn epoch(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether questions that were not asked are allowed: true only where no policy is configured.
     fn allow_unasked(&self) -> bool;
 }

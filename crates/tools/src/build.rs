@@ -106,6 +106,13 @@ pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) ->
     if problems.is_empty() { Ok(catalog) } else { Err(ConfigError { problems }) }
 }
 
+/// Who decides about addresses that nobody who runs this process wrote. Entries that are none are named by
+/// [`build_catalog`].
+#[must_use]
+pub fn guard(config: &CatalogConfig) -> Guard {
+    Guard::default().allowing(written(config, &mut Vec::new()))
+}
+
 /// The configured MCP servers, whether or not a tool of theirs was accepted. Nothing is connected.
 ///
 /// # Errors

@@ -35,12 +35,22 @@ pub struct CatalogConfig {
 }
 
 /// Where calls may go whose address comes from a document or a model. The public Internet is always open to them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboundConfig {
     /// Hosts with their port that are let through although they are not of the public Internet, such as
-    /// `localhost:3000`. Those of `url` in `[hooks]`, `[tools]` and `[actions]` need no entry.
+    /// `localhost:3000`. Those of `url` in `[hooks]`, `[tools]` and `[actions]`, and of `base_url` in `[providers]` and the
+    /// model catalog, need no entry.
     pub allow: Vec<String>,
+    /// Whether a document may name the address of a model on this host, such as `http://localhost:11434`. Default: `true`;
+    /// `false` in `prod-safe`.
+    pub local_models: bool,
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        Self { allow: Vec::new(), local_models: true }
+    }
 }
 
 /// One hook.

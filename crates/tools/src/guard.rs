@@ -161,6 +161,17 @@ pub fn place(url: &Url) -> Option<(String, u16)> {
     Some((host, url.port_or_known_default()?))
 }
 
+/// Whether an address means the host that this process runs on, as it is written.
+#[must_use]
+pub fn is_this_host(url: &Url) -> bool {
+    match url.host() {
+        None => false,
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => local_name(name).is_some(),
+    }
+}
+
 /// Names that mean this host, whatever a resolver says.
 fn local_name(name: &str) -> Option<&'static str> {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -200,8 +211,9 @@ fn checked(host: &str, found: std::io::Result<Vec<IpAddr>>) -> Result<Vec<IpAddr
 }
 
 /// The refusal behind an error of a client.
-pub(crate) fn refusal(error: &reqwest::Error) -> Option<Refused> {
-    let mut cause = std::error::Error::source(error);
+#[must_use]
+pub fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<Refused> {
+    let mut cause = error.source();
     while let Some(next) = cause {
         if let Some(refused) = next.downcast_ref::<Refused>() {
             return Some(refused.clone());

@@ -2,8 +2,10 @@
 //! environment, that is handed in.
 
 mod capture;
+mod checked;
 mod in_force;
 mod known;
+mod outward;
 mod people;
 
 use std::collections::BTreeMap;
@@ -431,7 +433,13 @@ impl Wiring {
         };
         keys = keys.lookup(Arc::new(move |reference| finder.secret(reference)));
         let catalog = self.model_catalog()?;
-        let mut builder = Models::builder().keys(keys).prices(self.price_book()?).catalog(catalog);
+        let chains = catalog.chains.clone();
+        let outward = outward::Guarded {
+            guard: windlass_tools::build::guard(&self.catalog),
+            to_this_host: self.catalog.outbound.local_models,
+        };
+        let mut builder =
+            Models::builder().outward(Arc::new(outward)).keys(keys).prices(self.price_book()?).catalog(catalog);
         let variable = |name: &str| (self.environment)(name)?.into_string().ok();
         let read = |path: &Path| std::fs::read_to_string(path).ok();
         if cfg!(feature = "sigv4")
@@ -439,6 +447,7 @@ impl Wiring {
         {
             builder = builder.aws(keys);
         }
+        self.check_names()?;
         let (agents, ..) = self.surrounded(|surroundings| build_agents(&self.catalog, surroundings))?;
         for (name, agent) in agents {
             if self.providers.contains_key(&name) || windlass_models::ALL.iter().any(|known| known.name == name) {
@@ -455,7 +464,11 @@ impl Wiring {
             return Err(WireError::new("providers.*.kind", "only a scripted provider can answer for every provider")
                 .hint("write `kind = \"scripted\"`, or name the provider"));
         }
-        Ok(builder.script_everything(every.is_some()).scripts(self.scripts()?).build())
+        let scripts = self.scripts()?;
+        if every.is_none() {
+            checked::check_scripts(&scripts, &chains)?;
+        }
+        Ok(builder.script_everything(every.is_some()).scripts(scripts).build())
     }
 
     fn provider(&self, name: &str, config: &ProviderConfig) -> Result<ProviderSettings, WireError> {

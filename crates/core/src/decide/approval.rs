@@ -102,8 +102,7 @@ pub(super) fn admit(
     }
     let labels = labels::arguments(run, true);
     let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest(), agent: agent(run), labels };
-    let denies = |verdict: &&policy::Verdict| verdict.question == question && verdict.answer == policy::Answer::Deny;
-    match facts.verdicts.iter().find(denies) {
+    match facts.verdict(&question).filter(|verdict| verdict.answer == policy::Answer::Deny) {
         Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),
         None => Ok(()),
     }

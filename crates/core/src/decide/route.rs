@@ -115,8 +115,7 @@ impl Turn<'_> {
         let choice = chain.choose(from, reason, last_resort, saving, wanted, |link| self.denied(agent, link))?;
         for link in chain.links.iter().take(choice.link as usize + 1) {
             let asked = question(agent, &link.settings);
-            let verdict = facts.verdicts.iter().find(|verdict| verdict.question == asked);
-            if let Some(verdict) = verdict {
+            if let Some(verdict) = facts.verdict(&asked) {
                 self.note(verdict);
             }
         }
@@ -136,7 +135,7 @@ impl Turn<'_> {
 
     fn denied(&self, agent: &Agent, link: &Link) -> Option<Name> {
         let asked = question(agent, &link.settings);
-        match self.facts.verdicts.iter().find(|verdict| verdict.question == asked) {
+        match self.facts.verdict(&asked) {
             Some(verdict) if verdict.answer == Answer::Allow => None,
             Some(verdict) => Some(format!("rule `{}`: {}", verdict.rule, verdict.reason).into()),
             None if self.facts.allow_unasked => None,

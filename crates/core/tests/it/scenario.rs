@@ -22,7 +22,7 @@ use windlass_core::run::{Parent, Run, Start, TenantScope, Terms};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
 use windlass_core::value::Value;
-use windlass_core::{Decision, apply, decide, plan, snapshot};
+use windlass_core::{Decision, apply, decide, plan, snapshot, standing};
 use windlass_ports::compile::Bundle;
 use windlass_spec::compile::compile;
 use windlass_spec::eval::Engine;
@@ -145,7 +145,7 @@ impl Bench {
     fn decide(&mut self, input: Input) -> Result<Decision, String> {
         let before = self.run.clone();
         let machine = self.machine();
-        let mut questions = plan(&machine, &self.run, &input).questions;
+        let mut questions = plan(&machine, &self.run, &input);
         questions.extend(self.chains.iter().flat_map(|(agent, chain)| chain.questions(agent)));
         let facts = Facts {
             now: Timestamp(self.now),
@@ -153,6 +153,7 @@ impl Bench {
             quotes: Arc::new(self.quotes()),
             routes: Arc::new(self.routes()),
             budgets: Arc::new(self.budgets()),
+            standing: self.verdicts(standing(&machine)).into(),
             verdicts: self.verdicts(questions),
             allow_unasked: self.policy.is_none(),
         };

@@ -31,9 +31,10 @@ async fn the_key_is_sent_in_the_header_of_the_format() {
 async fn a_reference_goes_before_configuration_and_configuration_before_the_environment() {
     let server = Server::always(openai_text("x", "stop", true, false));
     let keys = Keys::default().secret("doc", "sk-document").environment("OPENAI_API_KEY", "sk-environment");
-    let settings = ProviderSettings { api_key: Some("sk-configured".into()), ..ProviderSettings::default() };
+    let here = ProviderSettings { base_url: Some(server.url.clone()), ..ProviderSettings::default() };
+    let settings = ProviderSettings { api_key: Some("sk-configured".into()), ..here.clone() };
     let both = Models::builder().keys(keys.clone()).provider("openai", settings).build();
-    let environment = Models::builder().keys(keys).build();
+    let environment = Models::builder().keys(keys).provider("openai", here).build();
     let plain = request("openai", &server.url);
     let mut referring = plain.clone();
     referring.key = Some("doc".into());
@@ -42,6 +43,31 @@ async fn a_reference_goes_before_configuration_and_configuration_before_the_envi
     }
     let sent: Vec<String> = server.seen().iter().map(|s| s.headers["authorization"].clone()).collect();
     assert_eq!(sent, ["Bearer sk-document", "Bearer sk-configured", "Bearer sk-environment"]);
+}
+
+#[tokio::test]
+async fn what_is_for_a_provider_goes_to_no_address_of_a_document() {
+    let server = Server::always(openai_text("x", "stop", true, false));
+    let keys = Keys::default().environment("OPENAI_API_KEY", CANARY);
+    let elsewhere = ProviderSettings {
+        base_url: Some("https://models.example/v1".into()),
+        api_key: Some(CANARY.into()),
+        headers: [("x-gateway".to_owned(), CANARY.to_owned())].into(),
+        ..ProviderSettings::default()
+    };
+    let gateway = Models::builder().keys(keys.clone()).provider("openai", elsewhere).build();
+    for models in [&gateway, &Models::builder().keys(keys.clone()).build()] {
+        assert!(models.call(request("openai", &server.url)).await.outcome.is_ok());
+    }
+    for seen in server.seen() {
+        assert!(!format!("{:?}", seen.headers).contains(CANARY), "{:?}", seen.headers);
+    }
+    let catalog = format!("models: [{{name: ours, provider: openai, model: m, base_url: '{}/'}}]", server.url);
+    let catalog = windlass_models::catalog::Catalog::parse(&catalog).expect("a catalog");
+    let listed = Models::builder().keys(keys).catalog(catalog).build();
+    assert!(listed.call(request("openai", &server.url)).await.outcome.is_ok());
+    let last = server.seen().pop().expect("a request");
+    assert_eq!(last.headers["authorization"], format!("Bearer {CANARY}"), "the operator named this address");
 }
 
 #[tokio::test]
@@ -86,7 +112,9 @@ async fn a_public_provider_without_a_key_is_not_called() {
 #[tokio::test]
 async fn a_key_that_no_header_takes_is_refused_without_being_shown() {
     let server = Server::always(openai_text("x", "stop", true, false));
-    let models = Models::builder().keys(Keys::default().provider("openai", "sk-canary\u{0}bad-key")).build();
+    let here = ProviderSettings { base_url: Some(server.url.clone()), ..ProviderSettings::default() };
+    let keys = Keys::default().provider("openai", "sk-canary\u{0}bad-key");
+    let models = Models::builder().keys(keys).provider("openai", here).build();
     let failure = models.call(request("openai", &server.url)).await.outcome.expect_err("no header");
     assert_eq!(failure.code, Code::ProviderAuth);
     assert!(!failure.message.contains("canary"), "{failure}");

@@ -64,7 +64,8 @@ impl Sheet {
         let mut wanted = BTreeSet::new();
         for draw in draws {
             let run: Name = draw.run.as_str().into();
-            let scopes = draw.lines.iter().flat_map(|line| [(ACCOUNT, line.scope.clone()), (BUDGET, line.scope.clone())]);
+            let scopes =
+                draw.lines.iter().flat_map(|line| [(ACCOUNT, line.scope.clone()), (BUDGET, line.scope.clone())]);
             wanted.extend(scopes.chain([(ALLOTMENT, run.clone()), (RETURNED, run)]));
         }
         wanted.retain(|object| self.read.insert(object.clone()));

@@ -336,12 +336,14 @@ impl Work<'_> {
         let parts = &self.claimed.core.parts;
         let allow_unasked = parts.policy.allow_unasked();
         let routes = self.routes();
-        let verdicts = if allow_unasked {
-            Vec::new()
+        let (standing, verdicts) = if allow_unasked {
+            (Arc::default(), Vec::new())
         } else {
-            let mut needs = plan(&self.loaded.machine, &self.run, input);
-            needs.questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
-            parts.policy.answer(&self.run.start.scope, &self.loaded.machine, &needs.questions)
+            let (scope, machine) = (&self.run.start.scope, &*self.loaded.machine);
+            let mut questions = plan(machine, &self.run, input);
+            questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
+            let verdicts = parts.policy.answer(scope, machine, &questions);
+            (self.loaded.standing.answers(&*parts.policy, scope, machine), verdicts)
         };
         Facts {
             now: self.now(),
@@ -349,6 +351,7 @@ impl Work<'_> {
             quotes: Arc::clone(&self.loaded.quotes),
             routes: Arc::new(routes),
             budgets,
+            standing,
             verdicts,
             allow_unasked,
         }

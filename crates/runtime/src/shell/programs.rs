@@ -9,8 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use windlass_core::ids::{Digest, Name};
 use windlass_core::input::Quote;
 use windlass_core::machine::{Machine, Program};
+use windlass_core::policy::Verdict;
+use windlass_core::run::TenantScope;
+use windlass_core::standing;
 use windlass_core::time::Timestamp;
 use windlass_ports::compile::Bundle;
+use windlass_ports::policy::Policy;
 use windlass_ports::store::StoreError;
 
 use super::engine::Parts;
@@ -18,6 +22,8 @@ use super::unfit;
 
 /// Programs kept at most.
 const PROGRAMS_MAX: usize = 256;
+/// Tenants and users whose answers of the policy are kept for one machine.
+const SCOPES_MAX: usize = 1_024;
 /// How long a bundle that was stored need not be stored again, in milliseconds. Stores keep one without runs longer.
 const STORED_MS: u64 = 600_000;
 
@@ -31,6 +37,34 @@ pub(super) struct Loaded {
     pub(super) is_chained: bool,
     /// The first thing that it needs and this process does not have.
     pub(super) lacks: Option<Name>,
+    /// Answers of the policy to its standing questions.
+    pub(super) standing: Arc<Standing>,
+}
+
+/// Answers of the policy to the standing questions of one machine, by whose run asks, as long as they are the same.
+#[derive(Debug, Default)]
+pub(super) struct Standing(Mutex<(Option<u64>, HashMap<TenantScope, Arc<[Verdict]>>)>);
+
+impl Standing {
+    pub(super) fn answers(&self, policy: &dyn Policy, scope: &TenantScope, machine: &Machine) -> Arc<[Verdict]> {
+        // Read first: what is answered afterwards is of this epoch or a later one, and is asked again in that.
+        let epoch = policy.epoch();
+        {
+            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(answers) = kept.1.get(scope).filter(|_| epoch.is_some() && kept.0 == epoch) {
+                return Arc::clone(answers);
+            }
+        }
+        let answers: Arc<[Verdict]> = policy.answer(scope, machine, &standing(machine)).into();
+        if epoch.is_some() {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.0 != epoch || kept.1.len() >= SCOPES_MAX {
+                *kept = (epoch, HashMap::new());
+            }
+            kept.1.insert(scope.clone(), Arc::clone(&answers));
+        }
+        answers
+    }
 }
 
 /// Why a program cannot be had.
@@ -119,7 +153,8 @@ impl Programs {
         let lacks = unfit::missing(&machine, &parts.catalog);
         let is_chained = machine.agents.values().any(|agent| parts.model.chain(&agent.model).is_some());
         let program = Arc::clone(&cached.program);
-        let mut loaded = Loaded { program, machine, quotes: Arc::new(quotes), is_chained, lacks };
+        let mut loaded =
+            Loaded { program, machine, quotes: Arc::new(quotes), is_chained, lacks, standing: Arc::default() };
         // A key or a script may come while the process lives: it is looked for again with the next run.
         match unfit::missing_model(&loaded.machine, &*parts.model) {
             Some(lacks) => loaded.lacks = loaded.lacks.or(Some(lacks)),

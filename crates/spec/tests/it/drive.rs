@@ -102,6 +102,7 @@ impl<'a> Driver<'a> {
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(BTreeMap::new()),
             routes: Arc::new(BTreeMap::new()),
+            standing: Arc::default(),
             verdicts: Vec::new(),
             allow_unasked: true,
             budgets: Arc::default(),

@@ -9,6 +9,7 @@ mod examples;
 mod function;
 mod http;
 mod mcp;
+mod corpus;
 mod outbound;
 mod pools;
 mod server;

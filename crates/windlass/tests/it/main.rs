@@ -5,6 +5,7 @@ mod labelled;
 mod chains;
 mod files;
 mod nested_approvals;
+mod outward;
 mod policy;
 mod proof;
 mod secrets;
