@@ -129,7 +129,7 @@ fn signed(root: &Path) -> Command {
 /// The tests that run on the store that the variable names: the crash proof, the tests of a fleet of processes, of
 /// schedules and of many runs at once.
 fn on_postgresql(root: &Path) -> Command {
-    let which = "(package(windlass) & test(/^proof::/)) | (package(windlass-cli) & test(/^(fleet|schedules|bulk)::/))";
+    let which = "(package(windlass) & test(/^(proof|nested_approvals)::/)) | (package(windlass-cli) & test(/^(fleet|schedules|bulk)::/))";
     let mut command = nextest(root, &["-E", which]);
     command.env("WINDLASS_TEST_STORE", "postgres");
     command

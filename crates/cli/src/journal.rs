@@ -1,16 +1,16 @@
 //! Reading a run's journal outside of the engine: records with their large values in place.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
 use windlass_core::apply;
 use windlass_core::hidden::Veil;
-use windlass_core::ids::{Digest, RunId};
+use windlass_core::ids::RunId;
 use windlass_core::journal::Record;
 use windlass_core::redact::REDACTED;
 use windlass_core::run::{Run, Start};
 use windlass_ports::store::{JournalRow, Store};
+use windlass_runtime::blobs;
 use windlass_runtime::fold;
 
 use crate::exit::{Exit, Problem};
@@ -115,16 +115,6 @@ pub(crate) async fn cover<const N: usize>(store: &Arc<dyn Store>, run: &RunId, p
             None => *part = REDACTED.into(),
         }
     }
-}
-
-async fn blobs(store: &dyn Store, rows: &[JournalRow]) -> Result<BTreeMap<Digest, Vec<u8>>, Problem> {
-    let mut found = BTreeMap::new();
-    for digest in fold::references(rows) {
-        if let Some(bytes) = store.blob(digest).await? {
-            found.insert(digest, bytes);
-        }
-    }
-    Ok(found)
 }
 
 /// What a row of a journal records, large values in place.

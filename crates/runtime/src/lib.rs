@@ -26,10 +26,10 @@ pub use events::Seen;
 pub use shell::beside;
 pub use shell::captures;
 pub use shell::trail;
+pub use shell::{Answered, NOTICES, Notifier, answer, blobs, store_time};
 pub use shell::{
     Called, Driven, Engine, EngineError, Failpoint, Leaving, Meter, Meters, Observer, Parts, Point, Report, Scope,
     Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
-pub use shell::{NOTICES, Notifier, store_time};
 pub use shell::{switch as set_switch, switches, tell_held};

@@ -8,6 +8,7 @@ mod objects;
 mod keys;
 mod schedules;
 mod approvals;
+mod blobs;
 mod budgets;
 mod switches;
 mod notices;
@@ -30,7 +31,8 @@ mod shutdown;
 mod observe;
 mod clock;
 
-pub use approvals::store_time;
+pub use approvals::{Answered, answer, store_time};
+pub use blobs::blobs;
 pub use clock::SystemClock;
 pub use engine::{Engine, EngineError, Parts, Scope, Settings, Vitals};
 pub use keys::{KeyError, Keyed};

@@ -434,12 +434,8 @@ impl Wiring {
         keys = keys.lookup(Arc::new(move |reference| finder.secret(reference)));
         let catalog = self.model_catalog()?;
         let chains = catalog.chains.clone();
-        let outward = outward::Guarded {
-            guard: windlass_tools::build::guard(&self.catalog),
-            to_this_host: self.catalog.outbound.local_models,
-        };
-        let mut builder =
-            Models::builder().outward(Arc::new(outward)).keys(keys).prices(self.price_book()?).catalog(catalog);
+        let outward = outward::guarded(&self.catalog);
+        let mut builder = Models::builder().outward(outward).keys(keys).prices(self.price_book()?).catalog(catalog);
         let variable = |name: &str| (self.environment)(name)?.into_string().ok();
         let read = |path: &Path| std::fs::read_to_string(path).ok();
         if cfg!(feature = "sigv4")

@@ -10,7 +10,6 @@ use windlass_core::effect::{Call, OpenCall, Outcome, WaitKind};
 use windlass_core::escrow::Refusal;
 use windlass_core::hidden;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::redact::REDACTED;
 use windlass_core::run::{Run, Status};
@@ -18,8 +17,8 @@ use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::escrow::{self, BudgetRow};
-use windlass_ports::store::{Delivered, Head, Message, Page, Query, Store};
-use windlass_runtime::store_time;
+use windlass_ports::store::{Head, Page, Query, Store};
+use windlass_runtime::{Answered, store_time};
 
 use super::budgets;
 use crate::app::App;
@@ -27,6 +26,7 @@ use crate::args::{ApprovalsApprove, ApprovalsList, ApprovalsReject, ApprovalsSho
 use crate::exit::{Exit, Problem};
 use crate::input;
 use crate::journal;
+use crate::outcome;
 use crate::output::{Form, printable, table, time};
 
 /// A question that a run asks, as it is shown.
@@ -233,15 +233,11 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
     if let Some(arguments) = &reply.arguments {
         check_schema(&asked, arguments).await?;
     }
-    refuse_second(&asked, &reply).await?;
-    let message =
-        Message { to: asked.head.id.clone(), id: reply.delivery_id(), input: Input::Approved(Box::new(reply)) };
-    match asked.store.deliver(message).await? {
-        Delivered::Accepted | Delivered::Duplicate => {}
-        Delivered::NotFound => return Err(Problem::unknown_run(asked.head.id.as_str())),
-        Delivered::Finished => return Err(Problem::rejected(format!("run `{}` has ended", asked.head.id))),
+    match windlass_runtime::answer(&*asked.store, &asked.head.id, reply, asked.run.version).await {
+        Ok(answered) => told(answered, &asked)?,
+        Err(error) => return Err(outcome::engine_problem(error)),
     }
-    // Only for an answer that is there. A run that takes it up before asks again, and hears at once that there is enough.
+    // Only for the answer that counts. A run that takes it up before asks again, and hears at once that there is enough.
     if let Some(refusal) = asked.question.refusal.as_ref().filter(|_| approve)
         && let Some(row) = grant(&asked, refusal, app.now()).await?
     {
@@ -263,19 +259,23 @@ async fn grant(asked: &Asked, refusal: &Refusal, now: Timestamp) -> Result<Optio
     budgets::raise_to(&*asked.store, refusal, now).await.map(Some)
 }
 
-/// Refuses an answer to a question that has one already, which the run has not taken up yet: the first one counts.
-async fn refuse_second(asked: &Asked, reply: &Reply) -> Result<(), Problem> {
-    for item in asked.store.inbox(asked.head.id.clone()).await? {
-        if let Input::Approved(first) = item.input
-            && first.wait == reply.wait
-            && first.delivery_id() != reply.delivery_id()
-        {
-            let word = if first.approve { "approved" } else { "rejected" };
-            let text = format!("`{}` was {word} by `{}` already", asked.question.id, first.by);
-            return Err(Problem::rejected(text).hint("a worker takes that answer up"));
+/// Refuses what does not count.
+fn told(answered: Answered, asked: &Asked) -> Result<(), Problem> {
+    let (id, run) = (&asked.question.id, &asked.head.id);
+    match answered {
+        Answered::Counts => Ok(()),
+        Answered::Beaten { answer: approval::Answer::Expired, .. } => {
+            Err(Problem::rejected(format!("`{id}` was not answered: its time was over")))
         }
+        Answered::Beaten { answer, by } => {
+            Err(Problem::rejected(format!("`{id}` was {} by `{by}` already", answer.as_str()))
+                .hint("the first answer counts, unless it is refused when a worker takes it up"))
+        }
+        Answered::Void => Err(Problem::rejected(format!("`{id}` is not open any more, or the answer does not fit it"))
+            .hint(format!("windlass runs journal {run}"))),
+        Answered::NotFound => Err(Problem::unknown_run(run.as_str())),
+        Answered::Finished => Err(Problem::rejected(format!("run `{run}` has ended"))),
     }
-    Ok(())
 }
 
 /// A question with the run that asks it.

@@ -25,7 +25,7 @@ use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
-use windlass_core::{Decision, Rejected, decide, plan};
+use windlass_core::{Decision, Rejected, decide};
 use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 
 use super::budgets;
@@ -336,14 +336,9 @@ impl Work<'_> {
         let parts = &self.claimed.core.parts;
         let allow_unasked = parts.policy.allow_unasked();
         let routes = self.routes();
-        let (standing, verdicts) = if allow_unasked {
-            (Arc::default(), Vec::new())
-        } else {
-            let (scope, machine) = (&self.run.start.scope, &*self.loaded.machine);
-            let mut questions = plan(machine, &self.run, input);
-            questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
-            let verdicts = parts.policy.answer(scope, machine, &questions);
-            (self.loaded.standing.answers(&*parts.policy, scope, machine), verdicts)
+        let (standing, verdicts) = match allow_unasked {
+            true => (Arc::default(), Vec::new()),
+            false => self.loaded.verdicts(&*parts.policy, &self.run, input, &routes),
         };
         Facts {
             now: self.now(),

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_core::ids::{Digest, Name};
-use windlass_core::input::Quote;
+use windlass_core::input::{Input, Quote};
 use windlass_core::machine::{Machine, Program};
 use windlass_core::policy::Verdict;
-use windlass_core::run::TenantScope;
-use windlass_core::standing;
+use windlass_core::route::Chain;
+use windlass_core::run::{Run, TenantScope};
 use windlass_core::time::Timestamp;
+use windlass_core::{plan, standing};
 use windlass_ports::compile::Bundle;
 use windlass_ports::policy::Policy;
 use windlass_ports::store::StoreError;
@@ -43,27 +44,50 @@ pub(super) struct Loaded {
 
 /// Answers of the policy to the standing questions of one machine, by whose run asks, as long as they are the same.
 #[derive(Debug, Default)]
-pub(super) struct Standing(Mutex<(Option<u64>, HashMap<TenantScope, Arc<[Verdict]>>)>);
+pub(super) struct Standing(Mutex<Given>);
+
+#[derive(Debug, Default)]
+struct Given {
+    /// What of the policy they are answers of.
+    epoch: Option<u64>,
+    answers: HashMap<TenantScope, Arc<[Verdict]>>,
+}
 
 impl Standing {
-    pub(super) fn answers(&self, policy: &dyn Policy, scope: &TenantScope, machine: &Machine) -> Arc<[Verdict]> {
+    fn answers(&self, policy: &dyn Policy, scope: &TenantScope, machine: &Machine) -> Arc<[Verdict]> {
         // Read first: what is answered afterwards is of this epoch or a later one, and is asked again in that.
         let epoch = policy.epoch();
         {
-            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(answers) = kept.1.get(scope).filter(|_| epoch.is_some() && kept.0 == epoch) {
+            let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(answers) = given.answers.get(scope).filter(|_| epoch.is_some() && given.epoch == epoch) {
                 return Arc::clone(answers);
             }
         }
         let answers: Arc<[Verdict]> = policy.answer(scope, machine, &standing(machine)).into();
         if epoch.is_some() {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.0 != epoch || kept.1.len() >= SCOPES_MAX {
-                *kept = (epoch, HashMap::new());
+            let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if given.epoch != epoch || given.answers.len() >= SCOPES_MAX {
+                *given = Given { epoch, answers: HashMap::new() };
             }
-            kept.1.insert(scope.clone(), Arc::clone(&answers));
+            given.answers.insert(scope.clone(), Arc::clone(&answers));
         }
         answers
+    }
+}
+
+impl Loaded {
+    /// What the policy says to the questions that `input` of a run may raise: those that stand, and its own.
+    pub(super) fn verdicts(
+        &self,
+        policy: &dyn Policy,
+        run: &Run,
+        input: &Input,
+        routes: &BTreeMap<Name, Chain>,
+    ) -> (Arc<[Verdict]>, Vec<Verdict>) {
+        let (scope, machine) = (&run.start.scope, &*self.machine);
+        let mut questions = plan(machine, run, input);
+        questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
+        (self.standing.answers(policy, scope, machine), policy.answer(scope, machine, &questions))
     }
 }
 

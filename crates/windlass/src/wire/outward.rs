@@ -4,14 +4,20 @@ use std::error::Error;
 use std::sync::Arc;
 
 use windlass_models::outward::{Outward, Passage, Resolve, Url};
+use windlass_tools::CatalogConfig;
 use windlass_tools::guard::{self, Guard};
 
 /// The guard of other calls, as models ask it.
 #[derive(Debug)]
-pub(super) struct Guarded {
-    pub(super) guard: Guard,
+struct Guarded {
+    guard: Guard,
     /// Whether models on this host may be called.
-    pub(super) to_this_host: bool,
+    to_this_host: bool,
+}
+
+/// Who decides about addresses that documents name for models.
+pub(super) fn guarded(config: &CatalogConfig) -> Arc<dyn Outward> {
+    Arc::new(Guarded { guard: windlass_tools::build::guard(config), to_this_host: config.outbound.local_models })
 }
 
 impl Outward for Guarded {

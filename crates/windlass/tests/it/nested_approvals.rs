@@ -1,18 +1,19 @@
-//! Questions of many runs at once, nested deep, answered in any order with a restart between one answer and the next.
+//! Questions of many runs at once: nested deep, answered in any order with a restart between one answer and the next; and
+//! answered by several people at the same moment. On the store that `WINDLASS_TEST_STORE` names.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass::{Outcome, Windlass};
-use windlass_core::approval::{self, Reply, Terms};
+use windlass_core::approval::{self, Answer, Reply, Terms};
 use windlass_core::budget::Amounts;
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::RunId;
 use windlass_core::value::Value;
 use windlass_ports::store::Delivered;
+use windlass_runtime::Answered;
 use windlass_spec::source::MemoryFiles;
 use windlass_tools::FnTool;
 
@@ -60,8 +61,28 @@ fn documents() -> MemoryFiles {
     files
 }
 
+/// A store of one test.
+struct Home {
+    _dir: tempfile::TempDir,
+    _database: Option<windlass_testpg::Database>,
+    url: String,
+}
+
+fn home() -> Home {
+    let dir = tempfile::tempdir().expect("folder");
+    let (url, database) = match std::env::var("WINDLASS_TEST_STORE").as_deref() {
+        Err(_) | Ok("sqlite") => (format!("sqlite:{}", dir.path().join("windlass.db").display()), None),
+        Ok("postgres") => {
+            let database = windlass_testpg::database();
+            (database.url().to_owned(), Some(database))
+        }
+        Ok(other) => panic!("WINDLASS_TEST_STORE is `{other}`; `sqlite` or `postgres` is wanted"),
+    };
+    Home { _dir: dir, _database: database, url }
+}
+
 /// A process of its own: another engine, another handle of the store.
-async fn start(store: &Path, paid: &Arc<AtomicU64>) -> Windlass {
+async fn start(store: &Home, paid: &Arc<AtomicU64>) -> Windlass {
     let contract = Contract {
         class: Class::Write,
         idempotency: Idempotency::None,
@@ -73,8 +94,7 @@ async fn start(store: &Path, paid: &Arc<AtomicU64>) -> Windlass {
         paid.fetch_add(1, Ordering::SeqCst);
         Ok(Value::empty_map())
     });
-    let url = format!("sqlite:{}", store.display());
-    Windlass::builder().store(url).script(SCRIPT).tool(pay).build().await.expect("built")
+    Windlass::builder().store(&store.url).script(SCRIPT).tool(pay).build().await.expect("built")
 }
 
 /// Every open question below a run.
@@ -123,8 +143,7 @@ fn said_in(output: &Value, found: &mut Vec<String>) {
 
 #[tokio::test]
 async fn nested_questions_are_answered_in_any_order_with_restarts_between() {
-    let dir = tempfile::tempdir().expect("folder");
-    let store = dir.path().join("windlass.db");
+    let store = home();
     let seed = fastrand::u64(..);
     let mut rng = fastrand::Rng::with_seed(seed);
     let paid = Arc::new(AtomicU64::new(0));
@@ -159,4 +178,61 @@ async fn nested_questions_are_answered_in_any_order_with_restarts_between() {
     said(&output, &mut answers);
     let count = |word: &str| answers.iter().filter(|said| *said == word).count() as u64;
     assert_eq!((count("paid"), count("refused")), (approved, leaves - approved), "seed {seed}");
+}
+
+/// Rounds of a race; each has a run of its own, asked about by one question.
+const ROUNDS: u64 = 60;
+/// Who answers in each, in turns for and against.
+const PEOPLE: u64 = 6;
+
+/// However many answer at one moment, one is told that the answer counts, and the run does what that one said.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_answers_at_one_moment_one_counts_and_the_others_are_told() {
+    let store = home();
+    let paid = Arc::new(AtomicU64::new(0));
+    let windlass = start(&store, &paid).await;
+    let mut handles = Vec::new();
+    for _ in 0..PEOPLE {
+        handles.push(Arc::new(start(&store, &paid).await));
+    }
+    let seed = fastrand::u64(..);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut approved = 0;
+    for round in 0..ROUNDS {
+        let run = windlass.submit(&documents(), "level0.yml", Value::empty_map(), None).await.expect("valid");
+        windlass.resume(&run).await.expect("driven");
+        let (asking, reply) = questions(&windlass, &run).await.pop().expect("a question");
+        let since = windlass.engine().status(&run).await.expect("read").expect("it exists").run.version;
+        let mut answers = Vec::new();
+        for (person, handle) in handles.iter().enumerate() {
+            let (handle, asking) = (Arc::clone(handle), asking.clone());
+            let by = format!("person-{person}").into();
+            let reply = Reply { approve: rng.bool(), by, ..reply.clone() };
+            let given = if reply.approve { Answer::Approved } else { Answer::Rejected };
+            let task =
+                async move { windlass_runtime::answer(&*handle.engine().parts().store, &asking, reply, since).await };
+            answers.push((person, given, tokio::spawn(task)));
+        }
+        // In every second round somebody drives the run while they answer.
+        let driving = windlass.resume(&run);
+        if round % 2 == 0 {
+            driving.await.expect("driven");
+        }
+        let (mut counts, mut beaten) = (Vec::new(), Vec::new());
+        for (person, given, task) in answers {
+            match task.await.expect("no panic").expect("answered") {
+                Answered::Counts => counts.push((format!("person-{person}"), given)),
+                Answered::Beaten { answer, by } => beaten.push((by.to_string(), answer)),
+                // The run was over by then, by the answer of another.
+                Answered::Finished | Answered::Void => {}
+                Answered::NotFound => panic!("seed {seed}, round {round}: the run is there"),
+            }
+        }
+        let [winner] = &counts[..] else { panic!("seed {seed}, round {round}: {counts:?} are told that they count") };
+        assert!(beaten.iter().all(|told| told == winner), "seed {seed}, round {round}: {winner:?} {beaten:?}");
+        let outcome = windlass.resume(&run).await.expect("driven");
+        approved += u64::from(winner.1 == Answer::Approved);
+        assert!(matches!(outcome, Outcome::Completed { .. }), "seed {seed}, round {round}: {outcome:?}");
+        assert_eq!(paid.load(Ordering::SeqCst), approved, "seed {seed}, round {round}: what the first said is done");
+    }
 }
