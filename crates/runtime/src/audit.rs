@@ -14,7 +14,7 @@ use windlass_core::seal::{Last, Leaf, Seal, Segment, Sibling};
 use windlass_core::time::Timestamp;
 
 pub use check::Checker;
-pub use cut::Cut;
+pub use cut::{Cut, Cuts, Gone};
 pub use reading::Reading;
 
 /// Version of the lines that this build writes.

@@ -9,7 +9,7 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Query, Removed, Store, StoreError};
 use windlass_runtime::audit::{ActLine, CallLine, RowLine, Verdict, Whose};
-use windlass_runtime::trail::{self, Asked};
+use windlass_runtime::trail::{self, Asked, UNPROVEN};
 
 use crate::app::App;
 use crate::args::{Audit, AuditActs, AuditList, AuditSeal, AuditVerify};
@@ -72,7 +72,7 @@ impl Place {
 struct Rows {
     lines: Vec<CallLine>,
     next: Option<Place>,
-    /// Runs whose rows cannot be read, and why.
+    /// Runs whose rows cannot be read or are not proven, and why.
     unread: Vec<(RunId, String)>,
 }
 
@@ -109,7 +109,7 @@ async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let unread: Vec<_> = rows.unread.iter().map(|(run, why)| json!({ "run": run, "message": why })).collect();
     app.output.table(&json!({ "rows": lines, "next": next, "unread": unread }), &header, &cells);
     for (run, why) in &rows.unread {
-        app.output.note(&printable(&format!("rows of run `{run}` cannot be read and are left out: {why}")));
+        app.output.note(&printable(&format!("rows of run `{run}` are left out: {why}")));
     }
     if let Some(next) = next {
         app.output.note(&format!("more: --cursor {next}"));
@@ -141,13 +141,18 @@ async fn of_run(
     (from, limit): (Place, usize),
 ) -> Result<Rows, Problem> {
     let id = RunId::stored(run);
-    let mut lines = Vec::new();
+    let (mut lines, mut unread) = (Vec::new(), Vec::new());
+    let unproven = trail::unproven(store, &Removed::Run(id.clone()), (0, u64::MAX)).await?;
     let mut kept_after = 0;
     loop {
         let kept = store.trail().kept(Removed::Run(id.clone()), kept_after, PAGE).await?;
         let Some(last) = kept.last() else { break };
         kept_after = last.number;
         for kept in kept {
+            if unproven.contains(&kept.number) {
+                unread.push((kept.run, UNPROVEN.to_owned()));
+                continue;
+            }
             let whose = Whose { run: kept.run, tenant: kept.tenant, user: None, machine: None, life: kept.number };
             let rows = read(kept.rows)?;
             let whose = whose.proven(&rows);
@@ -160,7 +165,7 @@ async fn of_run(
             let whose = trail::whose(store, &stored.head, &rows).await?;
             lines.extend(rows.iter().map(|row| CallLine::of(&whose, row)));
         }
-        None if lines.is_empty() => return Err(Problem::unknown_run(run)),
+        None if lines.is_empty() && unread.is_empty() => return Err(Problem::unknown_run(run)),
         None => {}
     }
     lines.retain(|line| wanted.takes(line) && tenant.is_none_or(|tenant| *line.tenant == *tenant));
@@ -168,7 +173,7 @@ async fn of_run(
     let more = lines.len() > skip.saturating_add(limit);
     let lines: Vec<_> = lines.into_iter().skip(skip).take(limit).collect();
     let next = more.then(|| Place { row: from.row + limit as u64, ..Place::default() });
-    Ok(Rows { next, lines, unread: Vec::new() })
+    Ok(Rows { next, lines, unread })
 }
 
 fn read<T>(rows: Result<T, String>) -> Result<T, Problem> {
@@ -272,11 +277,16 @@ async fn of_removed(
         let here = skip.take().filter(|_| first == Some(&*tenant));
         let (mut number, mut row) = here.map_or((0, 0), |place| (place.run, place.row));
         loop {
-            let kept = store.trail().kept(Removed::Tenant(tenant.clone()), number, PAGE).await?;
-            if kept.is_empty() {
-                break;
-            }
+            let of = Removed::Tenant(tenant.clone());
+            let kept = store.trail().kept(of.clone(), number, PAGE).await?;
+            let Some(last) = kept.last() else { break };
+            let unproven = trail::unproven(store, &of, (number, last.number)).await?;
             for kept in kept {
+                if unproven.contains(&kept.number) {
+                    taking.unread.push((kept.run, UNPROVEN.to_owned()));
+                    (number, row) = (kept.number, 0);
+                    continue;
+                }
                 let rows = match kept.rows {
                     Ok(rows) => rows,
                     Err(why) => {
@@ -313,6 +323,8 @@ async fn acts(app: &App, args: AuditActs) -> Result<Exit, Problem> {
     let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
     let (mut lines, mut after, mut more) = (Vec::new(), args.cursor.unwrap_or_default(), false);
     if let Some(store) = app.store_to_read().await? {
+        // What was removed is not there to be listed.
+        after = after.max(trail::cuts(&*store, &tenant).await?.gone.unwrap_or_default().acts.rows);
         'pages: loop {
             let acts = store.trail().acts(tenant.clone(), after, PAGE).await?;
             if acts.is_empty() {

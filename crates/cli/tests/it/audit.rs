@@ -7,6 +7,9 @@ use windlass_runtime::audit::CallLine;
 
 use crate::kit::{Place, Ran};
 
+mod erasing;
+mod pruning;
+
 /// A store and a way into it past every check.
 struct Victim {
     place: Place,
@@ -93,6 +96,26 @@ impl Victim {
             &format!("UPDATE journal SET audit = NULL WHERE version {versions} AND {}", of_sqlite(run)),
             &format!("UPDATE journal SET audit = NULL WHERE version {versions} AND run = '{run}'"),
         );
+    }
+
+    /// What the first row of a table holds, in hexadecimal digits.
+    fn first(&self, column: &str, table: &str) -> String {
+        let of = format!("FROM {table} ORDER BY number LIMIT 1");
+        match &self.database {
+            Some(database) => database.value(&format!("SELECT encode({column}, 'hex') {of}")),
+            None => {
+                let connection = rusqlite::Connection::open(self.place.path("w.db")).expect("the file opens");
+                let sql = format!("SELECT hex({column}) {of}");
+                connection.query_row(&sql, [], |row| row.get(0)).expect("a row")
+            }
+        }
+    }
+
+    /// Puts rows there as those of a removed run.
+    fn keep_rows(&self, number: u64, run: &str, rows: &str) {
+        let insert =
+            format!("INSERT INTO audit_kept (number, run, tenant, rows) VALUES ({number}, '{run}', 'default', ");
+        self.execute(&format!("{insert}x'{rows}')"), &format!("{insert}'\\x{rows}')"));
     }
 
     /// What a check finds wrong.
@@ -213,51 +236,6 @@ fn an_edit_a_delete_a_reorder_and_a_cut_are_found() {
 }
 
 #[test]
-fn rows_outlive_their_run_and_the_check_still_holds() {
-    for victim in Victim::both() {
-        victim.asked("a");
-        let before = victim.rows("a");
-        victim.ok(&["runs", "prune", "--keep", "0"]);
-        victim.asked("b");
-        let after = victim.rows("a");
-        assert_eq!(
-            after.iter().map(CallLine::row).collect::<Vec<_>>(),
-            before.iter().map(CallLine::row).collect::<Vec<_>>()
-        );
-        assert!(after[0].life > 0);
-        assert_eq!(
-            after.iter().map(|row| (&row.user, &row.machine)).collect::<Vec<_>>(),
-            before.iter().map(|row| (&row.user, &row.machine)).collect::<Vec<_>>(),
-            "who it was for stays"
-        );
-        let listed = |args: &[&str]| {
-            let args: Vec<&str> = ["audit", "list"].iter().chain(args).copied().collect();
-            victim.ok(&args)
-        };
-        let all = listed(&[])["rows"].as_array().expect("rows").clone();
-        assert_eq!(all.iter().filter(|row| row["run"] == "a").count(), 3, "removed runs are listed too");
-        assert_eq!(all.last().expect("a row")["run"], "a", "and come last");
-        let (mut paged, mut cursor) = (Vec::new(), None::<String>);
-        loop {
-            let page = match &cursor {
-                Some(cursor) => listed(&["--limit", "2", "--cursor", cursor]),
-                None => listed(&["--limit", "2"]),
-            };
-            paged.extend(page["rows"].as_array().expect("rows").clone());
-            match page["next"].as_str() {
-                Some(next) => cursor = Some(next.to_owned()),
-                None => break,
-            }
-        }
-        assert_eq!(paged, all);
-        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
-        victim.execute("DELETE FROM audit_kept", "DELETE FROM audit_kept");
-        let findings = victim.findings(&[]);
-        assert_eq!((&findings[0]["run"], &findings[0]["row"]), (&json!("a"), &json!(1)));
-    }
-}
-
-#[test]
 fn whose_a_run_was_cannot_be_changed() {
     for victim in Victim::both() {
         victim.ok(&["run", "asks.yml", "--input", r#"{"topic":"tides"}"#, "--run-id", "a", "--user", "anna"]);
@@ -316,23 +294,6 @@ fn rows_that_no_seal_covers_for_long_are_found() {
             insert,
         );
         assert!(victim.findings(&[]).iter().any(|finding| finding["run"] == "x"));
-    }
-}
-
-#[test]
-fn what_was_not_sealed_is_sealed_before_its_run_is_removed() {
-    for victim in Victim::both() {
-        victim.asked("a");
-        let unseal = "DELETE FROM audit_segments";
-        victim.execute(
-            &format!("{unseal}; UPDATE audit_sealing SET rows = 0"),
-            &format!("{unseal}; UPDATE audit_sealing SET snapshot = '1:1:', backlog = NULL"),
-        );
-        assert_eq!(victim.ok(&["audit", "verify"])["tenants"][0]["tail"], 3);
-        assert_eq!(victim.ok(&["runs", "prune", "--keep", "0"])["runs"], 1);
-        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
-        assert_eq!(victim.ok(&["audit", "verify"])["tenants"][0]["tail"], 0);
-        victim.ok(&["audit", "seal"]);
     }
 }
 
@@ -450,102 +411,6 @@ fn what_people_do_stands_in_the_trail_with_their_names() {
         let edit = "UPDATE audit_acts SET bytes = (SELECT bytes FROM audit_acts WHERE number = 3) WHERE number = 2";
         victim.execute(edit, edit);
         assert!(!victim.findings(&[]).is_empty());
-    }
-}
-
-#[test]
-fn what_is_erased_is_gone_and_the_trail_still_verifies() {
-    for victim in Victim::both() {
-        let run = |id: &str, user: &str| {
-            let input = format!(r#"{{"topic":"canary-{id}"}}"#);
-            victim.ok(&["run", "asks.yml", "--input", &input, "--run-id", id, "--tenant", "acme", "--user", user]);
-        };
-        run("a", "anna");
-        run("b", "bob");
-        victim.asked("other");
-        let waiting = ["run", "waits.yml", "--input", r#"{"order":7}"#, "--run-id", "w", "--tenant", "acme"];
-        assert_eq!(victim.windlass(&waiting).code(), 7);
-        assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--yes"]).code(), 4, "one has not ended");
-        victim.ok(&["export", "--tenant", "acme", "--user", "anna", "--out", "anna.jsonl"]);
-        let exported = std::fs::read_to_string(victim.place.path("anna.jsonl")).expect("a file");
-        assert!(exported.contains("canary-a") && !exported.contains("canary-b"), "{exported}");
-        assert!(exported.contains("Tides turn twice a day.") && exported.contains(r#""type":"audit""#));
-        let told = victim.ok(&["erase", "--tenant", "acme", "--user", "anna"]);
-        assert_eq!((&told["runs"], &told["dry_run"]), (&json!(1), &json!(true)));
-        victim.ok(&["runs", "show", "a"]);
-        let done = victim.ok(&["erase", "--tenant", "acme", "--user", "anna", "--yes"]);
-        assert_eq!((&done["runs"], &done["dry_run"]), (&json!(1), &json!(false)));
-        assert_eq!(victim.windlass(&["runs", "show", "a"]).code(), 4);
-        victim.ok(&["runs", "show", "b"]);
-        assert_eq!(victim.rows("a").len(), 3, "the audit rows stay");
-        assert_eq!(victim.ok(&["audit", "list", "--actor", "anna"])["rows"].as_array().expect("rows").len(), 3);
-        victim.ok(&["runs", "cancel", "w"]);
-        victim.ok(&["erase", "--tenant", "acme", "--yes"]);
-        victim.ok(&["erase", "--run", "other", "--yes"]);
-        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
-        let acts = victim.ok(&["audit", "acts", "--tenant", "acme"]);
-        let shown = |act: &Json| format!("{} {} {}", act["action"], act["subject"], act["detail"]).replace('"', "");
-        let shown: Vec<String> = acts["rows"].as_array().expect("rows").iter().map(shown).collect();
-        assert_eq!(shown, ["user.erase anna 1 runs", "run.cancel w cancelled by command", "tenant.erase acme 2 runs"]);
-        if victim.database.is_none() {
-            for name in ["w.db", "w.db-wal"] {
-                let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
-                let found = bytes.windows(7).any(|part| part == b"canary-");
-                assert!(!found, "something is left in `{name}`");
-            }
-        }
-        assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--user", "nobody", "--yes"]).code(), 0);
-    }
-}
-
-#[test]
-fn what_waits_and_what_schedules_hold_is_erased_too() {
-    for victim in Victim::both() {
-        let theirs = ["--tenant", "acme", "--user", "anna"];
-        let input = |name: &str| format!(r#"{{"topic":"canary-{name}"}}"#);
-        let ok = |args: &[&str], more: &[&str]| victim.ok(&[args, more].concat());
-        let run = ["run", "asks.yml", "--input"];
-        ok(&run, &[&[&*input("key"), "--key", "canary-k"], &theirs[..]].concat());
-        ok(&run, &[&[&*input("debounced"), "--key", "canary-d", "--debounce", "1h", "--detach"], &theirs[..]].concat());
-        ok(&["schedules", "add", "nightly", "asks.yml", "--every", "1d", "--input", &input("plan")], &theirs);
-        ok(&run, &[&input("bob"), "--key", "bobs", "--tenant", "acme", "--user", "bob"]);
-        ok(&["export", "--out", "anna.jsonl"], &theirs);
-        let exported = std::fs::read_to_string(victim.place.path("anna.jsonl")).expect("a file");
-        for name in ["canary-key", "canary-debounced", "canary-plan"] {
-            assert!(exported.contains(name), "{name}: {exported}");
-        }
-        assert!(!exported.contains("canary-bob"), "{exported}");
-        let refused = victim.windlass(&[&["erase", "--yes"], &theirs[..]].concat());
-        assert_eq!(refused.code(), 4, "{}", refused.shown());
-        assert!(refused.shown().contains("nightly"), "a schedule of hers: {}", refused.shown());
-        victim.ok(&["schedules", "remove", "nightly"]);
-        let told = ok(&["erase"], &theirs);
-        let counts = |told: &Json| {
-            let of = |name: &str| told[name].as_u64().expect("a number");
-            (of("runs"), of("submissions"), of("keys"), of("removed_schedules"))
-        };
-        assert_eq!(counts(&told), (1, 1, 1, 2), "{told}");
-        assert_eq!(counts(&ok(&["erase", "--yes"], &theirs)), (1, 1, 1, 2));
-        assert_eq!(counts(&ok(&["erase", "--yes"], &theirs)), (0, 0, 0, 0));
-        let done = ok(&["erase", "--tenant", "acme", "--yes"], &[]);
-        assert_eq!(counts(&done), (1, 0, 1, 0), "{done}");
-        assert_eq!(done["left_in_log"], false);
-        assert_eq!(done["documents_kept"], 1, "a submission may be about to use them");
-        // Once they are older, the same command removes them.
-        let older = "UPDATE blobs SET bundled_at = bundled_at - 7200 WHERE bundled_at IS NOT NULL";
-        victim.execute(older, older);
-        let again = ok(&["erase", "--tenant", "acme", "--yes"], &[]);
-        assert_eq!((&again["blobs"], &again["documents_kept"]), (&json!(1), &json!(0)), "{again}");
-        for kind in ["run_key", "debounce", "schedule", "schedule_work"] {
-            assert!(!victim.has_object(kind), "{kind} is left");
-        }
-        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
-        if victim.database.is_none() {
-            for name in ["w.db", "w.db-wal"] {
-                let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
-                assert!(!bytes.windows(7).any(|part| part == b"canary-"), "something is left in `{name}`");
-            }
-        }
     }
 }
 
@@ -694,46 +559,5 @@ fn who_started_a_run_and_which_rules_came_into_force_stands_in_the_trail() {
         started[0].owner.as_mut().expect("an owner").by = Some("nobody".into());
         victim.replace("a", 1, &started[..2]);
         assert!(!victim.findings(&["--run", "a"]).is_empty());
-    }
-}
-
-#[test]
-fn the_oldest_part_is_pruned_and_the_rest_still_verifies() {
-    for victim in Victim::both() {
-        let config = "[providers.scripted]\nscript = \"script.yml\"\n";
-        let refused = victim.windlass(&["audit", "prune", "--older", "30d"]);
-        assert_eq!(refused.code(), 4, "half a year is kept: {}", refused.shown());
-        victim.place.write("windlass.toml", &format!("{config}[audit]\nkeep = \"0s\"\n"));
-        victim.asked("gone");
-        victim.ok(&["runs", "prune", "--keep", "0"]);
-        victim.asked("stays");
-        let noted = victim.ok(&["audit", "verify"])["tenants"][0]["last"].clone();
-        let would = victim.ok(&["audit", "prune", "--older", "0s", "--dry-run"]);
-        assert_eq!((&would["dry_run"], &would["tenants"][0]["runs"]), (&json!(true), &json!(1)), "{would}");
-        assert_eq!(victim.rows("gone").len(), 3);
-        let pruned = victim.ok(&["audit", "prune", "--older", "0s"]);
-        let of = &pruned["tenants"][0];
-        assert_eq!((&of["runs"], &of["rows"], &of["acts"]), (&json!(1), &json!(3), &json!(1)), "{pruned}");
-        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
-        let verified = victim.ok(&["audit", "verify"])["tenants"][0].clone();
-        assert_eq!((&verified["rows"], &verified["sealed"]), (&json!(3), &json!(3)), "{verified}");
-        assert_eq!(verified["cut"]["segments"]["number"], of["up_to"]["segment"]);
-        let told = victim.windlass(&["audit", "verify", "--plain"]).stdout();
-        assert!(told.contains("pruned up to segment"), "{told}");
-        assert_eq!(victim.windlass(&["audit", "list", "--run", "gone"]).code(), 4, "nothing is left of it");
-        let acts = victim.ok(&["audit", "acts"])["rows"].clone();
-        assert_eq!((&acts[0]["action"], &acts[0]["actor"]), (&json!("audit.prune"), &json!("olga")), "{acts}");
-        // An anchor of before cannot be compared, unless it is the last one that went.
-        let anchor = format!("default:{}:{}", noted["number"], noted["hash"].as_str().expect("a hash"));
-        let found = victim.findings(&["--anchor", &anchor]);
-        let (last, known) = (&verified["cut"]["segments"]["number"], noted["number"].as_u64());
-        assert_eq!(found.is_empty(), last.as_u64() <= known, "{found:?}");
-        victim.ok(&["audit", "export", "--out", "trail.jsonl"]);
-        victim.ok(&["audit", "verify", "trail.jsonl"]);
-        victim.asked("later");
-        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
-        let cut = "DELETE FROM audit_segments WHERE number = (SELECT min(number) FROM audit_segments)";
-        victim.execute(cut, cut);
-        assert!(!victim.findings(&[]).is_empty(), "no more went than the act says");
     }
 }

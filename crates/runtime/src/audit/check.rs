@@ -71,8 +71,8 @@ pub struct Checker {
     /// The longest chain of each run that was sealed.
     longest: BTreeMap<RunId, u64>,
     walk: Option<Walk>,
-    /// An act says what was removed.
-    cut_is_told: bool,
+    /// What acts say was removed, of what is gone.
+    told: Option<Cut>,
 }
 
 impl Checker {
@@ -108,7 +108,7 @@ impl Checker {
             noted: Vec::new(),
             longest: BTreeMap::new(),
             walk: None,
-            cut_is_told: false,
+            told: None,
         }
     }
 
@@ -276,7 +276,12 @@ impl Checker {
         }
         self.follows(&run, 0, act.at, (act.number, act.previous, act.hash()));
         self.verdict.acts += 1;
-        self.cut_is_told |= self.verdict.cut.is_some() && Cut::of(act).is_some();
+        // An act of what has not gone yet says nothing of what has.
+        let gone = self.verdict.cut.map(|cut| cut.segments.number);
+        let said = Cut::of(act).filter(|said| gone.is_some_and(|gone| said.segments.number <= gone));
+        if let Some(said) = said {
+            self.told = Some(self.told.map_or(said, |told| told.and(said)));
+        }
         if act.detail.as_deref() == Some("") {
             self.find(Some(&run), Some(act.number), "its hash does not tell it from another row");
         }
@@ -344,12 +349,6 @@ impl Checker {
             *longest = (*longest).max(walk.chain.rows);
         }
         let tail = walk.count - walk.sealed;
-        // Somebody was stopped before it was gone.
-        if walk.life > 0 && walk.sealed == 0 && self.verdict.cut.is_some_and(|cut| walk.life <= cut.removals) {
-            self.verdict.runs -= 1;
-            self.verdict.rows -= walk.count;
-            return;
-        }
         if walk.run.as_str() == ACTS {
             self.verdict.acts_tail += tail;
         } else {
@@ -401,7 +400,7 @@ impl Checker {
     /// What was found, after the last part.
     #[must_use]
     pub fn finish(mut self) -> Verdict {
-        if self.verdict.cut.is_some() && !self.cut_is_told && self.only.is_none() {
+        if self.verdict.cut.is_some() && self.told != self.verdict.cut && self.only.is_none() {
             self.find(None, None, "the beginning is gone, and no act says that it was removed");
         }
         for (number, _) in std::mem::take(&mut self.noted) {

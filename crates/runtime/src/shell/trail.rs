@@ -1,6 +1,7 @@
 //! The audit trail of a store: checked, written down as lines, and added to.
 
 mod prune;
+mod unproven;
 
 use std::collections::BTreeSet;
 
@@ -8,14 +9,17 @@ use windlass_core::audit::{Act, Row};
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{ACTS, Last, proof};
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Head, Query, Removed, Store, StoreError};
+use windlass_ports::store::{Head, Query, Removed, Store, StoreError, Unsealed};
 
-use crate::audit::{ActLine, CallLine, Checker, Cut, FORMAT, Line, Verdict, Whose, owner};
+use crate::audit::{ActLine, CallLine, Checker, Cut, Cuts, FORMAT, Line, Verdict, Whose, owner};
 
 pub use prune::{Prunable, prunable, prune};
+pub use unproven::{UNPROVEN, unproven};
 
 /// Runs, segments and acts read at a time.
 const PAGE: usize = 256;
+/// Times that a trail is checked which is pruned meanwhile.
+const CUTS_MAX: u32 = 3;
 /// Tries to be the next to add an act.
 const TRIES_MAX: u32 = 64;
 
@@ -61,20 +65,23 @@ pub async fn seal(store: &dyn Store) -> Result<(), StoreError> {
     super::seal::everything(store).await
 }
 
-/// What was removed of the trail of a tenant on purpose, as its acts say; none when nothing was.
+/// What the acts of a tenant say was removed of its trail on purpose.
 ///
 /// # Errors
 /// The store fails.
-pub async fn cut(store: &dyn Store, tenant: &Name) -> Result<Option<Cut>, StoreError> {
-    let (mut cut, mut after, mut limit) = (None::<Cut>, 0, PAGE);
+pub async fn cuts(store: &dyn Store, tenant: &Name) -> Result<Cuts, StoreError> {
+    let first = match store.trail().segments(tenant.clone(), 0, 1).await {
+        // What it is cannot be told, so that nothing is let pass for its sake.
+        Err(StoreError::Corrupt(_)) => None,
+        read => read?.first().map(|segment| segment.seal.number),
+    };
+    let (mut cuts, mut after, mut limit) = (Cuts::default(), 0, PAGE);
     loop {
         match store.trail().acts(tenant.clone(), after, limit).await {
             Ok(acts) => {
-                let Some(last) = acts.last() else { return Ok(cut) };
+                let Some(last) = acts.last() else { return Ok(cuts) };
                 after = last.number.max(after + 1);
-                for said in acts.iter().filter_map(Cut::of) {
-                    cut = Some(cut.map_or(said, |cut| cut.and(said)));
-                }
+                acts.iter().for_each(|act| cuts.take(act, first));
             }
             // The page is read one by one, over the act that is damaged.
             Err(StoreError::Corrupt(_)) if limit > 1 => limit = 1,
@@ -102,27 +109,69 @@ pub struct Asked {
 pub async fn verify(store: &dyn Store, asked: &Asked) -> Result<Vec<Verdict>, StoreError> {
     let (mut verdicts, state) = (Vec::new(), store.trail().unsealed(1).await?);
     for tenant in tenants(store, asked).await? {
-        let mut checker = Checker::new(tenant.clone(), asked.run.clone(), state.now);
-        if let Some(lost) = &state.lost {
-            checker.find(None, None, format!("what was sealed is not known: {lost}"));
-        }
-        let gone = cut(store, &tenant).await?;
-        for (_, number, hash) in asked.anchors.iter().filter(|(of, _, _)| *of == tenant) {
-            checker.anchor(*number, *hash);
-        }
-        if let Some(gone) = gone {
-            checker.cut(gone);
-        }
-        let gone = gone.unwrap_or_default();
-        loop {
-            verify_part(store, (&tenant, gone), asked.run.as_ref(), &mut checker).await?;
-            if !checker.next_part() {
-                break;
+        let mut tries = CUTS_MAX;
+        verdicts.push(loop {
+            let cuts = cuts(store, &tenant).await?;
+            let verdict = verify_tenant(store, asked, &tenant, cuts.gone, &state).await?;
+            tries -= 1;
+            // What was pruned while this looked is no finding.
+            if verdict.findings.is_empty() || tries == 0 || self::cuts(store, &tenant).await? == cuts {
+                break verdict;
             }
-        }
-        verdicts.push(checker.finish());
+        });
     }
     Ok(verdicts)
+}
+
+async fn verify_tenant(
+    store: &dyn Store,
+    asked: &Asked,
+    tenant: &Name,
+    gone: Option<Cut>,
+    state: &Unsealed,
+) -> Result<Verdict, StoreError> {
+    let mut checker = Checker::new(tenant.clone(), asked.run.clone(), state.now);
+    if let Some(lost) = &state.lost {
+        checker.find(None, None, format!("what was sealed is not known: {lost}"));
+    }
+    for (_, number, hash) in asked.anchors.iter().filter(|(of, _, _)| of == tenant) {
+        checker.anchor(*number, *hash);
+    }
+    if let Some(gone) = gone {
+        checker.cut(gone);
+        for what in there_again(store, tenant, &gone).await {
+            checker.find(None, None, format!("{what} that were removed are there"));
+        }
+    }
+    let gone = gone.unwrap_or_default();
+    loop {
+        verify_part(store, (tenant, gone), asked.run.as_ref(), &mut checker).await?;
+        if !checker.next_part() {
+            return Ok(checker.finish());
+        }
+    }
+}
+
+/// What there is of what was removed. A check begins after it, so that nothing else would find it.
+async fn there_again(store: &dyn Store, tenant: &Name, gone: &Cut) -> Vec<&'static str> {
+    fn differ<T: PartialEq>(all: Result<Vec<T>, StoreError>, after: Result<Vec<T>, StoreError>) -> bool {
+        match (all, after) {
+            (Ok(all), Ok(after)) => all != after,
+            (Err(_), after) => after.is_ok(),
+            (Ok(_), Err(_)) => false,
+        }
+    }
+    let trail = store.trail();
+    let segments = |after| trail.segments(tenant.clone(), after, 2);
+    let acts = |after| trail.acts(tenant.clone(), after, 2);
+    let mut found = Vec::new();
+    if differ(segments(0).await, segments(gone.segments.number).await) {
+        found.push("segments");
+    }
+    if differ(acts(0).await, acts(gone.acts.rows).await) {
+        found.push("acts");
+    }
+    found
 }
 
 async fn verify_part(
@@ -363,6 +412,8 @@ impl Lives<'_> {
 /// Writes chains and acts down as lines, up to the first that cannot be written.
 struct Writing<'a, E, W> {
     tenant: &'a Name,
+    /// Removals that are left out.
+    unproven: BTreeSet<u64>,
     write: W,
     failed: Option<E>,
 }
@@ -381,6 +432,9 @@ impl<E: Send, W: FnMut(&Line) -> Result<(), E> + Send> Take for Writing<'_, E, W
     }
 
     fn chain(&mut self, whose: &Whose, _: Option<&Told>, rows: &[Row]) {
+        if self.unproven.contains(&whose.life) {
+            return self.unread(&whose.run, whose.life, UNPROVEN);
+        }
         rows.iter().for_each(|row| self.line(&Line::Call(Box::new(CallLine::of(whose, row)))));
     }
 
@@ -393,8 +447,8 @@ impl<E: Send, W: FnMut(&Line) -> Result<(), E> + Send> Take for Writing<'_, E, W
     }
 }
 
-/// Writes the trail of a tenant down, or that of one of its runs, so that it can be checked elsewhere. What cannot be read of
-/// chains is left out, and a line says so.
+/// Writes the trail of a tenant down, or that of one of its runs, so that it can be checked elsewhere. Chains that cannot be read,
+/// and those of removed runs that nothing proves, are left out, and a line says so.
 ///
 /// # Errors
 /// The store fails, or `write` does.
@@ -406,7 +460,7 @@ pub async fn export<E: From<StoreError> + Send>(
     mut write: impl FnMut(&Line) -> Result<(), E> + Send,
 ) -> Result<Last, E> {
     write(&Line::Export { v: FORMAT, tenant: tenant.clone(), run: run.cloned(), at_ms: at.0 })?;
-    let gone = cut(store, tenant).await.map_err(E::from)?;
+    let gone = cuts(store, tenant).await.map_err(E::from)?.gone;
     if let Some(gone) = gone {
         write(&Line::Cut(gone))?;
     }
@@ -434,7 +488,9 @@ pub async fn export<E: From<StoreError> + Send>(
     for proof in &proofs {
         write(proof)?;
     }
-    let mut writing = Writing { tenant, write, failed: None };
+    let of = run.map_or_else(|| Removed::Tenant(tenant.clone()), |run| Removed::Run(run.clone()));
+    let unproven = unproven(store, &of, (0, u64::MAX)).await.map_err(E::from)?;
+    let mut writing = Writing { tenant, unproven, write, failed: None };
     Lives { store, tenant, only: run }.each(&mut writing).await.map_err(E::from)?;
     if run.is_none() {
         each_act(store, tenant, gone, &mut writing).await.map_err(E::from)?;

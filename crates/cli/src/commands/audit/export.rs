@@ -17,6 +17,9 @@ use crate::args::AuditExport;
 use crate::exit::{Exit, Problem};
 use crate::sign::{self, Signer};
 
+/// Removals of one run that are looked at for whose it is.
+const KEPT_MAX: usize = 1_000;
+
 fn unwritten(path: &Path, error: &std::io::Error) -> Problem {
     Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", path.display()))
 }
@@ -69,8 +72,12 @@ pub(crate) async fn export(app: &App, args: AuditExport) -> Result<Exit, Problem
         None => args.tenant.as_str().into(),
         Some(run) => {
             let there = store.load(run.clone()).await?.map(|stored| stored.head.tenant);
-            let kept = store.trail().kept(Removed::Run(run.clone()), 0, 1).await?;
-            let found = there.or_else(|| kept.into_iter().next().map(|kept| kept.tenant));
+            let of = Removed::Run(run.clone());
+            let unproven = trail::unproven(&*store, &of, (0, u64::MAX)).await?;
+            let kept = store.trail().kept(of, 0, KEPT_MAX).await?;
+            // Rows that somebody made up do not say whose a run is, unless there are no others.
+            let proven = kept.iter().find(|kept| !unproven.contains(&kept.number)).or(kept.first());
+            let found = there.or_else(|| proven.map(|kept| kept.tenant.clone()));
             found.ok_or_else(|| Problem::unknown_run(run.as_str()))?
         }
     };
@@ -93,7 +100,7 @@ pub(crate) async fn export(app: &App, args: AuditExport) -> Result<Exit, Problem
     });
     app.output.sentence(&value, &format!("{} has {count} lines of `{tenant}`", args.out.display()));
     for chain in &left_out {
-        app.output.note(&format!("left out, since it cannot be read: {chain}"));
+        app.output.note(&format!("left out: {chain}"));
     }
     Ok(if left_out.is_empty() { Exit::Ok } else { Exit::Failed })
 }

@@ -153,6 +153,38 @@ fn rows_that_are_of_somebody_else_are_found() {
     assert_eq!(verdict.findings[0].row, Some(2));
 }
 
+/// A trail of which everything up to segment 3 and act 1 was removed, as an older build says it; `rows` are there of a run
+/// that was removed before.
+fn pruned(rows: &[Row]) -> Verdict {
+    let segments = Last { number: 3, hash: Digest::of(b"3") };
+    let acts = Chain { rows: 1, head: Digest::of(b"1") };
+    let cut = Cut { before_ms: Timestamp(9), segments, acts, removals: 5, removed: None };
+    let act = Act {
+        number: 2,
+        at: Timestamp(10),
+        actor: "anna".into(),
+        action: Cut::ACTION.into(),
+        subject: "t".into(),
+        detail: Some(cut.detail().into()),
+        previous: acts.head,
+    };
+    let leaf = Leaf { run: RunId::stored(ACTS), rows: 2, head: act.hash() };
+    let mut checker = Checker::new("t".into(), None, NOW);
+    checker.cut(cut);
+    checker.segment(&Segment::after(segments, "t".into(), Timestamp(10), vec![leaf]));
+    rows.iter().for_each(|row| checker.row(&Whose { life: 1, ..whose() }, row));
+    checker.act(&act);
+    checker.next_part();
+    checker.finish()
+}
+
+#[test]
+fn a_pruning_lets_nothing_pass_that_is_under_no_seal() {
+    assert_eq!(pruned(&[]).findings, []);
+    let findings = pruned(&rows(2)).findings;
+    assert_eq!((findings.len(), &findings[0].run), (1, &Some(run())), "{findings:?}");
+}
+
 #[test]
 fn an_export_that_names_somebody_else_is_found() {
     let export = Line::Export { v: 1, tenant: "t".into(), run: None, at_ms: NOW.0 };

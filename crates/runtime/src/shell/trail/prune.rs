@@ -1,7 +1,7 @@
 //! Removes the beginning of the audit trail of a tenant, so that the rest can be checked as before.
 //!
-//! First the ends of chains that stay and are sealed only by what goes are sealed once more; then an act says what goes;
-//! then it goes, in one transaction. Whoever is stopped in between leaves a trail that is whole.
+//! First the ends of chains that stay and are sealed only by what goes are sealed once more; then an act names what goes;
+//! then it goes, in one transaction. Until then it is checked as if there was no such act. Whoever is stopped in between leaves a trail that is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use windlass_core::seal::{ACTS, Last, Leaf};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Grown, Pruning, Removed, Store, StoreError};
 
-use super::{Deed, PAGE, TRIES_MAX, cut, note, seal};
-use crate::audit::Cut;
+use super::{Deed, PAGE, TRIES_MAX, cuts, note, seal};
+use crate::audit::{Cut, Gone};
 use crate::seal::sealing;
 
 /// Rows of decisions that are looked at for one seal.
@@ -33,8 +33,8 @@ pub struct Prunable {
     pub rows: u64,
     /// Removed runs that are old and whose rows are not all sealed: they stay.
     pub unsealed: u64,
-    /// What was said to be removed is still there: somebody was stopped.
-    is_left: bool,
+    /// An act says already that just this goes: somebody was stopped.
+    is_noted: bool,
     /// Ends of chains that stay and are sealed by nothing else.
     seal_again: Vec<Leaf>,
 }
@@ -43,7 +43,7 @@ impl Prunable {
     /// Whether there is nothing.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.segments == 0 && self.acts == 0 && self.runs.is_empty() && !self.is_left
+        self.segments == 0 && self.acts == 0 && self.runs.is_empty()
     }
 }
 
@@ -58,18 +58,19 @@ struct Leaves {
     new: BTreeMap<RunId, BTreeSet<End>>,
 }
 
-/// What of a tenant's trail was written before a time and can be removed. Rows of runs that are there stay with them.
+/// What of a tenant's trail was written before a time and can be removed. Rows of runs that are there stay with them. Where
+/// somebody was stopped at more than that, it is that: an act says so already.
 ///
 /// # Errors
-/// The store fails; [`StoreError::Corrupt`] for a segment that cannot be read.
+/// The store fails; [`StoreError::Corrupt`] for segments that cannot be read or do not follow one another.
 pub async fn prunable(store: &dyn Store, tenant: &Name, before: Timestamp) -> Result<Prunable, StoreError> {
-    let gone = cut(store, tenant).await?.unwrap_or_default();
+    let cuts = cuts(store, tenant).await?;
+    let gone = cuts.gone.unwrap_or_default();
+    let before = cuts.begun.map_or(before, |begun| before.max(begun.before_ms));
     let mut found = Prunable { cut: Cut { before_ms: before, ..Cut::default() }, ..Prunable::default() };
-    let first = store.trail().segments(tenant.clone(), 0, 1).await?;
-    found.is_left = first.first().is_some_and(|first| first.seal.number <= gone.segments.number);
     let leaves = leaves(store, tenant, gone.segments, before, &mut found).await?;
     let mut present = leaves.clone();
-    removals(store, tenant, (before, gone.removals, &leaves), &mut found, &mut present).await?;
+    removals(store, tenant, (before, &leaves), &mut found, &mut present).await?;
     acts(store, tenant, (gone.acts, before, &leaves), &mut found).await?;
     for (run, ends) in present.old {
         // What a later segment has of a run goes on from the ends before it.
@@ -79,6 +80,7 @@ pub async fn prunable(store: &dyn Store, tenant: &Name, before: Timestamp) -> Re
         }
     }
     found.cut = gone.and(found.cut);
+    found.is_noted = cuts.begun == Some(found.cut);
     Ok(found)
 }
 
@@ -90,16 +92,20 @@ async fn leaves(
     before: Timestamp,
     found: &mut Prunable,
 ) -> Result<Leaves, StoreError> {
-    let (mut leaves, mut after, mut is_old) = (Leaves::default(), gone.number, true);
+    let (mut leaves, mut after, mut is_old, mut chain) = (Leaves::default(), gone.number, true, gone);
     loop {
         let segments = store.trail().segments(tenant.clone(), after, PAGE).await?;
         let Some(last) = segments.last() else { return Ok(leaves) };
         after = last.seal.number.max(after + 1);
         for segment in segments {
+            // What is not whole is not to lose what shows it.
+            chain = segment
+                .check(tenant, chain)
+                .map_err(|error| StoreError::Corrupt(format!("the trail of `{tenant}` is not whole: {error}")))?;
             is_old &= segment.seal.at < before;
             if is_old {
                 found.segments += 1;
-                found.cut.segments = Last { number: segment.seal.number, hash: segment.seal.hash() };
+                found.cut.segments = chain;
             }
             for leaf in segment.chains {
                 let end = (leaf.rows, leaf.head);
@@ -118,14 +124,17 @@ async fn leaves(
 async fn removals(
     store: &dyn Store,
     tenant: &Name,
-    (before, gone, leaves): (Timestamp, u64, &Leaves),
+    (before, leaves): (Timestamp, &Leaves),
     found: &mut Prunable,
     present: &mut Leaves,
 ) -> Result<(), StoreError> {
-    let mut after = 0;
+    let (mut after, mut gone) = (0, Vec::new());
     loop {
         let kept = store.trail().kept(Removed::Tenant(tenant.clone()), after, PAGE).await?;
-        let Some(last) = kept.last() else { return Ok(()) };
+        let Some(last) = kept.last() else {
+            found.cut.removed = Some(Gone::of(&gone));
+            return Ok(());
+        };
         after = last.number;
         for kept in kept {
             // What cannot be read stays: a check says so.
@@ -140,8 +149,8 @@ async fn removals(
             if let Some(ends) = present.new.get_mut(&kept.run) {
                 ends.retain(|end| !own.contains(end));
             }
-            let is_left = !is_new && !is_old && kept.number <= gone;
-            if is_left || (is_old && !is_new && last.at < before) {
+            if is_old && !is_new && last.at < before {
+                gone.push(Leaf { run: kept.run, rows: end.0, head: end.1 });
                 found.rows += rows.len() as u64;
                 found.cut.removals = found.cut.removals.max(kept.number);
                 found.runs.push(kept.number);
@@ -196,8 +205,10 @@ pub async fn prune(
         return Ok(found);
     }
     seal_again(store, tenant, &found.seal_again).await?;
-    let (action, detail) = (Cut::ACTION.into(), Some(found.cut.detail().into()));
-    note(store, tenant, Deed { at, actor, action, subject: tenant.clone(), detail }).await?;
+    if !found.is_noted {
+        let (action, detail) = (Cut::ACTION.into(), Some(found.cut.detail().into()));
+        note(store, tenant, Deed { at, actor, action, subject: tenant.clone(), detail }).await?;
+    }
     seal(store).await?;
     let (segments, acts) = (found.cut.segments.number, found.cut.acts.rows);
     store.trail().cut(Pruning { tenant: tenant.clone(), segments, acts, kept: found.runs.clone() }).await?;

@@ -1,0 +1,101 @@
+//! Erasing: what is gone, and that the trail still verifies.
+
+use serde_json::{Value as Json, json};
+
+use super::Victim;
+
+#[test]
+fn what_is_erased_is_gone_and_the_trail_still_verifies() {
+    for victim in Victim::both() {
+        let run = |id: &str, user: &str| {
+            let input = format!(r#"{{"topic":"canary-{id}"}}"#);
+            victim.ok(&["run", "asks.yml", "--input", &input, "--run-id", id, "--tenant", "acme", "--user", user]);
+        };
+        run("a", "anna");
+        run("b", "bob");
+        victim.asked("other");
+        let waiting = ["run", "waits.yml", "--input", r#"{"order":7}"#, "--run-id", "w", "--tenant", "acme"];
+        assert_eq!(victim.windlass(&waiting).code(), 7);
+        assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--yes"]).code(), 4, "one has not ended");
+        victim.ok(&["export", "--tenant", "acme", "--user", "anna", "--out", "anna.jsonl"]);
+        let exported = std::fs::read_to_string(victim.place.path("anna.jsonl")).expect("a file");
+        assert!(exported.contains("canary-a") && !exported.contains("canary-b"), "{exported}");
+        assert!(exported.contains("Tides turn twice a day.") && exported.contains(r#""type":"audit""#));
+        let told = victim.ok(&["erase", "--tenant", "acme", "--user", "anna"]);
+        assert_eq!((&told["runs"], &told["dry_run"]), (&json!(1), &json!(true)));
+        victim.ok(&["runs", "show", "a"]);
+        let done = victim.ok(&["erase", "--tenant", "acme", "--user", "anna", "--yes"]);
+        assert_eq!((&done["runs"], &done["dry_run"]), (&json!(1), &json!(false)));
+        assert_eq!(victim.windlass(&["runs", "show", "a"]).code(), 4);
+        victim.ok(&["runs", "show", "b"]);
+        assert_eq!(victim.rows("a").len(), 3, "the audit rows stay");
+        assert_eq!(victim.ok(&["audit", "list", "--actor", "anna"])["rows"].as_array().expect("rows").len(), 3);
+        victim.ok(&["runs", "cancel", "w"]);
+        victim.ok(&["erase", "--tenant", "acme", "--yes"]);
+        victim.ok(&["erase", "--run", "other", "--yes"]);
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        let acts = victim.ok(&["audit", "acts", "--tenant", "acme"]);
+        let shown = |act: &Json| format!("{} {} {}", act["action"], act["subject"], act["detail"]).replace('"', "");
+        let shown: Vec<String> = acts["rows"].as_array().expect("rows").iter().map(shown).collect();
+        assert_eq!(shown, ["user.erase anna 1 runs", "run.cancel w cancelled by command", "tenant.erase acme 2 runs"]);
+        if victim.database.is_none() {
+            for name in ["w.db", "w.db-wal"] {
+                let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
+                let found = bytes.windows(7).any(|part| part == b"canary-");
+                assert!(!found, "something is left in `{name}`");
+            }
+        }
+        assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--user", "nobody", "--yes"]).code(), 0);
+    }
+}
+
+#[test]
+fn what_waits_and_what_schedules_hold_is_erased_too() {
+    for victim in Victim::both() {
+        let theirs = ["--tenant", "acme", "--user", "anna"];
+        let input = |name: &str| format!(r#"{{"topic":"canary-{name}"}}"#);
+        let ok = |args: &[&str], more: &[&str]| victim.ok(&[args, more].concat());
+        let run = ["run", "asks.yml", "--input"];
+        ok(&run, &[&[&*input("key"), "--key", "canary-k"], &theirs[..]].concat());
+        ok(&run, &[&[&*input("debounced"), "--key", "canary-d", "--debounce", "1h", "--detach"], &theirs[..]].concat());
+        ok(&["schedules", "add", "nightly", "asks.yml", "--every", "1d", "--input", &input("plan")], &theirs);
+        ok(&run, &[&input("bob"), "--key", "bobs", "--tenant", "acme", "--user", "bob"]);
+        ok(&["export", "--out", "anna.jsonl"], &theirs);
+        let exported = std::fs::read_to_string(victim.place.path("anna.jsonl")).expect("a file");
+        for name in ["canary-key", "canary-debounced", "canary-plan"] {
+            assert!(exported.contains(name), "{name}: {exported}");
+        }
+        assert!(!exported.contains("canary-bob"), "{exported}");
+        let refused = victim.windlass(&[&["erase", "--yes"], &theirs[..]].concat());
+        assert_eq!(refused.code(), 4, "{}", refused.shown());
+        assert!(refused.shown().contains("nightly"), "a schedule of hers: {}", refused.shown());
+        victim.ok(&["schedules", "remove", "nightly"]);
+        let told = ok(&["erase"], &theirs);
+        let counts = |told: &Json| {
+            let of = |name: &str| told[name].as_u64().expect("a number");
+            (of("runs"), of("submissions"), of("keys"), of("removed_schedules"))
+        };
+        assert_eq!(counts(&told), (1, 1, 1, 2), "{told}");
+        assert_eq!(counts(&ok(&["erase", "--yes"], &theirs)), (1, 1, 1, 2));
+        assert_eq!(counts(&ok(&["erase", "--yes"], &theirs)), (0, 0, 0, 0));
+        let done = ok(&["erase", "--tenant", "acme", "--yes"], &[]);
+        assert_eq!(counts(&done), (1, 0, 1, 0), "{done}");
+        assert_eq!(done["left_in_log"], false);
+        assert_eq!(done["documents_kept"], 1, "a submission may be about to use them");
+        // Once they are older, the same command removes them.
+        let older = "UPDATE blobs SET bundled_at = bundled_at - 7200 WHERE bundled_at IS NOT NULL";
+        victim.execute(older, older);
+        let again = ok(&["erase", "--tenant", "acme", "--yes"], &[]);
+        assert_eq!((&again["blobs"], &again["documents_kept"]), (&json!(1), &json!(0)), "{again}");
+        for kind in ["run_key", "debounce", "schedule", "schedule_work"] {
+            assert!(!victim.has_object(kind), "{kind} is left");
+        }
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+        if victim.database.is_none() {
+            for name in ["w.db", "w.db-wal"] {
+                let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
+                assert!(!bytes.windows(7).any(|part| part == b"canary-"), "something is left in `{name}`");
+            }
+        }
+    }
+}
