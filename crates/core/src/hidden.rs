@@ -8,11 +8,14 @@ mod leaves;
 mod needles;
 mod veil;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::effect::Outcome;
+use crate::contract::Contract;
+use crate::effect::{Call, Outcome};
 use crate::failure::Code;
 use crate::ids::Name;
 use crate::input::Ending;
@@ -110,6 +113,25 @@ impl Hidden {
             }
             Outcome::Failed(_) | Outcome::Replied(_) => Self::default(),
         }
+    }
+
+    /// What contracts hide of an outcome: parts of the answer of a tool, and of the arguments for each tool that a model asks
+    /// for, whatever becomes of those calls.
+    #[must_use]
+    pub fn of_answer(tools: &BTreeMap<Name, Arc<Contract>>, call: &Call, outcome: &Outcome) -> Vec<Self> {
+        if let Outcome::Replied(reply) = outcome {
+            let asked = reply.tool_calls.iter().filter_map(|asked| Some((asked, tools.get(&asked.name)?)));
+            return asked
+                .map(|(asked, contract)| Self::of_chosen(&asked.arguments, &contract.redact.arguments))
+                .collect();
+        }
+        let name = match call {
+            Call::Tool { tool: name, hook: None, .. }
+            | Call::Action { action: name }
+            | Call::Verify { tool: name, .. } => name,
+            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => return Vec::new(),
+        };
+        tools.get(name).map(|contract| Self::of_outcome(outcome, &contract.redact.result)).into_iter().collect()
     }
 
     /// Whether everything may be shown.

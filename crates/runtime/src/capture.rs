@@ -110,7 +110,8 @@ pub struct Captured {
     pub answered: Value,
 }
 
-/// The value when it fits into what is kept, else the beginning of it as text.
+/// The value when it fits into what is kept, else the beginning of it as text. What is not to be shown of it has to be gone
+/// before: in the beginning of a text nobody finds what stands under a key.
 #[must_use]
 pub fn bounded(value: Value) -> Value {
     let text = value.to_json();

@@ -131,3 +131,39 @@ fn a_capture_ends_and_what_it_took_is_removed_by_itself() {
         assert_eq!(scene.ok(&["debug", "list"])["captures"], json!([]));
     }
 }
+
+/// An action that gives back 200 KiB, with short values under `pin` before and after what is kept of it.
+const LOOKS: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: looks
+  states:
+    look: {type: initial, action: look, transitions: [{to: done}]}
+    done: {type: final}
+"#;
+const LOOK: &str = r#"[providers.scripted]
+script = "script.yml"
+[actions.look]
+type = "command"
+command = ["sh", "-c", """x() { head -c "$1" /dev/zero | tr '\\0' x; }
+printf '{"items": [{"pin": "zq1"}, {"fill": "'; x 60000
+printf '"}, {"pin": "zq2"}, {"fill": "'; x 145000; printf '"}, {"pin": "zq3"}]}'"""]
+class = "read"
+idempotency = "natural"
+redact = { result = ["/items/*/pin"] }
+"#;
+
+#[test]
+fn what_is_not_shown_is_not_in_the_part_of_a_body_that_is_kept() {
+    for scene in Scene::both() {
+        scene.place.write("looks.yml", LOOKS);
+        scene.place.write("windlass.toml", LOOK);
+        let capture = scene.capture(&["--machine", "looks"]);
+        scene.ok(&["run", "looks.yml", "--input", "{}"]);
+        let calls = scene.calls(&capture);
+        let answered = &calls[0]["answered"];
+        assert!(answered["bytes"].as_u64().is_some_and(|bytes| bytes > 200_000), "{}", answered["bytes"]);
+        let text = answered["cut_text"].as_str().expect("the beginning of it");
+        assert!(!text.contains("zq") && text.matches(r#""pin":"[redacted]""#).count() == 2, "{}", &text[..100]);
+    }
+}

@@ -44,18 +44,8 @@ impl Turn<'_> {
     /// What contracts hide of an outcome: parts of the answer of a tool, and of the arguments for tools that a model asks
     /// for, whatever becomes of those calls.
     pub(super) fn hide_outcome(&mut self, call: &Call, outcome: &Outcome) {
-        if let Outcome::Replied(reply) = outcome {
-            return reply.tool_calls.iter().for_each(|asked| self.hide_chosen(&asked.name, &asked.arguments));
-        }
-        let name = match call {
-            Call::Tool { tool: name, hook: None, .. }
-            | Call::Action { action: name }
-            | Call::Verify { tool: name, .. } => name,
-            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => return,
-        };
-        let Some(contract) = self.machine.tools.get(name) else { return };
-        if !contract.redact.result.is_empty() {
-            self.hide(Hidden::of_outcome(outcome, &contract.redact.result));
+        for found in Hidden::of_answer(&self.machine.tools, call, outcome) {
+            self.hide(found);
         }
     }
 }

@@ -12,10 +12,11 @@ use futures::future::{AbortHandle, Abortable, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tracing::Instrument;
-use windlass_core::contract::Class;
+use windlass_core::contract::{Class, Contract};
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::machine::{HookKind, Machine};
@@ -124,7 +125,7 @@ impl Calls {
             marked: is_marked(open),
             timeout_ms: open.timeout_ms,
             sent: Arc::clone(&sent),
-            about: core.parts.settings.meter.is_some().then(|| About::of(run, effect, open)),
+            about: core.parts.settings.meter.is_some().then(|| About::of(machine, run, effect, open)),
         };
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
@@ -324,16 +325,38 @@ struct About {
     trace: Option<Incoming>,
     target: Name,
     arguments: Digest,
+    unshown: Unshown,
+}
+
+/// What contracts say is not shown of a call.
+struct Unshown {
+    /// Of the run so far, and of what the call is given.
+    hidden: Hidden,
+    /// Tools that hide something.
+    tools: BTreeMap<Name, Arc<Contract>>,
+    call: Call,
+}
+
+impl Unshown {
+    /// With what is hidden of how it ended.
+    fn with(&self, outcome: &Outcome) -> Hidden {
+        let mut hidden = self.hidden.clone();
+        Hidden::of_answer(&self.tools, &self.call, outcome).into_iter().for_each(|found| hidden.join(found));
+        hidden
+    }
 }
 
 impl About {
-    fn of(run: &Run, effect: EffectId, open: &OpenCall) -> Self {
+    fn of(machine: &Machine, run: &Run, effect: EffectId, open: &OpenCall) -> Self {
+        let hides = |tool: &(&Name, &Arc<Contract>)| !tool.1.redact.is_default();
+        let tools = machine.tools.iter().filter(hides).map(|(name, tool)| (name.clone(), Arc::clone(tool))).collect();
         Self {
             machine: run.start.machine_name.clone(),
             key: effect.key(run.id()),
             trace: run.start.caller.trace.clone(),
             target: open.call.target().clone(),
             arguments: open.arguments,
+            unshown: Unshown { hidden: run.hidden.clone(), tools, call: open.call.clone() },
         }
     }
 }
@@ -367,6 +390,7 @@ impl Attempt {
         let mut out = Flight {
             meter: &**meter,
             leaving: &leaving,
+            unshown: &about.unshown,
             began: self.core.parts.clock.now(),
             since: Instant::now(),
             told: false,
@@ -526,6 +550,7 @@ fn may_have_left(outcome: &Outcome) -> bool {
 struct Flight<'a> {
     meter: &'a dyn Meter,
     leaving: &'a Leaving<'a>,
+    unshown: &'a Unshown,
     began: Timestamp,
     since: Instant,
     told: bool,
@@ -537,7 +562,8 @@ impl Flight<'_> {
         self.told = true;
         let took = self.since.elapsed();
         let (call, began, asked) = (self.leaving, self.began, self.asked.as_ref());
-        self.meter.called(&Called { call, began, took, outcome, spent, asked });
+        let hidden = asked.map(|_| self.unshown.with(outcome));
+        self.meter.called(&Called { call, began, took, outcome, spent, asked, hidden: hidden.as_ref() });
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use windlass_core::contract::Class;
 use windlass_core::effect::{Call, Outcome, Spent};
+use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::journal::Entry;
 use windlass_core::run::{Run, Status};
@@ -187,6 +188,8 @@ pub struct Called<'a> {
     pub spent: &'a Spent,
     /// What it was given, when somebody wants that.
     pub asked: Option<&'a Value>,
+    /// What of both is not shown to anybody, then.
+    pub hidden: Option<&'a Hidden>,
 }
 
 /// A place in the life of a run at which a process may be made to die.

@@ -320,6 +320,7 @@ mod tests {
                 outcome: &outcome,
                 spent: &spent,
                 asked: None,
+                hidden: None,
             });
         }
         let text = text(&registry);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc, oneshot};
 use windlass_core::effect::Outcome;
+use windlass_core::hidden::{Hidden, Veil};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_policy::redact::Redactor;
@@ -123,8 +124,16 @@ impl Capturing {
         Ok(next)
     }
 
-    /// The value without secrets, as much of it as is kept.
-    fn without_secrets(&self, value: &Value) -> Value {
+    /// The value without secrets and what is not shown, as much of it as is kept. What is cut off is looked at too: where it
+    /// is cut, nothing could be found any more.
+    fn without_secrets(&self, veil: &Veil, value: &Value) -> Value {
+        let mut shown = None;
+        if !veil.is_empty() {
+            let mut json = serde_json::Value::from(value);
+            veil.json(&mut json);
+            shown = Some(Value::from(json));
+        }
+        let value = shown.as_ref().unwrap_or(value);
         let redactor = self.redactor.read().unwrap_or_else(PoisonError::into_inner).clone();
         match self.scanner.value(&redactor.value(value)) {
             Ok(value) => bounded(value),
@@ -176,7 +185,8 @@ impl Meter for Capturing {
             Outcome::Returned(value) => Value::object([("returned", value.clone())]),
             Outcome::Failed(failure) => Value::object([("failed", encoded(failure))]),
         };
-        let (asked, answered) = (self.without_secrets(asked), self.without_secrets(&answered));
+        let veil = called.hidden.map(Hidden::veil).unwrap_or_default();
+        let (asked, answered) = (self.without_secrets(&veil, asked), self.without_secrets(&veil, &answered));
         for capture in taking {
             let captured = Captured {
                 capture: capture.id,
@@ -289,8 +299,43 @@ mod tests {
         let outcome = Outcome::Returned(said.clone());
         let asked = is_wanted.then_some(&said);
         let took = Duration::from_millis(3);
-        capturing.called(&Called { call: &call, began: now(), took, outcome: &outcome, spent: &Spent::Nothing, asked });
+        let spent = &Spent::Nothing;
+        capturing.called(&Called { call: &call, began: now(), took, outcome: &outcome, spent, asked, hidden: None });
         is_wanted
+    }
+
+    /// A body of 200 KiB with short values under `pin`: one at its beginning, one right where `cut` more bytes are kept, one
+    /// at its end.
+    fn long(cut: usize) -> Value {
+        let pin = |text: &str| Value::object([("pin", Value::str(text))]);
+        let fill = |bytes: usize| Value::object([("fill", Value::str("x".repeat(bytes)))]);
+        let before = Value::list(vec![pin("zq1"), fill(0), pin("")]).to_json().len();
+        let until = windlass_runtime::capture::BODY_BYTES_MAX - before - cut;
+        Value::list(vec![pin("zq1"), fill(until), pin("zq2"), fill(140_000), pin("zq3")])
+    }
+
+    #[test]
+    fn what_is_not_shown_is_looked_for_in_all_of_a_body_before_it_is_cut() {
+        let capturing = Capturing::new(&Wiring::default(), Vec::new());
+        for cut in 0..40 {
+            let body = long(cut);
+            assert!(body.to_json().len() > 200 * 1024);
+            let hidden = Hidden::of(&body, &[vec!["*".into(), "pin".into()]]);
+            for shown in [body.clone(), Value::object([("text", Value::str(body.to_json()))])] {
+                let kept = capturing.without_secrets(&hidden.veil(), &shown);
+                let text = kept.get("cut_text").and_then(Value::as_str).expect("it is cut");
+                let plain = text.replace('\\', "");
+                for (at, key) in plain.match_indices(r#""pin":""#) {
+                    let found = &plain[at + key.len()..];
+                    let mark = &found[..found.len().min("[redacted]".len())];
+                    assert!("[redacted]".starts_with(mark), "{cut}: {mark}");
+                }
+                assert!(plain.contains("[redacted]") && !plain.contains("zq"), "{cut}");
+            }
+        }
+        // Without a veil it is there.
+        let kept = capturing.without_secrets(&Veil::default(), &long(0));
+        assert!(kept.get("cut_text").and_then(Value::as_str).is_some_and(|text| text.contains("zq1")));
     }
 
     fn capture(of: Of, calls_max: u32) -> Capture {
