@@ -42,6 +42,8 @@ const SWEEP_SHARE: u64 = 20;
 const MARGIN_MS: u64 = 10 * 60_000;
 /// How long the record of a notice is kept after its cause is gone, in milliseconds. More than [`MARGIN_MS`].
 const KEPT_MS: u64 = 60 * 60_000;
+/// How long a notice that was derived from what is stored is sent without another look at that, in milliseconds.
+const FRESH_MS: u64 = 1_000;
 /// Pause after the store failed, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 /// Notices that are sent at the same time over one channel.
@@ -82,7 +84,14 @@ struct Wanted {
     /// Not before this.
     at: Timestamp,
     /// None when its record is there already.
-    notice: Option<Notice>,
+    notice: Option<Derived>,
+}
+
+/// A notice, and when what is stored gave cause to it.
+#[derive(Clone, Debug)]
+struct Derived {
+    notice: Notice,
+    at: Timestamp,
 }
 
 impl Lane {
@@ -100,7 +109,7 @@ impl Lane {
     }
 
     /// Takes what is to be sent now.
-    fn due(&self, now: Timestamp) -> Option<(Name, Option<Notice>)> {
+    fn due(&self, now: Timestamp) -> Option<(Name, Option<Derived>)> {
         let mut wanted = self.wanted();
         let due = wanted.iter().filter(|(_, one)| one.at <= now).min_by_key(|(_, one)| one.at);
         let key = due.map(|(key, _)| key.clone())?;
@@ -284,7 +293,7 @@ impl Notifier {
         for notice in notices {
             for lane in self.lanes.iter().filter(|lane| lane.channel.wants(&notice)) {
                 let key = Delivery::key(lane.channel.name(), &notice.id);
-                lane.want(key, Wanted { at, notice: Some(notice.clone()) });
+                lane.want(key, Wanted { at, notice: Some(Derived { notice: notice.clone(), at }) });
             }
         }
     }
@@ -295,15 +304,15 @@ impl Notifier {
         core: &Arc<Core>,
         lane: &Lane,
         key: &Name,
-        notice: Option<Notice>,
+        derived: Option<Derived>,
     ) -> Result<Option<Timestamp>, StoreError> {
         let channel = &lane.channel;
         let now = core.parts.clock.now();
         let by = core.parts.clock.seed() | 1;
         let record = objects::read::<Delivery>(core, NOTICES, key).await?;
-        let claimed = match (&record.value, notice) {
+        let claimed = match (&record.value, &derived) {
             (None, None) => return Ok(None),
-            (None, Some(notice)) => Delivery::first(channel.name(), &notice, now, by),
+            (None, Some(derived)) => Delivery::first(channel.name(), &derived.notice, now, by),
             (Some(delivery), _) => match delivery.clone().again(now, by) {
                 Ok(Some(claimed)) => claimed,
                 Ok(None) => return Ok(None),
@@ -314,7 +323,8 @@ impl Notifier {
             // Somebody else was faster: its claim says when to look again.
             return Ok(Some(now.plus_ms(RETRY_MS)));
         }
-        let then = if self.is_over(core, &claimed).await {
+        let is_fresh = derived.is_some_and(|derived| now.since_ms(derived.at) < FRESH_MS);
+        let then = if !is_fresh && self.is_over(core, &claimed.notice).await {
             Delivery { standing: Standing::Dropped { at: now, why: "it was answered".into() }, ..claimed }
         } else {
             match channel.send(&claimed.notice, now).await {
@@ -350,12 +360,9 @@ impl Notifier {
         }
     }
 
-    /// Whether a question that could not be sent at first has been answered since.
-    async fn is_over(&self, core: &Arc<Core>, delivery: &Delivery) -> bool {
-        if delivery.attempts < 2 || !delivery.notice.is_question() {
-            return false;
-        }
-        !self.has_cause(core, &delivery.notice).await
+    /// Whether a question that waited to be sent has been answered since.
+    async fn is_over(&self, core: &Arc<Core>, notice: &Notice) -> bool {
+        notice.is_question() && !self.has_cause(core, notice).await
     }
 
     /// Whether what is stored still gives cause to a notice. What cannot be read may. A failure stays one and is told once.

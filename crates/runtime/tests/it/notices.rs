@@ -214,6 +214,57 @@ async fn a_channel_that_hangs_keeps_no_other_waiting() {
     assert_eq!((hangs.taken().len(), works.taken().len()), (8, 20), "only its own queue stands");
 }
 
+/// A channel that takes long for each notice.
+#[derive(Debug)]
+struct Slow(Arc<Phone>);
+
+impl Channel for Slow {
+    fn name(&self) -> &Name {
+        self.0.name()
+    }
+
+    fn wants(&self, notice: &Notice) -> bool {
+        self.0.wants(notice)
+    }
+
+    fn send<'a>(&'a self, notice: &'a Notice, at: Timestamp) -> BoxFuture<'a, Result<(), Failure>> {
+        async move {
+            tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+            self.0.send(notice, at).await
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_answered_while_it_waits_for_its_turn_is_not_told() {
+    let kit = kit();
+    let (quick, slow) = (Phone::named("quick", 0, 0), Phone::named("slow", 0, 0));
+    let engine = kit.engine();
+    let mut runs = Vec::new();
+    for n in 0..20 {
+        let run = kit.submit(&engine, &format!("r{n:02}")).await;
+        tree(&engine, &run).await;
+        runs.push(run);
+    }
+    let channels: Vec<Arc<dyn Channel>> = vec![Arc::clone(&quick) as _, Arc::new(Slow(Arc::clone(&slow)))];
+    let (notifier, stop) = (Notifier::new(channels), Stop::new());
+    let told = |phone: &Phone, run: &RunId| phone.taken().iter().any(|notice| notice.run_id == *run);
+    let answered = async {
+        // Eight are on their way, and the others wait for one of them to end.
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!((quick.taken().len(), slow.taken().len()), (20, 0), "one channel does not wait for the other");
+        for run in &runs {
+            approve(&kit, &engine, run).await;
+        }
+    };
+    let driven = tokio::time::timeout(std::time::Duration::from_secs(300), notifier.drive(&engine, &stop));
+    let (_over, ()) = tokio::join!(driven, answered);
+    assert_eq!(slow.taken().len(), 8, "those that were on their way: {:?}", slow.taken());
+    assert!(runs.iter().all(|run| told(&quick, run)));
+    assert_eq!(runs.iter().filter(|run| told(&slow, run)).count(), 8);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_is_told_to_stop_ends_what_is_being_sent() {
     let kit = kit();
