@@ -210,7 +210,12 @@ impl Asked<'_> {
 
     /// Some objects of a kind, after a key.
     async fn page(&self, kind: &str, after: Option<Name>) -> Result<Vec<Object>, Failure> {
-        self.behind.store.objects(kind.into(), after, PAGE).await.map_err(|error| self.fault(&error))
+        self.few(kind, after, PAGE).await
+    }
+
+    /// As many objects of a kind, after a key.
+    async fn few(&self, kind: &str, after: Option<Name>, limit: usize) -> Result<Vec<Object>, Failure> {
+        self.behind.store.objects(kind.into(), after, limit).await.map_err(|error| self.fault(&error))
     }
 
     async fn put(&self, kind: &str, key: &str, expected: u64, bytes: Option<Vec<u8>>) -> Result<bool, Failure> {

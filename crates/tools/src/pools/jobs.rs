@@ -2,14 +2,17 @@
 //! lists beside it. Two more lists say which job a call has pushed or claimed, so that its repeat does neither again.
 //!
 //! ```text
-//! pending --claim--> claimed --complete--> done
+//! pending --claim--> claimed --complete--> done       (kept for a while)
 //!    ^------fail-------'  '------fail-----> poisoned   (tried as often as allowed)
 //! ```
+//!
+//! A job that is settled says so where it waits before it goes to another list, so that whoever finds it there can move it.
 
 use serde::{Deserialize, Serialize};
 use windlass_core::failure::Failure;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::label::Label;
+use windlass_core::time::Timestamp;
 use windlass_core::value::{Map, Value};
 use windlass_ports::store::Object;
 
@@ -17,6 +20,19 @@ use super::{Asked, PAGE, TRIES_MAX, decode, encode, output};
 
 /// How often a job is tried when nobody says.
 const RETRIES_DEFAULT: u64 = 3;
+/// How long a job that is done is kept after it was pushed, and with it the note of the call that pushed it, in
+/// milliseconds: 30 days. A push that is repeated later than that is a new one.
+const KEPT_MS: u64 = 30 * 86_400_000;
+/// Jobs that are done for long and are removed with one push: more than it adds.
+const SWEPT_MAX: usize = 4;
+
+/// Where a settled job belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Settled {
+    Done,
+    Poisoned,
+}
 
 /// A job.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +54,9 @@ pub(super) struct Job {
     error: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Value>,
+    /// It is on its way to another list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settled: Option<Settled>,
     /// The parts of its data that are secret, as keys from the data inwards. None where nobody kept labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<Vec<Vec<Name>>>,
@@ -68,7 +87,7 @@ impl Asked<'_> {
         self.list("poisoned", self.pool())
     }
 
-    /// Which job a call has pushed, for ever: a job that is done is not pushed again.
+    /// Which job a call has pushed: one that is done is not pushed again for [`KEPT_MS`].
     fn pushes(&self) -> String {
         self.list("pushes", self.pool())
     }
@@ -96,6 +115,7 @@ impl Asked<'_> {
         let new = format!("{:014}-{}", self.now().0, &mark[..16]);
         if self.put(&self.pushes(), &mark, 0, Some(encode(&new))).await? {
             self.add(&new, data).await?;
+            self.sweep().await?;
             return Ok(output([("job_id", Value::from(new))]));
         }
         // A repeat: the job may never have come into the pool, and may have left it since.
@@ -108,6 +128,25 @@ impl Asked<'_> {
         }
         self.add(&id, data).await?;
         Ok(output([("job_id", Value::from(id))]))
+    }
+
+    /// Removes jobs that are done and were pushed long ago, the oldest first, and the notes of who pushed them.
+    async fn sweep(&self) -> Result<(), Failure> {
+        for object in self.few(&self.done(), None, SWEPT_MAX).await? {
+            let parts = object.key.split_once('-').and_then(|(at, mark)| Some((at.parse().ok()?, mark)));
+            let Some((at, mark)) = parts else { continue };
+            if self.now().since_ms(Timestamp(at)) < KEPT_MS {
+                break;
+            }
+            // The note goes first: the job is what leads to it.
+            let notes = self.few(&self.pushes(), Some(mark.into()), 1).await?;
+            let is_its = |note: &&Object| decode::<String>(note).is_ok_and(|id| *id == *object.key);
+            if let Some(note) = notes.first().filter(is_its) {
+                self.put(&self.pushes(), &note.key, note.revision, None).await?;
+            }
+            self.put(&self.done(), &object.key, object.revision, None).await?;
+        }
+        Ok(())
     }
 
     async fn add(&self, id: &str, data: Value) -> Result<(), Failure> {
@@ -125,6 +164,7 @@ impl Asked<'_> {
             fail_key: None,
             error: None,
             result: None,
+            settled: None,
             secret,
         };
         self.put(&self.waiting(), id, 0, Some(encode(&job))).await?;
@@ -146,6 +186,9 @@ impl Asked<'_> {
                 }
             }
             let Some((object, job)) = self.first_free().await? else {
+                if let Some(note) = note {
+                    self.put(&self.claims(), &mark, note.revision, None).await?;
+                }
                 return Ok((output([("job", Value::Null), ("job_id", Value::Null)]), Vec::new()));
             };
             let revision = note.map_or(0, |note| note.revision);
@@ -175,7 +218,9 @@ impl Asked<'_> {
             after = page.last().map(|object| object.key.clone());
             for object in page {
                 let job: Job = decode(&object)?;
-                if job.claimed_by.is_none() {
+                if job.settled.is_some() {
+                    self.leave(&object, job).await?;
+                } else if job.claimed_by.is_none() {
                     return Ok(Some((object, job)));
                 }
             }
@@ -203,7 +248,8 @@ impl Asked<'_> {
     pub(super) async fn complete_job(&self) -> Result<Map, Failure> {
         let id = self.needed("job_id", self.text("job_id"))?;
         let result = self.context("result").cloned().unwrap_or_default();
-        let left = self.settle(id, |job| (self.done(), Job { result: Some(result.clone()), ..job })).await?;
+        let left = self.settle(id, |job| Job { result: Some(result.clone()), settled: Some(Settled::Done), ..job });
+        let left = left.await?;
         match left {
             None => Ok(Map::new()),
             // Whoever has it now makes its result.
@@ -223,37 +269,53 @@ impl Asked<'_> {
         let error = self.context("error").or_else(|| self.context("last_error")).cloned();
         self.settle(id, |job| {
             let job = Job { error: error.clone(), fail_key: Some(self.event.idempotency_key.clone()), ..job };
-            if job.attempts >= job.max_retries { (self.poisoned(), job) } else { (self.waiting(), job.free()) }
+            if job.attempts >= job.max_retries { Job { settled: Some(Settled::Poisoned), ..job } } else { job.free() }
         })
         .await?;
         Ok(Map::new())
     }
 
-    /// Changes a job, or moves it to another list: there first, so that it is never nowhere. A job that is no longer in
-    /// the pool was settled before. Gives back the job when it is not this worker's to settle.
-    async fn settle(&self, id: &str, change: impl Fn(Job) -> (String, Job)) -> Result<Option<Job>, Failure> {
+    /// Changes a job of this worker, and moves it to another list when it is settled. A job that is no longer in the pool was
+    /// settled before. Gives back the job when it is not this worker's to settle.
+    async fn settle(&self, id: &str, change: impl Fn(Job) -> Job) -> Result<Option<Job>, Failure> {
         let kind = self.waiting();
         for _ in 0..TRIES_MAX {
             let Some(object) = self.object(&kind, id).await? else { return Ok(None) };
             let job: Job = decode(&object)?;
+            if job.settled.is_some() {
+                self.leave(&object, job).await?;
+                return Ok(None);
+            }
             if job.claimed_by.is_none() || job.claimed_by.as_deref() != self.text("worker_id") {
                 return Ok(Some(job));
             }
             let claim = job.claim_key.clone();
-            let (to, job) = change(job);
-            let bytes = Some(encode(&job));
-            let settled = if to == kind {
-                self.put(&kind, id, object.revision, bytes).await?
-            } else {
-                self.put(&to, id, 0, bytes).await?;
-                self.put(&kind, id, object.revision, None).await?
-            };
-            if settled {
-                self.forget(claim.as_deref()).await?;
-                return Ok(None);
+            let job = change(job);
+            // Whose it is is looked at by the same write: nobody else settles it, or has it, from here on.
+            if !self.put(&kind, id, object.revision, Some(encode(&job))).await? {
+                continue;
             }
+            match self.object(&kind, id).await? {
+                Some(object) if job.settled.is_some() => self.leave(&object, job).await?,
+                _ => self.forget(claim.as_deref()).await?,
+            }
+            return Ok(None);
         }
         Err(self.crowded())
+    }
+
+    /// Moves a settled job to where it belongs: there first, so that it is never nowhere. Whoever was faster did the same.
+    async fn leave(&self, object: &Object, job: Job) -> Result<(), Failure> {
+        let to = match job.settled {
+            Some(Settled::Done) => self.done(),
+            Some(Settled::Poisoned) => self.poisoned(),
+            None => return Ok(()),
+        };
+        let job = Job { settled: None, ..job };
+        self.put(&to, &object.key, 0, Some(encode(&job))).await?;
+        self.forget(job.claim_key.as_deref()).await?;
+        self.put(&self.waiting(), &object.key, object.revision, None).await?;
+        Ok(())
     }
 
     /// Drops the note of a claim that is over.
@@ -271,6 +333,10 @@ impl Asked<'_> {
         let mut released = 0;
         for object in self.objects(&kind).await? {
             let job: Job = decode(&object)?;
+            if job.settled.is_some() {
+                self.leave(&object, job).await?;
+                continue;
+            }
             if job.claimed_by.as_deref() != Some(worker) {
                 continue;
             }

@@ -12,6 +12,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::{ManualClock, MemoryStore};
+use windlass_ports::store::{Object, Put, Store};
 use windlass_ports::tool::{Catalog, Hook, HookEvent};
 use windlass_tools::{CatalogConfig, Surroundings, WorkPools, build_catalog};
 
@@ -32,6 +33,7 @@ impl Compiler for NoDocuments {
 struct Pool {
     hook: Arc<dyn Hook>,
     clock: Arc<ManualClock>,
+    store: Arc<MemoryStore>,
     tenant: &'static str,
     labels: Option<Marks>,
 }
@@ -51,8 +53,9 @@ impl Pool {
     fn new() -> Self {
         let (pools, clock) = (WorkPools::default(), Arc::new(ManualClock::new(Timestamp(1_000_000), 1)));
         let hook = Arc::clone(catalog(&pools).hook("distributed-worker").expect("built in"));
-        pools.bind(Arc::new(MemoryStore::new()), Arc::new(NoDocuments), Arc::clone(&clock) as _);
-        Self { hook, clock, tenant: "t", labels: None }
+        let store = Arc::new(MemoryStore::new());
+        pools.bind(Arc::clone(&store) as _, Arc::new(NoDocuments), Arc::clone(&clock) as _);
+        Self { hook, clock, store, tenant: "t", labels: None }
     }
 
     /// The same pools, as another tenant sees them.
@@ -91,6 +94,21 @@ impl Pool {
         let answer = self.act(key, action, context).await.expect("an answer");
         assert!(answer.get("context").is_some(), "the context comes back with it");
         answer.get("output").cloned().unwrap_or_default()
+    }
+
+    /// What there is in a list of the pool.
+    async fn list(&self, list: &str) -> Vec<Object> {
+        self.store.objects(format!("pool.{list}/t/default").into(), None, 9_999).await.expect("read")
+    }
+
+    /// Pushes a job, claims it and does it. Gives back its id.
+    async fn done(&self, key: &str) -> String {
+        self.output(key, "push_job", r#"{"job": 1}"#).await;
+        let claimed = self.output(&format!("{key}-c"), "claim_job", r#"{"worker_id": "w"}"#).await;
+        let id = claimed.get("job_id").and_then(Value::as_str).expect("an id").to_owned();
+        let context = format!(r#"{{"worker_id": "w", "job_id": "{id}", "result": 7}}"#);
+        self.output(&format!("{key}-d"), "complete_job", &context).await;
+        id
     }
 
     async fn depth(&self) -> Value {
@@ -176,6 +194,88 @@ async fn only_who_has_claimed_a_job_settles_it() {
     let again = pool.output("k1", "push_job", r#"{"job": 1}"#).await;
     assert_eq!((again.get("job_id"), pool.depth().await), (Some(&Value::from(&*id)), Value::Int(0)), "it is done");
     assert_eq!(claim("c4", "w1").await.get("job"), Some(&Value::Null));
+}
+
+#[tokio::test]
+async fn what_is_done_for_long_is_removed_and_what_is_not_done_is_not() {
+    const DAY_MS: u64 = 86_400_000;
+    let pool = Pool::new();
+    pool.output("waits", "push_job", r#"{"job": 0}"#).await;
+    let first = pool.output("held", "claim_job", r#"{"worker_id": "slow"}"#).await;
+    pool.clock.advance(1);
+    let id = pool.done("k0").await;
+    pool.clock.advance(29 * DAY_MS);
+    pool.done("k1").await;
+    let again = pool.output("k0", "push_job", r#"{"job": 1}"#).await;
+    assert_eq!((again.get("job_id"), pool.depth().await), (Some(&Value::from(id)), Value::Int(0)), "it was done");
+    // However much goes through the pool, what is kept of it is that of a month.
+    for n in 0..120 {
+        pool.clock.advance(DAY_MS);
+        pool.done(&format!("d{n}")).await;
+        assert!(pool.list("pushes").await.len() <= 33, "{} after {n} days", pool.list("pushes").await.len());
+    }
+    assert_eq!((pool.list("done").await.len(), pool.list("pushes").await.len()), (30, 31));
+    assert_eq!(pool.list("claims").await.len(), 1);
+    let again = pool.output("waits", "push_job", r#"{"job": 0}"#).await;
+    assert_eq!(again.get("job_id"), first.get("job_id"), "a job that is not done is not pushed again, ever");
+    assert_eq!(pool.depth().await, Value::Int(0));
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_died_while_it_was_settled_is_moved_by_whoever_finds_it() {
+    for finder in ["claim_job", "reap_worker", "complete_job", "fail_job"] {
+        let pool = Pool::new();
+        pool.output("k1", "push_job", r#"{"job": 1}"#).await;
+        pool.output("c1", "claim_job", r#"{"worker_id": "w"}"#).await;
+        let waiting = pool.list("jobs").await.pop().expect("a job");
+        let text = String::from_utf8(waiting.bytes.clone()).expect("text");
+        let settled = text.replacen('{', r#"{"settled":"done","result":7,"#, 1);
+        let (kind, key, expected) = ("pool.jobs/t/default".into(), waiting.key.clone(), waiting.revision);
+        let put = Put { kind, key, expected, bytes: Some(settled.into_bytes()) };
+        assert!(pool.store.put_object(put).await.expect("written"));
+        let context = format!(
+            r#"{{"worker_id": "other", "worker": {{"worker_id": "w"}}, "job_id": "{}", "result": 8}}"#,
+            waiting.key
+        );
+        let output = pool.output("f1", finder, &context).await;
+        if finder == "claim_job" {
+            assert_eq!(output.get("job"), Some(&Value::Null), "nobody does it again");
+        }
+        let lists = (pool.list("jobs").await.len(), pool.list("claims").await.len());
+        assert_eq!(lists, (0, 0), "{finder}");
+        let done = String::from_utf8(pool.list("done").await.pop().expect("done").bytes).expect("text");
+        assert!(done.contains(r#""result":7"#) && !done.contains("settled"), "{finder}: {done}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_result_of_a_job_is_that_of_the_worker_that_was_told_so() {
+    for round in 0..200 {
+        let pool = Pool::new();
+        pool.output("k1", "push_job", r#"{"job": 1}"#).await;
+        let claimed = pool.output("c1", "claim_job", r#"{"worker_id": "w1"}"#).await;
+        let id = claimed.get("job_id").and_then(Value::as_str).expect("an id").to_owned();
+        let complete = |worker: &'static str| {
+            let (pool, id) = (pool.clone(), id.clone());
+            async move {
+                let context = format!(r#"{{"worker_id": "{worker}", "job_id": "{id}", "result": "{worker}"}}"#);
+                pool.act(worker, "complete_job", &context).await.is_ok()
+            }
+        };
+        let slow = tokio::spawn(complete("w1"));
+        pool.output("r1", "reap_worker", r#"{"worker": {"worker_id": "w1"}}"#).await;
+        let again = pool.output("c2", "claim_job", r#"{"worker_id": "w2"}"#).await;
+        let is_other = again.get("job") != Some(&Value::Null);
+        if is_other {
+            assert!(complete("w2").await, "it is its job");
+        }
+        let counts = slow.await.expect("ended");
+        let done = String::from_utf8(pool.list("done").await.pop().expect("done").bytes).expect("text");
+        let result = if is_other { r#""result":"w2""# } else { r#""result":"w1""# };
+        assert!(done.contains(result), "{round}: {done}");
+        assert!(counts || is_other, "{round}: somebody did it");
+        assert_eq!(pool.list("jobs").await.len(), 0, "{round}");
+    }
 }
 
 #[tokio::test]
