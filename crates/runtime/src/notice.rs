@@ -4,6 +4,7 @@
 //! ids, and a crash loses none.
 
 use serde::{Deserialize, Serialize};
+use windlass_core::approval;
 use windlass_core::effect::WaitKind;
 use windlass_core::failure::Retry;
 use windlass_core::ids::{Digest, EffectId, Name};
@@ -93,7 +94,7 @@ fn first(run: &Run, wait: EffectId) -> Option<(NoticeKind, NoticeQuestion)> {
         class: None,
         rule: "outcome".into(),
         shown: None,
-        expires_at_ms: open.due.map(|due| due.0),
+        expires_at_ms: approval::due(run, wait).map(|due| due.0),
         level: 0,
         escalated_to: None,
     };

@@ -4,29 +4,6 @@ use serde_json::{Value, json};
 
 use super::kit::Place;
 
-const MACHINE: &str = r#"spec: flatmachine
-spec_version: "4.2.1"
-data:
-  name: payer
-  settings: {tools: [pay]}
-  agents:
-    clerk:
-      spec: flatagent
-      spec_version: "4.2.1"
-      data:
-        name: clerk
-        model: { provider: scripted, name: small, max_tokens: 100 }
-        user: Pay the invoice.
-  states:
-    pay:
-      type: initial
-      agent: clerk
-      tool_loop: {max_turns: 4}
-      output_to_context: {said: output.content}
-      transitions: [{to: done}]
-    done: {type: final, output: {said: context.said}}
-"#;
-
 const SCRIPT: &str = r"rules:
   - {agent: clerk, turn: 1, reply: {tool_calls: [{name: pay, arguments: {cents: 500}}]}}
   - {agent: clerk, turn: 2, match: 'refused by', reply: {content: I was refused.}}
@@ -48,10 +25,7 @@ const PAY: &str =
     "import json, sys\ncall = json.load(sys.stdin)\nopen('paid', 'a').write(str(call['cents']) + '\\n')\nprint('{}')\n";
 
 fn place() -> Place {
-    let place = Place::new();
-    place.write("payer.yml", MACHINE);
-    place.write("script.yml", SCRIPT);
-    place.write("windlass.toml", CONFIG);
+    let place = Place::paying(SCRIPT, CONFIG);
     place.write("pay.py", PAY);
     place
 }
@@ -262,6 +236,29 @@ fn an_answer_in_time_counts_although_nobody_takes_it_up_in_time() {
     let done = place.windlass(&["resume", "slow"]);
     assert_eq!((done.code(), done.json()), (0, json!({"said": "Paid."})), "{}", done.shown());
     assert_eq!(paid(&place), "500\n");
+}
+
+#[test]
+fn the_time_in_which_a_run_was_held_is_added_wherever_the_end_of_a_question_is_shown() {
+    let place = place();
+    assert_eq!(place.windlass(&["run", "payer.yml", "--run-id", "held", "--wait", "0s"]).code(), 7);
+    let expires = || place.windlass(&["approvals", "list"]).json()["approvals"][0]["expires_at"].clone();
+    let before = expires();
+    let ended = |ran: crate::kit::Ran| ran.json()["waits"][0]["at"].clone();
+    assert_eq!(ended(place.windlass(&["runs", "show", "held"])), before);
+    for _ in 0..2 {
+        assert_eq!(place.windlass(&["runs", "pause", "held"]).code(), 0);
+        let unpaused = place.windlass(&["runs", "unpause", "held"]);
+        assert!([0, 7].contains(&unpaused.code()), "{}", unpaused.shown());
+        let parked = place.windlass(&["resume", "held", "--wait", "0s"]);
+        assert_eq!(parked.code(), 7, "{}", parked.shown());
+        let moved = expires();
+        assert!(moved.as_str() > before.as_str(), "{moved} is not after {before}");
+        assert_eq!(ended(parked), moved);
+        assert_eq!(ended(place.windlass(&["runs", "show", "held"])), moved);
+        let stuck = place.windlass(&["runs", "stuck", "--older", "0s"]).stdout();
+        assert!(stuck.contains(moved.as_str().expect("a time")), "{stuck}");
+    }
 }
 
 #[test]

@@ -2,30 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::Place;
-
-const MACHINE: &str = r#"spec: flatmachine
-spec_version: "4.2.1"
-data:
-  name: payer
-  settings: {tools: [pay]}
-  agents:
-    clerk:
-      spec: flatagent
-      spec_version: "4.2.1"
-      data:
-        name: clerk
-        model: { provider: scripted, name: small, max_tokens: 100 }
-        user: Pay the invoice.
-  states:
-    pay:
-      type: initial
-      agent: clerk
-      tool_loop: {max_turns: 4}
-      output_to_context: {said: output.content}
-      transitions: [{to: done}]
-    done: {type: final, output: {said: context.said}}
-"#;
+use super::kit::{PAYS, Place};
 
 const SCRIPT: &str = r"rules:
   - {agent: clerk, turn: 1, reply: {tool_calls: [{name: pay, arguments: {cents: 500}}]}}
@@ -41,11 +18,7 @@ class = "write"
 "#;
 
 fn place() -> Place {
-    let place = Place::new();
-    place.write("payer.yml", MACHINE);
-    place.write("script.yml", SCRIPT);
-    place.write("windlass.toml", CONFIG);
-    place
+    Place::paying(SCRIPT, CONFIG)
 }
 
 fn budget(place: &Place) -> Value {
@@ -186,7 +159,7 @@ fn the_first_answer_counts_and_raises_once() {
 }
 
 fn parked_at_its_ceiling(place: &Place, run: &str) -> Value {
-    place.write("payer.yml", &MACHINE.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 1, beyond: ask}"));
+    place.write("payer.yml", &PAYS.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 1, beyond: ask}"));
     let parked = place.windlass(&["run", "payer.yml", "--run-id", run]);
     assert_eq!(parked.code(), 7, "{}", parked.shown());
     let wait = parked.json()["waits"][0].clone();
@@ -235,7 +208,7 @@ fn a_person_who_refuses_more_fails_the_run() {
 fn a_document_does_not_soften_the_ceilings_of_the_operator() {
     let place = place();
     place.write("windlass.toml", &format!("{CONFIG}[limits]\nmodel_calls = 1\n"));
-    place.write("payer.yml", &MACHINE.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 5, beyond: ask}"));
+    place.write("payer.yml", &PAYS.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 5, beyond: ask}"));
     let failed = place.windlass(&["run", "payer.yml", "--run-id", "one"]);
     assert_eq!(failed.code(), 3, "{}", failed.shown());
     assert!(failed.stderr().contains("most was used by `clerk` 1"), "{}", failed.shown());

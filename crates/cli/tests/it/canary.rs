@@ -1,11 +1,10 @@
 //! Secrets that are named by reference are nowhere but where they are sent: not in a table, a file, a log, a span, an error
 //! or an export, also when whoever gets them sends them back. On both stores.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::http::listen;
 use crate::kit::{Place, Ran};
 
 /// What is looked for: nothing else has it.
@@ -99,55 +98,23 @@ class = "read"
 
 /// A server that says back what it was told, in its errors too. Keeps the heads of requests.
 fn echo() -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
     let heads = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&heads);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            answer(stream, &kept);
-        }
+    let address = listen(move |request| {
+        let head = request.head.clone();
+        let said = head.replace("\r\n", "; ").replace('"', "'");
+        let refused = format!(r#"{{"error": {{"message": "you sent {said}"}}}}"#);
+        let (status, body) = if head.starts_with("POST /v1") {
+            ("401 Unauthorized", &*refused)
+        } else if head.starts_with("POST /good") {
+            ("200 OK", r#"{"output": {"fine": true}}"#)
+        } else {
+            ("500 Internal Server Error", &*refused)
+        };
+        kept.lock().expect("kept").push(head);
+        request.answer(status, body);
     });
     (address, heads)
-}
-
-fn answer(stream: TcpStream, kept: &Mutex<Vec<String>>) {
-    let mut reader = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().expect("a length");
-        }
-        if line == "\r\n" {
-            break;
-        }
-        head.push_str(&line);
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).expect("a body");
-    kept.lock().expect("kept").push(head.clone());
-    let said = head.replace("\r\n", "; ").replace('"', "'");
-    let status = if head.starts_with("POST /v1") {
-        "401 Unauthorized"
-    } else if head.starts_with("POST /good") {
-        "200 OK"
-    } else {
-        "500 Internal Server Error"
-    };
-    let body = if status.starts_with("200") {
-        r#"{"output": {"fine": true}}"#.to_owned()
-    } else {
-        format!(r#"{{"error": {{"message": "you sent {said}"}}}}"#)
-    };
-    let text = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    reader.get_mut().write_all(text.as_bytes()).expect("answered");
 }
 
 /// Every file below a folder.

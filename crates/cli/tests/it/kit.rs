@@ -1,7 +1,7 @@
 //! A folder of its own for each test, the binary in it, and snapshots without what differs from run to run.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -60,6 +60,30 @@ data:
         approved: context.approved
 "#;
 
+/// A machine whose agent, called `clerk`, calls the tool `pay`.
+pub(crate) const PAYS: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: payer
+  settings: {tools: [pay]}
+  agents:
+    clerk:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: clerk
+        model: { provider: scripted, name: small, max_tokens: 100 }
+        user: Pay the invoice.
+  states:
+    pay:
+      type: initial
+      agent: clerk
+      tool_loop: {max_turns: 4}
+      output_to_context: {said: output.content}
+      transitions: [{to: done}]
+    done: {type: final, output: {said: context.said}}
+"#;
+
 const SCRIPT: &str =
     "rules:\n  - agent: writer\n    reply: {content: Tides turn twice a day., usage: {input: 20, output: 8}}\n";
 
@@ -105,6 +129,15 @@ impl Place {
         place
     }
 
+    /// One with [`PAYS`] as `payer.yml`.
+    pub(crate) fn paying(script: &str, config: &str) -> Self {
+        let place = Self::new();
+        for (name, text) in [("payer.yml", PAYS), ("script.yml", script), ("windlass.toml", config)] {
+            place.write(name, text);
+        }
+        place
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -144,6 +177,16 @@ pub(crate) fn command(dir: &Path) -> Command {
     }
     command.env("COLUMNS", "100");
     command
+}
+
+/// A process that ends with the test.
+pub(crate) struct Killed(pub(crate) Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
 }
 
 /// What one run of the binary did.

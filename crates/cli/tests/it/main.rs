@@ -9,10 +9,14 @@ mod budgets;
 mod bulk;
 mod canary;
 mod chaos;
+#[path = "../../../telemetry/tests/it/collector.rs"]
+mod collector;
 mod debug;
 mod fleet;
 mod fsck;
 mod help;
+#[path = "../../../telemetry/tests/it/http.rs"]
+mod http;
 mod kit;
 mod kit_on_postgresql;
 mod labels;

@@ -1,13 +1,15 @@
 //! Notices over real HTTP: the signature as the documented recipe checks it, a server that is down, and processes that
 //! are killed.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::kit::{Place, command};
+use super::http::{Request, serve};
+use super::kit::{Killed, Place, command};
 
 const MACHINE: &str = r#"spec: flatmachine
 spec_version: "4.2.1"
@@ -47,63 +49,32 @@ assert json.loads(body)["id"] == headers["webhook-id"]
 
 const KEY: &str = "a key that nobody else has";
 
-/// A request as it came.
-struct Request {
-    stream: TcpStream,
-    headers: serde_json::Map<String, serde_json::Value>,
-    body: Vec<u8>,
+fn headers(request: &Request) -> BTreeMap<String, &str> {
+    let pairs = request.head.lines().filter_map(|line| line.split_once(':'));
+    pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.trim())).collect()
 }
 
-impl Request {
-    fn answer(mut self, status: &str) {
-        let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        // Whoever asked may be gone.
-        let _gone = self.stream.write_all(text.as_bytes());
-    }
-
-    fn id(&self) -> String {
-        self.headers["webhook-id"].as_str().expect("an id").to_owned()
-    }
-
-    fn verify(&self, key: &str) -> bool {
-        let headers = serde_json::to_string(&self.headers).expect("JSON");
-        let mut python = Command::new("python3")
-            .args(["-c", VERIFY, key, &headers])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("python3");
-        python.stdin.take().expect("a pipe").write_all(&self.body).expect("written");
-        python.wait().expect("an end").success()
-    }
+fn id_of(request: &Request) -> String {
+    headers(request)["webhook-id"].to_owned()
 }
 
-fn read(stream: TcpStream) -> Request {
-    let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
-    let (mut line, mut headers) = (String::new(), serde_json::Map::new());
-    reader.read_line(&mut line).expect("a line");
-    loop {
-        line.clear();
-        reader.read_line(&mut line).expect("a header");
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        headers.insert(name.to_ascii_lowercase(), value.trim().into());
-    }
-    let length = headers["content-length"].as_str().expect("a length").parse().expect("a number");
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).expect("a body");
-    Request { stream, headers, body }
+fn verify(request: &Request, key: &str) -> bool {
+    let headers = serde_json::to_string(&headers(request)).expect("JSON");
+    let mut python = Command::new("python3")
+        .args(["-c", VERIFY, key, &headers])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("python3");
+    python.stdin.take().expect("a pipe").write_all(&request.body).expect("written");
+    python.wait().expect("an end").success()
 }
 
 /// Requests to a listener, each to be answered by the test.
 fn requests(listener: TcpListener) -> Receiver<Request> {
     let (send, receive) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            if send.send(read(stream)).is_err() {
-                return;
-            }
-        }
-    });
+    // Nobody takes what comes after the test.
+    serve(listener, move |request| drop(send.send(request)));
     receive
 }
 
@@ -115,24 +86,10 @@ fn place(port: u16) -> Place {
 }
 
 /// A worker that ends with the test.
-struct Worker(Child);
-
-impl Worker {
-    fn new(place: &Place) -> Self {
-        let mut command = command(place.path("").as_path());
-        command
-            .args(["worker", "--store", place.store()])
-            .env("NOTIFY_KEY", KEY)
-            .env("CHAT_URL", "http://127.0.0.1:1/x");
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a worker"))
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
-    }
+fn working(place: &Place) -> Killed {
+    let mut command = command(place.path("").as_path());
+    command.args(["worker", "--store", place.store()]).env("NOTIFY_KEY", KEY).env("CHAT_URL", "http://127.0.0.1:1/x");
+    Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a worker"))
 }
 
 fn next(requests: &Receiver<Request>) -> Request {
@@ -154,30 +111,30 @@ fn a_notice_survives_a_server_that_is_down_and_a_worker_that_is_killed() {
     let place = place(port);
     asks(&place, "r");
     let requests = requests(listener);
-    let worker = Worker::new(&place);
+    let worker = working(&place);
     let first = next(&requests);
-    assert!(first.verify(KEY), "the signature is that of the recipe");
-    assert!(!first.verify("another key that nobody has"), "and of no other key");
-    let id = first.id();
+    assert!(verify(&first, KEY), "the signature is that of the recipe");
+    assert!(!verify(&first, "another key that nobody has"), "and of no other key");
+    let id = id_of(&first);
     let body: serde_json::Value = serde_json::from_slice(&first.body).expect("JSON");
     assert_eq!((&body["kind"], &body["question"]["target"]), (&"approval".into(), &"pay".into()), "{body}");
     assert!(body.get("arguments").is_none() && body["question"].get("arguments").is_none(), "{body}");
-    first.answer("503 Service Unavailable");
+    first.answer("503 Service Unavailable", "");
     let second = next(&requests);
-    assert_eq!(second.id(), id, "it is tried again under the same id");
+    assert_eq!(id_of(&second), id, "it is tried again under the same id");
     // The other side took it, and the process dies before it hears that.
     drop(worker);
-    second.answer("200 OK");
-    let (_one, _two) = (Worker::new(&place), Worker::new(&place));
+    second.answer("200 OK", "");
+    let (_one, _two) = (working(&place), working(&place));
     let third = next(&requests);
-    assert_eq!(third.id(), id);
-    assert!(third.verify(KEY));
-    third.answer("200 OK");
+    assert_eq!(id_of(&third), id);
+    assert!(verify(&third, KEY));
+    third.answer("200 OK", "");
     // A second run is the next thing heard of: the first is told no more, by neither.
     asks(&place, "s");
     let other = next(&requests);
-    assert_ne!(other.id(), id);
-    other.answer("200 OK");
+    assert_ne!(id_of(&other), id);
+    other.answer("200 OK", "");
 }
 
 #[test]
@@ -187,9 +144,9 @@ fn a_channel_can_be_tried_and_what_waits_is_listed() {
     let requests = requests(listener);
     let serving = std::thread::spawn(move || {
         let request = next(&requests);
-        let verified = request.verify(KEY);
-        request.answer("200 OK");
-        next(&requests).answer("500 Internal Server Error");
+        let verified = verify(&request, KEY);
+        request.answer("200 OK", "");
+        next(&requests).answer("500 Internal Server Error", "");
         verified
     });
     let with_secrets = |args: &[&str]| {

@@ -2,13 +2,12 @@
 //! nothing is declared, the same looks show it.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::kit::{Place, command};
+use super::http::listen;
+use super::kit::{Killed, Place, command};
 
 /// A part of everything that is declared.
 const CANARY: &str = "canary5d1e";
@@ -109,52 +108,13 @@ secret_url = "env:CHAT_URL"
 
 /// A server that takes everything and keeps what it was sent.
 fn taker() -> (String, Arc<Mutex<Vec<u8>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
     let taken = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&taken);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            take(stream, &kept);
-        }
+    let address = listen(move |request| {
+        kept.lock().expect("kept").extend([request.head.as_bytes(), &request.body].concat());
+        request.answer("200 OK", "");
     });
     (address, taken)
-}
-
-fn take(stream: TcpStream, kept: &Mutex<Vec<u8>>) {
-    let mut reader = BufReader::new(stream);
-    let (mut head, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().expect("a length");
-        }
-        if line == "\r\n" {
-            break;
-        }
-        head.push_str(&line);
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).expect("a body");
-    let mut kept = kept.lock().expect("kept");
-    kept.extend_from_slice(head.as_bytes());
-    kept.extend_from_slice(&body);
-    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    // Whoever asked may be gone.
-    let _gone = reader.get_mut().write_all(answer.as_bytes());
-}
-
-/// A process that ends with the test.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
-    }
 }
 
 /// One story of a run, and everything that was seen of it.

@@ -1,14 +1,11 @@
 //! A trace from the first command to the last: one id through a pause, another process, a child and a tool.
 
-#[path = "../../../telemetry/tests/it/collector.rs"]
-mod collector;
-
 use std::collections::BTreeMap;
 
-use collector::{Collector, Manner};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 
+use crate::collector::{Collector, Manner};
 use crate::kit::{Place, Ran};
 
 /// Asks another machine, waits for a word, and pays with a command.

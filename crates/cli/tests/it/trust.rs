@@ -1,31 +1,14 @@
 //! Trust scores of versions of agents: set by a person, seen by rules, in the journal and in the audit trail.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use super::kit::Place;
+use super::kit::{Killed, Place, command};
 
-const MACHINE: &str = r#"spec: flatmachine
-spec_version: "4.2.1"
-data:
-  name: payer
-  settings: {tools: [pay]}
-  agents:
-    clerk:
-      spec: flatagent
-      spec_version: "4.2.1"
-      data:
-        name: clerk
-        model: { provider: scripted, name: small, max_tokens: 100 }
-        user: Pay the invoice.
-  states:
-    pay:
-      type: initial
-      agent: clerk
-      tool_loop: {max_turns: 4}
-      output_to_context: {said: output.content}
-      transitions: [{to: done}]
-    done: {type: final, output: {said: context.said}}
-"#;
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const SCRIPT: &str = r"rules:
   - {agent: clerk, turn: 1, reply: {tool_calls: [{name: pay, arguments: {}}]}}
@@ -51,10 +34,7 @@ idempotency = "natural"
 "#;
 
 fn place() -> Place {
-    let place = Place::new();
-    place.write("payer.yml", MACHINE);
-    place.write("script.yml", SCRIPT);
-    place.write("windlass.toml", CONFIG);
+    let place = Place::paying(SCRIPT, CONFIG);
     std::fs::create_dir(place.path("policies")).expect("a folder");
     place.write("policies/rules.cedar", RULES);
     place
@@ -97,6 +77,52 @@ fn a_score_opens_and_closes_tools_and_leaves_a_trail() {
     assert_eq!(scores, [&json!(80), &json!(10)]);
     let trail = place.windlass(&["audit", "acts"]).stdout();
     assert_eq!(trail.matches("trust.set").count(), 2, "{trail}");
+}
+
+/// What the agent said in a run that another process drives.
+fn said_there(place: &Place, run: &str) -> Value {
+    let store = ["--store", place.store()];
+    let windlass = |args: &[&str]| place.windlass(&[args, &store].concat());
+    assert_eq!(windlass(&["run", "payer.yml", "--run-id", run, "--detach"]).code(), 0);
+    let begun = Instant::now();
+    loop {
+        let shown = windlass(&["runs", "show", run]).json();
+        if shown["status"] == "completed" {
+            return shown["run"]["context"]["said"].clone();
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not end: {shown}");
+        // Slow on purpose: another process does the work.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+// Slow on purpose: a process that serves looks once a second.
+#[test]
+fn a_score_counts_in_a_process_that_serves_already() {
+    let place = place();
+    let mut serve = command(&place.path(""));
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--store", place.store()]);
+    let mut serve = Killed(serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server"));
+    assert_eq!(said_there(&place, "before"), "I was refused.", "nobody trusts an agent without a score");
+    let why = place.windlass(&["policy", "why", "before", "--store", place.store()]).json();
+    let rows = why["decisions"].as_array().expect("decisions");
+    let call = rows.iter().find(|row| row["question"]["action"] == "call_tool").expect("a call");
+    let agent = &call["explanation"]["attributes"]["agent"];
+    let agent = format!("{}@{}", agent["name"].as_str().expect("a name"), agent["version"].as_str().expect("one"));
+    for (score, wanted) in [("80", "Paid."), ("10", "I was refused.")] {
+        let set = ["trust", "set", &agent, score, "--by", "ada", "--reason", "r", "--store", place.store()];
+        assert_eq!(place.windlass(&set).code(), 0);
+        let begun = Instant::now();
+        let mut runs = 0;
+        while said_there(&place, &format!("at-{score}-{runs}")) != wanted {
+            runs += 1;
+            assert!(begun.elapsed() < PATIENCE, "the score {score} does not count");
+        }
+        for later in 0..3 {
+            assert_eq!(said_there(&place, &format!("after-{score}-{later}")), wanted);
+        }
+    }
+    assert!(serve.0.try_wait().expect("a status").is_none(), "it is the same process all the time");
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! When a worker that has nothing to do is done, and what it leaves waiting.
 
+use std::collections::BTreeMap;
+
+use windlass_core::approval;
 use windlass_core::ids::{Name, RunId};
-use windlass_core::run::Status;
+use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Head, Query, StoreError, WaitRow};
 
+use super::drive::look;
 use super::engine::{Core, EngineError, Scope};
 use super::send::patiently;
 
@@ -132,7 +136,7 @@ impl Resting {
             return Ok(Rest::Until { then: Some(patience), looks: true });
         }
         let rows = patiently(core, || core.parts.store.waits(root.clone(), true)).await?;
-        Ok(Rest::Done(Driven::Parked { waits: waits(&left, rows) }))
+        Ok(Rest::Done(Driven::Parked { waits: waits(core, &left, rows).await? }))
     }
 }
 
@@ -150,8 +154,39 @@ async fn unfinished(core: &Core, root: &RunId) -> Result<Vec<Head>, StoreError> 
     Ok(some(&parked, NAMED_MAX).await?.heads)
 }
 
+/// Gives questions the time at which they expire: what a run was held for is added to it, and not to the row of its wait.
+async fn move_due(core: &Core, left: &[Head], rows: &mut [(RunId, WaitRow)]) -> Result<(), EngineError> {
+    let wakes: BTreeMap<&RunId, Option<Timestamp>> = left.iter().map(|head| (&head.id, head.wake_at)).collect();
+    let mut known: Option<(RunId, Option<Run>)> = None;
+    for (id, row) in rows {
+        // A run that goes on at just this time was not held since.
+        let is_moved = row.kind.is_question() && row.due.is_some() && wakes.get(id).is_some_and(|at| *at != row.due);
+        if !is_moved {
+            continue;
+        }
+        if known.as_ref().is_none_or(|(last, _)| last != id) {
+            let stored = patiently(core, || core.parts.store.load(id.clone())).await?;
+            let run = match stored {
+                // Of one that cannot be read the time is that of the row.
+                Some(stored) => look(core, stored).await.ok(),
+                None => None,
+            };
+            known = Some((id.clone(), run));
+        }
+        if let Some((_, Some(run))) = &known {
+            row.due = approval::due(run, row.effect);
+        }
+    }
+    Ok(())
+}
+
 /// What the runs of a tree wait for: signals and people, then times, then holds.
-pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> {
+pub(super) async fn waits(
+    core: &Core,
+    left: &[Head],
+    mut rows: Vec<(RunId, WaitRow)>,
+) -> Result<Vec<Waiting>, EngineError> {
+    move_due(core, left, &mut rows).await?;
     let mut waits: Vec<Waiting> = rows
         .into_iter()
         .map(|(run, row)| {
@@ -176,5 +211,5 @@ pub(super) fn waits(left: &[Head], rows: Vec<(RunId, WaitRow)>) -> Vec<Waiting> 
             at: head.wake_at,
         });
     }
-    waits
+    Ok(waits)
 }

@@ -45,6 +45,6 @@ impl Engine {
             let below = other.id.as_str().strip_prefix(run.as_str());
             below.is_some_and(|rest| rest.is_empty() || rest.starts_with('~'))
         });
-        Ok(Some(Report { head, run: folded, waits: waits(&left, rows) }))
+        Ok(Some(Report { head, run: folded, waits: waits(core, &left, rows).await? }))
     }
 }

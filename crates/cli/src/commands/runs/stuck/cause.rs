@@ -1,5 +1,6 @@
 //! Why a run does not go on. Pure: a run, the workers and the time come as arguments.
 
+use windlass_core::approval;
 use windlass_core::effect::{OpenCall, WaitKind};
 use windlass_core::run::{Hold, Run, Status};
 use windlass_core::time::Timestamp;
@@ -160,7 +161,7 @@ fn waits(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Option<Findin
         );
     }
     if let Some((effect, wait)) = of(|kind| matches!(kind, WaitKind::Approval { .. } | WaitKind::Transition { .. })) {
-        let until = wait.due.map(|due| format!(", until {}", time(due))).unwrap_or_default();
+        let until = approval::due(run, *effect).map(|due| format!(", until {}", time(due))).unwrap_or_default();
         let question = quoted(&format!("{}#{}", head.id, effect.0));
         return finding(
             Cause::Approval,
