@@ -15,3 +15,4 @@ mod answers;
 mod unknown;
 mod bank;
 mod switch;
+mod turns;

@@ -173,16 +173,16 @@ fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
 
 /// What one run was charged, and the most that it ever held or had spent, from every commit of its journal.
 #[derive(Clone, Copy, Debug, Default)]
-struct Charged {
+pub(super) struct Charged {
     /// Attempts whose end is known.
-    known: u64,
+    pub(super) known: u64,
     /// Attempts that were lost with their worker, charged in full.
-    lost: u64,
+    pub(super) lost: u64,
     /// The most that was spent and reserved at any commit.
     most: u64,
 }
 
-async fn charged(store: &dyn Store, id: &RunId) -> Charged {
+pub(super) async fn charged(store: &dyn Store, id: &RunId) -> Charged {
     let stored = store.load(id.clone()).await.expect("read").expect("there");
     let mut run = Run::blank(stored.start);
     let mut charged = Charged::default();

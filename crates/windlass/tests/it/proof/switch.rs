@@ -47,7 +47,7 @@ fn machine() -> String {
     text
 }
 
-fn spawn(folder: &Path, blind: bool) -> Child {
+pub(super) fn spawn(folder: &Path, blind: bool) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "proof::switch::a_paying_worker", "--nocapture"]).env(FOLDER, folder);
     if blind {
@@ -68,7 +68,7 @@ fn a_paying_worker() {
 }
 
 /// Processes that are killed when this is dropped, however the test ended.
-struct Workers(Vec<Child>);
+pub(super) struct Workers(pub(super) Vec<Child>);
 
 impl Drop for Workers {
     fn drop(&mut self) {

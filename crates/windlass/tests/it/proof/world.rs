@@ -36,8 +36,10 @@ pub(super) struct World {
     delay_ms: Arc<AtomicU64>,
     /// A kind of deed, and how long its answers take instead.
     lingers: Arc<Mutex<(String, u64)>>,
-    /// While it is shut, no model answers.
+    /// While it is shut, nothing is answered.
     gate: Arc<(Mutex<bool>, Condvar)>,
+    /// Further headers of every answer.
+    headers: Arc<Mutex<String>>,
 }
 
 impl World {
@@ -51,6 +53,7 @@ impl World {
             delay_ms: Arc::default(),
             lingers: Arc::default(),
             gate: Arc::default(),
+            headers: Arc::default(),
         };
         let server = world.clone();
         std::thread::spawn(move || {
@@ -78,7 +81,12 @@ impl World {
         *self.lingers.lock().expect("a kind") = (what.to_owned(), ms);
     }
 
-    /// Lets no model answer, or all of them.
+    /// Says this in every answer from here on: lines of headers, each with its end.
+    pub(super) fn say(&self, headers: &str) {
+        headers.clone_into(&mut self.headers.lock().expect("headers"));
+    }
+
+    /// Answers nothing, or everything.
     pub(super) fn shut(&self, shut: bool) {
         *self.gate.0.lock().expect("the gate") = shut;
         self.gate.1.notify_all();
@@ -146,8 +154,9 @@ impl World {
             drop(self.gate.1.wait_while(shut, |shut| *shut).expect("the gate"));
             let status = if body["model"] == super::wires::DOWN { "503 Service Unavailable" } else { "200 OK" };
             let text = reply.to_string();
+            let more = self.headers.lock().expect("headers").clone();
             let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}content-length: {}\r\n\r\n",
                 text.len()
             );
             let stream = reader.get_mut();
