@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of what follows from a result.
 
+mod about;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,21 +14,21 @@ use futures::future::{AbortHandle, Abortable, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tracing::Instrument;
-use windlass_core::contract::{Class, Contract};
+use windlass_core::contract::Class;
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
-use windlass_core::hidden::Hidden;
-use windlass_core::ids::{Digest, EffectId, Name, RunId};
+use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::machine::{HookKind, Machine};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
-use windlass_core::trace::Incoming;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
+
+use about::{About, Unshown};
 
 use super::budgets;
 use super::departure::Departure;
@@ -316,49 +318,6 @@ struct Attempt {
     sent: Arc<AtomicBool>,
     /// What meters are told of it.
     about: Option<About>,
-}
-
-/// What meters are told of a call.
-struct About {
-    machine: Name,
-    key: String,
-    trace: Option<Incoming>,
-    target: Name,
-    arguments: Digest,
-    unshown: Unshown,
-}
-
-/// What contracts say is not shown of a call.
-struct Unshown {
-    /// Of the run so far, and of what the call is given.
-    hidden: Hidden,
-    /// Tools that hide something.
-    tools: BTreeMap<Name, Arc<Contract>>,
-    call: Call,
-}
-
-impl Unshown {
-    /// With what is hidden of how it ended.
-    fn with(&self, outcome: &Outcome) -> Hidden {
-        let mut hidden = self.hidden.clone();
-        Hidden::of_answer(&self.tools, &self.call, outcome).into_iter().for_each(|found| hidden.join(found));
-        hidden
-    }
-}
-
-impl About {
-    fn of(machine: &Machine, run: &Run, effect: EffectId, open: &OpenCall) -> Self {
-        let hides = |tool: &(&Name, &Arc<Contract>)| !tool.1.redact.is_default();
-        let tools = machine.tools.iter().filter(hides).map(|(name, tool)| (name.clone(), Arc::clone(tool))).collect();
-        Self {
-            machine: run.start.machine_name.clone(),
-            key: effect.key(run.id()),
-            trace: run.start.caller.trace.clone(),
-            target: open.call.target().clone(),
-            arguments: open.arguments,
-            unshown: Unshown { hidden: run.hidden.clone(), tools, call: open.call.clone() },
-        }
-    }
 }
 
 impl Attempt {
