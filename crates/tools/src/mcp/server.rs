@@ -70,13 +70,14 @@ impl Server {
     }
 
     /// What the server shows. A list that the server gave a time to live is not asked for again while that lasts and the
-    /// server did not say that its tools changed.
-    async fn listing(&self) -> Result<Arc<Listing>, McpError> {
+    /// server did not say that its tools changed, where such a list will do.
+    async fn listing(&self, kept_will_do: bool) -> Result<Arc<Listing>, McpError> {
         // Before asking: what is said while the list is on its way makes it old.
         let changes = self.client.changes();
         if let Some(cached) = &*self.cached.lock().await
             && cached.changes == changes
             && cached.until > Instant::now()
+            && kept_will_do
         {
             return Ok(cached.listing.clone());
         }
@@ -86,7 +87,8 @@ impl Server {
         Ok(listing)
     }
 
-    /// Whether a tool is still what was accepted. Called before every call.
+    /// Whether a tool is still what was accepted. Called before every call. A server that wants to show a write something
+    /// else would give its list a long life, so that counts for reads only.
     ///
     /// # Errors
     /// It is not, or nobody can tell.
@@ -94,7 +96,7 @@ impl Server {
         if let Some(changes) = self.quarantined(&accepted.name) {
             return Err(self.blocked(caller, &changes));
         }
-        let listing = self.listing().await.map_err(|error| error.before(caller))?;
+        let listing = self.listing(caller.read).await.map_err(|error| error.before(caller))?;
         let Some(shown) = listing.tools.get(&accepted.name) else {
             let refused = listing.refused.iter().find(|refused| refused.name == accepted.name);
             return Err(match refused {

@@ -44,8 +44,8 @@ pub struct McpConfig {
     /// What happens to questions that the server asks: `decline`, or `defaults`, which accepts a form as the server filled
     /// it. Default: `decline`.
     pub elicitation: Option<ElicitationConfig>,
-    /// How long a list of tools that the server gave a time to live may count, in milliseconds. Within it a call does not
-    /// ask for the list again. Default: 60000.
+    /// How long a list of tools that the server gave a time to live may count, in milliseconds. Within it a call of class
+    /// `read` does not ask for the list again; others always do. Default: 60000.
     pub list_ttl_ms_max: Option<u64>,
     /// What stands before the names of its tools. Default: the server's name and `__`.
     pub prefix: Option<String>,

@@ -29,6 +29,9 @@ fn error(request: &Value, code: i64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"no"}}}}"#)
 }
 
+/// The contract of a tool that changes nothing.
+const READ: &str = "[mcp.web.tools.subject]\nclass = 'read'";
+
 /// What the server answers to a call.
 type Calls = dyn Fn(&Request, &Value) -> Reply + Send + Sync;
 
@@ -143,11 +146,17 @@ async fn a_stream_gives_the_answer_at_every_cut_and_a_cut_stream_none() {
 #[tokio::test]
 async fn a_list_counts_for_its_time_to_live_and_no_longer_than_configured() {
     let reply = |_: &Request, message: &Value| document(result(message, r#"{"content":[]}"#));
-    let case = Case::new(60_000, "", reply).await;
+    let case = Case::new(60_000, READ, reply).await;
     for _ in 0..3 {
         case.ask().await.expect("an answer");
     }
     assert_eq!(case.seen("tools/list").len(), 2, "one to accept, one to call");
+    // Before what changes something the list is asked for anew, whatever the server says about it.
+    let case = Case::new(3_600_000, "", reply).await;
+    case.ask().await.expect("an answer");
+    *case.tools.lock().expect("the tools") = SUBJECT.replace("Does", "Did");
+    assert_eq!(case.ask().await.expect_err("a refusal").code, Code::ToolChanged);
+    assert_eq!((case.seen("tools/list").len(), case.seen("tools/call").len()), (3, 1));
     let case = Case::new(60_000, "list_ttl_ms_max = 0", reply).await;
     for _ in 0..3 {
         case.ask().await.expect("an answer");
