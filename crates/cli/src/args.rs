@@ -46,8 +46,8 @@ pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 pub(crate) use runs::{
-    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRequeue, RunsRetry, RunsShow,
-    RunsSignal, RunsStuck, RunsUnpause, RunsWatch,
+    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRaise, RunsRequeue, RunsRetry,
+    RunsShow, RunsSignal, RunsStuck, RunsUnpause, RunsWatch,
 };
 pub(crate) use schedules::{
     Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,

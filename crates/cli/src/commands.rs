@@ -120,6 +120,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Runs(Runs::Watch(args)) => runs::watch(app, args).await,
         Command::Runs(Runs::Cancel(args)) => runs::cancel(app, args).await,
         Command::Runs(Runs::Pause(args)) => runs::pause(app, args).await,
+        Command::Runs(Runs::Raise(args)) => runs::raise(app, args).await,
         Command::Runs(Runs::Unpause(args)) => runs::unpause(app, args).await,
         Command::Runs(Runs::Retry(args)) => runs::retry(app, args).await,
         Command::Runs(Runs::Requeue(args)) => runs::requeue(app, args).await,

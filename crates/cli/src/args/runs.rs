@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use windlass_core::budget::Meter;
+
 use super::{Follow, Many};
 use crate::config::Span;
 
@@ -24,6 +26,8 @@ pub(crate) enum Runs {
     Pause(RunsPause),
     /// Let a held run and everything below it go on
     Unpause(RunsUnpause),
+    /// Give a run higher ceilings
+    Raise(RunsRaise),
     /// Let a failed run try its last state again
     Retry(RunsRetry),
     /// End the quarantine of runs: they are in the queue again
@@ -34,6 +38,38 @@ pub(crate) enum Runs {
     Fork(RunsFork),
     /// Remove finished runs
     Prune(RunsPrune),
+}
+
+/// Give a run higher ceilings.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs raise order-4711 tokens=200000 --by ann --reason 'a long contract'
+  windlass runs raise order-4711 steps=2000 cost_micros=5000000
+
+The ceilings of a run bound all that it starts, so they are raised at the run that stands above
+all others. A run that has failed at one is over; `windlass runs fork` starts another from one of
+its steps. Budgets of tenants and users are raised with `windlass budgets raise`.")]
+pub(crate) struct RunsRaise {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// The new ceilings: `steps`, `launches`, `model_calls`, `tool_calls`, `tokens` or `cost_micros`, and a number
+    #[arg(value_name = "METER=N", required = true, value_parser = ceiling)]
+    pub to: Vec<(Meter, u64)>,
+    /// Your name, as it stands in the journal
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+fn ceiling(text: &str) -> Result<(Meter, u64), String> {
+    let (word, number) = text.split_once('=').ok_or("it looks like `tokens=200000`")?;
+    let known = || Meter::ALL.map(|meter| format!("`{}`", meter.as_str())).join(", ");
+    let meter = Meter::ALL.into_iter().find(|meter| meter.as_str() == word);
+    let meter = meter.ok_or_else(|| format!("`{word}` is no ceiling: {}", known()))?;
+    number.parse().map(|number| (meter, number)).map_err(|_| format!("`{number}` is no number"))
 }
 
 /// List runs that do not go on.

@@ -174,6 +174,12 @@ impl Doing {
             Runs::Cancel(args) => Self::steering("run.cancel", args.run.as_ref(), &args.many, &args.reason),
             Runs::Pause(args) => Self::steering("run.pause", args.run.as_ref(), &args.many, &args.reason),
             Runs::Unpause(args) => Self::steering("run.unpause", args.run.as_ref(), &args.many, ""),
+            Runs::Raise(args) => {
+                let to = args.to.iter().map(|(meter, bound)| format!("{}={bound}", meter.as_str()));
+                let detail = [to.collect::<Vec<_>>().join(" "), args.reason.clone()].join(" ").trim_end().to_owned();
+                let act = Self::run("run.raise", &args.run, &detail);
+                act.map(|act| Self { actor: Some(args.by.clone()), ..act })
+            }
             Runs::Retry(args) => Self::steering("run.retry", args.run.as_ref(), &args.many, ""),
             Runs::Requeue(args) => match args.runs.as_slice() {
                 [] => Self::steering("run.requeue", None, &args.many, ""),

@@ -25,6 +25,7 @@ mod notify;
 mod policy;
 mod preview;
 mod purity;
+mod raise;
 mod read_only;
 mod readonly_switch;
 mod redact;

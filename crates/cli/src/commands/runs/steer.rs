@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
+use windlass_core::budget::Ceilings;
 use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
@@ -129,11 +130,18 @@ async fn settle(app: &mut App, store: Arc<dyn Store>, head: Head, doing: &str) -
     Ok(Exit::Ok)
 }
 
+/// Orders a run, and those below it that its own order does not reach.
 async fn send(store: &dyn Store, head: &Head, input: Input) -> Result<(), Problem> {
+    let message = deliver(store, head, input).await?;
+    Ok(pass_on(store, head, &message).await?)
+}
+
+/// Orders one run.
+async fn deliver(store: &dyn Store, head: &Head, input: Input) -> Result<Message, Problem> {
     let id = format!("command:{}", uuid::Uuid::now_v7());
     let message = Message { to: head.id.clone(), id: id.as_str().into(), input };
     match store.deliver(message.clone()).await? {
-        Delivered::Accepted | Delivered::Duplicate => Ok(pass_on(store, head, &message).await?),
+        Delivered::Accepted | Delivered::Duplicate => Ok(message),
         Delivered::NotFound => Err(Problem::unknown_run(head.id.as_str())),
         Delivered::Finished => {
             Err(Problem::rejected(format!("run `{}` has ended: it is {}", head.id, head.status.as_str())))
@@ -144,6 +152,35 @@ async fn send(store: &dyn Store, head: &Head, input: Input) -> Result<(), Proble
 /// The status is that of the store: whoever works on the run takes an order up a moment later.
 fn report(app: &App, run: &RunId, status: Status, text: &str) {
     app.output.sentence(&json!({ "run_id": run.as_str(), "status": status.as_str() }), text);
+}
+
+/// Gives a run higher ceilings.
+pub(crate) async fn raise(app: &mut App, args: args::RunsRaise) -> Result<Exit, Problem> {
+    let (store, head) = app.run_to_change(&args.run).await?;
+    if head.root != head.id {
+        let text =
+            format!("run `{}` has its ceilings from run `{}`, which bounds all that it starts", head.id, head.root);
+        return Err(Problem::rejected(text).hint(format!("windlass runs raise {} …", head.root)));
+    }
+    let run = journal::current(&*store, &head.id).await?;
+    let mut ceilings = Ceilings::default();
+    for (meter, bound) in &args.to {
+        let word = meter.as_str();
+        match run.ledger.ceilings.get(*meter) {
+            None => return Err(Problem::rejected(format!("run `{}` has no ceiling of {word}", head.id))),
+            Some(now) if *bound <= now => {
+                return Err(Problem::rejected(format!("the ceiling of {word} of run `{}` is {now} already", head.id)));
+            }
+            Some(_) => ceilings.set(*meter, Some(*bound)),
+        }
+    }
+    deliver(&*store, &head, Input::BudgetRaised { ceilings, by: args.by.as_str().into() }).await?;
+    if head.owner.is_some() {
+        let now = status(&*store, &head).await?;
+        report(app, &head.id, now, &format!("{} has the new ceilings as soon as its worker takes them up", head.id));
+        return Ok(Exit::Ok);
+    }
+    settle(app, store, head, "raised").await
 }
 
 /// Lets a failed run try its last state again.
