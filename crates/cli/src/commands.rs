@@ -108,25 +108,11 @@ async fn noted(app: &mut App, command: Command) -> Result<Exit, Problem> {
 
 /// Commands that need the store.
 async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
-    use args::Runs;
     match command {
         Command::Run(args) => run::run(app, args).await,
         Command::Resume(args) => run::resume(app, args).await,
         Command::Signal(args) => signal::signal(app, args).await,
-        Command::Runs(Runs::List(args)) => runs::list(app, args).await,
-        Command::Runs(Runs::Stuck(args)) => runs::stuck(app, args).await,
-        Command::Runs(Runs::Show(args)) => runs::show(app, args).await,
-        Command::Runs(Runs::Journal(args)) => runs::journal(app, args).await,
-        Command::Runs(Runs::Watch(args)) => runs::watch(app, args).await,
-        Command::Runs(Runs::Cancel(args)) => runs::cancel(app, args).await,
-        Command::Runs(Runs::Pause(args)) => runs::pause(app, args).await,
-        Command::Runs(Runs::Raise(args)) => runs::raise(app, args).await,
-        Command::Runs(Runs::Unpause(args)) => runs::unpause(app, args).await,
-        Command::Runs(Runs::Retry(args)) => runs::retry(app, args).await,
-        Command::Runs(Runs::Requeue(args)) => runs::requeue(app, args).await,
-        Command::Runs(Runs::Signal(args)) => runs::signal(app, args).await,
-        Command::Runs(Runs::Fork(args)) => runs::fork(app, args).await,
-        Command::Runs(Runs::Prune(args)) => runs::prune(app, args).await,
+        Command::Runs(command) => run_command(app, command).await,
         Command::Approvals(args::Approvals::List(args)) => approvals::list(app, args).await,
         Command::Approvals(args::Approvals::Show(args)) => approvals::show(app, args).await,
         Command::Approvals(args::Approvals::Approve(args)) => approvals::approve(app, args).await,
@@ -176,6 +162,27 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Tools(args::Tools::List(_))
         | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
+    }
+}
+
+/// Commands about runs.
+async fn run_command(app: &mut App, command: args::Runs) -> Result<Exit, Problem> {
+    use args::Runs;
+    match command {
+        Runs::List(args) => runs::list(app, args).await,
+        Runs::Stuck(args) => runs::stuck(app, args).await,
+        Runs::Show(args) => runs::show(app, args).await,
+        Runs::Journal(args) => runs::journal(app, args).await,
+        Runs::Watch(args) => runs::watch(app, args).await,
+        Runs::Cancel(args) => runs::cancel(app, args).await,
+        Runs::Pause(args) => runs::pause(app, args).await,
+        Runs::Raise(args) => runs::raise(app, args).await,
+        Runs::Unpause(args) => runs::unpause(app, args).await,
+        Runs::Retry(args) => runs::retry(app, args).await,
+        Runs::Requeue(args) => runs::requeue(app, args).await,
+        Runs::Signal(args) => runs::signal(app, args).await,
+        Runs::Fork(args) => runs::fork(app, args).await,
+        Runs::Prune(args) => runs::prune(app, args).await,
     }
 }
 
