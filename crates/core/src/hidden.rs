@@ -26,6 +26,8 @@ pub use veil::Veil;
 
 /// The part of a path that stands for every item of a list and every value of a mapping.
 pub const EACH: &str = "*";
+/// The key of a hook's answer under which it says which values are not shown.
+pub const SAID: &str = "hidden";
 /// The key under which a tool whose answer did not fit is given the beginning of it.
 const BEGINNING: &str = "text";
 
@@ -92,6 +94,24 @@ impl Hidden {
         found
     }
 
+    /// What a hook says beside its answer: values as the journal has them, `{"leaves": [{KEY: VALUE}, …]}`.
+    #[must_use]
+    pub fn said_by(answer: &Value) -> Self {
+        let said = answer.get(SAID).filter(|said| said.as_map().is_some());
+        let said = said.and_then(|said| serde_json::from_value::<Self>(said.into()).ok()).unwrap_or_default();
+        let mut found = Self::default();
+        // One by one: what somebody else says is bounded too.
+        found.add_all(&said);
+        found
+    }
+
+    /// The same, as it is said.
+    #[must_use]
+    pub fn said(&self) -> Value {
+        // Plain data with text keys, for which serialisation cannot fail.
+        serde_json::to_value(self).map(Value::from).unwrap_or_default()
+    }
+
     /// What these paths lead to in arguments that a model chose.
     #[must_use]
     pub fn of_chosen(arguments: &Value, paths: &[Vec<Name>]) -> Self {
@@ -116,7 +136,7 @@ impl Hidden {
     }
 
     /// What contracts hide of an outcome: parts of the answer of a tool, and of the arguments for each tool that a model asks
-    /// for, whatever becomes of those calls.
+    /// for, whatever becomes of those calls; and what a hook says of its own answer.
     #[must_use]
     pub fn of_answer(tools: &BTreeMap<Name, Arc<Contract>>, call: &Call, outcome: &Outcome) -> Vec<Self> {
         if let Outcome::Replied(reply) = outcome {
@@ -129,7 +149,10 @@ impl Hidden {
             Call::Tool { tool: name, hook: None, .. }
             | Call::Action { action: name }
             | Call::Verify { tool: name, .. } => name,
-            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => return Vec::new(),
+            Call::Hook { .. } => {
+                return if let Outcome::Returned(answer) = outcome { vec![Self::said_by(answer)] } else { Vec::new() };
+            }
+            Call::Tool { .. } | Call::Model { .. } => return Vec::new(),
         };
         tools.get(name).map(|contract| Self::of_outcome(outcome, &contract.redact.result)).into_iter().collect()
     }
@@ -142,17 +165,21 @@ impl Hidden {
 
     /// Adds those of another one.
     pub fn join(&mut self, other: Self) {
-        self.all |= other.all;
-        if self.leaves.is_empty() && !self.all {
-            self.leaves = other.leaves;
+        if self.is_empty() {
+            *self = other;
         } else {
-            other.leaves.list().iter().for_each(|leaf| self.add(leaf.clone()));
+            self.add_all(&other);
         }
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        self.all |= other.all;
+        other.leaves.list().iter().for_each(|leaf| self.add(leaf.clone()));
         if self.all {
             self.leaves = Leaves::default();
         }
-        if let Some(chosen) = other.chosen {
-            self.chosen.get_or_insert_default().join(*chosen);
+        if let Some(chosen) = &other.chosen {
+            self.chosen.get_or_insert_default().add_all(chosen);
         }
     }
 

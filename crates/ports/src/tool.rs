@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
+use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::label::Marks;
 use windlass_core::machine::HookKind;
@@ -128,6 +129,8 @@ pub struct HookEvent {
     pub tenant: Name,
     /// The labels of the run's context, with paths from there. None where nobody kept labels: nothing is known then.
     pub labels: Option<Marks>,
+    /// Values of the run that are not shown.
+    pub hidden: Hidden,
     /// Time for this attempt in milliseconds.
     pub timeout_ms: u64,
     /// Bytes of the answer.

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use futures::FutureExt;
 use windlass_core::escrow::escaped;
 use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::hidden;
 use windlass_core::ids::Name;
 use windlass_core::machine::HookKind;
 use windlass_core::time::Timestamp;
@@ -29,6 +30,7 @@ use crate::build::Site;
 use crate::config::HookConfig;
 use crate::kind::{Kind, Make};
 use crate::role::Caller;
+use jobs::Given;
 
 /// `distributed-worker`.
 pub(crate) const KIND: Kind = Kind {
@@ -89,10 +91,13 @@ impl Hook for PoolHook {
                 return Err(caller.unreachable("there is no store in this process"));
             };
             let asked = Asked { behind, caller: &caller, event: &event };
-            let Some((output, secret)) = asked.act().await? else { return Ok(Value::Null) };
+            let Some(Given { output, secret, hidden }) = asked.act().await? else { return Ok(Value::Null) };
             let mut body = self::output([("context", asked.merged(&output)), ("output", Value::map(output))]);
             if !secret.is_empty() {
                 body.insert("secret".into(), Value::list(secret));
+            }
+            if !hidden.is_empty() {
+                body.insert(hidden::SAID.into(), hidden.said());
             }
             let body = Value::map(body);
             answer::hook_answer(&caller, event.kind, body)
@@ -115,9 +120,8 @@ impl fmt::Debug for Asked<'_> {
 }
 
 impl Asked<'_> {
-    /// What the action gives, and what of it is secret. None for an action that is not one of this hook: another one may
-    /// do it.
-    async fn act(&self) -> Result<Option<(Map, Vec<Value>)>, Failure> {
+    /// What the action gives. None for an action that is not one of this hook: another one may do it.
+    async fn act(&self) -> Result<Option<Given>, Failure> {
         let action = self.event.body.get("action").and_then(Value::as_str).unwrap_or_default();
         let output = match action {
             "get_pool_state" => self.pool_state().await?,
@@ -135,7 +139,7 @@ impl Asked<'_> {
             "spawn_workers" => self.spawn().await?,
             _ => return Ok(None),
         };
-        Ok(Some((output, Vec::new())))
+        Ok(Some(Given { output, ..Given::default() }))
     }
 
     fn context(&self, key: &str) -> Option<&Value> {

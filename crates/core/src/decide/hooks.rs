@@ -6,6 +6,7 @@ use crate::apply::is_lifecycle;
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
+use crate::hidden;
 use crate::ids::Name;
 use crate::journal::Entry;
 use crate::machine::{Hook, HookKind};
@@ -189,7 +190,11 @@ impl Turn<'_> {
 /// Whether an action's answer is `{context?, output?}` rather than an output itself.
 fn is_structured(answer: &Value) -> bool {
     let said = |key: &str| matches!(key, "context" | "output" | "to_state" | "error");
-    let beside = |key: &str, value: &Value| key == "secret" && value.as_list().is_some();
+    let beside = |key: &str, value: &Value| match key {
+        "secret" => value.as_list().is_some(),
+        hidden::SAID => value.as_map().is_some(),
+        _ => false,
+    };
     answer.as_map().is_some_and(|map| {
         map.keys().any(|key| said(key)) && map.iter().all(|(key, value)| said(key) || beside(key, value))
     })

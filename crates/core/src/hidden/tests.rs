@@ -179,6 +179,20 @@ fn a_text_is_found_without_the_blanks_around_it() {
 }
 
 #[test]
+fn what_a_hook_says_is_hidden_within_the_bounds() {
+    let mut known = hidden(json!({"token": "tok-123456", "cvv": 123}), &[""]);
+    known.join(Hidden::of_chosen(&json!({"to": "mallory-1"}).into(), &paths(&["/to"])));
+    let answer = Value::object([("output", Value::Null), (SAID, known.said())]);
+    assert_eq!(Hidden::said_by(&answer), known);
+    let said = |json: serde_json::Value| Hidden::said_by(&Value::from(json));
+    for nothing in [json!({}), json!({"hidden": true}), json!({"hidden": {"leaves": 1}}), json!({"hidden": {"x": 1}})] {
+        assert!(said(nothing).is_empty());
+    }
+    let many: Vec<_> = (0..=limits::HIDDEN_MAX).map(|n| json!({"k": n})).collect();
+    assert_eq!(format!("{:?}", said(json!({"hidden": {"leaves": many}}))), "Hidden(0, all)");
+}
+
+#[test]
 fn values_that_stand_over_one_another_are_all_hidden() {
     let veil = hidden(json!({"a": "abcdefgh", "b": "efghijklm", "c": "12341234", "d": "4711"}), &[""]).veil();
     assert_eq!(veil.shown("-abcdefghijklm-"), format!("-{REDACTED}-"));

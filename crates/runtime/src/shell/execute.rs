@@ -296,6 +296,7 @@ fn hook_job(
         trace: run.start.caller.trace.clone(),
         tenant: run.start.scope.tenant.clone(),
         labels: run.labels.kept.then(|| run.labels.marks.below(&["context".into()])),
+        hidden: run.hidden.clone(),
         timeout_ms: open.timeout_ms,
         output_bytes_max: open.output_bytes_max,
         permit: Permit::default(),

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 use windlass_core::failure::Failure;
+use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::label::Label;
 use windlass_core::time::Timestamp;
@@ -60,6 +61,20 @@ pub(super) struct Job {
     /// The parts of its data that are secret, as keys from the data inwards. None where nobody kept labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<Vec<Vec<Name>>>,
+    /// Values of its data that are not shown.
+    #[serde(default, skip_serializing_if = "Hidden::is_empty")]
+    hidden: Hidden,
+}
+
+/// A job as its claimant gets it.
+#[derive(Default)]
+pub(super) struct Given {
+    /// What the action gives.
+    pub output: Map,
+    /// Pointers to what of it is secret.
+    pub secret: Vec<Value>,
+    /// What of it is not shown.
+    pub hidden: Hidden,
 }
 
 impl Job {
@@ -155,6 +170,7 @@ impl Asked<'_> {
             of_job.iter().filter(|(_, label, _)| *label == Label::Secret).map(|(path, ..)| path.to_vec()).collect()
         });
         let job = Job {
+            hidden: self.event.hidden.within(&data),
             data,
             attempts: 0,
             max_retries: self.number("max_retries", RETRIES_DEFAULT).max(1),
@@ -171,8 +187,8 @@ impl Asked<'_> {
         Ok(())
     }
 
-    /// Takes the oldest job that waits; nulls when there is none. With it, what of it is secret.
-    pub(super) async fn claim_job(&self) -> Result<(Map, Vec<Value>), Failure> {
+    /// Takes the oldest job that waits; nulls when there is none. With it, what of it is secret and what is not shown.
+    pub(super) async fn claim_job(&self) -> Result<Given, Failure> {
         let worker = self.needed("worker_id", self.text("worker_id"))?;
         let (kind, mark) = (self.waiting(), mark(&self.event.idempotency_key));
         for _ in 0..TRIES_MAX {
@@ -189,7 +205,10 @@ impl Asked<'_> {
                 if let Some(note) = note {
                     self.put(&self.claims(), &mark, note.revision, None).await?;
                 }
-                return Ok((output([("job", Value::Null), ("job_id", Value::Null)]), Vec::new()));
+                return Ok(Given {
+                    output: output([("job", Value::Null), ("job_id", Value::Null)]),
+                    ..Given::default()
+                });
             };
             let revision = note.map_or(0, |note| note.revision);
             if !self.put(&self.claims(), &mark, revision, Some(encode(&&*object.key))).await? {
@@ -231,7 +250,7 @@ impl Asked<'_> {
     }
 
     /// A job as its claimant gets it. Of a job whose labels nobody kept all is secret to a run that keeps them.
-    fn claimed(&self, object: &Object, job: &Job) -> (Map, Vec<Value>) {
+    fn claimed(&self, object: &Object, job: &Job) -> Given {
         let unknown = || if self.event.labels.is_some() { vec![Vec::new()] } else { Vec::new() };
         let secret = job.secret.clone().unwrap_or_else(unknown);
         let inside = |path: &Vec<Name>| {
@@ -240,8 +259,8 @@ impl Asked<'_> {
         };
         let pointers = secret.iter().map(inside);
         let pointers = pointers.flat_map(|at| ["/output/job", "/context/job"].map(|job| format!("{job}{at}")));
-        let answer = output([("job", job.data.clone()), ("job_id", Value::from(&*object.key))]);
-        (answer, pointers.map(Value::from).collect())
+        let output = output([("job", job.data.clone()), ("job_id", Value::from(&*object.key))]);
+        Given { output, secret: pointers.map(Value::from).collect(), hidden: job.hidden.clone() }
     }
 
     /// Keeps the result of the job and takes it from the pool.

@@ -133,6 +133,7 @@ async fn hook(script: &str, kind: HookKind) -> Result<Value, Failure> {
         trace: None,
         tenant: "t".into(),
         labels: None,
+        hidden: Default::default(),
         timeout_ms: 20_000,
         output_bytes_max: 10_000,
         permit: Default::default(),

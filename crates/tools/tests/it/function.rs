@@ -17,6 +17,7 @@ fn event(kind: HookKind) -> HookEvent {
         trace: None,
         tenant: "t".into(),
         labels: None,
+        hidden: Default::default(),
         timeout_ms: 50,
         output_bytes_max: 100,
         permit: Default::default(),

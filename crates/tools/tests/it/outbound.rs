@@ -27,6 +27,7 @@ async fn call(catalog: &Catalog, url: &str) -> Result<Value, Failure> {
         trace: None,
         tenant: "t".into(),
         labels: None,
+        hidden: Default::default(),
         timeout_ms: 5_000,
         output_bytes_max: 10_000,
         permit: Default::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use windlass_core::eval::Evaluator;
 use windlass_core::failure::Failure;
+use windlass_core::hidden::Hidden;
 use windlass_core::label::{Label, Marks, Source, SourceKind};
 use windlass_core::machine::{HookKind, Program};
 use windlass_core::time::Timestamp;
@@ -36,6 +37,7 @@ struct Pool {
     store: Arc<MemoryStore>,
     tenant: &'static str,
     labels: Option<Marks>,
+    hidden: Hidden,
 }
 
 fn catalog(pools: &WorkPools) -> Catalog {
@@ -55,7 +57,7 @@ impl Pool {
         let hook = Arc::clone(catalog(&pools).hook("distributed-worker").expect("built in"));
         let store = Arc::new(MemoryStore::new());
         pools.bind(Arc::clone(&store) as _, Arc::new(NoDocuments), Arc::clone(&clock) as _);
-        Self { hook, clock, store, tenant: "t", labels: None }
+        Self { hook, clock, store, tenant: "t", labels: None, hidden: Hidden::default() }
     }
 
     /// The same pools, as another tenant sees them.
@@ -83,6 +85,7 @@ impl Pool {
             trace: None,
             tenant: self.tenant.into(),
             labels: self.labels.clone(),
+            hidden: self.hidden.clone(),
             timeout_ms: 1_000,
             output_bytes_max: 1_000_000,
             permit: Default::default(),
@@ -299,6 +302,24 @@ async fn what_is_secret_of_a_job_is_secret_to_who_claims_it() {
 }
 
 #[tokio::test]
+async fn what_is_not_shown_of_a_job_is_not_shown_to_who_claims_it() {
+    let card = Value::from_json(r#"{"card": "4111111111111111", "other": "not in the job"}"#).expect("JSON");
+    let hidden = Hidden::of(&card, &[vec![]]);
+    let open = Pool::new();
+    let sender = Pool { hidden: hidden.clone(), ..open.clone() };
+    let context = r#"{"worker_id": "w", "job": {"text": "pay from 4111111111111111", "n": 1}}"#;
+    sender.output("k1", "push_job", context).await;
+    let answer = open.act("c1", "claim_job", r#"{"worker_id": "w"}"#).await.expect("claimed");
+    assert_eq!(answer.get("output").and_then(|output| output.get("job")?.get("n")), Some(&Value::Int(1)));
+    let said = Hidden::said_by(&answer);
+    assert_eq!(said, hidden.within(&"4111111111111111".into()), "and nothing else");
+    assert_eq!(said.veil().shown("4111111111111111"), "[redacted]");
+    open.output("k2", "push_job", context).await;
+    let answer = open.act("c2", "claim_job", r#"{"worker_id": "w"}"#).await.expect("claimed");
+    assert_eq!(answer.get("hidden"), None);
+}
+
+#[tokio::test]
 async fn workers_register_and_those_without_a_run_are_stale_after_a_while() {
     let pool = Pool::new();
     let worker = r#"{"worker_id": "w"}"#;
@@ -351,6 +372,7 @@ async fn a_hook_without_a_store_says_so() {
         trace: None,
         tenant: "t".into(),
         labels: None,
+        hidden: Default::default(),
         timeout_ms: 1_000,
         output_bytes_max: 1_000,
         permit: Default::default(),

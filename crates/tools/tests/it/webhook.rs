@@ -23,6 +23,7 @@ fn event(kind: HookKind) -> HookEvent {
         trace: None,
         tenant: "t".into(),
         labels: None,
+        hidden: Default::default(),
         timeout_ms: 20_000,
         output_bytes_max: 10_000,
         permit: Default::default(),
