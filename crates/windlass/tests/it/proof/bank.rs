@@ -1,6 +1,6 @@
 //! The bank test: a thousand calls on a budget for a hundred of them, with workers killed in the middle, once all wanted at
-//! the same moment, and smaller ones over every format of providers and over a chain. What the counting server saw is what
-//! was charged, and at no commit is more than the cap drawn or spent.
+//! the same moment, and smaller ones over every format of providers, over streams, over a chain, and for tokens and money.
+//! What the counting server saw is what was charged, and at no commit is more than the cap drawn or spent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,23 +30,30 @@ use super::world::World;
 struct Size {
     /// Runs, each of which makes one call.
     runs: u64,
-    /// Calls that the budget has room for.
+    /// What the budget has room for.
     cap: u64,
+    /// Of what.
+    meter: Meter,
     /// Workers that are killed.
     kills: usize,
 }
 
 /// The whole bank.
-const WHOLE: Size = Size { runs: 1_000, cap: CAP, kills: 8 };
+const WHOLE: Size = Size { runs: 1_000, cap: CAP, meter: Meter::ModelCalls, kills: 8 };
 /// A branch, of which there is one for every format of providers: what differs between them is how one call is sent, so a
 /// seventh of the runs shows it, in a time that all of them together may take.
-const BRANCH: Size = Size { runs: 150, cap: 30, kills: 3 };
+const BRANCH: Size = Size { runs: 150, cap: 30, meter: Meter::ModelCalls, kills: 3 };
+/// A branch in which each run makes a call that fails and one that is to follow it: a third of the latter fit.
+const CHAIN: Size = Size { cap: 200, ..BRANCH };
+/// Banks of tokens and of money, in which a call is held at many times what it turns out to use.
+const AMOUNTS: [Size; 2] =
+    [Size { cap: 2_500, meter: Meter::Tokens, ..BRANCH }, Size { cap: 30_000, meter: Meter::CostMicros, ..BRANCH }];
 /// Calls that the budget of the whole bank has room for.
 const CAP: u64 = 100;
 /// Workers at a time.
 const WORKERS: usize = 2;
-/// How long a worker lives at least, in milliseconds, and by how much longer each does than the one before.
-const LIFE_MS: (u64, u64) = (400, 130);
+/// How much longer a worker lives than the one before, in milliseconds. The first is killed with the first answer.
+const LIFE_MS: u64 = 180;
 /// How long an answer of the server takes, in milliseconds: many calls are out when a worker is killed.
 const DELAY_MS: u64 = 60;
 /// When there is something wrong with the test.
@@ -95,7 +102,7 @@ fn a_bank_worker() {
 async fn open(folder: &Path, size: Size) {
     let store = store(folder).await;
     for scope in SCOPES {
-        let caps = [(Meter::ModelCalls, size.cap)].into();
+        let caps = [(size.meter, size.cap)].into();
         let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
         assert!(escrow::put_budget(&*store, &scope.into(), 0, Some(&budget)).await.expect("set"));
     }
@@ -113,10 +120,10 @@ async fn open(folder: &Path, size: Size) {
 }
 
 /// What is drawn and what was spent of the budgets at this moment: never more than the caps.
-async fn within(store: &dyn Store, cap: u64) -> Result<(), String> {
+async fn within(store: &dyn Store, Size { cap, meter, .. }: Size) -> Result<(), String> {
     for scope in SCOPES {
         let row = escrow::budget(store, &scope.into(), Timestamp(1)).await.expect("read").expect("there");
-        let (drawn, spent) = (row.account.drawn.model_calls, row.account.spent.model_calls);
+        let (drawn, spent) = (row.account.drawn.get(meter), row.account.spent.get(meter));
         if drawn + spent > cap {
             return Err(format!("beyond {cap}: of `{scope}` {drawn} are drawn and {spent} spent"));
         }
@@ -142,9 +149,9 @@ fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
         let store = store(folder).await;
         while left(&*store).await > 0 {
             assert!(began.elapsed() < PATIENCE, "the runs do not end");
-            within(&*store, size.cap).await?;
+            within(&*store, size).await?;
             while workers.len() < WORKERS {
-                let life_ms = LIFE_MS.0 + LIFE_MS.1 * kills as u64;
+                let life_ms = LIFE_MS * kills as u64;
                 workers.push((spawn(folder, broken, false), Instant::now() + Duration::from_millis(life_ms)));
             }
             let (child, dies_at) = workers.remove(0);
@@ -163,7 +170,7 @@ fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
             // Slow on purpose: other processes do the work.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        within(&*store, size.cap).await
+        within(&*store, size).await
     })?;
     for (mut child, _) in workers {
         child.wait().expect("it ends by itself");
@@ -178,37 +185,52 @@ pub(super) struct Charged {
     pub(super) known: u64,
     /// Attempts that were lost with their worker, charged in full.
     pub(super) lost: u64,
+    /// What is charged for the former, of the meter of the bank.
+    billed: u64,
+    /// The same for the latter.
+    held: u64,
     /// The most that was spent and reserved at any commit.
     most: u64,
 }
 
-pub(super) async fn charged(store: &dyn Store, id: &RunId) -> Charged {
+/// What every answer of the server uses, as the server says and the prices of the folder have it.
+fn used_by_one(meter: Meter) -> u64 {
+    match meter {
+        Meter::Tokens => 15,
+        Meter::CostMicros => 10 * 3 + 5 * 15,
+        _ => 1,
+    }
+}
+
+pub(super) async fn charged(store: &dyn Store, id: &RunId, meter: Meter) -> Charged {
     let stored = store.load(id.clone()).await.expect("read").expect("there");
     let mut run = Run::blank(stored.start);
     let mut charged = Charged::default();
     for row in store.journal(id.clone(), 0, 1_000).await.expect("read") {
         for entry in Record::decode(&row.bytes).expect("a record").entries {
-            let (used, estimated) = match &entry {
+            let (calls, amount, estimated) = match &entry {
                 Entry::CallSettled { used, estimated, .. }
                 | Entry::AttemptFailed { used, estimated, .. }
-                | Entry::CallAbandoned { used, estimated, .. } => (used.model_calls, *estimated),
-                _ => (0, false),
+                | Entry::CallAbandoned { used, estimated, .. } => (used.model_calls, used.get(meter), *estimated),
+                _ => (0, 0, false),
             };
-            *(if estimated { &mut charged.lost } else { &mut charged.known }) += used;
+            *(if estimated { &mut charged.lost } else { &mut charged.known }) += calls;
+            *(if estimated { &mut charged.held } else { &mut charged.billed }) += amount;
             apply(&mut run, &entry);
         }
         for scope in SCOPES {
             let allotment = run.escrow.allotments.get(scope).cloned().unwrap_or_default();
-            charged.most = charged.most.max(allotment.spent.model_calls + allotment.reserved.model_calls);
+            charged.most = charged.most.max(allotment.spent.get(meter) + allotment.reserved.get(meter));
         }
     }
     assert_eq!(run.ledger.settled.model_calls, charged.known + charged.lost, "the ledger of `{id}`");
+    assert_eq!(run.ledger.settled.get(meter), charged.billed + charged.held, "the ledger of `{id}`");
     charged
 }
 
 /// Compares journals, accounts and what the server saw.
 async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, String> {
-    let Size { runs, cap, .. } = size;
+    let Size { runs, cap, meter, .. } = size;
     let store = store(folder).await;
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for deed in world.take() {
@@ -217,32 +239,42 @@ async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, Stri
     let (mut all, mut refused) = (Charged::default(), 0);
     for n in 0..runs {
         let id = RunId::stored(&format!("b{n}"));
-        let one = charged(&*store, &id).await;
+        let one = charged(&*store, &id, meter).await;
         let arrived = seen.remove(&format!("\"take {n}\"/2")).unwrap_or(0);
         if arrived < one.known || arrived > one.known + one.lost {
             return Err(format!("run `{id}` was charged {one:?}, and the server saw {arrived}"));
         }
+        if one.billed != one.known * used_by_one(meter) {
+            return Err(format!("run `{id}` was charged {one:?}, which is not what the server said"));
+        }
         refused += u64::from(one.known + one.lost == 0);
         all.known += one.known;
         all.lost += one.lost;
+        all.billed += one.billed;
+        all.held += one.held;
         all.most += one.most;
     }
     if !seen.is_empty() {
         return Err(format!("calls that no run was charged for: {seen:?}"));
     }
-    // Spent and reserved never shrink in a run here, so their sums at any moment are at most these.
-    if all.most > cap || all.known + all.lost > cap {
+    let charged = all.billed + all.held;
+    let is_calls = meter == Meter::ModelCalls;
+    // Calls that are spent and reserved never shrink in a run here, so their sums at any moment are at most these.
+    if charged > cap || (is_calls && all.most > cap) {
         return Err(format!("beyond {cap}: {all:?}"));
     }
-    if all.known + all.lost < cap || refused < runs - cap {
+    let is_short = (is_calls && charged < cap) || (cap < runs && refused < runs - cap);
+    if is_short || (!is_calls && refused == 0) {
         return Err(format!("what there was has not been used: {all:?}, {refused} refused"));
     }
     for scope in SCOPES {
         let scope: Name = scope.into();
         let account = escrow::budget(&*store, &scope, Timestamp(1)).await.expect("read").expect("there").account;
-        let taken = account.drawn.model_calls + account.spent.model_calls;
-        if taken != cap || account.overrun.model_calls > 0 {
-            return Err(format!("the account of `{scope}` says {account:?}"));
+        let (drawn, spent) = (account.drawn.get(meter), account.spent.get(meter));
+        // What a killed worker had drawn may not have come back yet.
+        let agrees = if is_calls { drawn + spent == cap } else { spent <= charged && charged <= spent + drawn };
+        if !agrees || account.overrun.get(meter) > 0 {
+            return Err(format!("the account of `{scope}` says {account:?}, the journals {all:?}"));
         }
     }
     Ok(all)
@@ -251,6 +283,7 @@ async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, Stri
 /// Runs a bank in a folder that `prepare` has changed.
 fn bank(world: &World, size: Size, broken: bool, prepare: impl FnOnce(&Path)) -> Result<(Charged, usize), String> {
     world.delay(DELAY_MS);
+    world.spread(DELAY_MS);
     let place = Place::new(world);
     std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
     prepare(place.path());
@@ -268,6 +301,27 @@ fn branch(kind: &str) {
         bank(&world, BRANCH, false, |folder| wires::speak(folder, &world, kind)).unwrap_or_else(|why| panic!("{why}"));
     println!("{kind}: {kills} workers killed: {charged:?}");
     assert!(charged.known > 0, "no call was answered: {charged:?}");
+    assert!(kills > 0, "no worker was killed");
+}
+
+#[test]
+fn the_bank_holds_over_streams() {
+    let world = World::start();
+    let (charged, kills) =
+        bank(&world, BRANCH, false, |folder| wires::stream(folder)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(charged.known > 0 && kills > 0, "{kills} kills: {charged:?}");
+    assert!(world.streamed() >= charged.known, "the answers are streams");
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the counts are part of the proof")]
+fn the_bank_holds_for_tokens_and_money() {
+    for size in AMOUNTS {
+        let world = World::start();
+        let (charged, kills) = bank(&world, size, false, |_| ()).unwrap_or_else(|why| panic!("{why}"));
+        println!("{size:?}, {kills} workers killed: {charged:?}");
+        assert!(charged.known > 0 && kills > 0, "{kills} kills: {charged:?}");
+    }
 }
 
 #[test]
@@ -303,9 +357,9 @@ fn the_bank_holds_over_ollama() {
 #[test]
 fn the_bank_holds_over_a_chain_whose_first_link_is_down() {
     let world = World::start();
-    let (charged, _) =
-        bank(&world, BRANCH, false, |folder| wires::chain(folder, &world)).unwrap_or_else(|why| panic!("{why}"));
-    assert!(charged.known > 0, "no call was answered: {charged:?}");
+    let (charged, kills) =
+        bank(&world, CHAIN, false, |folder| wires::chain(folder, &world)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(charged.known > 0 && kills > 0, "{kills} kills: {charged:?}");
 }
 
 /// Waits for something that other processes do.
@@ -313,7 +367,7 @@ async fn until(what: &str, store: &dyn Store, is_done: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !is_done().await {
         assert!(began.elapsed() < PATIENCE, "{what} takes too long");
-        within(store, CAP).await.unwrap_or_else(|why| panic!("{why}"));
+        within(store, WHOLE).await.unwrap_or_else(|why| panic!("{why}"));
         // Slow on purpose: other processes do the work.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -370,7 +424,7 @@ data:
 /// The account, what the run was charged, and what the server saw, once the run has ended.
 async fn settled(folder: &Path, world: &World, cut: &str) -> u64 {
     let store = store(folder).await;
-    let one = charged(&*store, &RunId::stored(RUN)).await;
+    let one = charged(&*store, &RunId::stored(RUN), Meter::ModelCalls).await;
     let arrived = world.take().len() as u64;
     let (least, most) = (one.known, one.known + one.lost);
     assert_eq!((one.known, one.lost <= 1), (2, true), "{cut}: {one:?}");

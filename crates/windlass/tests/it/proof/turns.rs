@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use windlass_core::budget::Meter;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::RunId;
 use windlass_core::journal::{Entry, Record};
@@ -174,7 +175,7 @@ fn calls_that_wait_for_quota_are_not_charged_until_they_are_sent() {
         until("the second worker", async || with_status(&*store, Status::Completed).await.len() as u64 == RUNS).await;
         assert_eq!(world.take().len() as u64, RUNS, "each call was made once");
         for number in 0..RUNS {
-            let one = charged(&*store, &run(number)).await;
+            let one = charged(&*store, &run(number), Meter::ModelCalls).await;
             assert_eq!((one.known, one.lost), (1, 0), "run {number} is charged for what was sent, and for no more");
         }
         assert_eq!(store.fsck().await.expect("fsck"), Vec::new());

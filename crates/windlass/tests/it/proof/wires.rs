@@ -68,6 +68,26 @@ pub(super) fn speak(folder: &Path, world: &World, kind: &str) {
     std::fs::write(folder.join("windlass.toml"), text).expect("a writable folder");
 }
 
+/// Makes a folder ask for streams.
+pub(super) fn stream(folder: &Path) {
+    let profiles = "spec: flatprofile\nspec_version: 4.2.1\ndata:\n  default: main\n  model_profiles:\n    main: {name: small, provider: fake, max_tokens: 100, stream: true}\n";
+    std::fs::write(folder.join("profiles.yml"), profiles).expect("a writable folder");
+}
+
+/// The stream of chat completions that says the same as a whole answer.
+pub(super) fn streamed(reply: &Value) -> String {
+    let chunk = |choices: Value, usage: Value| {
+        let chunk = json!({"id": reply["id"], "object": "chat.completion.chunk", "created": 1, "model": reply["model"],
+            "choices": choices, "usage": usage});
+        format!("data: {chunk}\n\n")
+    };
+    let choice = &reply["choices"][0];
+    let delta = json!([{"index": 0, "delta": choice["message"], "finish_reason": null}]);
+    let end = json!([{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]);
+    let parts = [chunk(delta, Value::Null), chunk(end, Value::Null), chunk(json!([]), reply["usage"].clone())];
+    format!("{}data: [DONE]\n\n", parts.concat())
+}
+
 /// Makes a folder ask a chain whose first link is down.
 pub(super) fn chain(folder: &Path, world: &World) {
     speak(folder, world, "openai");

@@ -34,12 +34,16 @@ pub(super) struct World {
     /// Open connections, and a bell for when one closes.
     open: Arc<(Mutex<u64>, Condvar)>,
     delay_ms: Arc<AtomicU64>,
+    /// By how much longer the second, the third and the fourth of four answers takes.
+    spread_ms: Arc<AtomicU64>,
     /// A kind of deed, and how long its answers take instead.
     lingers: Arc<Mutex<(String, u64)>>,
     /// While it is shut, nothing is answered.
     gate: Arc<(Mutex<bool>, Condvar)>,
     /// Further headers of every answer.
     headers: Arc<Mutex<String>>,
+    /// Answers that were streams.
+    streams: Arc<AtomicU64>,
 }
 
 impl World {
@@ -51,9 +55,11 @@ impl World {
             memory: Arc::default(),
             open: Arc::default(),
             delay_ms: Arc::default(),
+            spread_ms: Arc::default(),
             lingers: Arc::default(),
             gate: Arc::default(),
             headers: Arc::default(),
+            streams: Arc::default(),
         };
         let server = world.clone();
         std::thread::spawn(move || {
@@ -73,6 +79,12 @@ impl World {
     /// How long every answer takes from here on.
     pub(super) fn delay(&self, ms: u64) {
         self.delay_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// By how much longer than the one before each but the first of four answers takes from here on, so that some calls are
+    /// out when others have been answered.
+    pub(super) fn spread(&self, ms: u64) {
+        self.spread_ms.store(ms, Ordering::Relaxed);
     }
 
     /// How long the answers to deeds of one kind take from here on: a tool, `model`, or `child` and `launch` for the models
@@ -105,10 +117,15 @@ impl World {
             None => name,
             Some(_) => "model",
         };
-        *self.memory.lock().expect("memory").arrived.entry(what.to_owned()).or_default() += 1;
+        let arrived = {
+            let mut memory = self.memory.lock().expect("memory");
+            let count = memory.arrived.entry(what.to_owned()).or_default();
+            *count += 1;
+            *count
+        };
         let lingers = self.lingers.lock().expect("a kind");
         let ms = if lingers.0 == what { lingers.1 } else { self.delay_ms.load(Ordering::Relaxed) };
-        Duration::from_millis(ms)
+        Duration::from_millis(ms + arrived % 4 * self.spread_ms.load(Ordering::Relaxed))
     }
 
     /// Waits until everything that dead processes had sent has been read. Connections are taken in the order they
@@ -121,6 +138,11 @@ impl World {
         let (count, bell) = &*self.open;
         let open = count.lock().expect("connections");
         drop(bell.wait_while(open, |open| *open > 0).expect("connections"));
+    }
+
+    /// How many answers were streams.
+    pub(super) fn streamed(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed)
     }
 
     /// How often each kind of deed was done so far.
@@ -153,12 +175,15 @@ impl World {
             let shut = self.gate.0.lock().expect("the gate");
             drop(self.gate.1.wait_while(shut, |shut| *shut).expect("the gate"));
             let status = if body["model"] == super::wires::DOWN { "503 Service Unavailable" } else { "200 OK" };
-            let text = reply.to_string();
+            let is_stream = body["stream"] == true && path.ends_with("/chat/completions");
+            let (kind, text) = match is_stream {
+                true => ("text/event-stream", super::wires::streamed(&reply)),
+                false => ("application/json", reply.to_string()),
+            };
+            self.streams.fetch_add(u64::from(is_stream), Ordering::Relaxed);
             let more = self.headers.lock().expect("headers").clone();
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{more}content-length: {}\r\n\r\n",
-                text.len()
-            );
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-type: {kind}\r\n{more}content-length: {}\r\n\r\n", text.len());
             let stream = reader.get_mut();
             if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(text.as_bytes())).is_err() {
                 return;
