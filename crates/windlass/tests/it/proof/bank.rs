@@ -307,8 +307,7 @@ fn branch(kind: &str) {
 #[test]
 fn the_bank_holds_over_streams() {
     let world = World::start();
-    let (charged, kills) =
-        bank(&world, BRANCH, false, |folder| wires::stream(folder)).unwrap_or_else(|why| panic!("{why}"));
+    let (charged, kills) = bank(&world, BRANCH, false, wires::stream).unwrap_or_else(|why| panic!("{why}"));
     assert!(charged.known > 0 && kills > 0, "{kills} kills: {charged:?}");
     assert!(world.streamed() >= charged.known, "the answers are streams");
 }
