@@ -23,8 +23,8 @@ const HIDDEN: &str = "***";
 /// What stands for a value that is not shown: a secret that a service repeated, or what the contract of a tool hides.
 pub const REDACTED: &str = "[redacted]";
 
-/// The forms in which services repeat a text: as it is, escaped as in JSON, percent-encoded, in hexadecimal, and in base64,
-/// also of a longer text around it.
+/// The forms in which services repeat a text: as it is, escaped as in JSON or HTML, percent-encoded where it has to be or
+/// everywhere, in hexadecimal, and in base64, also of a longer text around it.
 #[must_use]
 pub fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned()];
@@ -39,7 +39,9 @@ pub fn forms(secret: &str) -> Vec<String> {
     let form = upper.replace("%20", "+");
     forms.extend([lower_escapes(&upper), lower_escapes(&form), upper, form]);
     let digits = hexadecimal(secret);
-    forms.extend([digits.to_uppercase(), digits]);
+    forms.extend([every_byte(&digits), every_byte(&digits.to_uppercase()), digits.to_uppercase(), digits]);
+    let entities = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    forms.extend([entities.replace('\'', "&#39;"), entities.replace('\'', "&#x27;"), entities]);
     for offset in 0..3 {
         let standard = base64_at(secret, offset);
         forms.extend([standard.replace('+', "-").replace('/', "_"), standard]);
@@ -91,6 +93,18 @@ fn hexadecimal(secret: &str) -> String {
         let _written = write!(out, "{byte:02x}");
         out
     })
+}
+
+/// Hexadecimal as percent-encoding of every byte.
+fn every_byte(digits: &str) -> String {
+    let mut out = String::with_capacity(digits.len() * 3 / 2);
+    for (place, digit) in digits.chars().enumerate() {
+        if place % 2 == 0 {
+            out.push('%');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 /// The digits of base64 that a secret alone makes, wherever it stands in a text: after `offset` bytes of a group of three,

@@ -26,7 +26,7 @@ pub const SECRET_BYTES_MIN: usize = 8;
 /// What stands for the rest of a text that was cut.
 const CUT: char = '…';
 
-/// Finds secrets by their value, plain and in the encodings in which services repeat them: escaped as in JSON, percent,
+/// Finds secrets by their value, plain and in the encodings in which services repeat them: escaped as in JSON or HTML, percent,
 /// hexadecimal, and base64, also of a text around the secret; and the beginning of one at the place where a text was cut.
 /// `Debug` shows none.
 #[derive(Clone, Debug, Default)]
@@ -267,6 +267,8 @@ mod tests {
             "Basic aWQ6czNjcmV0L2tleSt2YWx1ZQ==",
             "Basic YWJjOnMzY3JldC9rZXkrdmFsdWU=",
             r#"{"key":"s3cret\/key+value"}"#,
+            "%73%33%63%72%65%74%2f%6b%65%79%2b%76%61%6c%75%65",
+            "%73%33%63%72%65%74%2F%6B%65%79%2B%76%61%6C%75%65",
         ] {
             let shown = redactor.text(text).expect(text);
             assert!(
@@ -295,6 +297,10 @@ mod tests {
         let form = SecretString::from("two words & more");
         let shown = Redactor::new([&form]).text("k=two+words+%26+more&x=1").expect("a secret");
         assert_eq!(shown, "k=[redacted]&x=1");
+        let marked = SecretString::from("it's <b>&\"bold\"");
+        for text in ["it's &lt;b&gt;&amp;&quot;bold&quot;", "it&#39;s &lt;b&gt;&amp;&quot;bold&quot;"] {
+            assert_eq!(Redactor::new([&marked]).text(text).as_deref(), Some("[redacted]"), "{text}");
+        }
     }
 
     #[test]
