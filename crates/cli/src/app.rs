@@ -155,6 +155,12 @@ impl App {
         }
     }
 
+    /// Whether what models thought is shown, rather than its size and hash.
+    #[must_use]
+    pub(crate) fn shows_thinking(&self) -> bool {
+        self.loaded.config.policy.show_thinking
+    }
+
     /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system.
     #[must_use]
     pub(crate) fn actor(&self) -> String {

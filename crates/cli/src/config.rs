@@ -291,6 +291,9 @@ pub(crate) struct PolicyTable {
     pub path: Option<PathBuf>,
     /// Whether tools and actions are refused where there are no rules. Default: `false`; `true` in `prod-safe`.
     pub required: bool,
+    /// Whether commands show what models thought, and write it into exports. Without this its size and hash stand in its
+    /// place. Providers get it back as it was either way. Default: `false`.
+    pub show_thinking: bool,
 }
 
 /// The operator's own secrets.

@@ -13,6 +13,7 @@ use windlass_ports::store::{JournalRow, Store};
 use windlass_runtime::blobs;
 use windlass_runtime::fold;
 
+use crate::app::App;
 use crate::exit::{Exit, Problem};
 
 /// Rows read from the store at a time.
@@ -84,11 +85,16 @@ pub(crate) async fn start(store: &dyn Store, run: &RunId) -> Result<Start, Probl
     Ok(stored.start)
 }
 
-/// What finds the values of a run that are not shown. Where its state cannot be read, its journal says as much as it can.
+/// What finds the values of a run that are not shown, and what models thought unless the configuration shows it. Where the
+/// run's state cannot be read, its journal says as much as it can.
 ///
 /// # Errors
 /// The store cannot be read, or has no such run.
-pub(crate) async fn veil(store: &Arc<dyn Store>, run: &RunId) -> Result<Veil, Problem> {
+pub(crate) async fn veil(app: &App, store: &Arc<dyn Store>, run: &RunId) -> Result<Veil, Problem> {
+    hidden(store, run).await.map(|veil| veil.with_thinking(app.shows_thinking()))
+}
+
+async fn hidden(store: &Arc<dyn Store>, run: &RunId) -> Result<Veil, Problem> {
     if let Ok(run) = current(&**store, run).await {
         return Ok(run.hidden.veil());
     }
@@ -107,8 +113,8 @@ pub(crate) async fn veil(store: &Arc<dyn Store>, run: &RunId) -> Result<Veil, Pr
 
 /// Puts the veil of a run over JSON that stands beside its journal. Of a run that is gone or cannot be read nobody knows what
 /// is not shown, so nothing is.
-pub(crate) async fn cover<const N: usize>(store: &Arc<dyn Store>, run: &RunId, parts: [&mut Json; N]) {
-    let veil = veil(store, run).await.ok();
+pub(crate) async fn cover<const N: usize>(app: &App, store: &Arc<dyn Store>, run: &RunId, parts: [&mut Json; N]) {
+    let veil = veil(app, store, run).await.ok();
     for part in parts {
         match &veil {
             Some(veil) => veil.json(part),

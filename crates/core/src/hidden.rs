@@ -6,6 +6,7 @@
 mod finder;
 mod leaves;
 mod needles;
+mod thinking;
 mod veil;
 
 use std::collections::BTreeMap;

@@ -82,7 +82,7 @@ async fn show(app: &App, args: DebugShow) -> Result<Exit, Problem> {
     let mut calls = captures::captured(&*store, &capture.id, args.cursor, args.limit as usize).await?;
     for call in &mut calls {
         let (mut asked, mut answered) = (Json::from(&call.asked), Json::from(&call.answered));
-        journal::cover(&store, &call.run, [&mut asked, &mut answered]).await;
+        journal::cover(app, &store, &call.run, [&mut asked, &mut answered]).await;
         (call.asked, call.answered) = (asked.into(), answered.into());
     }
     let next = (calls.len() == args.limit as usize).then(|| args.cursor + args.limit);

@@ -241,7 +241,7 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
         if one.what == What::Captured {
             let run = RunId::stored(value["run"].as_str().unwrap_or_default());
             let (mut asked, mut answered) = (value["asked"].take(), value["answered"].take());
-            journal::cover(&store, &run, [&mut asked, &mut answered]).await;
+            journal::cover(app, &store, &run, [&mut asked, &mut answered]).await;
             (value["asked"], value["answered"]) = (asked, answered);
         }
         if written.is_ok() {
@@ -250,7 +250,7 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
     }
     for head in &trees.runs {
         if written.is_ok() {
-            written = write_run(&store, head, &mut write).await;
+            written = write_run(app, &store, head, &mut write).await;
         }
     }
     if let Err(problem) = written {
@@ -266,6 +266,7 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
 }
 
 async fn write_run(
+    app: &App,
     store: &Arc<dyn Store>,
     head: &Head,
     write: &mut impl FnMut(&Json) -> Result<(), Problem>,
@@ -273,7 +274,7 @@ async fn write_run(
     let mut at_a_glance = runs::head(head);
     at_a_glance["type"] = json!("run");
     write(&at_a_glance)?;
-    let veil = journal::veil(store, &head.id).await?;
+    let veil = journal::veil(app, store, &head.id).await?;
     let mut reader = Reader::new(Arc::clone(store), head.id.clone(), 0);
     loop {
         let records = reader.next(RECORDS).await?;

@@ -37,7 +37,7 @@ pub(crate) async fn replay(app: &App, args: args::Replay) -> Result<Exit, Proble
         return Err(Problem::rejected(format!("run `{}` has {} versions, not {to}", head.id, head.version)));
     }
     // What came up later is not shown of what was before either.
-    let veil = journal::veil(&store, &head.id).await?;
+    let veil = journal::veil(app, &store, &head.id).await?;
     let mut run = Run::blank(journal::start(&*store, &head.id).await?);
     let mut reader = Reader::new(store, head.id.clone(), 0);
     while run.version < to {

@@ -39,6 +39,7 @@ mod slo;
 mod telemetry;
 mod tenants;
 mod testing;
+mod thinking;
 mod tools;
 mod trust;
 mod upgrade;

@@ -8,19 +8,23 @@ use serde_json::Value as Json;
 use super::finder::{Finder, Places};
 use super::leaves::Leaves;
 use super::needles::spellings;
+use super::thinking;
 use crate::redact::REDACTED;
 use crate::value::Value;
 
 /// What stands for the rest of a text that was cut.
 const CUT: char = '…';
 
-/// Finds the hidden values of a run in what is shown of it, and puts [`REDACTED`] there. `Debug` shows none.
+/// Finds the hidden values of a run in what is shown of it, and puts [`REDACTED`] there; in the place of what models
+/// thought it puts size and hash. `Debug` shows none.
 #[derive(Clone, Default)]
 pub struct Veil {
     /// What is not shown.
     leaves: [Leaves; 2],
     /// Nothing is shown.
     all: bool,
+    /// What models thought is shown.
+    thinking: bool,
 }
 
 impl std::fmt::Debug for Veil {
@@ -31,14 +35,20 @@ impl std::fmt::Debug for Veil {
 
 impl Veil {
     pub(super) fn new(leaves: [Leaves; 2], all: bool) -> Self {
-        Self { leaves, all }
+        Self { leaves, all, thinking: false }
     }
 
     fn finders(&self) -> impl Iterator<Item = &Finder> {
         self.leaves.iter().flat_map(Leaves::finders).map(|finder| &**finder)
     }
 
-    /// Whether nothing is hidden.
+    /// The same where what models thought is shown, when `shown` says so. Without this, size and hash stand in its place.
+    #[must_use]
+    pub fn with_thinking(self, shown: bool) -> Self {
+        Self { thinking: shown, ..self }
+    }
+
+    /// Whether no value is hidden. What models thought may be.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.leaves.iter().all(Leaves::is_empty) && !self.all
@@ -95,6 +105,9 @@ impl Veil {
 
     /// Puts the veil over JSON.
     pub fn json(&self, json: &mut Json) {
+        if !self.thinking {
+            thinking::cover(json);
+        }
         if !self.is_empty() {
             self.under("", json);
         }

@@ -29,11 +29,11 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     let waiting = session::observer(store).status(&head.id).await.map_err(outcome::engine_problem)?;
     let waits = waiting.map(|report| report.waits).unwrap_or_default();
     let left_out = LeftOut::of(&run, waits.len());
-    let veil = run.hidden.veil();
+    let veil = run.hidden.veil().with_thinking(app.shows_thinking());
     if app.output.form() == Form::Json {
         let mut value = list::head(&head);
         if let Json::Object(map) = &mut value {
-            map.insert("run".into(), shortened(state(&run)));
+            map.insert("run".into(), shortened(veil.document(&run)));
             let waits: Vec<Json> = waits.iter().take(SHOWN).map(outcome::wait).collect();
             map.insert("waits".into(), veil.document(&waits));
             if left_out.is_any() {
@@ -140,7 +140,7 @@ fn cell(json: &str, run: &RunId) -> String {
 /// Prints a journal.
 pub(crate) async fn journal(app: &App, args: args::RunsJournal) -> Result<Exit, Problem> {
     let (store, head) = app.run(&args.run).await?;
-    let veil = journal::veil(&store, &head.id).await?;
+    let veil = journal::veil(app, &store, &head.id).await?;
     let mut reader = Reader::new(store, RunId::stored(&args.run), args.after);
     let mut left = args.limit.unwrap_or(usize::MAX);
     while left > 0 && reader.after() < head.version {
@@ -151,19 +151,12 @@ pub(crate) async fn journal(app: &App, args: args::RunsJournal) -> Result<Exit, 
         left = left.saturating_sub(records.len());
         for record in &records {
             match app.output.form() {
-                Form::Json if veil.is_empty() => app.output.line(record),
                 Form::Json => app.output.line(&veil.document(record)),
                 Form::Text => app.output.text(&lines(record, &veil)),
             }
         }
     }
     Ok(Exit::Ok)
-}
-
-/// A folded run as JSON, without the values that are not shown.
-#[must_use]
-pub(crate) fn state(run: &Run) -> Json {
-    run.hidden.veil().document(run)
 }
 
 fn lines(record: &Record, veil: &Veil) -> String {
