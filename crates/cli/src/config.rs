@@ -203,6 +203,10 @@ pub(crate) struct Limits {
     /// What happens to a call beyond a ceiling of calls, tokens or cost: `fail`, or `ask`, whereupon the run waits for a
     /// person. Where a document sets ceilings too, both have to say `ask`. Default: `fail`.
     pub beyond: Beyond,
+    /// What happens to a call of a model without a price where its run has a ceiling of cost, or a budget has a cap of it:
+    /// `allow`, and it counts as nothing, or `refuse`, and it fails with `budget.exceeded` before it is sent. Answers from
+    /// before and scripts cost nothing. Default: `allow`; `refuse` in `prod-safe`.
+    pub unpriced: Unpriced,
     /// From when on breakers trip; 0 is never.
     pub breakers: Breakers,
 }
@@ -254,6 +258,17 @@ pub(crate) enum Beyond {
     Ask,
 }
 
+/// What happens to a call of a model without a price where money has a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Unpriced {
+    /// It is made, and counts as nothing.
+    #[default]
+    Allow,
+    /// It fails with `budget.exceeded` before it is sent.
+    Refuse,
+}
+
 impl Limits {
     /// The ceilings that a run starts with.
     #[must_use]
@@ -270,6 +285,10 @@ impl Limits {
             beyond: match self.beyond {
                 Beyond::Fail => budget::Beyond::Fail,
                 Beyond::Ask => budget::Beyond::Ask,
+            },
+            unpriced: match self.unpriced {
+                Unpriced::Allow => budget::Unpriced::Allow,
+                Unpriced::Refuse => budget::Unpriced::Refuse,
             },
             breakers: breakers::Breakers {
                 same_calls: self.breakers.same_calls,
@@ -403,7 +422,7 @@ impl Preset {
             Self::ProdSafe => concat!(
                 "[documents]\nstrict = true\ninline_keys = false\nundeclared_tools = false\n",
                 "[limits]\nsteps = 1000\nmodel_calls = 1000\ntool_calls = 1000\nlaunches = 1000\n",
-                "tokens = 10000000\ncost_micros = 10000000\n",
+                "tokens = 10000000\ncost_micros = 10000000\nunpriced = \"refuse\"\n",
                 "[queue]\nmax = 100000\n",
                 "[outbound]\nlocal_models = false\n",
                 "[policy]\nrequired = true\n",

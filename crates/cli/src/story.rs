@@ -58,6 +58,9 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
         Entry::CeilingNear { meter, used, ceiling } => {
             format!("   near its limit: {used} of {ceiling} {}", meter.as_str())
         }
+        Entry::ConversationNear { agent, tokens, context_tokens, .. } => {
+            format!("   the conversation of {agent} is long: about {tokens} of {context_tokens} tokens")
+        }
         Entry::CeilingsChanged { by, .. } => format!("limits changed by {by}"),
         Entry::RunReopened => "tries its last state again".into(),
         Entry::Migrated { .. } => "goes on with another version of its machine".into(),

@@ -46,6 +46,7 @@ fn facts() -> Facts {
         now: Timestamp(1),
         seed: 1,
         quotes: Arc::new(BTreeMap::new()),
+        traits: Arc::new(BTreeMap::new()),
         routes: Arc::new(BTreeMap::new()),
         standing: Arc::default(),
         verdicts: Vec::new(),

@@ -1,5 +1,6 @@
 //! How entries change a run. Total: every entry that a decision made applies, and nothing is evaluated.
 
+mod conversation;
 mod routes;
 mod begin;
 mod question;
@@ -177,7 +178,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.jump.clone_from(to);
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
         }
-        Entry::AgentEnded => leave_agent(run),
+        Entry::AgentEnded => conversation::ended(run),
         Entry::TransitionTaken { .. } => {}
         Entry::FailureRaised { failure } => {
             run.failure = Some(failure.clone());
@@ -186,7 +187,8 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             leave_agent(run);
             run.jump = None;
         }
-        Entry::FailureRouted { .. } => run.failure = None,
+        Entry::FailureRouted { from, by, .. } => conversation::routed(run, from, by),
+        Entry::ConversationNear { .. } => conversation::near(run),
         Entry::HoldPlaced { hold } => run.hold = Some(hold.clone()),
         Entry::HoldLifted => hold_lifted(run),
         Entry::CancelRequested { reason } => run.cancel = Some(reason.clone()),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breakers::Breakers;
 use crate::ids::Name;
-use crate::limits::AMOUNT_MAX;
+use crate::limits::{AMOUNT_MAX, WARN_PERCENT};
 use crate::time::Timestamp;
 
 /// One thing that is counted against a ceiling.
@@ -176,6 +176,24 @@ impl Beyond {
     }
 }
 
+/// What happens to a call of a model without a price where money has a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unpriced {
+    /// It is made, and counts as nothing.
+    #[default]
+    Allow,
+    /// It fails with `budget.exceeded` before it is sent.
+    Refuse,
+}
+
+impl Unpriced {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn allows(&self) -> bool {
+        *self == Self::Allow
+    }
+}
+
 /// Upper bounds; `None` is no bound. `depth` and `deadline` bound place and time rather than an amount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -207,6 +225,9 @@ pub struct Ceilings {
     /// What happens to a call beyond a bound of [`CALL_METERS`].
     #[serde(skip_serializing_if = "Beyond::fails")]
     pub beyond: Beyond,
+    /// What happens to a call of a model without a price where money has a bound.
+    #[serde(skip_serializing_if = "Unpriced::allows")]
+    pub unpriced: Unpriced,
     /// From when on breakers trip.
     #[serde(skip_serializing_if = "Breakers::are_default")]
     pub breakers: Breakers,
@@ -240,7 +261,7 @@ impl Ceilings {
 
     /// What happens beyond the bounds, and no bound.
     fn ways(&self) -> Self {
-        Self { beyond: self.beyond, breakers: self.breakers, ..Self::default() }
+        Self { beyond: self.beyond, unpriced: self.unpriced, breakers: self.breakers, ..Self::default() }
     }
 
     /// Whether any of [`CALL_METERS`] has a bound.
@@ -274,6 +295,7 @@ impl Ceilings {
                 (false, false) if self.beyond == Beyond::Ask => Beyond::Ask,
                 (false, false) => other.beyond,
             },
+            unpriced: self.unpriced.max(other.unpriced),
             breakers: self.breakers.stricter(&other.breakers),
         }
     }
@@ -301,6 +323,17 @@ pub struct Ledger {
     /// What each agent, tool and child machine used, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drivers: BTreeMap<Name, Amounts>,
+}
+
+impl Ledger {
+    /// How much of a ceiling is used or held, with the ceiling, where that is most of it.
+    #[must_use]
+    pub fn near(&self, meter: Meter) -> Option<(u64, u64)> {
+        let ceiling = self.ceilings.get(meter)?;
+        let used = ceiling - self.left(meter).unwrap_or(0).min(ceiling);
+        let is_near = used.saturating_mul(100) >= ceiling.saturating_mul(WARN_PERCENT);
+        (used > 0 && is_near).then_some((used, ceiling))
+    }
 }
 
 /// Who used most of a meter, most first, three at most.

@@ -9,6 +9,7 @@ mod breaking;
 mod call;
 mod ceiling;
 mod circles;
+mod conversation;
 mod doubt;
 mod escrow;
 mod failing;
@@ -394,10 +395,7 @@ impl<'a> Turn<'a> {
     /// Records each ceiling of which most is used, once.
     fn warn(&mut self) {
         for meter in Meter::ALL {
-            let Some(ceiling) = self.run.ledger.ceilings.get(meter) else { continue };
-            let used = ceiling - self.run.ledger.left(meter).unwrap_or(0).min(ceiling);
-            if used > 0
-                && used.saturating_mul(100) >= ceiling.saturating_mul(limits::WARN_PERCENT)
+            if let Some((used, ceiling)) = self.run.ledger.near(meter)
                 && !self.run.warned.contains(&meter)
             {
                 self.emit(Entry::CeilingNear { meter, used, ceiling });

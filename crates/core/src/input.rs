@@ -194,6 +194,8 @@ pub struct Facts {
     pub seed: u64,
     /// Prices of the machine's agents, for reservations: agent name to quote.
     pub quotes: Arc<BTreeMap<Name, Quote>>,
+    /// What else is known of the models of the machine's agents: agent name to it.
+    pub traits: Arc<BTreeMap<Name, Traits>>,
     /// Fallback chains of the machine's agents, as they can be used now: agent name to chain. An agent without one is
     /// called as its document says.
     pub routes: Arc<BTreeMap<Name, Chain>>,
@@ -226,4 +228,13 @@ pub struct Quote {
     pub version: Name,
     /// What a call may use beside its own input and output, as a program does that asks more than once.
     pub beyond: Amounts,
+}
+
+/// What is known of a model beside its price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Tokens of a conversation that it takes.
+    pub context_tokens: Option<u64>,
+    /// Whether its calls cost nothing, as answers from before and scripts do.
+    pub is_free: bool,
 }

@@ -546,6 +546,17 @@ pub enum Entry {
         /// The bound.
         ceiling: u64,
     },
+    /// A conversation is nearly as long as its model takes.
+    ConversationNear {
+        /// Whose.
+        agent: Name,
+        /// The model that is to be called.
+        model: Name,
+        /// About how many tokens it has.
+        tokens: u64,
+        /// How many the model takes.
+        context_tokens: u64,
+    },
     /// The ceilings changed.
     CeilingsChanged {
         /// The new ones.

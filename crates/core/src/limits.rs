@@ -76,6 +76,8 @@ pub const AMOUNT_MAX: u64 = i64::MAX as u64;
 pub const MODEL_TIMEOUT_MS_DEFAULT: u64 = 600_000;
 /// Bytes per token assumed when bounding the input of a model call: at worst a token is one byte.
 pub const BYTES_PER_TOKEN_MIN: u64 = 1;
+/// Bytes that a token usually has, for guessing how long a conversation is.
+pub const BYTES_PER_TOKEN_USUAL: u64 = 4;
 /// Bytes of a failure's message; the rest is cut with a mark.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Length of a run id given by a caller, in bytes.
@@ -93,7 +95,8 @@ pub const HIDDEN_BYTES_MAX: usize = 1024 * 1024;
 pub const CHANNEL_BYTES_MAX: usize = 512;
 /// Entries after the last snapshot above which a new snapshot is taken.
 pub const SNAPSHOT_ENTRIES_MAX: u64 = 200;
-/// Share of a ceiling, in percent, at which a warning is recorded.
+/// Share of a ceiling, in percent, at which a warning is recorded; and of what a model takes at once, where a machine does
+/// not say otherwise.
 pub const WARN_PERCENT: u64 = 80;
 /// Plans of calls that one run makes.
 pub const PLANS_MAX: usize = 1_000;

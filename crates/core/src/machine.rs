@@ -66,6 +66,26 @@ pub struct Machine {
     pub placement: Placement,
     /// Where what it is given comes from.
     pub provenance: Provenance,
+    /// What happens when a conversation gets long.
+    pub conversation: Conversation,
+}
+
+/// By what a run is said to have left a state to shorten its conversation.
+pub const ON_NEAR: &str = "on_near";
+
+/// What happens when a conversation gets nearly as long as its model takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversation {
+    /// Share of what the model takes, in percent, from which it is nearly as long.
+    pub near_percent: u8,
+    /// The state that shortens it: the run goes there instead of making the call.
+    pub on_near: Option<Name>,
+}
+
+impl Default for Conversation {
+    fn default() -> Self {
+        Self { near_percent: crate::limits::WARN_PERCENT as u8, on_near: None }
+    }
 }
 
 /// Where what a machine is given comes from, for the labels of values.

@@ -148,6 +148,20 @@ fn conversation(exec: &Exec, sample: u32) -> Option<Vec<Message>> {
 /// at most. Of the parts that only one provider understands, those of `provider` are sent.
 #[must_use]
 pub fn input_bytes(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
+    let files = run.exec.iter().flat_map(|exec| &exec.files).map(File::tokens_max).fold(0, u64::saturating_add);
+    files.saturating_add(text_bytes(run, agent, sample, provider))
+}
+
+/// About how many tokens the conversation of a call has: what its provider counted of it last, or its bytes over what a
+/// token usually has, whichever is more. Files are counted only once a provider did.
+#[must_use]
+pub fn conversation_tokens(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
+    let counted = run.exec.as_ref().and_then(|exec| exec.samples.get(sample as usize)?.prefix.as_ref());
+    let guessed = text_bytes(run, agent, sample, provider).div_ceil(limits::BYTES_PER_TOKEN_USUAL);
+    guessed.max(counted.map_or(0, |prefix| prefix.tokens))
+}
+
+fn text_bytes(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
     let Some(exec) = &run.exec else { return 0 };
     let text: usize = conversation(exec, sample)
         .unwrap_or_default()
@@ -168,8 +182,7 @@ pub fn input_bytes(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64
         .map(|tool| tool.name.len() + tool.description.len() + tool.parameters.size_bytes() + 32)
         .sum();
     let schema = agent.output_schema.as_ref().map_or(0, Value::size_bytes);
-    let files = exec.files.iter().map(File::tokens_max).fold(0, u64::saturating_add);
-    files.saturating_add((text + tools + schema) as u64)
+    (text + tools + schema) as u64
 }
 
 /// The body of an open hook call, or of a tool call that a hook provides. None when `effect` is neither.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{Code, Failure};
 use crate::ids::Name;
-use crate::input::Quote;
+use crate::input::{Quote, Traits};
 use crate::machine::ModelSettings;
 use crate::policy::Question;
 
@@ -49,8 +49,12 @@ pub struct Link {
     pub on: Vec<Code>,
     /// The price of its model, when the price book has one.
     pub quote: Option<Quote>,
+    /// What else is known of it.
+    pub traits: Traits,
     /// Why it cannot be used at present; none when it can.
     pub shut: Option<Name>,
+    /// Why it stands for another model; none when it does not.
+    pub instead: Option<Name>,
 }
 
 /// The link that an attempt takes, with what decided it. Journaled with the attempt.
@@ -118,8 +122,8 @@ impl Choice {
 impl Chain {
     /// The first link from `from` on that can be used. `denied` says why the policy forbids one. Where none can be used
     /// at present and `last_resort` is set, the first that is not forbidden: its adapter says when it can be used again.
-    /// With `saving`, the scope of a budget that is nearly used up, links that cost more than the cheapest usable one are
-    /// passed over.
+    /// With `saving`, what of money or tokens is nearly used up, links that cost more than the cheapest usable one are passed
+    /// over.
     #[must_use]
     pub fn choose(
         &self,
@@ -140,8 +144,8 @@ impl Chain {
             })
             .collect();
         self.pass_tiers(&mut passed, wanted);
-        if let Some(scope) = saving {
-            self.pass_dear(&mut passed, scope);
+        if let Some(what) = saving {
+            self.pass_dear(&mut passed, what);
         }
         let usable = passed.iter().position(Option::is_none);
         let forced = || {
@@ -161,7 +165,7 @@ impl Chain {
             link: u32::try_from(at).unwrap_or(u32::MAX),
             name: link.name.clone(),
             tier: link.tier.clone(),
-            reason: reason.into(),
+            reason: link.instead.as_ref().map_or_else(|| reason.into(), |why| format!("{reason}; {why}").into()),
             row: wanted.row.clone(),
             escalated: wanted.escalated && wanted.tier.as_ref().is_none_or(|tier| *tier == link.tier),
             candidates: candidates.collect(),
@@ -198,13 +202,13 @@ impl Chain {
     }
 
     /// Passes over every usable link that costs more than the cheapest usable one.
-    fn pass_dear(&self, passed: &mut [Option<Name>], scope: &Name) {
+    fn pass_dear(&self, passed: &mut [Option<Name>], what: &Name) {
         let price = |link: &Link| link.quote.as_ref().map(|quote| u128::from(quote.input) + u128::from(quote.output));
         let usable = self.links.iter().zip(passed.iter()).filter(|(_, passed)| passed.is_none());
         let Some(least) = usable.filter_map(|(link, _)| price(link)).min() else { return };
         for (link, passed) in self.links.iter().zip(passed.iter_mut()) {
             if passed.is_none() && price(link).is_some_and(|price| price > least) {
-                *passed = Some(format!("the budget of `{scope}` is nearly used up").into());
+                *passed = Some(format!("{what} is nearly used up").into());
             }
         }
     }
@@ -246,7 +250,16 @@ mod tests {
             timeout_ms: 1,
         };
         let on = vec![Code::ProviderUnavailable];
-        Link { name: name.into(), tier: "".into(), settings, on, quote: None, shut: shut.map(Into::into) }
+        Link {
+            name: name.into(),
+            tier: "".into(),
+            settings,
+            on,
+            quote: None,
+            traits: Traits::default(),
+            shut: shut.map(Into::into),
+            instead: None,
+        }
     }
 
     fn chain(links: &[(&str, Option<&str>)]) -> Chain {
@@ -287,7 +300,7 @@ mod tests {
             link.quote =
                 Some(Quote { input: price, output: price, version: "1".into(), beyond: crate::budget::Amounts::ZERO });
         }
-        let scope: Name = "tenant:acme".into();
+        let scope: Name = "the budget of `tenant:acme`".into();
         let choice = chain.choose(0, "first", true, Some(&scope), &Wanted::default(), |_| None).expect("a link");
         let passed: Vec<_> = choice.candidates.iter().map(|c| c.passed.as_deref()).collect();
         let dear = Some("the budget of `tenant:acme` is nearly used up");

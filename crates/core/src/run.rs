@@ -383,6 +383,9 @@ pub struct Run {
     /// Ceilings about which a warning was recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warned: Vec<crate::budget::Meter>,
+    /// States that were left to shorten their conversation, and have not ended since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortened: Vec<Name>,
     /// Steps to a better tier that its calls made.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub escalations: u32,
@@ -448,6 +451,7 @@ impl Run {
             escrow: Escrow::default(),
             pulse: Pulse::default(),
             warned: Vec::new(),
+            shortened: Vec::new(),
             escalations: 0,
             tiers: BTreeMap::new(),
             api_calls: 0,

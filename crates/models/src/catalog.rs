@@ -8,6 +8,7 @@ use serde::Deserialize;
 use windlass_core::failure::Code;
 use windlass_core::file::Medium;
 use windlass_core::ids::Name;
+use windlass_core::machine::ModelSettings;
 use windlass_core::route::table::{Compare, Escalation, Row, Rules, Test};
 use windlass_core::value::Value;
 
@@ -52,7 +53,7 @@ pub struct Entry {
     /// Words to find it by.
     #[serde(default)]
     pub tags: Vec<Name>,
-    /// Tokens of a conversation that it takes.
+    /// Tokens of a conversation that it takes. A call with more is not sent.
     #[serde(default)]
     pub context_tokens: Option<u64>,
     /// Output tokens that it gives at most; a higher maximum is lowered to this.
@@ -431,6 +432,13 @@ impl Catalog {
         self.served(provider, model, base_url).find_map(|entry| entry.rates)
     }
 
+    /// The tokens of a conversation that a model at a provider takes, when an entry says it: one with this address before one
+    /// with another.
+    #[must_use]
+    pub fn context_tokens(&self, provider: &str, model: &str, base_url: Option<&str>) -> Option<u64> {
+        self.served(provider, model, base_url).find_map(|entry| entry.context_tokens)
+    }
+
     /// The files that a model at a provider takes, when an entry says it: one with this address before one with another.
     #[must_use]
     pub fn takes(&self, provider: &str, model: &str, base_url: Option<&str>) -> Option<&[Medium]> {
@@ -461,12 +469,32 @@ impl Catalog {
                 if one.rates.zip(other.rates).is_some_and(|(one, other)| one != other) {
                     return Err(of("`rates`"));
                 }
+                if one.context_tokens.zip(other.context_tokens).is_some_and(|(one, other)| one != other) {
+                    return Err(of("`context_tokens`"));
+                }
                 if one.takes.as_ref().zip(other.takes.as_ref()).is_some_and(|(one, other)| one != other) {
                     return Err(of("`takes`"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Those of [`Catalog::retirements`] that are called by such settings, by name, by a chain, or as their provider knows
+    /// them.
+    #[must_use]
+    pub fn retirements_of(&self, settings: &ModelSettings, today: Date) -> Vec<Retirement> {
+        let links = self.chain(&settings.model).filter(|_| &*settings.provider == CHAIN);
+        let linked =
+            |name: &Name| links.is_some_and(|chain| chain.links.iter().any(|l| l.model.as_ref() == Some(name)));
+        let is_used = |entry: &Entry| match &*settings.provider {
+            MODEL => entry.name == settings.model,
+            CHAIN => linked(&entry.name),
+            provider => *entry.provider == *provider && entry.model == settings.model,
+        };
+        let mut found = self.retirements(today);
+        found.retain(|retirement| self.entry(&retirement.name).is_some_and(is_used));
+        found
     }
 
     /// Models that are gone or will be within [`Catalog::warn_days`], the most urgent first.

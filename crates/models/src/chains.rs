@@ -3,7 +3,7 @@
 
 use jiff::civil::Date;
 use windlass_core::ids::Name;
-use windlass_core::input::Quote;
+use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::ModelSettings;
 use windlass_core::route::table::Rules;
 use windlass_core::route::{Chain, Link};
@@ -30,7 +30,7 @@ pub(crate) fn chain(
     guard: &Guard,
     settings: &ModelSettings,
     today: Date,
-    quote: impl Fn(&ModelSettings) -> Option<Quote>,
+    known: impl Fn(&ModelSettings) -> (Option<Quote>, Traits),
 ) -> Option<Chain> {
     let catalog = guard.catalog();
     let mut rules = Rules::default();
@@ -38,20 +38,23 @@ pub(crate) fn chain(
         MODEL => {
             let entry = catalog.serving(&settings.model, today)?;
             let called = called(entry, settings, None);
+            let (quote, traits) = known(&called);
             vec![Link {
                 name: entry.name.clone(),
                 tier: entry.tier.clone(),
-                quote: quote(&called),
+                quote,
+                traits,
                 settings: called,
                 on: Vec::new(),
                 shut: None,
+                instead: instead(catalog, &settings.model, today),
             }]
         }
         CHAIN => {
             let chain = catalog.chain(&settings.model)?;
             // Checked when the catalog was read.
             rules = chain.rules().unwrap_or_default();
-            let links = chain.links.iter().map(|entry| link(guard, &chain.name, entry, settings, today, &quote));
+            let links = chain.links.iter().map(|entry| link(guard, &chain.name, entry, settings, today, &known));
             links.collect::<Option<Vec<Link>>>()?
         }
         _ => return None,
@@ -65,7 +68,7 @@ fn link(
     entry: &LinkEntry,
     settings: &ModelSettings,
     today: Date,
-    quote: &impl Fn(&ModelSettings) -> Option<Quote>,
+    known: &impl Fn(&ModelSettings) -> (Option<Quote>, Traits),
 ) -> Option<Link> {
     let called = self::settings(guard.catalog(), chain, entry, settings, today)?;
     let tier = match (&entry.model, &entry.script) {
@@ -74,14 +77,24 @@ fn link(
         (None, None) => CACHED.into(),
     };
     let name: Name = entry.name().into();
+    let (quote, traits) = known(&called);
     Some(Link {
         shut: guard.shut(chain, &name, &called),
+        instead: entry.model.as_ref().and_then(|model| instead(guard.catalog(), model, today)),
         name,
         tier,
-        quote: quote(&called),
+        quote,
+        traits,
         settings: called,
         on: entry.on.clone().unwrap_or_else(|| ON_DEFAULT.to_vec()),
     })
+}
+
+/// Why another model is called than the one of a name; none when it is that one.
+fn instead(catalog: &Catalog, name: &str, today: Date) -> Option<Name> {
+    let entry = catalog.entry(name)?;
+    let day = entry.retires.filter(|_| catalog.serving(name, today).is_some_and(|other| other.name != entry.name))?;
+    Some(format!("`{name}` retired on {day}").into())
 }
 
 /// How a link of a chain is called on a day for a document that says so; none where its model is not served.

@@ -11,7 +11,7 @@ use windlass_core::budget::Amounts;
 use windlass_core::effect::Spent;
 use windlass_core::file::{File, Medium};
 use windlass_core::ids::Name;
-use windlass_core::input::Quote;
+use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
@@ -198,6 +198,12 @@ impl Models {
             aws: None,
             outward: None,
         }
+    }
+
+    /// Those of [`Models::retirements`] that are called by such settings.
+    #[must_use]
+    pub fn retirements_of(&self, settings: &ModelSettings) -> Vec<Retirement> {
+        self.guard.catalog().retirements_of(settings, today())
     }
 
     /// Models of the catalog that are gone, or soon will be.
@@ -551,11 +557,17 @@ impl Model for Models {
         Some(Quote { beyond, ..rates.quote(version) })
     }
 
+    fn traits(&self, settings: &ModelSettings) -> Traits {
+        let ModelSettings { provider, model, base_url, .. } = settings;
+        let context_tokens = self.guard.catalog().context_tokens(provider, model, base_url.as_deref());
+        Traits { context_tokens, is_free: self.is_scripted(provider) || &**provider == CACHED }
+    }
+
     fn chain(&self, settings: &ModelSettings) -> Option<Chain> {
         if !chains::is_listed(settings) {
             return None;
         }
-        chains::chain(&self.guard, settings, today(), |called| self.quote(called))
+        chains::chain(&self.guard, settings, today(), |called| (self.quote(called), self.traits(called)))
     }
 }
 

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
 use windlass_core::ids::Name;
-use windlass_core::input::Quote;
+use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::{HookKind, ModelSettings};
 use windlass_core::redact::{self, REDACTED};
 use windlass_core::request::ModelRequest;
@@ -191,6 +191,10 @@ impl Model for RedactedModel {
 
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
         self.model.quote(settings)
+    }
+
+    fn traits(&self, settings: &ModelSettings) -> Traits {
+        self.model.traits(settings)
     }
 
     fn chain(&self, settings: &ModelSettings) -> Option<Chain> {

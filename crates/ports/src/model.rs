@@ -3,7 +3,7 @@
 use windlass_core::effect::Spent;
 use windlass_core::failure::Failure;
 use windlass_core::ids::Name;
-use windlass_core::input::Quote;
+use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
@@ -51,6 +51,11 @@ pub trait Model: Send + Sync + std::fmt::Debug {
 
     /// The price of a model, when the price book has one.
     fn quote(&self, settings: &ModelSettings) -> Option<Quote>;
+
+    /// What else is known of a model.
+    fn traits(&self, _settings: &ModelSettings) -> Traits {
+        Traits::default()
+    }
 
     /// The links by which such a model is called, as they can be used now; none for a model that is called directly.
     fn chain(&self, _settings: &ModelSettings) -> Option<Chain> {

@@ -219,6 +219,17 @@ pub enum What {
         /// The bound.
         ceiling: u64,
     },
+    /// A conversation is nearly as long as its model takes.
+    ConversationNear {
+        /// The agent.
+        agent: Name,
+        /// The model that is to be called.
+        model: Name,
+        /// About how many tokens it has.
+        tokens: u64,
+        /// How many the model takes.
+        context_tokens: u64,
+    },
     /// The run ended with an output.
     RunCompleted(Totals),
     /// The run ended with a failure.
@@ -402,6 +413,12 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
         }
         Entry::HoldLifted => What::HoldLifted,
         Entry::CancelRequested { reason } => What::CancelRequested { reason: reason.clone() },
+        Entry::ConversationNear { agent, model, tokens, context_tokens } => What::ConversationNear {
+            agent: agent.clone(),
+            model: model.clone(),
+            tokens: *tokens,
+            context_tokens: *context_tokens,
+        },
         Entry::CeilingNear { meter, used, ceiling } => {
             What::CeilingNear { meter: meter.as_str().into(), used: *used, ceiling: *ceiling }
         }

@@ -10,6 +10,7 @@ use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use windlass_core::contract::Contract;
 use windlass_core::journal::Entry;
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
@@ -231,6 +232,19 @@ impl Metrics {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).extend(told);
     }
 
+    /// Shows how many errors of providers were of a kind that nobody knows, as whoever classes them counts.
+    pub fn unclassified(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        let (name, help) = ("windlass_provider_unclassified_total", "Errors of providers that no rule classes.");
+        let shown = register(&self.registry, sure(IntCounter::new(name, help)));
+        let one = Elsewhere { shown, read: Box::new(read) };
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+    }
+
+    /// Counts zero for what these tools and actions will be counted by.
+    pub fn tools<'t>(&self, contracts: impl IntoIterator<Item = &'t Contract>) {
+        contracts.into_iter().for_each(|contract| self.calls.begin(contract));
+    }
+
     /// Everything as text, with what the store says now. Without an answer of the store its numbers are left out.
     #[must_use]
     pub fn render(&self, vitals: &Vitals, stored: Option<&Stored>, now: Timestamp) -> String {
@@ -345,6 +359,8 @@ mod tests {
     use windlass_core::escrow::{Beyond, Budget, Known, Period};
     use windlass_ports::store::{Depth, Load, Priority};
 
+    use windlass_core::contract::Class;
+
     use super::*;
 
     fn vitals() -> Vitals {
@@ -413,7 +429,21 @@ mod tests {
         let page = include_str!("../../../docs/metrics.md");
         let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
         let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true, budgets: vec![budget()] };
-        let text = Metrics::new().render(&vitals(), Some(&stored), Timestamp(9_500));
+        let metrics = Metrics::new();
+        metrics.unclassified(|| 3);
+        let contract = Contract { class: Class::Danger, ..Contract::undeclared(&"drop".into()) };
+        metrics.tools([&contract]);
+        let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
+        for line in [
+            "windlass_provider_unclassified_total 3",
+            "tool_calls_total{class=\"danger\",status=\"failed\",tool=\"drop\"} 0",
+            "danger_tool_attempt_total{tool=\"drop\"} 0",
+            "timeouts_total{kind=\"model\"} 0",
+            "policy_denied_total{action=\"call_tool\"} 0",
+            "windlass_conversations_near_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
         let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         for name in names {
             assert!(page.contains(&format!("| `{name}` |")), "`{name}` is not in docs/metrics.md");

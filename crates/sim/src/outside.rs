@@ -7,7 +7,7 @@ use windlass_core::contract::{Class, Contract, Idempotency, OnUnknown};
 use windlass_core::effect::Spent;
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::input::Quote;
+use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::{HookKind, ModelSettings};
 use windlass_core::request::ModelRequest;
 use windlass_core::transcript::{Finish, Reply, Usage};
@@ -302,5 +302,9 @@ impl Model for SimModel {
 
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
         self.scripts.as_ref().and_then(|scripts| scripts.quote(settings))
+    }
+
+    fn traits(&self, settings: &ModelSettings) -> Traits {
+        self.scripts.as_ref().map(|scripts| scripts.traits(settings)).unwrap_or_default()
     }
 }

@@ -84,6 +84,10 @@ rules! {
     UnknownProfile = "unknown_profile",
     /// A model or chain that the model catalog does not have.
     UnknownModel = "unknown_model",
+    /// A model that its provider no longer serves, or soon will not; found by `windlass validate`.
+    RetiredModel = "retired_model",
+    /// A model without a price where the cost of runs has a ceiling; found by `windlass validate`.
+    UnpricedModel = "unpriced_model",
     /// A hook that is neither built in nor configured.
     UnknownHook = "unknown_hook",
     /// A tool that is not configured.

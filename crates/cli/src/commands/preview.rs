@@ -1,6 +1,7 @@
 //! `windlass preview`: what a run may do and will probably use, before it is started; and how well that was foretold.
 
 mod past;
+mod price;
 mod purse;
 mod reach;
 
@@ -11,7 +12,8 @@ use windlass::wire::{self, Wiring};
 use windlass_core::budget::{Ceilings, Meter};
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
-use windlass_core::machine::{Machine, Program};
+use windlass_core::input::Quote;
+use windlass_core::machine::{Agent, Machine, Program};
 use windlass_core::time::Timestamp;
 use windlass_ports::compile::Bundle;
 use windlass_ports::model::Model;
@@ -24,6 +26,7 @@ use crate::exit::{Exit, Problem};
 use crate::session;
 use crate::story::dollars;
 use past::{Expected, Measure, Missed};
+use price::per_call;
 use purse::{Purse, Use};
 use reach::{Bounds, Reach, Uses};
 
@@ -42,8 +45,10 @@ pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, 
     let machine = entry.ok_or_else(|| Problem::bug("the program has no entry"))?;
     let before = actual.as_ref().map(|head| head.created_at);
     let runs = past(app, &machine.name, &args, before).await?;
-    let uses = Reach::of(program).uses();
-    let reached = Reach::of(program).machines();
+    let models = wiring.models(&std::collections::BTreeMap::new(), Some(program)).map_err(session::setting)?;
+    let price = |agent: &Agent| per_call(&models, agent);
+    let uses = Reach::of(program, &price).uses();
+    let reached = Reach::of(program, &price).machines();
     let ceilings = machine.ceilings.tighter(&app.loaded.config.limits.ceilings());
     let told: Vec<Told> = Measure::ALL.into_iter().map(|measure| Told::of(measure, &runs, actual.as_ref())).collect();
     let bounds = bounds(&uses, &ceilings);
@@ -68,7 +73,7 @@ pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, 
         "bundle": program.bundle,
         "bounds": bounds,
         "budgets": budgets,
-        "models": models(wiring, program, &reached)?,
+        "models": asked(&models, &reached),
         "tools": tools(&reached),
         "approvals": approvals(&reached),
         "signals": reach::channels(&reached),
@@ -178,36 +183,40 @@ fn keyed(told: &[Told], of: impl Fn(&Told) -> Json) -> Json {
 
 /// What documents and ceilings bound.
 fn bounds(uses: &Uses, ceilings: &Ceilings) -> Json {
-    let nothing = Bounds { min: 0, max: None };
     json!({
         "steps": uses.steps.under(ceilings.get(Meter::Steps)),
         "model_calls": uses.model_calls.under(ceilings.get(Meter::ModelCalls)),
         "tool_calls": uses.tool_calls.under(ceilings.get(Meter::ToolCalls)),
         "launches": uses.launches.under(ceilings.get(Meter::Launches)),
-        "tokens": nothing.under(ceilings.get(Meter::Tokens)),
-        "cost_micros": nothing.under(ceilings.get(Meter::CostMicros)),
-        "wall_ms": nothing.under(ceilings.wall_ms),
+        "tokens": uses.tokens.under(ceilings.get(Meter::Tokens)),
+        "cost_micros": uses.cost_micros.under(ceilings.get(Meter::CostMicros)),
+        "wall_ms": Bounds { min: 0, max: None }.under(ceilings.wall_ms),
     })
 }
 
-/// The models of the agents that are reached, with their prices for a million tokens.
-fn models(wiring: &Wiring, program: &Program, reached: &[&Machine]) -> Result<Vec<Json>, Problem> {
-    let models = wiring.models(&std::collections::BTreeMap::new(), Some(program)).map_err(session::setting)?;
+/// The models of the agents that are reached, with their prices for a million tokens; of a chain those of its dearest link.
+fn asked(models: &dyn Model, reached: &[&Machine]) -> Vec<Json> {
     let agents = reached.iter().flat_map(|machine| machine.agents.values().map(move |agent| (machine, agent)));
-    Ok(agents
+    agents
         .map(|(machine, agent)| {
-            let quote = models.quote(&agent.model);
+            let chain = models.chain(&agent.model);
+            let quotes: Vec<Quote> = match &chain {
+                Some(chain) => chain.links.iter().filter_map(|link| link.quote.clone()).collect(),
+                None => models.quote(&agent.model).into_iter().collect(),
+            };
+            let links = chain.as_ref().map(|chain| chain.links.iter().map(|link| &*link.name).collect::<Vec<_>>());
             json!({
                 "machine": &*machine.name,
                 "agent": &*agent.name,
                 "provider": &*agent.model.provider,
                 "model": &*agent.model.model,
+                "links": links,
                 "max_tokens": agent.model.max_tokens,
-                "input_micros_per_million": quote.as_ref().map(|quote| quote.input),
-                "output_micros_per_million": quote.as_ref().map(|quote| quote.output),
+                "input_micros_per_million": quotes.iter().map(|quote| quote.input).max(),
+                "output_micros_per_million": quotes.iter().map(|quote| quote.output).max(),
             })
         })
-        .collect())
+        .collect()
 }
 
 fn tools(reached: &[&Machine]) -> Vec<Json> {

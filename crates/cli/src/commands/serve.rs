@@ -74,6 +74,8 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         None => None,
     };
     let metrics = Arc::new(Metrics::new());
+    metrics.unclassified(windlass_models::errors::unclassified);
+    metrics.tools(&wire::contracts(&catalog));
     let exporter = telemetry::exporter(app)?;
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
     if let Some(exporter) = exporter.clone() {

@@ -13,6 +13,8 @@ use crate::exit::{Exit, Problem};
 use crate::output::{self, Form};
 use crate::session;
 
+mod used;
+
 /// Checks documents and everything they refer to.
 ///
 /// # Errors
@@ -43,9 +45,6 @@ pub(crate) fn validate(app: &App, args: &args::Validate) -> Result<Exit, Problem
         }));
         all.extend(found);
     }
-    for warning in session::wiring(app, Path::new("")).retirements().map_err(session::setting)? {
-        output::note(&format!("warning: {warning}"));
-    }
     let errors = all.iter().filter(|d| d.severity == Severity::Error).count();
     if !all.is_empty() {
         output::note(&output::printable(&render_all(&all)));
@@ -72,7 +71,10 @@ fn check(app: &App, path: &Path, strict: bool) -> Result<Vec<Diagnostic>, Proble
     let wiring = Wiring { needs_secrets: false, ..session::wiring(&app, Path::new("")) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     Ok(match documents::read(path, &documents::options(&app, &catalog, strict)) {
-        Ok(loaded) => loaded.diagnostics,
+        Ok(mut loaded) => {
+            loaded.diagnostics.extend(used::models(&app, &wiring, &loaded, strict)?);
+            loaded.diagnostics
+        }
         Err(found) => found,
     })
 }

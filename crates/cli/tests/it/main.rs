@@ -21,6 +21,7 @@ mod kit;
 mod kit_on_postgresql;
 mod labels;
 mod life;
+mod models;
 mod notify;
 mod policy;
 mod preview;

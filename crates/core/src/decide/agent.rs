@@ -116,6 +116,7 @@ impl<'a> Turn<'a> {
             samples: vec![Sample::default(); samples as usize],
             tools,
             at: self.facts.now,
+            near: false,
         })
     }
 

@@ -44,6 +44,9 @@ impl Turn<'_> {
     pub(super) fn intend_model(&mut self, agent: &Agent, sample: u32) -> Result<(), Failure> {
         self.permitted(&question(agent, &agent.model))?;
         let route = self.first_route(agent, sample)?;
+        let call = Call::Model { agent: agent.name.clone(), sample };
+        self.note_conversation(agent, &call, route.as_ref())?;
+        self.can_take(agent, &call, route.as_ref())?;
         let reserved = self.worst_case(agent, sample, route.as_ref());
         let timeout_ms = route.as_ref().map_or(agent.model.timeout_ms, |route| route.settings.timeout_ms);
         let contract = Contract {
@@ -52,7 +55,6 @@ impl Turn<'_> {
             output_bytes_max: crate::limits::VALUE_BYTES_MAX as u64,
             ..Contract::undeclared(&agent.name)
         };
-        let call = Call::Model { agent: agent.name.clone(), sample };
         let effect = self.intend_reserved(call, &contract, timeout_ms, reserved, route)?;
         self.leave(effect);
         Ok(())
@@ -227,6 +229,9 @@ impl Turn<'_> {
             open.route = Some(Box::new(route.after(open.route.as_deref())));
         }
         if let Err(failure) = self.model_permitted(&open) {
+            return self.settle_refused(effect, &open, failure);
+        }
+        if let Some(failure) = self.cannot_take(&open) {
             return self.settle_refused(effect, &open, failure);
         }
         let reserved = match &open.call {

@@ -18,6 +18,7 @@ impl Turn<'_> {
             return;
         }
         let in_failure = self.run.failure.is_some();
+        let shortening = self.shortening(&failure);
         self.failure_labels();
         self.close_all(false);
         self.cancel_children("the state that waited for it failed", false);
@@ -29,6 +30,9 @@ impl Turn<'_> {
             ("last_error".into(), Value::Str(failure.message.clone())),
             ("last_error_type".into(), Value::Str(failure.display_type())),
         ]);
+        if let Some(shortening) = shortening {
+            return self.shorten(shortening);
+        }
         let matched = failure
             .names()
             .into_iter()
@@ -40,7 +44,7 @@ impl Turn<'_> {
         }
     }
 
-    fn route(&mut self, by: Name, to: Name) {
+    pub(super) fn route(&mut self, by: Name, to: Name) {
         let from = self.run.state.clone().unwrap_or_default();
         self.emit(Entry::FailureRouted { from, to: to.clone(), by });
         self.enter(&to);

@@ -3,7 +3,6 @@
 
 use super::{Turn, plan};
 use crate::contract::{Class, Contract};
-use crate::escrow::near;
 use crate::ids::Name;
 use crate::journal::Entry;
 use crate::limits::{TOOLS_FOUND_MAX, TOOLS_SELECTED_MAX, TOOLS_SELECTED_SAVING, TOOLS_SHOWN_MAX, TOOLS_SHOWN_SAVING};
@@ -38,7 +37,7 @@ impl<'a> Turn<'a> {
     pub(super) fn select_tools(&self, call: &AgentCall, tools: &mut Vec<OfferedTool>) {
         let searched = self.searched(call);
         let named = call.tool_loop.as_ref().is_some_and(|config| !config.allowed_tools.is_empty());
-        let saves = near(&self.facts.budgets, &self.run.start.scope).is_some();
+        let saves = self.saving().is_some();
         let (shown_max, selected_max) =
             if saves { (TOOLS_SHOWN_SAVING, TOOLS_SELECTED_SAVING) } else { (TOOLS_SHOWN_MAX, TOOLS_SELECTED_MAX) };
         if named || tools.len() + searched.len() <= shown_max {

@@ -3,7 +3,6 @@
 
 use super::Turn;
 use crate::effect::{Call, OpenCall};
-use crate::escrow::near;
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::input::Input;
@@ -37,13 +36,14 @@ impl Turn<'_> {
     pub(super) fn first_route(&mut self, agent: &Agent, sample: u32) -> Result<Option<Choice>, Failure> {
         let facts = self.facts;
         let Some(chain) = facts.routes.get(&agent.name) else { return Ok(None) };
+        let call = Call::Model { agent: agent.name.clone(), sample };
         let raised = self.run.exec.as_ref().and_then(|exec| exec.samples.get(sample as usize)?.raised.clone());
         let choice = match raised {
             Some(raised) => {
                 let wanted = Wanted { tier: Some(raised.to), row: None, escalated: false };
-                self.choose_route(agent, raised.from, &raised.reason, true, &wanted)
+                self.choose_route(&call, raised.from, &raised.reason, true, &wanted)
             }
-            None => self.choose_route(agent, 0, "first", true, &self.wanted(chain)),
+            None => self.choose_route(&call, 0, "first", true, &self.wanted(chain)),
         };
         let none = || {
             let message = format!("the policy forbids every link of the chain of agent `{}`", agent.name);
@@ -55,22 +55,21 @@ impl Turn<'_> {
     /// The route after a failure that leads on in the chain; none when there is none, or none that can be used.
     pub(super) fn next_route(&mut self, open: &OpenCall, failure: &Failure) -> Option<Choice> {
         let Call::Model { agent, .. } = &open.call else { return None };
-        let (machine, facts, current) = (self.machine, self.facts, open.route.as_ref()?);
+        let (facts, current) = (self.facts, open.route.as_ref()?);
         let chain = facts.routes.get(agent)?;
-        let agent = machine.agents.get(agent)?;
         let reason = format!("`{}` failed with {}", current.name, failure.code);
         let rule = chain.escalation(current.link, failure.code).filter(|_| chain.link(current).is_some());
         if let Some((rule, from)) = rule {
             if self.run.escalations < rule.at_most {
                 let wanted = Wanted { tier: Some(rule.to.clone()), row: None, escalated: true };
-                return self.choose_route(agent, from, &reason, false, &wanted);
+                return self.choose_route(&open.call, from, &reason, false, &wanted);
             }
             // What leads to a better tier does not lead there by another name.
             let next = chain.links.get(from as usize).filter(|next| next.tier != rule.to);
             next?;
         }
         let from = chain.after(current, failure)?;
-        self.choose_route(agent, from, &reason, false, &Wanted::default())
+        self.choose_route(&open.call, from, &reason, false, &Wanted::default())
     }
 
     /// The step to a better tier after an answer that failed so; none when no rule says so, or it was made often enough.
@@ -95,24 +94,27 @@ impl Turn<'_> {
 
     /// The route after a pause: the chain begins anew.
     pub(super) fn renewed_route(&mut self, effect: EffectId) -> Option<Choice> {
-        let Call::Model { agent, .. } = &self.run.calls.get(&effect)?.call else { return None };
-        let (agent, facts) = (self.machine.agents.get(agent)?, self.facts);
-        let wanted = self.wanted(facts.routes.get(&agent.name)?);
-        self.choose_route(agent, 0, "again after a pause", true, &wanted)
+        let call = self.run.calls.get(&effect)?.call.clone();
+        let Call::Model { agent, .. } = &call else { return None };
+        let wanted = self.wanted(self.facts.routes.get(agent)?);
+        self.choose_route(&call, 0, "again after a pause", true, &wanted)
     }
 
     fn choose_route(
         &mut self,
-        agent: &Agent,
+        call: &Call,
         from: u32,
         reason: &str,
         last_resort: bool,
         wanted: &Wanted,
     ) -> Option<Choice> {
-        let facts = self.facts;
-        let chain = facts.routes.get(&agent.name)?;
-        let saving = near(&facts.budgets, &self.run.start.scope);
-        let choice = chain.choose(from, reason, last_resort, saving, wanted, |link| self.denied(agent, link))?;
+        let (machine, facts) = (self.machine, self.facts);
+        let Call::Model { agent, .. } = call else { return None };
+        let agent = machine.agents.get(agent)?;
+        let chain = self.fitting(facts.routes.get(&agent.name)?, agent, call);
+        let saving = self.saving();
+        let denied = |link: &Link| self.denied(agent, link);
+        let choice = chain.choose(from, reason, last_resort, saving.as_ref(), wanted, denied)?;
         for link in chain.links.iter().take(choice.link as usize + 1) {
             let asked = question(agent, &link.settings);
             if let Some(verdict) = facts.verdict(&asked) {

@@ -67,6 +67,7 @@ impl Entry {
             Self::HoldLifted => "hold_lifted",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::CeilingNear { .. } => "ceiling_near",
+            Self::ConversationNear { .. } => "conversation_near",
             Self::CeilingsChanged { .. } => "ceilings_changed",
             Self::EndingDecided { .. } => "ending_decided",
             Self::RunEnded => "run_ended",

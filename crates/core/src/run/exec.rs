@@ -31,6 +31,9 @@ pub struct Exec {
     pub tools: Option<LoopState>,
     /// When the agent was started.
     pub at: Timestamp,
+    /// Whether it was noted that its conversation is nearly as long as its model takes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub near: bool,
 }
 
 /// One answer of an agent, wanted or had.

@@ -12,7 +12,7 @@ use windlass_core::escrow::books::{self, Books};
 use windlass_core::escrow::{Budget, Budgets, Drawn, Known};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{Digest, EffectId, RunId};
-use windlass_core::input::{Ending, Facts, Input, Quote, Sent};
+use windlass_core::input::{Ending, Facts, Input, Quote, Sent, Traits};
 use windlass_core::journal::{Entry, FORMAT, Record};
 use windlass_core::machine::{HookKind, Machine, ModelSettings, Program};
 use windlass_core::policy::{Answer, Question, Verdict};
@@ -51,6 +51,10 @@ pub(crate) struct Bench {
     terms: Terms,
     /// What the next attempt that ends is said to have used; by how it ends without this.
     spent: Option<Spent>,
+    /// Whether no model has a price.
+    unpriced: bool,
+    /// Tokens that the models of agents without a chain take.
+    context_tokens: Option<u64>,
 }
 
 impl Bench {
@@ -83,6 +87,8 @@ impl Bench {
             books: Books::default(),
             terms: Terms::default(),
             spent: None,
+            unpriced: false,
+            context_tokens: None,
         }
     }
 
@@ -129,6 +135,14 @@ impl Bench {
             self.spent = Some(serde_json::from_str(rest).expect("what an attempt used"));
             return out;
         }
+        if verb == "unpriced" {
+            self.unpriced = true;
+            return out;
+        }
+        if verb == "context_tokens" {
+            self.context_tokens = Some(rest.parse().expect("tokens"));
+            return out;
+        }
         if verb == "user" {
             self.user = Some(rest.into());
             return out;
@@ -151,6 +165,7 @@ impl Bench {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(self.quotes()),
+            traits: Arc::new(self.traits()),
             routes: Arc::new(self.routes()),
             budgets: Arc::new(self.budgets()),
             standing: self.verdicts(standing(&machine)).into(),
@@ -291,7 +306,13 @@ impl Bench {
             version: "test".into(),
             beyond: windlass_core::budget::Amounts::ZERO,
         };
-        self.machine().agents.keys().map(|name| (name.clone(), quote.clone())).collect()
+        let agents = self.machine().agents.keys().filter(|_| !self.unpriced).cloned().collect::<Vec<_>>();
+        agents.into_iter().map(|name| (name, quote.clone())).collect()
+    }
+
+    fn traits(&self) -> BTreeMap<Arc<str>, Traits> {
+        let traits = Traits { context_tokens: self.context_tokens, is_free: false };
+        self.machine().agents.keys().map(|name| (name.clone(), traits)).collect()
     }
 
     fn routes(&self) -> BTreeMap<Arc<str>, Chain> {
@@ -407,12 +428,13 @@ impl Bench {
     }
 }
 
-/// `{"AGENT": [{"name", "on": [CODE], "price", "shut"?}]}`: chains of agents, each priced per million tokens.
+/// `{"AGENT": [{"name", "on": [CODE], "price"?, "context_tokens"?, "shut"?, "instead"?}]}`: chains of agents, each priced per million
+/// tokens.
 fn chains(text: &str) -> BTreeMap<Arc<str>, Chain> {
     let link = |value: &Value| {
         let text = |key: &str| value.get(key).and_then(Value::as_str);
         let name: Arc<str> = text("name").expect("a name").into();
-        let price = value.get("price").and_then(Value::as_int).and_then(|n| u64::try_from(n).ok()).expect("a price");
+        let number = |key: &str| value.get(key).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
         let on = value.get("on").and_then(Value::as_list).unwrap_or_default();
         Link {
             settings: ModelSettings {
@@ -428,13 +450,15 @@ fn chains(text: &str) -> BTreeMap<Arc<str>, Chain> {
             name,
             tier: "t".into(),
             on: on.iter().map(|code| Code::parse(code.as_str().expect("a code")).expect("a code")).collect(),
-            quote: Some(Quote {
+            quote: number("price").map(|price| Quote {
                 input: price,
                 output: price,
                 version: "test".into(),
                 beyond: windlass_core::budget::Amounts::ZERO,
             }),
+            traits: Traits { context_tokens: number("context_tokens"), is_free: false },
             shut: text("shut").map(Into::into),
+            instead: text("instead").map(Into::into),
         }
     };
     let chain = |(agent, links): (&Arc<str>, &Value)| {

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
 use windlass_core::ids::Name;
-use windlass_core::input::Quote;
+use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
@@ -74,6 +74,10 @@ impl Model for ScannedModel {
 
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
         self.model.quote(settings)
+    }
+
+    fn traits(&self, settings: &ModelSettings) -> Traits {
+        self.model.traits(settings)
     }
 
     fn chain(&self, settings: &ModelSettings) -> Option<Chain> {

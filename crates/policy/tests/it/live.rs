@@ -42,6 +42,7 @@ fn machine() -> Machine {
         child_contracts: BTreeMap::new(),
         placement: Placement::default(),
         provenance: windlass_core::machine::Provenance::default(),
+        conversation: windlass_core::machine::Conversation::default(),
     }
 }
 

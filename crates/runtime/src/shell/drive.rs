@@ -344,6 +344,7 @@ impl Work<'_> {
             now: self.now(),
             seed: parts.clock.seed(),
             quotes: Arc::clone(&self.loaded.quotes),
+            traits: Arc::clone(&self.loaded.traits),
             routes: Arc::new(routes),
             budgets,
             standing,

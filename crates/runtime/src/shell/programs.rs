@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_core::ids::{Digest, Name};
-use windlass_core::input::{Input, Quote};
+use windlass_core::input::{Input, Quote, Traits};
 use windlass_core::machine::{Machine, Program};
 use windlass_core::policy::Verdict;
 use windlass_core::route::Chain;
@@ -34,6 +34,7 @@ pub(super) struct Loaded {
     pub(super) program: Arc<Program>,
     pub(super) machine: Arc<Machine>,
     pub(super) quotes: Arc<BTreeMap<Name, Quote>>,
+    pub(super) traits: Arc<BTreeMap<Name, Traits>>,
     /// Whether an agent of it is called by the links of a chain.
     pub(super) is_chained: bool,
     /// The first thing that it needs and this process does not have.
@@ -174,11 +175,20 @@ impl Programs {
             .iter()
             .filter_map(|(name, agent)| Some((name.clone(), parts.model.quote(&agent.model)?)))
             .collect();
+        let agents = machine.agents.iter();
+        let traits = agents.map(|(name, agent)| (name.clone(), parts.model.traits(&agent.model))).collect();
         let lacks = unfit::missing(&machine, &parts.catalog);
         let is_chained = machine.agents.values().any(|agent| parts.model.chain(&agent.model).is_some());
         let program = Arc::clone(&cached.program);
-        let mut loaded =
-            Loaded { program, machine, quotes: Arc::new(quotes), is_chained, lacks, standing: Arc::default() };
+        let mut loaded = Loaded {
+            program,
+            machine,
+            quotes: Arc::new(quotes),
+            traits: Arc::new(traits),
+            is_chained,
+            lacks,
+            standing: Arc::default(),
+        };
         // A key or a script may come while the process lives: it is looked for again with the next run.
         match unfit::missing_model(&loaded.machine, &*parts.model) {
             Some(lacks) => loaded.lacks = loaded.lacks.or(Some(lacks)),

@@ -236,6 +236,7 @@ impl Kit {
             child_contracts: BTreeMap::new(),
             placement: Placement::default(),
             provenance: windlass_core::machine::Provenance::default(),
+            conversation: windlass_core::machine::Conversation::default(),
         };
         self.machines.insert(name.into(), Arc::new(machine));
     }

@@ -8,7 +8,7 @@ use prometheus::{
     CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use windlass_core::breakers;
-use windlass_core::contract::Class;
+use windlass_core::contract::{Class, Contract};
 use windlass_core::effect::{Outcome, Said, Spent, WaitKind};
 use windlass_core::failure::Code;
 use windlass_core::input::Ending;
@@ -73,6 +73,7 @@ pub(super) struct Calls {
     steps: IntCounter,
     breakers: IntCounterVec,
     exceeded: IntCounterVec,
+    conversations: IntCounter,
     at_limit: IntCounter,
 }
 
@@ -97,6 +98,11 @@ fn money(micros: u64) -> f64 {
     // Beyond 2^53 micro-USD a cent does not matter.
     micros as f64 / MICROS
 }
+
+/// Every kind of call.
+const KINDS: [&str; 5] = ["model", "tool", "action", "hook", "verify"];
+/// Everything that [`action`] gives.
+const ACTIONS: [&str; 4] = ["call_model", "call_tool", "start_machine", "take_transition"];
 
 fn action(question: &Question) -> &'static str {
     match question {
@@ -150,6 +156,10 @@ impl Calls {
                 "Calls for which a budget or a ceiling had too little, by whether they failed or ask a person.",
                 &["beyond"],
             ),
+            conversations: single(
+                "windlass_conversations_near_total",
+                "Conversations that became nearly as long as their models take.",
+            ),
             at_limit: single("windlass_runs_at_limit_total", "Callers' runs that ended at a ceiling or budget."),
         };
         // What has never happened counts zero: a rate needs a beginning.
@@ -159,7 +169,24 @@ impl Calls {
         for beyond in ["ask", "fail"] {
             one.exceeded.with_label_values(&[beyond]).inc_by(0);
         }
+        for action in ACTIONS {
+            one.policy_denied.with_label_values(&[action]).inc_by(0);
+        }
+        for counted in [&one.timeouts, &one.retries, &one.auth_failures, &one.rate_limited] {
+            KINDS.iter().for_each(|kind| counted.with_label_values(&[*kind]).inc_by(0));
+        }
         one
+    }
+
+    /// Counts zero for what a tool or an action will be counted by.
+    pub(super) fn begin(&self, contract: &Contract) {
+        let (tool, class) = (self.tools.capped(&contract.name), contract.class);
+        for status in ["ok", "failed"] {
+            self.tool_calls.with_label_values(&[tool, class.as_str(), status]).inc_by(0);
+        }
+        if class == Class::Danger {
+            self.danger.with_label_values(&[tool]).inc_by(0);
+        }
     }
 
     pub(super) fn leaves(&self, call: &Leaving<'_>) {
@@ -236,6 +263,7 @@ impl Calls {
                     self.cache_expected.inc_by(call.cached_expected.unwrap_or_default());
                 }
                 Entry::BreakerTripped { breaker, .. } => self.breakers.with_label_values(&[breaker]).inc(),
+                Entry::ConversationNear { .. } => self.conversations.inc(),
                 Entry::LoopStopped { reason, .. } if &**reason == "no_progress" => {
                     self.breakers.with_label_values(&["no_progress"]).inc();
                 }

@@ -152,12 +152,39 @@ pub static SETTINGS: Section = Section {
         ours("input_schema", Shape::Mapping, "JSON Schema that the input of its runs must fit."),
         ours("output_schema", Shape::Mapping, "JSON Schema that the machine's output must fit."),
         ours("labels", Shape::Section(&LABELS), "Where what its runs are given comes from."),
+        ours(
+            "conversation",
+            Shape::Section(&CONVERSATION),
+            "What happens when a conversation gets nearly as long as its model takes.",
+        ),
         ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
         ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),
         ours(
             "priority",
             Shape::Word(&["high", "normal", "low"]),
             "The class in which its runs wait for a worker; that of the parent run by default.",
+        ),
+    ],
+};
+
+/// `data.settings.conversation`.
+pub static CONVERSATION: Section = Section {
+    name: "Conversation",
+    noun: "`conversation`",
+    others: Others::Refused,
+    claims: Claim::Any,
+    features: &[
+        ours(
+            "near_percent",
+            Shape::Count,
+            "Share of the model's `context_tokens`, in percent, from which a conversation is recorded as nearly too long; 80 \
+             by default.",
+        ),
+        ours(
+            "on_near",
+            Shape::Text,
+            "The state that the run goes to instead of making such a call, with what was said so far in \
+             `context.last_conversation`; once until the agent of the state it left is done.",
         ),
     ],
 };

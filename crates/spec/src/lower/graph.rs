@@ -17,10 +17,10 @@ use crate::yaml::Node;
 use super::pairs;
 
 /// Warns of states that cannot be reached and of states that lead nowhere.
-pub(crate) fn check_reach(
+pub(crate) fn check_reach<'s>(
     data: &Node,
-    states: &IndexMap<Name, State>,
-    initial: &Name,
+    states: &'s IndexMap<Name, State>,
+    ways_in: impl Iterator<Item = &'s Name>,
     lifecycle: &[Hook],
     sink: &mut Sink,
 ) {
@@ -30,7 +30,7 @@ pub(crate) fn check_reach(
     };
     let hooked = redirects(lifecycle) || states.values().any(|s| redirects(&s.hooks));
     let mut reached: BTreeSet<&Name> = BTreeSet::new();
-    let mut open = vec![initial];
+    let mut open: Vec<&Name> = ways_in.collect();
     while let Some(name) = open.pop() {
         if reached.insert(name)
             && let Some(state) = states.get(name)

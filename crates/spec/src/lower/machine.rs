@@ -56,10 +56,12 @@ impl Lowering<'_, '_> {
         };
         let states = self.states(&data, &names);
         let initial = self.initial(&data, &states)?;
-        graph::check_reach(&data, &states, &initial, &lifecycle, &mut self.docs.sink);
+        let around = data.get("settings");
+        let conversation = settings::conversation(around, &states, &mut self.docs.sink);
+        let ways_in = [&initial].into_iter().chain(&conversation.on_near);
+        graph::check_reach(&data, &states, ways_in, &lifecycle, &mut self.docs.sink);
         let sink = &mut self.docs.sink;
         settings::persistence(&data, sink);
-        let around = data.get("settings");
         let tools = settings::tools(around, &self.around.tools, sink);
         Some(Machine {
             key,
@@ -70,6 +72,7 @@ impl Lowering<'_, '_> {
             context: context(&data, sink),
             placement: settings::placement(around, &states, sink),
             provenance: settings::provenance(around, sink),
+            conversation,
             states,
             initial,
             agents,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use windlass_core::breakers::Breakers;
-use windlass_core::budget::{Beyond, Ceilings};
+use windlass_core::budget::{Beyond, Ceilings, Unpriced};
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
-use windlass_core::machine::{ChildContract, Placement, Priority, Provenance, State};
+use windlass_core::machine::{ChildContract, Conversation, Placement, Priority, Provenance, State};
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, suggest};
@@ -52,6 +52,7 @@ pub(crate) fn ceilings(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Ceiling
         depth: count("max_depth").map(|depth| u32::try_from(depth).unwrap_or(u32::MAX)),
         wall_ms: number("timeout").filter(|seconds| *seconds > 0.0).map(millis),
         beyond: settings.and_then(|s| s.text("beyond")).and_then(|word| Beyond::parse(word)).unwrap_or_default(),
+        unpriced: Unpriced::Allow,
         breakers: Breakers::default(),
     }
 }
@@ -134,6 +135,33 @@ pub(crate) fn provenance(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Prove
         signals_trusted: is_trusted("signals"),
         secret_input: pointers(labels.and_then(|l| l.get("secret")), sink),
     }
+}
+
+/// What a machine says about conversations that get long.
+pub(crate) fn conversation(
+    settings: Option<&Arc<Node>>,
+    states: &IndexMap<Name, State>,
+    sink: &mut Sink,
+) -> Conversation {
+    let mut conversation = Conversation::default();
+    let Some(node) = settings.and_then(|s| s.get("conversation")) else { return conversation };
+    if let Some(percent) = node.get("near_percent") {
+        match percent.as_u64().and_then(|n| u8::try_from(n).ok()).filter(|n| (1..=100).contains(n)) {
+            Some(percent) => conversation.near_percent = percent,
+            None => {
+                sink.error(Rule::WrongValue, percent.span, "`near_percent` is a number from 1 to 100", ());
+            }
+        }
+    }
+    let named = node.get("on_near").and_then(|n| n.as_str().map(|name| (name.clone(), n.span)));
+    if let Some((name, span)) = named {
+        if !states.contains_key(&name) {
+            let advice = suggest(&name, states.keys().map(|name| &**name));
+            sink.error(Rule::UnknownState, span, format!("the state `{name}` does not exist"), advice);
+        }
+        conversation.on_near = Some(name);
+    }
+    conversation
 }
 
 /// The paths that JSON Pointers name.

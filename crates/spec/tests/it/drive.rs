@@ -101,6 +101,7 @@ impl<'a> Driver<'a> {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(BTreeMap::new()),
+            traits: Arc::new(BTreeMap::new()),
             routes: Arc::new(BTreeMap::new()),
             standing: Arc::default(),
             verdicts: Vec::new(),

@@ -185,7 +185,7 @@ impl Meter for Capturing {
             Outcome::Returned(value) => Value::object([("returned", value.clone())]),
             Outcome::Failed(failure) => Value::object([("failed", encoded(failure))]),
         };
-        let veil = called.hidden.map(Hidden::veil).unwrap_or_default();
+        let veil = called.hidden.map(Hidden::veil).unwrap_or_default().with_thinking(true);
         let (asked, answered) = (self.without_secrets(&veil, asked), self.without_secrets(&veil, &answered));
         for capture in taking {
             let captured = Captured {

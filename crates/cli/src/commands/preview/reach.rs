@@ -6,7 +6,8 @@ use serde::Serialize;
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
 use windlass_core::machine::{Agent, AgentCall, Call, Execution, Machine, Mode, Program, State, Targets, Template};
-use windlass_models::catalog::CHAIN;
+
+use super::price::PerCall;
 
 /// The fewest and the most of something; no most where only a ceiling bounds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -20,6 +21,14 @@ pub(crate) struct Bounds {
 impl Bounds {
     fn exactly(number: u64) -> Self {
         Self { min: number, max: Some(number) }
+    }
+
+    fn times(self, one: Self) -> Self {
+        let max = match (self.max, one.max) {
+            (Some(0), _) | (_, Some(0)) => Some(0),
+            (times, most) => times.zip(most).map(|(a, b)| a.saturating_mul(b)),
+        };
+        Self { min: self.min.saturating_mul(one.min), max }
     }
 
     fn plus(self, other: Self) -> Self {
@@ -48,6 +57,10 @@ pub(crate) struct Uses {
     pub tool_calls: Bounds,
     /// Children and launches, of the run and all below it.
     pub launches: Bounds,
+    /// Tokens of model calls, of the run and all below it.
+    pub tokens: Bounds,
+    /// Cost of model calls in micro-USD, of the run and all below it.
+    pub cost_micros: Bounds,
 }
 
 impl Uses {
@@ -57,6 +70,8 @@ impl Uses {
             model_calls: self.model_calls.plus(other.model_calls),
             tool_calls: self.tool_calls.plus(other.tool_calls),
             launches: self.launches.plus(other.launches),
+            tokens: self.tokens.plus(other.tokens),
+            cost_micros: self.cost_micros.plus(other.cost_micros),
         }
     }
 
@@ -66,6 +81,8 @@ impl Uses {
             model_calls: change(self.model_calls),
             tool_calls: change(self.tool_calls),
             launches: change(self.launches),
+            tokens: change(self.tokens),
+            cost_micros: change(self.cost_micros),
         }
     }
 
@@ -78,13 +95,14 @@ impl Uses {
 /// Everything that can be reached from the entry of a program.
 pub(crate) struct Reach<'a> {
     program: &'a Program,
+    price: &'a dyn Fn(&Agent) -> PerCall,
     known: BTreeMap<Name, Uses>,
 }
 
 impl<'a> Reach<'a> {
-    /// Of a program.
-    pub(crate) fn of(program: &'a Program) -> Self {
-        Self { program, known: BTreeMap::new() }
+    /// Of a program whose agents' calls use so much.
+    pub(crate) fn of(program: &'a Program, price: &'a dyn Fn(&Agent) -> PerCall) -> Self {
+        Self { program, price, known: BTreeMap::new() }
     }
 
     /// What a run of the entry uses.
@@ -137,9 +155,13 @@ impl<'a> Reach<'a> {
             uses.tool_calls = uses.tool_calls.plus(Bounds::exactly(1));
         }
         if let Some(call) = &state.agent {
-            let (model_calls, tool_calls) = asked(call, machine.agents.get(&call.agent).map(|agent| &**agent));
+            let agent = machine.agents.get(&call.agent).map(|agent| &**agent);
+            let one = agent.map_or_else(PerCall::default, |agent| (self.price)(agent));
+            let (model_calls, tool_calls) = asked(call, agent, one.attempts);
             uses.model_calls = uses.model_calls.plus(model_calls);
             uses.tool_calls = uses.tool_calls.plus(tool_calls);
+            uses.tokens = uses.tokens.plus(model_calls.times(one.tokens));
+            uses.cost_micros = uses.cost_micros.plus(model_calls.times(one.cost_micros));
         }
         uses
     }
@@ -178,12 +200,14 @@ fn least(sum: Uses, all: &[Uses]) -> Uses {
         steps: Bounds::exactly(0),
         model_calls: Bounds { min: fewest(|uses| uses.model_calls), ..sum.model_calls },
         tool_calls: Bounds { min: fewest(|uses| uses.tool_calls), ..sum.tool_calls },
+        tokens: Bounds { min: fewest(|uses| uses.tokens), ..sum.tokens },
+        cost_micros: Bounds { min: fewest(|uses| uses.cost_micros), ..sum.cost_micros },
         ..sum
     }
 }
 
 /// Model calls and tool calls of one visit to a state with an agent.
-fn asked(call: &AgentCall, agent: Option<&Agent>) -> (Bounds, Bounds) {
+fn asked(call: &AgentCall, agent: Option<&Agent>, links: Option<u64>) -> (Bounds, Bounds) {
     let attempts = match &call.execution {
         Execution::Once => Bounds::exactly(1),
         Execution::Retry { backoffs_ms, .. } => Bounds { min: 1, max: Some(1 + backoffs_ms.len() as u64) },
@@ -192,10 +216,9 @@ fn asked(call: &AgentCall, agent: Option<&Agent>) -> (Bounds, Bounds) {
             Bounds { min: u64::from((*margin).max(1)), max: Some(u64::from(*candidates)) }
         }
     };
-    // An answer that does not fit its schema is repaired once; how many links of a chain fail is known when it runs.
+    // An answer that does not fit its schema is repaired once; every link of a chain may fail.
     let repaired = if agent.is_some_and(|agent| agent.output_schema.is_some()) { 2 } else { 1 };
-    let is_chain = agent.is_some_and(|agent| &*agent.model.provider == CHAIN);
-    let most = attempts.max.filter(|_| !is_chain).map(|most| most.saturating_mul(repaired));
+    let most = attempts.max.zip(links).map(|(most, links)| most.saturating_mul(repaired).saturating_mul(links));
     let attempts = Bounds { max: most, ..attempts };
     let Some(looped) = &call.tool_loop else { return (attempts, Bounds::exactly(0)) };
     let turns = literal(&looped.max_turns).unwrap_or(windlass_core::limits::TURNS_DEFAULT);
@@ -227,6 +250,8 @@ fn paths(machine: &Machine, states: &BTreeMap<&Name, Uses>) -> Uses {
         model_calls: of(|uses| uses.model_calls),
         tool_calls: of(|uses| uses.tool_calls),
         launches: of(|uses| uses.launches),
+        tokens: of(|uses| uses.tokens),
+        cost_micros: of(|uses| uses.cost_micros),
     }
 }
 
@@ -264,7 +289,11 @@ impl<'a> Longest<'a> {
         }
         self.known.insert(name, None);
         let own = (self.weight)(name);
-        let ways = self.machine.states.get(name).map(exits).unwrap_or_default();
+        let state = self.machine.states.get(name);
+        let mut ways = state.map(exits).unwrap_or_default();
+        if state.is_some_and(|state| state.agent.is_some()) {
+            ways.extend(&self.machine.conversation.on_near);
+        }
         let mut most = Some(0);
         for next in ways {
             most = self.from(next).zip(most).map(|(a, b): (u64, u64)| a.max(b));

@@ -1,0 +1,28 @@
+//! Conversations that get too long: what a run keeps of that.
+
+use super::leave_agent;
+use crate::ids::Name;
+use crate::machine::ON_NEAR;
+use crate::run::Run;
+
+/// The agent of a state is done: its conversation may be shortened again.
+pub(super) fn ended(run: &mut Run) {
+    let state = run.state.clone();
+    run.shortened.retain(|shortened| Some(shortened) != state.as_ref());
+    leave_agent(run);
+}
+
+/// A failure leads on to another state.
+pub(super) fn routed(run: &mut Run, from: &Name, by: &Name) {
+    run.failure = None;
+    if &**by == ON_NEAR && !run.shortened.contains(from) {
+        run.shortened.push(from.clone());
+    }
+}
+
+/// It was noted that the conversation is nearly as long as its model takes.
+pub(super) fn near(run: &mut Run) {
+    if let Some(exec) = &mut run.exec {
+        exec.near = true;
+    }
+}
