@@ -209,10 +209,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.cancel = None;
             run.stage = Stage::Starting;
         }
-        Entry::Migrated { bundle, machine } => {
-            run.start.bundle = *bundle;
-            run.start.machine = machine.clone();
-        }
+        Entry::Migrated { bundle, machine } => begin::migrated(run, *bundle, machine),
     }
     None
 }

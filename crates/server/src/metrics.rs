@@ -431,7 +431,7 @@ mod tests {
         let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true, budgets: vec![budget()] };
         let metrics = Metrics::new();
         metrics.unclassified(|| 3);
-        let contract = Contract { class: Class::Danger, ..Contract::undeclared(&"drop".into()) };
+        let contract = Contract { class: Class::Danger, ..Contract::undeclared("drop") };
         metrics.tools([&contract]);
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         for line in [

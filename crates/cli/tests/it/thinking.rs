@@ -48,11 +48,9 @@ fn config(address: &str) -> String {
         r#"[providers.chat]
 kind = "openai"
 base_url = "http://{address}/v1"
-key = "none"
 [providers.blocks]
 kind = "anthropic"
 base_url = "http://{address}"
-key = "none"
 [tools.look]
 type = "command"
 command = ["sh", "-c", "echo '{{\"found\": 1}}'"]

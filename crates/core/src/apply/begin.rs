@@ -1,7 +1,7 @@
-//! The first audit row of a run.
+//! The first audit row of a run, and what it goes on under.
 
 use crate::audit;
-use crate::ids::EffectId;
+use crate::ids::{Digest, EffectId, Name};
 use crate::run::Run;
 
 /// The first audit row: whose the run is.
@@ -31,4 +31,10 @@ pub(super) fn first_row(run: &mut Run) -> audit::Row {
     };
     run.audit = audit::Chain { rows: row.number, head: row.hash() };
     row
+}
+
+/// The run goes on under another bundle.
+pub(super) fn migrated(run: &mut Run, bundle: Digest, machine: &Name) {
+    run.start.bundle = bundle;
+    run.start.machine = machine.clone();
 }
