@@ -11,6 +11,7 @@ use windlass_chaos::record::{Journalist, Recorded};
 use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
 use windlass_ports::store::{Store, StoreError, WorkerRow};
+use windlass_ports::tool::Catalog;
 use windlass_runtime::{
     Driven, Engine, Meters, Notifier, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock,
 };
@@ -55,6 +56,14 @@ fn notify(notifier: Arc<Notifier>, engine: &Engine, stop: &Stop, is_wanted: bool
     })
 }
 
+/// What is counted, with what begins at zero.
+fn numbers(catalog: &Catalog) -> Arc<Metrics> {
+    let metrics = Metrics::new();
+    metrics.unclassified(windlass_models::errors::unclassified);
+    metrics.tools(&wire::contracts(catalog));
+    Arc::new(metrics)
+}
+
 /// Everything that can be wrong is found before the store is touched; then the process does its part until it is told
 /// to stop.
 async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Problem> {
@@ -73,9 +82,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let metrics = Arc::new(Metrics::new());
-    metrics.unclassified(windlass_models::errors::unclassified);
-    metrics.tools(&wire::contracts(&catalog));
+    let metrics = numbers(&catalog);
     let exporter = telemetry::exporter(app)?;
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
     if let Some(exporter) = exporter.clone() {
