@@ -42,7 +42,7 @@ pub(crate) use debug::{Debug, DebugCapture, DebugOne, DebugShow};
 pub(crate) use erase::{Erase, Export};
 pub(crate) use many::Many;
 pub(crate) use notify::{Notify, NotifyList, NotifyTest};
-pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyTest, PolicyWhy};
+pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyStarter, PolicyTest, PolicyWhy};
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 pub(crate) use runs::{
@@ -58,7 +58,7 @@ pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
-pub(crate) use tools::{Tools, ToolsAccept, ToolsDiff, ToolsList};
+pub(crate) use tools::{Tools, ToolsAccept, ToolsDiff, ToolsList, ToolsShow};
 pub(crate) use trust::{Trust, TrustSet, TrustShow};
 
 /// A durable runtime for agent workflows.

@@ -69,8 +69,10 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Sim(args) => sim::sim(&app, &args),
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
         Command::Tools(args::Tools::List(args)) => tools::list(&app, &args),
+        Command::Tools(args::Tools::Show(args)) => tools::show(&app, &args),
         Command::Policy(args::Policy::Check(args)) => policy::check(&app, &args),
         Command::Policy(args::Policy::Schema(args)) => Ok(policy::schema(&app, &args)),
+        Command::Policy(args::Policy::Starter(args)) => Ok(policy::starter(&app, &args)),
         command => {
             let performed = runtime(&app)?.block_on(noted(&mut app, command));
             performed.map_err(|problem| problem.of_store(&app.shown_store()))
@@ -159,8 +161,8 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Validate(_)
         | Command::Graph(_)
         | Command::Sim(_)
-        | Command::Tools(args::Tools::List(_))
-        | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_))
+        | Command::Tools(args::Tools::List(_) | args::Tools::Show(_))
+        | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_) | args::Policy::Starter(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
     }
 }

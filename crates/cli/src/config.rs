@@ -141,14 +141,17 @@ pub(crate) struct Documents {
     pub strict: bool,
     /// Whether a key may be written into a document. Default: `true`; `false` in `prod-safe`.
     pub inline_keys: bool,
-    /// Whether a tool or action without `class` and `idempotency` is accepted. Default: `true`; `false` in
-    /// `prod-safe`.
+    /// Whether a tool or action without `class` and `idempotency` is accepted, and a tool without `description` and
+    /// `input_schema`. Default: `true`; `false` in `prod-safe`.
     pub undeclared_tools: bool,
+    /// Whether a tool or action of class `danger` is accepted that has neither `plan` nor `approval = "always"`. Default:
+    /// `true`; `false` in `prod-safe`.
+    pub unguarded_danger: bool,
 }
 
 impl Default for Documents {
     fn default() -> Self {
-        Self { strict: false, inline_keys: true, undeclared_tools: true }
+        Self { strict: false, inline_keys: true, undeclared_tools: true, unguarded_danger: true }
     }
 }
 
@@ -421,6 +424,7 @@ impl Preset {
             Self::Staging => "[documents]\nstrict = true\ninline_keys = false\n",
             Self::ProdSafe => concat!(
                 "[documents]\nstrict = true\ninline_keys = false\nundeclared_tools = false\n",
+                "unguarded_danger = false\n",
                 "[limits]\nsteps = 1000\nmodel_calls = 1000\ntool_calls = 1000\nlaunches = 1000\n",
                 "tokens = 10000000\ncost_micros = 10000000\nunpriced = \"refuse\"\n",
                 "[queue]\nmax = 100000\n",

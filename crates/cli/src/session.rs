@@ -285,6 +285,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         },
         notify: config.notify.clone(),
         require_contracts: !config.documents.undeclared_tools,
+        require_guards: !config.documents.unguarded_danger,
         needs_secrets: true,
         policy: config.policy.path.clone(),
         require_policy: config.policy.required,

@@ -80,7 +80,8 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
                 .map(|tokens| format!(", {tokens} of its tokens sent before"));
             let route = call.route.as_deref().map(by).unwrap_or_default();
             let name = name(kind, call.call.target());
-            (kind != "hook").then(|| format!("   {name} called{route}{}", cached.unwrap_or_default()))
+            let called = if call.shadow.is_some() { "not called, a shadow" } else { "called" };
+            (kind != "hook").then(|| format!("   {name} {called}{route}{}", cached.unwrap_or_default()))
         }
         Entry::AttemptStarted { effect, route: Some(route), .. } => {
             Some(format!("   {} called{}", named(audit, *effect).1, by(route)))

@@ -305,7 +305,7 @@ fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> audit::Row {
         Call::Verify { .. } => {}
     }
     run.calls.insert(effect, call.clone());
-    row(run, effect, call, "intended", None)
+    row(run, effect, call, call.intention(), None)
 }
 
 fn wanted<'a>(state: &'a mut LoopState, call_id: &Name) -> Option<&'a mut PendingTool> {
@@ -345,7 +345,7 @@ fn attempted(
     {
         routed(run, *sample, &call);
     }
-    Some(row(run, effect, &call, "intended", None))
+    Some(row(run, effect, &call, call.intention(), None))
 }
 
 fn attempt_failed(

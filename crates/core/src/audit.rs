@@ -68,7 +68,7 @@ pub struct Row {
     pub effect: EffectId,
     /// The attempt; 0 for `started`.
     pub attempt: u32,
-    /// `started`, `intended`, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
+    /// `started`, `intended`, `shadowed` for a call that is recorded and not made, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
     pub stage: Name,
     /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`; `transition` for a question about one.
     pub kind: Name,

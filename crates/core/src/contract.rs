@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Terms;
-use crate::ids::{Digest, Name};
+use crate::ids::{Digest, Name, RunId};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -94,6 +94,33 @@ pub struct Contract {
     /// What of its calls is not shown.
     #[serde(default, skip_serializing_if = "Redact::is_default")]
     pub redact: Redact,
+    /// The kinds of errors that it may answer with, as its operator names them. Nothing depends on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Name>,
+    /// Which runs make its calls, and what the others read; every run makes them where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Box<Shadow>>,
+}
+
+/// A tool whose calls some runs do not make: what they would have sent is in the journal, and they read a stub.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shadow {
+    /// How many of a hundred runs make the calls, 0 for none.
+    pub ramp_percent: u32,
+    /// What the others read.
+    pub answer: Value,
+}
+
+impl Shadow {
+    /// What a run reads in place of the answer of this tool; none when it makes the call. The same for every call of the
+    /// tool in that run, and what is made at one percentage is made at every higher one.
+    #[must_use]
+    pub fn stub(&self, run: &RunId, tool: &str) -> Option<&Value> {
+        let of = Value::list(vec![Value::str("windlass.ramp.v1"), Value::str(run.as_str()), Value::str(tool)]);
+        let [a, b, c, d, e, f, g, h, ..] = of.digest().0;
+        let share = u64::from_be_bytes([a, b, c, d, e, f, g, h]) % 100;
+        (share >= u64::from(self.ramp_percent)).then_some(&self.answer)
+    }
 }
 
 /// Parts of the calls of a tool or action that are not shown to people and other systems, as keys inwards; `*` stands for
@@ -218,6 +245,8 @@ impl Contract {
             cost_weight: ordinary(),
             flow: Flow::default(),
             redact: Redact::default(),
+            errors: Vec::new(),
+            shadow: None,
         }
     }
 
@@ -245,5 +274,25 @@ pub fn may_repeat(class: Class, idempotency: Idempotency) -> bool {
     match (class, idempotency) {
         (Class::Read, _) | (Class::Write | Class::Danger, Idempotency::Key | Idempotency::Natural) => true,
         (Class::Write | Class::Danger, Idempotency::None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_takes_its_share_of_the_runs_and_keeps_what_it_took() {
+        let at = |ramp_percent| Shadow { ramp_percent, answer: Value::Null };
+        let runs: Vec<RunId> = (0..2_000).map(|n| RunId::stored(&format!("run-{n}"))).collect();
+        let real = |percent: u32| -> Vec<&RunId> {
+            runs.iter().filter(|run| at(percent).stub(run, "pay").is_none()).collect()
+        };
+        assert_eq!((real(0).len(), real(100).len()), (0, runs.len()));
+        let (few, many) = (real(10), real(40));
+        assert!((140..260).contains(&few.len()) && (700..900).contains(&many.len()), "{} {}", few.len(), many.len());
+        assert!(few.iter().all(|run| many.contains(run)), "a higher percentage keeps the runs of a lower one");
+        let other = runs.iter().filter(|run| at(40).stub(run, "refund").is_none()).collect::<Vec<_>>();
+        assert_ne!(many, other, "each tool has a share of its own");
     }
 }

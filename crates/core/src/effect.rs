@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::{Escalation, Question};
 use crate::budget::{Amounts, Ceilings, Exceeded};
-use crate::contract::{Class, Idempotency};
+use crate::contract::{Class, Idempotency, may_repeat};
 use crate::escrow::{Refusal, Share};
 use crate::failure::Failure;
 use crate::hidden::Hidden;
@@ -213,6 +213,9 @@ pub struct OpenCall {
     /// Parts of its arguments that whoever is asked about it is not shown, as the contract says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub veiled: Vec<Vec<Name>>,
+    /// What is read in its place: it is not made. None for a call that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Value>,
 }
 
 fn none_lost(losses: &u32) -> bool {
@@ -224,6 +227,18 @@ impl OpenCall {
     #[must_use]
     pub fn is_out(&self) -> bool {
         self.backoff.is_none() && self.doubt.is_none() && self.approval.is_none() && !self.draws
+    }
+
+    /// What the first audit row of an attempt says: `intended`, or `shadowed` where it is not to be made.
+    #[must_use]
+    pub fn intention(&self) -> &'static str {
+        if self.shadow.is_some() { "shadowed" } else { "intended" }
+    }
+
+    /// Whether it may simply be sent again when nobody knows whether it happened. What is not made at all always may.
+    #[must_use]
+    pub fn may_repeat(&self) -> bool {
+        self.shadow.is_some() || may_repeat(self.class, self.idempotency)
     }
 }
 

@@ -556,6 +556,7 @@ mod tests {
             agreed: None,
             output_max: None,
             veiled: Vec::new(),
+            shadow: None,
             wants: Amounts::ZERO,
         };
         let model = open(Call::Model { agent: "a".into(), sample: 0 }, Meter::ModelCalls);

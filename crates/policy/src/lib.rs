@@ -19,6 +19,6 @@ pub use compare::{Change, compare};
 pub use diagnostic::{Finding, Findings, Severity};
 pub use live::{LivePolicy, Load};
 pub use question::{Asked, Attributes, Subject};
-pub use schema::SCHEMA;
+pub use schema::{SCHEMA, STARTER};
 pub use set::{Explanation, RuleSet};
 pub use trust::{Scores, TrustBook};

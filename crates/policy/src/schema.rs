@@ -7,6 +7,9 @@ use cedar_policy::Schema;
 /// The schema as text, for people and editors.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");
 
+/// Rules to begin with, as text: arguments that an outsider may have written are asked about, and what cannot be undone.
+pub const STARTER: &str = include_str!("starter.cedar");
+
 static PARSED: LazyLock<Schema> = LazyLock::new(|| {
     let (schema, _warnings) = Schema::from_cedarschema_str(SCHEMA).expect("the schema of this build is valid");
     schema

@@ -83,8 +83,8 @@ pub struct CallLine {
     pub effect: u64,
     /// Its attempt.
     pub attempt: u32,
-    /// `started` for the first row of a run; else of a call: `intended`, `asked`, `approved`, `rejected`, `expired`,
-    /// `settled`, `failed`, `lost`, `abandoned`.
+    /// `started` for the first row of a run; else of a call: `intended`, `shadowed` where it is recorded and not made,
+    /// `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
     pub stage: Name,
     /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`.
     pub kind: Name,

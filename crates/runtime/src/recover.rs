@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use windlass_core::contract::{Class, may_repeat};
+use windlass_core::contract::Class;
 use windlass_core::effect::{Call, OpenCall};
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
@@ -19,7 +19,7 @@ use windlass_ports::store::InboxItem;
 /// calls, which cost money, and for calls that may not be repeated.
 #[must_use]
 pub fn is_marked(call: &OpenCall) -> bool {
-    matches!(call.call, Call::Model { .. }) || !may_repeat(call.class, call.idempotency)
+    matches!(call.call, Call::Model { .. }) || !call.may_repeat()
 }
 
 /// Whether a call may leave by a claim alone. A crash of the store may take a claim back that nothing durable followed, and
@@ -128,6 +128,7 @@ pub(crate) mod tests {
             agreed: None,
             output_max: None,
             veiled: Vec::new(),
+            shadow: None,
             approval: None,
             held: Vec::new(),
             draws: false,

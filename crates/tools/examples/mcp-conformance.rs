@@ -85,6 +85,7 @@ fn server(address: &str, context: &Value) -> Result<Arc<Server>, Failure> {
         environment: &|name| std::env::var_os(name),
         secret: &|_| secret.clone(),
         require_contracts: false,
+        require_guards: false,
         pools: &pools,
     };
     Ok(build_servers(&config, &surroundings)?.remove("suite").ok_or("no server")?)

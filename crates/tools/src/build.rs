@@ -8,11 +8,8 @@ use std::sync::Arc;
 
 use reqwest::Url;
 use secrecy::SecretString;
-use windlass_core::approval::{ESCALATIONS_MAX, EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Escalation, Terms};
 use windlass_core::bounded;
-use windlass_core::contract::{
-    Class, Contract, Flow, Idempotency, OnUnknown, PLAN_ID, PLAN_MS_DEFAULT, PLAN_MS_MAX, PlanStep, Planning,
-};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
 use windlass_core::limits::VALUE_BYTES_MAX;
@@ -23,9 +20,7 @@ use windlass_ports::tool::{Catalog, Hook, Tool};
 use crate::addressed::Addressed;
 use crate::agents;
 use crate::client::Clients;
-use crate::config::{
-    ApprovalConfig, CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem, RedactConfig, SecretRef, ToolConfig,
-};
+use crate::config::{CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem, RedactConfig, SecretRef, ToolConfig};
 use crate::guard::{Guard, place};
 use crate::kind::{ALL, Kind, Make};
 use crate::limits;
@@ -33,6 +28,7 @@ use crate::mcp::{self, Pins, Server};
 use crate::observer::Observer;
 use crate::pools::{PoolHook, WorkPools};
 use crate::role::Role;
+use crate::terms::Said;
 
 /// Time for one attempt at most, in milliseconds: a day.
 pub const TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
@@ -50,8 +46,11 @@ pub struct Surroundings<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<OsString>,
     /// The secret behind a reference `env:NAME`, `file:PATH` or `secret:NAME`.
     pub secret: &'a dyn Fn(&str) -> Option<SecretString>,
-    /// Whether a tool or action without a class and an idempotency is refused.
+    /// Whether a tool or action without a class and an idempotency is refused, and a tool without a description or a schema
+    /// of its arguments.
     pub require_contracts: bool,
+    /// Whether a tool or action of class `danger` is refused that has no plan and asks nobody.
+    pub require_guards: bool,
     /// The work pools of this process.
     pub pools: &'a WorkPools,
 }
@@ -61,6 +60,7 @@ impl fmt::Debug for Surroundings<'_> {
         f.debug_struct("Surroundings")
             .field("folder", &self.folder)
             .field("require_contracts", &self.require_contracts)
+            .field("require_guards", &self.require_guards)
             .finish_non_exhaustive()
     }
 }
@@ -177,7 +177,7 @@ fn mcp_tools(
         let mut site = Site::new("mcp", name, surroundings, clients, problems);
         let Some(server) = mcp::tool::server(&mut site, table) else { continue };
         let accepted = pins.servers.get(name).unwrap_or(&none);
-        for (visible, tool) in mcp::tool::tools(&mut site, table, &server, accepted, surroundings.require_contracts) {
+        for (visible, tool) in mcp::tool::tools(&mut site, table, &server, accepted) {
             if !is_tool_name(&visible) {
                 let message = format!("`{visible}` is no name that providers take: {}", tool_name_rule());
                 site.wrong("tools", message, Some("give the tool another `name`"));
@@ -247,22 +247,18 @@ fn hook(site: &mut Site<'_>, table: &HookConfig) -> Option<Arc<dyn Hook>> {
 fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn Tool>> {
     let kind = site.kind(&table.kind, false)?;
     site.tool_name();
-    if table.approval_expires_ms.is_some_and(|ms| ms == 0 || ms > EXPIRES_MS_MAX) {
-        let message = format!("an approval is waited for from 1 to {EXPIRES_MS_MAX} milliseconds");
-        site.wrong("approval_expires_ms", message, None);
-    }
     site.bounds(table.timeout_ms, TIMEOUT_MS_MAX, table.output_bytes_max, VALUE_BYTES_MAX as u64);
     site.keys(kind, &table.special());
     if table.cost_weight.is_some_and(|weight| !(1..=COST_WEIGHT_MAX).contains(&weight)) {
         site.wrong("cost_weight", format!("must be from 1 to {COST_WEIGHT_MAX}"), None);
     }
-    if site.surroundings.require_contracts {
-        for (key, is_given) in [("class", table.class.is_some()), ("idempotency", table.idempotency.is_some())] {
-            if !is_given {
-                let hint = "say what it does to the world and whether a repeat is harmless";
-                site.wrong(key, "this configuration takes no tool without a contract", Some(hint));
-            }
-        }
+    let said = Said::by(table, role);
+    if site.requires_contracts() {
+        let describes = table.description.as_ref().is_some_and(|text| !text.trim().is_empty());
+        said.check_declared(site, describes, table.input_schema.is_some());
+    }
+    if site.requires_guards() {
+        said.check_guarded(site);
     }
     for (key, schema) in [("input_schema", &table.input_schema), ("output_schema", &table.output_schema)] {
         if schema.as_ref().is_some_and(|schema| !schema.is_object()) {
@@ -274,9 +270,9 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     let schema = table.output_schema.clone().map(Value::from).unwrap_or_default();
     declassified(site, "", table.declassified.as_deref(), &schema);
     RedactConfig::check(site, "", table.redact.as_ref());
-    check_escalation(site, table);
-    check_plan(site, table, role);
-    let contract = contract(site.name, table);
+    said.check(site);
+    said.check_plan_argument(site, "input_schema", table.input_schema.as_ref());
+    let contract = contract(site.name, table, &said);
     match kind.make {
         Make::Tool(make) => {
             let on_large = table.on_large.unwrap_or_default();
@@ -311,62 +307,7 @@ pub(crate) fn paths(given: Option<&[String]>) -> Vec<Vec<Name>> {
     given.unwrap_or_default().iter().filter_map(|text| pointer(text)).collect()
 }
 
-/// An escalation names somebody, and comes before the question expires.
-fn check_escalation(site: &mut Site<'_>, table: &ToolConfig) {
-    let expires_ms = table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT);
-    match (&table.approval_escalate_to, table.approval_escalate_after_ms) {
-        (None, None) => {}
-        (Some(to), Some(after_ms)) => {
-            if to.is_empty() || to.len() > ESCALATIONS_MAX || to.iter().any(|one| one.trim().is_empty()) {
-                let message = format!("names 1 to {ESCALATIONS_MAX} groups or channels");
-                site.wrong("approval_escalate_to", message, None);
-            }
-            let names = (to.len() as u64).max(1);
-            if after_ms == 0 || after_ms.saturating_mul(names) >= expires_ms {
-                let most = expires_ms.saturating_sub(1) / names;
-                let message =
-                    format!("must be from 1 to {most}, so that the last is asked before the question expires");
-                site.wrong("approval_escalate_after_ms", message, None);
-            }
-        }
-        (Some(_), None) => site.wrong("approval_escalate_to", "needs `approval_escalate_after_ms`", None),
-        (None, Some(_)) => site.wrong("approval_escalate_after_ms", "needs `approval_escalate_to`", None),
-    }
-}
-
-/// What goes by plans cannot be undone, and is called by a model, which reads the plan.
-fn check_plan(site: &mut Site<'_>, table: &ToolConfig, role: Role) {
-    let Some(plan) = &table.plan else {
-        if table.plan_expires_ms.is_some() {
-            site.wrong("plan_expires_ms", "needs `plan`", None);
-        }
-        return;
-    };
-    if role == Role::Hook {
-        site.wrong(
-            "plan",
-            "an action has no plan: nobody reads it",
-            Some("put a wait or an approval before the action"),
-        );
-    }
-    if table.class != Some(Class::Danger) {
-        site.wrong("plan", "only a tool of class `danger` goes by plans", None);
-    }
-    if table.plan_expires_ms.is_some_and(|ms| !(1..=PLAN_MS_MAX).contains(&ms)) {
-        site.wrong("plan_expires_ms", format!("must be from 1 to {PLAN_MS_MAX}"), None);
-    }
-    let properties = table.input_schema.as_ref().and_then(|schema| schema.get("properties"));
-    if properties.and_then(|properties| properties.get(PLAN_ID)).is_some() {
-        site.wrong("input_schema", format!("the argument `{PLAN_ID}` is that of the plan"), Some("rename it"));
-    }
-    if let PlanConfig::Argument(argument) = plan
-        && (argument.is_empty() || argument == PLAN_ID)
-    {
-        site.wrong("plan", format!("`{argument}` cannot be the argument that asks for a plan"), None);
-    }
-}
-
-fn contract(name: &str, table: &ToolConfig) -> Contract {
+fn contract(name: &str, table: &ToolConfig, said: &Said<'_>) -> Contract {
     let base = Contract::undeclared(name);
     Contract {
         description: table.description.as_deref().unwrap_or_default().into(),
@@ -385,22 +326,10 @@ fn contract(name: &str, table: &ToolConfig) -> Contract {
             declassified: paths(table.declassified.as_deref()),
         },
         redact: RedactConfig::lower(table.redact.as_ref()),
-        approval: Terms {
-            always: table.approval == Some(ApprovalConfig::Always),
-            expires_ms: table.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),
-            escalation: table
-                .approval_escalate_to
-                .as_ref()
-                .zip(table.approval_escalate_after_ms)
-                .map(|(to, after_ms)| Escalation { after_ms, to: to.iter().map(|one| one.as_str().into()).collect() }),
-        },
-        plan: table.plan.as_ref().map(|plan| Planning {
-            step: match plan {
-                PlanConfig::Tool(tool) => PlanStep::Tool(tool.as_str().into()),
-                PlanConfig::Argument(argument) => PlanStep::Argument(argument.as_str().into()),
-            },
-            expires_ms: table.plan_expires_ms.unwrap_or(PLAN_MS_DEFAULT),
-        }),
+        approval: said.approval(),
+        plan: said.planning(),
+        shadow: said.shadow(),
+        errors: said.errors(),
         ..base
     }
 }
@@ -433,8 +362,12 @@ fn check_verifiers(config: &CatalogConfig, catalog: &Catalog, problems: &mut Vec
         };
         problems.push(Problem { key: format!("{place}.on_unknown"), message, hint: None });
     }
-    for (name, table) in &config.tools {
-        let Some(PlanConfig::Tool(planner)) = &table.plan else { continue };
+    let mut plans: Vec<_> = config.tools.iter().map(|(name, table)| (format!("tools.{name}"), &table.plan)).collect();
+    for (server, table) in &config.mcp {
+        plans.extend(table.tools.iter().map(|(name, tool)| (format!("mcp.{server}.tools.{name}"), &tool.plan)));
+    }
+    for (place, plan) in plans {
+        let Some(PlanConfig::Tool(planner)) = plan else { continue };
         let message = match class(planner) {
             None => format!("there is no tool `{planner}`"),
             Some(Class::Read) => continue,
@@ -442,7 +375,7 @@ fn check_verifiers(config: &CatalogConfig, catalog: &Catalog, problems: &mut Vec
                 format!("the tool `{planner}` is not of class `read`, so it cannot show what a call would do")
             }
         };
-        problems.push(Problem { key: format!("tools.{name}.plan"), message, hint: None });
+        problems.push(Problem { key: format!("{place}.plan"), message, hint: None });
     }
 }
 
@@ -455,6 +388,8 @@ pub(crate) struct Site<'a> {
     surroundings: &'a Surroundings<'a>,
     clients: &'a Arc<Clients>,
     problems: &'a mut Vec<Problem>,
+    /// What stands before every key, with its dot.
+    before: String,
 }
 
 impl<'a> Site<'a> {
@@ -466,11 +401,29 @@ impl<'a> Site<'a> {
         clients: &'a Arc<Clients>,
         problems: &'a mut Vec<Problem>,
     ) -> Self {
-        Self { group, name, surroundings, clients, problems }
+        Self { group, name, surroundings, clients, problems, before: String::new() }
+    }
+
+    /// A table within this one; `before` stands before its keys and ends with a dot.
+    pub(crate) fn below(&mut self, before: &str) -> Site<'_> {
+        let before = format!("{}{before}", self.before);
+        let Self { group, name, surroundings, clients, problems, .. } = self;
+        Site { group, name, surroundings, clients, problems, before }
+    }
+
+    /// Whether tools without a contract are refused.
+    pub(crate) fn requires_contracts(&self) -> bool {
+        self.surroundings.require_contracts
+    }
+
+    /// Whether tools are refused that do at once what cannot be undone.
+    pub(crate) fn requires_guards(&self) -> bool {
+        self.surroundings.require_guards
     }
 
     /// Notes a mistake.
     pub(crate) fn wrong(&mut self, key: &str, message: impl Into<String>, hint: Option<&str>) {
+        let key = format!("{}{key}", self.before);
         let dot = if key.is_empty() { "" } else { "." };
         let key = format!("{}.{}{dot}{key}", self.group, self.name);
         self.problems.push(Problem { key, message: message.into(), hint: hint.map(str::to_owned) });

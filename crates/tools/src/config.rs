@@ -127,6 +127,15 @@ pub struct ToolConfig {
     pub plan: Option<PlanConfig>,
     /// How long a plan may be applied, in milliseconds. Default: 900000, a quarter of an hour.
     pub plan_expires_ms: Option<u64>,
+    /// Whether no call is made: it is recorded as one that would be, and read as `shadow_answer`. Default: false.
+    pub shadow: Option<bool>,
+    /// Which of a hundred runs make the calls, 0 to 100, by a hash of run and tool; the others read `shadow_answer`.
+    /// Default: all.
+    pub ramp_percent: Option<u32>,
+    /// With `shadow` or `ramp_percent`: what is read in place of an answer. Default: `{"shadow": true}`.
+    pub shadow_answer: Option<serde_json::Value>,
+    /// The kinds of errors that it may answer with, in words of yours, for whoever reads the contract. Default: none.
+    pub errors: Option<Vec<String>>,
     /// Time for one attempt in milliseconds. Default: 30000.
     pub timeout_ms: Option<u64>,
     /// Bytes of a result. Default: 1048576.
@@ -389,6 +398,10 @@ impl ToolConfig {
             approval_escalate_after_ms: _,
             plan: _,
             plan_expires_ms: _,
+            shadow: _,
+            ramp_percent: _,
+            shadow_answer: _,
+            errors: _,
             idempotency: _,
             on_unknown: _,
             timeout_ms: _,

@@ -27,6 +27,7 @@ mod client;
 mod group;
 mod process;
 mod role;
+mod terms;
 
 pub use build::{Surroundings, build_agents, build_catalog, build_servers};
 pub use config::{CatalogConfig, ConfigError};

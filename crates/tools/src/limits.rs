@@ -105,28 +105,7 @@ pub(crate) fn limited(
     role: Role,
     make: impl FnOnce(&mut Site<'_>, Contract) -> Option<Arc<dyn Tool>>,
 ) -> Option<Arc<dyn Tool>> {
-    let config = config.cloned().unwrap_or_default();
-    let numbers = [
-        ("limits.concurrent", config.concurrent.map(u64::from)),
-        ("limits.concurrent_per_tenant", config.concurrent_per_tenant.map(u64::from)),
-        ("limits.per_minute", config.per_minute.map(u64::from)),
-        ("limits.breaker_failures", config.breaker_failures.map(u64::from)),
-        ("limits.breaker_rest_ms", config.breaker_rest_ms),
-    ];
-    for (key, _) in numbers.iter().filter(|(_, number)| *number == Some(0)) {
-        site.wrong(key, "must be at least 1", None);
-    }
-    match (config.overload.unwrap_or_default(), &config.degraded) {
-        (Overload::Degrade, None) => site.wrong("limits.degraded", "`overload = \"degrade\"` needs a result", None),
-        (Overload::Degrade, Some(_)) if contract.class != Class::Read => {
-            let hint = "only a tool of class `read` can be answered for";
-            site.wrong("limits.overload", "a call that changes something cannot be answered without it", Some(hint));
-        }
-        (Overload::Fail | Overload::Queue, Some(_)) => {
-            site.wrong("limits.degraded", "is used with `overload = \"degrade\"` only", None);
-        }
-        (Overload::Degrade | Overload::Fail | Overload::Queue, _) => {}
-    }
+    check(site, config, contract.class);
     if on_large == OnLarge::Truncate && !contract.redact.result.is_empty() {
         let message = "of a result that is cut nobody knows where the parts are that `redact` hides";
         site.wrong("on_large", message, None);
@@ -139,7 +118,44 @@ pub(crate) fn limited(
         OnLarge::Truncate => Contract { output_bytes_max: ahead(contract.output_bytes_max), ..contract.clone() },
     };
     let inner = make(site, inner)?;
-    Some(Arc::new(Limited::new(inner, contract, &config, on_large, role)))
+    Some(wrapped(inner, contract, &config.cloned().unwrap_or_default(), on_large, role))
+}
+
+/// A tool with its limits, from a table that was checked.
+pub(crate) fn wrapped(
+    inner: Arc<dyn Tool>,
+    contract: Contract,
+    config: &LimitsConfig,
+    on_large: OnLarge,
+    role: Role,
+) -> Arc<dyn Tool> {
+    Arc::new(Limited::new(inner, contract, config, on_large, role))
+}
+
+/// Says what of a table cannot be used.
+pub(crate) fn check(site: &mut Site<'_>, config: Option<&LimitsConfig>, class: Class) {
+    let Some(config) = config else { return };
+    let numbers = [
+        ("limits.concurrent", config.concurrent.map(u64::from)),
+        ("limits.concurrent_per_tenant", config.concurrent_per_tenant.map(u64::from)),
+        ("limits.per_minute", config.per_minute.map(u64::from)),
+        ("limits.breaker_failures", config.breaker_failures.map(u64::from)),
+        ("limits.breaker_rest_ms", config.breaker_rest_ms),
+    ];
+    for (key, _) in numbers.iter().filter(|(_, number)| *number == Some(0)) {
+        site.wrong(key, "must be at least 1", None);
+    }
+    match (config.overload.unwrap_or_default(), &config.degraded) {
+        (Overload::Degrade, None) => site.wrong("limits.degraded", "`overload = \"degrade\"` needs a result", None),
+        (Overload::Degrade, Some(_)) if class != Class::Read => {
+            let hint = "only a tool of class `read` can be answered for";
+            site.wrong("limits.overload", "a call that changes something cannot be answered without it", Some(hint));
+        }
+        (Overload::Fail | Overload::Queue, Some(_)) => {
+            site.wrong("limits.degraded", "is used with `overload = \"degrade\"` only", None);
+        }
+        (Overload::Degrade | Overload::Fail | Overload::Queue, _) => {}
+    }
 }
 
 /// Bytes that are read in order to cut a result to its bound.

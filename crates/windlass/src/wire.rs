@@ -147,6 +147,8 @@ pub struct Wiring {
     pub notify: BTreeMap<String, NotifyConfig>,
     /// Whether a tool or action without a class and an idempotency is refused.
     pub require_contracts: bool,
+    /// Whether a tool or action of class `danger` is refused that has no plan and asks nobody.
+    pub require_guards: bool,
     /// Whether secrets must be there. Without, a secret that is missing is empty: for checks that call nothing.
     pub needs_secrets: bool,
     /// A folder with a rule set; without, everything is allowed.
@@ -176,6 +178,7 @@ impl Default for Wiring {
             catalog: CatalogConfig::default(),
             notify: BTreeMap::new(),
             require_contracts: false,
+            require_guards: false,
             needs_secrets: true,
             policy: None,
             require_policy: false,
@@ -378,6 +381,7 @@ impl Wiring {
                 found.or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
             },
             require_contracts: self.require_contracts,
+            require_guards: self.require_guards,
             pools: &self.pools,
         };
         let made = work(&surroundings).map_err(|error| {

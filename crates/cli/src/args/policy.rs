@@ -15,6 +15,8 @@ pub(crate) enum Policy {
     Test(PolicyTest),
     /// Print the schema that rules are checked against
     Schema(PolicySchema),
+    /// Print rules to begin with
+    Starter(PolicyStarter),
 }
 
 /// Check a rule set.
@@ -136,6 +138,17 @@ pub(crate) struct PolicyTest {
     #[arg(long, value_name = "NAME")]
     pub machine: Option<String>,
 }
+
+/// Print rules to begin with.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mkdir policies
+  windlass policy starter > policies/rules.cedar
+
+Everything is allowed but: calls that change something ask a person where someone outside may
+have written their arguments, calls that cannot be undone always ask, and what is secret does
+not leave by a tool that changes something.")]
+pub(crate) struct PolicyStarter {}
 
 /// Print the schema.
 #[derive(Debug, Args)]

@@ -9,6 +9,8 @@ use crate::config::Span;
 pub(crate) enum Tools {
     /// List the configured tools and actions
     List(ToolsList),
+    /// Show the contract of a tool or an action
+    Show(ToolsShow),
     /// Compare what MCP servers show with what was accepted
     Diff(ToolsDiff),
     /// Accept what an MCP server shows
@@ -23,6 +25,19 @@ pub(crate) enum Tools {
 
 Connects to nothing: a tool of an MCP server is listed as it was accepted.")]
 pub(crate) struct ToolsList {}
+
+/// Show the contract of a tool or an action.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools show refund
+  windlass tools show github__create_issue --json | jq .input_schema
+
+Connects to nothing: a tool of an MCP server is shown as it was accepted.")]
+pub(crate) struct ToolsShow {
+    /// Its name, as machines use it
+    #[arg(value_name = "TOOL")]
+    pub tool: String,
+}
 
 /// Compare what MCP servers show with what was accepted.
 #[derive(Debug, Args)]

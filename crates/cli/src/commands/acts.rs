@@ -117,7 +117,7 @@ impl Doing {
             Command::Debug(debug) => Self::of_debug(debug),
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
             Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
-            Command::Tools(args::Tools::List(_) | args::Tools::Diff(_))
+            Command::Tools(args::Tools::List(_) | args::Tools::Show(_) | args::Tools::Diff(_))
             | Command::Approvals(args::Approvals::List(_) | args::Approvals::Show(_))
             | Command::Readonly(args::Readonly::Status(_))
             | Command::Secrets(args::Secrets::List(_))

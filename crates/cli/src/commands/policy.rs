@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use windlass_core::contract::{Class, Idempotency};
 use windlass_core::label::{Label, Mark};
 use windlass_core::policy::{Answer, Question};
-use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, Scores, Severity, Subject, compare};
+use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, STARTER, Scores, Severity, Subject, compare};
 use windlass_ports::store::Query;
 
 use crate::app::App;
@@ -23,10 +23,20 @@ const PAGE_RUNS: usize = 200;
 
 /// Prints the schema.
 pub(crate) fn schema(app: &App, _: &args::PolicySchema) -> Exit {
+    print(app, "schema", SCHEMA)
+}
+
+/// Prints rules to begin with.
+pub(crate) fn starter(app: &App, _: &args::PolicyStarter) -> Exit {
+    print(app, "rules", STARTER)
+}
+
+/// Prints a text, in a document under this key where one is asked for.
+fn print(app: &App, key: &str, text: &str) -> Exit {
     if app.output.form() == Form::Json {
-        app.output.document(&json!({ "schema": SCHEMA }));
+        app.output.document(&json!({ key: text }));
     } else {
-        app.output.text(SCHEMA.trim_end());
+        app.output.text(text.trim_end());
     }
     Exit::Ok
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 use windlass::wire::Wiring;
-use windlass_core::contract::OnUnknown;
+use windlass_core::contract::{Contract, OnUnknown, PlanStep, Planning};
 use windlass_tools::mcp::{Pins, Server, Standing};
 
 use crate::app::App;
@@ -24,27 +24,100 @@ pub(crate) fn list(app: &App, _: &args::ToolsList) -> Result<Exit, Problem> {
     let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     let contracts: Vec<_> = catalog.tools.values().map(|tool| tool.contract().clone()).collect();
-    let word = |value: &Json| value.as_str().unwrap_or_default().to_owned();
     let rows: Vec<Vec<String>> = contracts
         .iter()
         .map(|contract| {
-            let doubt = match &contract.on_unknown {
-                OnUnknown::Ask => "ask".to_owned(),
-                OnUnknown::Fail => "fail".to_owned(),
-                OnUnknown::Verify { tool } => format!("verify by {tool}"),
-            };
             let first = contract.description.lines().next().unwrap_or_default();
             vec![
                 contract.name.to_string(),
                 word(&json!(contract.class)),
                 word(&json!(contract.idempotency)),
-                doubt,
+                doubt(&contract.on_unknown),
+                calls(contract),
                 first.chars().take(60).collect(),
             ]
         })
         .collect();
-    app.output.table(&json!({ "tools": contracts }), &["tool", "class", "repeats", "in doubt", "what it does"], &rows);
+    app.output.table(
+        &json!({ "tools": contracts }),
+        &["tool", "class", "repeats", "in doubt", "calls", "what it does"],
+        &rows,
+    );
     Ok(Exit::Ok)
+}
+
+fn word(value: &Json) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn doubt(rule: &OnUnknown) -> String {
+    match rule {
+        OnUnknown::Ask => "ask".to_owned(),
+        OnUnknown::Fail => "fail".to_owned(),
+        OnUnknown::Verify { tool } => format!("verify by {tool}"),
+    }
+}
+
+/// Which runs make its calls.
+fn calls(contract: &Contract) -> String {
+    match contract.shadow.as_ref().map(|shadow| shadow.ramp_percent) {
+        None => "real".to_owned(),
+        Some(0) => "shadow".to_owned(),
+        Some(percent) => format!("{percent} % real"),
+    }
+}
+
+/// Shows the contract of one tool or action.
+///
+/// # Errors
+/// A configuration that is not valid, and a name that it does not have.
+pub(crate) fn show(app: &App, args: &args::ToolsShow) -> Result<Exit, Problem> {
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
+    let catalog = wiring.catalog().map_err(session::setting)?;
+    let tool = catalog.tools.get(args.tool.as_str()).ok_or_else(|| {
+        Problem::new(Exit::Rejected, "cli.not_found", format!("no tool or action `{}` is configured", args.tool))
+            .hint("`windlass tools list` names them; one of an MCP server exists once it was accepted")
+    })?;
+    let contract = tool.contract();
+    app.output.sentence(&json!(contract), lines(contract).trim_end());
+    Ok(Exit::Ok)
+}
+
+/// A contract for people: a line for each thing that it says.
+fn lines(contract: &Contract) -> String {
+    let mut out = String::new();
+    let mut line = |key: &str, value: String| {
+        if !value.is_empty() {
+            out.push_str(&format!("{key:<10} {value}\n"));
+        }
+    };
+    let schema = |value: &windlass_core::value::Value| {
+        if value.is_null() { "any".to_owned() } else { value.to_json() }
+    };
+    line("tool", contract.name.to_string());
+    line("does", contract.description.to_string());
+    line("class", word(&json!(contract.class)));
+    line("repeats", word(&json!(contract.idempotency)));
+    line("in doubt", doubt(&contract.on_unknown));
+    line("calls", calls(contract));
+    if let Some(shadow) = &contract.shadow {
+        line("stub", shadow.answer.to_json());
+    }
+    line("plan", contract.plan.as_ref().map_or_else(|| "none".to_owned(), planned));
+    line("approval", if contract.approval.always { "always" } else { "where a rule asks" }.to_owned());
+    line("takes", schema(&contract.input_schema));
+    line("gives", schema(&contract.output_schema));
+    line("errors", contract.errors.join(", "));
+    line("bounds", format!("{} ms, {} bytes", contract.timeout_ms, contract.output_bytes_max));
+    out
+}
+
+fn planned(plan: &Planning) -> String {
+    let seconds = plan.expires_ms / 1_000;
+    match &plan.step {
+        PlanStep::Tool(tool) => format!("shown by {tool}, for {seconds} s"),
+        PlanStep::Argument(argument) => format!("shown with {argument} = true, for {seconds} s"),
+    }
 }
 
 /// Compares what servers show with what was accepted.

@@ -148,7 +148,8 @@ fn what_was_done_without_rules_counts_as_allowed() {
 #[test]
 fn prod_safe_wants_rules_for_tools() {
     let place = Place::new();
-    let tool = "[tools.look]\ntype = \"command\"\ncommand = [\"true\"]\nclass = \"read\"\nidempotency = \"natural\"\n";
+    let tool = "[tools.look]\ntype = \"command\"\ncommand = [\"true\"]\nclass = \"read\"\nidempotency = \"natural\"\n\
+                description = \"Looks.\"\ninput_schema = { type = \"object\" }\n";
     place.write("windlass.toml", &format!("[providers.scripted]\nscript = \"script.yml\"\n{tool}"));
     let run = |more: &[&str]| {
         let mut args = vec!["run", "asks.yml", "--input", "{\"topic\":\"tides\"}", "--preset", "prod-safe"];
@@ -186,4 +187,26 @@ fn what_is_blocked_fails_the_call_and_what_is_masked_does_not_arrive() {
     assert!(blocked.stdout().contains("scan.aws_key"), "{}", blocked.shown());
     scan("emial = \"mask\"");
     assert_eq!(ask("misspelt").code(), 2);
+}
+
+#[test]
+fn the_rules_to_begin_with_ask_about_what_outsiders_wrote_and_what_cannot_be_undone() {
+    let place = Place::new();
+    let starter = place.windlass(&["policy", "starter", "--plain"]);
+    assert_eq!(starter.code(), 0, "{}", starter.shown());
+    rules(&place, "policies", &starter.stdout());
+    place.write("windlass.toml", "[policy]\npath = 'policies'\n");
+    let check = place.windlass(&["policy", "check"]);
+    assert_eq!((check.code(), check.json()["findings"].clone()), (0, serde_json::json!([])), "{}", check.shown());
+    let answer = |class: &str, labels: &[&str]| {
+        let mut args = vec!["policy", "why", "--tool", "t", "--class", class];
+        args.extend(labels.iter().flat_map(|label| ["--label", *label]));
+        let why = place.windlass(&args);
+        why.json()["answer"].as_str().unwrap_or_else(|| panic!("{}", why.shown())).to_owned()
+    };
+    assert_eq!(answer("read", &["untrusted", "secret"]), "allow");
+    assert_eq!(answer("write", &[]), "allow");
+    assert_eq!(answer("write", &["untrusted"]), "ask");
+    assert_eq!(answer("danger", &[]), "ask");
+    assert_eq!(answer("write", &["secret"]), "deny");
 }

@@ -109,3 +109,86 @@ fn servers_and_tools_that_are_not_there_are_named() {
     assert_eq!(run.code(), 2, "{}", run.shown());
     assert!(run.stderr().contains("windlass.pins.json"), "{}", run.shown());
 }
+
+/// A machine whose action leaves a line in `done.txt`, with more in its table.
+fn acting(more: &str) -> Place {
+    let place = Place::new();
+    place.write("adds.yml", &MACHINE.replace("stub__add", "act").replace("context.sum", "context.output"));
+    let table = format!(
+        "[actions.act]\ntype = 'command'\nclass = 'write'\nidempotency = 'none'\n\
+         command = ['/bin/sh', '-c', 'echo done >> done.txt; echo \"{{\\\"context\\\": {{\\\"output\\\": 1}}}}\"']\n{more}\n"
+    );
+    place.write("windlass.toml", &table);
+    place
+}
+
+fn done(place: &Place) -> usize {
+    std::fs::read_to_string(place.path("done.txt")).unwrap_or_default().lines().count()
+}
+
+#[test]
+fn a_shadow_is_recorded_and_audited_and_nothing_leaves() {
+    let place = acting("shadow = true\nshadow_answer = { context = { output = 'stub' } }");
+    let list = place.windlass(&["tools", "list", "--plain"]);
+    assert!(list.stdout().contains("shadow"), "{}", list.shown());
+    let show = place.windlass(&["tools", "show", "act"]);
+    assert_eq!(show.json()["shadow"]["ramp_percent"], 0, "{}", show.shown());
+    assert!(place.windlass(&["tools", "show", "act", "--plain"]).stdout().contains("calls      shadow"));
+    assert_eq!(place.windlass(&["tools", "show", "other"]).code(), 4);
+
+    let run = place.windlass(&["run", "adds.yml", "--run-id", "s1"]);
+    assert_eq!((run.code(), run.json()), (0, json!({ "sum": "stub" })), "{}", run.shown());
+    assert!(run.stderr().contains("not called, a shadow"), "{}", run.shown());
+    assert_eq!(done(&place), 0, "nothing was called");
+    let journal = place.windlass(&["runs", "journal", "s1"]);
+    assert!(journal.stdout().contains("\"shadow\":{\"context\":{\"output\":\"stub\"}}"), "{}", journal.shown());
+    let audit = place.windlass(&["audit", "list", "--run", "s1"]);
+    assert!(audit.stdout().contains("\"shadowed\""), "{}", audit.shown());
+    let replay = place.windlass(&["replay", "s1"]);
+    assert_eq!(replay.code(), 0, "{}", replay.shown());
+    assert_eq!(place.windlass(&["audit", "verify"]).code(), 0);
+}
+
+#[test]
+fn a_ramp_lets_a_share_of_the_runs_through_and_always_the_same() {
+    let place = acting("ramp_percent = 50\nshadow_answer = { context = { output = 'stub' } }");
+    let real: Vec<bool> = (0..8)
+        .map(|n| {
+            let run = place.windlass(&["run", "adds.yml", "--run-id", &format!("r{n}")]);
+            assert_eq!(run.code(), 0, "{}", run.shown());
+            run.json()["sum"] == 1
+        })
+        .collect();
+    let many = real.iter().filter(|real| **real).count();
+    assert!(many > 0 && many < real.len(), "{real:?}");
+    assert_eq!(done(&place), many, "{real:?}");
+    // Elsewhere the same runs make the call.
+    let other = acting("ramp_percent = 50\nshadow_answer = { context = { output = 'stub' } }");
+    let again = other.windlass(&["run", "adds.yml", "--run-id", "r0"]);
+    assert_eq!(again.json()["sum"] == 1, real[0]);
+}
+
+#[test]
+fn production_takes_no_danger_without_a_plan_or_a_person() {
+    let place = Place::new();
+    place.write("adds.yml", &MACHINE.replace("stub__add", "act"));
+    let table = |more: &str| {
+        let text = format!(
+            "preset = 'prod-safe'\n[policy]\nrequired = false\n[tools.drop]\ntype = 'command'\ncommand = ['/bin/true']\n\
+             description = 'Drops it.'\nclass = 'danger'\nidempotency = 'none'\n{more}\n\
+             [actions.act]\ntype = 'command'\ncommand = ['/bin/true']\nclass = 'read'\nidempotency = 'natural'\n"
+        );
+        place.write("windlass.toml", &text);
+    };
+    table("input_schema = { type = 'object' }");
+    let refused = place.windlass(&["validate", "adds.yml"]);
+    assert_eq!(refused.code(), 2, "{}", refused.shown());
+    assert!(refused.shown().contains("tools.drop.plan"), "{}", refused.shown());
+    assert!(refused.shown().contains("approval"), "{}", refused.shown());
+    table("plan = { argument = 'dry_run' }");
+    let refused = place.windlass(&["validate", "adds.yml"]);
+    assert!(refused.shown().contains("tools.drop.input_schema"), "{}", refused.shown());
+    table("input_schema = { type = 'object' }\nplan = { argument = 'dry_run' }");
+    let fine = place.windlass(&["validate", "adds.yml"]);
+    assert_eq!(fine.code(), 0, "{}", fine.shown());
+}

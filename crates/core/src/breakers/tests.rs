@@ -45,6 +45,7 @@ fn call(tool: &str, at: u64) -> OpenCall {
         agreed: None,
         output_max: None,
         veiled: Vec::new(),
+        shadow: None,
     }
 }
 

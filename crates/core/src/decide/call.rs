@@ -4,7 +4,7 @@ use super::Turn;
 use super::approval::Asked;
 use super::route::question;
 use crate::budget::{Amounts, Meter};
-use crate::contract::{Class, Contract, Idempotency, OnUnknown, may_repeat};
+use crate::contract::{Class, Contract, Idempotency, OnUnknown};
 use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Said, Spent, TimerPurpose, WaitKind};
 use crate::escrow;
 use crate::failure::{Code, Failure, Retry};
@@ -33,7 +33,9 @@ impl Turn<'_> {
             Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
         let effect = self.intend_reserved(call, contract, timeout_ms, reserved, None)?;
-        match asked {
+        // Nobody is asked about what is not done.
+        let is_shadow = self.run.calls.get(&effect).is_some_and(|open| open.shadow.is_some());
+        match asked.filter(|_| !is_shadow) {
             Some(asked) => self.ask_approval(effect, asked, &contract.approval),
             None => self.leave(effect),
         }
@@ -92,13 +94,26 @@ impl Turn<'_> {
             agreed: None,
             output_max: None,
             veiled: contract.redact.arguments.clone(),
+            shadow: None,
         };
+        open.shadow = self.stub(&open.call, contract);
         open.cached_expected = self.cached_expected(&open);
         self.hide_sent(&open.call);
         open.output_max = self.output_max(&open);
         open.arguments = request::digest(self.machine, self.run, effect, &open);
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
         Ok(effect)
+    }
+
+    /// What a call reads that this run does not make.
+    fn stub(&self, call: &Call, contract: &Contract) -> Option<Value> {
+        match call {
+            Call::Tool { hook: None, .. } | Call::Action { .. } | Call::Verify { .. } => {
+                let shadow = contract.shadow.as_ref()?;
+                shadow.stub(self.run.id(), call.target()).cloned()
+            }
+            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => None,
+        }
     }
 
     /// The price of an agent's model, or of the link of its chain; none when it has none.
@@ -166,7 +181,7 @@ impl Turn<'_> {
                 let failure = failure.clone();
                 return self.back_off(effect, &open, failure, used, estimated, pause);
             }
-            if failure.retry == Retry::Unknown && !may_repeat(open.class, open.idempotency) {
+            if failure.retry == Retry::Unknown && !open.may_repeat() {
                 return self.doubt(effect, &open);
             }
         }
@@ -266,7 +281,7 @@ impl Turn<'_> {
             };
         }
         let is_model = matches!(open.call, Call::Model { .. });
-        if !is_model && !may_repeat(open.class, open.idempotency) {
+        if !is_model && !open.may_repeat() {
             return self.doubt(effect, &open);
         }
         // Nobody will ever say what a lost model attempt cost, so it is charged in full. A tool that may repeat is

@@ -208,6 +208,8 @@ enum Job {
     Model(Box<ModelRequest>),
     Tool(Arc<dyn Tool>, Invocation),
     Hook(Arc<dyn Hook>, HookEvent),
+    /// It is not made: what is read in its place.
+    Shadow(Value),
     /// It cannot be sent.
     Refused(Failure),
 }
@@ -222,7 +224,7 @@ impl Job {
             }
             Self::Tool(_, invocation) => invocation.arguments.clone(),
             Self::Hook(_, event) => event.body.clone(),
-            Self::Refused(_) => Value::Null,
+            Self::Shadow(_) | Self::Refused(_) => Value::Null,
         }
     }
 
@@ -231,7 +233,7 @@ impl Job {
         match self {
             Self::Tool(tool, invocation) => Some(Self::Tool(Arc::clone(tool), invocation.clone())),
             Self::Hook(hook, event) => Some(Self::Hook(Arc::clone(hook), event.clone())),
-            Self::Model(_) | Self::Refused(_) => None,
+            Self::Model(_) | Self::Shadow(_) | Self::Refused(_) => None,
         }
     }
 }
@@ -241,6 +243,9 @@ fn job(core: &Core, machine: &Machine, run: &Run, effect: EffectId, open: &OpenC
         let message = format!("the body of call {effect} cannot be rebuilt from the run");
         Job::Refused(Failure::new(Code::InternalInvariant, message))
     };
+    if let Some(stub) = &open.shadow {
+        return Job::Shadow(stub.clone());
+    }
     match &open.call {
         Call::Model { .. } => {
             request::model_request(machine, run, effect).map_or_else(lost, |body| Job::Model(Box::new(body)))
@@ -329,7 +334,7 @@ impl Attempt {
         };
         let model = match &job {
             Job::Model(body) => Some((body.provider.clone(), body.model.clone())),
-            Job::Tool(..) | Job::Hook(..) | Job::Refused(_) => None,
+            Job::Tool(..) | Job::Hook(..) | Job::Shadow(_) | Job::Refused(_) => None,
         };
         let leaving = Leaving {
             run: &self.run,
@@ -364,6 +369,7 @@ impl Attempt {
     async fn make(self, job: Job) -> Done {
         let (outcome, spent) = match job {
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Unsent),
+            Job::Shadow(stub) => shadowed(stub),
             Job::Model(_) | Job::Tool(..) | Job::Hook(..) => self.send(job).await,
         };
         Done { effect: self.effect, attempt: self.number, end: End::Settled(outcome, spent) }
@@ -484,6 +490,7 @@ impl Attempt {
             }
             Job::Tool(tool, invocation) => (returned(tool.attempt(Invocation { permit, ..invocation }).await), known),
             Job::Hook(hook, event) => (returned(hook.call(HookEvent { permit, ..event }).await), known),
+            Job::Shadow(stub) => shadowed(stub),
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Unsent),
         }
     }
@@ -496,6 +503,11 @@ impl Attempt {
         };
         Failure::new(code, format!("no answer within {} ms", self.timeout_ms)).retry(retry)
     }
+}
+
+/// The end of a call that is not made.
+fn shadowed(stub: Value) -> (Outcome, Spent) {
+    (Outcome::Returned(stub), Spent::Known { tokens: 0, cost_micros: 0 })
 }
 
 /// Whether an end leaves open that the call reached the other side.

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_core::contract::{Class, Idempotency};
 
-use crate::config::{ApprovalConfig, OnUnknownConfig, RedactConfig, SecretRef};
+use crate::config::{ApprovalConfig, OnUnknownConfig, PlanConfig, RedactConfig, SecretRef};
+use crate::limits::LimitsConfig;
 use crate::mcp::elicitation::ElicitationConfig;
 use crate::mcp::oauth::OauthConfig;
 use crate::sandbox::SandboxConfig;
@@ -107,4 +108,27 @@ pub struct ContractConfig {
     pub approval: Option<ApprovalConfig>,
     /// How long an approval is waited for, in milliseconds, as for other tools.
     pub approval_expires_ms: Option<u64>,
+    /// Groups or channels that are asked too when nobody answers, one after another, as for other tools.
+    pub approval_escalate_to: Option<Vec<String>>,
+    /// How long nobody answers before the next of `approval_escalate_to` is asked, in milliseconds.
+    pub approval_escalate_after_ms: Option<u64>,
+    /// For class `danger`: a call shows what it would do, and only what was shown is done, once. `{ tool = "TOOL" }` shows
+    /// it by a tool of class `read` with the same arguments, `{ argument = "dry_run" }` by the same tool with this argument
+    /// set to true. Default: calls leave without a plan.
+    pub plan: Option<PlanConfig>,
+    /// How long a plan may be applied, in milliseconds. Default: 900000, a quarter of an hour.
+    pub plan_expires_ms: Option<u64>,
+    /// Whether no call is made: it is recorded as one that would be, and read as `shadow_answer`. Default: false.
+    pub shadow: Option<bool>,
+    /// Which of a hundred runs make the calls, 0 to 100, by a hash of run and tool; the others read `shadow_answer`.
+    /// Default: all.
+    pub ramp_percent: Option<u32>,
+    /// With `shadow` or `ramp_percent`: what is read in place of an answer. Default: `{"shadow": true}`.
+    pub shadow_answer: Option<serde_json::Value>,
+    /// The kinds of errors that it may answer with, in words of yours, for whoever reads the contract. Default: none.
+    pub errors: Option<Vec<String>>,
+    /// What it does, as a model reads it in place of what the server says. Default: what the server says.
+    pub description: Option<String>,
+    /// How much it is asked at once, and what happens beyond.
+    pub limits: Option<LimitsConfig>,
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use reqwest::header::HeaderMap;
 use serde_json::Map;
-use windlass_core::approval::{EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Terms};
 use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::limits::VALUE_BYTES_MAX;
@@ -20,8 +19,9 @@ use windlass_ports::tool::{Invocation, Permit, Tool};
 use crate::address;
 use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX, declassified, paths, pointers};
 use crate::command;
-use crate::config::{ApprovalConfig, RedactConfig};
+use crate::config::RedactConfig;
 use crate::headers::headers;
+use crate::limits::{self, OnLarge};
 use crate::mcp::client::{Asking, Client, Wire};
 use crate::mcp::definition::Definition;
 use crate::mcp::exchange::{Local, Trouble};
@@ -36,6 +36,7 @@ use crate::mcp::stdio::Stdio;
 use crate::mcp::{McpError, suspicious};
 use crate::role::{Caller, Role};
 use crate::sandbox::SandboxConfig;
+use crate::terms::Said;
 
 /// Characters of a server's name.
 const SERVER_NAME_CHARS_MAX: usize = 32;
@@ -146,12 +147,14 @@ fn bounds(site: &mut Site<'_>, name: &str, contract: &ContractConfig) {
         ("timeout_ms", contract.timeout_ms, TIMEOUT_MS_MAX),
         ("output_bytes_max", contract.output_bytes_max, VALUE_BYTES_MAX as u64),
         ("cost_weight", contract.cost_weight.map(Into::into), COST_WEIGHT_MAX.into()),
-        ("approval_expires_ms", contract.approval_expires_ms, EXPIRES_MS_MAX),
     ] {
         if given.is_some_and(|number| !(1..=most).contains(&number)) {
             site.wrong(&format!("tools.{name}.{key}"), format!("must be from 1 to {most}"), None);
         }
     }
+    let mut below = site.below(&before);
+    Said::by_mcp(contract).check(&mut below);
+    limits::check(&mut below, contract.limits.as_ref(), contract.class.unwrap_or(Class::Write));
 }
 
 fn stdio(site: &mut Site<'_>, table: &McpConfig, local: Arc<Local>) -> Option<Wire> {
@@ -214,34 +217,31 @@ pub(crate) fn tools(
     table: &McpConfig,
     server: &Arc<Server>,
     accepted: &BTreeMap<String, Definition>,
-    require_contracts: bool,
 ) -> Vec<(String, Arc<dyn Tool>)> {
+    let undeclared = ContractConfig::default();
     let mut tools: Vec<(String, Arc<dyn Tool>)> = Vec::new();
     for (name, definition) in accepted {
-        let declared = table.tools.get(name);
-        if require_contracts {
-            let given = |get: fn(&ContractConfig) -> bool| declared.is_some_and(get);
-            for (key, is_given) in
-                [("class", given(|c| c.class.is_some())), ("idempotency", given(|c| c.idempotency.is_some()))]
-            {
-                if !is_given {
-                    let hint = "say what it does to the world and whether a repeat is harmless";
-                    let key = format!("tools.{name}.{key}");
-                    site.wrong(&key, "this configuration takes no tool without a contract", Some(hint));
-                }
-            }
-        }
-        if let Some(given) = declared.and_then(|declared| declared.declassified.as_deref()) {
+        let declared = table.tools.get(name).unwrap_or(&undeclared);
+        if let Some(given) = declared.declassified.as_deref() {
             let before = format!("tools.{}.", suspicious::visible(name));
             declassified(site, &before, Some(given), &schema(definition.output_schema()));
         }
         let visible = visible_name(site.name, table, name);
-        let contract = contract(&visible, definition, declared.unwrap_or(&ContractConfig::default()));
+        let contract = contract(&visible, definition, declared);
+        let said = Said::by_mcp(declared);
+        let mut below = site.below(&format!("tools.{}.", suspicious::visible(name)));
+        said.check_plan_argument(&mut below, "plan", Some(definition.input_schema()));
+        if below.requires_contracts() {
+            said.check_declared(&mut below, !contract.description.trim().is_empty(), true);
+        }
+        if below.requires_guards() {
+            said.check_guarded(&mut below);
+        }
         let caller = Caller::of(&contract, Role::Tool);
-        tools.push((
-            visible,
-            Arc::new(McpTool { contract, caller, accepted: definition.clone(), server: server.clone() }),
-        ));
+        let (accepted, server) = (definition.clone(), server.clone());
+        let tool = Arc::new(McpTool { contract: contract.clone(), caller, accepted, server });
+        let config = declared.limits.clone().unwrap_or_default();
+        tools.push((visible, limits::wrapped(tool, contract, &config, OnLarge::Refuse, Role::Tool)));
     }
     tools
 }
@@ -256,9 +256,10 @@ pub(crate) fn visible_name(server: &str, table: &McpConfig, tool: &str) -> Strin
 }
 
 fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> Contract {
-    let base = Contract::undeclared(name);
+    let (base, said) = (Contract::undeclared(name), Said::by_mcp(declared));
+    let shown = || suspicious::visible(definition.description());
     Contract {
-        description: suspicious::visible(definition.description()).into(),
+        description: declared.description.clone().unwrap_or_else(shown).into(),
         input_schema: schema(definition.input_schema()),
         output_schema: schema(definition.output_schema()),
         class: declared.class.unwrap_or(Class::Write),
@@ -274,11 +275,10 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
             declassified: paths(declared.declassified.as_deref()),
         },
         redact: RedactConfig::lower(declared.redact.as_ref()),
-        approval: Terms {
-            always: declared.approval == Some(ApprovalConfig::Always),
-            expires_ms: declared.approval_expires_ms.unwrap_or(EXPIRES_MS_DEFAULT),
-            escalation: None,
-        },
+        approval: said.approval(),
+        plan: said.planning(),
+        shadow: said.shadow(),
+        errors: said.errors(),
         ..base
     }
 }

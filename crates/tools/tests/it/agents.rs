@@ -22,6 +22,7 @@ fn agent(folder: &Path, config: CliAgentConfig) -> Result<Arc<dyn Model>, String
         environment: &|name| std::env::var_os(name),
         secret: &|reference| (reference == "env:AGENT_KEY").then(|| "sk-agent-secret".into()),
         require_contracts: true,
+        require_guards: false,
         pools: &pools,
     };
     let agents_cli = BTreeMap::from([("coder".to_owned(), config)]);

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use windlass_core::approval::Terms;
-use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown, Shadow};
 use windlass_core::value::Value;
 use windlass_tools::{ALL, CatalogConfig};
 
-use crate::{build, catalog, catalog_in, json, tool};
+use crate::{build, build_guarded, catalog, catalog_in, json, tool};
 
 fn problems(toml: &str, require_contracts: bool) -> Vec<String> {
     let error = build(Path::new("/"), toml, require_contracts).expect_err("a refusal");
@@ -29,6 +29,7 @@ timeout_ms = 5000
 output_bytes_max = 4096
 approval = 'always'
 approval_expires_ms = 60000
+errors = ['card_declined']
 secret = ['/card/number']
 input_schema = { type = 'object', required = ['amount'] }
 
@@ -59,6 +60,8 @@ command = ['/bin/true']
             approval: Terms { always: true, expires_ms: 60_000, escalation: None },
             plan: None,
             redact: windlass_core::contract::Redact::default(),
+            errors: vec!["card_declined".into()],
+            shadow: None,
         }
     );
     assert_eq!(*tool(&catalog, "bare").contract(), Contract::undeclared("bare"));
@@ -141,7 +144,96 @@ type = 'webhook'
 fn a_strict_configuration_takes_no_tool_without_a_contract() {
     let toml = "[tools.t]\ntype = 'command'\ncommand = ['x']\nclass = 'write'";
     assert!(catalog_in(Path::new("/"), toml).is_ok());
-    assert_eq!(problems(toml, true), ["tools.t.idempotency: this configuration takes no tool without a contract"]);
+    assert_eq!(
+        problems(toml, true),
+        [
+            "tools.t.idempotency: this configuration takes no tool without a contract",
+            "tools.t.description: this configuration takes no tool without a description",
+            "tools.t.input_schema: this configuration takes no tool without a schema of its arguments",
+        ]
+    );
+    // What an action takes is the same for all of them.
+    let action = "[actions.t]\ntype = 'command'\ncommand = ['x']\nclass = 'write'\nidempotency = 'key'";
+    assert!(build(Path::new("/"), action, true).is_ok());
+}
+
+#[test]
+fn a_strict_configuration_takes_no_danger_without_a_plan_or_a_person() {
+    let table = |group: &str, more: &str| {
+        format!(
+            "[{group}.t]\ntype = 'command'\ncommand = ['x']\nclass = 'danger'\nidempotency = 'none'\n\
+             description = 'Drops it.'\ninput_schema = {{ type = 'object' }}\n{more}"
+        )
+    };
+    let refused = |toml: &str| {
+        let error = build_guarded(Path::new("/"), toml).expect_err("a refusal");
+        error.problems.into_iter().map(|p| format!("{}: {}", p.key, p.message)).collect::<Vec<_>>()
+    };
+    let message = "this configuration takes no tool of class `danger` that does what cannot be undone at once";
+    assert_eq!(refused(&table("tools", "")), [format!("tools.t.plan: {message}")]);
+    assert_eq!(refused(&table("tools", "approval = 'policy'")), [format!("tools.t.plan: {message}")]);
+    assert_eq!(refused(&table("actions", "")), [format!("actions.t.approval: {message}")]);
+    for (group, more) in [
+        ("tools", "plan = { argument = 'dry_run' }"),
+        ("tools", "approval = 'always'"),
+        ("actions", "approval = 'always'"),
+    ] {
+        build_guarded(Path::new("/"), &table(group, more)).expect("accepted");
+    }
+    build(Path::new("/"), &table("tools", ""), true).expect("accepted where only contracts are asked for");
+    let hint = build_guarded(Path::new("/"), &table("tools", "")).expect_err("refused").problems[0].hint.clone();
+    assert!(hint.expect("a hint").contains("plan = { argument = \"dry_run\" }"));
+}
+
+#[test]
+fn shadows_and_ramps_are_read_and_checked() {
+    let table = |more: &str| format!("[tools.t]\ntype = 'command'\ncommand = ['x']\n{more}");
+    let shadow = |more: &str| tool(&catalog(&table(more)), "t").contract().shadow.clone();
+    assert_eq!(shadow(""), None);
+    assert_eq!(shadow("shadow = false"), None);
+    let stub = json(r#"{"shadow":true}"#);
+    assert_eq!(shadow("shadow = true"), Some(Box::new(Shadow { ramp_percent: 0, answer: stub.clone() })));
+    assert_eq!(shadow("ramp_percent = 25"), Some(Box::new(Shadow { ramp_percent: 25, answer: stub })));
+    let answer = json(r#"{"id":7}"#);
+    let given = "ramp_percent = 5\nshadow_answer = { id = 7 }";
+    assert_eq!(shadow(given), Some(Box::new(Shadow { ramp_percent: 5, answer })));
+    assert_eq!(
+        problems(&table("shadow = true\nramp_percent = 101\nerrors = ['']"), false),
+        [
+            "tools.t.ramp_percent: `shadow` and `ramp_percent` exclude each other",
+            "tools.t.ramp_percent: must be from 0 to 100",
+            "tools.t.errors: names at most 64 errors of 1 to 128 bytes each",
+        ]
+    );
+    assert_eq!(
+        problems(&table("shadow_answer = 1"), false),
+        ["tools.t.shadow_answer: needs `shadow = true` or `ramp_percent`"]
+    );
+}
+
+#[test]
+fn what_a_table_of_a_server_says_is_checked_before_anything_is_accepted() {
+    let toml = r"
+[mcp.s]
+command = ['x']
+[mcp.s.tools.t]
+class = 'write'
+plan = { tool = 'gone' }
+approval_escalate_to = ['leads']
+shadow_answer = 1
+limits = { concurrent = 0, overload = 'degrade', degraded = 1 }
+";
+    assert_eq!(
+        problems(toml, false),
+        [
+            "mcp.s.tools.t.approval_escalate_to: needs `approval_escalate_after_ms`",
+            "mcp.s.tools.t.plan: only a tool of class `danger` goes by plans",
+            "mcp.s.tools.t.shadow_answer: needs `shadow = true` or `ramp_percent`",
+            "mcp.s.tools.t.limits.concurrent: must be at least 1",
+            "mcp.s.tools.t.limits.overload: a call that changes something cannot be answered without it",
+            "mcp.s.tools.t.plan: there is no tool `gone`",
+        ]
+    );
 }
 
 #[test]

@@ -35,6 +35,14 @@ fn build(folder: &Path, toml: &str, require_contracts: bool) -> Result<Catalog, 
     with_surroundings(folder, require_contracts, |surroundings| build_catalog(&config, surroundings))
 }
 
+/// The same where everything is demanded that production demands.
+fn build_guarded(folder: &Path, toml: &str) -> Result<Catalog, ConfigError> {
+    let config: CatalogConfig = toml::from_str(toml).expect("a configuration");
+    with_surroundings(folder, true, |surroundings| {
+        build_catalog(&config, &Surroundings { require_guards: true, ..*surroundings })
+    })
+}
+
 fn with_surroundings<T>(folder: &Path, require_contracts: bool, work: impl FnOnce(&Surroundings<'_>) -> T) -> T {
     let environment = |name: &str| match name {
         "PATH" => std::env::var_os("PATH"),
@@ -43,7 +51,8 @@ fn with_surroundings<T>(folder: &Path, require_contracts: bool, work: impl FnOnc
     };
     let secret = |name: &str| (name == "env:KEY").then(|| SecretString::from("s3cret-key"));
     let pools = windlass_tools::WorkPools::default();
-    work(&Surroundings { folder, environment: &environment, secret: &secret, require_contracts, pools: &pools })
+    let (environment, secret, pools) = (&environment, &secret, &pools);
+    work(&Surroundings { folder, environment, secret, require_contracts, require_guards: false, pools })
 }
 
 fn catalog(toml: &str) -> Catalog {

@@ -46,6 +46,7 @@ fn catalog(pools: &WorkPools) -> Catalog {
         environment: &|_| None,
         secret: &|_| None,
         require_contracts: false,
+        require_guards: false,
         pools,
     };
     build_catalog(&CatalogConfig { hooks: BTreeMap::new(), ..CatalogConfig::default() }, &surroundings).expect("built")

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
+use windlass_core::contract::{PlanStep, Planning, Shadow};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::value::Value;
 use windlass_ports::tool::Tool;
 
-use crate::mcp::{SUBJECT, accepted, ask};
+use crate::mcp::{SUBJECT, accept, accepted, ask};
 use crate::server::{Reply, Request, Server};
-use crate::{call, json};
+use crate::{build_guarded, call, json};
 
 fn document(body: String) -> Reply {
     Reply::Full(200, "content-type: application/json\r\n", body)
@@ -312,4 +313,58 @@ async fn a_session_of_the_earlier_era_is_kept_and_begun_again_when_it_is_lost() 
     lost.store(1, Ordering::Relaxed);
     assert_eq!(ask(&tool).await, Ok(Value::str("done")));
     assert_eq!(sessions.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn tools_of_servers_have_limits_like_all_others() {
+    let reply = |_: &Request, message: &Value| document(result(message, r#"{"content":[]}"#));
+    let fails = "[mcp.web.tools.subject.limits]\nper_minute = 2\noverload = 'fail'";
+    let case = Case::new(60_000, fails, reply).await;
+    for _ in 0..2 {
+        case.ask().await.expect("an answer");
+    }
+    let failure = case.ask().await.expect_err("the third of the minute");
+    assert_eq!(failure.code, Code::ToolOverloaded, "{failure}");
+    assert_eq!(case.seen("tools/call").len(), 2);
+
+    let degrades = "[mcp.web.tools.subject]\nclass = 'read'\n[mcp.web.tools.subject.limits]\nper_minute = 1\n\
+                    overload = 'degrade'\ndegraded = 'none known'";
+    let case = Case::new(60_000, degrades, reply).await;
+    case.ask().await.expect("an answer");
+    assert_eq!(case.ask().await, Ok(Value::str("none known")));
+    assert_eq!(case.seen("tools/call").len(), 1);
+
+    let rests = "[mcp.web.tools.subject]\ntimeout_ms = 200\n[mcp.web.tools.subject.limits]\nbreaker_failures = 1";
+    let case = Case::new(60_000, rests, |_, _| Reply::Hang).await;
+    assert_eq!(case.ask().await.expect_err("no answer").code, Code::ToolTimeout);
+    assert_eq!(case.ask().await.expect_err("left alone").code, Code::ToolOverloaded);
+    assert_eq!(case.seen("tools/call").len(), 1);
+}
+
+#[tokio::test]
+async fn tools_of_servers_go_by_plans_ask_one_after_another_and_cast_shadows() {
+    let more = "[mcp.web.tools.subject]\nclass = 'danger'\nplan = { argument = 'dry_run' }\nplan_expires_ms = 1000\n\
+                approval_escalate_to = ['leads']\napproval_escalate_after_ms = 5000\nramp_percent = 10\n\
+                shadow_answer = 'not done'\nerrors = ['gone']\ndescription = 'Drops it.'";
+    let case = Case::new(0, more, |_, message| document(result(message, r#"{"content":[]}"#))).await;
+    let contract = case.tool.contract();
+    let step = PlanStep::Argument("dry_run".into());
+    assert_eq!(contract.plan, Some(Planning { step, expires_ms: 1_000 }));
+    let escalation = contract.approval.escalation.clone().expect("an escalation");
+    assert_eq!((escalation.after_ms, escalation.to), (5_000, vec!["leads".into()]));
+    assert_eq!(contract.shadow, Some(Box::new(Shadow { ramp_percent: 10, answer: Value::str("not done") })));
+    assert_eq!((&*contract.description, &*contract.errors), ("Drops it.", &["gone".into()][..]));
+
+    // Where contracts are demanded, nothing of this may be missing.
+    let toml = |more: &str| format!("[mcp.web]\nurl = '{}/mcp'\n{more}", case.server.url);
+    let folder = tempfile::tempdir().expect("a folder");
+    accept(folder.path(), &toml("")).await;
+    let refused = |more: &str| {
+        let error = build_guarded(folder.path(), &toml(more)).expect_err("a refusal");
+        error.problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(""), ["mcp.web.tools.subject.class", "mcp.web.tools.subject.idempotency"]);
+    let danger = "[mcp.web.tools.subject]\nclass = 'danger'\nidempotency = 'none'\n";
+    assert_eq!(refused(danger), ["mcp.web.tools.subject.plan"]);
+    build_guarded(folder.path(), &toml(&format!("{danger}plan = {{ argument = 'dry_run' }}"))).expect("accepted");
 }
