@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::unistd::{Uid, User};
 use windlass::wire;
 use windlass_core::ids::RunId;
 use windlass_core::redact;
@@ -161,7 +162,8 @@ impl App {
         self.loaded.config.policy.show_thinking
     }
 
-    /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system.
+    /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system, by its number where the
+    /// environment and the operating system have no name for it.
     #[must_use]
     pub(crate) fn actor(&self) -> String {
         let named = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
@@ -169,7 +171,7 @@ impl App {
         named("WINDLASS_ACTOR")
             .or_else(|| named("USER"))
             .or_else(|| named("LOGNAME"))
-            .map_or_else(|| "unknown".into(), shown)
+            .map_or_else(owner_of_process, shown)
     }
 
     /// The present, as this computer sees it.
@@ -177,4 +179,10 @@ impl App {
     pub(crate) fn now(&self) -> Timestamp {
         wire::now()
     }
+}
+
+/// The user that this process runs as, as the operating system knows it.
+fn owner_of_process() -> String {
+    let uid = Uid::current();
+    User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name)
 }

@@ -19,6 +19,7 @@ mod schedules;
 mod secrets;
 mod serve;
 mod sim;
+mod preflight;
 mod preview;
 pub(crate) mod slo;
 mod store;
@@ -36,13 +37,16 @@ pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchGoverned, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace,
     BenchRecovery, BenchStart, BenchSteps, BenchSurge,
 };
-pub(crate) use budgets::{Budgets, BudgetsObjectives, BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
+pub(crate) use budgets::{
+    Budgets, BudgetsObjectives, BudgetsRaise, BudgetsRemove, BudgetsScope, BudgetsSet, Caps, Every, Then,
+};
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use debug::{Debug, DebugCapture, DebugOne, DebugShow};
 pub(crate) use erase::{Erase, Export};
 pub(crate) use many::Many;
 pub(crate) use notify::{Notify, NotifyList, NotifyTest};
 pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyStarter, PolicyTest, PolicyWhy};
+pub(crate) use preflight::Preflight;
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 pub(crate) use runs::{
@@ -175,6 +179,8 @@ pub(crate) enum Command {
     Validate(Validate),
     /// Say what a run may do and what it will probably use
     Preview(Preview),
+    /// Check that everything is there that a machine needs to run
+    Preflight(Preflight),
     /// Draw a machine
     Graph(Graph),
     /// List every field of the document format and how well it is supported

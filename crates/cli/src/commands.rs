@@ -13,6 +13,7 @@ mod erase;
 mod explain;
 mod graph;
 mod policy;
+mod preflight;
 mod preview;
 mod readonly;
 mod notify;
@@ -69,6 +70,7 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Sim(args) => sim::sim(&app, &args),
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
         Command::Tools(args::Tools::List(args)) => tools::list(&app, &args),
+        Command::Preflight(args) => preflight::preflight(&app, &args),
         Command::Tools(args::Tools::Show(args)) => tools::show(&app, &args),
         Command::Policy(args::Policy::Check(args)) => policy::check(&app, &args),
         Command::Policy(args::Policy::Schema(args)) => Ok(policy::schema(&app, &args)),
@@ -160,6 +162,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Config(_)
         | Command::Validate(_)
         | Command::Graph(_)
+        | Command::Preflight(_)
         | Command::Sim(_)
         | Command::Tools(args::Tools::List(_) | args::Tools::Show(_))
         | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_) | args::Policy::Starter(_))
@@ -223,6 +226,7 @@ fn machine(command: &Command) -> Option<&Path> {
         Command::Graph(args) => Some(&args.machine),
         Command::Diagnostics(args) => args.machine.as_deref(),
         Command::Preview(args) => args.machine.as_deref(),
+        Command::Preflight(args) => Some(&args.machine),
         Command::Validate(args) => args.paths.first().filter(|path| path.is_file()).map(std::path::PathBuf::as_path),
         _ => None,
     }

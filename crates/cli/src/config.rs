@@ -52,6 +52,8 @@ pub(crate) struct Config {
     /// `mask` (replaced) or `block` (the call fails with `policy.denied`). A class that is not named is off. `prod-safe`
     /// masks what opens something: keys, tokens and passwords.
     pub scan: windlass_policy::scan::ScanConfig,
+    /// What has to be there before a machine runs.
+    pub preflight: Preflight,
     /// Where calls may go whose address comes from a document or a model.
     pub outbound: windlass_tools::config::OutboundConfig,
     /// How this process works.
@@ -318,6 +320,29 @@ pub(crate) struct PolicyTable {
     pub show_thinking: bool,
 }
 
+/// What has to be there before a machine runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Preflight {
+    /// Whether `windlass run` starts nothing where a check of `windlass preflight` fails. Default: `false`; `true` in
+    /// `prod-safe`.
+    pub required: bool,
+    /// Tags that every model has in the model catalog that a machine may call, such as a region: `["eu"]`. Default: none.
+    pub tags: Vec<String>,
+    /// The same for machines whose documents say `personal_data: true` in their `metadata`. Default: none.
+    pub personal_data_tags: Vec<String>,
+    /// Classes of `[scan]` that are not `off` for such machines. Default: `email` and `card_number`.
+    pub personal_data_scan: Vec<windlass_policy::scan::Class>,
+}
+
+impl Default for Preflight {
+    fn default() -> Self {
+        use windlass_policy::scan::Class;
+        let personal_data_scan = vec![Class::Email, Class::CardNumber];
+        Self { required: false, tags: Vec::new(), personal_data_tags: Vec::new(), personal_data_scan }
+    }
+}
+
 /// The operator's own secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -430,6 +455,7 @@ impl Preset {
                 "[queue]\nmax = 100000\n",
                 "[outbound]\nlocal_models = false\n",
                 "[policy]\nrequired = true\n",
+                "[preflight]\nrequired = true\n",
                 "[scan]\nprivate_key = \"mask\"\nconnection_string = \"mask\"\njwt = \"mask\"\naws_key = \"mask\"\n",
                 "github_token = \"mask\"\nslack_token = \"mask\"\nservice_key = \"mask\"\nassigned_secret = \"mask\"\n",
             ),

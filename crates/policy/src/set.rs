@@ -147,6 +147,12 @@ impl RuleSet {
         (self.rules.rules.len(), self.registry.len())
     }
 
+    /// Whether a rule asks a person.
+    #[must_use]
+    pub fn asks(&self) -> bool {
+        self.rules.rules.iter().any(|rule| rule.weight == Weight::Ask)
+    }
+
     /// Whether a rule names labels.
     pub(crate) fn reads_labels(&self) -> bool {
         self.reads_labels

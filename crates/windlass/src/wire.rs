@@ -527,7 +527,11 @@ impl Wiring {
         Ok(book.or(PriceBook::builtin()))
     }
 
-    fn model_catalog(&self) -> Result<ModelCatalog, WireError> {
+    /// The model catalog; an empty one where none is configured.
+    ///
+    /// # Errors
+    /// A catalog that cannot be read or is not what it should be.
+    pub fn model_catalog(&self) -> Result<ModelCatalog, WireError> {
         let Some(path) = &self.models else { return Ok(ModelCatalog::default()) };
         let text = self.read("models", path)?;
         ModelCatalog::parse(&text).map_err(|error| {

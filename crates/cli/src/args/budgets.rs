@@ -17,7 +17,7 @@ pub(crate) enum Budgets {
     /// Raise caps of a budget, and let the runs go on that wait for it
     Raise(BudgetsRaise),
     /// Remove a budget, and let the runs go on that wait for it
-    Remove(BudgetsScope),
+    Remove(BudgetsRemove),
     /// Compare what runs cost with the objectives of `windlass.toml`
     Objectives(BudgetsObjectives),
 }
@@ -39,12 +39,25 @@ pub(crate) struct BudgetsObjectives {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass budgets show tenant:acme
-  windlass budgets show user:acme/ada --json | jq .left
-  windlass budgets remove tool:acme/search")]
+  windlass budgets show user:acme/ada --json | jq .left")]
 pub(crate) struct BudgetsScope {
     /// What it binds: `environment`, `tenant:NAME`, `user:TENANT/NAME` or `tool:TENANT/NAME`
     #[arg(value_name = "SCOPE")]
     pub scope: String,
+}
+
+/// Remove a budget.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass budgets remove tool:acme/search
+  windlass budgets remove user:acme/ada --by anna")]
+pub(crate) struct BudgetsRemove {
+    /// What it binds: `environment`, `tenant:NAME`, `user:TENANT/NAME` or `tool:TENANT/NAME`
+    #[arg(value_name = "SCOPE")]
+    pub scope: String,
+    /// Your name, as the audit trail has it [default: as of every command]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }
 
 /// Caps.
@@ -111,6 +124,9 @@ pub(crate) struct BudgetsSet {
     /// Percent of a cap from which the budget counts as nearly used up
     #[arg(long, value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub near: u8,
+    /// Your name, as the audit trail has it [default: as of every command]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }
 
 /// Raise caps of a budget.
@@ -128,4 +144,7 @@ pub(crate) struct BudgetsRaise {
     /// So much more of each
     #[command(flatten)]
     pub more: Caps,
+    /// Your name, as the audit trail has it [default: as of every command]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }

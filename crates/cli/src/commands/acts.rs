@@ -115,6 +115,7 @@ impl Doing {
                 Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
             }
             Command::Debug(debug) => Self::of_debug(debug),
+            Command::Export(args) => Self::of_export(args),
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
             Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
             Command::Tools(args::Tools::List(_) | args::Tools::Show(_) | args::Tools::Diff(_))
@@ -126,7 +127,6 @@ impl Doing {
             | Command::Audit(_)
             // Says itself how much it removes.
             | Command::Erase(_)
-            | Command::Export(_)
             | Command::Run(_)
             | Command::Resume(_)
             | Command::Serve(_)
@@ -138,6 +138,7 @@ impl Doing {
             | Command::Sim(_)
             | Command::Validate(_)
             | Command::Preview(_)
+            | Command::Preflight(_)
             | Command::Graph(_)
             | Command::ExplainSchema(_)
             | Command::Fsck(_)
@@ -225,20 +226,36 @@ impl Doing {
             Budgets::Set(args) => {
                 let rest = format!("period {:?}, beyond {:?}, near {}", args.period, args.beyond, args.near);
                 let detail = format!("{}; {}", caps("", args.caps), rest.to_lowercase());
-                Some(Self::budget("budget.set", &args.scope, &detail))
+                Some(Self::budget("budget.set", &args.scope, &detail, args.by.as_ref()))
             }
-            Budgets::Raise(args) => Some(Self::budget("budget.raise", &args.scope, &caps("+", args.more))),
-            Budgets::Remove(args) => Some(Self::budget("budget.remove", &args.scope, "removed")),
+            Budgets::Raise(args) => {
+                Some(Self::budget("budget.raise", &args.scope, &caps("+", args.more), args.by.as_ref()))
+            }
+            Budgets::Remove(args) => Some(Self::budget("budget.remove", &args.scope, "removed", args.by.as_ref())),
             Budgets::List | Budgets::Show(_) | Budgets::Objectives(_) => None,
         }
     }
 
     /// Something done to a budget, in the trail of the tenant that it binds.
-    fn budget(action: &'static str, scope: &str, detail: &str) -> Self {
+    fn budget(action: &'static str, scope: &str, detail: &str, by: Option<&String>) -> Self {
         let tenant = scope.split_once(':').map(|(_, of)| of.split_once('/').map_or(of, |(tenant, _)| tenant));
         let subject = Subject::Named(tenant.map(str::to_owned), scope.to_owned());
         let (detail, budget) = (detail.to_owned(), Some(scope.to_owned()));
-        Self { action, subject, detail, actor: None, budget, afterwards: false }
+        Self { action, subject, detail, actor: by.cloned(), budget, afterwards: false }
+    }
+
+    fn of_export(args: &args::Export) -> Option<Self> {
+        let file = args.out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        match (&args.run, &args.tenant) {
+            (Some(run), _) => Self::run("run.export", run, &format!("to {file}")),
+            (None, Some(tenant)) => {
+                let action = if args.user.is_some() { "user.export" } else { "tenant.export" };
+                let subject = Subject::Named(Some(tenant.clone()), args.user.as_ref().unwrap_or(tenant).clone());
+                let detail = format!("to {file}");
+                Some(Self { action, subject, detail, actor: None, budget: None, afterwards: false })
+            }
+            (None, None) => None,
+        }
     }
 
     fn of_store(store: &args::Store) -> Option<Self> {

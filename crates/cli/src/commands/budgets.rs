@@ -16,7 +16,7 @@ use windlass_ports::store::escrow::{self, BudgetRow};
 use windlass_ports::store::{Query, Signal, Store};
 
 use crate::app::App;
-use crate::args::{BudgetsRaise, BudgetsScope, BudgetsSet, Caps, Every, Then};
+use crate::args::{BudgetsRaise, BudgetsRemove, BudgetsScope, BudgetsSet, Caps, Every, Then};
 use crate::exit::{Exit, Problem};
 use crate::output::{Form, table, time};
 
@@ -99,7 +99,7 @@ pub(crate) async fn raise(app: &App, args: BudgetsRaise) -> Result<Exit, Problem
 }
 
 /// Removes a budget.
-pub(crate) async fn remove(app: &App, args: BudgetsScope) -> Result<Exit, Problem> {
+pub(crate) async fn remove(app: &App, args: BudgetsRemove) -> Result<Exit, Problem> {
     let store = app.store_to_change().await?.ok_or_else(|| unknown(&args.scope))?;
     let scope: Name = args.scope.as_str().into();
     let before = find(&*store, &scope, app.now()).await?;

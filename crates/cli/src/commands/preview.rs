@@ -3,7 +3,7 @@
 mod past;
 mod price;
 mod purse;
-mod reach;
+pub(super) mod reach;
 
 use std::path::Path;
 

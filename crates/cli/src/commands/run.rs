@@ -16,6 +16,7 @@ use windlass_runtime::Submission;
 use crate::app::App;
 use crate::args;
 use crate::caller;
+use crate::commands::preflight;
 use crate::config::Span;
 use crate::documents;
 use crate::exit::{Exit, Problem};
@@ -44,6 +45,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
     let wiring = session::wiring(app, folder);
     let catalog = wiring.catalog().map_err(session::setting)?;
     let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
+    preflight::require(app, &wiring, &loaded)?;
     let store = app.store().await?;
     let digest = loaded.program.bundle;
     let machine = loaded.program.machines.get(&loaded.program.entry).map(|machine| machine.name.clone());

@@ -79,7 +79,9 @@ fn shown(key: &str, value: &serde_json::Value) -> serde_json::Value {
             let name = parts.next().unwrap_or_default();
             // Which headers hold credentials is up to those who read them.
             let is_header = parts.next() == Some("headers");
-            let is_secret = (is_header || redact::is_secret_name(name)) && !redact::is_reference(text);
+            // Classes of what is looked for are named after secrets; their values are words such as `mask`.
+            let is_mode = key.strip_prefix("scan.").is_some_and(|class| class == name);
+            let is_secret = (is_header || redact::is_secret_name(name)) && !is_mode && !redact::is_reference(text);
             if is_secret { "***".into() } else { option(text).unwrap_or_else(|| redact::address(text)).into() }
         }
         serde_json::Value::Array(items) => items.iter().map(|item| shown(key, item)).collect(),

@@ -425,7 +425,9 @@ fn acts_say_what_was_changed_from_what_to_what_and_in_whose_trail() {
         // The first command on a store makes it.
         victim.ok(&["budgets", "set", "tenant:acme", "--cost-micros", "50", "--period", "day"]);
         victim.ok(&["budgets", "raise", "tenant:acme", "--cost-micros", "10"]);
-        victim.ok(&["budgets", "remove", "tenant:acme"]);
+        victim.ok(&["budgets", "remove", "tenant:acme", "--by", "eva"]);
+        let removed = victim.ok(&["audit", "acts", "--tenant", "acme", "--actor", "eva"]);
+        assert_eq!(removed["rows"].as_array().expect("rows").len(), 1, "{removed}");
         assert_eq!(
             acts("acme"),
             [

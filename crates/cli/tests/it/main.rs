@@ -24,6 +24,7 @@ mod life;
 mod models;
 mod notify;
 mod policy;
+mod preflight;
 mod preview;
 mod purity;
 mod raise;

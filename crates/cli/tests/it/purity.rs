@@ -95,4 +95,23 @@ fn flags_win_over_the_environment_over_the_file_over_the_preset() {
     assert_eq!(find("limits.steps"), Some((7.into(), "windlass.toml".into())));
     assert_eq!(find("documents.strict"), Some((true.into(), "preset prod-safe".into())));
     assert_eq!(find("worker.threads"), Some((2.into(), "default".into())));
+    // Words about secrets are no secrets.
+    for class in ["private_key", "github_token", "slack_token", "assigned_secret"] {
+        assert_eq!(find(&format!("scan.{class}")), Some(("mask".into(), "preset prod-safe".into())), "{class}");
+    }
+}
+
+#[test]
+fn who_gives_a_command_is_known_without_any_variable() {
+    let place = Place::new();
+    let set = place.with(&["budgets", "set", "tenant:acme", "--tokens", "5"], |command| {
+        for name in ["WINDLASS_ACTOR", "USER", "LOGNAME"] {
+            command.env_remove(name);
+        }
+    });
+    assert_eq!(set.code(), 0, "{}", set.shown());
+    let acts = place.windlass(&["audit", "acts", "--tenant", "acme"]).json();
+    let uid = nix::unistd::Uid::current();
+    let user = nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name);
+    assert_eq!(acts["rows"][0]["actor"], user, "{acts}");
 }

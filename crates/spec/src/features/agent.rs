@@ -7,7 +7,7 @@ const TOOLS: Shape = Shape::List(&Shape::Section(&TOOL));
 const VERSION: Feature =
     field("spec_version", Shape::Version, "The version of the format it is written for; major 4 at most.");
 const METADATA: Feature = field("metadata", Shape::Mapping, "Free data for people and tools.");
-const RUNTIME: &str = "Refused: this build runs no command-line agents.";
+const RUNTIME: &str = "Refused: an agent that is a program stands in `[agents_cli]` of the configuration, and a profile names it as `provider`.";
 
 /// What a profile may be, the more specific first.
 pub(crate) const PROFILE_KINDS: &[Shape] = &[

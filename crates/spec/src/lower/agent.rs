@@ -73,9 +73,15 @@ impl Lowering<'_, '_> {
         }
         let kind = node.get("type")?;
         if kind.as_str().is_none_or(|kind| &**kind != "flatagent") {
-            let message =
-                format!("agents of type `{}` cannot be run by this build", kind.scalar_text().unwrap_or_default());
-            let advice = "use `type: flatagent`, or call the program as a tool or an action";
+            let word = kind.scalar_text().unwrap_or_default();
+            let advice = match &*word {
+                "claude-code" | "codex-cli" => {
+                    "name the program as `[agents_cli.NAME]` in `windlass.toml`, and write a `flatagent` whose profile has \
+                     `provider: NAME`"
+                }
+                _ => "use `type: flatagent`, or call the program as a tool or an action",
+            };
+            let message = format!("agents of type `{word}` cannot be run by this build");
             self.docs.sink.error(Rule::Blocked, kind.span, message, advice);
             return None;
         }

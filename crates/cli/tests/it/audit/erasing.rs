@@ -37,7 +37,15 @@ fn what_is_erased_is_gone_and_the_trail_still_verifies() {
         let acts = victim.ok(&["audit", "acts", "--tenant", "acme"]);
         let shown = |act: &Json| format!("{} {} {}", act["action"], act["subject"], act["detail"]).replace('"', "");
         let shown: Vec<String> = acts["rows"].as_array().expect("rows").iter().map(shown).collect();
-        assert_eq!(shown, ["user.erase anna 1 runs", "run.cancel w cancelled by command", "tenant.erase acme 2 runs"]);
+        assert_eq!(
+            shown,
+            [
+                "user.export anna to anna.jsonl",
+                "user.erase anna 1 runs",
+                "run.cancel w cancelled by command",
+                "tenant.erase acme 2 runs"
+            ]
+        );
         if victim.database.is_none() {
             for name in ["w.db", "w.db-wal"] {
                 let bytes = std::fs::read(victim.place.path(name)).unwrap_or_default();
