@@ -23,7 +23,6 @@ use windlass_core::eval::Evaluator;
 use windlass_core::file::Medium;
 use windlass_core::machine::{HookKind, Program};
 use windlass_core::time::Timestamp;
-use windlass_models::catalog::Catalog as ModelCatalog;
 use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
@@ -525,19 +524,6 @@ impl Wiring {
             WireError::new("prices", format!("`{}`, line {}: {}", path.display(), error.line, error.message))
         })?;
         Ok(book.or(PriceBook::builtin()))
-    }
-
-    /// The model catalog; an empty one where none is configured.
-    ///
-    /// # Errors
-    /// A catalog that cannot be read or is not what it should be.
-    pub fn model_catalog(&self) -> Result<ModelCatalog, WireError> {
-        let Some(path) = &self.models else { return Ok(ModelCatalog::default()) };
-        let text = self.read("models", path)?;
-        ModelCatalog::parse(&text).map_err(|error| {
-            let place = if error.line == 0 { String::new() } else { format!(", line {}", error.line) };
-            WireError::new("models", format!("`{}`{place}: {}", path.display(), error.message))
-        })
     }
 
     /// The names that documents may use of the model catalog; none where a script answers for every provider, and so for

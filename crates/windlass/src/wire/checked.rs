@@ -1,11 +1,24 @@
-//! Checks of what the configuration and the model catalog name together, before anything is called.
+//! The model catalog, and checks of what it and the configuration name together, before anything is called.
 
-use windlass_models::catalog::ChainEntry;
+use windlass_models::catalog::{Catalog as ModelCatalog, ChainEntry};
 use windlass_models::scripted::Scripts;
 
 use super::{WireError, Wiring};
 
 impl Wiring {
+    /// The model catalog; an empty one where none is configured.
+    ///
+    /// # Errors
+    /// A catalog that cannot be read or is not what it should be.
+    pub fn model_catalog(&self) -> Result<ModelCatalog, WireError> {
+        let Some(path) = &self.models else { return Ok(ModelCatalog::default()) };
+        let text = self.read("models", path)?;
+        ModelCatalog::parse(&text).map_err(|error| {
+            let place = if error.line == 0 { String::new() } else { format!(", line {}", error.line) };
+            WireError::new("models", format!("`{}`{place}: {}", path.display(), error.message))
+        })
+    }
+
     /// No provider has a name that stands for something else where a document names a provider.
     pub(super) fn check_names(&self) -> Result<(), WireError> {
         let providers = self.providers.keys().map(|name| ("providers", name));
