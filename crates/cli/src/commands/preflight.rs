@@ -17,7 +17,7 @@ use windlass_ports::compile::Bundle;
 use windlass_ports::model::Model;
 use windlass_ports::notify::NoticeKind;
 
-use super::preview::reach::{self, Reach};
+use super::preview::reach;
 use crate::app::App;
 use crate::args;
 use crate::documents;
@@ -149,7 +149,7 @@ fn checks(
 ) -> Result<Vec<Check>, Problem> {
     let models = wiring.models(secrets, Some(program)).map_err(session::setting)?;
     let catalog = wiring.model_catalog().map_err(session::setting)?;
-    let reached = Reach::of(program).machines();
+    let reached = reach::machines(program);
     let used = used(wiring, &models, &reached);
     let wanted = &app.loaded.config.preflight;
     let is_personal = says_personal(bundle);

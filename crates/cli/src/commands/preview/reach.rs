@@ -92,6 +92,20 @@ impl Uses {
     }
 }
 
+/// The machines that are reached from the entry of a program, the entry first.
+pub(crate) fn machines(program: &Program) -> Vec<&Machine> {
+    let mut seen: BTreeSet<&Name> = BTreeSet::new();
+    let mut found = Vec::new();
+    let mut next = vec![&program.entry];
+    while let Some(key) = next.pop() {
+        if let (true, Some(machine)) = (seen.insert(key), program.machines.get(key)) {
+            found.push(&**machine);
+            next.extend(machine.machines.values());
+        }
+    }
+    found
+}
+
 /// Everything that can be reached from the entry of a program.
 pub(crate) struct Reach<'a> {
     program: &'a Program,
@@ -113,16 +127,7 @@ impl<'a> Reach<'a> {
 
     /// The machines that are reached, the entry first.
     pub(crate) fn machines(&self) -> Vec<&'a Machine> {
-        let mut seen: BTreeSet<&Name> = BTreeSet::new();
-        let mut found = Vec::new();
-        let mut next = vec![&self.program.entry];
-        while let Some(key) = next.pop() {
-            if let (true, Some(machine)) = (seen.insert(key), self.program.machines.get(key)) {
-                found.push(&**machine);
-                next.extend(machine.machines.values());
-            }
-        }
-        found
+        machines(self.program)
     }
 
     fn machine(&mut self, key: &Name) -> Uses {
