@@ -15,7 +15,37 @@ fn folder(format: Format) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cassettes").join(format.provider())
 }
 
-/// Plays every file of a provider: `.json` as a whole answer, `.sse`, `.ndjson` and `.frames` as a stream.
+/// What a server sends that plays a file: `.json` as a whole answer, `.sse`, `.ndjson` and `.frames` as a stream.
+fn act(file: &Path) -> Act {
+    let bytes = std::fs::read(file).expect("a file");
+    let text = String::from_utf8_lossy(&bytes);
+    match &*file.extension().expect("a kind").to_string_lossy() {
+        "sse" => Act::stream(&bytes),
+        "ndjson" => lines(&text.lines().map(str::to_owned).collect::<Vec<_>>()),
+        "frames" => {
+            let frame = |line: &str| {
+                let pair = Value::from_json(line).expect("JSON");
+                let pair = pair.as_list().expect("a pair");
+                (pair[0].as_str().expect("a name").to_owned(), pair[1].to_json())
+            };
+            let frames: Vec<(String, String)> = text.lines().map(frame).collect();
+            aws(&frames.iter().map(|(name, data)| (name.as_str(), data.clone())).collect::<Vec<_>>())
+        }
+        _ => Act::json(200, &text),
+    }
+}
+
+/// A recorded stream of a format: `text` or `tools`.
+pub(crate) fn recorded(format: Format, name: &str) -> Act {
+    let kind = match format {
+        Format::Bedrock => "frames",
+        Format::Ollama => "ndjson",
+        Format::OpenAi | Format::Anthropic | Format::Responses | Format::Gemini => "sse",
+    };
+    act(&folder(format).join(name).with_extension(kind))
+}
+
+/// Plays every file of a provider.
 async fn play(format: Format) {
     let mut files: Vec<_> =
         std::fs::read_dir(folder(format)).expect("a folder").map(|e| e.expect("a file").path()).collect();
@@ -23,23 +53,8 @@ async fn play(format: Format) {
     files.sort();
     assert!(files.len() >= 5, "the cassettes are there");
     for file in files {
-        let bytes = std::fs::read(&file).expect("a file");
-        let text = String::from_utf8_lossy(&bytes);
         let kind = file.extension().expect("a kind").to_string_lossy().into_owned();
-        let act = match &*kind {
-            "sse" => Act::stream(&bytes),
-            "ndjson" => lines(&text.lines().map(str::to_owned).collect::<Vec<_>>()),
-            "frames" => {
-                let frame = |line: &str| {
-                    let pair = Value::from_json(line).expect("JSON");
-                    let pair = pair.as_list().expect("a pair");
-                    (pair[0].as_str().expect("a name").to_owned(), pair[1].to_json())
-                };
-                let frames: Vec<(String, String)> = text.lines().map(frame).collect();
-                aws(&frames.iter().map(|(name, data)| (name.as_str(), data.clone())).collect::<Vec<_>>())
-            }
-            _ => Act::json(200, &text),
-        };
+        let act = act(&file);
         let server = Server::always(act.header("x-request-id", "req_1"));
         let mut request = request(format.provider(), &format.base(&server));
         (request.model, request.stream) = (format.model().into(), kind != "json");

@@ -321,12 +321,13 @@ pub(crate) fn lines(values: &[String]) -> Act {
 
 /// Messages of the event stream of AWS: type and payload. A type that ends in `Exception` is one.
 pub(crate) fn aws(events: &[(&str, String)]) -> Act {
-    let body: Vec<u8> = events.iter().flat_map(|(name, payload)| aws_frame(name, payload)).collect();
+    let body: Vec<u8> = events.iter().flat_map(|(name, payload)| aws_frame(name, payload.as_bytes())).collect();
     let headers = vec![("content-type", "application/vnd.amazon.eventstream".to_owned())];
     Act::Answer { status: 200, headers, body, end: crate::server::End::Whole }
 }
 
-fn aws_frame(name: &str, payload: &str) -> Vec<u8> {
+/// One message of the event stream of AWS, with the sums that belong to it.
+pub(crate) fn aws_frame(name: &str, payload: &[u8]) -> Vec<u8> {
     let exception = name.ends_with("Exception");
     let (kind, message) = if exception { (":exception-type", "exception") } else { (":event-type", "event") };
     let mut head = Vec::new();
@@ -341,7 +342,7 @@ fn aws_frame(name: &str, payload: &str) -> Vec<u8> {
     out.extend_from_slice(&(head.len() as u32).to_be_bytes());
     out.extend_from_slice(&crc32fast::hash(&out).to_be_bytes());
     out.extend_from_slice(&head);
-    out.extend_from_slice(payload.as_bytes());
+    out.extend_from_slice(payload);
     out.extend_from_slice(&crc32fast::hash(&out).to_be_bytes());
     out
 }

@@ -3,6 +3,7 @@
 mod cassettes;
 mod chains;
 mod conformance;
+mod faults;
 mod formats;
 mod garbage;
 mod files;

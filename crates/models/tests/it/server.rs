@@ -24,6 +24,10 @@ pub(crate) enum End {
     Whole,
     /// After so many bytes, although more are announced.
     Cut(usize),
+    /// After so many bytes, although more are announced, with a reset of the connection.
+    Reset(usize),
+    /// Within the headers, after so many of their bytes.
+    Head(usize),
     /// After so many bytes, with nothing announced: the end of the connection is the end of the body.
     Closed(usize),
     /// Never: it stands still after so many bytes.
@@ -146,11 +150,19 @@ async fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>,
     }
     head.push_str("\r\n");
     let upto = |k: usize| &body[..k.min(body.len())];
+    if let End::Head(k) = end {
+        head.truncate(k);
+    }
     if stream.write_all(head.as_bytes()).await.is_err() {
         return;
     }
     let written = match end {
         End::Whole => stream.write_all(&body).await,
+        End::Head(_) => Ok(()),
+        End::Reset(k) => {
+            let written = stream.write_all(upto(k)).await;
+            return stream.set_zero_linger().and(written).unwrap_or_default();
+        }
         End::Cut(k) | End::Closed(k) => stream.write_all(upto(k)).await,
         End::Still(k) => {
             let written = stream.write_all(upto(k)).await;

@@ -149,7 +149,7 @@ pub(crate) fn anthropic_calls(tool: &str, calls: &[(&str, &str)], streamed: bool
     anthropic_stream(&blocks, "tool_use", true)
 }
 
-fn bytes(act: &Act) -> Vec<u8> {
+pub(crate) fn bytes(act: &Act) -> Vec<u8> {
     match act {
         Act::Answer { body, .. } => body.clone(),
         Act::Drop | Act::Reset | Act::Hang => Vec::new(),
@@ -157,19 +157,19 @@ fn bytes(act: &Act) -> Vec<u8> {
 }
 
 /// One call of a server of a format that always does the same.
-async fn ask_as(format: Format, act: Act, streamed: bool, bounds: Bounds, timeout_ms: u64) -> ModelResult {
+pub(crate) async fn ask_as(format: Format, act: Act, streamed: bool, bounds: Bounds, timeout_ms: u64) -> ModelResult {
     let server = Server::always(act);
     Models::builder().bounds(bounds).build().call(request_as(format, &server, streamed, timeout_ms)).await
 }
 
-fn request_as(format: Format, server: &Server, streamed: bool, timeout_ms: u64) -> ModelRequest {
+pub(crate) fn request_as(format: Format, server: &Server, streamed: bool, timeout_ms: u64) -> ModelRequest {
     let mut request = request(format.provider(), &format.base(server));
     (request.model, request.stream, request.timeout_ms) = (format.model().into(), streamed, timeout_ms);
     request
 }
 
 /// Whether nobody knows what an attempt cost, but for what it cost at least.
-fn may_have_cost(spent: Spent) -> bool {
+pub(crate) fn may_have_cost(spent: Spent) -> bool {
     let at_least = |said| matches!(said, Said::AtLeast(_));
     match spent {
         Spent::Unknown => true,
@@ -179,7 +179,7 @@ fn may_have_cost(spent: Spent) -> bool {
 }
 
 /// Asks a server that cuts the stream one byte later each time: by breaking off, and by ending as if all were sent.
-async fn for_every_cut(format: Format, answer: Act) {
+pub(crate) async fn for_every_cut(format: Format, answer: Act) {
     let whole = ask_as(format, answer.clone(), true, Bounds::default(), 10_000).await.outcome.expect("an answer");
     let length = bytes(&answer).len();
     let next = std::sync::atomic::AtomicUsize::new(0);
