@@ -1,6 +1,7 @@
 //! Integration tests of the core: scenarios as data, replay, and the stored formats.
 
 mod attempts;
+mod bounds;
 mod golden;
 mod labels;
 mod scenario;

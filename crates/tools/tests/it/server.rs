@@ -40,6 +40,8 @@ pub(crate) struct Server {
     seen: Arc<Mutex<Vec<Request>>>,
     count: watch::Sender<usize>,
     open: watch::Sender<usize>,
+    /// Requests that were left without an answer: how many, and how many of them wait yet.
+    left: watch::Sender<(usize, usize)>,
 }
 
 impl Server {
@@ -47,19 +49,24 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (count, open) = (watch::Sender::new(0), watch::Sender::new(0));
+        let (count, open, left) = (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new((0, 0)));
         let reply = Arc::new(reply);
-        let server = Self { url, seen: seen.clone(), count: count.clone(), open: open.clone() };
+        let server = Self { url, seen: seen.clone(), count: count.clone(), open: open.clone(), left: left.clone() };
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (seen, count, open, reply) = (seen.clone(), count.clone(), open.clone(), reply.clone());
+                let left = left.clone();
                 open.send_modify(|n| *n += 1);
                 tokio::spawn(async move {
                     while let Some(request) = read(&mut stream).await {
                         let answer = reply(&request);
                         seen.lock().expect("the log").push(request);
                         count.send_modify(|n| *n += 1);
-                        if !write(&mut stream, answer).await {
+                        let is_left = usize::from(matches!(answer, Reply::Hang | Reply::Still(_)));
+                        left.send_modify(|(all, now)| (*all, *now) = (*all + is_left, *now + is_left));
+                        let goes_on = write(&mut stream, answer).await;
+                        left.send_modify(|(_, now)| *now -= is_left);
+                        if !goes_on {
                             break;
                         }
                     }
@@ -78,6 +85,16 @@ impl Server {
     /// Ends when a request has arrived.
     pub(crate) async fn arrived(&self) {
         self.count.subscribe().wait_for(|n| *n > 0).await.expect("a server");
+    }
+
+    /// Ends when so many requests have been left without an answer.
+    pub(crate) async fn left(&self, count: usize) {
+        self.left.subscribe().wait_for(|(all, _)| *all >= count).await.expect("a server");
+    }
+
+    /// Ends when the other side has closed the connection of each of so many requests that were left without an answer.
+    pub(crate) async fn given_up(&self, count: usize) {
+        self.left.subscribe().wait_for(|(all, now)| *all >= count && *now == 0).await.expect("a server");
     }
 
     /// Ends when no connection is open.

@@ -443,3 +443,60 @@ proptest! {
         }
     }
 }
+
+/// Texts that would do something if they were taken for a template, a path or a condition.
+const INJECTIONS: &[&str] = &[
+    "{{ 7 * 191 }}",
+    "{{ context.secret }}",
+    "{% if true %}{{ context.secret }}{% endif %}",
+    "{# {{ context.secret }} #}",
+    "{{ '{{ context.secret }}' }}",
+    "{{",
+    "%}",
+    "context.secret",
+    "context.secret == 's3cret'",
+    "true",
+    "1 + 1",
+    "' == '' or 'a' == 'a",
+    "\" == \"\" || \"a\" == \"a",
+    "size(context.secret) > 0",
+    "${context.secret}",
+];
+
+/// ATK-28: what a render gives is a value, which no further render and no condition takes for a source.
+#[test]
+fn a_value_is_never_a_template_or_a_condition() {
+    let engine = Engine::default();
+    for text in INJECTIONS {
+        let scope = |value: Value| {
+            let context = [("v", value), ("secret", Value::str("s3cret")), ("raw", Value::str(*text))];
+            Scope::new().with("context", Value::object(context))
+        };
+        let mut value = Value::str(*text);
+        for _ in 0..2 {
+            for dialect in [Dialect::Machine, Dialect::Prompt] {
+                for source in ["{{ context.v }}", "{{ context['v'] | string }}", "{% set x = context.v %}{{ x }}"] {
+                    let got = engine.render(dialect, &source.into(), &scope(value.clone())).expect("a value");
+                    assert_eq!(got, Value::str(*text), "{dialect:?} {source} {text}");
+                }
+                let around = engine.render(dialect, &"<{{ context.v ~ '' }}>".into(), &scope(value.clone()));
+                assert_eq!(around.expect("a text"), Value::str(format!("<{text}>")), "{dialect:?} {text}");
+            }
+            value = engine.render(Dialect::Machine, &"{{ context.v }}".into(), &scope(value)).expect("a value");
+        }
+        let nested = Value::object([("k", Value::list(vec![value.clone()]))]);
+        let got = engine.render(Dialect::Machine, &"{{ context.v }}".into(), &scope(nested.clone()));
+        assert_eq!(got.expect("a value"), nested, "{text}");
+        for (language, source, want) in [
+            (Language::Simple, "context.v == context.raw", true),
+            (Language::Simple, "context.v == context.secret", false),
+            (Language::Simple, "context.v == 's3cret'", false),
+            (Language::Cel, "context.v == context.raw", true),
+            (Language::Cel, "context.v == context.secret", false),
+            (Language::Cel, "context.v == 's3cret' || context.v == true", false),
+        ] {
+            let condition = Condition { engine: language, source: source.into() };
+            assert_eq!(engine.holds(&condition, &scope(value.clone())), Ok(want), "{source} {text}");
+        }
+    }
+}

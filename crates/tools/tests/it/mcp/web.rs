@@ -259,6 +259,16 @@ async fn dropping_a_call_closes_its_stream() {
     short.timeout_ms = 300;
     let failure = case.tool.call(short).await.expect_err("a failure");
     assert_eq!((failure.code, failure.retry), (Code::ToolTimeout, Retry::Unknown));
+    case.server.given_up(1).await;
+    // The same where nobody waits for the answer any more.
+    let mut asked = case.tool.call(call("{}"));
+    tokio::select! {
+        answer = &mut asked => panic!("nobody answered: {answer:?}"),
+        () = case.server.left(2) => {}
+    }
+    drop(asked);
+    case.server.given_up(2).await;
+    assert_eq!(case.seen("tools/call").len(), 2, "neither was sent again");
 }
 
 #[tokio::test]
