@@ -2,6 +2,8 @@
 //!
 //! Owns the rule. That a value fits its schema is checked by whoever uses the part.
 
+use std::cell::Cell;
+
 use serde_json::Value as Json;
 
 use crate::ids::Name;
@@ -13,6 +15,8 @@ const LENGTH_MAX: u64 = 64;
 const LETTERS_MAX: u64 = 8;
 /// Subschemas that are looked through on the way to one place.
 const DEPTH_MAX: usize = 32;
+/// Subschemas that are looked at in all: references may lead to one again and again.
+const LOOKS_MAX: usize = 10_000;
 /// Drafts in which the keywords mean what is read from them here.
 const DRAFTS: [&str; 4] = ["draft-06", "draft-07", "2019-09", "2020-12"];
 /// What to do about a part that is not bounded.
@@ -56,18 +60,28 @@ pub fn check(schema: &Value, path: &[Name]) -> Result<(), Unbounded> {
     if root.get("$schema").is_some() && !draft.is_some_and(|draft| DRAFTS.iter().any(|known| draft.contains(known))) {
         return Err(Unbounded::Unread);
     }
-    let letters = Reader { root: &root }.letters(&root, path, DEPTH_MAX)?;
+    let reader = Reader { root: &root, looks: Cell::new(LOOKS_MAX) };
+    let letters = reader.letters(&root, path, DEPTH_MAX);
+    if reader.looks.get() == 0 {
+        return Err(Unbounded::Unread);
+    }
+    let letters = letters?;
     if letters > LETTERS_MAX { Err(Unbounded::Letters(letters)) } else { Ok(()) }
 }
 
 struct Reader<'s> {
     root: &'s Json,
+    /// How many may still be looked at.
+    looks: Cell<usize>,
 }
 
 impl Reader<'_> {
     /// How many letters are free at a path.
     fn letters(&self, schema: &Json, path: &[Name], depth: usize) -> Result<u64, Unbounded> {
-        let Some(depth) = depth.checked_sub(1) else { return Err(Unbounded::Unread) };
+        let (Some(depth), Some(looks)) = (depth.checked_sub(1), self.looks.get().checked_sub(1)) else {
+            return Err(Unbounded::Unread);
+        };
+        self.looks.set(looks);
         match schema {
             Json::Bool(false) => return Ok(0),
             Json::Object(_) => {}
@@ -259,6 +273,15 @@ mod tests {
     fn at(schema: &Json, path: &[&str]) -> Result<(), Unbounded> {
         let path: Vec<Name> = path.iter().map(|part| Name::from(*part)).collect();
         check(&Value::from(schema.clone()), &path)
+    }
+
+    #[test]
+    fn references_that_lead_to_themselves_end() {
+        let again: Vec<Json> = (0..10).map(|_| json!({"$ref": "#/$defs/a"})).collect();
+        for word in ["allOf", "anyOf", "oneOf"] {
+            let schema = json!({"$defs": {"a": {word: again}}, "$ref": "#/$defs/a"});
+            assert_eq!(at(&schema, &[]), Err(Unbounded::Unread), "{word}");
+        }
     }
 
     #[test]

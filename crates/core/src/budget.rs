@@ -259,6 +259,16 @@ impl Ceilings {
         }
     }
 
+    /// The bounds that this one names, none below that of `present`.
+    #[must_use]
+    pub fn at_least(mut self, present: &Self) -> Self {
+        for meter in Meter::ALL {
+            let higher = self.get(meter).map(|bound| bound.max(present.get(meter).unwrap_or(0)));
+            self.set(meter, higher);
+        }
+        self
+    }
+
     /// What happens beyond the bounds, and no bound.
     fn ways(&self) -> Self {
         Self { beyond: self.beyond, unpriced: self.unpriced, breakers: self.breakers, ..Self::default() }
@@ -333,6 +343,14 @@ impl Ledger {
         let used = ceiling - self.left(meter).unwrap_or(0).min(ceiling);
         let is_near = used.saturating_mul(100) >= ceiling.saturating_mul(WARN_PERCENT);
         (used > 0 && is_near).then_some((used, ceiling))
+    }
+
+    /// Whether most of what a run has for itself is used. What calls and children hold comes back for the most part.
+    #[must_use]
+    pub fn nearly_used(&self, meter: Meter) -> bool {
+        let Some(ceiling) = self.ceilings.get(meter) else { return false };
+        let (own, used) = (ceiling.saturating_sub(self.granted.get(meter)), self.settled.get(meter));
+        used > 0 && used.saturating_mul(100) >= own.saturating_mul(WARN_PERCENT)
     }
 }
 

@@ -429,6 +429,8 @@ impl<'a> Turn<'a> {
             Input::Retry => self.reopen(),
             Input::Approved(reply) => self.on_approval(*reply),
             Input::BudgetRaised { ceilings, by } => {
+                // Somebody else may have raised them further meanwhile.
+                let ceilings = ceilings.at_least(&self.run.ledger.ceilings);
                 self.emit(Entry::CeilingsChanged { ceilings, by });
                 if let (Some(_), Some(due)) = (ceilings.wall_ms, self.run.ledger.deadline) {
                     self.cancel_timers(|purpose| purpose == TimerPurpose::RunDeadline);

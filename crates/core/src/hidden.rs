@@ -29,6 +29,13 @@ pub use veil::Veil;
 pub const EACH: &str = "*";
 /// The key of a hook's answer under which it says which values are not shown.
 pub const SAID: &str = "hidden";
+
+/// Whether a value under that key is what is meant by it, and not something of a hook's own.
+#[must_use]
+pub fn says(value: &Value) -> bool {
+    let known = |key: &Name| matches!(&**key, "leaves" | "all" | "chosen");
+    value.as_map().is_some_and(|map| !map.is_empty() && map.keys().all(known))
+}
 /// The key under which a tool whose answer did not fit is given the beginning of it.
 const BEGINNING: &str = "text";
 
@@ -98,7 +105,7 @@ impl Hidden {
     /// What a hook says beside its answer: values as the journal has them, `{"leaves": [{KEY: VALUE}, …]}`.
     #[must_use]
     pub fn said_by(answer: &Value) -> Self {
-        let said = answer.get(SAID).filter(|said| said.as_map().is_some());
+        let said = answer.get(SAID).filter(|said| says(said));
         let said = said.and_then(|said| serde_json::from_value::<Self>(said.into()).ok()).unwrap_or_default();
         let mut found = Self::default();
         // One by one: what somebody else says is bounded too.

@@ -78,6 +78,8 @@ pub const MODEL_TIMEOUT_MS_DEFAULT: u64 = 600_000;
 pub const BYTES_PER_TOKEN_MIN: u64 = 1;
 /// Bytes that a token usually has, for guessing how long a conversation is.
 pub const BYTES_PER_TOKEN_USUAL: u64 = 4;
+/// Bytes of text that a token has at most on average: a conversation is at least its bytes over this many tokens.
+pub const BYTES_PER_TOKEN_MOST: u64 = 16;
 /// Bytes of a failure's message; the rest is cut with a mark.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024;
 /// Length of a run id given by a caller, in bytes.

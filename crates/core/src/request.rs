@@ -149,34 +149,53 @@ fn conversation(exec: &Exec, sample: u32) -> Option<Vec<Message>> {
 #[must_use]
 pub fn input_bytes(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
     let files = run.exec.iter().flat_map(|exec| &exec.files).map(File::tokens_max).fold(0, u64::saturating_add);
-    files.saturating_add(text_bytes(run, agent, sample, provider))
+    files.saturating_add(text_bytes(run, agent, sample, Some(provider)))
 }
 
-/// About how many tokens the conversation of a call has: what its provider counted of it last, or its bytes over what a
-/// token usually has, whichever is more. Files are counted only once a provider did.
+/// How many tokens the conversation of a call has. Only its provider knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// About so many: what the provider counted last and a guess of what was said since, or a guess of all.
+    pub about: u64,
+    /// Surely so many: what the provider counted last, or the bytes over more than any token has.
+    pub least: u64,
+}
+
+/// How many tokens the conversation of a call has. Files are counted only once a provider did, and what providers keep
+/// beside a conversation is not counted.
 #[must_use]
-pub fn conversation_tokens(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
+pub fn conversation_tokens(run: &Run, agent: &Agent, sample: u32) -> Length {
     let counted = run.exec.as_ref().and_then(|exec| exec.samples.get(sample as usize)?.prefix.as_ref());
-    let guessed = text_bytes(run, agent, sample, provider).div_ceil(limits::BYTES_PER_TOKEN_USUAL);
-    guessed.max(counted.map_or(0, |prefix| prefix.tokens))
+    let Some(counted) = counted.map(|prefix| prefix.tokens) else {
+        let bytes = text_bytes(run, agent, sample, None);
+        let about = bytes.div_ceil(limits::BYTES_PER_TOKEN_USUAL);
+        return Length { about, least: bytes / limits::BYTES_PER_TOKEN_MOST };
+    };
+    let messages = run.exec.as_ref().and_then(|exec| conversation(exec, sample)).unwrap_or_default();
+    let answered = messages.iter().rposition(|message| matches!(message, Message::Assistant { .. }));
+    let since = messages.iter().skip(answered.unwrap_or(messages.len()));
+    let bytes: usize = since.map(|message| message_bytes(message, None)).sum();
+    Length { about: counted.saturating_add((bytes as u64).div_ceil(limits::BYTES_PER_TOKEN_USUAL)), least: counted }
 }
 
-fn text_bytes(run: &Run, agent: &Agent, sample: u32, provider: &str) -> u64 {
+fn message_bytes(message: &Message, provider: Option<&str>) -> usize {
+    let bytes = match message {
+        Message::System { content } | Message::User { content } => content.len(),
+        Message::Tool { call_id, content, .. } => call_id.len() + content.len(),
+        Message::Assistant { content, tool_calls, attachments } => {
+            let of = |call: &ToolRequest| call.id.len() + call.name.len() + call.arguments.size_bytes() + 16;
+            let own = provider.and_then(|provider| attachments.get(provider)).map_or(0, Value::size_bytes);
+            content.len() + tool_calls.iter().map(of).sum::<usize>() + own
+        }
+    };
+    bytes + 8
+}
+
+/// Bytes of the texts of a call, with what `provider` keeps beside the conversation.
+fn text_bytes(run: &Run, agent: &Agent, sample: u32, provider: Option<&str>) -> u64 {
     let Some(exec) = &run.exec else { return 0 };
-    let text: usize = conversation(exec, sample)
-        .unwrap_or_default()
-        .iter()
-        .map(|message| match message {
-            Message::System { content } | Message::User { content } => content.len(),
-            Message::Tool { call_id, content, .. } => call_id.len() + content.len(),
-            Message::Assistant { content, tool_calls, attachments } => {
-                let of = |call: &ToolRequest| call.id.len() + call.name.len() + call.arguments.size_bytes() + 16;
-                let own = attachments.get(provider).map_or(0, Value::size_bytes);
-                content.len() + tool_calls.iter().map(of).sum::<usize>() + own
-            }
-        })
-        .map(|bytes| bytes + 8)
-        .sum();
+    let messages = conversation(exec, sample).unwrap_or_default();
+    let text: usize = messages.iter().map(|message| message_bytes(message, provider)).sum();
     let tools: usize = tools_shown(agent, exec)
         .iter()
         .map(|tool| tool.name.len() + tool.description.len() + tool.parameters.size_bytes() + 32)

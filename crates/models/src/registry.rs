@@ -171,6 +171,10 @@ pub struct Models {
     aws: Option<AwsKeys>,
 }
 
+/// Why the key of a provider does not go along.
+const WITHHELD: &str = "its key is not sent to an address that only the document names; write that address as `base_url` \
+    of the provider in the configuration, or into the model catalog";
+
 /// Where a request goes.
 enum Route {
     Script(Arc<Live>),
@@ -315,12 +319,21 @@ impl Models {
                 tracing::warn!(provider, "the key that the document names is not set; the request goes without one");
                 None
             }
-            None if !own_address => None,
+            None if !own_address => {
+                if self.keys.own(provider).is_some() {
+                    let address = request.base_url.as_deref().unwrap_or_default();
+                    tracing::warn!(provider, address, "{WITHHELD}");
+                }
+                None
+            }
             Some(None) | None => self.keys.own(provider),
         };
         let is_bedrock = at_home.is_some_and(|p| p.kind == Kind::Bedrock);
         let is_signed = is_bedrock && self.aws.is_some() && signing::SIGNS;
         if key.is_none() && !is_signed && at_home.is_some_and(|p| p.needs_key) {
+            if !own_address && self.keys.own(provider).is_some() {
+                return Err(Fault::NoKey(format!("no key for `{provider}`: {WITHHELD}")));
+            }
             let variable = variable(provider);
             let only = match (is_bedrock, signing::SIGNS) {
                 (true, true) => "; or access keys of AWS, with which requests are signed",
@@ -534,10 +547,12 @@ impl Model for Models {
         let at_home =
             |known: &&Provider| known.base_url.into_iter().chain(regional.as_deref()).any(|url| same(url, address));
         let needs_key = known.filter(at_home).is_some_and(|known| known.needs_key);
+        let own_address =
+            own.is_some_and(|own| same(own, address)) || self.guard.catalog().has_address(provider, address);
         let is_there = || {
             let referred = settings.key.as_deref().and_then(|reference| self.keys.referred(reference));
             let is_signed = self.kind(provider) == Some(Kind::Bedrock) && self.aws.is_some() && signing::SIGNS;
-            referred.is_some() || self.keys.own(provider).is_some() || is_signed
+            referred.is_some() || (own_address && self.keys.own(provider).is_some()) || is_signed
         };
         (needs_key && !is_there()).then(|| format!("key for the provider `{provider}`").into())
     }

@@ -47,7 +47,8 @@ pub(crate) enum Runs {
   windlass runs raise order-4711 steps=2000 cost_micros=5000000
 
 The ceilings of a run bound all that it starts, so they are raised at the run that stands above
-all others. A run that has failed at one is over; `windlass runs fork` starts another from one of
+all others. Children that run already keep the share that they were given; those that start later
+get theirs of the new ceiling. A run that has failed at one is over; `windlass runs fork` starts another from one of
 its steps. Budgets of tenants and users are raised with `windlass budgets raise`.")]
 pub(crate) struct RunsRaise {
     /// The run

@@ -32,7 +32,7 @@ const CATALOG: &str = r"version: house-1
 models:
 - {name: main, provider: scripted, model: small, retires: 2025-01-01, replacement: newer}
 - {name: newer, provider: scripted, model: small, context_tokens: 1000}
-- {name: short, provider: scripted, model: short, context_tokens: 12}
+- {name: short, provider: scripted, model: short, context_tokens: 1}
 - {name: gone, provider: scripted, model: other, retires: 2025-01-01}
 - {name: dear, provider: chat, model: big, context_tokens: 1000, rates: {input: 2000000, output: 4000000}}
 - {name: cheap, provider: chat, model: tiny, context_tokens: 1000, rates: {input: 1000000, output: 1000000}}

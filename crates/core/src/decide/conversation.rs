@@ -1,8 +1,8 @@
 //! What a model can take: whether a conversation fits what it takes at once, whether its cost is known where money has a bound,
 //! and what of money or tokens is so nearly used up that calls make do with less.
 //!
-//! How many tokens a conversation has is known only to the provider. Here it is what the provider counted last, or the bytes
-//! over what a token usually has, whichever is more.
+//! How many tokens a conversation has is known only to the provider. A guess is enough to say that it is nearly too long; only
+//! what is surely too long is not sent.
 
 use std::borrow::Cow;
 
@@ -43,7 +43,8 @@ impl Turn<'_> {
         route: Option<&Choice>,
     ) -> Result<(), Failure> {
         let Some(most) = self.traits(agent, route).context_tokens else { return Ok(()) };
-        let tokens = self.conversation_tokens(agent, call, route);
+        let Call::Model { sample, .. } = call else { return Ok(()) };
+        let tokens = request::conversation_tokens(self.run, agent, *sample).about;
         let percent = u64::from(self.machine.conversation.near_percent);
         if tokens.saturating_mul(100) < most.saturating_mul(percent) {
             return Ok(());
@@ -53,7 +54,7 @@ impl Turn<'_> {
             let (agent, model) = (agent.name.clone(), model.clone());
             self.emit(Entry::ConversationNear { agent, model, tokens, context_tokens: most });
         }
-        if self.shortens() { Err(too_long(&model, tokens, most)) } else { Ok(()) }
+        if self.shortens() { Err(too_long(&model, "about", tokens, most)) } else { Ok(()) }
     }
 
     /// Whether a call can be made by a route, or as its agent says.
@@ -63,7 +64,7 @@ impl Turn<'_> {
     pub(super) fn can_take(&self, agent: &Agent, call: &Call, route: Option<&Choice>) -> Result<(), Failure> {
         let model = route.map_or(&agent.model, |route| &route.settings);
         let is_priced = self.quote(&agent.name, route).is_some();
-        self.takes(agent, call, (&model.provider, &model.model), is_priced, self.traits(agent, route))
+        self.takes(agent, call, &model.model, is_priced, self.traits(agent, route))
     }
 
     /// Why another attempt at an open call cannot be made.
@@ -78,27 +79,20 @@ impl Turn<'_> {
         let mut fitting = Cow::Borrowed(chain);
         for (at, link) in chain.links.iter().enumerate() {
             let Link { settings, quote, traits, shut, .. } = link;
-            let place = (&settings.provider, &settings.model);
-            if let (None, Err(failure)) = (shut, self.takes(agent, call, place, quote.is_some(), *traits)) {
+            let fits = self.takes(agent, call, &settings.model, quote.is_some(), *traits);
+            if let (None, Err(failure)) = (shut, fits) {
                 fitting.to_mut().links[at].shut = Some(failure.message);
             }
         }
         fitting
     }
 
-    fn takes(
-        &self,
-        agent: &Agent,
-        call: &Call,
-        (provider, model): (&Name, &Name),
-        is_priced: bool,
-        traits: Traits,
-    ) -> Result<(), Failure> {
+    fn takes(&self, agent: &Agent, call: &Call, model: &Name, is_priced: bool, traits: Traits) -> Result<(), Failure> {
         let Call::Model { sample, .. } = call else { return Ok(()) };
         if let Some(most) = traits.context_tokens {
-            let tokens = request::conversation_tokens(self.run, agent, *sample, provider);
+            let tokens = request::conversation_tokens(self.run, agent, *sample).least;
             if tokens > most {
-                return Err(too_long(model, tokens, most));
+                return Err(too_long(model, "at least", tokens, most));
             }
         }
         let refuses = self.run.ledger.ceilings.unpriced == Unpriced::Refuse;
@@ -114,12 +108,6 @@ impl Turn<'_> {
             None => self.facts.traits.get(&agent.name).copied(),
         };
         known.unwrap_or_default()
-    }
-
-    fn conversation_tokens(&self, agent: &Agent, call: &Call, route: Option<&Choice>) -> u64 {
-        let Call::Model { sample, .. } = call else { return 0 };
-        let provider = &route.map_or(&agent.model, |route| &route.settings).provider;
-        request::conversation_tokens(self.run, agent, *sample, provider)
     }
 
     /// What bounds the money that a call may cost, in words.
@@ -140,7 +128,7 @@ impl Turn<'_> {
         if let Some(scope) = escrow::near(&self.facts.budgets, &self.run.start.scope) {
             return Some(format!("the budget of `{scope}`").into());
         }
-        let near = [Meter::CostMicros, Meter::Tokens].into_iter().find(|meter| self.run.ledger.near(*meter).is_some());
+        let near = [Meter::CostMicros, Meter::Tokens].into_iter().find(|meter| self.run.ledger.nearly_used(*meter));
         near.map(|meter| format!("the run's ceiling of {}", meter.as_str()).into())
     }
 
@@ -192,8 +180,8 @@ fn said(message: &Message) -> Value {
     }
 }
 
-fn too_long(model: &Name, tokens: u64, most: u64) -> Failure {
-    let message = format!("the conversation has about {tokens} tokens, of {most} that `{model}` takes");
+fn too_long(model: &Name, sure: &str, tokens: u64, most: u64) -> Failure {
+    let message = format!("the conversation has {sure} {tokens} tokens, of {most} that `{model}` takes");
     Failure::new(Code::ProviderContextLength, message)
         .detail(Value::object([("tokens", Value::count(tokens)), ("context_tokens", Value::count(most))]))
 }

@@ -192,7 +192,7 @@ fn is_structured(answer: &Value) -> bool {
     let said = |key: &str| matches!(key, "context" | "output" | "to_state" | "error");
     let beside = |key: &str, value: &Value| match key {
         "secret" => value.as_list().is_some(),
-        hidden::SAID => value.as_map().is_some(),
+        hidden::SAID => hidden::says(value),
         _ => false,
     };
     answer.as_map().is_some_and(|map| {

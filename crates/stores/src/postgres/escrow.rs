@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::StreamExt;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio_postgres::Row;
@@ -41,6 +42,10 @@ static WRITE: Sql = Sql {
     types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
 };
 
+/// Begins a transaction that does not wait long for accounts that somebody else holds.
+const TOGETHER: &str = "BEGIN; SET LOCAL lock_timeout = '500ms'";
+/// Connections that draws use at a time which cannot be answered together.
+const APART_MAX: usize = 4;
 /// Draws in one transaction: enough to share a sync widely, few enough to answer soon.
 const TOGETHER_MAX: usize = 128;
 
@@ -57,6 +62,14 @@ pub(super) struct Draws {
 struct Waiting {
     draw: Draw,
     answer: oneshot::Sender<Result<Drawn, StoreError>>,
+}
+
+impl Waiting {
+    /// Gives the answer to whoever asked, who may have gone: what was written stays written.
+    fn tell(self, settled: Result<Vec<Drawn>, Trouble>) {
+        let answer = settled.map_err(Trouble::error).and_then(|mut answers| answers.pop().ok_or_else(unknown));
+        let _gone = self.answer.send(answer);
+    }
 }
 
 impl Draws {
@@ -85,12 +98,18 @@ impl Draws {
                 let count = waiting.len().min(TOGETHER_MAX);
                 waiting.drain(..count).collect()
             };
-            let (draws, answers): (Vec<_>, Vec<_>) = together.into_iter().map(|one| (one.draw, one.answer)).unzip();
-            for (answer, result) in answers.into_iter().zip(settle_all(pool, &draws).await) {
-                // Whoever asked may have gone; what was written stays written.
-                let _gone = answer.send(result);
-            }
+            let draws: Vec<Draw> = together.iter().map(|one| one.draw.clone()).collect();
+            let (settled, count) = (settle_once(pool, &draws, TOGETHER).await, draws.len());
             drop(turn);
+            match settled {
+                Ok(answers) => together.into_iter().zip(answers).for_each(|(one, answer)| one.tell(Ok(vec![answer]))),
+                Err(Trouble::Again(_)) => settle_apart(pool, together).await,
+                Err(Trouble::Refused(_)) if count > 1 => settle_apart(pool, together).await,
+                Err(trouble) => {
+                    let error = trouble.error();
+                    together.into_iter().for_each(|one| one.tell(Err(Trouble::Passing(copy(&error)))));
+                }
+            }
         }
     }
 }
@@ -99,45 +118,47 @@ fn unknown() -> StoreError {
     StoreError::Unavailable("whoever drew on budgets for several runs at once was stopped; draw again".into())
 }
 
-/// Answers draws in one transaction, or each in its own when one of them cannot be answered.
-async fn settle_all(pool: &Pool, draws: &[Draw]) -> Vec<Result<Drawn, StoreError>> {
-    match settle(pool, draws).await {
-        Ok(answers) => answers.into_iter().map(Ok).collect(),
-        Err(Trouble::Refused(_)) if draws.len() > 1 => {
-            let mut results = Vec::with_capacity(draws.len());
-            for draw in draws {
-                let alone = settle(pool, std::slice::from_ref(draw)).await.map_err(Trouble::error);
-                results.push(alone.and_then(|mut answers| answers.pop().ok_or_else(unknown)));
-            }
-            results
+/// Answers draws that cannot be answered together. Those whose accounts nobody else holds come first, so that one account
+/// that is held for long keeps back its own draws only.
+async fn settle_apart(pool: &Pool, together: Vec<Waiting>) {
+    let held = Mutex::new(Vec::new());
+    let quick = |one: Waiting| async {
+        match settle_once(pool, std::slice::from_ref(&one.draw), TOGETHER).await {
+            Err(Trouble::Again(_)) => held.lock().unwrap_or_else(PoisonError::into_inner).push(one),
+            settled => one.tell(settled),
         }
-        Err(trouble) => {
-            let error = trouble.error();
-            draws.iter().map(|_| Err(copy(&error))).collect()
+    };
+    futures::stream::iter(together).for_each_concurrent(APART_MAX, quick).await;
+    let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let patient = |one: Waiting| async {
+        let settled = settle(pool, std::slice::from_ref(&one.draw)).await;
+        one.tell(settled);
+    };
+    futures::stream::iter(held).for_each_concurrent(APART_MAX, patient).await;
+}
+
+/// Answers draws in one transaction, tried again when that may help.
+async fn settle(pool: &Pool, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
+    let mut tries = 0;
+    loop {
+        match settle_once(pool, draws, "BEGIN").await {
+            Err(Trouble::Again(_)) if tries < TRIES_MAX => {
+                tries += 1;
+                pause(tries).await;
+            }
+            settled => return settled,
         }
     }
 }
 
-async fn settle(pool: &Pool, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
-    let mut tries = 0;
-    loop {
-        let mut link = pool.lend().await.map_err(Trouble::Passing)?;
-        run(&link, "BEGIN").await.map_err(Trouble::Passing)?;
-        match settle_within(&mut link, draws).await {
-            Ok(answers) => {
-                run(&link, "COMMIT").await.map_err(Trouble::Passing)?;
-                link.put_back();
-                return Ok(answers);
-            }
-            Err(Trouble::Again(_)) if tries < TRIES_MAX => {
-                // The connection ends with its transaction.
-                drop(link);
-                tries += 1;
-                pause(tries).await;
-            }
-            Err(trouble) => return Err(trouble),
-        }
-    }
+async fn settle_once(pool: &Pool, draws: &[Draw], begin: &str) -> Result<Vec<Drawn>, Trouble> {
+    let mut link = pool.lend().await.map_err(Trouble::Passing)?;
+    run(&link, begin).await.map_err(Trouble::Passing)?;
+    // The connection ends with a transaction that fails.
+    let answers = settle_within(&mut link, draws).await?;
+    run(&link, "COMMIT").await.map_err(Trouble::Passing)?;
+    link.put_back();
+    Ok(answers)
 }
 
 fn add(sheet: &mut Sheet, row: &Row) -> Result<(), StoreError> {
