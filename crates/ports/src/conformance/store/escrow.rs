@@ -206,7 +206,9 @@ pub(super) async fn draws_that_come_together_see_each_other(harness: Arc<dyn Har
     let prune = |dry_run| one.store.prune(Retention { dry_run, ..Retention::default() });
     let draws = join_all(draws.into_iter().map(|draw| one.store.draw(draw)));
     let (tried, answers, pruned) = futures::join!(prune(true), draws, prune(false));
-    assert_eq!((tried.expect("tried").runs, pruned.expect("pruned").runs), (1, 1));
+    // Whether it was still there to be tried with is nobody's promise.
+    assert!(tried.expect("tried").runs <= 1);
+    assert_eq!(pruned.expect("pruned").runs, 1);
     let answers: Vec<Drawn> = answers.into_iter().map(|answer| answer.expect("answered")).collect();
     assert_eq!(answers[..3], [granted("environment", 2), granted("environment", 2), granted("environment", 1)]);
     // Three of the removed run, of `a` one that it used and one that it holds, and two that `b` holds.
