@@ -80,13 +80,15 @@ async fn until_up(address: &str, key: &str) -> Result<(), String> {
 }
 
 async fn ask(address: &str, key: &str, case: &Case, stream: bool) -> ModelResult {
-    let settings = ProviderSettings { api_key: Some(key.into()), ..ProviderSettings::default() };
+    let base_url = format!("{address}/v1");
+    let settings =
+        ProviderSettings { base_url: Some(base_url.clone()), api_key: Some(key.into()), ..ProviderSettings::default() };
     let models = Models::builder().keys(Keys::default()).provider(case.provider, settings).build();
     let request = ModelRequest {
         agent: "asker".into(),
         provider: case.provider.into(),
         model: case.model.into(),
-        base_url: Some(format!("{address}/v1").into()),
+        base_url: Some(base_url.into()),
         key: None,
         messages: vec![Message::User { content: "What is the answer?".into() }],
         files: vec![],
