@@ -8,10 +8,12 @@ use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::{EffectId, RunId};
 
 use super::engine::Core;
+use super::observe::Point;
 
 /// What is noted when a call leaves.
 pub(super) struct Departure {
     pub(super) core: Arc<Core>,
+    pub(super) kind: &'static str,
     pub(super) run: RunId,
     pub(super) effect: EffectId,
     pub(super) number: u32,
@@ -29,6 +31,7 @@ impl Departure {
             return Err(Failure::new(Code::StoreUnavailable, message).retry(Retry::Backoff));
         }
         self.sent.store(true, Ordering::Release);
+        self.core.pass(Point::Departing(self.kind));
         Ok(())
     }
 }

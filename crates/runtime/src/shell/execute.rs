@@ -424,6 +424,7 @@ impl Attempt {
         let looks = (self.kind != "model").then(|| holds.clone());
         let departure = Departure {
             core: Arc::clone(&self.core),
+            kind: self.kind,
             run: self.run.clone(),
             effect: self.effect,
             number: self.number,

@@ -201,6 +201,8 @@ pub enum Point {
     AfterCommit,
     /// A call of this kind is about to leave; that has not been noted yet.
     BeforeSend(&'static str),
+    /// It is noted that a call of this kind leaves, where that is noted; nothing of it has been sent.
+    Departing(&'static str),
     /// A call of this kind has ended; its result is in memory only.
     AfterSend(&'static str),
     /// The result of a call is about to be decided on.

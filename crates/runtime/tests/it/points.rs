@@ -13,7 +13,7 @@ async fn points_are_passed_in_order() {
     let mut kit = Kit::new();
     let inside = Arc::clone(&passed);
     kit.tool(contract("pay", Class::Write, Idempotency::None), move |_| {
-        assert_eq!(inside.lock().expect("lock").last(), Some(&Point::BeforeSend("action")));
+        assert_eq!(inside.lock().expect("lock").last(), Some(&Point::Departing("action")));
         async { answer(1) }
     });
     kit.machine("main", vec![acting("a", "pay", "done"), done()]);
@@ -28,6 +28,7 @@ async fn points_are_passed_in_order() {
             Point::BeforeCommit,
             Point::AfterCommit,
             Point::BeforeSend("action"),
+            Point::Departing("action"),
             Point::AfterSend("action"),
             Point::BeforeSettle("action"),
             Point::BeforeCommit,

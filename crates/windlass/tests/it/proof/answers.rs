@@ -20,18 +20,17 @@ use windlass_core::value::Value;
 use windlass_ports::store::{Message, Store};
 use windlass_runtime::{Scope, Stop};
 
-use super::cuts::{answer_waits, block_on};
+use super::course::Course;
+use super::cuts::block_on;
 use super::machine::configuration;
 use super::place::Place;
-use super::worker::{CUT, End, FOLDER, RUN, cutter, engine, store, wait};
+use super::worker::{CUT, FOLDER, RUN, cutter, engine, store};
 use super::world::World;
 
 /// For whom the run works.
 const OWNER: &str = "owen";
 /// The tool that is asked about: one that must never be done twice.
 pub(super) const TOOL: &str = "erase";
-/// Times that a run is looked after before there is something wrong.
-const TURNS_MAX: usize = 20;
 
 const MACHINE: &str = r##"
 spec: flatmachine
@@ -97,10 +96,10 @@ fn a_worker_that_asks() {
     std::fs::write(folder.join("points"), count.load(Ordering::SeqCst).to_string()).expect("a count");
 }
 
-fn spawn(folder: &Path, cut: u64) -> Child {
+fn spawn(folder: &Path, cut: Option<u64>) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "proof::answers::a_worker_that_asks", "--nocapture"]).env(FOLDER, folder);
-    command.env(CUT, cut.to_string()).env_remove("RUST_BACKTRACE");
+    command.env(CUT, cut.unwrap_or(0).to_string()).env_remove("RUST_BACKTRACE");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("a worker starts")
 }
 
@@ -148,39 +147,14 @@ async fn answered(store: &dyn Store) -> Vec<(Answer, String)> {
     answers.collect()
 }
 
-/// Goes on, untouched, to the end.
-pub(super) fn finish(folder: &Path, world: &World, scene: &Scene) {
-    for _ in 0..TURNS_MAX {
-        if answer_waits(folder, world) {
-            return;
-        }
-        deliver(folder, scene);
-        match wait(folder, spawn(folder, 0)) {
-            End::Done => {}
-            other => panic!("an untouched worker ended by {other:?}"),
-        }
-    }
-    panic!("the run does not end");
-}
-
-/// Drives a run with its answers until its `cut`-th point, over as many workers as that takes. None when it ended before.
+/// Drives a run with its answers until its `cut`-th point, and then, untouched, to the end. The point, if it came so far.
 pub(super) fn drive(folder: &Path, world: &World, scene: &Scene, cut: u64) -> Option<String> {
-    let mut left = cut;
-    for _ in 0..TURNS_MAX {
-        match wait(folder, spawn(folder, left)) {
-            End::Cut(point) => return Some(point),
-            End::Done => {
-                let points = std::fs::read_to_string(folder.join("points")).expect("a count");
-                left -= points.trim().parse::<u64>().expect("a number");
-            }
-            End::Killed => panic!("nobody kills here"),
-        }
-        if answer_waits(folder, world) {
-            return None;
-        }
-        deliver(folder, scene);
-    }
-    panic!("the run does not end");
+    let answer = |folder: &Path| deliver(folder, scene);
+    let course = Course { folder, world, spawn, answer: &answer };
+    let point = course.cut(cut);
+    world.settle();
+    course.finish();
+    point
 }
 
 /// Writes the machine and the configuration of a scene into a folder.
@@ -201,8 +175,6 @@ fn prove(scene: &Scene) {
         let place = Place::new(&world);
         write(place.path(), &world, scene);
         let point = drive(place.path(), &world, scene, cut);
-        world.settle();
-        finish(place.path(), &world, scene);
         // Answers that come when all is over change nothing.
         deliver(place.path(), scene);
         let what = format!("cut {cut} at {point:?}");

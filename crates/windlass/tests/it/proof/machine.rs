@@ -4,8 +4,8 @@ use std::path::Path;
 
 /// The tools of the loop, in the order the model asks for them: one of each class and idempotency that differ.
 pub(super) const TOOLS: [&str; 5] = ["look", "tag", "set", "pay", "erase"];
-/// Tools that must never be done twice.
-pub(super) const UNREPEATABLE: [&str; 2] = ["pay", "erase"];
+/// Tools that must never be done twice, of this machine and of [`super::pairs`].
+pub(super) const UNREPEATABLE: [&str; 3] = ["pay", "erase", "send"];
 /// The channel that the machine waits on.
 pub(super) const CHANNEL: &str = "go/7";
 
@@ -106,13 +106,18 @@ pub(super) fn configuration(address: &str) -> String {
         ("happened", "read", "none", "\"fail\""),
     ];
     for (name, class, idempotency, on_unknown) in tables {
-        text.push_str(&format!(
-            "[tools.{name}]\ntype = \"http\"\nmethod = \"POST\"\nurl = \"http://{address}/tools/{name}\"\n\
-             description = \"{name}\"\nclass = \"{class}\"\nidempotency = \"{idempotency}\"\n\
-             on_unknown = {on_unknown}\ntimeout_ms = 10000\n\n"
-        ));
+        text.push_str(&table(address, name, class, idempotency, on_unknown));
     }
     text
+}
+
+/// The table of one tool, with an empty line at its end.
+pub(super) fn table(address: &str, name: &str, class: &str, idempotency: &str, on_unknown: &str) -> String {
+    format!(
+        "[tools.{name}]\ntype = \"http\"\nmethod = \"POST\"\nurl = \"http://{address}/tools/{name}\"\n\
+         description = \"{name}\"\nclass = \"{class}\"\nidempotency = \"{idempotency}\"\n\
+         on_unknown = {on_unknown}\ntimeout_ms = 10000\n\n"
+    )
 }
 
 /// Writes the machine and its configuration into a folder.

@@ -236,15 +236,16 @@ fn conversation_key(body: &Value) -> String {
     format!("{user}/{}", messages.len())
 }
 
-/// The model: a pure function of the conversation. The worker asks for every tool once, then is done.
+/// The model: a pure function of the conversation. The worker asks for every tool that it has once, then is done.
 fn model_reply(body: &Value) -> Value {
     let messages = body["messages"].as_array().cloned().unwrap_or_default();
-    let asks = body["tools"].as_array().is_some_and(|tools| !tools.is_empty());
+    let tools = body["tools"].as_array().cloned().unwrap_or_default();
     let answered = messages.iter().any(|m| m["role"] == "tool");
-    let message = if asks && !answered {
-        let calls: Vec<Value> = super::machine::TOOLS
+    let message = if !tools.is_empty() && !answered {
+        let calls: Vec<Value> = tools
             .iter()
             .map(|tool| {
+                let tool = tool["function"]["name"].as_str().unwrap_or_default();
                 let arguments = json!({"order": 7, "tool": tool}).to_string();
                 json!({"id": format!("call-{tool}"), "type": "function", "function": {"name": tool, "arguments": arguments}})
             })
