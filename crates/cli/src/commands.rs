@@ -147,8 +147,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Store(args::Store::Backup(args)) => store::backup(app, args).await,
         Command::Store(args::Store::Restore(args)) => store::restore(app, args).await,
         Command::Store(args::Store::Fence(args)) => store::fence(app, args).await,
-        Command::Tools(args::Tools::Diff(args)) => tools::diff(app, args).await,
-        Command::Tools(args::Tools::Accept(args)) => tools::accept(app, args).await,
+        Command::Tools(command) => tools::perform(app, command).await,
         Command::Policy(args::Policy::Why(args)) => policy::why(app, *args).await,
         Command::Policy(args::Policy::Test(args)) => policy::test(app, args).await,
         Command::Preview(args) => preview::preview(app, args).await,
@@ -164,7 +163,6 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Graph(_)
         | Command::Preflight(_)
         | Command::Sim(_)
-        | Command::Tools(args::Tools::List(_) | args::Tools::Show(_))
         | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_) | args::Policy::Starter(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
     }

@@ -294,6 +294,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         environment: Arc::new(|name| std::env::var_os(name)),
         secrets: Some(Arc::new(secrets(app))),
         pools: windlass_tools::WorkPools::default(),
+        quarantine: windlass_tools::mcp::Quarantine::default(),
     }
 }
 

@@ -87,6 +87,7 @@ fn server(address: &str, context: &Value) -> Result<Arc<Server>, Failure> {
         require_contracts: false,
         require_guards: false,
         pools: &pools,
+        quarantine: &windlass_tools::mcp::Quarantine::default(),
     };
     Ok(build_servers(&config, &surroundings)?.remove("suite").ok_or("no server")?)
 }

@@ -24,7 +24,7 @@ use crate::config::{CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem,
 use crate::guard::{Guard, place};
 use crate::kind::{ALL, Kind, Make};
 use crate::limits;
-use crate::mcp::{self, Pins, Server};
+use crate::mcp::{self, Pins, Quarantine, Server};
 use crate::observer::Observer;
 use crate::pools::{PoolHook, WorkPools};
 use crate::role::Role;
@@ -53,6 +53,8 @@ pub struct Surroundings<'a> {
     pub require_guards: bool,
     /// The work pools of this process.
     pub pools: &'a WorkPools,
+    /// What the processes of a store know about blocked tools of MCP servers.
+    pub quarantine: &'a Quarantine,
 }
 
 impl fmt::Debug for Surroundings<'_> {
@@ -445,6 +447,11 @@ impl<'a> Site<'a> {
     /// The work pools of this process.
     pub(crate) fn pools(&self) -> WorkPools {
         self.surroundings.pools.clone()
+    }
+
+    /// What is known about blocked tools.
+    pub(crate) fn quarantine(&self) -> Quarantine {
+        self.surroundings.quarantine.clone()
     }
 
     /// A variable of this process' environment.

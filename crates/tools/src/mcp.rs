@@ -6,6 +6,7 @@
 
 pub mod definition;
 pub mod pins;
+pub mod quarantine;
 pub mod server;
 mod canonical;
 mod client;
@@ -32,5 +33,6 @@ pub use elicitation::ElicitationConfig;
 pub use listing::Listing;
 pub use oauth::{OauthConfig, Person};
 pub use pins::{Pins, PinsError};
+pub use quarantine::Quarantine;
 pub use server::{Server, Standing};
 pub use settings::{ContractConfig, McpConfig, ProtocolConfig};

@@ -38,7 +38,7 @@ use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SystemClock};
 use windlass_spec::ModelNames;
-use windlass_tools::mcp::Server;
+use windlass_tools::mcp::{Quarantine, Server};
 use windlass_tools::{
     CatalogConfig, ConfigError, NotifyConfig, Surroundings, WorkPools, build_agents, build_catalog, build_servers,
 };
@@ -164,6 +164,8 @@ pub struct Wiring {
     pub secrets: Option<Arc<SecretFile>>,
     /// The work pools of this process; see [`Wiring::bind`].
     pub pools: WorkPools,
+    /// What is known about blocked tools of MCP servers; see [`Wiring::bind`].
+    pub quarantine: Quarantine,
 }
 
 impl Default for Wiring {
@@ -186,6 +188,7 @@ impl Default for Wiring {
             environment: Arc::new(|_| None),
             secrets: None,
             pools: WorkPools::default(),
+            quarantine: Quarantine::default(),
         }
     }
 }
@@ -296,10 +299,12 @@ pub fn now() -> Timestamp {
 }
 
 impl Wiring {
-    /// Gives the work pools of the catalog the store and the clock of an engine. Without it their hook fails.
+    /// Gives the catalog the store and the clock of an engine. Without it the hook of work pools fails, and a tool of an MCP
+    /// server that changed is blocked in this process only.
     pub fn bind(&self, engine: &Engine) {
         let parts = engine.parts();
         self.pools.bind(Arc::clone(&parts.store), Arc::clone(&parts.compiler), Arc::clone(&parts.clock));
+        self.quarantine.bind(Arc::clone(&parts.store), Arc::clone(&parts.clock));
     }
 
     /// The policy: the configured rule set, which follows its files from here on, or none.
@@ -382,6 +387,7 @@ impl Wiring {
             require_contracts: self.require_contracts,
             require_guards: self.require_guards,
             pools: &self.pools,
+            quarantine: &self.quarantine,
         };
         let made = work(&surroundings).map_err(|error| {
             let key = error.problems.first().map(|problem| problem.key.clone());

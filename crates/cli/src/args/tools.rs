@@ -15,6 +15,10 @@ pub(crate) enum Tools {
     Diff(ToolsDiff),
     /// Accept what an MCP server shows
     Accept(ToolsAccept),
+    /// Show which tools of MCP servers are blocked, and why
+    Blocked(ToolsBlocked),
+    /// Let a blocked tool run again, as it was accepted
+    Release(ToolsRelease),
 }
 
 /// List the configured tools and actions.
@@ -47,7 +51,7 @@ pub(crate) struct ToolsShow {
   windlass tools diff --json | jq '.servers[].tools[] | select(.standing == \"changed\")'
 
 Connects to the servers and calls no tool. Text of servers is shown with hidden characters
-made visible. Exits with 3 when anything is not as it was accepted.")]
+made visible. Exits with 3 when anything is not as it was accepted, or is blocked.")]
 pub(crate) struct ToolsDiff {
     /// Only this server
     #[arg(value_name = "SERVER")]
@@ -66,8 +70,9 @@ pub(crate) struct ToolsDiff {
 
 Writes the definitions into `windlass.pins.json` beside `windlass.toml`, whole, with their
 hashes. Without names, new and changed tools are accepted and tools that are gone are
-dropped, but for those that show signs of steering the model or of hiding text: they have
-to be named. Workers take up the file when they start.")]
+dropped, but for those that show signs of steering the model or of hiding text, and those
+that are blocked as they are shown: they have to be named. Workers take up the file when
+they start.")]
 pub(crate) struct ToolsAccept {
     /// The server
     #[arg(value_name = "SERVER")]
@@ -78,4 +83,48 @@ pub(crate) struct ToolsAccept {
     /// How long the server may take
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub timeout: Span,
+}
+
+/// Show which tools of MCP servers are blocked.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools blocked
+  windlass tools blocked github
+  windlass tools blocked --json | jq '.blocked[] | {server, tool, since}'
+
+A tool is blocked in every process of the store as soon as one of them saw its server show
+another definition than the accepted one, also when the server shows the accepted one again.
+With SERVER the places that differed are shown. Connects to nothing. Exits with 3 when
+anything is blocked.")]
+pub(crate) struct ToolsBlocked {
+    /// Only this server
+    #[arg(value_name = "SERVER")]
+    pub server: Option<String>,
+    /// Only this tool, by its name on the server
+    #[arg(value_name = "TOOL")]
+    pub tool: Option<String>,
+}
+
+/// Let a blocked tool run again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools blocked github
+  windlass tools release github create_issue --reason 'a release that was rolled back'
+
+The tool runs as it was accepted, within a second in every process of the store. While its
+server still shows another definition, the next call blocks it again: `windlass tools accept`
+is for that.")]
+pub(crate) struct ToolsRelease {
+    /// The server
+    #[arg(value_name = "SERVER")]
+    pub server: String,
+    /// The tool, by its name on the server
+    #[arg(value_name = "TOOL")]
+    pub tool: String,
+    /// Your name, as it is remembered
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
 }

@@ -99,9 +99,7 @@ impl Doing {
             }
             Command::Schedules(schedules) => Self::of_schedules(schedules),
             Command::Store(store) => Self::of_store(store),
-            Command::Tools(args::Tools::Accept(args)) => {
-                Self::named("tools.accept", &args.server, &args.tools.join(" "))
-            }
+            Command::Tools(tools) => Self::of_tools(tools),
             Command::Budgets(budgets) => Self::of_budgets(budgets),
             Command::Secrets(args::Secrets::Set(args)) => Self::named("secret.set", &args.name, ""),
             Command::Secrets(args::Secrets::Rotate(args)) => {
@@ -118,8 +116,7 @@ impl Doing {
             Command::Export(args) => Self::of_export(args),
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
             Command::Readonly(args::Readonly::Off(args)) => Some(Self::switch("readonly.off", &args.what)),
-            Command::Tools(args::Tools::List(_) | args::Tools::Show(_) | args::Tools::Diff(_))
-            | Command::Approvals(args::Approvals::List(_) | args::Approvals::Show(_))
+            Command::Approvals(args::Approvals::List(_) | args::Approvals::Show(_))
             | Command::Readonly(args::Readonly::Status(_))
             | Command::Secrets(args::Secrets::List(_))
             | Command::Notify(_)
@@ -150,6 +147,18 @@ impl Doing {
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Docs(_) => None,
+        }
+    }
+
+    fn of_tools(tools: &args::Tools) -> Option<Self> {
+        use args::Tools;
+        match tools {
+            Tools::Accept(args) => Self::named("tools.accept", &args.server, &args.tools.join(" ")),
+            Tools::Release(args) => {
+                let subject = format!("{}/{}", args.server, args.tool);
+                Self::named("tools.release", &subject, &args.reason).map(|doing| doing.by(&args.by))
+            }
+            Tools::List(_) | Tools::Show(_) | Tools::Diff(_) | Tools::Blocked(_) => None,
         }
     }
 

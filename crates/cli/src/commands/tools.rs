@@ -2,19 +2,41 @@
 //!
 //! Owns what is shown and which definitions go into the file of pins. Connecting and comparing is not here.
 
+mod blocked;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 use windlass::wire::Wiring;
 use windlass_core::contract::{Contract, OnUnknown, PlanStep, Planning};
-use windlass_tools::mcp::{Pins, Server, Standing};
+use windlass_core::ids::Digest;
+use windlass_tools::mcp::quarantine::Blocked;
+use windlass_tools::mcp::{Change, Pins, Server, Standing};
 
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
-use crate::output::Form;
+use crate::output::{Form, time};
 use crate::session;
+
+/// Why a tool has to be named that its server showed otherwise meanwhile.
+const BLOCKED: &str = "it is blocked: `windlass tools blocked` shows why";
+
+/// Carries out a command about tools.
+///
+/// # Errors
+/// Whatever the command comes to.
+pub(crate) async fn perform(app: &App, command: args::Tools) -> Result<Exit, Problem> {
+    match command {
+        args::Tools::List(args) => list(app, &args),
+        args::Tools::Show(args) => show(app, &args),
+        args::Tools::Diff(args) => diff(app, args).await,
+        args::Tools::Accept(args) => accept(app, args).await,
+        args::Tools::Blocked(args) => blocked::show(app, args).await,
+        args::Tools::Release(args) => blocked::release(app, args).await,
+    }
+}
 
 /// Lists the configured tools and actions.
 ///
@@ -124,23 +146,31 @@ fn planned(plan: &Planning) -> String {
 ///
 /// # Errors
 /// A server that is not configured or cannot be asked.
-pub(crate) async fn diff(app: &App, args: args::ToolsDiff) -> Result<Exit, Problem> {
+async fn diff(app: &App, args: args::ToolsDiff) -> Result<Exit, Problem> {
     let (servers, pins) = configured(app)?;
     let chosen: Vec<&std::sync::Arc<Server>> = match &args.server {
         Some(name) => vec![servers.get(name).ok_or_else(|| unknown(name, &servers))?],
         None => servers.values().collect(),
     };
+    let blocked = blocked::known(app).await?;
     let mut documents = Vec::new();
     let mut text = String::new();
     let mut same = true;
     for server in chosen {
         let standings = standings(server, &pins, args.timeout.0).await?;
         same &= standings.values().all(|standing| matches!(standing, Standing::Accepted | Standing::Refused(_)));
-        let tools: Vec<Json> = standings.iter().map(|(name, standing)| document(name, standing)).collect();
-        documents.push(json!({ "server": server.name, "tools": tools }));
+        let mut tools = Vec::new();
         for (name, standing) in &standings {
+            let mut tool = document(name, standing);
             text.push_str(&paragraph(&server.name, name, standing));
+            if let Some(one) = held(&blocked, &pins, &server.name, name) {
+                same = false;
+                tool["blocked_since"] = json!(time(one.since));
+                text.push_str(&format!("    ! blocked since {}\n", time(one.since)));
+            }
+            tools.push(tool);
         }
+        documents.push(json!({ "server": server.name, "tools": tools }));
     }
     match app.output.form() {
         Form::Json => app.output.document(&json!({ "same": same, "servers": documents })),
@@ -150,7 +180,7 @@ pub(crate) async fn diff(app: &App, args: args::ToolsDiff) -> Result<Exit, Probl
     if same {
         return Ok(Exit::Ok);
     }
-    app.output.note("`windlass tools accept SERVER` accepts what is shown");
+    app.output.note("`windlass tools accept SERVER` accepts what is shown; `windlass tools blocked` says why one is");
     Ok(Exit::Failed)
 }
 
@@ -158,7 +188,7 @@ pub(crate) async fn diff(app: &App, args: args::ToolsDiff) -> Result<Exit, Probl
 ///
 /// # Errors
 /// A server that is not configured or cannot be asked, a tool that it does not show, or a file that cannot be written.
-pub(crate) async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
+async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
     let (servers, mut pins) = configured(app)?;
     let server = servers.get(&args.server).ok_or_else(|| unknown(&args.server, &servers))?;
     let mut standings = standings(server, &pins, args.timeout.0).await?;
@@ -167,16 +197,31 @@ pub(crate) async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, P
             .hint(format!("`windlass tools diff {}` shows what there is", args.server)));
     }
     standings.retain(|name, _| args.tools.is_empty() || args.tools.contains(name));
+    let blocked = blocked::known(app).await?;
+    let is_blocked = |tool: &str, hash: Digest| blocked.contains_key(&(args.server.clone(), tool.to_owned(), hash));
+    let mut decided = Vec::new();
     let accepted = pins.servers.entry(args.server.clone()).or_default();
     let (mut taken, mut dropped, mut held) = (Vec::new(), Vec::new(), Vec::new());
     for (name, standing) in standings {
         match standing {
             Standing::New(definition) | Standing::Changed(definition, _) => {
-                if definition.signs.is_empty() || args.tools.contains(&name) {
+                let mut signs = definition.signs.clone();
+                signs.extend(is_blocked(&name, definition.hash).then(|| BLOCKED.to_owned()));
+                if signs.is_empty() || args.tools.contains(&name) {
+                    decided.push((name.clone(), definition.hash));
                     accepted.insert(name.clone(), definition);
                     taken.push(name);
                 } else {
-                    held.push(json!({ "tool": name, "signs": definition.signs }));
+                    held.push(json!({ "tool": name, "signs": signs }));
+                }
+            }
+            Standing::Accepted => {
+                let Some(hash) = accepted.get(&name).map(|definition| definition.hash) else { continue };
+                if is_blocked(&name, hash) && args.tools.contains(&name) {
+                    decided.push((name.clone(), hash));
+                    taken.push(name);
+                } else if is_blocked(&name, hash) {
+                    held.push(json!({ "tool": name, "signs": [BLOCKED] }));
                 }
             }
             Standing::Gone => {
@@ -187,10 +232,11 @@ pub(crate) async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, P
                 let message = format!("`{name}` of `{}` cannot be used: {why}", args.server);
                 return Err(Problem::new(Exit::Rejected, "tool.changed", message));
             }
-            Standing::Accepted | Standing::Refused(_) => {}
+            Standing::Refused(_) => {}
         }
     }
     pins.save(&app.loaded.folder).map_err(|error| Problem::new(Exit::Unreachable, "cli.io", error.to_string()))?;
+    blocked::accepted(app, &args.server, &decided).await?;
     let value = json!({ "server": args.server, "accepted": taken, "dropped": dropped, "held": held });
     let mut text = format!("accepted: {}\n", named(&taken));
     if !dropped.is_empty() {
@@ -211,6 +257,11 @@ pub(crate) async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, P
 
 fn named(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// Why a tool is blocked as it was accepted.
+fn held<'a>(blocked: &'a blocked::All, pins: &Pins, server: &str, tool: &str) -> Option<&'a Blocked> {
+    blocked.get(&(server.to_owned(), tool.to_owned(), pins.find(server, tool)?.hash))
 }
 
 type Servers = BTreeMap<String, std::sync::Arc<Server>>;
@@ -264,18 +315,21 @@ fn paragraph(server: &str, name: &str, standing: &Standing) -> String {
     match standing {
         Standing::Accepted => head("as accepted"),
         Standing::New(definition) => head("new") + &signs(&definition.signs) + &indented(&definition.shown()),
-        Standing::Changed(definition, changes) => {
-            let mut text = head("changed") + &signs(&definition.signs);
-            for change in changes {
-                text.push_str(&format!("    {}\n", change.place));
-                let sides = [("-", &change.accepted), ("+", &change.shown)];
-                for (mark, value) in sides.into_iter().filter_map(|(mark, side)| Some((mark, side.as_ref()?))) {
-                    text.push_str(&format!("      {mark} {value}\n"));
-                }
-            }
-            text
-        }
+        Standing::Changed(definition, changes) => head("changed") + &signs(&definition.signs) + &places(changes),
         Standing::Gone => head("gone"),
         Standing::Refused(why) => head(&format!("cannot be used: {why}")),
     }
+}
+
+/// Places that differ, line by line.
+fn places(changes: &[Change]) -> String {
+    let mut text = String::new();
+    for change in changes {
+        text.push_str(&format!("    {}\n", if change.place.is_empty() { "(all of it)" } else { &change.place }));
+        let sides = [("-", &change.accepted), ("+", &change.shown)];
+        for (mark, value) in sides.into_iter().filter_map(|(mark, side)| Some((mark, side.as_ref()?))) {
+            text.push_str(&format!("      {mark} {value}\n"));
+        }
+    }
+    text
 }

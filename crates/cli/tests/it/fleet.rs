@@ -3,6 +3,7 @@
 //! Slow on purpose: real processes are started, killed and waited for. What is waited for is a word of the store.
 
 mod away;
+mod blocked;
 mod pools;
 mod poison;
 mod served;

@@ -91,7 +91,7 @@ const SCRIPT: &str =
 pub(crate) struct TestStore {
     /// Its address.
     pub(crate) url: String,
-    _database: Option<Database>,
+    pub(crate) _database: Option<Database>,
 }
 
 impl TestStore {

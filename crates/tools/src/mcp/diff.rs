@@ -8,7 +8,7 @@ use crate::mcp::suspicious::visible;
 const QUOTE_CHARS_MAX: usize = 2_000;
 
 /// One place that differs.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Change {
     /// The place, as a JSON pointer.
     pub place: String,

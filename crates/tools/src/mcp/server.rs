@@ -1,14 +1,15 @@
 //! A server with its tools: what it shows now against what was accepted.
 //!
-//! Before every call the definition is compared. A server that shows another one is blocked for that tool until a person
-//! has looked: it may change back as often as it likes.
+//! Before every call the definition is compared. A tool that is shown otherwise is blocked until a person has looked, in
+//! every process of the store: its server may change back as often as it likes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use windlass_core::failure::{Code, Failure};
+use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 
 use crate::mcp::client::{Client, McpError};
@@ -17,12 +18,11 @@ use crate::mcp::diff::{Change, diff};
 use crate::mcp::exchange::Trouble;
 use crate::mcp::listing::Listing;
 use crate::mcp::pins::Pins;
+use crate::mcp::quarantine::{Blocked, CHANGES_MAX, Quarantine};
 use crate::role::Caller;
 
 /// How long a list of tools may count that the server gave a time to live, in milliseconds.
 pub(crate) const LIST_TTL_MS_MAX: u64 = 60_000;
-/// Places of a difference that a failure carries.
-const CHANGES_MAX: usize = 20;
 
 /// A configured server.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Server {
     pub client: Client,
     list_ttl_ms_max: u64,
     cached: tokio::sync::Mutex<Option<Cached>>,
-    quarantine: Mutex<BTreeMap<String, Vec<Change>>>,
+    quarantine: Quarantine,
 }
 
 #[derive(Debug)]
@@ -59,13 +59,13 @@ pub enum Standing {
 }
 
 impl Server {
-    pub(crate) fn new(name: &str, client: Client, list_ttl_ms_max: Option<u64>) -> Self {
+    pub(crate) fn new(name: &str, client: Client, list_ttl_ms_max: Option<u64>, quarantine: Quarantine) -> Self {
         Self {
             name: name.to_owned(),
             client,
             list_ttl_ms_max: list_ttl_ms_max.unwrap_or(LIST_TTL_MS_MAX),
             cached: tokio::sync::Mutex::new(None),
-            quarantine: Mutex::default(),
+            quarantine,
         }
     }
 
@@ -93,53 +93,47 @@ impl Server {
     /// # Errors
     /// It is not, or nobody can tell.
     pub(crate) async fn check(&self, caller: &Caller, accepted: &Definition) -> Result<(), Failure> {
-        if let Some(changes) = self.quarantined(&accepted.name) {
-            return Err(self.blocked(caller, &changes));
+        let blocked = self.quarantine.find(&self.name, &accepted.name, accepted.hash).await;
+        if let Some(blocked) = blocked.map_err(|error| caller.unreachable(error))? {
+            return Err(Self::blocked(caller, &blocked));
         }
         let listing = self.listing(caller.read).await.map_err(|error| error.before(caller))?;
-        let Some(shown) = listing.tools.get(&accepted.name) else {
-            let refused = listing.refused.iter().find(|refused| refused.name == accepted.name);
-            return Err(match refused {
+        let (shown, changes) = match listing.tools.get(&accepted.name) {
+            Some(shown) if shown.hash == accepted.hash => return Ok(()),
+            Some(shown) => (Some(shown.hash), diff(&accepted.wire, &shown.wire)),
+            None => match listing.refused.iter().find(|refused| refused.name == accepted.name) {
                 Some(refused) => {
-                    let changes =
-                        vec![Change { place: String::new(), accepted: None, shown: Some(refused.why.clone()) }];
-                    self.put_in_quarantine(&accepted.name, &changes);
-                    self.blocked(caller, &changes)
+                    (None, vec![Change { place: String::new(), accepted: None, shown: Some(refused.why.clone()) }])
                 }
                 None => {
                     let message = format!("the server `{}` does not show `{}` any more", self.name, accepted.name);
-                    Failure::new(Code::ToolUnknown, message)
+                    return Err(Failure::new(Code::ToolUnknown, message));
                 }
-            });
+            },
         };
-        if shown.hash == accepted.hash {
-            return Ok(());
-        }
-        let changes = diff(&accepted.wire, &shown.wire);
-        self.put_in_quarantine(&accepted.name, &changes);
-        Err(self.blocked(caller, &changes))
-    }
-
-    fn quarantined(&self, tool: &str) -> Option<Vec<Change>> {
-        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner).get(tool).cloned()
-    }
-
-    fn put_in_quarantine(&self, tool: &str, changes: &[Change]) {
         let places: Vec<&str> = changes.iter().take(CHANGES_MAX).map(|change| change.place.as_str()).collect();
-        tracing::warn!(server = self.name, tool, ?places, "a tool is not what was accepted and is blocked");
-        let mut quarantine = self.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
-        quarantine.insert(tool.to_owned(), changes.to_vec());
+        tracing::warn!(
+            server = self.name,
+            tool = accepted.name,
+            ?places,
+            "a tool is not what was accepted and is blocked"
+        );
+        let (server, tool) = (self.name.clone(), accepted.name.clone());
+        let blocked = Blocked { server, tool, accepted: accepted.hash, shown, since: Timestamp(0), changes };
+        Err(Self::blocked(caller, &self.quarantine.block(blocked).await))
     }
 
-    fn blocked(&self, caller: &Caller, changes: &[Change]) -> Failure {
+    fn blocked(caller: &Caller, blocked: &Blocked) -> Failure {
+        let Blocked { server, tool, changes, .. } = blocked;
         let first = changes.first().map_or("its text", |change| change.place.as_str());
         let message = format!(
-            "the definition of `{}` is not the one that was accepted: `{first}` differs; \
-             `windlass tools diff {}` shows how, `windlass tools accept` accepts it",
-            caller.name, self.name
+            "the definition of `{}` was not the one that was accepted: `{first}` differed; `windlass tools blocked {server}` \
+             shows how, `windlass tools accept` accepts what is shown, `windlass tools release {server} {tool}` lets the \
+             accepted one run again",
+            caller.name
         );
         let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::str);
-        let changes = changes.iter().take(CHANGES_MAX).map(|change| {
+        let changes = changes.iter().map(|change| {
             Value::object([
                 ("place", Value::str(change.place.as_str())),
                 ("accepted", text(&change.accepted)),
@@ -147,7 +141,8 @@ impl Server {
             ])
         });
         let detail = Value::object([
-            ("server", Value::str(self.name.as_str())),
+            ("server", Value::str(server.as_str())),
+            ("tool", Value::str(tool.as_str())),
             ("changes", changes.collect::<Vec<_>>().into()),
         ]);
         Failure::new(Code::ToolChanged, message).detail(detail)

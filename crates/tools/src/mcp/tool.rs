@@ -126,7 +126,7 @@ pub(crate) fn server(site: &mut Site<'_>, table: &McpConfig) -> Option<Arc<Serve
         }
     };
     let client = Client::new(local, wire, table.protocol.unwrap_or_default(), oauth);
-    Some(Arc::new(Server::new(site.name, client, table.list_ttl_ms_max)))
+    Some(Arc::new(Server::new(site.name, client, table.list_ttl_ms_max, site.quarantine())))
 }
 
 fn check_name(site: &mut Site<'_>) {

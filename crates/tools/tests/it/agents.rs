@@ -18,6 +18,7 @@ use windlass_tools::{CatalogConfig, Surroundings, WorkPools, build_agents};
 fn agent(folder: &Path, config: CliAgentConfig) -> Result<Arc<dyn Model>, String> {
     let pools = WorkPools::default();
     let surroundings = Surroundings {
+        quarantine: &windlass_tools::mcp::Quarantine::default(),
         folder,
         environment: &|name| std::env::var_os(name),
         secret: &|reference| (reference == "env:AGENT_KEY").then(|| "sk-agent-secret".into()),

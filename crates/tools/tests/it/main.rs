@@ -23,6 +23,7 @@ use secrecy::SecretString;
 use windlass_core::ids::RunId;
 use windlass_core::value::Value;
 use windlass_ports::tool::{Catalog, Invocation, Tool};
+use windlass_tools::mcp::Quarantine;
 use windlass_tools::{CatalogConfig, ConfigError, Surroundings, build_catalog};
 
 /// Builds a catalog from TOML. The environment has `PATH` and `LD_PRELOAD`, the secrets `env:KEY`.
@@ -51,8 +52,9 @@ fn with_surroundings<T>(folder: &Path, require_contracts: bool, work: impl FnOnc
     };
     let secret = |name: &str| (name == "env:KEY").then(|| SecretString::from("s3cret-key"));
     let pools = windlass_tools::WorkPools::default();
-    let (environment, secret, pools) = (&environment, &secret, &pools);
-    work(&Surroundings { folder, environment, secret, require_contracts, require_guards: false, pools })
+    let quarantine = Quarantine::default();
+    let (environment, secret, pools, quarantine) = (&environment, &secret, &pools, &quarantine);
+    work(&Surroundings { folder, environment, secret, require_contracts, require_guards: false, pools, quarantine })
 }
 
 fn catalog(toml: &str) -> Catalog {

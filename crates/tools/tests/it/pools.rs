@@ -48,6 +48,7 @@ fn catalog(pools: &WorkPools) -> Catalog {
         require_contracts: false,
         require_guards: false,
         pools,
+        quarantine: &windlass_tools::mcp::Quarantine::default(),
     };
     build_catalog(&CatalogConfig { hooks: BTreeMap::new(), ..CatalogConfig::default() }, &surroundings).expect("built")
 }
