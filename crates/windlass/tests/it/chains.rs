@@ -2,6 +2,7 @@
 //! middle leads on, every link is journaled and charged, and the decision table says where a call begins.
 
 pub(crate) mod desk;
+mod cuts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

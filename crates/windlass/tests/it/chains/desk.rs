@@ -12,24 +12,30 @@ use windlass_core::journal::{Entry, Record};
 use windlass_core::run::Run;
 use windlass_core::value::Value;
 
+/// The variables with keys of providers that are set.
+const KEYS: [&str; 5] =
+    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GROQ_API_KEY", "AWS_BEARER_TOKEN_BEDROCK"];
+
 /// What the server does with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// Answers: status, content type, body, and how many bytes of it are sent before the connection breaks.
-    Answer(u16, &'static str, String, Option<usize>),
+    Answer(u16, &'static str, Vec<u8>, Option<usize>),
+    /// Answers without saying how long it will be, and closes the connection as if that were all.
+    Ends(&'static str, Vec<u8>),
     /// Waits until the other side goes.
     Hang,
 }
 
 impl Act {
     pub(crate) fn json(status: u16, body: &str) -> Self {
-        Self::Answer(status, "application/json", body.to_owned(), None)
+        Self::Answer(status, "application/json", body.into(), None)
     }
 
     pub(crate) fn cut(self, bytes: usize) -> Self {
         match self {
             Self::Answer(status, kind, body, _) => Self::Answer(status, kind, body, Some(bytes)),
-            Self::Hang => Self::Hang,
+            Self::Ends(..) | Self::Hang => self,
         }
     }
 }
@@ -54,7 +60,7 @@ pub(crate) fn openai_stream(content: &str) -> Act {
          data: {{\"id\":\"c\",\"choices\":[],\"usage\":{{\"prompt_tokens\":20,\"completion_tokens\":5}}}}\n\n\
          data: [DONE]\n\n"
     );
-    Act::Answer(200, "text/event-stream", body, None)
+    Act::Answer(200, "text/event-stream", body.into(), None)
 }
 
 /// A whole answer of Anthropic messages.
@@ -117,8 +123,12 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<(String, Value)>>, handler: &Han
                 "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
                 body.len()
             );
-            let body = &body.as_bytes()[..cut.unwrap_or(body.len()).min(body.len())];
+            let body = &body[..cut.unwrap_or(body.len()).min(body.len())];
             let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        }
+        Act::Ends(kind, body) => {
+            let head = format!("HTTP/1.1 200 X\r\nconnection: close\r\ncontent-type: {kind}\r\n\r\n");
+            let _gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
         }
     }
 }
@@ -168,6 +178,7 @@ impl Desk {
             scripts: folder.path().to_owned(),
             models: Some("models.yml".into()),
             providers,
+            environment: Arc::new(|name| KEYS.contains(&name).then(|| "key".into())),
             ..Wiring::default()
         };
         Self {
@@ -230,6 +241,7 @@ impl Desk {
                 scripts: self.wiring.scripts.clone(),
                 models: self.wiring.models.clone(),
                 providers: self.wiring.providers.clone(),
+                environment: Arc::clone(&self.wiring.environment),
                 ..Wiring::default()
             };
             Windlass::builder().wiring(wiring).ceilings(self.ceilings).build().await.expect("built")
