@@ -1,36 +1,20 @@
-//! Files of an input: read from disk when a run is submitted, bounded, with their type and hash.
+//! Files of runs on disk: read into an input when a run is submitted, bounded, and written where they are asked for.
 
+use std::fmt;
 use std::fs::File as Disk;
-use std::io::Read;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value as Json, json};
 use windlass_core::file::{File, KEY};
+use windlass_core::ids::Name;
 use windlass_core::limits::{FILE_BYTES_MAX, VALUE_BYTES_MAX};
 use windlass_core::value::{Map, Value};
 
 use crate::exit::Problem;
 
-/// Types by the first bytes of a content.
-const BY_CONTENT: &[(usize, &[u8], &str)] = &[
-    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
-    (0, b"\xff\xd8\xff", "image/jpeg"),
-    (0, b"GIF8", "image/gif"),
-    (8, b"WEBP", "image/webp"),
-    (0, b"%PDF-", "application/pdf"),
-];
-
-/// Types by the end of a name.
-const BY_NAME: &[(&str, &str)] = &[
-    ("csv", "text/csv"),
-    ("html", "text/html"),
-    ("json", "application/json"),
-    ("md", "text/markdown"),
-    ("txt", "text/plain"),
-    ("xml", "application/xml"),
-    ("zip", "application/zip"),
-];
+/// Characters of a name that a file is written under; with its hash it fits where 255 bytes are the most.
+const NAME_CHARS_MAX: usize = 60;
 
 /// The input with the files of the command line under their keys, and with every `{"$file": "PATH"}` of it read where
 /// `is_typed` says that whoever runs this wrote it: an input that came from elsewhere must not say which files are read.
@@ -53,6 +37,86 @@ pub(crate) fn into_input(input: Value, is_typed: bool, given: &[String]) -> Resu
         map.insert(key.into(), reader.read("--file", Path::new(path))?);
     }
     Ok(Value::map(map))
+}
+
+/// A file of a run that was written to disk.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    path: PathBuf,
+    mime: Name,
+    sha256: Name,
+    bytes: u64,
+}
+
+impl Saved {
+    pub(crate) fn json(&self) -> Json {
+        json!({ "path": self.path, "mime": &*self.mime, "sha256": &*self.sha256, "bytes": self.bytes })
+    }
+}
+
+impl fmt::Display for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {} bytes)", self.path.display(), self.mime, self.bytes)
+    }
+}
+
+/// Writes files into a folder, which is made where it is missing. A file there that has this name and this content is
+/// left as it is; beside one with another content, the new one has the beginning of its hash in its name.
+///
+/// # Errors
+/// A folder or file that cannot be written.
+pub(crate) fn save(files: &[File], folder: &Path) -> Result<Vec<Saved>, Problem> {
+    let unwritten = |path: &Path| {
+        let shown = path.display().to_string();
+        move |error: std::io::Error| Problem::rejected(format!("`--save`: cannot write `{shown}`: {error}"))
+    };
+    std::fs::create_dir_all(folder).map_err(unwritten(folder))?;
+    let mut saved = Vec::with_capacity(files.len());
+    for file in files {
+        let content = file.content().map_err(Problem::bug)?;
+        let mut path = folder.join(plain_name(&file.name));
+        if !written(&path, &content).map_err(unwritten(&path))? {
+            let name = plain_name(&file.name);
+            path = folder.join(match name.rsplit_once('.') {
+                Some((stem, end)) if !stem.is_empty() => format!("{stem}-{}.{end}", file.sha256),
+                _ => format!("{name}-{}", file.sha256),
+            });
+            if !written(&path, &content).map_err(unwritten(&path))? {
+                return Err(Problem::rejected(format!("`--save`: `{}` is there with another content", path.display())));
+            }
+        }
+        let (mime, sha256) = (file.mime.clone(), file.sha256.clone());
+        saved.push(Saved { path, mime, sha256, bytes: file.bytes });
+    }
+    Ok(saved)
+}
+
+/// Writes a new file; false where another content has this name.
+fn written(path: &Path, content: &[u8]) -> std::io::Result<bool> {
+    match Disk::create_new(path) {
+        Ok(mut disk) => {
+            let ended = disk.write_all(content).and_then(|()| disk.sync_all());
+            if ended.is_err() {
+                // Half a file is worse than none; that it cannot be removed says less than why it could not be written.
+                let _ = std::fs::remove_file(path);
+            }
+            ended.map(|()| true)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let is_file = std::fs::symlink_metadata(path)?.is_file();
+            Ok(is_file && std::fs::read(path)? == content)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A name from inside of a run as one that stays in its folder and that every file system takes.
+fn plain_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' };
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let name: String = last.chars().take(NAME_CHARS_MAX).map(plain).collect();
+    let name = name.trim().trim_start_matches('.');
+    if name.is_empty() { "file".to_owned() } else { name.to_owned() }
 }
 
 /// Reads files until all of them together are more than an input may have.
@@ -101,31 +165,13 @@ impl Reader {
             Problem::invalid(format!("`{flag}`: with `{shown}` the input has more than {VALUE_BYTES_MAX} bytes"))
         })?;
         let name = path.file_name().map_or_else(|| "file".to_owned(), |name| name.to_string_lossy().into_owned());
-        Ok(File::new(&name, mime(&name, &content), &content, STANDARD.encode(&content)).to_value())
+        Ok(File::new(&name, &content).to_value())
     }
-}
-
-/// The type of a content: by its first bytes, else by its name.
-fn mime(name: &str, content: &[u8]) -> &'static str {
-    let starts = |(at, with, _): &&(usize, &[u8], &str)| content.get(*at..).is_some_and(|rest| rest.starts_with(with));
-    if let Some((_, _, mime)) = BY_CONTENT.iter().find(starts) {
-        return mime;
-    }
-    let end = name.rsplit_once('.').map_or("", |(_, end)| end).to_lowercase();
-    BY_NAME.iter().find(|(known, _)| *known == end).map_or("application/octet-stream", |(_, mime)| mime)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_type_is_told_by_content_before_the_name() {
-        assert_eq!(mime("x.txt", b"\x89PNG\r\n\x1a\n..."), "image/png");
-        assert_eq!(mime("x", b"RIFF\x01\x02\x03\x04WEBPVP8 "), "image/webp");
-        assert_eq!(mime("x.CSV", b"a,b"), "text/csv");
-        assert_eq!(mime("x", b""), "application/octet-stream");
-    }
 
     #[test]
     fn files_are_read_into_the_input() {
@@ -142,6 +188,30 @@ mod tests {
             into_input(Value::empty_map(), true, &[wrong.to_owned()]).expect_err(wrong);
         }
         into_input(input, true, &[format!("doc={}", path.display())]).expect_err("taken");
+    }
+
+    #[test]
+    fn files_are_written_into_their_folder_and_over_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("out");
+        let (one, two) = (File::new("../../a.txt", b"abc"), File::new("/etc/a.txt", b"abd"));
+        let saved = save(&[one.clone(), two.clone()], &out).expect("written");
+        assert_eq!(saved[0].path, out.join("a.txt"));
+        assert_eq!(saved[1].path, out.join(format!("a-{}.txt", two.sha256)));
+        assert_eq!(std::fs::read(&saved[1].path).expect("read"), b"abd");
+        let again = save(&[one, two], &out).expect("there");
+        assert_eq!((again.len(), std::fs::read_dir(&out).expect("a folder").count()), (2, 2));
+        assert_eq!([".", "..", "", "a\0b", ".profile"].map(plain_name), ["file", "file", "file", "a_b", "profile"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_folder_is_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let other = folder.path().join("other");
+        std::os::unix::fs::symlink(&other, folder.path().join("a.txt")).expect("a link");
+        let saved = save(&[File::new("a.txt", b"abc")], folder.path()).expect("written");
+        assert!(!other.exists() && saved[0].path != folder.path().join("a.txt"), "{saved:?}");
     }
 
     #[test]

@@ -180,6 +180,8 @@ pub(crate) fn submit_problem(error: SubmitError) -> Problem {
             .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"),
         SubmitError::Full { .. } => Problem::new(Exit::Denied, Code::QueueFull.as_str(), error.to_string())
             .hint("send it again when some of the waiting runs have been worked off, or start more workers"),
+        SubmitError::File(_) => Problem::new(Exit::Invalid, Code::RunBadInput.as_str(), error.to_string())
+            .hint("a file is {\"$file\": {\"name\": …, \"data\": … in base64}}; leave out `bytes`, `sha256` and `mime` to have them told by the content, or give the file with `--file KEY=PATH`"),
         SubmitError::Pool { .. } => Problem::invalid(error.to_string()),
         SubmitError::Id { source, .. } => Problem::invalid(source.to_string()),
         SubmitError::TooLarge { bytes } => too_large(format!(

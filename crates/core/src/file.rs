@@ -3,15 +3,38 @@
 //! A file is a mapping with the one key `$file`. Its content stands in it as text (base64), so it is stored, referred to
 //! and erased as every large value is. Reads no disk.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::failure::{Code, Failure};
-use crate::ids::{Digest, Name};
+use crate::ids::Name;
 use crate::limits::{FILE_BYTES_MAX, FILE_TOKENS_MIN, FILES_MAX};
 use crate::value::{Map, Value};
 
 /// The key of a mapping that is a file.
 pub const KEY: &str = "$file";
+
+/// Types that are told by the first bytes of a content: where they stand, what they are, the type.
+const BY_CONTENT: &[(usize, &[u8], &str)] = &[
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF8", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (0, b"%PDF-", "application/pdf"),
+];
+
+/// Types by the end of a name.
+const BY_NAME: &[(&str, &str)] = &[
+    ("csv", "text/csv"),
+    ("html", "text/html"),
+    ("json", "application/json"),
+    ("md", "text/markdown"),
+    ("txt", "text/plain"),
+    ("xml", "application/xml"),
+    ("zip", "application/zip"),
+];
 
 /// What a model may be able to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,11 +62,22 @@ pub struct File {
 }
 
 impl File {
-    /// A file of this content. `data` is the content in base64.
+    /// A file of this name and content; its type is told by the content, else by the name.
     #[must_use]
-    pub fn new(name: &str, mime: &str, content: &[u8], data: String) -> Self {
-        let (sha256, bytes) = (Digest::of(content).to_string().into(), content.len() as u64);
-        Self { name: name.into(), mime: mime.into(), sha256, bytes, data: data.into() }
+    pub fn new(name: &str, content: &[u8]) -> Self {
+        Self::of(name, mime(name, content), content, STANDARD.encode(content).into())
+    }
+
+    fn of(name: &str, mime: &str, content: &[u8], data: Name) -> Self {
+        Self { name: name.into(), mime: mime.into(), sha256: sha256(content), bytes: content.len() as u64, data }
+    }
+
+    /// Its bytes.
+    ///
+    /// # Errors
+    /// `data` is no base64.
+    pub fn content(&self) -> Result<Vec<u8>, String> {
+        decoded(&self.name, &self.data)
     }
 
     /// The file as a value.
@@ -78,31 +112,69 @@ impl File {
         }
     }
 
+    /// The file that a mapping says it is. What it says of its content must be so; what it does not say is told by the
+    /// content.
     fn read(inner: &Value) -> Result<Self, String> {
         let text = |key: &str| match inner.get(key) {
-            Some(Value::Str(text)) => Ok(text.clone()),
-            _ => Err(format!("a file without `{key}`")),
+            None => Ok(None),
+            Some(Value::Str(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(format!("a file whose `{key}` is no text")),
         };
-        let (name, data) = (text("name")?, text("data")?);
-        let bytes = inner.get("bytes").and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
-        let bytes = bytes.ok_or_else(|| format!("the file `{name}` without `bytes`"))?;
-        if bytes > FILE_BYTES_MAX {
-            return Err(format!("the file `{name}` of {bytes} bytes; at most {FILE_BYTES_MAX} are taken"));
+        let wanted = |key: &str| text(key)?.ok_or_else(|| format!("a file without `{key}`"));
+        let (name, data) = (wanted("name")?, wanted("data")?);
+        if data.len() as u64 / 4 * 3 > FILE_BYTES_MAX + 2 {
+            return Err(format!(
+                "the file `{name}` of more than {FILE_BYTES_MAX} bytes, which is the most that is taken"
+            ));
         }
-        if decoded_len(&data) != Some(bytes) {
-            return Err(format!("the file `{name}`, whose `data` is not {bytes} bytes in base64"));
+        let content = decoded(&name, &data)?;
+        let told = mime(&name, &content);
+        let mime = text("mime")?.unwrap_or_else(|| told.into());
+        if BY_CONTENT.iter().any(|(.., known)| *known == &*mime) && by_content(&content) != Some(&*mime) {
+            return Err(format!("the file `{name}`, whose content is no `{mime}`"));
         }
-        Ok(Self { name, mime: text("mime")?, sha256: text("sha256")?, bytes, data })
+        let file = Self::of(&name, &mime, &content, data);
+        match inner.get("bytes") {
+            None => {}
+            Some(said) if said.as_int().and_then(|n| u64::try_from(n).ok()) == Some(file.bytes) => {}
+            Some(said) => return Err(format!("the file `{name}` of {} bytes that says it has {said}", file.bytes)),
+        }
+        match text("sha256")? {
+            Some(said) if said != file.sha256 => {
+                Err(format!("the file `{name}`, whose content has the SHA-256 {} and not {said}", file.sha256))
+            }
+            Some(_) | None => Ok(file),
+        }
     }
 }
 
-/// Bytes that a text in base64 stands for; none when it is none.
-fn decoded_len(data: &str) -> Option<u64> {
-    let body = data.trim_end_matches('=');
-    let padding = data.len() - body.len();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
-    (data.len().is_multiple_of(4) && padding <= 2 && body.bytes().all(plain))
-        .then(|| (data.len() / 4 * 3 - padding) as u64)
+/// SHA-256 in 64 hexadecimal digits.
+fn sha256(content: &[u8]) -> Name {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(content) {
+        // Writing into a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
+
+fn decoded(name: &str, data: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(data).map_err(|error| format!("the file `{name}`, whose `data` is no base64 with padding: {error}"))
+}
+
+fn by_content(content: &[u8]) -> Option<&'static str> {
+    let starts = |(at, with, _): &&(usize, &[u8], &str)| content.get(*at..).is_some_and(|rest| rest.starts_with(with));
+    BY_CONTENT.iter().find(starts).map(|(.., mime)| *mime)
+}
+
+/// The type of a content: by its first bytes, else by its name.
+#[must_use]
+pub fn mime(name: &str, content: &[u8]) -> &'static str {
+    by_content(content).unwrap_or_else(|| {
+        let end = name.rsplit_once('.').map_or("", |(_, end)| end).to_lowercase();
+        BY_NAME.iter().find(|(known, _)| *known == end).map_or("application/octet-stream", |(_, mime)| mime)
+    })
 }
 
 /// The mapping inside of a value that is a file.
@@ -116,25 +188,75 @@ fn inner(value: &Value) -> Option<&Value> {
 /// A mapping that says it is a file and is none, or more files than are taken.
 pub fn found(value: &Value) -> Result<Vec<File>, Failure> {
     let mut files = Vec::new();
-    collect(value, &mut files).map_err(|why| Failure::new(Code::RunBadInput, format!("the input holds {why}")))?;
+    collect(value, FILES_MAX, &mut files)
+        .map_err(|why| Failure::new(Code::RunBadInput, format!("the input holds {why}")))?;
     Ok(files)
 }
 
-fn collect(value: &Value, files: &mut Vec<File>) -> Result<(), String> {
+/// All files in a value, however many, in its order, each content once.
+///
+/// # Errors
+/// A mapping that says it is a file and is none.
+pub fn all(value: &Value) -> Result<Vec<File>, String> {
+    let mut files = Vec::new();
+    collect(value, usize::MAX, &mut files).map(|()| files)
+}
+
+fn collect(value: &Value, most: usize, files: &mut Vec<File>) -> Result<(), String> {
     if let Some(inner) = inner(value) {
         let file = File::read(inner)?;
-        if files.len() == FILES_MAX {
-            return Err(format!("more than {FILES_MAX} files"));
+        if files.len() == most {
+            return Err(format!("more than {most} files"));
         }
-        if !files.iter().any(|known: &File| known.sha256 == file.sha256 && known.data == file.data) {
+        if !files.iter().any(|known: &File| known.sha256 == file.sha256) {
             files.push(file);
         }
         return Ok(());
     }
     match value {
-        Value::Map(map) => map.values().try_for_each(|value| collect(value, files)),
-        Value::List(list) => list.iter().try_for_each(|value| collect(value, files)),
+        Value::Map(map) => map.values().try_for_each(|value| collect(value, most, files)),
+        Value::List(list) => list.iter().try_for_each(|value| collect(value, most, files)),
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => Ok(()),
+    }
+}
+
+/// A value that comes from outside, with its files checked, and with what they do not say of themselves: type, size,
+/// hash. None where nothing is to be added.
+///
+/// # Errors
+/// A mapping that says it is a file and is none, or not the one that it says.
+pub fn completed(value: &Value) -> Result<Option<Value>, String> {
+    if let Some(inner) = inner(value) {
+        let file = File::read(inner)?;
+        let mut map = inner.as_map().cloned().unwrap_or_default();
+        let said = map.len();
+        for (key, told) in
+            [("mime", Value::Str(file.mime)), ("sha256", Value::Str(file.sha256)), ("bytes", Value::count(file.bytes))]
+        {
+            map.entry(key.into()).or_insert(told);
+        }
+        return Ok((map.len() > said).then(|| Value::object([(KEY, Value::map(map))])));
+    }
+    match value {
+        Value::Map(map) => {
+            let mut whole: Option<Map> = None;
+            for (key, value) in map.iter() {
+                if let Some(value) = completed(value)? {
+                    whole.get_or_insert_with(|| (**map).clone()).insert(key.clone(), value);
+                }
+            }
+            Ok(whole.map(Value::map))
+        }
+        Value::List(list) => {
+            let mut whole: Option<Vec<Value>> = None;
+            for (at, value) in list.iter().enumerate() {
+                if let Some(value) = completed(value)? {
+                    whole.get_or_insert_with(|| list.to_vec())[at] = value;
+                }
+            }
+            Ok(whole.map(Value::list))
+        }
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => Ok(None),
     }
 }
 
@@ -171,50 +293,87 @@ pub fn without_contents(value: &Value) -> Value {
 mod tests {
     use super::*;
 
-    fn file(name: &str, content: &[u8], data: &str) -> File {
-        File::new(name, "image/png", content, data.to_owned())
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+    fn png(name: &str, more: &[u8]) -> File {
+        File::new(name, &[PNG, more].concat())
     }
 
     #[test]
     fn files_are_found_wherever_they_stand_each_once() {
-        let (one, two) = (file("a.png", b"abc", "YWJj"), file("b.png", b"abcd", "YWJjZA=="));
+        let (one, two) = (png("a.png", b"abc"), png("b.png", b"abcd"));
         let list = Value::list(vec![two.to_value(), one.to_value(), Value::Null]);
         let value = Value::object([("x", one.to_value()), ("y", Value::object([("z", list)]))]);
-        assert_eq!(found(&value), Ok(vec![one, two]));
+        assert_eq!(found(&value), Ok(vec![one.clone(), two]));
         let shown = without_contents(&value);
-        assert!(!shown.to_json().contains("YWJj") && shown.to_json().contains("b.png"), "{shown}");
+        assert!(!shown.to_json().contains(&*one.data) && shown.to_json().contains("b.png"), "{shown}");
         assert_eq!(found(&Value::object([("x", Value::Int(1))])), Ok(vec![]));
     }
 
     #[test]
+    fn a_hash_is_sha_256() {
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(&*File::new("x.txt", b"abc").sha256, known);
+        assert_eq!(File::new("x.txt", b"abc").content(), Ok(b"abc".to_vec()));
+    }
+
+    #[test]
+    fn a_type_is_told_by_content_before_the_name() {
+        assert_eq!(mime("x.txt", b"\x89PNG\r\n\x1a\n..."), "image/png");
+        assert_eq!(mime("x", b"RIFF\x01\x02\x03\x04WEBPVP8 "), "image/webp");
+        assert_eq!(mime("x.CSV", b"a,b"), "text/csv");
+        assert_eq!(mime("x", b""), "application/octet-stream");
+    }
+
+    fn refused(json: &str) -> String {
+        let value = Value::from_json(json).expect("JSON");
+        let why = found(&value).expect_err("refused").message.to_string();
+        assert!(why.ends_with(&completed(&value).expect_err("refused")), "{why}");
+        why
+    }
+
+    #[test]
     fn what_says_it_is_a_file_and_is_none_is_refused() {
-        let refused = |json: &str| {
-            let value = Value::from_json(json).expect("JSON");
-            found(&value).expect_err("refused").message.to_string()
-        };
         assert!(refused(r#"{"$file":"./x.png"}"#).contains("a file without `name`"));
-        let with = |bytes: &str, data: &str| {
-            refused(&format!(
-                r#"{{"$file":{{"name":"x","mime":"image/png","sha256":"0","bytes":{bytes},"data":"{data}"}}}}"#
-            ))
-        };
-        assert!(with("4", "YWJj").contains("not 4 bytes in base64"));
-        assert!(with("3", "Y\\\"Jj").contains("not 3 bytes in base64"));
-        assert!(with("99999999999", "YWJj").contains("at most"));
+        assert!(refused(r#"{"$file":{"name":"x"}}"#).contains("a file without `data`"));
+        assert!(refused(r#"{"$file":{"name":"x","data":1}}"#).contains("whose `data` is no text"));
+        let with = |more: &str| refused(&format!(r#"{{"$file":{{"name":"x","data":"YWJj",{more}}}}}"#));
+        assert!(with(r#""bytes":4"#).contains("of 3 bytes that says it has 4"));
+        assert!(with(r#""bytes":-3"#).contains("says it has -3"));
+        assert!(with(r#""sha256":"00""#).contains("has the SHA-256 ba7816"));
+        assert!(with(r#""mime":"image/png""#).contains("is no `image/png`"));
+        for data in ["Y\\\"Jj", "YWJ", "YWJ=", "YW J", "YR=="] {
+            let why = refused(&format!(r#"{{"$file":{{"name":"x","data":"{data}"}}}}"#));
+            assert!(why.contains("no base64"), "{data}: {why}");
+        }
+        let large = "A".repeat((FILE_BYTES_MAX as usize / 3 + 2) * 4);
+        assert!(refused(&format!(r#"{{"$file":{{"name":"x","data":"{large}"}}}}"#)).contains("the most that is taken"));
+    }
+
+    #[test]
+    fn what_a_file_does_not_say_of_itself_is_added_and_nothing_is_lost() {
+        let value = Value::from_json(r#"{"a":[1,{"$file":{"name":"x.csv","data":"YWJj","page":3}}]}"#).expect("JSON");
+        let whole = completed(&value).expect("a file").expect("something to add");
+        let inner = whole.get("a").and_then(|list| list.as_list()?[1].get(KEY).cloned()).expect("the file");
+        assert_eq!(inner.get("page"), Some(&Value::Int(3)));
+        assert_eq!(inner.get("mime"), Some(&Value::str("text/csv")));
+        assert_eq!(inner.get("bytes"), Some(&Value::Int(3)));
+        assert_eq!(completed(&whole), Ok(None));
+        assert_eq!(completed(&png("a.png", b"").to_value()), Ok(None));
     }
 
     #[test]
     fn no_more_files_than_the_bound_go_with_a_prompt() {
-        let one = |n: u8| file("x.png", &[0, 0, n], &format!("AAA{}", char::from(b'A' + n))).to_value();
-        let of = |count: usize| Value::list((0..count as u8).map(one).collect());
+        let of = |count: usize| Value::list((0..count as u8).map(|n| png("x.png", &[n]).to_value()).collect());
         assert_eq!(found(&of(FILES_MAX)).map(|files| files.len()), Ok(FILES_MAX));
         let refused = found(&of(FILES_MAX + 1)).expect_err("one too many");
         assert!(refused.message.contains("more than 20 files"), "{refused}");
+        assert_eq!(all(&of(FILES_MAX + 1)).map(|files| files.len()), Ok(FILES_MAX + 1));
     }
 
     #[test]
     fn an_image_is_bounded_without_its_bytes_and_a_document_by_them() {
-        let mut big = file("a.png", b"abc", "YWJj");
+        let mut big = png("a.png", b"abc");
         big.bytes = 1_000_000;
         assert_eq!((big.medium(), big.tokens_max()), (Some(Medium::Image), FILE_TOKENS_MIN));
         big.mime = "application/pdf".into();

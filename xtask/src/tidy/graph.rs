@@ -28,7 +28,7 @@ const GRAPH: &[Node] = &[
         uses: &[],
         // Scenarios are written as documents.
         tests_use: &["spec", "ports"],
-        outside: &["aho-corasick", "blake3", "indexmap", "serde", "serde_json", "thiserror"],
+        outside: &["aho-corasick", "base64", "blake3", "indexmap", "serde", "serde_json", "sha2", "thiserror"],
         never: &[],
     },
     Node { name: "ports", uses: &["core"], tests_use: &[], outside: &[], never: DRIVERS },

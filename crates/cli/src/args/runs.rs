@@ -1,5 +1,7 @@
 //! `windlass runs`: lists, inspects and steers runs. Parsing only.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use windlass_core::budget::Meter;
@@ -149,11 +151,17 @@ pub(crate) struct RunsList {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs show order-4711
-  windlass runs show order-4711 --json | jq .run.context")]
+  windlass runs show order-4711 --json | jq .run.context
+  windlass runs show order-4711 --save ./out
+
+`--save` writes the files of the output, or of the context while the run has none, under their own names.")]
 pub(crate) struct RunsShow {
     /// The run
     #[arg(value_name = "RUN")]
     pub run: String,
+    /// Write the files of its output into this folder; none that is there is overwritten
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
 }
 
 /// Print a journal.

@@ -33,6 +33,7 @@ mod readonly_switch;
 mod redact;
 mod restore;
 mod runbooks;
+mod saved;
 mod schedules;
 mod secrets;
 mod signals;

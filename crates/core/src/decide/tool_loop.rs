@@ -7,6 +7,7 @@ use super::{Flow, Permit, Turn, finding, labels, plan};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
+use crate::file;
 use crate::ids::Name;
 use crate::journal::Entry;
 use crate::json;
@@ -539,11 +540,12 @@ fn request_view(request: &ToolRequest) -> Value {
     ])
 }
 
-/// What a model reads as a tool's answer.
+/// What a model reads as a tool's answer. Of a file it reads what it is, and not its content as base64.
 fn answer_text(outcome: &Outcome) -> (Name, bool) {
     let text = |value: &Value| match value {
         Value::Str(text) => text.clone(),
         Value::Null => "".into(),
+        other if file::is_in(other) => file::without_contents(other).to_json().into(),
         other => other.to_json().into(),
     };
     match outcome {

@@ -18,6 +18,7 @@ use windlass_core::contract::Class;
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::file;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::machine::{HookKind, Machine};
@@ -482,7 +483,9 @@ impl Attempt {
 
     async fn call(&self, job: Job, permit: Permit) -> (Outcome, Spent) {
         let known = Spent::Known { tokens: 0, cost_micros: 0 };
-        let returned = |result: Result<_, Failure>| result.map_or_else(Outcome::Failed, Outcome::Returned);
+        let returned = |result: Result<_, Failure>| {
+            result.and_then(|value| self.with_files(value)).map_or_else(Outcome::Failed, Outcome::Returned)
+        };
         match job {
             Job::Model(body) => {
                 let result = self.core.parts.model.attempt(*body, permit).await;
@@ -494,6 +497,13 @@ impl Attempt {
             Job::Shadow(stub) => shadowed(stub),
             Job::Refused(failure) => (Outcome::Failed(failure), Spent::Unsent),
         }
+    }
+
+    /// What was answered, with its files checked.
+    fn with_files(&self, answer: Value) -> Result<Value, Failure> {
+        let code = if matches!(self.kind, "hook" | "action") { Code::HookFailed } else { Code::ToolFailed };
+        let whole = file::completed(&answer).map_err(|why| Failure::new(code, format!("the answer holds {why}")))?;
+        Ok(whole.unwrap_or(answer))
     }
 
     fn overdue(&self) -> Failure {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use windlass_core::budget::Ceilings;
+use windlass_core::file;
 use windlass_core::ids::{Digest, Name, RunId, RunIdError};
 use windlass_core::input::Input;
 use windlass_core::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
@@ -90,6 +91,9 @@ pub enum SubmitError {
         /// Its depth.
         depth: usize,
     },
+    /// The input holds a file that is not what it says, in these words.
+    #[error("the input holds {0}")]
+    File(String),
     /// Too many runs of its tenant wait for a worker.
     #[error("the queue is full: {queued_max} runs of `{tenant}` wait, which is all that are taken of this class")]
     Full {
@@ -136,6 +140,7 @@ impl Engine {
     pub(super) fn prepare(&self, submission: Submission) -> Result<Prepared, SubmitError> {
         let Submission { bundle, program, input, run_id, ceilings, scope, origin, queueing, caller } = submission;
         check(&input)?;
+        let input = file::completed(&input).map_err(SubmitError::File)?.unwrap_or(input);
         let id = match run_id {
             Some(id) => match RunId::new(id.as_str()) {
                 Ok(id) => id,

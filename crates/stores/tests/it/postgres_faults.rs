@@ -214,19 +214,19 @@ async fn backends_ended_at_random_lose_nothing() {
     let fleet = Fleet::new();
     let store = Arc::new(fleet.store().await);
     let ended = AtomicU64::new(0);
-    under_fire(&store, 12, 80, async |done| {
-        for at in (40..900).step_by(40) {
+    under_fire(&store, 12, 200, async |done| {
+        for at in (40..2_300).step_by(40) {
             wait_for(done, at).await;
             let one = format!(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid() \
-                 ORDER BY random() LIMIT 2",
+                 ORDER BY random() LIMIT 4",
                 fleet.database.name()
             );
             let end = || tokio::task::block_in_place(|| fleet.database.execute(&one)).expect("ended").len() as u64;
             // Those that were ended a moment ago may not have come back yet.
             let mut count = end();
-            while count == 0 && done.load(Ordering::Relaxed) < 12 * 80 {
-                count = end();
+            while count < 2 && done.load(Ordering::Relaxed) < 12 * 200 {
+                count += end();
             }
             ended.fetch_add(count, Ordering::Relaxed);
         }

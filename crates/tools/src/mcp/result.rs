@@ -2,9 +2,10 @@
 
 use serde_json::value::RawValue;
 use windlass_core::failure::Failure;
+use windlass_core::file;
 use windlass_core::json;
 use windlass_core::limits::VALUE_DEPTH_MAX;
-use windlass_core::value::Value;
+use windlass_core::value::{Map, Value};
 
 use crate::answer;
 use crate::role::Caller;
@@ -37,8 +38,32 @@ pub(crate) fn value(caller: &Caller, raw: &RawValue) -> Result<Value, Failure> {
     match result.get("structuredContent") {
         Some(structured) if !structured.is_null() => Ok(structured.clone()),
         _ if content.is_empty() => Ok(Value::Null),
-        _ => Ok(text(content).map_or_else(|| Value::list(content.to_vec()), Value::str)),
+        _ => Ok(text(content).map_or_else(
+            || Value::list(content.iter().enumerate().map(|(at, block)| file_of(at, block)).collect()),
+            Value::str,
+        )),
     }
+}
+
+/// A block that carries bytes as the file that it is; any other block, and one whose bytes are not what it says, as it is.
+fn file_of(at: usize, block: &Value) -> Value {
+    let said = |of: &Value, key: &str| of.get(key).and_then(Value::as_str).map(str::to_owned);
+    let kind = said(block, "type").unwrap_or_default();
+    let (data, mime, name) = match (&*kind, block.get("resource")) {
+        ("image" | "audio", _) => (said(block, "data"), said(block, "mimeType"), None),
+        ("resource", Some(resource)) => {
+            let name = said(resource, "uri").and_then(|uri| uri.rsplit(['/', ':']).next().map(str::to_owned));
+            (said(resource, "blob"), said(resource, "mimeType"), name)
+        }
+        _ => (None, None, None),
+    };
+    let Some(data) = data.filter(|data| !data.is_empty()) else { return block.clone() };
+    let end = mime.as_deref().and_then(|mime| mime.split_once('/')).map_or("bin", |(_, end)| end);
+    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("{kind}-{}.{end}", at + 1));
+    let mut inner = Map::from_iter([("name".into(), Value::str(name)), ("data".into(), Value::str(data))]);
+    inner.extend(mime.map(|mime| ("mime".into(), Value::str(mime))));
+    let file = Value::object([(file::KEY, Value::map(inner))]);
+    if file::completed(&file).is_ok() { file } else { block.clone() }
 }
 
 /// The text of blocks that are all text.
@@ -73,6 +98,21 @@ mod tests {
         let image = r#"{"content":[{"type":"text","text":"a"},{"type":"image","data":"","mimeType":"x"}]}"#;
         assert_eq!(read(image).unwrap().as_list().unwrap().len(), 2);
         assert_eq!(read(r#"{"content":[]}"#), Ok(Value::Null));
+    }
+
+    #[test]
+    fn blocks_that_carry_bytes_are_files() {
+        let blocks = r#"{"content":[{"type":"text","text":"a"},
+            {"type":"image","data":"iVBORw0KGgo=","mimeType":"image/png"},
+            {"type":"resource","resource":{"uri":"file:///reports/a.pdf","blob":"JVBERi0=","mimeType":"application/pdf"}},
+            {"type":"image","data":"YWJj","mimeType":"image/png"},
+            {"type":"audio","data":"not base64","mimeType":"audio/wav"}]}"#;
+        let value = read(blocks).unwrap();
+        let files = file::all(&value).unwrap();
+        let names: Vec<(&str, &str, u64)> = files.iter().map(|file| (&*file.name, &*file.mime, file.bytes)).collect();
+        assert_eq!(names, [("image-2.png", "image/png", 8), ("a.pdf", "application/pdf", 5)]);
+        let kinds = value.as_list().unwrap().iter().map(|block| block.get("type").and_then(Value::as_str));
+        assert_eq!(kinds.collect::<Vec<_>>(), [Some("text"), None, None, Some("image"), Some("audio")]);
     }
 
     #[test]

@@ -278,7 +278,7 @@ async fn what_a_program_cannot_be_told_is_refused_before_it_starts() {
     let mut option = request(1_000);
     option.model = "--dangerously-skip-permissions".into();
     let mut files = request(1_000);
-    files.files = vec![windlass_core::file::File::new("x.png", "image/png", b"abc", "YWJj".to_owned())];
+    files.files = vec![windlass_core::file::File::new("x.png", b"abc")];
     for refused in [tools, params, option, files] {
         let result = agent.call(refused).await;
         assert_eq!(failed(&result), (Code::ProviderInvalidRequest, Retry::Never, Spent::Unsent));

@@ -36,7 +36,7 @@ data:
 
 fn photo() -> File {
     // Longer than what is kept inside of a journal row.
-    File::new("cat.png", "image/png", &[0; 30_000], "A".repeat(40_000))
+    File::new("cat.png", &[b"\x89PNG\r\n\x1a\n", [0; 30_000].as_slice()].concat())
 }
 
 async fn process(folder: &Path, ceilings: Ceilings) -> Windlass {
@@ -112,14 +112,19 @@ async fn what_a_file_may_cost_is_reserved_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn what_says_it_is_a_file_and_is_none_fails_its_state() {
+async fn what_says_it_is_a_file_and_is_none_is_refused_or_fails_its_state() {
     let server = Server::start(|_, _| openai("a cat"));
     let folder = tempfile::tempdir().expect("a folder");
     let windlass = process(folder.path(), Ceilings::default()).await;
     let machine = MACHINE.replace("PROVIDER", "one").replace("URL", &server.url).replace("['$file'].name", "");
-    let files = MemoryFiles::new().with("machine.yml", machine);
+    let files = MemoryFiles::new().with("machine.yml", machine.as_str());
     let input = Value::object([("photo", Value::object([("$file", Value::str("./x.png"))]))]);
-    let run = windlass.submit(&files, "machine.yml", input, None).await.expect("valid");
+    let refused = windlass.submit(&files, "machine.yml", input, None).await.expect_err("no file");
+    assert!(refused.to_string().contains("a file without `name`"), "{refused}");
+    // Templates and actions can make one inside of a run.
+    let machine = machine.replace("input: {photo: context.photo}", "input: {photo: {'$file': \"./x.png\"}}");
+    let files = MemoryFiles::new().with("machine.yml", machine);
+    let run = windlass.submit(&files, "machine.yml", Value::empty_map(), None).await.expect("valid");
     let ended = windlass.resume(&run).await.expect("driven");
     assert!(matches!(&ended, Outcome::Failed { failure, .. } if failure.code == Code::RunBadInput), "{ended:?}");
     assert_eq!(server.count(""), 0);

@@ -1,16 +1,19 @@
 //! `windlass runs show` and `journal`: one run in full.
 
 use serde_json::{Value as Json, json};
+use windlass_core::file::{self, File};
 use windlass_core::hidden::Veil;
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
 use windlass_core::journal::Record;
 use windlass_core::run::Run;
+use windlass_core::value::Value;
 
 use super::list;
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
+use crate::files::{self, Saved};
 use crate::journal::{self, Reader};
 use crate::outcome;
 use crate::output::{Form, time};
@@ -30,9 +33,16 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     let waits = waiting.map(|report| report.waits).unwrap_or_default();
     let left_out = LeftOut::of(&run, waits.len());
     let veil = run.hidden.veil().with_thinking(app.shows_thinking());
+    let saved = match &args.save {
+        Some(folder) => files::save(&files_of(&run, &veil)?, folder)?,
+        None => Vec::new(),
+    };
     if app.output.form() == Form::Json {
         let mut value = list::head(&head);
         if let Json::Object(map) = &mut value {
+            if args.save.is_some() {
+                map.insert("saved".into(), saved.iter().map(Saved::json).collect());
+            }
             map.insert("run".into(), shortened(veil.document(&run)));
             let waits: Vec<Json> = waits.iter().take(SHOWN).map(outcome::wait).collect();
             map.insert("waits".into(), veil.document(&waits));
@@ -77,9 +87,23 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
         Some(Ending::Cancelled { reason }) => rows.push(pair("cancelled", &veil.shown(reason))),
         None => rows.push(pair("context", &cell(&veil.value(&run.context), &head.id))),
     }
+    rows.extend(saved.iter().map(|saved| pair("saved", &saved.to_string())));
     app.output.text(&crate::output::table(&["", ""], &rows));
+    if args.save.is_some() && saved.is_empty() {
+        app.output.note("nothing saved: there is no file in it");
+    }
     LeftOut { children: 0, slots: 0, ..left_out }.tell(app, &head.id);
     Ok(Exit::Ok)
+}
+
+/// The files of a run's output, or of its context while it has none, as far as they may be shown.
+fn files_of(run: &Run, veil: &Veil) -> Result<Vec<File>, Problem> {
+    let value = match &run.ending {
+        Some(Ending::Completed { output }) => output,
+        _ => &run.context,
+    };
+    let shown = Value::from_json(&veil.value(value)).map_err(|error| Problem::bug(error.to_string()))?;
+    file::all(&shown).map_err(|why| Problem::rejected(format!("cannot be saved: the run holds {why}")))
 }
 
 /// What of a large tree is not shown.
