@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use windlass::wire::ProviderConfig;
 use windlass_core::breakers;
 use windlass_core::budget::{self, Ceilings};
+use windlass_server::CostBound;
 
 pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
 pub(crate) use quantity::{Bytes, Span};
@@ -232,6 +233,16 @@ pub(crate) struct Objective {
     /// All runs of a day, in UTC, cost at most so many millionths of a US dollar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day_cost_micros: Option<u64>,
+}
+
+impl Objective {
+    /// Its bound: a configuration has exactly one, or it is refused.
+    pub(crate) fn bound(&self) -> CostBound {
+        match (self.p95_cost_micros, self.day_cost_micros) {
+            (Some(most), _) => CostBound::P95(most),
+            (None, most) => CostBound::Day(most.unwrap_or_default()),
+        }
+    }
 }
 
 /// From when on breakers trip; 0 is never.

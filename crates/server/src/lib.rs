@@ -10,4 +10,4 @@ mod writes;
 
 pub use health::{Probe, router};
 pub use listen::serve;
-pub use metrics::{Metrics, Stored};
+pub use metrics::{CostBound, CostObjective, Metrics, Stored};

@@ -1,6 +1,7 @@
 //! The numbers of a process, counted as things happen and read from the store when they are asked for.
 
 mod calls;
+mod objectives;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +20,9 @@ use windlass_ports::store::escrow::BudgetRow;
 use windlass_runtime::{Called, Leaving, Meter, Span, Tally, Vitals};
 
 use calls::Calls;
+use objectives::Objectives;
+
+pub use objectives::{CostBound, CostObjective};
 
 /// Upper bounds of the latency histograms, in seconds.
 const BUCKETS: &[f64] =
@@ -107,7 +111,9 @@ pub struct Metrics {
     /// The same under the name that dashboards know.
     queue_depth_short: IntGaugeVec,
     calls: Calls,
+    objectives: Objectives,
     queue_age: IntGaugeVec,
+    held_unchanged: IntGauge,
     budget_cap: IntGaugeVec,
     budget_used: IntGaugeVec,
     budget_held: IntGaugeVec,
@@ -124,6 +130,10 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
 
 fn labelled(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     register(registry, sure(IntGaugeVec::new(Opts::new(name, help), labels)))
+}
+
+fn budgets(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
+    labelled(registry, name, help, &BUDGET_LABELS)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
@@ -152,6 +162,7 @@ impl Metrics {
         let endings = Opts::new("agent_runs_total", "Callers' runs that ended, by how they did.");
         let endings = register(r, sure(IntCounterVec::new(endings, &["status"])));
         let ending = |(what, status): &(Tally, &str)| (*what, endings.with_label_values(&[*status]));
+        let queue = |name, help| labelled(r, name, help, &["pool", "priority"]);
         Self {
             elsewhere: Mutex::default(),
             tallies: TALLIES.iter().map(counter).chain(ENDINGS.iter().map(ending)).collect(),
@@ -175,37 +186,32 @@ impl Metrics {
                 &[],
             ),
             runs: labelled(r, "windlass_runs", "Runs in the store by status.", &["status"]),
-            queue_depth: labelled(
-                r,
-                "windlass_queue_depth",
-                "Runs that wait for a worker, by pool and class.",
-                &["pool", "priority"],
-            ),
-            queue_depth_short: labelled(
-                r,
+            queue_depth: queue("windlass_queue_depth", "Runs that wait for a worker, by pool and class."),
+            queue_depth_short: queue(
                 "queue_depth",
                 "Runs that wait for a worker, by pool and class: `windlass_queue_depth` once more.",
-                &["pool", "priority"],
             ),
             calls: Calls::new(r),
-            queue_age: labelled(
-                r,
+            objectives: Objectives::default(),
+            queue_age: queue(
                 "windlass_queue_oldest_seconds",
                 "How long the run that waits longest has waited, by pool and class.",
-                &["pool", "priority"],
             ),
-            budget_cap: labelled(r, "windlass_budget_cap", "The cap of a budget, by scope and meter.", &BUDGET_LABELS),
-            budget_used: labelled(
+            held_unchanged: gauge(
+                r,
+                "windlass_held_unchanged_seconds",
+                "For how long the run has not changed that has not changed for longest of those that a worker holds.",
+            ),
+            budget_cap: budgets(r, "windlass_budget_cap", "The cap of a budget, by scope and meter."),
+            budget_used: budgets(
                 r,
                 "windlass_budget_used",
                 "What was used of a budget in its present period, by scope and meter.",
-                &BUDGET_LABELS,
             ),
-            budget_held: labelled(
+            budget_held: budgets(
                 r,
                 "windlass_budget_held",
                 "What runs hold of a budget and have not used, by scope and meter.",
-                &BUDGET_LABELS,
             ),
             registry,
         }
@@ -243,6 +249,11 @@ impl Metrics {
     /// Counts zero for what these tools and actions will be counted by.
     pub fn tools<'t>(&self, contracts: impl IntoIterator<Item = &'t Contract>) {
         contracts.into_iter().for_each(|contract| self.calls.begin(contract));
+    }
+
+    /// Counts what ended runs do to these objectives. Only the first call counts.
+    pub fn objectives(&self, objectives: Vec<CostObjective>) {
+        self.objectives.watch(&self.registry, objectives);
     }
 
     /// Everything as text, with what the store says now. Without an answer of the store its numbers are left out.
@@ -303,6 +314,7 @@ impl Metrics {
     fn stored(&self, stats: &Stats, now: Timestamp) {
         self.workers.set(whole(stats.workers));
         self.store_bytes.set(whole(stats.bytes));
+        self.held_unchanged.set(stats.held_since.map_or(0, |since| whole(now.since_ms(since) / 1_000)));
         for (status, runs) in &stats.runs {
             self.runs.with_label_values(&[status.as_str()]).set(whole(*runs));
         }
@@ -349,6 +361,7 @@ impl Meter for Metrics {
 
     fn decided(&self, run: &Run, entries: &[Entry]) {
         self.calls.decided(run, entries);
+        self.objectives.decided(run, entries);
     }
 }
 
@@ -397,7 +410,9 @@ mod tests {
             metrics.took(*what, Duration::from_millis(3));
         }
         metrics.count(Tally::Completed, 1);
-        let stats = Stats { runs: vec![("queued".into(), 7)], queue: vec![depth("gpu", 7)], ..Stats::default() };
+        let held_since = Some(Timestamp(3_000));
+        let queue = vec![depth("gpu", 7)];
+        let stats = Stats { runs: vec![("queued".into(), 7)], queue, held_since, ..Stats::default() };
         let stored = Stored { stats, backup: Some(Timestamp(2_000)), is_writable: true, budgets: vec![budget()] };
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         for line in [
@@ -415,6 +430,7 @@ mod tests {
             "windlass_budget_used{meter=\"tokens\",scope=\"tenant:acme\"} 30",
             "windlass_budget_held{meter=\"tokens\",scope=\"tenant:acme\"} 5",
             "windlass_backup_age_seconds 7",
+            "windlass_held_unchanged_seconds 6",
             "agent_runs_total{status=\"completed\"} 1",
             "agent_runs_total{status=\"failed\"} 0",
         ] {
@@ -433,6 +449,8 @@ mod tests {
         metrics.unclassified(|| 3);
         let contract = Contract { class: Class::Danger, ..Contract::undeclared("drop") };
         metrics.tools([&contract]);
+        let objective = |name: &str, bound| CostObjective { name: name.to_owned(), machine: None, tenant: None, bound };
+        metrics.objectives(vec![objective("each", CostBound::P95(500)), objective("daily", CostBound::Day(2_000_000))]);
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         for line in [
             "windlass_provider_unclassified_total 3",
@@ -441,6 +459,9 @@ mod tests {
             "timeouts_total{kind=\"model\"} 0",
             "policy_denied_total{action=\"call_tool\"} 0",
             "windlass_conversations_near_total 0",
+            "windlass_objective_runs_total{objective=\"each\",over=\"yes\"} 0",
+            "windlass_objective_cost_usd_total{objective=\"daily\"} 0",
+            "windlass_objective_bound_usd{kind=\"day\",objective=\"daily\"} 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

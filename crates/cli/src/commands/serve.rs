@@ -1,5 +1,6 @@
 //! `windlass serve`, `worker` and `workers`: this process as one of a fleet.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use windlass_ports::tool::Catalog;
 use windlass_runtime::{
     Driven, Engine, Meters, Notifier, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock,
 };
-use windlass_server::{Metrics, Probe};
+use windlass_server::{CostObjective, Metrics, Probe};
 use windlass_stores::Schema;
 use windlass_telemetry::Spans;
 
 use crate::app::App;
 use crate::args::{self, Role};
+use crate::config::Objective;
 use crate::exit::{Exit, Problem};
 use crate::outcome;
 use crate::output::time;
@@ -57,10 +59,17 @@ fn notify(notifier: Arc<Notifier>, engine: &Engine, stop: &Stop, is_wanted: bool
 }
 
 /// What is counted, with what begins at zero.
-fn numbers(catalog: &Catalog) -> Arc<Metrics> {
+fn numbers(catalog: &Catalog, objectives: &BTreeMap<String, Objective>) -> Arc<Metrics> {
     let metrics = Metrics::new();
     metrics.unclassified(windlass_models::errors::unclassified);
     metrics.tools(&wire::contracts(catalog));
+    let objectives = objectives.iter().map(|(name, objective)| CostObjective {
+        name: name.clone(),
+        machine: objective.machine.as_deref().map(Into::into),
+        tenant: objective.tenant.as_deref().map(Into::into),
+        bound: objective.bound(),
+    });
+    metrics.objectives(objectives.collect());
     Arc::new(metrics)
 }
 
@@ -82,7 +91,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    let metrics = numbers(&catalog);
+    let metrics = numbers(&catalog, &config.objectives);
     let exporter = telemetry::exporter(app)?;
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
     if let Some(exporter) = exporter.clone() {

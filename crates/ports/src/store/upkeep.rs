@@ -89,6 +89,8 @@ pub struct Stats {
     pub stale: u64,
     /// Workers alive.
     pub workers: u64,
+    /// When the run changed that has not changed for longest of those that a worker holds; none when none is held.
+    pub held_since: Option<Timestamp>,
     /// Runs in the queue, by pool and class.
     pub queue: Vec<Depth>,
     /// Runs claimed by this process.

@@ -28,6 +28,8 @@ static WORDS: Sql = Sql {
     types: &[],
 };
 
+static HELD: Sql = Sql { text: "SELECT min(updated_at) FROM runs WHERE owner IS NOT NULL", types: &[] };
+
 static DEPTHS: Sql = Sql {
     text: "SELECT pool, priority, count(*), min(CASE WHEN ready < 0 THEN ready - $1 ELSE ready END) FROM runs \
          WHERE ready IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2",
@@ -146,8 +148,10 @@ pub(super) async fn list(pool: &Pool, query: &Query) -> Result<Page, StoreError>
 
 /// Size, runs by status, and the queue.
 pub(super) async fn stats(pool: &Pool) -> Result<Stats, StoreError> {
-    let rows = pool.run(|| vec![(&SIZE, Vec::new()), (&WORDS, Vec::new()), (&DEPTHS, vec![Box::new(FRONT)])]).await?;
-    let [size, words, depths] = rows.as_slice() else {
+    let rows = pool
+        .run(|| vec![(&SIZE, Vec::new()), (&WORDS, Vec::new()), (&HELD, Vec::new()), (&DEPTHS, vec![Box::new(FRONT)])])
+        .await?;
+    let [size, words, held, depths] = rows.as_slice() else {
         return Err(StoreError::Corrupt("the numbers of the store are not there".into()));
     };
     let number = |row: &tokio_postgres::Row, column: usize| row.try_get::<_, i64>(column).map(count).map_err(unread);
@@ -158,6 +162,8 @@ pub(super) async fn stats(pool: &Pool) -> Result<Stats, StoreError> {
         let status = usize::try_from(code).ok().and_then(|place| Status::ALL.get(place));
         runs.push((status.map_or("?", |status| status.as_str()).to_owned(), number(row, 1)?));
     }
+    let held = held.first().map(|row| row.try_get::<_, Option<i64>>(0).map_err(unread)).transpose()?.flatten();
+    let held_since = held.map(|at| Timestamp(count(at)));
     let mut queue = Vec::new();
     for row in depths {
         let class: i16 = row.try_get(1).map_err(unread)?;
@@ -169,5 +175,5 @@ pub(super) async fn stats(pool: &Pool) -> Result<Stats, StoreError> {
             oldest: Timestamp(number(row, 3)? / 1_000),
         });
     }
-    Ok(Stats { bytes, runs, queue, ..Stats::default() })
+    Ok(Stats { bytes, runs, held_since, queue, ..Stats::default() })
 }

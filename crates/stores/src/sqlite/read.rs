@@ -439,7 +439,10 @@ pub(super) fn stats(connection: &Connection) -> Result<Stats, StoreError> {
         .map_err(failed)?;
     let word = |code: i64| usize::try_from(code).ok().and_then(|place| Status::ALL.get(place));
     let runs = words.into_iter().map(|(code, runs)| (word(code).map_or("?", |s| s.as_str()).to_owned(), count(runs)));
-    Ok(Stats { bytes, runs: runs.collect(), queue: depths(connection)?, ..Stats::default() })
+    let held = "SELECT min(updated_at) FROM runs WHERE owner IS NOT NULL";
+    let held = connection.query_row(held, [], |row| row.get::<_, Option<i64>>(0)).map_err(failed)?;
+    let held_since = held.map(|at| Timestamp(count(at)));
+    Ok(Stats { bytes, runs: runs.collect(), held_since, queue: depths(connection)?, ..Stats::default() })
 }
 
 /// Runs in the queue by pool and class.

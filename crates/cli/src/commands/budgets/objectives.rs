@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Head, Query, Store};
+use windlass_server::CostBound;
 
 use crate::app::App;
 use crate::args::BudgetsObjectives;
@@ -28,14 +29,14 @@ pub(crate) async fn objectives(app: &App, args: BudgetsObjectives) -> Result<Exi
     let since = Timestamp(app.now().0.saturating_sub(u64::from(args.days) * DAY_MS));
     let (store, mut told) = (app.store_to_read().await?, Vec::new());
     for (name, objective) in &app.loaded.config.objectives {
-        let bound = bound(objective);
+        let bound = objective.bound();
         let costs = match &store {
-            Some(store) => costs(&**store, objective, matches!(bound, Bound::P95(_)), since).await?,
+            Some(store) => costs(&**store, objective, matches!(bound, CostBound::P95(_)), since).await?,
             None => Vec::new(),
         };
         let mut line = match bound {
-            Bound::P95(most) => percentile(&costs, most),
-            Bound::Day(most) => days(&costs, most),
+            CostBound::P95(most) => percentile(&costs, most),
+            CostBound::Day(most) => days(&costs, most),
         };
         line["objective"] = json!(name);
         line["machine"] = json!(objective.machine);
@@ -47,23 +48,6 @@ pub(crate) async fn objectives(app: &App, args: BudgetsObjectives) -> Result<Exi
     let value = json!({ "days": args.days, "objectives": told });
     app.output.table(&value, &["objective", "bound", "was", "runs", "state", "budget used"], &rows);
     Ok(if is_missed { Exit::Failed } else { Exit::Ok })
-}
-
-/// What an objective bounds, in micro-USD.
-#[derive(Clone, Copy)]
-enum Bound {
-    /// 95 of 100 runs cost at most so much.
-    P95(u64),
-    /// All runs of a day cost at most so much.
-    Day(u64),
-}
-
-/// Its bound: a configuration has exactly one, or it is refused.
-fn bound(objective: &Objective) -> Bound {
-    match (objective.p95_cost_micros, objective.day_cost_micros) {
-        (Some(most), _) => Bound::P95(most),
-        (None, most) => Bound::Day(most.unwrap_or_default()),
-    }
 }
 
 /// When each run began, and what it cost with everything below it.

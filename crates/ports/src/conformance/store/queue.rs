@@ -301,13 +301,21 @@ pub(super) async fn the_depth_of_the_queue_is_known(harness: Arc<dyn Harness>) {
     let expected =
         [(POOL_DEFAULT, Priority::High, 1), (POOL_DEFAULT, Priority::Normal, 2), ("gpu", Priority::Normal, 1)];
     assert_eq!(found, expected);
+    assert_eq!(one.store.stats().await.expect("counted").held_since, None);
     assert_eq!(one.claim_all(NOW.0).await.len(), 4);
     assert_eq!(depths().await, []);
-    assert_eq!(one.store.stats().await.expect("counted").claims, 4);
+    let counted = one.store.stats().await.expect("counted");
+    assert_eq!(
+        (counted.claims, counted.held_since),
+        (4, Some(run("a").at)),
+        "nothing was recorded since they were made"
+    );
     let two = Process::open(&harness).await;
     drop(one);
     two.store.reap().await.expect("answered");
-    let found = two.store.stats().await.expect("counted").queue;
+    let counted = two.store.stats().await.expect("counted");
+    assert_eq!(counted.held_since, None);
+    let found = counted.queue;
     let after = two.store.beat(two.worker.clone(), crate::store::Load::default()).await.expect("answered").now;
     assert!(
         found.iter().all(|depth| before <= depth.oldest && depth.oldest <= after),

@@ -178,6 +178,7 @@ impl Data {
             transactions: self.commits,
             stale: self.stale,
             workers: 0,
+            held_since: self.runs.values().filter(|row| row.owner.is_some()).map(|row| row.updated_at).min(),
             queue: self.depths(),
             claims: 0,
             reaped: 0,
