@@ -111,6 +111,7 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Vec<Question> {
     questions.extend(escrow::questions(run));
     questions.extend(route::questions(run, input));
     questions.extend(doubt::questions(machine, run));
+    questions.extend(call::questions(run, input));
     if let Some(exec) = &run.exec {
         questions.extend(tool_loop::open_questions(machine, labels::arguments(run, true), exec));
     }

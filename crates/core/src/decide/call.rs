@@ -1,7 +1,7 @@
 //! Calls: intended, settled, tried again, lost with their process, and in doubt.
 
 use super::Turn;
-use super::approval::Asked;
+use super::approval::{Asked, labels_now, question_of};
 use super::route::question;
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown};
@@ -9,15 +9,25 @@ use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Said, Spen
 use crate::escrow;
 use crate::failure::{Code, Failure, Retry};
 use crate::ids::{Digest, EffectId};
-use crate::input::Quote;
+use crate::input::{Input, Quote};
 use crate::journal::Entry;
-use crate::label::Tags;
+use crate::label::{LabelSet, Tags};
 use crate::limits::{CALL_COST_MICROS_MAX, CALL_TOKENS_MAX, LOSSES_MAX, OUTPUT_TOKENS_DEFAULT};
 use crate::machine::{Agent, Execution};
+use crate::policy::Question;
 use crate::request;
 use crate::retry::pause_ms;
 use crate::route::Choice;
+use crate::run::Run;
 use crate::value::Value;
+
+/// The questions that calls put to the policy once more before they are made again: one that was lost, and those in doubt.
+pub(super) fn questions<'a>(run: &'a Run, input: &'a Input) -> impl Iterator<Item = Question> + 'a {
+    let lost = if let Input::Lost { effect, .. } = input { Some(*effect) } else { None };
+    let again = run.calls.iter().filter(move |(effect, open)| lost == Some(**effect) || open.doubt.is_some());
+    again
+        .flat_map(|(_, open)| LabelSet::ALL.into_iter().filter_map(|labels| question_of(run, &open.call, None, labels)))
+}
 
 impl Turn<'_> {
     /// Commits to a call and asks for it, or for the approval of a person.
@@ -275,7 +285,7 @@ impl Turn<'_> {
     pub(super) fn on_lost(&mut self, effect: EffectId, maybe_sent: bool) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         if !maybe_sent {
-            return match self.model_permitted(&open) {
+            return match self.still_permitted(&open) {
                 Ok(()) => self.ask(Effect::Call(effect)),
                 Err(failure) => self.settle_refused(effect, &open, failure),
             };
@@ -283,6 +293,9 @@ impl Turn<'_> {
         let is_model = matches!(open.call, Call::Model { .. });
         if !is_model && !open.may_repeat() {
             return self.doubt(effect, &open);
+        }
+        if !is_model && let Err(failure) = self.still_permitted(&open) {
+            return self.settle_unknown(effect, &format!("it is not made again: {}", failure.message));
         }
         // Nobody will ever say what a lost model attempt cost, so it is charged in full. A tool that may repeat is
         // the same call made once more.
@@ -296,6 +309,14 @@ impl Turn<'_> {
         }
         self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: is_model, backoff: None });
         self.attempt_again(effect);
+    }
+
+    /// Whether nothing denies by now a call that was decided on before: the rules may have changed since. What asks a
+    /// person by now was let go when it was decided on.
+    fn still_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
+        self.model_permitted(open)?;
+        let question = question_of(self.run, &open.call, None, labels_now(self.run, &open.call));
+        question.map_or(Ok(()), |question| self.permit(&question).map(|_| ()))
     }
 
     /// A call that must not be repeated may or may not have happened.
@@ -355,6 +376,9 @@ impl Turn<'_> {
                 self.emit(Entry::CallSettled { effect, attempt: open.attempt, outcome, used, estimated: false });
             }
             Some(Value::Bool(false)) => {
+                if let Err(failure) = self.still_permitted(&open) {
+                    return self.settle_refused(effect, &open, failure);
+                }
                 let attempt = open.attempt;
                 let failure = Failure::new(Code::ToolOutcomeUnknown, "the call turned out not to have happened");
                 let used = Amounts::ZERO;

@@ -15,6 +15,7 @@ mod forgetful;
 mod answers;
 mod unknown;
 mod pairs;
+mod rules;
 mod bank;
 mod switch;
 mod turns;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use windlass_core::approval::{Answer, Reply};
 use windlass_core::budget::Amounts;
-use windlass_core::effect::WaitKind;
+use windlass_core::effect::{Outcome, WaitKind};
+use windlass_core::failure::Code;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::input::Input;
 use windlass_core::journal::{Entry, Record};
@@ -24,7 +25,8 @@ use super::course::Course;
 use super::cuts::block_on;
 use super::machine::configuration;
 use super::place::Place;
-use super::worker::{CUT, FOLDER, RUN, cutter, engine, store};
+use super::unknown::outcomes;
+use super::worker::{CUT, FOLDER, POLICY, RUN, cutter, engine, store};
 use super::world::World;
 
 /// For whom the run works.
@@ -55,26 +57,48 @@ data:
 /// Answers to one question, and what they come to.
 pub(super) struct Scene {
     /// How long the question is open, in milliseconds; nothing is asked without it.
-    expires_ms: Option<u64>,
+    pub(super) expires_ms: Option<u64>,
     /// The answers, made from the right one, in the order in which they are delivered.
-    answers: fn(&Reply) -> Vec<Reply>,
+    pub(super) answers: fn(&Reply) -> Vec<Reply>,
     /// Whether the call leaves.
-    leaves: bool,
+    pub(super) leaves: bool,
     /// How the question ends, and by whom.
-    ends: (Answer, &'static str),
+    pub(super) ends: (Answer, &'static str),
+    /// The order that the call leaves with.
+    pub(super) order: i64,
+    /// More of the tool's table.
+    pub(super) table: &'static str,
+    /// Done before answers are delivered.
+    pub(super) before: fn(&Path),
 }
+
+/// Rules that allow everything.
+const ALLOW: &str = "@id(\"all\") permit (principal, action, resource);\n";
 
 /// A day.
 const LONG_MS: u64 = 86_400_000;
 
 impl Scene {
+    /// One in which somebody agrees to the call in time.
+    pub(super) fn asked() -> Self {
+        Self { expires_ms: Some(LONG_MS), answers: |reply| vec![right(reply)], ..Self::unasked() }
+    }
+
     /// One in which nothing is asked.
     pub(super) fn unasked() -> Self {
-        Self { expires_ms: None, answers: |_| Vec::new(), leaves: true, ends: (Answer::Approved, "") }
+        Self {
+            expires_ms: None,
+            answers: |_| Vec::new(),
+            leaves: true,
+            ends: (Answer::Approved, ""),
+            order: 7,
+            table: "",
+            before: |_| (),
+        }
     }
 }
 
-fn right(reply: &Reply) -> Reply {
+pub(super) fn right(reply: &Reply) -> Reply {
     reply.clone()
 }
 
@@ -96,7 +120,7 @@ fn a_worker_that_asks() {
     std::fs::write(folder.join("points"), count.load(Ordering::SeqCst).to_string()).expect("a count");
 }
 
-fn spawn(folder: &Path, cut: Option<u64>) -> Child {
+pub(super) fn spawn(folder: &Path, cut: Option<u64>) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "proof::answers::a_worker_that_asks", "--nocapture"]).env(FOLDER, folder);
     command.env(CUT, cut.unwrap_or(0).to_string()).env_remove("RUST_BACKTRACE");
@@ -104,7 +128,7 @@ fn spawn(folder: &Path, cut: Option<u64>) -> Child {
 }
 
 /// Delivers the answers of a scene to the open question, if there is one.
-fn deliver(folder: &Path, scene: &Scene) {
+pub(super) fn deliver(folder: &Path, scene: &Scene) {
     block_on(async {
         let (engine, _) = engine(folder, None).await;
         let run = RunId::stored(RUN);
@@ -117,6 +141,7 @@ fn deliver(folder: &Path, scene: &Scene) {
         if scene.expires_ms.is_some_and(|ms| ms < LONG_MS) {
             expired(due).await;
         }
+        (scene.before)(folder);
         let (by, raise) = ("ann".into(), Amounts::ZERO);
         let reply = Reply { wait, approve: true, by, reason: "".into(), shown, arguments: None, raise, at: None };
         for (number, answer) in (scene.answers)(&reply).into_iter().enumerate() {
@@ -161,14 +186,32 @@ pub(super) fn drive(folder: &Path, world: &World, scene: &Scene, cut: u64) -> Op
 pub(super) fn write(folder: &Path, world: &World, scene: &Scene) {
     let mut text = configuration(&world.address);
     if let Some(ms) = scene.expires_ms {
-        let asks = format!("[tools.{TOOL}]\napproval = \"always\"\napproval_expires_ms = {ms}\n");
+        let more = scene.table;
+        let asks = format!("[tools.{TOOL}]\napproval = \"always\"\napproval_expires_ms = {ms}\n{more}");
         text = text.replace(&format!("[tools.{TOOL}]\n"), &asks);
     }
     std::fs::write(folder.join("windlass.toml"), text).expect("a writable folder");
     std::fs::write(folder.join("machine.yml"), MACHINE).expect("a writable folder");
+    rule(folder, ALLOW);
 }
 
-fn prove(scene: &Scene) {
+/// Puts rules into force, from the next worker on.
+pub(super) fn rule(folder: &Path, rules: &str) {
+    let folder = folder.join(POLICY);
+    std::fs::create_dir_all(&folder).expect("a writable folder");
+    std::fs::write(folder.join("rules.cedar"), rules).expect("a writable folder");
+}
+
+/// The code of the failure that an outcome is, if it is one.
+pub(super) fn failed(outcome: &Outcome) -> Option<Code> {
+    match outcome {
+        Outcome::Failed(failure) => Some(failure.code),
+        Outcome::Returned(_) | Outcome::Replied(_) => None,
+    }
+}
+
+/// Plays a scene with a cut at every point.
+pub(super) fn prove(scene: &Scene) {
     let world = World::start();
     let mut points: BTreeMap<String, u64> = BTreeMap::new();
     for cut in 1.. {
@@ -180,9 +223,19 @@ fn prove(scene: &Scene) {
         let what = format!("cut {cut} at {point:?}");
         let times = world.take().iter().filter(|deed| deed.what == TOOL).count();
         assert_eq!(times, usize::from(scene.leaves), "the call, {what}");
+        if scene.leaves {
+            assert_eq!(world.brought(TOOL)["order"], scene.order, "what it left with, {what}");
+        }
         block_on(async {
             let store = store(place.path()).await;
             assert_eq!(answered(&*store).await, [(scene.ends.0, scene.ends.1.to_owned())], "the answer, {what}");
+            let code = match scene.ends.0 {
+                Answer::Approved if scene.leaves => None,
+                Answer::Approved => Some(Code::PolicyDenied),
+                Answer::Rejected | Answer::Expired => Some(Code::ApprovalRejected),
+            };
+            let outcomes = outcomes(&*store).await;
+            assert_eq!(outcomes.iter().map(failed).collect::<Vec<_>>(), [code], "{outcomes:?}, {what}");
             assert_eq!(store.fsck().await.expect("fsck"), Vec::new(), "{what}");
         });
         match point {
@@ -196,36 +249,36 @@ fn prove(scene: &Scene) {
 #[test]
 fn a_forged_answer_counts_nowhere() {
     prove(&Scene {
-        expires_ms: Some(LONG_MS),
         answers: |reply| {
             let forged = |shown| Reply { shown, by: "mallory".into(), ..reply.clone() };
             vec![forged(Digest::ZERO), forged(Digest::of(b"another call")), right(reply)]
         },
         leaves: true,
         ends: (Answer::Approved, "ann"),
+        ..Scene::asked()
     });
 }
 
 #[test]
 fn an_answer_with_arguments_that_do_not_fit_counts_nowhere() {
     prove(&Scene {
-        expires_ms: Some(LONG_MS),
         answers: |reply| {
             let altered = Reply { arguments: Some(Value::Int(7)), by: "mallory".into(), ..reply.clone() };
             vec![altered, right(reply)]
         },
         leaves: true,
         ends: (Answer::Approved, "ann"),
+        ..Scene::asked()
     });
 }
 
 #[test]
 fn an_answer_that_is_replayed_counts_once() {
     prove(&Scene {
-        expires_ms: Some(LONG_MS),
         answers: |reply| vec![right(reply), right(reply), right(reply)],
         leaves: true,
         ends: (Answer::Approved, "ann"),
+        ..Scene::asked()
     });
 }
 
@@ -236,31 +289,32 @@ fn an_answer_that_comes_late_counts_nowhere() {
         answers: |reply| vec![right(reply)],
         leaves: false,
         ends: (Answer::Expired, ""),
+        ..Scene::asked()
     });
 }
 
 #[test]
 fn nobody_approves_their_own_call() {
     prove(&Scene {
-        expires_ms: Some(LONG_MS),
         answers: |reply| vec![Reply { by: OWNER.into(), ..reply.clone() }, Reply { approve: false, ..reply.clone() }],
         leaves: false,
         ends: (Answer::Rejected, "ann"),
+        ..Scene::asked()
     });
 }
 
 #[test]
 fn of_answers_that_race_the_first_counts() {
     prove(&Scene {
-        expires_ms: Some(LONG_MS),
         answers: |reply| vec![right(reply), Reply { approve: false, by: "bob".into(), ..reply.clone() }],
         leaves: true,
         ends: (Answer::Approved, "ann"),
+        ..Scene::asked()
     });
     prove(&Scene {
-        expires_ms: Some(LONG_MS),
         answers: |reply| vec![Reply { approve: false, by: "bob".into(), ..reply.clone() }, right(reply)],
         leaves: false,
         ends: (Answer::Rejected, "bob"),
+        ..Scene::asked()
     });
 }

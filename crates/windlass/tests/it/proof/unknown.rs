@@ -15,7 +15,7 @@ use super::worker::{RUN, store};
 use super::world::World;
 
 /// How the call ended, by the journal: its outcomes, as they were settled.
-async fn outcomes(store: &dyn Store) -> Vec<Outcome> {
+pub(super) async fn outcomes(store: &dyn Store) -> Vec<Outcome> {
     let rows = store.journal(RunId::stored(RUN), 0, usize::MAX).await.expect("a journal");
     let mut calls = Vec::new();
     let mut found = Vec::new();

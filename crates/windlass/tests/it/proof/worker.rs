@@ -10,7 +10,6 @@ use windlass_core::budget::Ceilings;
 use windlass_core::ids::RunId;
 use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
-use windlass_ports::policy::AllowAll;
 use windlass_ports::store::{Queueing, Store};
 use windlass_runtime::{Engine, Failpoint, Parts, Point, Scope, Settings, Silent, Stop, Submission, SystemClock};
 use windlass_spec::compile::{LoadOptions, SpecCompiler, load};
@@ -31,6 +30,9 @@ pub(super) const BLIND: &str = "blind";
 /// Makes a worker take as many runs and make as many calls at once as there are.
 pub(super) const WIDE: &str = "WINDLASS_PROOF_WIDE";
 const WIDE_SLOTS: usize = 2_000;
+
+/// The folder of rules, where there are some.
+pub(super) const POLICY: &str = "policy";
 
 /// The run of the proof.
 pub(super) const RUN: &str = "proof";
@@ -103,6 +105,7 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         catalog: tables.catalog,
         prices: Some("prices.yml".into()),
         models: folder.join("models.yml").is_file().then(|| "models.yml".into()),
+        policy: Some(folder.join(POLICY)).filter(|policy| policy.is_dir()),
         environment: Arc::new(|name| (name == "FAKE_API_KEY").then(|| "key".into())),
         ..Wiring::default()
     };
@@ -130,7 +133,7 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         compiler: Arc::new(SpecCompiler::default()),
         model: Arc::new(models),
         catalog: Arc::new(catalog),
-        policy: Arc::new(AllowAll),
+        policy: wiring.policy().expect("the rules"),
         clock: Arc::new(SystemClock::new()),
         observer: Arc::new(Silent),
         settings: match std::env::var_os(WIDE) {

@@ -24,6 +24,8 @@ struct Memory {
     deeds: Vec<Deed>,
     /// Requests that ever arrived, by kind.
     arrived: BTreeMap<String, u64>,
+    /// What the last one of each kind brought.
+    brought: BTreeMap<String, Value>,
 }
 
 /// A running counting server.
@@ -109,6 +111,11 @@ impl World {
         self.memory.lock().expect("memory").arrived.get(kind).copied().unwrap_or(0)
     }
 
+    /// What the last request of a kind brought.
+    pub(super) fn brought(&self, kind: &str) -> Value {
+        self.memory.lock().expect("memory").brought.get(kind).cloned().unwrap_or_default()
+    }
+
     /// Takes note of a request, and says how long its answer takes.
     fn pause(&self, path: &str, body: &Value) -> Duration {
         let name = path.rsplit('/').next().unwrap_or_default();
@@ -119,6 +126,7 @@ impl World {
         };
         let arrived = {
             let mut memory = self.memory.lock().expect("memory");
+            memory.brought.insert(what.to_owned(), body.clone());
             let count = memory.arrived.entry(what.to_owned()).or_default();
             *count += 1;
             *count
