@@ -51,7 +51,7 @@ pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRaise, RunsRequeue, RunsRetry,
-    RunsShow, RunsSignal, RunsStuck, RunsUnpause, RunsWatch,
+    RunsShow, RunsSignal, RunsSkip, RunsStuck, RunsUnpause, RunsWatch,
 };
 pub(crate) use schedules::{
     Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,

@@ -182,6 +182,7 @@ async fn run_command(app: &mut App, command: args::Runs) -> Result<Exit, Problem
         Runs::Raise(args) => runs::raise(app, args).await,
         Runs::Unpause(args) => runs::unpause(app, args).await,
         Runs::Retry(args) => runs::retry(app, args).await,
+        Runs::Skip(args) => runs::skip(app, args).await,
         Runs::Requeue(args) => runs::requeue(app, args).await,
         Runs::Signal(args) => runs::signal(app, args).await,
         Runs::Fork(args) => runs::fork(app, args).await,

@@ -62,7 +62,9 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
             format!("   the conversation of {agent} is long: about {tokens} of {context_tokens} tokens")
         }
         Entry::CeilingsChanged { by, .. } => format!("limits changed by {by}"),
-        Entry::RunReopened => "tries its last state again".into(),
+        Entry::RunReopened => "goes on after its failure".into(),
+        Entry::StateSkipped { state, by, reason } if reason.is_empty() => format!("{by} skipped {state}"),
+        Entry::StateSkipped { state, by, reason } => format!("{by} skipped {state}: {reason}"),
         Entry::Migrated { .. } => "goes on with another version of its machine".into(),
         Entry::RunEnded => end(run),
         _ => return None,

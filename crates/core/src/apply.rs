@@ -179,7 +179,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
         }
         Entry::AgentEnded => conversation::ended(run),
-        Entry::TransitionTaken { .. } => {}
+        Entry::TransitionTaken { .. } | Entry::StateSkipped { .. } => {}
         Entry::FailureRaised { failure } => {
             run.failure = Some(failure.clone());
             run.hooks = None;

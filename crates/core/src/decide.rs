@@ -153,7 +153,7 @@ pub fn decide(
 /// Refuses inputs that do not apply, before anything is recorded.
 fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
     let open = |is_open: bool, what: String| if is_open { Ok(()) } else { Err(Rejected::NotOpen(what)) };
-    if run.stage == Stage::Ended && !matches!(input, Input::Retry) {
+    if run.stage == Stage::Ended && !matches!(input, Input::Retry | Input::Skip { .. }) {
         return Err(Rejected::Ended);
     }
     let not_now = |text: &str| Err(Rejected::NotNow(text.into()));
@@ -182,7 +182,8 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::FreeWrites if !run.hold.as_ref().is_some_and(Hold::is_read_only) => {
             not_now("no read-only switch holds the run")
         }
-        Input::Retry => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
+        Input::Skip { .. } if run.state.is_none() => not_now("the run failed before its first state"),
+        Input::Retry | Input::Skip { .. } => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
             (_, false, _) => not_now("only a run that has failed can be tried again"),
             (_, true, Some(_)) => {
                 not_now("the run that started this one has been told of its failure; try that one again instead")
@@ -428,6 +429,7 @@ impl<'a> Turn<'a> {
             Input::HoldWrites { reason } => self.hold_writes(reason),
             Input::FreeWrites => self.lift(),
             Input::Retry => self.reopen(),
+            Input::Skip { output, by, reason } => self.skip(output, by, reason),
             Input::Approved(reply) => self.on_approval(*reply),
             Input::BudgetRaised { ceilings, by } => {
                 // Somebody else may have raised them further meanwhile.
@@ -498,6 +500,15 @@ impl<'a> Turn<'a> {
             None if self.run.start.origin.is_none() => self.initial_context(),
             None => {}
         }
+    }
+
+    /// The state is entered again, so that its step counts, but nothing of its body is done.
+    fn skip(&mut self, output: Value, by: Name, reason: Name) {
+        self.reopen();
+        let Some(state) = self.run.state.clone().filter(|_| self.run.ending.is_none()) else { return };
+        self.emit(Entry::StateSkipped { state, by, reason });
+        self.emit(Entry::OutputProduced { output });
+        self.goto(Stage::Working(Part::Output));
     }
 
     fn on_timer(&mut self, timer: EffectId) {

@@ -107,6 +107,15 @@ pub enum Input {
     FreeWrites,
     /// Someone wants a failed run to try its last state again.
     Retry,
+    /// Someone wants a failed run to go past its last state.
+    Skip {
+        /// What counts as the state's output.
+        output: Value,
+        /// Who.
+        by: Name,
+        /// Why; empty when it was not said.
+        reason: Name,
+    },
     /// A person answered an approval.
     Approved(Box<approval::Reply>),
     /// The ceilings changed.
@@ -144,6 +153,7 @@ impl Input {
             Self::HoldWrites { .. } => "hold_writes",
             Self::FreeWrites => "free_writes",
             Self::Retry => "retry",
+            Self::Skip { .. } => "skip",
             Self::Approved(_) => "approved",
             Self::BudgetRaised { .. } => "budget_raised",
             Self::Migrated { .. } => "migrated",

@@ -573,6 +573,16 @@ pub enum Entry {
     RunEnded,
     /// A failed run tries its last state again.
     RunReopened,
+    /// The state of a reopened run is not tried again: what was given counts as its output.
+    StateSkipped {
+        /// The state.
+        state: Name,
+        /// Who wanted it.
+        by: Name,
+        /// Why; empty when it was not said.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        reason: Name,
+    },
     /// The run goes on under another bundle.
     Migrated {
         /// The bundle.

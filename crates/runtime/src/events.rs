@@ -249,8 +249,17 @@ pub enum What {
         #[serde(flatten)]
         totals: Totals,
     },
-    /// A failed run tries its last state again.
+    /// A failed run tries its last state again, or goes past it.
     RunReopened,
+    /// A reopened run goes past its last state.
+    StateSkipped {
+        /// The state.
+        state: Name,
+        /// Who wanted it.
+        by: Name,
+        /// Why; empty when it was not said.
+        reason: Name,
+    },
 }
 
 /// A call that is about to leave.
@@ -423,6 +432,9 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
             What::CeilingNear { meter: meter.as_str().into(), used: *used, ceiling: *ceiling }
         }
         Entry::RunReopened => What::RunReopened,
+        Entry::StateSkipped { state, by, reason } => {
+            What::StateSkipped { state: state.clone(), by: by.clone(), reason: reason.clone() }
+        }
         Entry::RunEnded => ended(run),
         _ => return None,
     })

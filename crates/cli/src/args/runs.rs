@@ -32,6 +32,8 @@ pub(crate) enum Runs {
     Raise(RunsRaise),
     /// Let a failed run try its last state again
     Retry(RunsRetry),
+    /// Let a failed run go past its last state
+    Skip(RunsSkip),
     /// End the quarantine of runs: they are in the queue again
     Requeue(RunsRequeue),
     /// Send a signal to many runs
@@ -282,6 +284,33 @@ pub(crate) struct RunsRetry {
     /// Many runs instead.
     #[command(flatten)]
     pub many: Many,
+}
+
+/// Let a failed run go past its last state.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs skip order-4711 --reason 'booked by hand'
+  windlass runs skip order-4711 --output '{\"invoice\": 4711}' --by ann
+
+Nothing of the state is done again. What is given counts as its output: it goes through the
+state's `output_to_context`, and the run goes on with the transitions of that state. stdout and exit
+codes are those of `windlass run`. `windlass runs retry` tries the state again instead.")]
+pub(crate) struct RunsSkip {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// What counts as the output of the state: JSON, `@FILE`, or `-` for stdin [default: null]
+    #[arg(long, value_name = "JSON")]
+    pub output: Option<String>,
+    /// Your name, as it stands in the journal
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+    /// How the command waits and what it reports.
+    #[command(flatten)]
+    pub follow: Follow,
 }
 
 /// Send a signal to many runs.

@@ -190,6 +190,10 @@ impl Doing {
                 let act = Self::run("run.raise", &args.run, &detail);
                 act.map(|act| Self { actor: Some(args.by.clone()), ..act })
             }
+            Runs::Skip(args) => {
+                let act = Self::run("run.skip", &args.run, &args.reason);
+                act.map(|act| Self { actor: Some(args.by.clone()), ..act })
+            }
             Runs::Retry(args) => Self::steering("run.retry", args.run.as_ref(), &args.many, ""),
             Runs::Requeue(args) => match args.runs.as_slice() {
                 [] => Self::steering("run.requeue", None, &args.many, ""),

@@ -10,6 +10,6 @@ mod watch;
 pub(crate) use list::{head, list, prune};
 pub(crate) use show::{journal, replayed, show};
 pub(super) use steer::pass_on;
-pub(crate) use steer::{cancel, fork, pause, raise, requeue, retry, signal, unpause};
+pub(crate) use steer::{cancel, fork, pause, raise, requeue, retry, signal, skip, unpause};
 pub(crate) use stuck::stuck;
 pub(crate) use watch::watch;

@@ -38,6 +38,7 @@ mod schedules;
 mod secrets;
 mod signals;
 mod sim;
+mod skip;
 mod slo;
 mod telemetry;
 mod tenants;

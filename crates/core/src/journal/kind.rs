@@ -72,6 +72,7 @@ impl Entry {
             Self::EndingDecided { .. } => "ending_decided",
             Self::RunEnded => "run_ended",
             Self::RunReopened => "run_reopened",
+            Self::StateSkipped { .. } => "state_skipped",
             Self::Migrated { .. } => "migrated",
         }
     }

@@ -367,6 +367,7 @@ impl Bench {
             "pause" => Input::Pause { reason: rest.into() },
             "unpause" => Input::Unpause,
             "retry" => Input::Retry,
+            "skip" => Input::Skip { output: json(rest), by: "ann".into(), reason: "known".into() },
             "raised" => Input::ChildRaised {
                 child: RunId::stored(&format!("r{first}")),
                 amounts: serde_json::from_str(more).expect("amounts"),

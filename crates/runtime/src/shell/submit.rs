@@ -241,12 +241,25 @@ impl Engine {
     /// # Errors
     /// A run that does not exist or has not failed, or a store that fails.
     pub async fn retry(&self, run: &RunId) -> Result<(), EngineError> {
+        self.reopen(run, Input::Retry).await
+    }
+
+    /// Lets a failed run go past its last state: what is given counts as the output of that state, which does nothing.
+    /// The run is in the queue afterwards.
+    ///
+    /// # Errors
+    /// A run that does not exist, has not failed, or failed before its first state, or a store that fails.
+    pub async fn skip(&self, run: &RunId, output: Value, by: Name, reason: Name) -> Result<(), EngineError> {
+        self.reopen(run, Input::Skip { output, by, reason }).await
+    }
+
+    async fn reopen(&self, run: &RunId, input: Input) -> Result<(), EngineError> {
         let core = &self.core;
         let stored = patiently(core, || core.parts.store.load(run.clone())).await?;
         let stored = stored.ok_or_else(|| EngineError::NotFound(run.clone()))?;
         let not_failed = || EngineError::Rejected {
             run: run.clone(),
-            reason: windlass_core::Rejected::NotNow("only a run that has failed can be tried again".into()),
+            reason: windlass_core::Rejected::NotNow("it has not failed".into()),
         };
         if stored.head.status != Status::Failed {
             return Err(not_failed());
@@ -255,7 +268,7 @@ impl Engine {
         let _asking = core.missed.asking();
         let taking = core.parts.store.take_over(run.clone(), worker.clone(), Some(Status::Failed));
         let lease = taking.await?.ok_or_else(not_failed)?;
-        self.decide_alone(lease, Input::Retry).await
+        self.decide_alone(lease, input).await
     }
 
     /// Decides one input for a run and gives it back to the queue.

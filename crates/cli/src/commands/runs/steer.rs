@@ -1,4 +1,4 @@
-//! `windlass runs cancel`, `pause`, `unpause`, `retry` and `fork`: what a person does to a run.
+//! `windlass runs cancel`, `pause`, `unpause`, `retry`, `skip` and `fork`: what a person does to a run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -188,14 +188,30 @@ pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, 
     let Some(run) = one(args.run.as_ref(), &args.many)? else {
         return bulk::perform(app, Action::Retry, &args.many).await;
     };
-    let (store, head) = app.run_to_change(run).await?;
-    if head.root != head.id {
-        return Err(Problem::rejected(format!("run `{}` is a child; its parent has dealt with its failure", head.id))
-            .hint(format!("windlass runs retry {}", head.root)));
-    }
+    let (store, head) = failed(app, run, "retry").await?;
     let session = session::of_run(app, store, head.bundle, &args.follow).await?;
     session.engine.retry(&head.id).await.map_err(outcome::engine_problem)?;
     session.follow(app, &head.id).await
+}
+
+/// Lets a failed run go past its last state.
+pub(crate) async fn skip(app: &mut App, args: args::RunsSkip) -> Result<Exit, Problem> {
+    let output = input::value("--output", args.output.as_deref())?;
+    let (store, head) = failed(app, &args.run, "skip").await?;
+    let session = session::of_run(app, store, head.bundle, &args.follow).await?;
+    let (by, reason) = (args.by.as_str().into(), args.reason.as_str().into());
+    session.engine.skip(&head.id, output, by, reason).await.map_err(outcome::engine_problem)?;
+    session.follow(app, &head.id).await
+}
+
+/// A run that is to go on after its failure, which no parent has dealt with.
+async fn failed(app: &mut App, run: &str, verb: &str) -> Result<(Arc<dyn Store>, Head), Problem> {
+    let (store, head) = app.run_to_change(run).await?;
+    if head.root == head.id {
+        return Ok((store, head));
+    }
+    Err(Problem::rejected(format!("run `{}` is a child; its parent has dealt with its failure", head.id))
+        .hint(format!("windlass runs {verb} {}", head.root)))
 }
 
 /// Ends the quarantine of runs. Those that have none are named; the others are in the queue all the same.
