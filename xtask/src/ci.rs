@@ -121,9 +121,11 @@ fn nextest(root: &Path, more: &[&str]) -> Command {
     process::cargo(root, &[&["nextest", "run", "--workspace", "--all-targets"], more].concat())
 }
 
-/// The tests of the adapters of models with the feature that the default build leaves out.
+/// The tests of the adapters of models, and the branch of the bank, with the feature that the default build leaves out.
 fn signed(root: &Path) -> Command {
-    process::cargo(root, &["nextest", "run", "-p", "windlass-models", "--features", "sigv4"])
+    let which = "package(windlass-models) | test(signed_requests)";
+    let packages = ["-p", "windlass-models", "-p", "windlass", "--features", "sigv4", "-E", which];
+    process::cargo(root, &[&["nextest", "run"], packages.as_slice()].concat())
 }
 
 /// The tests that run on the store that the variable names: the crash proof, the tests of a fleet of processes, of

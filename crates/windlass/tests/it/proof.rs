@@ -16,6 +16,8 @@ mod answers;
 mod unknown;
 mod pairs;
 mod rules;
+mod nested;
+mod branches;
 mod bank;
 mod switch;
 mod turns;

@@ -27,22 +27,22 @@ use super::world::World;
 
 /// How large a bank is.
 #[derive(Clone, Copy, Debug)]
-struct Size {
+pub(super) struct Size {
     /// Runs, each of which makes one call.
-    runs: u64,
+    pub(super) runs: u64,
     /// What the budget has room for.
-    cap: u64,
+    pub(super) cap: u64,
     /// Of what.
-    meter: Meter,
+    pub(super) meter: Meter,
     /// Workers that are killed.
-    kills: usize,
+    pub(super) kills: usize,
 }
 
 /// The whole bank.
-const WHOLE: Size = Size { runs: 1_000, cap: CAP, meter: Meter::ModelCalls, kills: 8 };
+pub(super) const WHOLE: Size = Size { runs: 1_000, cap: CAP, meter: Meter::ModelCalls, kills: 8 };
 /// A branch, of which there is one for every format of providers: what differs between them is how one call is sent, so a
 /// seventh of the runs shows it, in a time that all of them together may take.
-const BRANCH: Size = Size { runs: 150, cap: 30, meter: Meter::ModelCalls, kills: 3 };
+pub(super) const BRANCH: Size = Size { runs: 150, cap: 30, meter: Meter::ModelCalls, kills: 3 };
 /// A branch in which each run makes a call that fails and one that is to follow it: a third of the latter fit.
 const CHAIN: Size = Size { cap: 200, ..BRANCH };
 /// Banks of tokens and of money, in which a call is held at many times what it turns out to use.
@@ -281,7 +281,12 @@ async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, Stri
 }
 
 /// Runs a bank in a folder that `prepare` has changed.
-fn bank(world: &World, size: Size, broken: bool, prepare: impl FnOnce(&Path)) -> Result<(Charged, usize), String> {
+pub(super) fn bank(
+    world: &World,
+    size: Size,
+    broken: bool,
+    prepare: impl FnOnce(&Path),
+) -> Result<(Charged, usize), String> {
     world.delay(DELAY_MS);
     world.spread(DELAY_MS);
     let place = Place::new(world);

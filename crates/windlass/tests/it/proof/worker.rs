@@ -18,6 +18,7 @@ use windlass_tools::CatalogConfig;
 
 use super::forgetful::{Breach, Forgetful};
 use super::place::store_url;
+use super::world::AWS_ID;
 
 pub(super) const FOLDER: &str = "WINDLASS_PROOF_FOLDER";
 pub(super) const CUT: &str = "WINDLASS_PROOF_CUT";
@@ -31,6 +32,8 @@ pub(super) const BLIND: &str = "blind";
 pub(super) const WIDE: &str = "WINDLASS_PROOF_WIDE";
 const WIDE_SLOTS: usize = 2_000;
 
+/// The file that makes a folder have access keys of AWS and no other ones.
+pub(super) const SIGNED: &str = "signed";
 /// The folder of rules, where there are some.
 pub(super) const POLICY: &str = "policy";
 
@@ -106,7 +109,14 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         prices: Some("prices.yml".into()),
         models: folder.join("models.yml").is_file().then(|| "models.yml".into()),
         policy: Some(folder.join(POLICY)).filter(|policy| policy.is_dir()),
-        environment: Arc::new(|name| (name == "FAKE_API_KEY").then(|| "key".into())),
+        environment: match folder.join(SIGNED).is_file() {
+            true => Arc::new(|name| match name {
+                "AWS_ACCESS_KEY_ID" => Some(AWS_ID.into()),
+                "AWS_SECRET_ACCESS_KEY" => Some("secret".into()),
+                _ => None,
+            }),
+            false => Arc::new(|name| (name == "FAKE_API_KEY").then(|| "key".into())),
+        },
         ..Wiring::default()
     };
     let catalog = wiring.catalog().expect("the catalog");

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// The id of the access key of AWS that requests are signed with, where they are.
+pub(super) const AWS_ID: &str = "AKIDPROOF";
+
 /// One thing done to the world.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deed {
@@ -46,6 +49,8 @@ pub(super) struct World {
     headers: Arc<Mutex<String>>,
     /// Answers that were streams.
     streams: Arc<AtomicU64>,
+    /// Requests that were signed with access keys of AWS.
+    signed: Arc<AtomicU64>,
 }
 
 impl World {
@@ -62,6 +67,7 @@ impl World {
             gate: Arc::default(),
             headers: Arc::default(),
             streams: Arc::default(),
+            signed: Arc::default(),
         };
         let server = world.clone();
         std::thread::spawn(move || {
@@ -153,6 +159,12 @@ impl World {
         self.streams.load(Ordering::Relaxed)
     }
 
+    /// How many requests were signed with access keys of AWS.
+    #[cfg(feature = "sigv4")]
+    pub(super) fn signed(&self) -> u64 {
+        self.signed.load(Ordering::Relaxed)
+    }
+
     /// How often each kind of deed was done so far.
     pub(super) fn counts(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
@@ -176,6 +188,10 @@ impl World {
         let mut reader = BufReader::new(stream);
         while let Some((path, headers, body)) = read_request(&mut reader) {
             let key = headers.get("idempotency-key").cloned().unwrap_or_default();
+            let authorization = headers.get("authorization").map_or("", String::as_str);
+            let is_signed = authorization.starts_with(&format!("AWS4-HMAC-SHA256 Credential={AWS_ID}/"))
+                && authorization.contains("/bedrock/aws4_request");
+            self.signed.fetch_add(u64::from(is_signed), Ordering::Relaxed);
             let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
             let reply = self.answer(&path, &key, &body);
             // Slow on purpose: a call has to last long enough to be interrupted.
