@@ -10,6 +10,7 @@ use windlass_core::input::Sent;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
+use windlass_ports::store::rates::Rates;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
@@ -111,6 +112,10 @@ impl<L: Layer> Store for Layered<L> {
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
         self.0.beat(worker, load)
+    }
+
+    fn rates(&self) -> &dyn Rates {
+        self.0.below().rates()
     }
 
     fn trail(&self) -> &dyn Trail {

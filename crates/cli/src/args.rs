@@ -10,6 +10,7 @@ mod budgets;
 mod chaos;
 mod debug;
 mod erase;
+mod limits;
 mod many;
 mod policy;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub(crate) use budgets::{
 pub(crate) use chaos::{Chaos, ChaosRun};
 pub(crate) use debug::{Debug, DebugCapture, DebugOne, DebugShow};
 pub(crate) use erase::{Erase, Export};
+pub(crate) use limits::LimitsShow;
 pub(crate) use many::Many;
 pub(crate) use notify::{Notify, NotifyList, NotifyTest};
 pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyStarter, PolicyTest, PolicyWhy};
@@ -133,6 +135,8 @@ pub(crate) enum Command {
     /// Look at and change what many runs may use together
     #[command(subcommand)]
     Budgets(Budgets),
+    /// List limits of rates, what is left of them, and who waits
+    Limits(LimitsShow),
     /// Let nothing be changed: a switch for incidents
     #[command(subcommand)]
     Readonly(Readonly),

@@ -12,6 +12,7 @@ mod diagnostics;
 mod erase;
 mod explain;
 mod graph;
+mod limits;
 mod policy;
 mod preflight;
 mod preview;
@@ -127,6 +128,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Budgets(args::Budgets::Raise(args)) => budgets::raise(app, args).await,
         Command::Budgets(args::Budgets::Objectives(args)) => budgets::objectives(app, args).await,
         Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
+        Command::Limits(args) => limits::limits(app, args).await,
         Command::Secrets(args) => secret(app, &args),
         Command::Notify(command) => notify::perform(app, command).await,
         Command::Trust(command) => trust::perform(app, command).await,

@@ -5,6 +5,7 @@
 
 mod load;
 mod quantity;
+mod rates;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use windlass_server::CostBound;
 
 pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
 pub(crate) use quantity::{Bytes, Span};
+pub(crate) use rates::{RateLimit, limits as rate_limits};
 
 /// The whole of `windlass.toml`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -215,6 +217,9 @@ pub(crate) struct Limits {
     pub unpriced: Unpriced,
     /// From when on breakers trip; 0 is never.
     pub breakers: Breakers,
+    /// Limits of rates, which all workers of a store keep together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<RateLimit>,
 }
 
 /// What runs are to cost at most: one of `p95_cost_micros` and `day_cost_micros`.

@@ -21,6 +21,7 @@ use windlass_telemetry::{Exporter, Spans};
 
 use crate::app::App;
 use crate::args::Follow;
+use crate::config::rate_limits;
 use crate::exit::{Exit, Problem};
 use crate::outcome;
 use crate::output;
@@ -225,6 +226,8 @@ pub(crate) fn settings(app: &App) -> Settings {
         grace_ms: config.worker.grace.0,
         queued_max: config.queue.max,
         tenant_held_max: config.queue.tenant_held_max,
+        // Checked when the configuration was read.
+        rates: Arc::new(rate_limits(&config.limits.rates).unwrap_or_default()),
         host: process::host(),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()

@@ -6,6 +6,7 @@
 pub mod escrow;
 mod fleet;
 mod query;
+pub mod rates;
 mod trail;
 mod upkeep;
 
@@ -542,6 +543,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Audit rows of a run, oldest first. Those of a removed run are in [`Trail::kept`].
     fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>>;
+
+    /// Token buckets that all processes of the store share.
+    fn rates(&self) -> &dyn rates::Rates;
 
     /// The audit trail beside the rows of runs.
     fn trail(&self) -> &dyn Trail;

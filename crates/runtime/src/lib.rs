@@ -16,6 +16,7 @@ pub mod events;
 pub mod schedule;
 pub mod keys;
 pub mod switch;
+pub mod rates;
 pub mod capture;
 pub mod notice;
 pub mod seal;

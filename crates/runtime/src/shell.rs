@@ -11,6 +11,7 @@ mod approvals;
 mod blobs;
 mod budgets;
 mod switches;
+mod rates;
 mod notices;
 mod settle;
 mod status;

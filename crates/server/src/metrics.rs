@@ -45,6 +45,12 @@ const TALLIES: &[(Tally, &str, &str)] = &[
     (Tally::Reaped, "windlass_leases_expired_total", "Runs taken back from workers that are gone, by this process."),
     (Tally::Quarantined, "windlass_runs_quarantined_total", "Runs that this process quarantined."),
     (Tally::Unfit, "windlass_runs_unfit_total", "Times a run was left for a worker that has what it needs."),
+    (Tally::RateWaited, "windlass_rate_waits_total", "Calls of this process that waited for permits of a rate."),
+    (
+        Tally::RateShed,
+        "windlass_rate_shed_total",
+        "Calls that were turned away, because permits would have come too late.",
+    ),
     (Tally::Scheduled, "windlass_schedule_runs_total", "Runs that schedules started in this process."),
     (Tally::ScheduleFailed, "windlass_schedule_failures_total", "Times a schedule could not be dealt with."),
 ];
@@ -99,6 +105,7 @@ pub struct Metrics {
     held: IntGauge,
     calls_out: IntGauge,
     backlog: IntGauge,
+    limited: IntGauge,
     is_worker: IntGauge,
     draining: IntGauge,
     store_up: IntGauge,
@@ -170,6 +177,7 @@ impl Metrics {
             held: gauge(r, "windlass_runs_held", "Runs that this process holds."),
             calls_out: gauge(r, "windlass_calls_out", "Calls of this process that are out."),
             backlog: gauge(r, "windlass_calls_waiting", "Calls of this process that wait for a slot."),
+            limited: gauge(r, "windlass_calls_limited", "Calls of this process that wait for permits of a rate."),
             is_worker: gauge(r, "windlass_worker_joined", "1 while this process counts as a worker."),
             draining: gauge(r, "windlass_worker_draining", "1 while this process claims no more."),
             store_up: gauge(
@@ -265,6 +273,7 @@ impl Metrics {
         self.held.set(i64::from(vitals.load.held));
         self.calls_out.set(i64::from(vitals.load.calls));
         self.backlog.set(whole(vitals.backlog as u64));
+        self.limited.set(whole(vitals.limited as u64));
         self.is_worker.set(i64::from(vitals.worker.is_some() && vitals.is_current));
         self.draining.set(i64::from(vitals.load.draining));
         self.store_up.set(i64::from(stored.is_some_and(|stored| stored.is_writable)));
@@ -378,7 +387,7 @@ mod tests {
 
     fn vitals() -> Vitals {
         let load = Load { held: 3, calls: 2, draining: false };
-        Vitals { worker: None, is_current: false, load, backlog: 4 }
+        Vitals { worker: None, is_current: false, load, backlog: 4, limited: 2 }
     }
 
     fn depth(pool: &str, runs: u64) -> Depth {

@@ -13,6 +13,7 @@ use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::fake::MemoryStore;
+use windlass_ports::store::rates::Rates;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
@@ -368,6 +369,10 @@ impl Store for SimStore {
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
         Box::pin(self.beat_now(worker, load))
+    }
+
+    fn rates(&self) -> &dyn Rates {
+        self.inner.rates()
     }
 
     fn trail(&self) -> &dyn Trail {

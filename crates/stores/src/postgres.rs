@@ -16,6 +16,7 @@ mod load;
 mod local;
 mod pool;
 mod prune;
+mod rates;
 mod read;
 mod request;
 mod schema;
@@ -38,6 +39,7 @@ use windlass_core::input::Sent;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
+use windlass_ports::store::rates::Rates;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
@@ -513,6 +515,10 @@ impl Store for PostgresStore {
 
     fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>> {
         Box::pin(async move { read::audit(&self.pool, &run).await })
+    }
+
+    fn rates(&self) -> &dyn Rates {
+        self
     }
 
     fn trail(&self) -> &dyn Trail {

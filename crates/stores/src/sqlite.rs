@@ -11,6 +11,7 @@ mod inbox;
 pub(crate) mod marks;
 mod newborn;
 mod prune;
+mod rates;
 mod read;
 mod readers;
 mod reap;
@@ -39,6 +40,7 @@ use windlass_core::input::Sent;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
+use windlass_ports::store::rates::Rates;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
@@ -540,6 +542,10 @@ impl Store for SqliteStore {
 
     fn audit(&self, run: RunId) -> BoxFuture<'_, Result<Vec<audit::Row>, StoreError>> {
         Box::pin(self.read(move |connection| read::audit(connection, &run)))
+    }
+
+    fn rates(&self) -> &dyn Rates {
+        self
     }
 
     fn trail(&self) -> &dyn Trail {

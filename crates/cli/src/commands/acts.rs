@@ -129,6 +129,7 @@ impl Doing {
             | Command::Serve(_)
             | Command::Worker(_)
             | Command::Workers(_)
+            | Command::Limits(_)
             | Command::Replay(_)
             | Command::Verify(_)
             | Command::Test(_)

@@ -10,7 +10,7 @@ use serde::Serialize;
 use windlass_core::breakers::FAILURES_KEPT_MAX;
 use windlass_core::redact;
 
-use super::{Config, Preset};
+use super::{Config, Preset, rate_limits};
 use crate::args::Global;
 use crate::exit::Problem;
 use crate::places;
@@ -146,6 +146,10 @@ fn check(config: &Config) -> Result<(), Problem> {
         if objective.p95_cost_micros.is_some() == objective.day_cost_micros.is_some() {
             return Err(wrong(format!("`objectives.{name}` has one of `p95_cost_micros` and `day_cost_micros`")));
         }
+    }
+    if let Err((key, why)) = rate_limits(&config.limits.rates) {
+        let hint = "docs/limits.md has examples of `[[limits.rates]]`";
+        return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint(hint));
     }
     let at = &config.limits.breakers;
     for (name, bound) in [("failed_calls", at.failed_calls), ("failed_attempts", at.failed_attempts)] {

@@ -13,6 +13,7 @@ mod objects;
 mod switches;
 mod quarantine;
 mod queue;
+mod rates;
 mod runs;
 mod setup;
 mod signals;
@@ -205,6 +206,11 @@ macro_rules! store_cases {
             escrow::what_a_run_returned_is_known_until_it_is_pruned
             escrow::what_a_removed_run_holds_counts_as_used
             escrow::draws_that_come_together_see_each_other
+            rates::permits_are_handed_out_once
+            rates::permits_at_once_never_exceed_a_burst
+            rates::who_waits_is_told
+            rates::after_a_fence_buckets_are_empty
+            rates::buckets_that_are_full_and_unused_are_forgotten
             switches::a_decision_that_begins_calls_is_told_of_a_changed_switch
             switches::the_switch_of_a_tenant_is_for_its_runs
             switches::every_kind_of_decision_is_told_of_a_switch

@@ -5,6 +5,7 @@
 
 mod data;
 mod queue;
+mod rates;
 mod trail;
 mod upkeep;
 
@@ -25,6 +26,7 @@ use crate::BoxFuture;
 use crate::clock::Clock;
 use crate::conformance::store::Damage;
 use crate::fake::hint::Hint;
+use crate::store::rates::Rates;
 use crate::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
@@ -430,6 +432,10 @@ impl Store for MemoryStore {
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, StoreError>> {
         ready(self.read(|data| data.list(&query)))
+    }
+
+    fn rates(&self) -> &dyn Rates {
+        self
     }
 
     fn trail(&self) -> &dyn Trail {

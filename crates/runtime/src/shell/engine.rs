@@ -22,12 +22,14 @@ use super::member::Membership;
 use super::missed::Missed;
 use super::observe::{Failpoint, Meter, Observer, Point, Tally};
 use super::programs::{Loaded, Programs};
+use super::rates::Gate;
 use super::rest::Driven;
 use super::shutdown::Stop;
 use super::switches::Switches;
 use super::unfit::Unfit;
 use super::worker;
 use crate::fold::{FoldError, Tail};
+use crate::rates::Limits;
 
 /// Parked runs kept in memory at most, so that one that waits for many children is not read again for each.
 const WARM_MAX: usize = 64;
@@ -83,6 +85,8 @@ pub struct Settings {
     pub tenant_held_max: Option<u32>,
     /// Runs of one tenant that wait in the queue at most. Submissions of a lower class are refused before that.
     pub queued_max: Option<u32>,
+    /// Limits of rates, which all workers of the store meet together.
+    pub rates: Arc<Limits>,
     /// The host's name, as others see it in the list of workers.
     pub host: String,
     /// The build, as others see it there.
@@ -139,6 +143,7 @@ impl Default for Settings {
             pools: Vec::new(),
             tenant_held_max: None,
             queued_max: None,
+            rates: Arc::default(),
             host: String::new(),
             build: String::new(),
             meter: None,
@@ -206,6 +211,8 @@ pub struct Vitals {
     pub load: Load,
     /// Calls that wait for a slot.
     pub backlog: usize,
+    /// Calls that wait for permits of rates.
+    pub limited: usize,
 }
 
 /// Submits runs and drives them. Clones share everything.
@@ -260,6 +267,7 @@ impl Engine {
             worker: member.map(|member| member.id.clone()),
             load: self.core.load(),
             backlog: self.core.backlog.load(Ordering::Relaxed),
+            limited: self.core.gate.waiting(),
         }
     }
 
@@ -287,6 +295,7 @@ pub(super) struct Core {
     pub(super) unfit: Unfit,
     pub(super) missed: Arc<Missed>,
     pub(super) switches: Switches,
+    pub(super) gate: Gate,
     /// Audit rows were committed.
     pub(super) audited: Notify,
     /// The same, until they are sealed here.
@@ -350,6 +359,7 @@ impl Core {
             unfit: Unfit::default(),
             missed: Arc::default(),
             switches: Switches::default(),
+            gate: Gate::default(),
             audited: Notify::new(),
             unsealed: AtomicBool::new(false),
             held: Mutex::default(),

@@ -3,6 +3,7 @@
 //! Knows nothing of what follows from a result.
 
 mod about;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -30,12 +31,14 @@ use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
 use about::{About, Unshown};
+use waiting::Waiting;
 
 use super::budgets;
 use super::departure::Departure;
 use super::engine::Core;
 use super::member::Member;
 use super::observe::{Called, Leaving, Meter, Point, span};
+use super::rates::{self, unsent};
 use super::switches::Switches;
 use crate::recover::is_marked;
 
@@ -129,6 +132,7 @@ impl Calls {
             timeout_ms: open.timeout_ms,
             sent: Arc::clone(&sent),
             about: core.parts.settings.meter.is_some().then(|| About::of(machine, run, effect, open)),
+            asks: rates::asks(core, machine, run, open).map(|asks| Box::new((asks, open.call.clone()))),
         };
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
@@ -325,6 +329,8 @@ struct Attempt {
     sent: Arc<AtomicBool>,
     /// What meters are told of it.
     about: Option<About>,
+    /// The permits of rates that it waits for.
+    asks: Option<Box<(crate::rates::desk::Call, Call)>>,
 }
 
 impl Attempt {
@@ -376,7 +382,22 @@ impl Attempt {
         Done { effect: self.effect, attempt: self.number, end: End::Settled(outcome, spent) }
     }
 
-    async fn send(&self, mut job: Job) -> (Outcome, Spent) {
+    async fn send(&self, job: Job) -> (Outcome, Spent) {
+        let ticket = match self.asks.as_deref() {
+            None => None,
+            Some((asks, call)) => match rates::enter(&self.core, asks.clone(), call).await {
+                Ok(ticket) => Some(ticket),
+                Err(failure) => return unsent(failure),
+            },
+        };
+        let ended = self.send_in_turn(job).await;
+        if let Some(ticket) = ticket {
+            ticket.ended(self.sent.load(Ordering::Acquire), &ended.1);
+        }
+        ended
+    }
+
+    async fn send_in_turn(&self, mut job: Job) -> (Outcome, Spent) {
         let _slot = self.slot().await;
         let withdrawn = Arc::new(AtomicBool::new(false));
         loop {
@@ -555,25 +576,6 @@ impl Drop for Flight<'_> {
         if !self.told {
             let failure = Failure::new(Code::RunAttemptLost, "the call was given up");
             self.tell(&Outcome::Failed(failure), &Spent::Unknown);
-        }
-    }
-}
-
-/// Counts a call that waits for a slot.
-struct Waiting<'a>(&'a Core);
-
-impl<'a> Waiting<'a> {
-    fn new(core: &'a Core) -> Self {
-        core.backlog.fetch_add(1, Ordering::Relaxed);
-        Self(core)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        // The first that no longer waits may be what a worker waits for.
-        if self.0.backlog.fetch_sub(1, Ordering::Relaxed) == self.0.parts.settings.call_slots.saturating_add(1) {
-            self.0.wake(false);
         }
     }
 }

@@ -63,6 +63,10 @@ pub enum Tally {
     Quarantined,
     /// A run was left for another worker, because this one lacks what it needs.
     Unfit,
+    /// A call waited for permits of a rate.
+    RateWaited,
+    /// A call was turned away, because permits of a rate would have come too late.
+    RateShed,
     /// A schedule started a run.
     Scheduled,
     /// A schedule could not be dealt with.

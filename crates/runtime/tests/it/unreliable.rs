@@ -14,6 +14,7 @@ use windlass_core::seal::Segment;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::fake::MemoryStore;
+use windlass_ports::store::rates::Rates;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Kept, Lease, Load,
     Message, NewRun, Object, OpId, Page, Pruned, Pruning, Put, Query, Reaped, Registration, Removed, Retention,
@@ -131,6 +132,10 @@ fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Store for Unreliable {
+    fn rates(&self) -> &dyn Rates {
+        self.inner.rates()
+    }
+
     fn trail(&self) -> &dyn Trail {
         self
     }

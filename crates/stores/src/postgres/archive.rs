@@ -15,6 +15,7 @@ use windlass_ports::store::{FENCED, StoreError};
 
 use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value, trouble};
 use super::pool::Pool;
+use super::rates::FORGET_RATES;
 use super::read::unread;
 use super::request::count;
 use super::schema::{self, run};
@@ -243,6 +244,7 @@ async fn hold_back(
     let taken_at = latest.map(|at| Timestamp(count(at)));
     link.query(&END_WORKERS, Vec::new()).await.map_err(Trouble::error)?;
     let reason = shield(&reason(taken_at)).into_owned();
+    link.query(&FORGET_RATES, Vec::new()).await.map_err(Trouble::error)?;
     let rows = link.query(&FENCE, vec![Box::new(reason), Box::new(FENCED)]).await.map_err(Trouble::error)?;
     let quarantined = rows.first().map_or(Ok(0), |row| row.try_get(0)).map(count).map_err(unread)?;
     Ok(Restored { aside: None, quarantined, held: hold_objects(link, held).await?, taken_at })

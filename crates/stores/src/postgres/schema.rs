@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "named_signals", sql: include_str!("migrations/V3__named_signals.sql") },
     Migration { version: 4, name: "switches", sql: include_str!("migrations/V4__switches.sql") },
     Migration { version: 5, name: "audit", sql: include_str!("migrations/V5__audit.sql") },
+    Migration { version: 6, name: "rates", sql: include_str!("migrations/V6__rates.sql") },
 ];
 
 /// The schema from which on rows of the journal know their transaction.
@@ -45,7 +46,7 @@ static HAS_HISTORY: Sql = Sql {
          WHERE attrelid = to_regclass('schema_history') AND attname IN ('version', 'name', 'applied_at', 'checksum')), \
          ARRAY(SELECT name FROM unnest(ARRAY['store', 'runs', 'starts', 'journal', 'snapshots', 'waits', 'inbox', \
          'signals', 'blobs', 'blob_uses', 'workers', 'objects', 'object_floors', 'audit_sealing', 'audit_segments', \
-         'audit_acts', 'audit_kept']) AS name \
+         'audit_acts', 'audit_kept', 'rates']) AS name \
          WHERE to_regclass(name) IS NOT NULL)",
     types: &[],
 };

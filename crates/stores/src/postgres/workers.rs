@@ -17,6 +17,7 @@ use super::claim::lease;
 use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value};
 use super::local::Local;
 use super::pool::Pool;
+use super::rates::FORGET_RATES;
 use super::request::{count, encode};
 use super::schema::known;
 use super::statements::now_us;
@@ -355,7 +356,10 @@ impl Workers {
         self.beaten().clear();
         let reason = shield(reason).into_owned();
         let rows = pool
-            .run(|| vec![(&END_WORKERS, Vec::new()), (&FENCE, vec![Box::new(reason.clone()), Box::new(FENCED)])])
+            .run(|| {
+                let fence: Vec<Value> = vec![Box::new(reason.clone()), Box::new(FENCED)];
+                vec![(&END_WORKERS, Vec::new()), (&FORGET_RATES, Vec::new()), (&FENCE, fence)]
+            })
             .await?;
         let row = rows.last().and_then(|rows| rows.first());
         row.map_or(Ok(0), |row| row.try_get(0).map(count).map_err(failed))

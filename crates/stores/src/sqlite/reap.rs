@@ -101,6 +101,7 @@ impl Tx<'_> {
     /// Voids every lease and every worker, and quarantines every unfinished run.
     pub(super) fn fence(&mut self, reason: &Name) -> Result<u64, Trouble> {
         self.known.runs.clear();
+        self.forget_rates()?;
         self.run("UPDATE workers SET fenced = 1", [])?;
         let sql = "SELECT count(*) FROM runs WHERE status < ?1 AND quarantine IS NULL";
         let quarantined = self.row(sql, [FINAL], |row| row.get::<_, i64>(0))?.unwrap_or_default();

@@ -9,6 +9,7 @@ use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
+use windlass_ports::store::rates::Take;
 use windlass_ports::store::{
     Claim, Commit, Committed, Created, Delivered, HeadUpdate, Keep, Lease, Message, NewRun, OpId, Pruned, Pruning,
     Queueing, Reaped, Sealing, Signal, Signalled, StoreError, WorkerId,
@@ -35,6 +36,7 @@ pub(super) enum Request {
     Fence(Name),
     PutObject(Replacement),
     Draw(Box<Draw>),
+    Take(Box<Take>),
     Deliver(Delivery),
     Signal(Signal),
     /// Trees by the keys of their roots.
@@ -62,6 +64,7 @@ pub(super) enum Answer {
     Signalled(Signalled),
     Pruned(Pruned),
     Drawn(Drawn),
+    Taken(windlass_ports::store::rates::Taken),
     Forgotten(Vec<WorkerId>),
 }
 

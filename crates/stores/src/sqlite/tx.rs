@@ -141,6 +141,7 @@ impl<'a> Tx<'a> {
                 self.put_object(put).map(Answer::Is)
             }
             Request::Draw(draw) => self.draw(draw).map(Answer::Drawn),
+            Request::Take(take) => self.take_permits(take).map(Answer::Taken),
             Request::Deliver(delivery) => self.deliver(delivery).map(Answer::Delivered),
             Request::Signal(signal) => self.signal(signal).map(Answer::Signalled),
             Request::Prune(roots, mode) => {

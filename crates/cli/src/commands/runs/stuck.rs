@@ -2,17 +2,23 @@
 
 mod cause;
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
+use windlass_core::ids::RunId;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Head, Query};
+use windlass_ports::store::{Head, Query, Store};
 
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
 use crate::journal;
 use crate::output::time;
-use cause::{Cause, Finding, Fleet};
+use cause::{Cause, Finding, Fleet, Limited};
+
+/// Buckets of rates read at a time.
+const PAGE: usize = 500;
 
 /// Lists stuck runs, newest first.
 ///
@@ -25,7 +31,7 @@ pub(crate) async fn stuck(app: &App, args: args::RunsStuck) -> Result<Exit, Prob
         return Ok(Exit::Ok);
     };
     let now = app.now();
-    let fleet = Fleet::new(store.workers().await?);
+    let fleet = Fleet::new(store.workers().await?, limited(&*store).await);
     let statuses = Status::ALL.into_iter().filter(|status| !status.is_final()).collect();
     let limit = args.limit as usize;
     let mut query = Query {
@@ -55,6 +61,25 @@ pub(crate) async fn stuck(app: &App, args: args::RunsStuck) -> Result<Exit, Prob
     let documents: Vec<Json> = found.iter().map(|(head, finding)| document(head, finding)).collect();
     app.output.table(&json!({ "runs": documents, "next": next }), &header, &rows);
     Ok(Exit::Ok)
+}
+
+/// Runs whose calls wait for permits of rates, as far as workers named them. A standby knows none.
+async fn limited(store: &dyn Store) -> BTreeMap<RunId, Limited> {
+    let mut found = BTreeMap::new();
+    let mut after = None;
+    while let Ok(page) = store.rates().buckets(after.take(), PAGE).await {
+        for row in &page {
+            for waiting in row.waiting.values() {
+                let limited = Limited { bucket: row.bucket.clone(), since: waiting.since };
+                found.extend(waiting.runs.iter().map(|run| (run.clone(), limited.clone())));
+            }
+        }
+        if page.len() < PAGE {
+            break;
+        }
+        after = page.last().map(|row| row.bucket.clone());
+    }
+    found
 }
 
 /// For how long a run has not changed, in milliseconds.

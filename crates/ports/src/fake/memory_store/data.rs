@@ -9,6 +9,7 @@ use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 
+use super::rates::Buckets;
 use super::trail::Ledger;
 use crate::store::escrow::Sheet;
 use crate::store::{
@@ -153,6 +154,7 @@ pub(super) struct Data {
     /// The highest revision of an object that was removed.
     pub(super) floor: u64,
     pub(super) ledger: Ledger,
+    pub(super) rates: Buckets,
     pub(super) commits: u64,
     pub(super) stale: u64,
     /// Of each class, the tenant that was served last.

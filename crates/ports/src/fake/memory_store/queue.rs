@@ -240,6 +240,7 @@ impl Data {
     }
 
     pub(super) fn fence(&mut self, reason: &Name) -> u64 {
+        self.forget_rates();
         let place = self.back();
         let mut quarantined = 0;
         for row in self.runs.values_mut() {

@@ -9,13 +9,14 @@ use windlass_core::effect::{Effect, WaitKind};
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::Input;
 use windlass_core::journal::Entry;
+use windlass_core::machine::Agent;
 use windlass_core::route::Chain;
 use windlass_ports::store::{Commit, Keep};
 
 use super::Work;
 use super::switched::lifts;
 use crate::recover;
-use crate::shell::budgets;
+use crate::shell::{budgets, rates};
 
 impl Work<'_> {
     /// The chains of the machine's agents, as they can be used now.
@@ -25,7 +26,14 @@ impl Work<'_> {
         }
         let agents = &self.loaded.machine.agents;
         let model = &self.claimed.core.parts.model;
-        agents.iter().filter_map(|(name, agent)| Some((name.clone(), model.chain(&agent.model)?))).collect()
+        let chain = |agent: &Agent| {
+            let mut chain = model.chain(&agent.model)?;
+            for link in chain.links.iter_mut().filter(|link| link.shut.is_none()) {
+                link.shut = rates::dry(&self.claimed.core, &self.run, &link.settings);
+            }
+            Some(chain)
+        };
+        agents.iter().filter_map(|(name, agent)| Some((name.clone(), chain(agent)?))).collect()
     }
 
     /// Wakes whoever a commit concerns.

@@ -14,6 +14,7 @@ use windlass_core::input::Sent;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
+use windlass_ports::store::rates::Rates;
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, SWITCHES, Signal, Signalled,
@@ -57,6 +58,10 @@ impl Forgetful {
 }
 
 impl Store for Forgetful {
+    fn rates(&self) -> &dyn Rates {
+        self.inner.rates()
+    }
+
     fn trail(&self) -> &dyn Trail {
         self.inner.trail()
     }

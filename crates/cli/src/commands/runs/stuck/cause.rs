@@ -1,7 +1,10 @@
 //! Why a run does not go on. Pure: a run, the workers and the time come as arguments.
 
+use std::collections::BTreeMap;
+
 use windlass_core::approval;
 use windlass_core::effect::{OpenCall, WaitKind};
+use windlass_core::ids::{Name, RunId};
 use windlass_core::run::{Hold, Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Head, WorkerRow};
@@ -45,6 +48,8 @@ pub(super) enum Cause {
     NotTaken,
     /// The worker that held it is gone.
     WorkerLost,
+    /// A call waits for permits of a rate.
+    RateLimited,
     /// A call is out, within its time.
     CallOut,
     /// A call is out, beyond its time.
@@ -72,6 +77,7 @@ impl Cause {
             Self::WorkersBusy => "workers_busy",
             Self::NotTaken => "not_taken",
             Self::WorkerLost => "worker_lost",
+            Self::RateLimited => "rate_limited",
             Self::CallOut => "call_out",
             Self::CallOverdue => "call_overdue",
             Self::NoProgress => "no_progress",
@@ -93,17 +99,29 @@ fn finding(cause: Cause, detail: impl Into<String>, next: impl Into<String>) -> 
     Some(Finding { cause, detail: detail.into(), next: next.into() })
 }
 
-/// The workers.
+/// What a run waits for whose call waits for permits.
 #[derive(Clone, Debug)]
-pub(super) struct Fleet(Vec<WorkerRow>);
+pub(super) struct Limited {
+    /// The bucket.
+    pub(super) bucket: Name,
+    /// Since when the call at the front waits there.
+    pub(super) since: Timestamp,
+}
+
+/// The workers, and the runs whose calls they make wait.
+#[derive(Clone, Debug)]
+pub(super) struct Fleet {
+    workers: Vec<WorkerRow>,
+    limited: BTreeMap<RunId, Limited>,
+}
 
 impl Fleet {
-    pub(super) fn new(workers: Vec<WorkerRow>) -> Self {
-        Self(workers)
+    pub(super) fn new(workers: Vec<WorkerRow>, limited: BTreeMap<RunId, Limited>) -> Self {
+        Self { workers, limited }
     }
 
     fn alive(&self) -> impl Iterator<Item = &WorkerRow> {
-        self.0.iter().filter(|worker| worker.is_alive)
+        self.workers.iter().filter(|worker| worker.is_alive)
     }
 }
 
@@ -135,7 +153,14 @@ pub(super) fn find(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Opt
                 format!("`{owner}` held it and is gone"),
                 format!("start a worker: windlass worker; or: windlass resume {}", quoted(head.root.as_str())),
             ),
-            Some(owner) => held(run, owner.0.as_ref(), now),
+            Some(owner) => match fleet.limited.get(&head.id).filter(|_| run.calls.values().any(OpenCall::is_out)) {
+                Some(Limited { bucket, since }) => finding(
+                    Cause::RateLimited,
+                    format!("a call waits for permits of `{bucket}`, the first there since {}", time(*since)),
+                    "windlass limits --waiting; raise the limit under `[[limits.rates]]`, or wait",
+                ),
+                None => held(run, owner.0.as_ref(), now),
+            },
         },
     }
 }
@@ -270,7 +295,7 @@ fn named(call: &OpenCall) -> String {
 
 #[cfg(test)]
 mod tests {
-    use windlass_core::ids::{Digest, RunId};
+    use windlass_core::ids::Digest;
     use windlass_core::machine::Priority;
     use windlass_ports::store::{Load, Registration, WorkerId};
 
@@ -326,7 +351,9 @@ mod tests {
 
     #[test]
     fn workers_that_do_not_take_a_run_are_told_apart() {
-        let of = |workers: Vec<WorkerRow>| queued(&head(Status::Queued), &Fleet::new(workers)).map(|found| found.cause);
+        let of = |workers: Vec<WorkerRow>| {
+            queued(&head(Status::Queued), &Fleet::new(workers, BTreeMap::new())).map(|found| found.cause)
+        };
         assert_eq!(of(Vec::new()), Some(Cause::NoWorker));
         assert_eq!(of(vec![WorkerRow { is_alive: false, ..worker(0, false) }]), Some(Cause::NoWorker));
         assert_eq!(of(vec![worker(0, true)]), Some(Cause::WorkersDraining));
@@ -336,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_time_that_has_passed_is_told_from_one_that_has_not() {
-        let fleet = Fleet::new(vec![worker(0, false)]);
+        let fleet = Fleet::new(vec![worker(0, false)], BTreeMap::new());
         let start = windlass_core::run::Start {
             id: RunId::stored("r"),
             bundle: Digest::ZERO,
@@ -368,6 +395,6 @@ mod tests {
         };
         assert_eq!(at(9_000, &fleet), None);
         assert_eq!(at(20_000, &fleet), Some(Cause::TimerOverdue));
-        assert_eq!(at(20_000, &Fleet::new(Vec::new())), Some(Cause::NoWorker));
+        assert_eq!(at(20_000, &Fleet::new(Vec::new(), BTreeMap::new())), Some(Cause::NoWorker));
     }
 }

@@ -13,6 +13,7 @@ use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 
 use crate::BoxFuture;
+use crate::store::rates::Rates;
 use crate::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
     NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
@@ -106,6 +107,10 @@ impl Broken {
 }
 
 impl Store for Broken {
+    fn rates(&self) -> &dyn Rates {
+        self.inner.rates()
+    }
+
     fn trail(&self) -> &dyn Trail {
         self.inner.trail()
     }

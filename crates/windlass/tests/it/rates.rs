@@ -1,0 +1,163 @@
+//! Limits of rates over several workers of one database: what a counting server sees stays within the burst and the rate
+//! of all of them together, whoever makes the calls.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures::future::join_all;
+use windlass::Windlass;
+use windlass::wire::{ProviderConfig, Wiring};
+use windlass_core::ids::RunId;
+use windlass_core::run::Status;
+use windlass_core::value::Value;
+use windlass_ports::store::rates::Rate;
+use windlass_ports::store::{Query, Store};
+use windlass_runtime::rates::{Limit, Limits, Pick, Picks, Unit};
+use windlass_runtime::{Scope, Settings, Stop};
+use windlass_spec::source::MemoryFiles;
+
+use crate::chains::desk::{Server, openai};
+
+const MACHINE: &str = r#"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: asks
+  context: {n: "{{ input.n }}"}
+  agents:
+    asker: {spec: flatagent, spec_version: 4.2.1, data: {model: {provider: one, name: m, timeout: 120}, system: S, user: "ask {{ input.n }}"}}
+  states:
+    ask: {type: initial, agent: asker, input: {n: context.n}, output_to_context: {r: output.content}, transitions: [{to: end}]}
+    end: {type: final, output: {r: context.r}}
+"#;
+
+/// Workers of one store.
+pub(crate) struct Fleet {
+    pub(crate) workers: Vec<Windlass>,
+}
+
+impl Fleet {
+    /// So many workers, each as a process of its own would be.
+    async fn new(url: &str, server: &Server, count: usize, limits: &Limits) -> Self {
+        Self::with_slots(url, server, count, limits, Settings::default().call_slots).await
+    }
+
+    /// The same, each with so many calls out at the same time.
+    pub(crate) async fn with_slots(url: &str, server: &Server, count: usize, limits: &Limits, slots: usize) -> Self {
+        let provider = ProviderConfig { base_url: Some(server.url.clone()), ..ProviderConfig::default() };
+        let mut workers = Vec::new();
+        for _ in 0..count {
+            let wiring =
+                Wiring { providers: BTreeMap::from([("one".to_owned(), provider.clone())]), ..Wiring::default() };
+            let rates = Arc::new(limits.clone());
+            let settings = Settings { rates, call_slots: slots, ..Settings::default() };
+            let built = Windlass::builder().store(url).wiring(wiring).settings(settings).build().await;
+            workers.push(built.expect("built"));
+        }
+        Self { workers }
+    }
+
+    /// Puts runs of a machine into the queue.
+    pub(crate) async fn submit(&self, machine: &str, name: &str, count: usize) {
+        let files = MemoryFiles::new().with("machine.yml", machine);
+        for n in 0..count {
+            let id = RunId::new(&format!("{name}{n}")).expect("an id");
+            let input = Value::object([("n", Value::Int(n as i64))]);
+            self.workers[0].submit(&files, "machine.yml", input, Some(id)).await.expect("valid");
+        }
+    }
+
+    /// Drives everything to its end, on all workers.
+    pub(crate) async fn drive(&self) {
+        let stop = Stop::new();
+        let driving = join_all(self.workers.iter().map(|worker| worker.engine().drive(Scope::All, stop.clone())));
+        let ended = async {
+            let statuses: Vec<Status> = Status::ALL.into_iter().filter(|status| !status.is_final()).collect();
+            let store = &self.workers[0].engine().parts().store;
+            loop {
+                let query = Query { statuses: statuses.clone(), limit: 1, ..Query::default() };
+                if store.list(query).await.expect("listed").heads.is_empty() {
+                    break;
+                }
+                // Slow on purpose: the workers do the work.
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            stop.graceful.cancel();
+        };
+        let (driven, ()) = futures::future::join(driving, ended).await;
+        driven.into_iter().for_each(|driven| drop(driven.expect("driven")));
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.workers[0].engine().parts().store
+    }
+
+    /// Runs of a status.
+    pub(crate) async fn count(&self, status: Status) -> usize {
+        let query = Query { statuses: vec![status], limit: 1_000, ..Query::default() };
+        self.store().list(query).await.expect("listed").heads.len()
+    }
+}
+
+fn limit(picks: Picks, unit: Unit, rate: Rate) -> Limit {
+    Limit { picks, unit, rate, wait_ms: None }
+}
+
+/// Whether what came stays within burst and rate from a time before anything was asked for. However late something
+/// comes, it was let go before.
+fn within(rate: Rate, began: Instant, came: &[(Instant, u64)]) -> Result<(), String> {
+    let mut sum = 0;
+    for (at, much) in came {
+        sum += much;
+        let ms = u64::try_from(at.duration_since(began).as_millis()).unwrap_or(u64::MAX) + 1;
+        let bound = rate.burst + rate.amount * ms / rate.per_ms + 1;
+        if sum > bound {
+            return Err(format!("{sum} came within {ms} ms, where {bound} may"));
+        }
+    }
+    Ok(())
+}
+
+type Arrivals = Arc<Mutex<Vec<(Instant, u64)>>>;
+
+fn counting(much: u64) -> (Server, Arrivals) {
+    let came: Arrivals = Arc::default();
+    let log = Arc::clone(&came);
+    let server = Server::start(move |_, _| {
+        log.lock().expect("the log").push((Instant::now(), much));
+        openai("answer")
+    });
+    (server, came)
+}
+
+async fn bounded(rate: Rate, unit: Unit, workers: usize, runs: usize) -> Result<(), String> {
+    let database = windlass_testpg::database();
+    // An answer of the server says 25 tokens.
+    let (server, came) = counting(if unit == Unit::Tokens { 25 } else { 1 });
+    let picks = Picks { model: Some(Pick::Each), ..Picks::default() };
+    let limits = Limits::new(vec![limit(picks, unit, rate)]).expect("limits");
+    let began = Instant::now();
+    let fleet = Fleet::new(&database.url(), &server, workers, &limits).await;
+    fleet.submit(MACHINE, "r", runs).await;
+    fleet.drive().await;
+    assert_eq!(fleet.count(Status::Completed).await, runs, "all runs end");
+    let came = came.lock().expect("the log").clone();
+    assert_eq!(came.len(), runs, "each makes its one call");
+    within(rate, began, &came)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_three_workers_stay_within_one_rate() {
+    let rate = Rate { amount: 20, per_ms: 1_000, burst: 5 };
+    bounded(rate, Unit::Calls, 3, 60).await.unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[test]
+fn more_than_the_rate_is_noticed() {
+    let began = Instant::now();
+    let rate = Rate { amount: 1, per_ms: 60_000, burst: 5 };
+    let came = |count: usize| vec![(began, 1); count];
+    assert_eq!(within(rate, began, &came(6)), Ok(()));
+    assert!(within(rate, began, &came(7)).is_err());
+}
