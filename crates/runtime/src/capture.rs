@@ -31,6 +31,9 @@ pub struct Of {
     /// A tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<Name>,
+    /// A user, of any tenant where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Name>,
 }
 
 /// What was asked for.
@@ -70,7 +73,7 @@ impl Capture {
     /// Whether it is about a call.
     #[must_use]
     pub fn takes(&self, call: &Leaving<'_>) -> bool {
-        let Of { run, machine, tenant } = &self.of;
+        let Of { run, machine, tenant, user } = &self.of;
         let below = |root: &RunId| {
             let rest = call.run.as_str().strip_prefix(root.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('~'))
@@ -78,6 +81,7 @@ impl Capture {
         run.as_ref().is_none_or(below)
             && machine.as_ref().is_none_or(|machine| machine == call.machine)
             && tenant.as_ref().is_none_or(|tenant| tenant == call.tenant)
+            && user.as_ref().is_none_or(|user| Some(user) == call.user)
     }
 }
 
@@ -142,9 +146,11 @@ mod tests {
             reason: "".into(),
         };
         let (machine, tenant, target, run) = ("m".into(), "t".into(), "pay".into(), RunId::stored("r~1.0"));
+        let ann = "ann".into();
         let call = Leaving {
             run: &run,
             tenant: &tenant,
+            user: Some(&ann),
             machine: &machine,
             key: "r~1.0#1",
             trace: None,
@@ -159,7 +165,9 @@ mod tests {
             run: run.map(RunId::stored),
             machine: machine.map(Into::into),
             tenant: tenant.map(Into::into),
+            user: None,
         };
+        let user = |user: &str, tenant: Option<&str>| Of { user: Some(user.into()), ..of(None, None, tenant) };
         for (of, takes) in [
             (of(Some("r"), None, None), true),
             (of(Some("r~1.0"), Some("m"), Some("t")), true),
@@ -168,6 +176,10 @@ mod tests {
             (of(None, Some("m"), None), true),
             (of(None, Some("n"), Some("t")), false),
             (of(None, None, Some("u")), false),
+            (user("ann", None), true),
+            (user("ann", Some("t")), true),
+            (user("ann", Some("u")), false),
+            (user("bob", None), false),
         ] {
             assert_eq!(capture(of.clone()).takes(&call), takes, "{of:?}");
         }

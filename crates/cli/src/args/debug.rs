@@ -30,6 +30,7 @@ pub(crate) enum Debug {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass debug capture --run order-4711 --for 15m --reason 'the total is wrong'
+  windlass debug capture --user ann --tenant acme --for 5m --reason 'a complaint'
   windlass debug capture --machine invoices --tenant acme --for 1h --calls 50 --reason 'incident 12'
 
 Every worker of the store follows within seconds. It ends by itself: after the time, or when it has as
@@ -37,7 +38,7 @@ many calls. Secrets that are known and what looks like one, or like data of a pe
 it is written. Who asked for it and who looked is in `windlass audit acts`.")]
 pub(crate) struct DebugCapture {
     /// Of this run and those that it starts
-    #[arg(long, value_name = "RUN", required_unless_present_any = ["machine", "tenant"])]
+    #[arg(long, value_name = "RUN", required_unless_present_any = ["machine", "tenant", "user"])]
     pub run: Option<String>,
     /// Of runs of this machine
     #[arg(long, value_name = "NAME")]
@@ -45,6 +46,9 @@ pub(crate) struct DebugCapture {
     /// Of runs of this tenant
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
+    /// Of runs of this user; of every tenant, where none is named
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
     /// For how long; 24 hours at most
     #[arg(long = "for", value_name = "DURATION", default_value = "15m")]
     pub span: Span,

@@ -35,6 +35,7 @@ async fn capture(app: &App, args: DebugCapture) -> Result<Exit, Problem> {
         }
     }
     let tenant = args.tenant.as_ref().map(|name| super::run::owner("--tenant", name)).transpose()?;
+    let user = args.user.as_ref().map(|name| super::run::owner("--user", name)).transpose()?;
     let store = app.store().await?;
     let at = app.now();
     let (until, id) = (at.plus_ms(args.span.0), format!("c{:011x}", at.0));
@@ -44,6 +45,7 @@ async fn capture(app: &App, args: DebugCapture) -> Result<Exit, Problem> {
             run: args.run.as_deref().map(RunId::stored),
             machine: args.machine.as_deref().map(Into::into),
             tenant,
+            user,
         },
         at,
         until,
@@ -142,6 +144,7 @@ fn words(of: &Of) -> String {
         of.run.as_ref().map(|run| format!("run {run}")),
         of.machine.as_ref().map(|machine| format!("machine {machine}")),
         of.tenant.as_ref().map(|tenant| format!("tenant {tenant}")),
+        of.user.as_ref().map(|user| format!("user {user}")),
     ];
     named.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -149,7 +152,12 @@ fn words(of: &Of) -> String {
 /// What an act says of a capture that is asked for.
 pub(super) fn subject(args: &DebugCapture) -> String {
     let name = |name: &Option<String>| name.as_deref().map(Name::from);
-    words(&Of { run: args.run.as_deref().map(RunId::stored), machine: name(&args.machine), tenant: name(&args.tenant) })
+    words(&Of {
+        run: args.run.as_deref().map(RunId::stored),
+        machine: name(&args.machine),
+        tenant: name(&args.tenant),
+        user: name(&args.user),
+    })
 }
 
 fn described(capture: &Capture, now: Timestamp) -> Json {

@@ -39,7 +39,7 @@ impl Scene {
     fn asked(&self, run: &str, tenant: &str) {
         let input =
             json!({ "topic": format!("{KEY} and canary-of-the-model, asks anna@kestrel-works.co") }).to_string();
-        self.ok(&["run", "asks.yml", "--input", &input, "--run-id", run, "--tenant", tenant]);
+        self.ok(&["run", "asks.yml", "--input", &input, "--run-id", run, "--tenant", tenant, "--user", "ann"]);
     }
 
     fn capture(&self, more: &[&str]) -> String {
@@ -77,7 +77,8 @@ fn calls_are_kept_in_full_while_somebody_asks_and_without_secrets() {
         assert_eq!(refused.code(), 2, "of which calls has to be said: {}", refused.shown());
         assert_eq!(scene.windlass(&["debug", "capture", "--run", "a", "--for", "48h"]).code(), 2);
         let capture = scene.capture(&["--machine", "asks", "--tenant", "acme", "--for", "15m", "--calls", "2"]);
-        let one = scene.capture(&["--run", "other"]);
+        let one = scene.capture(&["--run", "other", "--user", "ann"]);
+        let nobody = scene.capture(&["--user", "bob"]);
         scene.asked("a", "acme");
         scene.asked("other", "beta");
         let calls = scene.calls(&capture);
@@ -90,6 +91,7 @@ fn calls_are_kept_in_full_while_somebody_asks_and_without_secrets() {
             assert!(!json!(calls).to_string().contains(secret), "{secret} is in {calls:?}");
         }
         assert_eq!(runs(&scene.calls(&one)), ["other"]);
+        assert_eq!(scene.calls(&nobody), Vec::<Json>::new());
         for run in ["b", "c"] {
             scene.asked(run, "acme");
         }
@@ -102,7 +104,7 @@ fn calls_are_kept_in_full_while_somebody_asks_and_without_secrets() {
         assert_eq!(scene.calls(&second), Vec::<Json>::new());
         let listed = scene.ok(&["debug", "list"]);
         let states = |listed: &Json| listed["captures"].as_array().expect("captures").len();
-        assert_eq!(states(&listed), 3);
+        assert_eq!(states(&listed), 4);
         let acts = scene.ok(&["audit", "acts", "--tenant", "acme"])["rows"].clone();
         assert_eq!((&acts[0]["action"], &acts[0]["actor"]), (&json!("debug.capture"), &json!("olga")), "{acts}");
         assert!(acts[0]["detail"].as_str().is_some_and(|detail| detail.contains("the total is wrong")), "{acts}");
@@ -112,7 +114,7 @@ fn calls_are_kept_in_full_while_somebody_asks_and_without_secrets() {
         // What was taken of a run goes with it.
         scene.ok(&["erase", "--run", "b", "--yes"]);
         assert_eq!(runs(&scene.calls(&capture)), ["a"]);
-        for capture in [&capture, &one, &second] {
+        for capture in [&capture, &one, &second, &nobody] {
             scene.ok(&["debug", "remove", capture]);
         }
         assert_eq!(scene.kept(), 0);

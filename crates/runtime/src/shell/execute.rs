@@ -346,6 +346,7 @@ impl Attempt {
         let leaving = Leaving {
             run: &self.run,
             tenant: &self.tenant,
+            user: about.user.as_ref(),
             machine: &about.machine,
             key: &about.key,
             trace: about.trace.as_ref(),

@@ -157,6 +157,8 @@ pub struct Leaving<'a> {
     pub run: &'a RunId,
     /// Its tenant.
     pub tenant: &'a Name,
+    /// Its user, when it has one.
+    pub user: Option<&'a Name>,
     /// Name of its machine.
     pub machine: &'a Name,
     /// The effect's key.

@@ -308,6 +308,7 @@ mod tests {
         Leaving {
             run,
             tenant: other,
+            user: None,
             machine: other,
             key: "r#1",
             trace: None,

@@ -9,6 +9,7 @@ use reqwest::header::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::trace::{TRACEPARENT, TRACESTATE};
 use windlass_ports::tool::Permit;
 
 use crate::answer;
@@ -387,6 +388,12 @@ impl Client {
         } else {
             // Headers of arguments belong to the modern era.
             headers.clear();
+        }
+        // What stands between this side and the server reads headers, and not `_meta`.
+        for name in [TRACEPARENT, TRACESTATE] {
+            if let Some(value) = params.get("_meta").and_then(|meta| meta.get(name)).and_then(Value::as_str) {
+                headers.insert(HeaderName::from_static(name), params::value_of(value));
+            }
         }
         let message = protocol::message(Some(id), method, Some(params.into()));
         let outgoing = Outgoing {

@@ -284,6 +284,7 @@ mod tests {
         let call = Leaving {
             run: &run,
             tenant: &name,
+            user: None,
             machine: &name,
             key: "k",
             trace: None,

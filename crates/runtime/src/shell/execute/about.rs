@@ -14,6 +14,7 @@ use windlass_core::trace::Incoming;
 /// What meters are told of a call.
 pub(super) struct About {
     pub(super) machine: Name,
+    pub(super) user: Option<Name>,
     pub(super) key: String,
     pub(super) trace: Option<Incoming>,
     pub(super) target: Name,
@@ -45,6 +46,7 @@ impl About {
         let tools = machine.tools.iter().filter(hides).map(|(name, tool)| (name.clone(), Arc::clone(tool))).collect();
         Self {
             machine: run.start.machine_name.clone(),
+            user: run.start.scope.user.clone(),
             key: effect.key(run.id()),
             trace: run.start.caller.trace.clone(),
             target: open.call.target().clone(),

@@ -116,6 +116,8 @@ async fn a_modern_request_says_everything_about_itself() {
     assert_eq!(meta.get("io.modelcontextprotocol/protocolVersion"), Some(&Value::str("2026-07-28")));
     assert_eq!(meta.get("io.modelcontextprotocol/clientCapabilities"), Some(&Value::empty_map()));
     assert_eq!(meta.get("io.windlass/idempotency-key"), Some(&Value::str("run-1#7")));
+    assert!(header("traceparent").starts_with("00-"));
+    assert_eq!(meta.get("traceparent"), Some(&Value::str(header("traceparent"))));
 }
 
 #[tokio::test]
@@ -320,6 +322,8 @@ async fn a_session_of_the_earlier_era_is_kept_and_begun_again_when_it_is_lost() 
         ("s1", "2025-06-18")
     );
     assert!(!call.headers.contains_key("mcp-method"), "headers of the modern era");
+    let meta = json(&call.body).at_path(&["params", "_meta"]);
+    assert_eq!(meta.get("traceparent"), Some(&Value::str(call.headers["traceparent"].as_str())));
     lost.store(1, Ordering::Relaxed);
     assert_eq!(ask(&tool).await, Ok(Value::str("done")));
     assert_eq!(sessions.load(Ordering::Relaxed), 3);
