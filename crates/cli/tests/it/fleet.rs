@@ -2,6 +2,7 @@
 //!
 //! Slow on purpose: real processes are started, killed and waited for. What is waited for is a word of the store.
 
+mod adversary;
 mod away;
 mod blocked;
 mod pools;
@@ -49,6 +50,17 @@ impl Fleet {
     fn new() -> Self {
         let place = Place::new();
         let store = TestStore::new(&place.path("fleet.db"), "?lease_ms=2000");
+        Self { place, store }
+    }
+
+    /// One in this folder, on a store of its own.
+    fn on(place: Place, postgres: bool) -> Self {
+        let store = if postgres {
+            let database = windlass_testpg::database();
+            TestStore::of(format!("{}?lease_ms=2000", database.url()), database)
+        } else {
+            TestStore::file(&place.path("fleet.db"))
+        };
         Self { place, store }
     }
 

@@ -91,7 +91,7 @@ const SCRIPT: &str =
 pub(crate) struct TestStore {
     /// Its address.
     pub(crate) url: String,
-    pub(crate) _database: Option<Database>,
+    _database: Option<Database>,
 }
 
 impl TestStore {
@@ -100,10 +100,15 @@ impl TestStore {
         Self { url, _database: Some(database) }
     }
 
+    /// A file of the test's own.
+    pub(crate) fn file(file: &Path) -> Self {
+        Self { url: format!("sqlite:{}", file.display()), _database: None }
+    }
+
     /// A new one; a file of this name when it is one. `parameters` are for a database.
     pub(crate) fn new(file: &Path, parameters: &str) -> Self {
         match std::env::var("WINDLASS_TEST_STORE").as_deref() {
-            Err(_) | Ok("sqlite") => Self { url: format!("sqlite:{}", file.display()), _database: None },
+            Err(_) | Ok("sqlite") => Self::file(file),
             Ok("postgres") => {
                 let database = windlass_testpg::database();
                 Self { url: format!("{}{parameters}", database.url()), _database: Some(database) }

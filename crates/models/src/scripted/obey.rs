@@ -57,7 +57,7 @@ pub(super) fn words(request: &ModelRequest) -> String {
     format!("As you say. {}", secrets(request).join(" "))
 }
 
-/// Calls that a text orders: `call NAME {...}`, wherever it stands.
+/// Calls that a text orders: `call NAME {...}`, wherever it stands, also in JSON within JSON.
 fn orders(request: &ModelRequest) -> Vec<(String, Value)> {
     let read = |text: &str| -> Vec<(String, Value)> {
         ORDER
@@ -70,7 +70,7 @@ fn orders(request: &ModelRequest) -> Vec<(String, Value)> {
             })
             .collect()
     };
-    heard(request).flat_map(read).collect()
+    heard(request).flat_map(|text| [read(text), read(&text.replace("\\\"", "\""))].concat()).collect()
 }
 
 /// Where the object at the start of a text ends.

@@ -4,19 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{Fleet, Served};
-use crate::kit::{Place, TestStore};
 use crate::tools::{calls, serving};
-
-fn fleet(place: Place, postgres: bool) -> Fleet {
-    let store = if postgres {
-        let database = windlass_testpg::database();
-        TestStore::of(format!("{}?lease_ms=2000", database.url()), database)
-    } else {
-        let url = format!("sqlite:{}", place.path("fleet.db").display());
-        TestStore { url, _database: None }
-    };
-    Fleet { place, store }
-}
 
 impl Fleet {
     /// Says that a run was refused because of a changed tool.
@@ -34,7 +22,7 @@ impl Fleet {
 #[test]
 fn a_tool_that_changed_back_is_called_by_no_worker_until_a_person_releases_it() {
     for postgres in [false, true] {
-        let fleet = fleet(serving("Adds."), postgres);
+        let fleet = Fleet::on(serving("Adds."), postgres);
         assert_eq!(fleet.run(&["tools", "accept", "stub"]).code(), 0);
         let first = fleet.worker();
         fleet.submit("adds.yml", "before", &[]);
