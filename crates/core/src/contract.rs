@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Terms;
+use crate::bounded;
 use crate::ids::{Digest, Name, RunId};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -157,7 +158,8 @@ pub struct Flow {
     /// Parts of its answers that are `secret`, as keys from the answer inwards.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secret: Vec<Vec<Name>>,
-    /// Parts of its answers that have no label where its output schema bounds them, whatever it was sent.
+    /// Parts of its answers that have no label where its output schema bounds them, whatever it was sent. In a machine only
+    /// such that it bounds: see [`Contract::bounded`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub declassified: Vec<Vec<Name>>,
 }
@@ -227,6 +229,15 @@ pub const TIMEOUT_MS_DEFAULT: u64 = 30_000;
 pub const OUTPUT_BYTES_DEFAULT: u64 = 1024 * 1024;
 
 impl Contract {
+    /// The same as a machine has it: without what is declassified and not bounded by the schema of answers, which keeps its
+    /// labels.
+    #[must_use]
+    pub fn bounded(&self) -> Self {
+        let mut contract = self.clone();
+        contract.flow.declassified.retain(|path| bounded::check(&self.output_schema, path).is_ok());
+        contract
+    }
+
     /// The contract of a tool that declares none: a write that must not be repeated, and asks when in doubt.
     #[must_use]
     pub fn undeclared(name: &str) -> Self {

@@ -116,9 +116,9 @@ pub struct ChildContract {
     pub tools: Option<Vec<Name>>,
     /// Bytes of its output at most.
     pub output_bytes: Option<u64>,
-    /// Parts of its output that have no label where its schema bounds them, as keys from the output inwards.
+    /// Parts of its output that have no label, as keys from the output inwards. Its schema bounds them all.
     pub declassified: Vec<Vec<Name>>,
-    /// JSON Schema that its output fits; null where parts are declassified and there is none.
+    /// JSON Schema that its output fits; null where nothing is declassified.
     pub output_schema: Value,
 }
 

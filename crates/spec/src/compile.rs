@@ -97,7 +97,7 @@ fn surroundings(
     Surroundings {
         models,
         hooks: hooks.clone(),
-        tools: tools.iter().map(|contract| (contract.name.clone(), Arc::new(contract.clone()))).collect(),
+        tools: tools.iter().map(|contract| (contract.name.clone(), Arc::new(contract.bounded()))).collect(),
     }
 }
 
@@ -115,7 +115,7 @@ fn program(bundle: &Bundle, lowered: Lowered) -> Program {
         bundle: digest,
         entry: bundle.entry.as_str().into(),
         machines,
-        tools: bundle.tools.iter().map(|c| (c.name.clone(), Arc::new(c.clone()))).collect(),
+        tools: bundle.tools.iter().map(|c| (c.name.clone(), Arc::new(c.bounded()))).collect(),
     }
 }
 

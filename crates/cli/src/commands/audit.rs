@@ -3,6 +3,8 @@
 mod export;
 mod prune;
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use windlass_core::audit::Row;
 use windlass_core::ids::{Digest, Name, RunId};
@@ -142,7 +144,7 @@ async fn of_run(
 ) -> Result<Rows, Problem> {
     let id = RunId::stored(run);
     let (mut lines, mut unread) = (Vec::new(), Vec::new());
-    let unproven = trail::unproven(store, &Removed::Run(id.clone()), (0, u64::MAX)).await?;
+    let (unproven, _) = trail::unproven(store, &Removed::Run(id.clone()), (0, u64::MAX)).await?;
     let mut kept_after = 0;
     loop {
         let kept = store.trail().kept(Removed::Run(id.clone()), kept_after, PAGE).await?;
@@ -276,11 +278,16 @@ async fn of_removed(
     for tenant in tenants.into_iter().filter(|tenant| first.is_none_or(|first| **tenant >= *first)) {
         let here = skip.take().filter(|_| first == Some(&*tenant));
         let (mut number, mut row) = here.map_or((0, 0), |place| (place.run, place.row));
+        let (mut unproven, mut seen, mut reach) = (BTreeSet::new(), number, 0);
         loop {
             let of = Removed::Tenant(tenant.clone());
             let kept = store.trail().kept(of.clone(), number, PAGE).await?;
             let Some(last) = kept.last() else { break };
-            let unproven = trail::unproven(store, &of, (number, last.number)).await?;
+            if last.number > seen {
+                // Each look reads all seals of the tenant, so it goes twice as far as the one before.
+                reach = (reach * 2).max(last.number - number);
+                (unproven, seen) = trail::unproven(store, &of, (number, number.saturating_add(reach))).await?;
+            }
             for kept in kept {
                 if unproven.contains(&kept.number) {
                     taking.unread.push((kept.run, UNPROVEN.to_owned()));

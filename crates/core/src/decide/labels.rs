@@ -1,7 +1,6 @@
 //! Which labels what happens brings: the input, signals, answers, templates, the conversation with a model, failures.
 
 use super::Turn;
-use crate::bounded;
 use crate::contract::Contract;
 use crate::effect::Outcome;
 use crate::ids::Name;
@@ -283,13 +282,11 @@ impl Turn<'_> {
         self.free(&contract.flow.declassified, &contract.output_schema, answer)
     }
 
-    /// Those of some parts of a value that have no label because its schema bounds what they can say, and the value fits it
-    /// as it is.
+    /// The parts of a value that have no label because its schema bounds what they can say, which whoever built the machine
+    /// looked at, and the value fits it as it is.
     fn free(&self, declassified: &[Vec<Name>], schema: &Value, value: &Value) -> Vec<Vec<Name>> {
-        let is_bounded = |part: &&Vec<Name>| bounded::check(schema, part).is_ok();
-        let free: Vec<Vec<Name>> = declassified.iter().filter(is_bounded).cloned().collect();
         let is_fit = || self.evaluator.fit(schema, value).is_ok_and(|fit| fit == *value);
-        if free.is_empty() || !is_fit() { Vec::new() } else { free }
+        if declassified.is_empty() || !is_fit() { Vec::new() } else { declassified.to_vec() }
     }
 
     /// The result of a child takes its place among the others.

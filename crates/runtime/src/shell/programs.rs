@@ -23,8 +23,8 @@ use super::unfit;
 
 /// Programs kept at most.
 const PROGRAMS_MAX: usize = 256;
-/// Tenants and users whose answers of the policy are kept for one machine.
-const SCOPES_MAX: usize = 1_024;
+/// Bytes of the policy's answers that are kept for one machine, as JSON, with whose they are.
+const ANSWERS_BYTES_MAX: usize = 1024 * 1024;
 /// How long a bundle that was stored need not be stored again, in milliseconds. Stores keep one without runs longer.
 const STORED_MS: u64 = 600_000;
 
@@ -52,6 +52,7 @@ struct Given {
     /// What of the policy they are answers of.
     epoch: Option<u64>,
     answers: HashMap<TenantScope, Arc<[Verdict]>>,
+    bytes: usize,
 }
 
 impl Standing {
@@ -66,13 +67,22 @@ impl Standing {
         }
         let answers: Arc<[Verdict]> = policy.answer(scope, machine, &standing(machine)).into();
         if epoch.is_some() {
-            let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if given.epoch != epoch || given.answers.len() >= SCOPES_MAX {
-                *given = Given { epoch, answers: HashMap::new() };
-            }
-            given.answers.insert(scope.clone(), Arc::clone(&answers));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).keep(epoch, scope, &answers);
         }
         answers
+    }
+}
+
+impl Given {
+    /// Keeps answers, in place of all others where these are of another epoch or there is no more room.
+    fn keep(&mut self, epoch: Option<u64>, scope: &TenantScope, answers: &Arc<[Verdict]>) {
+        let bytes = serde_json::to_vec(&(scope, &**answers)).map_or(usize::MAX, |bytes| bytes.len());
+        if self.epoch != epoch || self.bytes.saturating_add(bytes) > ANSWERS_BYTES_MAX {
+            *self = Self { epoch, ..Self::default() };
+        }
+        if bytes <= ANSWERS_BYTES_MAX && self.answers.insert(scope.clone(), Arc::clone(answers)).is_none() {
+            self.bytes += bytes;
+        }
     }
 }
 
@@ -195,5 +205,44 @@ impl Programs {
             None => drop(cached.machines.insert(key.clone(), loaded.clone())),
         }
         Some(loaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_core::policy::{Answer, Question};
+
+    use super::*;
+
+    fn answers(bytes: usize) -> Arc<[Verdict]> {
+        let verdict = Verdict {
+            question: Question::TakeTransition { from: "a".into(), to: "b".into() },
+            answer: Answer::Allow,
+            rule: "r".into(),
+            reason: "x".repeat(bytes).as_str().into(),
+            version: "v".into(),
+            origins: Vec::new(),
+            asking: None,
+            trust: None,
+        };
+        vec![verdict].into()
+    }
+
+    #[test]
+    fn answers_are_kept_up_to_so_many_bytes_however_many_ask() {
+        let mut given = Given::default();
+        for (bytes, most) in [(10, usize::MAX), (ANSWERS_BYTES_MAX / 8, 7)] {
+            for user in 0..3_000 {
+                let scope = TenantScope { user: Some(format!("{user}").into()), ..TenantScope::default() };
+                given.keep(Some(1), &scope, &answers(bytes));
+                // The same again takes no more room.
+                given.keep(Some(1), &scope, &answers(bytes));
+                assert!(given.answers.contains_key(&scope) && given.answers.len() <= most);
+                assert!(given.bytes <= ANSWERS_BYTES_MAX);
+            }
+            given = Given::default();
+        }
+        given.keep(Some(1), &TenantScope::default(), &answers(ANSWERS_BYTES_MAX));
+        assert_eq!((given.answers.len(), given.bytes), (0, 0), "what is too large is asked for each time");
     }
 }

@@ -489,7 +489,7 @@ pub async fn export<E: From<StoreError> + Send>(
         write(proof)?;
     }
     let of = run.map_or_else(|| Removed::Tenant(tenant.clone()), |run| Removed::Run(run.clone()));
-    let unproven = unproven(store, &of, (0, u64::MAX)).await.map_err(E::from)?;
+    let (unproven, _) = unproven(store, &of, (0, u64::MAX)).await.map_err(E::from)?;
     let mut writing = Writing { tenant, unproven, write, failed: None };
     Lives { store, tenant, only: run }.each(&mut writing).await.map_err(E::from)?;
     if run.is_none() {

@@ -59,6 +59,8 @@ pub(super) fn settle(machines: &mut BTreeMap<Name, Machine>, noted: Vec<Declassi
         }
         let contracts = machines.get_mut(&parent).map(|machine| &mut machine.child_contracts);
         if let Some(contract) = contracts.and_then(|contracts| contracts.get_mut(&child)) {
+            // What it does not bound keeps its labels.
+            contract.declassified.retain(|path| bounded::check(&schema, path).is_ok());
             contract.output_schema = schema;
         }
     }

@@ -73,7 +73,7 @@ pub(crate) async fn export(app: &App, args: AuditExport) -> Result<Exit, Problem
         Some(run) => {
             let there = store.load(run.clone()).await?.map(|stored| stored.head.tenant);
             let of = Removed::Run(run.clone());
-            let unproven = trail::unproven(&*store, &of, (0, u64::MAX)).await?;
+            let (unproven, _) = trail::unproven(&*store, &of, (0, u64::MAX)).await?;
             let kept = store.trail().kept(of, 0, KEPT_MAX).await?;
             // Rows that somebody made up do not say whose a run is, unless there are no others.
             let proven = kept.iter().find(|kept| !unproven.contains(&kept.number)).or(kept.first());

@@ -19,17 +19,24 @@ const ENDS_MAX: usize = 65_536;
 type Ends = BTreeMap<Name, BTreeMap<Leaf, Vec<u64>>>;
 
 /// Removals, after the first of these numbers up to the second, whose rows do not follow one another or have an end that is
-/// under no seal. Rows that cannot be read are not among them.
+/// under no seal, and the number of the last one that was looked at. Rows that cannot be read are not among them. Reads all
+/// seals of the tenant.
 ///
 /// # Errors
 /// The store fails.
-pub async fn unproven(store: &dyn Store, of: &Removed, (after, last): (u64, u64)) -> Result<BTreeSet<u64>, StoreError> {
+pub async fn unproven(
+    store: &dyn Store,
+    of: &Removed,
+    (after, last): (u64, u64),
+) -> Result<(BTreeSet<u64>, u64), StoreError> {
     let (mut found, mut ends, mut held, mut after) = (BTreeSet::new(), Ends::new(), 0, after);
+    let mut seen = after;
     loop {
         let kept = store.trail().kept(of.clone(), after, PAGE).await?;
         let is_last = kept.last().is_none_or(|kept| kept.number >= last);
         after = kept.last().map_or(last, |kept| kept.number);
         for Kept { number, run, tenant, rows } in kept.into_iter().filter(|kept| kept.number <= last) {
+            seen = number;
             let Ok(rows) = rows else { continue };
             match end(&rows) {
                 Some(end) => {
@@ -48,7 +55,7 @@ pub async fn unproven(store: &dyn Store, of: &Removed, (after, last): (u64, u64)
             held = 0;
         }
         if is_last {
-            return still_there(store, of, found).await;
+            return Ok((still_there(store, of, found).await?, seen));
         }
     }
 }
