@@ -473,6 +473,11 @@ impl<'a> Site<'a> {
         secret
     }
 
+    /// Those of some secrets that are there; what is missing was said where it is needed.
+    pub(crate) fn known(&self, references: &[&SecretRef]) -> Vec<SecretString> {
+        references.iter().filter_map(|reference| (self.surroundings.secret)(reference.as_str())).collect()
+    }
+
     fn kind(&mut self, word: &str, hook: bool) -> Option<&'static Kind> {
         let fitting = || ALL.iter().filter(|kind| kind.is_hook() == hook);
         let found = fitting().find(|kind| kind.name == word);

@@ -24,6 +24,7 @@ mod settings;
 mod sse;
 mod stdio;
 mod suspicious;
+mod told;
 pub(crate) mod tool;
 
 pub use client::{Client, McpError};

@@ -5,17 +5,47 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Value as Json, json};
+
 use crate::http::listen;
 use crate::kit::{Place, Ran};
 
 /// What is looked for: nothing else has it.
-const SECRETS: [(&str, &str); 5] = [
+const SECRETS: [(&str, &str); 14] = [
     ("MODEL_KEY", "sk-canary7f3a91c2model"),
     ("HTTP_KEY", "canary7f3a91c2header"),
     ("COMMAND_KEY", "canary7f3a91c2command"),
     ("KEPT_KEY", "canary7f3a91c2kept"),
     ("ROTATED_KEY", "canary7f3a91c2rotated"),
+    ("PIPE_KEY", "canary7f3a91c2pipe"),
+    ("WEB_KEY", "canary7f3a91c2web"),
+    ("WEB_HEADER", "canary7f3a91c2webheader"),
+    ("CLIENT_KEY", "canary7f3a91c2client"),
+    ("AGENT_KEY", "canary7f3a91c2agent"),
+    ("SIGNING_KEY", "canary7f3a91c2signing"),
+    ("SLACK_URL", "http://ADDRESS/chat/canary7f3a91c2slack"),
+    ("TEAMS_URL", "http://ADDRESS/chat/canary7f3a91c2teams?sig=canary7f3a91c2sig"),
+    ("LOST_STORE", "postgres://me:canary7f3a91c2password@127.0.0.1:1/nowhere"),
 ];
+/// What an issuer gives a client.
+const TOKEN: &str = "canary7f3a91c2token";
+/// Secrets that arrive at the server in the heads of requests.
+const SENT: [&str; 11] = [
+    "canary7f3a91c2model",
+    "canary7f3a91c2header",
+    "canary7f3a91c2kept",
+    "canary7f3a91c2rotated",
+    "canary7f3a91c2web",
+    "canary7f3a91c2webheader",
+    TOKEN,
+    "canary7f3a91c2slack",
+    "canary7f3a91c2teams",
+    "canary7f3a91c2sig",
+    "webhook-signature",
+];
+/// Who sends secrets back, each with the beacon: the journal has what was left of it.
+const TELLERS: [&str; 6] =
+    ["over HTTP", "with a command", "over a pipe", "over the web", "with a token", "an agent's program"];
 /// A part of each.
 const CANARY: &str = "canary7f3a91c2";
 
@@ -41,7 +71,35 @@ const LOOKS: &[&[&str]] = &[
     &["debug", "list", "--json"],
     &["verify", "leaky"],
     &["store", "backup", "copy.backup"],
+    &["notify", "test", "ops"],
+    &["notify", "test", "chat"],
+    &["notify", "test", "teams"],
+    &["notify", "list", "--json"],
+    &["tools", "list"],
+    &["tools", "diff"],
+    &["tools", "blocked"],
+    &["preflight", "leaky.yml"],
+    &["store", "status", "--json"],
 ];
+
+/// A server over stdio that tells everybody what its environment holds.
+const PIPE: &str = r#"
+import json, os, sys
+told = "beacon9c41e7d2 over a pipe: " + os.environ["PIPE_KEY"]
+print(told, file=sys.stderr, flush=True)
+for text in sys.stdin:
+    request = json.loads(text)
+    method = request.get("method")
+    if method == "server/discover":
+        result = {"supportedVersions": ["2026-07-28"], "capabilities": {}}
+    elif method == "tools/list":
+        result = {"tools": [{"name": "leak", "description": "Leaks.", "inputSchema": {"type": "object"}}]}
+    elif method == "tools/call":
+        result = {"content": [{"type": "text", "text": told}], "isError": True}
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
+"#;
 
 const MACHINE: &str = r#"spec: flatmachine
 spec_version: "4.2.1"
@@ -55,6 +113,13 @@ data:
         name: writer
         model: { provider: echo, name: small, max_tokens: 100 }
         user: Say something.
+    program:
+      spec: flatagent
+      spec_version: "4.2.1"
+      data:
+        name: program
+        model: { provider: coder, name: small, max_tokens: 100 }
+        user: Say something.
   states:
     ask:
       type: initial
@@ -67,8 +132,12 @@ data:
       transitions: [{to: command}]
     command:
       action: with_command
-      on_error: good
-      transitions: [{to: good}]
+      on_error: pipe
+      transitions: [{to: pipe}]
+    pipe: {action: pipe__leak, on_error: web, transitions: [{to: web}]}
+    web: {action: web__leak, on_error: token, transitions: [{to: token}]}
+    token: {action: token__leak, on_error: program, transitions: [{to: program}]}
+    program: {agent: program, on_error: good, transitions: [{to: good}]}
     good:
       action: takes_it
       output_to_context: {answer: output}
@@ -96,9 +165,38 @@ secret_headers = {{ "x-key" = "env:HTTP_KEY", "x-kept" = "secret:kept" }}
 class = "read"
 [actions.with_command]
 type = "command"
-command = ["sh", "-c", "echo \"beacon9c41e7d2: the key is $KEY\" >&2; exit 3"]
+command = ["sh", "-c", "echo \"beacon9c41e7d2 with a command: the key is $KEY\" >&2; exit 3"]
 secret_env = {{ KEY = "env:COMMAND_KEY" }}
 class = "read"
+[mcp.pipe]
+command = ["python3", "pipe.py"]
+secret_env = {{ PIPE_KEY = "env:PIPE_KEY" }}
+tools = {{ leak = {{ class = "read" }} }}
+[mcp.web]
+url = "http://{address}/web"
+api_key = "env:WEB_KEY"
+secret_headers = {{ "x-more" = "env:WEB_HEADER" }}
+tools = {{ leak = {{ class = "read" }} }}
+[mcp.token]
+url = "http://{address}/token-web"
+oauth = {{ client_id = "windlass", client_secret = "env:CLIENT_KEY" }}
+tools = {{ leak = {{ class = "read" }} }}
+[agents_cli.coder]
+format = "json"
+command = ["sh", "-c", "cat > /dev/null; echo \"{{\\\"error\\\": {{\\\"message\\\": \\\"beacon9c41e7d2 an agent's program: $KEY\\\"}}}}\""]
+budget_micros = 1000
+tokens_max = 1000
+secret_env = {{ KEY = "env:AGENT_KEY" }}
+[notify.ops]
+type = "webhook"
+url = "http://{address}/hook"
+signing_key = "env:SIGNING_KEY"
+[notify.chat]
+type = "slack"
+secret_url = "env:SLACK_URL"
+[notify.teams]
+type = "teams"
+secret_url = "env:TEAMS_URL"
 "#
     )
 }
@@ -109,19 +207,37 @@ fn echo() -> (String, Arc<Mutex<Vec<String>>>) {
     let kept = Arc::clone(&heads);
     let address = listen(move |request| {
         let head = request.head.clone();
-        let said = head.replace("\r\n", "; ").replace('"', "'");
-        let refused = format!(r#"{{"error": {{"message": "{BEACON}: you sent {said}"}}}}"#);
-        let (status, body) = if head.starts_with("POST /v1") {
-            ("401 Unauthorized", &*refused)
-        } else if head.starts_with("POST /good") {
-            ("200 OK", r#"{"output": {"fine": true}}"#)
-        } else {
-            ("500 Internal Server Error", &*refused)
+        let said = format!("{}; {}", head, String::from_utf8_lossy(&request.body));
+        let said = said.replace("\r\n", "; ").replace(['"', '\\'], "'");
+        let refused = |who: &str| format!(r#"{{"error": {{"message": "{BEACON} {who}: you sent {said}"}}}}"#);
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let (status, body) = match path {
+            "/good" => ("200 OK", r#"{"output": {"fine": true}}"#.to_owned()),
+            "/token" => ("200 OK", format!(r#"{{"access_token": "{TOKEN}", "token_type": "Bearer"}}"#)),
+            "/token-web" if !head.contains(TOKEN) => ("401 Unauthorized", refused("a server")),
+            "/web" => mcp(&request.body, &format!("{BEACON} over the web: {said}")),
+            "/token-web" => mcp(&request.body, &format!("{BEACON} with a token: {said}")),
+            _ if path.starts_with("/v1") => ("401 Unauthorized", refused("a provider")),
+            _ if path.starts_with("/.well-known") => ("404 Not Found", "{}".to_owned()),
+            _ => ("500 Internal Server Error", refused("over HTTP")),
         };
-        kept.lock().expect("kept").push(head);
-        request.answer(status, body);
+        kept.lock().expect("kept").push(head.clone());
+        request.answer(status, &body);
     });
     (address, heads)
+}
+
+/// The answer of an MCP server whose tool fails with a text.
+fn mcp(body: &[u8], said: &str) -> (&'static str, String) {
+    let request: Json = serde_json::from_slice(body).expect("a request");
+    let result = match request["method"].as_str() {
+        Some("server/discover") => json!({ "supportedVersions": ["2026-07-28"], "capabilities": {} }),
+        Some("tools/list") => {
+            json!({ "tools": [{ "name": "leak", "description": "Leaks.", "inputSchema": { "type": "object" } }] })
+        }
+        _ => json!({ "content": [{ "type": "text", "text": said }], "isError": true }),
+    };
+    ("200 OK", json!({ "jsonrpc": "2.0", "id": request["id"], "result": result }).to_string())
 }
 
 /// Every file below a folder.
@@ -145,11 +261,19 @@ fn assert_clean(what: &str, bytes: &[u8]) -> bool {
     find(BEACON).is_some()
 }
 
-fn told(place: &Place, url: &str, collector: &str, args: &[&str]) -> Ran {
+/// The address of a database with a password, which a server that asks for none does not look at.
+fn with_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("an address");
+    let (user, host) = rest.split_once('@').unwrap_or(("windlass", rest));
+    let user = user.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}:canary7f3a91c2database@{host}")
+}
+
+fn told(place: &Place, url: &str, (address, collector): (&str, &str), args: &[&str]) -> Ran {
     place.with(args, |command| {
         command.env("WINDLASS_STORE", url).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("USER", "olga");
         for (name, value) in SECRETS {
-            command.env(name, value);
+            command.env(name, value.replace("ADDRESS", address));
         }
     })
 }
@@ -181,13 +305,14 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
         place.write("leaky.yml", MACHINE);
         place.write("windlass.toml", &config(&address));
         let url = match &database {
-            Some(database) => database.url(),
+            Some(database) => with_password(&database.url()),
             None => format!("sqlite:{}", place.path("w.db").display()),
         };
+        place.write("pipe.py", PIPE);
         let collector = format!("http://{collector}");
         let lit = std::cell::RefCell::new(BTreeSet::new());
         let ran = |args: &[&str]| {
-            let ran = told(&place, &url, &collector, args);
+            let ran = told(&place, &url, (&address, &collector), args);
             let in_stdout = assert_clean(&format!("stdout of {args:?}"), ran.stdout().as_bytes());
             let in_stderr = assert_clean(&format!("stderr of {args:?}"), ran.stderr().as_bytes());
             if in_stdout || in_stderr {
@@ -196,15 +321,19 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
             ran
         };
         assert_eq!(ran(&["secrets", "set", "kept", "--from-env", "KEPT_KEY"]).code(), 0);
+        for server in ["pipe", "web", "token"] {
+            let accepted = ran(&["tools", "accept", server]);
+            assert_eq!(accepted.code(), 0, "{}", accepted.shown());
+        }
         let capture = ran(&["debug", "capture", "--machine", "leaky", "--reason", "to see"]).json();
         let capture = capture["capture"].as_str().expect("a name").to_owned();
         let first = ran(&["run", "leaky.yml", "--run-id", "leaky", "--events", "events.jsonl", "--log", "trace"]);
         assert_eq!(first.code(), 0, "{}", first.shown());
         assert_eq!(ran(&["secrets", "rotate", "kept", "--from-env", "ROTATED_KEY"]).code(), 0);
         assert_eq!(ran(&["run", "leaky.yml", "--run-id", "rotated", "--log", "trace"]).code(), 0);
-        let sent = heads.lock().expect("kept").join("\n");
-        for (name, value) in SECRETS.iter().filter(|(name, _)| *name != "COMMAND_KEY") {
-            assert!(sent.contains(value), "{name} was sent, or this test shows nothing: {sent}");
+        for told in TELLERS {
+            let journal = ran(&["runs", "journal", "leaky", "--json"]);
+            assert!(journal.stdout().contains(&format!("{BEACON} {told}")), "{told}: {}", journal.stdout());
         }
         assert!(!spans.lock().expect("kept").is_empty(), "spans were sent");
         let taken = ran(&["debug", "show", &capture, "--limit", "100"]).json();
@@ -212,6 +341,12 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
         assert!(taken >= 8, "{taken} calls were captured");
         for args in LOOKS {
             ran(args);
+        }
+        let lost = ran(&["runs", "list", "--store", SECRETS[13].1]);
+        assert_ne!(lost.code(), 0, "nobody is there");
+        let sent = heads.lock().expect("kept").join("\n");
+        for value in SENT {
+            assert!(sent.contains(value), "{value} was sent, or this test shows nothing: {sent}");
         }
         let mut all = Vec::new();
         files(place.path("").as_path(), &mut all);

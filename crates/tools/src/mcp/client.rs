@@ -23,6 +23,7 @@ use crate::mcp::params;
 use crate::mcp::protocol::{self, LEGACY, MODERN};
 use crate::mcp::settings::ProtocolConfig;
 use crate::mcp::stdio::Stdio;
+use crate::mcp::told::Told;
 use crate::role::Caller;
 
 /// How long a server over stdio may take to show that it is of the modern era, in milliseconds.
@@ -42,6 +43,7 @@ pub struct Client {
     session: tokio::sync::Mutex<Option<Session>>,
     listener: Mutex<Option<tokio::task::JoinHandle<()>>>,
     oauth: Option<Oauth>,
+    told: Told,
 }
 
 /// The way to a server.
@@ -129,8 +131,16 @@ impl McpError {
 }
 
 impl Client {
-    pub(crate) fn new(local: Arc<Local>, wire: Wire, protocol: ProtocolConfig, oauth: Option<Oauth>) -> Self {
+    /// `told` are the secrets that it is sent.
+    pub(crate) fn new(
+        local: Arc<Local>,
+        wire: Wire,
+        protocol: ProtocolConfig,
+        oauth: Option<Oauth>,
+        told: Told,
+    ) -> Self {
         Self {
+            told,
             local,
             wire,
             protocol,
@@ -410,7 +420,7 @@ impl Client {
         };
         match answered {
             Ok(result) if result.get().len() as u64 > asking.bytes_max => Err(Trouble::TooLarge),
-            answered => answered,
+            answered => self.told.answered(answered),
         }
     }
 
@@ -429,7 +439,11 @@ impl Client {
             };
             let Some(oauth) = &self.oauth else { break };
             let token = oauth.authorize(status, &headers).await;
-            http.authorize(Some(token.map_err(|why| Trouble::NotSent(format!("no authorization: {why}")))?));
+            let token = token.map_err(|why| Trouble::NotSent(format!("no authorization: {why}")))?;
+            if let Some(token) = token.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")) {
+                self.told.token(token);
+            }
+            http.authorize(Some(token));
         }
         http.request(&outgoing).await
     }

@@ -19,7 +19,7 @@ use windlass_ports::tool::{Invocation, Permit, Tool};
 use crate::address;
 use crate::build::{COST_WEIGHT_MAX, Site, TIMEOUT_MS_MAX, declassified, paths, pointers};
 use crate::command;
-use crate::config::RedactConfig;
+use crate::config::{RedactConfig, SecretRef};
 use crate::headers::headers;
 use crate::limits::{self, OnLarge};
 use crate::mcp::client::{Asking, Client, Wire};
@@ -33,6 +33,7 @@ use crate::mcp::result;
 use crate::mcp::server::Server;
 use crate::mcp::settings::{ContractConfig, McpConfig};
 use crate::mcp::stdio::Stdio;
+use crate::mcp::told::Told;
 use crate::mcp::{McpError, suspicious};
 use crate::role::{Caller, Role};
 use crate::sandbox::SandboxConfig;
@@ -125,8 +126,16 @@ pub(crate) fn server(site: &mut Site<'_>, table: &McpConfig) -> Option<Arc<Serve
             return None;
         }
     };
-    let client = Client::new(local, wire, table.protocol.unwrap_or_default(), oauth);
+    let client =
+        Client::new(local, wire, table.protocol.unwrap_or_default(), oauth, Told::new(&site.known(&secrets(table))));
     Some(Arc::new(Server::new(site.name, client, table.list_ttl_ms_max, site.quarantine())))
+}
+
+/// Every secret that a table names.
+fn secrets(table: &McpConfig) -> Vec<&SecretRef> {
+    let maps = [&table.secret_env, &table.secret_headers].into_iter().flatten().flat_map(BTreeMap::values);
+    let of_client = table.oauth.as_ref().and_then(|oauth| oauth.client_secret.as_ref());
+    maps.chain(&table.api_key).chain(of_client).collect()
 }
 
 fn check_name(site: &mut Site<'_>) {

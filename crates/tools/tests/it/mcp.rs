@@ -1,5 +1,6 @@
 //! MCP servers: pins, both eras, both transports, and what hostile ones try.
 
+mod hostile;
 mod stdio;
 mod web;
 

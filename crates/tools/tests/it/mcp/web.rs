@@ -13,7 +13,7 @@ use crate::mcp::{SUBJECT, accept, accepted, ask};
 use crate::server::{Reply, Request, Server};
 use crate::{build_guarded, call, json};
 
-fn document(body: String) -> Reply {
+pub(super) fn document(body: String) -> Reply {
     Reply::Full(200, "content-type: application/json\r\n", body)
 }
 
@@ -21,7 +21,7 @@ fn events(body: String) -> Reply {
     Reply::Full(200, "content-type: text/event-stream\r\n", body)
 }
 
-fn result(request: &Value, result: &str) -> String {
+pub(super) fn result(request: &Value, result: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, request.get("id").cloned().unwrap_or_default())
 }
 
@@ -348,7 +348,7 @@ async fn tools_of_servers_have_limits_like_all_others() {
     assert_eq!(case.ask().await, Ok(Value::str("none known")));
     assert_eq!(case.seen("tools/call").len(), 1);
 
-    let rests = "[mcp.web.tools.subject]\ntimeout_ms = 200\n[mcp.web.tools.subject.limits]\nbreaker_failures = 1";
+    let rests = "[mcp.web.tools.subject]\ntimeout_ms = 2000\n[mcp.web.tools.subject.limits]\nbreaker_failures = 1";
     let case = Case::new(60_000, rests, |_, _| Reply::Hang).await;
     assert_eq!(case.ask().await.expect_err("no answer").code, Code::ToolTimeout);
     assert_eq!(case.ask().await.expect_err("left alone").code, Code::ToolOverloaded);
