@@ -86,12 +86,17 @@ take by themselves, `of_many_meanwhile` how many runs of the first tenant ended 
     /// What policy, budgets and the audit trail add to a tool call
     #[command(after_help = "Examples:
   windlass bench governed --runs 100
+  windlass bench governed --binding
   windlass bench governed --store postgres://localhost/scratch
 
 Runs with a rule set, three budgets and audit rows take turns with runs that have none of them. Each
 run makes its tool calls one after another; the time of a call is from the model's request for it to
 the next question to the model, two commits included. `added_p50_ms` is the difference of the
-medians, `synced_write_p50_ms` what one durable write takes here.")]
+medians, `synced_write_p50_ms` what one durable write takes here.
+
+With `--binding`, runs for which little more is left in their budgets than they use, so that each call
+draws for itself, take turns with runs whose budgets have room; both have the rule set and the audit
+rows. `plain_*` are the latter then.")]
     Governed(BenchGoverned),
     /// From process start to the first completed run, in a new store
     #[command(after_help = "Examples:\n  windlass bench start --times 20")]
@@ -229,6 +234,9 @@ pub(crate) struct BenchGoverned {
     /// Tool calls of each run
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub calls: u32,
+    /// Measure budgets that are nearly used up beside budgets with room, instead of everything beside nothing
+    #[arg(long)]
+    pub binding: bool,
     /// How long to measure what the disk takes for a write
     #[arg(long, value_name = "DURATION", default_value = "3s")]
     pub floor: Span,

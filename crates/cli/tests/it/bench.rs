@@ -67,6 +67,12 @@ fn calls_with_everything_on_are_timed_beside_calls_with_nothing_on() {
         assert!((number(found, "added_p50_ms") - added).abs() < 0.01, "{found}");
         assert!(number(found, "statements_per_commit") <= 3.0, "{found}");
     });
+    on_both(&[&args[..], &["--binding"]].concat(), |found| {
+        assert_eq!((&found["binding"], number(found, "calls")), (&Json::Bool(true), 9.0), "{found}");
+        let [with, plain] = ["transactions_per_call", "plain_transactions_per_call"].map(|name| number(found, name));
+        assert!(number(found, "draws_per_call") >= 2.0, "each call draws, and each question to the model: {found}");
+        assert!(number(found, "plain_draws_per_call") < 2.0 && with > plain + 2.0, "{found}");
+    });
     let steps = ["steps", "--governed", "--steps", "3", "--concurrency", "4", "--duration", "200ms", "--no-floor"];
     on_both(&steps, |found| {
         assert_eq!((&found["governed"], number(found, "runs") > 0.0), (&Json::Bool(true), true), "{found}");

@@ -1,5 +1,6 @@
 //! What policy, budgets and the audit trail add to a tool call, measured beside the same call without them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use futures::FutureExt;
 use windlass_chaos::layer::{Answer, Layer, Layered};
 use windlass_core::budget::Meter;
 use windlass_core::effect::Spent;
-use windlass_core::escrow::{Beyond, Budget, NEAR_PERCENT_DEFAULT, Period};
+use windlass_core::escrow::{Beyond, Budget, Draw, Drawn, NEAR_PERCENT_DEFAULT, Period};
 use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::machine::ModelSettings;
@@ -36,53 +37,146 @@ const RULES: usize = 20;
 const CAP: u64 = 1_000_000_000_000;
 /// Budgets that apply to the tool call of a user.
 const SCOPES: [&str; 3] = ["tenant:acme", "user:acme/ada", "tool:acme/noop"];
+/// The same of a user whose budgets are nearly used up.
+const BOUND: [&str; 3] = ["tenant:brim", "user:brim/bob", "tool:brim/noop"];
 
-/// Measures tool calls with everything on and tool calls with nothing on, run after run in turn.
+/// One of the two kinds of runs that take turns.
+struct Kind {
+    store: Arc<dyn Store>,
+    /// Draws so far, each a transaction of its own: one run is driven at a time.
+    draws: Arc<AtomicU64>,
+    engine: Engine,
+    asker: Arc<Asker>,
+    scope: TenantScope,
+}
+
+impl Kind {
+    fn new(store: Arc<dyn Store>, scope: TenantScope, policy: Arc<dyn Policy>, calls: u32) -> Self {
+        let (asker, draws) = (Arc::new(Asker::new(calls)), Arc::<AtomicU64>::default());
+        let store: Arc<dyn Store> = Arc::new(Layered(Drawing { below: store, draws: Arc::clone(&draws) }));
+        Self { engine: engine(Arc::clone(&store), &asker, policy), store, draws, asker, scope }
+    }
+
+    async fn drive(&self, loaded: &Loaded) -> Result<(), Problem> {
+        drive(&self.engine, loaded, self.scope.clone()).await
+    }
+
+    /// What the store did for one more run.
+    async fn work(&self, loaded: &Loaded) -> Result<Work, Problem> {
+        let (before, drawn) = (self.store.stats().await?, self.draws.load(Ordering::Relaxed));
+        self.drive(loaded).await?;
+        let (after, draws) = (self.store.stats().await?, self.draws.load(Ordering::Relaxed).saturating_sub(drawn));
+        let of = |now: u64, before: u64| now.saturating_sub(before) as f64;
+        Ok(Work {
+            commits: of(after.commits, before.commits).max(1.0),
+            statements: of(after.statements, before.statements),
+            transactions: of(after.transactions, before.transactions),
+            draws: draws as f64,
+        })
+    }
+}
+
+/// What a store did.
+struct Work {
+    commits: f64,
+    statements: f64,
+    /// Those of commits.
+    transactions: f64,
+    /// Draws on budgets.
+    draws: f64,
+}
+
+/// Measures tool calls with everything on and tool calls with nothing on, run after run in turn; or those whose budgets are
+/// nearly used up and those whose budgets have room.
 pub(crate) async fn governed(field: &Field, args: &BenchGoverned) -> Result<Measured, Problem> {
     let floor = field.floor(1, Duration::from_millis(args.floor.0)).await?;
     let loaded = load::asking(args.calls)?;
     let store = field.open().await?;
     budgets(&*store).await?;
-    let (plain, full) = (Arc::new(Asker::new(args.calls)), Arc::new(Asker::new(args.calls)));
-    let bare: Arc<dyn Store> = Arc::new(Layered(Unaudited(field.open().await?)));
-    let without = engine(bare, &plain, Arc::new(AllowAll));
-    let with = engine(Arc::clone(&store), &full, policy(field)?);
-    // No budget applies to runs of nobody.
-    let nobody = TenantScope::default();
-    let ada = TenantScope { tenant: "acme".into(), user: Some("ada".into()) };
+    bind(&*store, args).await?;
+    let policy = policy(field)?;
+    let of = |tenant: &str, user: &str| TenantScope { tenant: tenant.into(), user: Some(user.into()) };
+    let (plain, full) = if args.binding {
+        let plain = Kind::new(field.open().await?, of("acme", "ada"), Arc::clone(&policy), args.calls);
+        (plain, Kind::new(Arc::clone(&store), of("brim", "bob"), policy, args.calls))
+    } else {
+        let bare: Arc<dyn Store> = Arc::new(Layered(Unaudited(field.open().await?)));
+        // No budget applies to runs of nobody.
+        let plain = Kind::new(bare, TenantScope::default(), Arc::new(AllowAll), args.calls);
+        (plain, Kind::new(Arc::clone(&store), of("acme", "ada"), policy, args.calls))
+    };
     for round in 0..=args.runs {
         if round == 1 {
             // The first run of each warms caches.
-            plain.forget();
-            full.forget();
+            plain.asker.forget();
+            full.asker.forget();
         }
-        drive(&without, &loaded, nobody.clone()).await?;
-        drive(&with, &loaded, ada.clone()).await?;
+        plain.drive(&loaded).await?;
+        bind(&*store, args).await?;
+        full.drive(&loaded).await?;
     }
-    let before = store.stats().await?;
-    drive(&with, &loaded, ada).await?;
-    let after = store.stats().await?;
-    without.leave().await;
-    with.leave().await;
-    let (plain, full) = (plain.sorted(), full.sorted());
-    let commits = after.commits.saturating_sub(before.commits).max(1) as f64;
-    let per_commit = |now: u64, before: u64| rounded(now.saturating_sub(before) as f64 / commits);
-    let added = |share| Some(rounded(percentile_ms(&full, share)? - percentile_ms(&plain, share)?));
-    Ok(Measured {
-        p50_ms: percentile_ms(&full, 0.5),
-        p99_ms: percentile_ms(&full, 0.99),
+    let before = plain.work(&loaded).await?;
+    bind(&*store, args).await?;
+    let work = full.work(&loaded).await?;
+    plain.engine.leave().await;
+    full.engine.leave().await;
+    Ok(measured(field, args, [&plain.asker.sorted(), &full.asker.sorted()], [&before, &work], floor.p50_ms))
+}
+
+/// The numbers of a measurement: times and work of the plain runs and of the others.
+fn measured(
+    field: &Field,
+    args: &BenchGoverned,
+    [plain, full]: [&[u32]; 2],
+    [before, work]: [&Work; 2],
+    synced_write_ms: f64,
+) -> Measured {
+    let added = |share| Some(rounded(percentile_ms(full, share)? - percentile_ms(plain, share)?));
+    let per_call = |number: f64| rounded(number / f64::from(args.calls));
+    Measured {
+        p50_ms: percentile_ms(full, 0.5),
+        p99_ms: percentile_ms(full, 0.99),
         ..Measured::new("governed", field.kind())
     }
-    .with("plain_p50_ms", percentile_ms(&plain, 0.5))
-    .with("plain_p99_ms", percentile_ms(&plain, 0.99))
+    .with("binding", args.binding)
+    .with("plain_p50_ms", percentile_ms(plain, 0.5))
+    .with("plain_p99_ms", percentile_ms(plain, 0.99))
     .with("added_p50_ms", added(0.5))
     .with("added_p90_ms", added(0.9))
-    .with("synced_write_p50_ms", rounded(floor.p50_ms))
+    .with("synced_write_p50_ms", rounded(synced_write_ms))
     .with("calls", full.len())
     .with("rules", RULES + 2)
     .with("budgets", SCOPES.len())
-    .with("statements_per_commit", per_commit(after.statements, before.statements))
-    .with("transactions_per_commit", per_commit(after.transactions, before.transactions)))
+    .with("transactions_per_call", per_call(work.transactions + work.draws))
+    .with("plain_transactions_per_call", per_call(before.transactions + before.draws))
+    .with("draws_per_call", per_call(work.draws))
+    .with("plain_draws_per_call", per_call(before.draws))
+    .with("statements_per_commit", rounded(work.statements / work.commits))
+    .with("transactions_per_commit", rounded(work.transactions / work.commits))
+}
+
+/// Leaves in the budgets that are to bind what one run uses of calls, and so little more that no draw takes more than the
+/// call needs that it is for. Does nothing for other measurements.
+async fn bind(store: &dyn Store, args: &BenchGoverned) -> Result<(), Problem> {
+    if !args.binding {
+        return Ok(());
+    }
+    for scope in BOUND {
+        let name = Name::from(scope);
+        let row = escrow::budget(store, &name, windlass::wire::now()).await?;
+        let (expected, account) = row.map_or_else(Default::default, |row| (row.known.revision, row.account));
+        let meters: &[Meter] =
+            if scope.starts_with("tool:") { &[Meter::ToolCalls] } else { &[Meter::ToolCalls, Meter::ModelCalls] };
+        // A run asks the model once more than it calls the tool.
+        let left = u64::from(args.calls) + 1;
+        let cap = |meter: Meter| account.spent.get(meter) + account.drawn.get(meter) + left;
+        let caps = meters.iter().map(|meter| (*meter, cap(*meter))).collect();
+        let budget = Budget { caps, period: Period::None, near_percent: NEAR_PERCENT_DEFAULT, beyond: Beyond::Fail };
+        if !escrow::put_budget(store, &name, expected, Some(&budget)).await? {
+            return Err(Problem::bug(format!("somebody else sets the budget `{scope}` of the measurement")));
+        }
+    }
+    Ok(())
 }
 
 fn engine(store: Arc<dyn Store>, asker: &Arc<Asker>, policy: Arc<dyn Policy>) -> Engine {
@@ -141,6 +235,24 @@ pub(super) async fn budgets(store: &dyn Store) -> Result<(), Problem> {
         escrow::put_budget(store, &Name::from(scope), 0, Some(&budget)).await?;
     }
     Ok(())
+}
+
+/// A store that counts what is drawn from it.
+#[derive(Debug)]
+struct Drawing {
+    below: Arc<dyn Store>,
+    draws: Arc<AtomicU64>,
+}
+
+impl Layer for Drawing {
+    fn below(&self) -> &dyn Store {
+        &*self.below
+    }
+
+    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
+        self.draws.fetch_add(1, Ordering::Relaxed);
+        self.below.draw(draw)
+    }
 }
 
 /// A store that writes no audit rows.
