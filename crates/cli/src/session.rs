@@ -298,6 +298,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         secrets: Some(Arc::new(secrets(app))),
         pools: windlass_tools::WorkPools::default(),
         quarantine: windlass_tools::mcp::Quarantine::default(),
+        quotas: windlass_runtime::SharedQuotas::default(),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Stands before calls: breakers of links, quotas of models, the budget of repeats, and the answers from before. What it
 //! turns away costs nothing and says when it may be tried again; the engine decides what follows.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::civil::Date;
 use windlass_core::failure::Code;
 use windlass_core::ids::Name;
-use windlass_core::machine::ModelSettings;
+use windlass_core::machine::{ModelSettings, Priority};
 use windlass_core::request::ModelRequest;
 use windlass_core::value::Value;
 use windlass_ports::model::ModelResult;
+use windlass_ports::quota::{News, Quotas};
 
 use crate::cache::{self, Cache, Key};
 use crate::catalog::{Catalog, LinkEntry};
@@ -34,6 +35,13 @@ const UNHEALTHY: &[Code] = &[
 /// The part of an attempt's time that it may wait for quota, as one over this.
 const WAIT_SHARE: u64 = 2;
 
+/// How much longer than the class above it a class waits after a rest, in milliseconds.
+const LATER_MS: u64 = 40;
+/// How much longer than its own time a call that looks may take, in milliseconds.
+const PROBE_SLACK_MS: u64 = 1_000;
+/// When a call is told to come again that was turned away while another one looks, in milliseconds.
+const LOOKED_MS: u64 = 1_000;
+
 /// Everything that is remembered between calls.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -41,6 +49,8 @@ pub(crate) struct Guard {
     began: tokio::time::Instant,
     health: Mutex<Health>,
     cache: Mutex<Cache>,
+    /// What is known beyond this process.
+    quotas: Option<Arc<dyn Quotas>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,15 +64,17 @@ pub(crate) struct Pass<'a> {
     link: Option<(Name, Name)>,
     target: Option<Target>,
     probe: bool,
+    /// Whether it goes alone, to see whether a quota is back.
+    looks: bool,
     /// That of the breaker when it let the call through.
     era: u64,
     began: u64,
 }
 
 impl Guard {
-    pub(crate) fn new(catalog: Catalog) -> Self {
+    pub(crate) fn new(catalog: Catalog, quotas: Option<Arc<dyn Quotas>>) -> Self {
         let (health, cache) = (Mutex::default(), Mutex::default());
-        Self { catalog, began: tokio::time::Instant::now(), health, cache }
+        Self { catalog, began: tokio::time::Instant::now(), health, cache, quotas }
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
@@ -86,8 +98,11 @@ impl Guard {
         if let Some(ms) = circuit.and_then(|circuit| circuit.shut(now)) {
             return Some(format!("its breaker is open for {ms} ms more").into());
         }
-        let quota = health.quotas.get(&Target::of(called));
-        let rests = quota.map_or(0, |quota| quota.rests(now));
+        let target = Target::of(called);
+        let rests = match &self.quotas {
+            Some(quotas) => quotas.known(&target.name()).ms,
+            None => health.quotas.get(&target).map_or(0, |quota| quota.rests(now)),
+        };
         (rests > 0).then(|| format!("its quota is used up for {rests} ms more").into())
     }
 
@@ -95,7 +110,8 @@ impl Guard {
     /// for quota as long as the run's class allows, and gives back how many milliseconds that took.
     pub(crate) async fn enter(&self, request: &ModelRequest, counted: bool) -> Result<(Pass<'_>, u64), Fault> {
         let target = counted.then(|| Target::of(&settings_of(request)));
-        let mut pass = Pass { guard: self, link: None, target: None, probe: false, era: 0, began: self.now() };
+        let mut pass =
+            Pass { guard: self, link: None, target: None, probe: false, looks: false, era: 0, began: self.now() };
         if let Some((link, entry)) = request.link.as_ref().and_then(|link| Some((link, self.link(link)?))) {
             let mut health = locked(&self.health);
             let circuit = health.circuits.entry((link.0.to_string(), link.1.to_string())).or_default();
@@ -119,16 +135,18 @@ impl Guard {
                 return Err(Fault::Exhausted(format!("the budget of repeats of `{}` is used up", target.model)));
             }
         }
-        let waited = match &target {
-            Some(target) => self.wait(target, request).await?,
-            None => 0,
+        let (waited, looks) = match (&target, &self.quotas) {
+            (Some(target), Some(quotas)) => self.wait_with_others(&**quotas, target, request).await?,
+            (Some(target), None) => (self.wait(target, request).await?, false),
+            (None, _) => (0, false),
         };
+        pass.looks = looks;
         (pass.target, pass.began) = (target, self.now());
         Ok((pass, waited))
     }
 
     async fn wait(&self, target: &Target, request: &ModelRequest) -> Result<u64, Fault> {
-        let patience = self.catalog.quota_wait.of(request.priority).min(request.timeout_ms / WAIT_SHARE);
+        let patience = self.patience(request);
         let began = self.now();
         loop {
             let now = self.now();
@@ -142,6 +160,43 @@ impl Guard {
             }
             tokio::time::sleep(Duration::from_millis(wait)).await;
         }
+    }
+
+    /// The same, by what all processes know. Also whether this call is the one that looks whether the quota is back.
+    async fn wait_with_others(
+        &self,
+        quotas: &dyn Quotas,
+        target: &Target,
+        request: &ModelRequest,
+    ) -> Result<(u64, bool), Fault> {
+        let patience = self.patience(request);
+        let (began, name) = (self.now(), target.name());
+        loop {
+            let rest = quotas.look(&name).await;
+            let waited = self.now().saturating_sub(began);
+            let wait = if rest.ms > 0 {
+                // Whoever waits in a higher class is the one to look, and goes first.
+                rest.ms
+                    + LATER_MS * Priority::ALL.iter().position(|class| *class == request.priority).unwrap_or(0) as u64
+            } else if rest.alone {
+                match quotas.probe(&name, request.timeout_ms.saturating_add(PROBE_SLACK_MS)).await {
+                    Ok(()) => return Ok((waited, true)),
+                    Err(wait) => wait,
+                }
+            } else {
+                return Ok((waited, false));
+            };
+            if waited.saturating_add(wait) > patience {
+                let after_ms = if rest.ms > 0 { rest.ms } else { wait.max(LOOKED_MS) };
+                return Err(Fault::Shed { model: target.model.to_string(), after_ms });
+            }
+            tokio::time::sleep(Duration::from_millis(wait.max(1))).await;
+        }
+    }
+
+    /// How long a call waits for quota.
+    fn patience(&self, request: &ModelRequest) -> u64 {
+        self.catalog.quota_wait.of(request.priority).min(request.timeout_ms / WAIT_SHARE)
     }
 
     /// The kept answer to a request of a chain: that of the first link which would be called as it was, and whose model the
@@ -199,6 +254,14 @@ impl Pass<'_> {
             let circuit = health.circuits.entry((link.0.to_string(), link.1.to_string())).or_default();
             circuit.ended(self.era, now, unhealthy, now.saturating_sub(self.began), &rules);
         }
+        if let Some(quotas) = &self.guard.quotas {
+            if let Some(target) = self.target.take() {
+                drop(health);
+                let left_ago_ms = now.saturating_sub(self.began);
+                learn(&**quotas, &target.name(), left_ago_ms, std::mem::take(&mut self.looks), result);
+            }
+            return;
+        }
         if let Some(quota) = self.target.take().and_then(|target| health.quotas.get_mut(&target)) {
             match (failure, &result.outcome) {
                 (Some(failure), _) if failure.code == Code::ProviderRateLimited => {
@@ -209,6 +272,26 @@ impl Pass<'_> {
                     quota.answered(now, health::empty_ms(&windows, jiff::Timestamp::now()));
                 }
                 _ => quota.ended(),
+            }
+        }
+    }
+}
+
+/// Tells what a call that ended says of its quota.
+fn learn(quotas: &dyn Quotas, target: &str, left_ago_ms: u64, looks: bool, result: &ModelResult) {
+    match &result.outcome {
+        Err(failure) if failure.code == Code::ProviderRateLimited => {
+            quotas.tell(target, News::Refused { left_ago_ms, asked_ms: asked_ms(failure.retry) });
+        }
+        Err(_) if looks => quotas.tell(target, News::Unsure),
+        Err(_) => {}
+        Ok(reply) => {
+            if looks {
+                quotas.tell(target, News::Back);
+            }
+            let windows = reply.provider_data.get("rate_limits").cloned().unwrap_or_default();
+            if let Some(ms) = health::empty_ms(&windows, jiff::Timestamp::now()).filter(|ms| *ms > 0) {
+                quotas.tell(target, News::Empty(ms));
             }
         }
     }
@@ -231,8 +314,13 @@ impl Drop for Pass<'_> {
         {
             circuit.dropped(self.era);
         }
-        if let Some(quota) = self.target.take().and_then(|target| health.quotas.get_mut(&target)) {
+        let target = self.target.take();
+        if let Some(quota) = target.as_ref().and_then(|target| health.quotas.get_mut(target)) {
             quota.ended();
+        }
+        drop(health);
+        if let (Some(quotas), Some(target), true) = (&self.guard.quotas, target, self.looks) {
+            quotas.tell(&target.name(), News::Unsure);
         }
     }
 }

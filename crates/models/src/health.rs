@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Deserialize;
-use windlass_core::ids::Name;
+use windlass_core::ids::{Digest, Name};
 use windlass_core::machine::{ModelSettings, Priority};
 use windlass_core::value::Value;
 
@@ -276,6 +276,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Its name beyond this process.
+    pub(crate) fn name(&self) -> String {
+        let Self { provider, model, base_url, key } = self;
+        let at = base_url.as_deref().map(|url| format!(" at {}", windlass_core::redact::address(url)));
+        let with = key.as_deref().map(|key| format!(" with {}", Digest::of(key.as_bytes()).short()));
+        format!("{provider}/{model}{}{}", at.unwrap_or_default(), with.unwrap_or_default())
+    }
+
     /// Of calls that are made so.
     pub(crate) fn of(called: &ModelSettings) -> Self {
         let ModelSettings { provider, model, base_url, key, .. } = called.clone();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use windlass_core::budget::Amounts;
@@ -15,11 +15,11 @@ use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
 use windlass_core::route::Chain;
-use windlass_core::trace::carried;
 use windlass_core::transcript::Usage;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
+use windlass_ports::quota::Quotas;
 use windlass_ports::tool::Permit;
 
 use crate::catalog::{CHAIN, Catalog, MODEL, Retirement};
@@ -68,9 +68,17 @@ pub struct Builder {
     others: BTreeMap<String, Arc<dyn Model>>,
     aws: Option<AwsKeys>,
     outward: Option<Arc<dyn Outward>>,
+    quotas: Option<Arc<dyn Quotas>>,
 }
 
 impl Builder {
+    /// What is known of quotas beyond this process; without this each process knows what it has seen itself.
+    #[must_use]
+    pub fn quotas(mut self, quotas: Arc<dyn Quotas>) -> Self {
+        self.quotas = Some(quotas);
+        self
+    }
+
     /// Access keys for requests to Bedrock without an API key. A build without the feature `sigv4` refuses such requests.
     #[must_use]
     pub fn aws(mut self, keys: AwsKeys) -> Self {
@@ -149,10 +157,11 @@ impl Builder {
     /// The models.
     #[must_use]
     pub fn build(self) -> Models {
-        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog, others, aws, outward } = self;
+        let Self { providers, keys, prices, scripts, script_everything, bounds, catalog, others, aws, outward, quotas } =
+            self;
         let keys = Arc::new(keys);
         let sender = Sender::new(bounds, Arc::clone(&keys), outward);
-        let guard = Guard::new(catalog);
+        let guard = Guard::new(catalog, quotas);
         Models { providers, keys, prices, scripts, script_everything, sender, guard, others, aws }
     }
 }
@@ -201,6 +210,7 @@ impl Models {
             others: BTreeMap::new(),
             aws: None,
             outward: None,
+            quotas: None,
         }
     }
 
@@ -282,7 +292,7 @@ impl Models {
         if let Some(keys) = self.aws.as_ref().filter(|_| kind == Kind::Bedrock && key.is_none() && own_address) {
             signing::sign(&mut outgoing, keys, request.params.get(REGION))?;
         }
-        outgoing.headers = traced(outgoing.headers, request);
+        outgoing.headers = sender::traced(outgoing.headers, request);
         Ok(Route::Wire(Box::new(Target { wire, outgoing })))
     }
 
@@ -584,14 +594,4 @@ impl Model for Models {
         }
         chains::chain(&self.guard, settings, today(), |called| (self.quote(called), self.traits(called)))
     }
-}
-
-/// Headers with the place of a call in its trace.
-fn traced(mut headers: HeaderMap, request: &ModelRequest) -> HeaderMap {
-    for (name, value) in carried(&request.idempotency_key, request.trace.as_ref()) {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.entry(name).or_insert(value);
-        }
-    }
-    headers
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use windlass_core::request::ModelRequest;
+use windlass_core::trace::carried;
 use windlass_core::transcript::Usage;
 use windlass_core::value::{Map, Value};
 
@@ -326,6 +328,16 @@ impl Body for Watched {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
+}
+
+/// Headers with the place of a call in its trace.
+pub(crate) fn traced(mut headers: HeaderMap, request: &ModelRequest) -> HeaderMap {
+    for (name, value) in carried(&request.idempotency_key, request.trace.as_ref()) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.entry(name).or_insert(value);
+        }
+    }
+    headers
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 pub mod store;
 pub mod model;
+pub mod quota;
 pub mod tool;
 pub mod clock;
 pub mod compile;

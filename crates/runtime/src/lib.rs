@@ -17,6 +17,7 @@ pub mod schedule;
 pub mod keys;
 pub mod switch;
 pub mod rates;
+pub mod quota;
 pub mod capture;
 pub mod notice;
 pub mod seal;
@@ -33,4 +34,5 @@ pub use shell::{
     Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
+pub use shell::{SharedQuotas, quotas};
 pub use shell::{switch as set_switch, switches, tell_held};

@@ -36,7 +36,7 @@ use windlass_ports::model::Model;
 use windlass_ports::policy::Policy;
 use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
-use windlass_runtime::{Engine, SystemClock};
+use windlass_runtime::{Engine, SharedQuotas, SystemClock};
 use windlass_spec::ModelNames;
 use windlass_tools::mcp::{Quarantine, Server};
 use windlass_tools::{
@@ -166,6 +166,8 @@ pub struct Wiring {
     pub pools: WorkPools,
     /// What is known about blocked tools of MCP servers; see [`Wiring::bind`].
     pub quarantine: Quarantine,
+    /// Quotas of providers, shared with other processes once they are bound; see [`Wiring::bind`].
+    pub quotas: SharedQuotas,
 }
 
 impl Default for Wiring {
@@ -189,6 +191,7 @@ impl Default for Wiring {
             secrets: None,
             pools: WorkPools::default(),
             quarantine: Quarantine::default(),
+            quotas: SharedQuotas::default(),
         }
     }
 }
@@ -300,11 +303,12 @@ pub fn now() -> Timestamp {
 
 impl Wiring {
     /// Gives the catalog the store and the clock of an engine. Without it the hook of work pools fails, and a tool of an MCP
-    /// server that changed is blocked in this process only.
+    /// server that changed is blocked, and what is known of quotas is known, in this process only.
     pub fn bind(&self, engine: &Engine) {
         let parts = engine.parts();
         self.pools.bind(Arc::clone(&parts.store), Arc::clone(&parts.compiler), Arc::clone(&parts.clock));
         self.quarantine.bind(Arc::clone(&parts.store), Arc::clone(&parts.clock));
+        self.quotas.bind(Arc::clone(&parts.store), Arc::clone(&parts.clock));
     }
 
     /// The policy: the configured rule set, which follows its files from here on, or none.
@@ -418,7 +422,7 @@ impl Wiring {
         self.checked_secrets()?;
         // The operator's own are looked up for each request, since they change while a process runs.
         let fixed = |reference: &String| !reference.starts_with(SCHEME);
-        for reference in program.into_iter().flat_map(references).filter(fixed) {
+        for reference in program.into_iter().flat_map(known::references).filter(fixed) {
             if let Some(secret) = self.secret(&reference) {
                 keys = keys.secret(reference, secret);
             }
@@ -445,6 +449,7 @@ impl Wiring {
         let chains = catalog.chains.clone();
         let outward = outward::guarded(&self.catalog);
         let mut builder = Models::builder().outward(outward).keys(keys).prices(self.price_book()?).catalog(catalog);
+        builder = builder.quotas(Arc::new(self.quotas.clone()));
         let variable = |name: &str| (self.environment)(name)?.into_string().ok();
         let read = |path: &Path| std::fs::read_to_string(path).ok();
         if cfg!(feature = "sigv4")
@@ -588,12 +593,6 @@ impl Wiring {
             _ => None,
         }
     }
-}
-
-/// References to keys in the agents of a program.
-fn references(program: &Program) -> Vec<String> {
-    let agents = program.machines.values().flat_map(|machine| machine.agents.values());
-    agents.filter_map(|agent| agent.model.key.as_deref().map(str::to_owned)).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,11 @@
 
 use serde_json::{Value as Json, json};
 use windlass_core::ids::Name;
+use windlass_core::time::Timestamp;
+use windlass_ports::quota::Rest;
 use windlass_ports::store::rates::{BucketRow, Rate, Waiting};
+use windlass_runtime::quota::Notice;
+use windlass_runtime::quotas;
 use windlass_runtime::rates::{Limit, Pick};
 
 use crate::app::App;
@@ -24,9 +28,11 @@ pub(crate) async fn limits(app: &App, args: LimitsShow) -> Result<Exit, Problem>
         Some(store) => buckets(&*store, &args).await?,
         None => (Vec::new(), None),
     };
+    let (rests, now) = (rests(app).await?, app.now());
     let value = json!({
         "limits": limits.all().iter().map(limit).collect::<Vec<_>>(),
         "buckets": rows.iter().map(bucket).collect::<Vec<_>>(),
+        "quotas": rests.iter().map(|(model, notice)| quota(model, notice, now)).collect::<Vec<_>>(),
         "next": next.as_deref(),
     });
     let header = ["limit or bucket", "rate", "burst", "left", "waiting", "since"];
@@ -34,12 +40,39 @@ pub(crate) async fn limits(app: &App, args: LimitsShow) -> Result<Exit, Problem>
         let rate = amount(limit.rate, limit.unit.as_str());
         vec![limit.to_string(), rate, limit.rate.burst.to_string(), String::new(), String::new(), String::new()]
     });
-    let lines: Vec<Vec<String>> = limits.chain(rows.iter().map(line)).collect();
+    let quotas = rests.iter().filter(|_| args.cursor.is_none() && !args.waiting).map(|(model, notice)| {
+        let rests = if notice.rests_until > now {
+            format!("rests until {}", time(notice.rests_until))
+        } else {
+            "is looked at".into()
+        };
+        vec![format!("quota of {model}"), rests, String::new(), String::new(), String::new(), String::new()]
+    });
+    let lines: Vec<Vec<String>> = limits.chain(rows.iter().map(line)).chain(quotas).collect();
     app.output.table(&value, &header, &lines);
     if let Some(next) = next {
         app.output.note(&format!("more follow: --cursor '{next}'"));
     }
     Ok(Exit::Ok)
+}
+
+/// Quotas of providers that are used up, or were a moment ago.
+async fn rests(app: &App) -> Result<Vec<(Name, Notice)>, Problem> {
+    let Some(store) = app.store_to_read().await? else { return Ok(Vec::new()) };
+    let now = app.now();
+    let mut found = quotas(&*store).await?;
+    found.retain(|(_, notice)| notice.rest(now) != Rest::default());
+    Ok(found)
+}
+
+fn quota(model: &Name, notice: &Notice, now: Timestamp) -> Json {
+    json!({
+        "model": &**model,
+        "rests_ms": notice.rest(now).ms,
+        "refusals": notice.refusals,
+        "refused_at": time(notice.refused_at),
+        "one_looks": notice.alone,
+    })
 }
 
 /// The buckets that are asked for, and the last of them when more follow.

@@ -21,6 +21,7 @@ mod kit;
 mod kit_on_postgresql;
 mod labels;
 mod life;
+mod limits;
 mod models;
 mod notify;
 mod policy;

@@ -358,6 +358,9 @@ fn grant(take: &Take, ask: &Ask, buckets: &mut BTreeMap<Name, Bucket>, shares: &
             waiting.calls = waiting.calls.saturating_sub(1);
             let mine = &mut waiting.permits[class];
             *mine = mine.saturating_sub(part.need.clamp(1, part.rate.burst));
+            if waiting.calls == 0 {
+                bucket.waiting.remove(&take.by);
+            }
         }
     }
     Granted { calls, wait_ms: if calls < wanted { wait_ms.max(1) } else { 0 } }

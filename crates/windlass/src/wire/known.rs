@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value as Json;
+use windlass_core::machine::Program;
 use windlass_policy::redact::{Present, Redactor};
 
 use super::Wiring;
@@ -100,4 +101,10 @@ impl Known {
         self.redactor = Redactor::new(&self.secrets);
         self.generation = Some(generation);
     }
+}
+
+/// References to keys in the agents of a program.
+pub(super) fn references(program: &Program) -> Vec<String> {
+    let agents = program.machines.values().flat_map(|machine| machine.agents.values());
+    agents.filter_map(|agent| agent.model.key.as_deref().map(str::to_owned)).collect()
 }

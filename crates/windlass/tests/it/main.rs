@@ -6,6 +6,7 @@ mod chains;
 mod files;
 mod nested_approvals;
 mod outward;
+mod quota;
 mod rates;
 mod policy;
 mod proof;

@@ -1,0 +1,131 @@
+//! The drill of a revoked quota: several workers of one database, a provider that refuses every call for a while, with and
+//! without saying for how long. What it sees meanwhile is the calls that were out when the quota went, and one call at a
+//! time that looks whether it is back, of all workers together. Runs of a high class wait for it, low ones are turned away
+//! and come again, and all of them end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use windlass_core::failure::Code;
+use windlass_core::ids::RunId;
+use windlass_core::journal::{Entry, Record};
+use windlass_core::run::Status;
+use windlass_ports::store::Store;
+use windlass_runtime::rates::Limits;
+
+use crate::chains::desk::{Act, Server, openai};
+use crate::rates::Fleet;
+
+/// Workers.
+const WORKERS: usize = 3;
+/// Calls that one of them has out at the same time.
+const SLOTS: usize = 4;
+/// Runs of each class.
+const RUNS: usize = 12;
+/// How long the provider refuses at least.
+const OUTAGE: Duration = Duration::from_millis(3_500);
+
+fn machine(class: &str) -> String {
+    format!(
+        r#"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: {class}
+  settings: {{priority: {class}}}
+  context: {{n: "{{{{ input.n }}}}"}}
+  agents:
+    asker: {{spec: flatagent, spec_version: 4.2.1, data: {{model: {{provider: one, name: m, timeout: 120}}, system: S, user: "{class} {{{{ input.n }}}}"}}}}
+  states:
+    ask:
+      type: initial
+      agent: asker
+      input: {{n: context.n}}
+      execution: {{type: retry, backoffs: [{backoffs}], jitter: 0}}
+      output_to_context: {{r: output.content}}
+      transitions: [{{to: end}}]
+    end: {{type: final, output: {{r: context.r}}}}
+"#,
+        backoffs = ["0.3"; 60].join(", ")
+    )
+}
+
+/// Requests that were refused, and when.
+type Refused = Arc<Mutex<Vec<Instant>>>;
+
+/// A provider that refuses while it is told to.
+fn provider(says: &'static str, revoked: &Arc<AtomicBool>) -> (Server, Refused) {
+    let (refused, revoked) = (Refused::default(), Arc::clone(revoked));
+    let log = Arc::clone(&refused);
+    let server = Server::start(move |_, _| {
+        if !revoked.load(Ordering::SeqCst) {
+            return openai("answer");
+        }
+        log.lock().expect("the log").push(Instant::now());
+        // The header stands behind the type.
+        Act::Answer(429, says, r#"{"error": {"message": "slow down"}}"#.into(), None)
+    });
+    (server, refused)
+}
+
+/// Attempts of a run that failed: all of them, and those that were turned away before they left.
+async fn failures(store: &dyn Store, id: &str) -> (usize, usize) {
+    let rows = store.journal(RunId::stored(id), 0, 1_000).await.expect("read");
+    let (mut all, mut unsent) = (0, 0);
+    for entry in rows.iter().flat_map(|row| Record::decode(&row.bytes).expect("a record").entries) {
+        if let Entry::AttemptFailed { failure, used, .. } = entry {
+            assert_eq!(failure.code, Code::ProviderRateLimited, "{failure:?}");
+            all += 1;
+            unsent += usize::from(failure.message.contains("is used up"));
+            assert_eq!((used.tokens, used.cost_micros), (0, 0), "what was refused costs nothing");
+        }
+    }
+    (all, unsent)
+}
+
+async fn drill(says: &'static str, looks: impl Fn(Duration) -> usize) {
+    let database = windlass_testpg::database();
+    let revoked = Arc::new(AtomicBool::new(true));
+    let (server, refused) = provider(says, &revoked);
+    let fleet = Fleet::with_slots(&database.url(), &server, WORKERS, &Limits::default(), SLOTS).await;
+    for class in ["high", "low"] {
+        fleet.submit(&machine(class), class, RUNS).await;
+    }
+    let began = Instant::now();
+    let back = async {
+        // Slow on purpose: an outage of the provider lasts.
+        tokio::time::sleep(OUTAGE).await;
+        revoked.store(false, Ordering::SeqCst);
+        began.elapsed()
+    };
+    let ((), outage) = futures::future::join(fleet.drive(), back).await;
+    assert_eq!(fleet.count(Status::Completed).await, 2 * RUNS, "all runs end once the quota is back");
+    let refused = refused.lock().expect("the log").len();
+    let bound = WORKERS * SLOTS + looks(outage);
+    assert!((1..=bound).contains(&refused), "{refused} calls were refused in {outage:?}, where {bound} may be");
+    let answered = server.count("completions") - refused;
+    assert_eq!(answered, 2 * RUNS, "each run was answered once");
+    let (mut high, mut low) = ((0, 0), (0, 0));
+    for n in 0..RUNS {
+        for (class, sums) in [("high", &mut high), ("low", &mut low)] {
+            let (all, unsent) = failures(&**fleet.store(), &format!("{class}{n}")).await;
+            *sums = (sums.0 + all, sums.1 + unsent);
+        }
+    }
+    assert_eq!(high.0 + low.0 - high.1 - low.1, refused, "every refusal is in the journal: {high:?} {low:?}");
+    assert!(high.1 < low.1, "high runs wait, low ones are turned away: {high:?} {low:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_revoked_for_a_time_that_is_said_makes_no_storm() {
+    // One look for each second that it asks for.
+    drill("application/json\r\nretry-after: 1", |outage| usize::try_from(outage.as_secs()).expect("short") + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_revoked_without_a_word_makes_no_storm() {
+    // Rests of none, one, two, four seconds and so on.
+    let looks = |outage: Duration| 2 + (outage.as_secs() + 1).ilog2() as usize;
+    drill("application/json", looks).await;
+}
