@@ -13,8 +13,10 @@ use windlass_core::value::{Map, Value};
 
 use crate::exit::Problem;
 
-/// Characters of a name that a file is written under; with its hash it fits where 255 bytes are the most.
-const NAME_CHARS_MAX: usize = 60;
+/// Bytes of a name before its last dot that a file is written under; with its hash it fits where 255 bytes are the most.
+const STEM_BYTES_MAX: usize = 120;
+/// Bytes from the last dot on.
+const END_BYTES_MAX: usize = 16;
 
 /// The input with the files of the command line under their keys, and with every `{"$file": "PATH"}` of it read where
 /// `is_typed` says that whoever runs this wrote it: an input that came from elsewhere must not say which files are read.
@@ -77,10 +79,8 @@ pub(crate) fn save(files: &[File], folder: &Path) -> Result<Vec<Saved>, Problem>
         let mut path = folder.join(plain_name(&file.name));
         if !written(&path, &content).map_err(unwritten(&path))? {
             let name = plain_name(&file.name);
-            path = folder.join(match name.rsplit_once('.') {
-                Some((stem, end)) if !stem.is_empty() => format!("{stem}-{}.{end}", file.sha256),
-                _ => format!("{name}-{}", file.sha256),
-            });
+            let (stem, end) = parted(&name);
+            path = folder.join(format!("{stem}-{}{end}", file.sha256));
             if !written(&path, &content).map_err(unwritten(&path))? {
                 return Err(Problem::rejected(format!("`--save`: `{}` is there with another content", path.display())));
             }
@@ -110,13 +110,19 @@ fn written(path: &Path, content: &[u8]) -> std::io::Result<bool> {
     }
 }
 
-/// A name from inside of a run as one that stays in its folder and that every file system takes.
+/// A name before its last dot, and from that on.
+fn parted(name: &str) -> (&str, &str) {
+    name.rfind('.').filter(|at| *at > 0 && name.len() - at <= END_BYTES_MAX).map_or((name, ""), |at| name.split_at(at))
+}
+
+/// A name from inside of a run as one that stays in its folder.
 fn plain_name(name: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ') { c } else { '_' };
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let name: String = last.chars().take(NAME_CHARS_MAX).map(plain).collect();
-    let name = name.trim().trim_start_matches('.');
-    if name.is_empty() { "file".to_owned() } else { name.to_owned() }
+    let name: String = last.chars().map(plain).collect();
+    let (stem, end) = parted(name.trim().trim_start_matches('.'));
+    let stem = &stem[..stem.floor_char_boundary(STEM_BYTES_MAX)];
+    if stem.is_empty() { format!("file{end}") } else { format!("{stem}{end}") }
 }
 
 /// Reads files until all of them together are more than an input may have.
@@ -202,6 +208,8 @@ mod tests {
         let again = save(&[one, two], &out).expect("there");
         assert_eq!((again.len(), std::fs::read_dir(&out).expect("a folder").count()), (2, 2));
         assert_eq!([".", "..", "", "a\0b", ".profile"].map(plain_name), ["file", "file", "file", "a_b", "profile"]);
+        let long = plain_name(&format!("{}.pdf", "ä".repeat(300)));
+        assert!(long.ends_with("ä.pdf") && long.len() <= STEM_BYTES_MAX + 4, "{long}");
     }
 
     #[cfg(unix)]

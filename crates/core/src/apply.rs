@@ -203,12 +203,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.jump = None;
         }
         Entry::RunEnded => run.stage = Stage::Ended,
-        Entry::RunReopened => {
-            run.ending = None;
-            run.failure = None;
-            run.cancel = None;
-            run.stage = Stage::Starting;
-        }
+        Entry::RunReopened => begin::reopened(run),
         Entry::Migrated { bundle, machine } => begin::migrated(run, *bundle, machine),
     }
     None

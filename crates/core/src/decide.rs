@@ -34,7 +34,7 @@ use ceiling::exceeded;
 use crate::apply::apply;
 use crate::audit;
 use crate::budget::Meter;
-use crate::effect::{Effect, OpenTimer, TimerPurpose, WaitKind};
+use crate::effect::{Call, Effect, OpenTimer, Outcome, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name, RunId};
@@ -506,7 +506,13 @@ impl<'a> Turn<'a> {
     fn skip(&mut self, output: Value, by: Name, reason: Name) {
         self.reopen();
         let Some(state) = self.run.state.clone().filter(|_| self.run.ending.is_none()) else { return };
-        self.emit(Entry::StateSkipped { state, by, reason });
+        let action = self.machine.states.get(&state).and_then(|state| state.action.clone());
+        self.emit(Entry::StateSkipped { state, by: by.clone(), reason });
+        if let Some(action) = action {
+            let given = Outcome::Returned(Value::object([("output", output.clone())]));
+            self.hide_outcome(&Call::Action { action }, &given);
+        }
+        self.label_given(&by);
         self.emit(Entry::OutputProduced { output });
         self.goto(Stage::Working(Part::Output));
     }

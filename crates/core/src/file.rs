@@ -13,6 +13,9 @@ use crate::ids::Name;
 use crate::limits::{FILE_BYTES_MAX, FILE_TOKENS_MIN, FILES_MAX};
 use crate::value::{Map, Value};
 
+/// Characters of a file's name that a message has.
+const NAME_QUOTED_CHARS: usize = 80;
+
 /// The key of a mapping that is a file.
 pub const KEY: &str = "$file";
 
@@ -122,25 +125,27 @@ impl File {
         };
         let wanted = |key: &str| text(key)?.ok_or_else(|| format!("a file without `{key}`"));
         let (name, data) = (wanted("name")?, wanted("data")?);
+        let file_name = name.clone();
+        let name = quoted(&name);
         if data.len() as u64 / 4 * 3 > FILE_BYTES_MAX + 2 {
             return Err(format!(
                 "the file `{name}` of more than {FILE_BYTES_MAX} bytes, which is the most that is taken"
             ));
         }
-        let content = decoded(&name, &data)?;
-        let told = mime(&name, &content);
-        let mime = text("mime")?.unwrap_or_else(|| told.into());
+        let content = decoded(&file_name, &data)?;
+        let told = mime(&file_name, &content);
+        let mime: Name = text("mime")?.map_or_else(|| told.into(), |said| said.to_ascii_lowercase().into());
         if BY_CONTENT.iter().any(|(.., known)| *known == &*mime) && by_content(&content) != Some(&*mime) {
             return Err(format!("the file `{name}`, whose content is no `{mime}`"));
         }
-        let file = Self::of(&name, &mime, &content, data);
+        let file = Self::of(&file_name, &mime, &content, data);
         match inner.get("bytes") {
             None => {}
             Some(said) if said.as_int().and_then(|n| u64::try_from(n).ok()) == Some(file.bytes) => {}
             Some(said) => return Err(format!("the file `{name}` of {} bytes that says it has {said}", file.bytes)),
         }
         match text("sha256")? {
-            Some(said) if said != file.sha256 => {
+            Some(said) if !said.eq_ignore_ascii_case(&file.sha256) => {
                 Err(format!("the file `{name}`, whose content has the SHA-256 {} and not {said}", file.sha256))
             }
             Some(_) | None => Ok(file),
@@ -160,7 +165,13 @@ fn sha256(content: &[u8]) -> Name {
 }
 
 fn decoded(name: &str, data: &str) -> Result<Vec<u8>, String> {
+    let name = quoted(name);
     STANDARD.decode(data).map_err(|error| format!("the file `{name}`, whose `data` is no base64 with padding: {error}"))
+}
+
+/// A name as a message has it: others gave it, so it is short and has nothing that does not print.
+fn quoted(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(NAME_QUOTED_CHARS).collect()
 }
 
 fn by_content(content: &[u8]) -> Option<&'static str> {
@@ -342,6 +353,12 @@ mod tests {
         assert!(with(r#""bytes":-3"#).contains("says it has -3"));
         assert!(with(r#""sha256":"00""#).contains("has the SHA-256 ba7816"));
         assert!(with(r#""mime":"image/png""#).contains("is no `image/png`"));
+        let capitals = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
+        let said = Value::from_json(&format!(r#"{{"$file":{{"name":"x","data":"YWJj","sha256":"{capitals}"}}}}"#));
+        assert_eq!(found(&said.expect("JSON")).map(|files| files.len()), Ok(1));
+        assert!(with(r#""mime":"IMAGE/PNG""#).contains("is no `image/png`"));
+        let long = refused(&format!(r#"{{"$file":{{"name":"{}\u001b","data":"!"}}}}"#, "x".repeat(1_000)));
+        assert!(long.len() < 300 && !long.contains('\u{1b}'), "{long}");
         for data in ["Y\\\"Jj", "YWJ", "YWJ=", "YW J", "YR=="] {
             let why = refused(&format!(r#"{{"$file":{{"name":"x","data":"{data}"}}}}"#));
             assert!(why.contains("no base64"), "{data}: {why}");

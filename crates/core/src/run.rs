@@ -400,6 +400,9 @@ pub struct Run {
     /// A stop that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<Name>,
+    /// What it had cost, in micro-USD, when it last went on after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_when_reopened: Option<u64>,
     /// How it ends, once that is decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
@@ -457,6 +460,7 @@ impl Run {
             api_calls: 0,
             hold: None,
             cancel: None,
+            cost_when_reopened: None,
             ending: None,
             labels: Labels::default(),
             audit: audit::Chain::default(),

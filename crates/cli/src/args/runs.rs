@@ -156,7 +156,8 @@ pub(crate) struct RunsList {
   windlass runs show order-4711 --json | jq .run.context
   windlass runs show order-4711 --save ./out
 
-`--save` writes the files of the output, or of the context while the run has none, under their own names.")]
+`--save` writes the files of the output, or of the context while the run has none, under their own
+names, each content once.")]
 pub(crate) struct RunsShow {
     /// The run
     #[arg(value_name = "RUN")]
@@ -293,8 +294,8 @@ pub(crate) struct RunsRetry {
   windlass runs skip order-4711 --output '{\"invoice\": 4711}' --by ann
 
 Nothing of the state is done again. What is given counts as its output: it goes through the
-state's `output_to_context`, and the run goes on with the transitions of that state. stdout and exit
-codes are those of `windlass run`. `windlass runs retry` tries the state again instead.")]
+state's `output_to_context`, and the run goes on with the transitions of that state; a final state
+still makes its own `output`. Rules see what is given as untrusted. stdout and exit codes are those of `windlass run`. `windlass runs retry` tries the state again instead.")]
 pub(crate) struct RunsSkip {
     /// The run
     #[arg(value_name = "RUN")]

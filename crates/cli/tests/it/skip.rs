@@ -49,8 +49,9 @@ fn a_failed_run_goes_on_with_what_a_person_gives() {
 #[test]
 fn an_output_that_is_no_json_changes_nothing() {
     let place = failed();
-    let refused = place.windlass(&["runs", "skip", "one", "--output", "{no"]);
+    let refused = place.windlass(&["runs", "skip", "one", "--output", "{no", "--by", "ann"]);
     assert_eq!(refused.code(), 2, "{}", refused.shown());
+    assert!(refused.stderr().contains("`--output`"), "{}", refused.shown());
     let run = place.windlass(&["runs", "show", "one", "--json"]).json();
     assert_eq!(run["status"], "failed", "{run}");
 }

@@ -2,7 +2,7 @@
 
 use crate::audit;
 use crate::ids::{Digest, EffectId, Name};
-use crate::run::Run;
+use crate::run::{Run, Stage};
 
 /// The first audit row: whose the run is.
 pub(super) fn first_row(run: &mut Run) -> audit::Row {
@@ -37,4 +37,12 @@ pub(super) fn first_row(run: &mut Run) -> audit::Row {
 pub(super) fn migrated(run: &mut Run, bundle: Digest, machine: &Name) {
     run.start.bundle = bundle;
     run.start.machine = machine.clone();
+}
+
+pub(super) fn reopened(run: &mut Run) {
+    run.cost_when_reopened = Some(run.used().cost_micros);
+    run.ending = None;
+    run.failure = None;
+    run.cancel = None;
+    run.stage = Stage::Starting;
 }

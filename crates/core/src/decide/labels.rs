@@ -175,17 +175,29 @@ impl Turn<'_> {
 
     /// What the text of a failure may repeat: anything that the run has, and what others said.
     pub(super) fn failure_labels(&mut self) {
-        let mut tags = self.run.labels.marks.all();
         let state = self.run.state.clone().unwrap_or_default();
-        let outside = self.untrusted(SourceKind::Failure, &state);
+        let tags = self.retold(SourceKind::Failure, &state);
+        self.taint(path(["context", "last_error"]), tags.clone());
+        self.taint(path(["context", "last_error_type"]), tags);
+    }
+
+    /// What a person gives in the place of a state may repeat the same.
+    pub(super) fn label_given(&mut self, by: &Name) {
+        let tags = self.retold(SourceKind::Person, by);
+        self.label(path(["output"]), Marks::whole(tags));
+    }
+
+    /// Labels of what may repeat anything that the run has, and what the action of its state answers.
+    fn retold(&self, kind: SourceKind, name: &Name) -> Tags {
+        let mut tags = self.run.labels.marks.all();
+        let outside = self.untrusted(kind, name);
         outside.into_iter().for_each(|(label, from)| _ = tags.entry(label).or_insert(from));
         let action = self.state().and_then(|state| self.machine.tools.get(state.action.as_ref()?));
         if let Some(action) = action.filter(|action| !action.flow.secret.is_empty()) {
             let from = self.source(SourceKind::Action, &action.name);
             tags.entry(Label::Secret).or_insert(from);
         }
-        self.taint(path(["context", "last_error"]), tags.clone());
-        self.taint(path(["context", "last_error_type"]), tags);
+        tags
     }
 
     /// The conversation with a model learns the answer of a tool: the whole of it, or its `content` where it has one.

@@ -22,6 +22,7 @@ use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::file;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
+use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_core::machine::{HookKind, Machine};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
@@ -523,9 +524,16 @@ impl Attempt {
 
     /// What was answered, with its files checked.
     fn with_files(&self, answer: Value) -> Result<Value, Failure> {
-        let code = if matches!(self.kind, "hook" | "action") { Code::HookFailed } else { Code::ToolFailed };
-        let whole = file::completed(&answer).map_err(|why| Failure::new(code, format!("the answer holds {why}")))?;
-        Ok(whole.unwrap_or(answer))
+        let code = if matches!(self.kind, "hook" | "action") { Code::HookBadAnswer } else { Code::ToolFailed };
+        match file::completed(&answer).map_err(|why| Failure::new(code, format!("the answer holds {why}")))? {
+            Some(whole) if whole.size_bytes() > VALUE_BYTES_MAX => {
+                let message =
+                    format!("the answer has more than {VALUE_BYTES_MAX} bytes with what is told of its files");
+                Err(Failure::new(code, message))
+            }
+            Some(whole) => Ok(whole),
+            None => Ok(answer),
+        }
     }
 
     fn overdue(&self) -> Failure {

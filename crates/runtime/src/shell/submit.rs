@@ -140,7 +140,10 @@ impl Engine {
     pub(super) fn prepare(&self, submission: Submission) -> Result<Prepared, SubmitError> {
         let Submission { bundle, program, input, run_id, ceilings, scope, origin, queueing, caller } = submission;
         check(&input)?;
-        let input = file::completed(&input).map_err(SubmitError::File)?.unwrap_or(input);
+        let input = match file::completed(&input).map_err(SubmitError::File)? {
+            Some(whole) => check(&whole).map(|()| whole)?,
+            None => input,
+        };
         let id = match run_id {
             Some(id) => match RunId::new(id.as_str()) {
                 Ok(id) => id,

@@ -61,7 +61,8 @@ impl Objectives {
             let vec = |name, help, labels: &[&str]| {
                 register(registry, sure(IntCounterVec::new(Opts::new(name, help), labels)))
             };
-            let help = "Runs that ended and that an objective is about, by whether they cost more than its bound.";
+            let help =
+                "Runs that ended and that an objective is about, by whether they cost more than its bound; each once.";
             let runs: IntCounterVec = vec("windlass_objective_runs_total", help, &["objective", "over"]);
             let help = "What ended runs have cost that an objective is about, in USD.";
             let cost = CounterVec::new(Opts::new("windlass_objective_cost_usd_total", help), &["objective"]);
@@ -88,9 +89,14 @@ impl Objectives {
         if !entries.iter().any(|entry| matches!(entry, Entry::RunEnded)) {
             return;
         }
+        // A run that was reopened ends more than once: it counts once, and what it cost since counts beside.
         let cost = run.used().cost_micros;
+        let since = cost.saturating_sub(run.cost_when_reopened.unwrap_or_default());
         for one in watched.iter().filter(|one| one.objective.counts(run)) {
-            one.cost.inc_by(usd(cost));
+            one.cost.inc_by(usd(since));
+            if run.cost_when_reopened.is_some() {
+                continue;
+            }
             // Of a day no single run is too much.
             let is_over = matches!(one.objective.bound, CostBound::P95(most) if cost > most);
             if is_over { one.over.inc() } else { one.within.inc() }
@@ -160,6 +166,9 @@ mod tests {
         ] {
             objectives.decided(&run(machine, tenant, cost, is_child), &ended);
         }
+        let mut again = run("triage", "other", 300_000, false);
+        again.cost_when_reopened = Some(300_000);
+        objectives.decided(&again, &ended);
         let mut text = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut text).expect("text");
         let text = String::from_utf8(text).expect("text");
