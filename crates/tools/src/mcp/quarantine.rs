@@ -216,7 +216,9 @@ impl Quarantine {
         if let Some((store, _)) = self.0.behind.get()
             && known.read_at.is_none_or(|at| at.elapsed() >= Duration::from_millis(LOOK_MS))
         {
-            known.write(&**store).await?;
+            if let Err(error) = known.write(&**store).await {
+                tracing::error!(%error, "that tools are blocked could not be written down yet");
+            }
             let found = blocked(&**store).await?;
             known.blocked = found.into_iter().map(|one| (one.key(), one)).collect();
             known.read_at = Some(Instant::now());

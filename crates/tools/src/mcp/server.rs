@@ -97,7 +97,13 @@ impl Server {
         if let Some(blocked) = blocked.map_err(|error| caller.unreachable(error))? {
             return Err(Self::blocked(caller, &blocked));
         }
-        let listing = self.listing(caller.read).await.map_err(|error| error.before(caller))?;
+        let mut listing = self.listing(caller.read).await.map_err(|error| error.before(caller))?;
+        let is_shown =
+            |listing: &Listing| listing.tools.get(&accepted.name).map(|shown| shown.hash) == Some(accepted.hash);
+        if caller.read && !is_shown(&listing) {
+            // A kept list may be older than the look of the person who let the tool run again.
+            listing = self.listing(false).await.map_err(|error| error.before(caller))?;
+        }
         let (shown, changes) = match listing.tools.get(&accepted.name) {
             Some(shown) if shown.hash == accepted.hash => return Ok(()),
             Some(shown) => (Some(shown.hash), diff(&accepted.wire, &shown.wire)),
