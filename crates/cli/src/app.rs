@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::{Uid, User};
-use windlass::wire;
+use windlass::{Keyring, wire};
 use windlass_core::ids::RunId;
 use windlass_core::redact;
 use windlass_core::time::Timestamp;
@@ -67,7 +67,24 @@ impl App {
     /// # Errors
     /// The store cannot be opened.
     pub(crate) async fn store(&self) -> Result<Arc<dyn Store>, Problem> {
-        wire::open_store(self.store_url()).await.map_err(|error| self.unopened(error))
+        wire::open_store_with(self.store_url(), self.keys()?).await.map_err(|error| self.unopened(error))
+    }
+
+    /// The keys that the store is encrypted with; none when nothing is.
+    ///
+    /// # Errors
+    /// A key that is not there, or is none.
+    pub(crate) fn keys(&self) -> Result<Option<Keyring>, Problem> {
+        let keys = self.loaded.config.encryption.keyring(&self.loaded.folder, &|name| std::env::var_os(name));
+        keys.map_err(crate::session::setting)
+    }
+
+    /// How the store is opened.
+    ///
+    /// # Errors
+    /// As [`App::keys`].
+    pub(crate) fn options(&self) -> Result<windlass_stores::Options, Problem> {
+        Ok(windlass_stores::Options { keys: self.keys()?, ..windlass_stores::Options::default() })
     }
 
     fn unopened(&self, error: StoreError) -> Problem {
@@ -99,7 +116,7 @@ impl App {
     /// # Errors
     /// The store cannot be read.
     pub(crate) async fn readable_store(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
-        wire::open_store_to_read(self.store_url()).await.map_err(|error| self.unopened(error))
+        wire::open_store_to_read(self.store_url(), self.keys()?).await.map_err(|error| self.unopened(error))
     }
 
     /// The store to look into. None when it is the default one and was not made yet, which is no mistake.

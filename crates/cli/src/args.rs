@@ -63,7 +63,7 @@ pub(crate) use secrets::{Given, Secrets, SecretsList, SecretsRemove, SecretsRota
 pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
-pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRestore, StoreStatus};
+pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus};
 pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsShow};
 pub(crate) use trust::{Trust, TrustSet, TrustShow};
 

@@ -32,6 +32,8 @@ pub(crate) struct Config {
     /// Where runs are stored: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for nothing that lasts. A path is
     /// relative to the working directory. Default: `sqlite:.windlass/windlass.db`.
     pub store: StoreUrl,
+    /// Encryption of what is stored. See docs/encryption.md.
+    pub encryption: windlass::encryption::EncryptionConfig,
     /// A price book file, relative to this file. Default: the book that comes with this build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prices: Option<PathBuf>,

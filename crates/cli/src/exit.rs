@@ -152,6 +152,7 @@ impl From<StoreError> for Problem {
             }
             StoreError::Corrupt(_) => (Exit::Unreachable, Code::StoreCorrupt.as_str()),
             StoreError::Invalid(_) => (Exit::Invalid, "cli.invalid"),
+            StoreError::Key(_) => (Exit::Rejected, "cli.key"),
         };
         let hint = match &error {
             full if full.is_disk_full() => {
@@ -163,6 +164,9 @@ impl From<StoreError> for Problem {
                 "`windlass fsck` lists what is damaged; restore a copy made by `windlass store backup`"
             }
             StoreError::Invalid(_) => "`--store sqlite:PATH` names a store",
+            StoreError::Key(_) => {
+                "`[encryption]` in the configuration has the keys; nothing was changed. See docs/encryption.md"
+            }
         };
         Self::new(exit, code, error.to_string()).hint(hint)
     }

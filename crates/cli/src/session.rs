@@ -265,7 +265,8 @@ pub(crate) fn setting(error: wire::WireError) -> Problem {
 /// The operator's own secrets.
 #[must_use]
 pub(crate) fn secrets(app: &App) -> SecretFile {
-    SecretFile::new(app.loaded.folder.join(&app.loaded.config.secrets.file))
+    let file = SecretFile::new(app.loaded.folder.join(&app.loaded.config.secrets.file));
+    file.encrypted(app.keys().map_err(|problem| problem.message))
 }
 
 /// The wiring of a command about a machine in `folder`.

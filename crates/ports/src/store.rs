@@ -55,6 +55,10 @@ pub enum StoreError {
     /// The request makes no sense to the store.
     #[error("{0}")]
     Invalid(String),
+    /// What is stored is encrypted and the key is not there, or is another one; or it is not encrypted and keys are there.
+    /// Nothing was changed.
+    #[error("{0}")]
+    Key(String),
 }
 
 /// Whose disk is full, when nobody there knows the store by a name. Whoever does says it in this place.

@@ -2,8 +2,11 @@
 //!
 //! Owns how runs are kept on disk. What a store has to do is said, and checked, in `windlass-ports`.
 
+mod cipher;
+mod encryption;
 pub mod floor;
 mod floors;
+mod keys;
 mod pack;
 pub mod postgres;
 mod restore;
@@ -18,6 +21,8 @@ use windlass_core::time::Timestamp;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::{Store, StoreError};
 
+pub use encryption::{Counted, Encryption, Progress, Rekeyed};
+pub use keys::{KEY_BYTES, KEY_ID_BYTES_MAX, KeyError, Keyring, is_encrypted, is_key_id};
 pub use postgres::PostgresStore;
 use postgres::SchemaStatus;
 pub use restore::{Held, RestoreError, Restored, Schema};
@@ -32,7 +37,7 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, StoreEr
     match url.split_once(':') {
         Some(("sqlite", "")) => Err(StoreError::Invalid(format!("`{url}` names no file"))),
         Some(("sqlite", path)) => Ok(Arc::new(SqliteStore::open(Path::new(path), options).await?)),
-        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url).await?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open_with(url, options.keys).await?)),
         Some(("memory", "")) => Ok(Arc::new(MemoryStore::new())),
         Some(("memory", _)) => Err(StoreError::Invalid("a store in memory has no name: write `memory:`".into())),
         Some((kind, _)) => Err(StoreError::Invalid(format!(
@@ -58,7 +63,7 @@ pub async fn open_to_read(url: &str, options: Options) -> Result<Option<Arc<dyn 
             Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>))
         }
         Some(("postgres" | "postgresql", _)) => {
-            let store = PostgresStore::open_to_read(url).await?;
+            let store = PostgresStore::open_to_read(url, options.keys).await?;
             Ok(store.map(|store| Arc::new(store) as Arc<dyn Store>))
         }
         _ => open(url, options).await.map(Some),
@@ -91,9 +96,9 @@ pub async fn schema(url: &str) -> Result<Option<Schema>, StoreError> {
 ///
 /// # Errors
 /// As [`open`].
-pub async fn migrate(url: &str) -> Result<Schema, StoreError> {
+pub async fn migrate(url: &str, options: Options) -> Result<Schema, StoreError> {
     let found = schema(url).await?;
-    drop(open(url, Options::default()).await?);
+    drop(open(url, options).await?);
     let known = schema(url).await?.map_or(0, |schema| schema.known);
     Ok(found.unwrap_or(Schema { found: 0, known }))
 }
@@ -106,16 +111,66 @@ pub async fn migrate(url: &str) -> Result<Schema, StoreError> {
 pub async fn restore(
     from: &Path,
     url: &str,
+    options: Options,
     replace: bool,
     reason: impl FnOnce(Option<Timestamp>) -> String,
     held: Held<'_>,
 ) -> Result<Restored, RestoreError> {
     match url.split_once(':') {
         Some(("sqlite", path)) if !path.is_empty() => {
-            sqlite::restore(from, Path::new(path), replace, reason, held).await
+            sqlite::restore(from, Path::new(path), options, replace, reason, held).await
         }
-        Some(("postgres" | "postgresql", _)) => PostgresStore::restore(url, from, reason, held).await,
+        Some(("postgres" | "postgresql", _)) => PostgresStore::restore(url, options.keys, from, reason, held).await,
         _ => Err(not_kept(url).into()),
+    }
+}
+
+/// How far the store of a URL is encrypted, which needs no keys. With `count` its values are counted by their keys, which
+/// reads all of them. None when there is no store.
+///
+/// # Errors
+/// As [`schema`].
+pub async fn encryption(url: &str, count: bool) -> Result<Option<Encryption>, StoreError> {
+    if schema(url).await?.is_none() {
+        return Ok(None);
+    }
+    match url.split_once(':') {
+        Some(("sqlite", path)) => {
+            let path = Path::new(path).to_path_buf();
+            let looked = tokio::task::spawn_blocking(move || sqlite::encryption::status(&path, count)).await;
+            looked
+                .unwrap_or_else(|error| Err(StoreError::Unavailable(format!("reading was given up: {error}"))))
+                .map(Some)
+        }
+        _ => PostgresStore::encryption(url, count).await.map(Some),
+    }
+}
+
+/// Encrypts every value of the store of a URL with the active key of `options`: what is plain, and what is of another key.
+/// In parts, each of which lasts, so that one that was interrupted goes on where it was. `progress` is told after each.
+///
+/// # Errors
+/// [`StoreError::Key`] for keys that are not those of the store, [`StoreError::Invalid`] while workers are at work that
+/// would not survive it, [`StoreError::Corrupt`] for a value that is not what was written: it and what comes after it are
+/// as before.
+pub async fn rekey(
+    url: &str,
+    options: Options,
+    progress: impl FnMut(Progress) + Send + 'static,
+) -> Result<Rekeyed, StoreError> {
+    let schema = schema(url).await?.ok_or_else(|| not_kept(url))?;
+    if schema.found < schema.known {
+        return Err(migration_due(schema.found, schema.known));
+    }
+    match url.split_once(':') {
+        Some(("sqlite", path)) => {
+            let path = Path::new(path).to_path_buf();
+            let workers = sqlite::workers_of(&path)?;
+            let done = move || sqlite::encryption::rekey(&path, &options, &workers, progress);
+            let done = tokio::task::spawn_blocking(done).await;
+            done.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("it was given up: {error}"))))
+        }
+        _ => PostgresStore::rekey(url, options.keys, progress).await,
     }
 }
 

@@ -6,6 +6,7 @@
 mod archive;
 mod claim;
 mod connect;
+mod encryption;
 mod escrow;
 mod flight;
 mod fsck;
@@ -46,7 +47,8 @@ use windlass_ports::store::{
     StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
-use crate::pack::pack;
+use crate::cipher::Place;
+use crate::keys::Keyring;
 use crate::restore::{Held, RestoreError, Restored};
 use claim::{Pace, Turns};
 use connect::{Connector, Purpose};
@@ -128,13 +130,21 @@ impl PostgresStore {
     /// [`StoreError::Invalid`] for a wrong URL or a server the store cannot rely on, [`StoreError::NewerSchema`],
     /// [`StoreError::Unavailable`] when it cannot be reached or takes no writes. No text has the password.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::open_with(url, None).await
+    }
+
+    /// The same with the keys that its values are encrypted with.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`]; [`StoreError::Key`] when these are not the keys of the database. Nothing was changed then.
+    pub async fn open_with(url: &str, keys: Option<Keyring>) -> Result<Self, StoreError> {
         let connector = Arc::new(Connector::new(Address::parse(url)?)?);
-        let (id, schema) = schema::prepare(&connector).await?;
+        let (id, schema, cipher) = schema::prepare(&connector, keys.as_ref()).await?;
         let settings = &connector.address.settings;
         let local = Local::open(settings.marks.as_deref(), &id)?;
         let counters = Arc::new(Counters::default());
-        let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
-        let queue = Arc::new(Pool::new(&connector, Purpose::Queue, CLAIMERS));
+        let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers, &cipher));
+        let queue = Arc::new(Pool::new(&connector, Purpose::Queue, CLAIMERS, &cipher));
         let hints = Hints::new();
         Ok(Self {
             lanes: Lanes::start(&connector, &hints, &counters),
@@ -160,7 +170,7 @@ impl PostgresStore {
     ///
     /// # Errors
     /// As [`PostgresStore::open`]; [`StoreError::Invalid`] for a schema that is older than this build's.
-    pub async fn open_to_read(url: &str) -> Result<Option<Self>, StoreError> {
+    pub async fn open_to_read(url: &str, keys: Option<Keyring>) -> Result<Option<Self>, StoreError> {
         let mut connector = Connector::to_read(Address::parse(url)?)?;
         let mut link = match connector.link(Purpose::Any).await {
             Err(StoreError::Unavailable(_)) if connector.address.wants_primary() => {
@@ -178,11 +188,12 @@ impl PostgresStore {
             found if found < known => return Err(crate::migration_due(found, known)),
             _ => {}
         }
+        let cipher = encryption::cipher_to_read(&mut link, keys.as_ref()).await?;
         drop(link);
         let settings = &connector.address.settings;
         let counters = Arc::new(Counters::default());
-        let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers));
-        let queue = Arc::new(Pool::new(&connector, Purpose::Queue, CLAIMERS));
+        let pool = Arc::new(Pool::new(&connector, Purpose::Any, settings.readers, &cipher));
+        let queue = Arc::new(Pool::new(&connector, Purpose::Queue, CLAIMERS, &cipher));
         let hints = Hints::new();
         // A standby takes no listeners; who waits looks from time to time.
         let listening = if is_standby { Listening::none() } else { hints.start(&connector, &queue) };
@@ -225,7 +236,7 @@ impl PostgresStore {
     /// As [`PostgresStore::open`].
     pub async fn migrate(url: &str) -> Result<u32, StoreError> {
         let connector = Connector::new(Address::parse(url)?)?;
-        schema::prepare(&connector).await.map(|(_, version)| version)
+        schema::prepare(&connector, None).await.map(|(_, version, _)| version)
     }
 
     /// Fills an empty database from a copy that [`Store::backup`] made, and holds every unfinished run back. `reason` is
@@ -237,11 +248,12 @@ impl PostgresStore {
     /// then.
     pub async fn restore(
         url: &str,
+        keys: Option<Keyring>,
         from: &Path,
         reason: impl FnOnce(Option<Timestamp>) -> String,
         held: Held<'_>,
     ) -> Result<Restored, RestoreError> {
-        archive::restore(&Connector::new(Address::parse(url)?)?, from, reason, held).await
+        archive::restore(&Connector::new(Address::parse(url)?)?, keys.as_ref(), from, reason, held).await
     }
 
     fn primers(&self) -> MutexGuard<'_, HashMap<RunId, Arc<[u8]>>> {
@@ -261,7 +273,7 @@ impl PostgresStore {
     }
 
     async fn create_now(&self, run: NewRun) -> Result<Created, StoreError> {
-        let (id, creation) = (run.start.id.clone(), Creation::prepare(run)?);
+        let (id, creation) = (run.start.id.clone(), Creation::prepare(run, &self.pool.cipher)?);
         let Answer::Created(made) = self.lanes.ask(Request::Create(Box::new(creation))).await? else {
             return Err(StoreError::Corrupt("the answer is not that of a creation".into()));
         };
@@ -323,7 +335,7 @@ impl PostgresStore {
             0 => self.primers().remove(&commit.lease.run),
             _ => None,
         };
-        let step = Step::prepare(commit, primer.as_deref().unwrap_or_default())?;
+        let step = Step::prepare(commit, primer.as_deref().unwrap_or_default(), &self.pool.cipher)?;
         match self.lanes.ask(Request::Commit(Box::new(step))).await? {
             Answer::Committed(committed) => Ok(committed),
             other => Err(StoreError::Corrupt(format!("a decision was answered with {other:?}"))),
@@ -349,11 +361,17 @@ impl PostgresStore {
 
 impl Store for PostgresStore {
     fn join(&self, registration: Registration) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
-        Box::pin(async move { self.workers.join(&registration).await })
+        Box::pin(async move { self.workers.join(&self.pool.cipher.registered(registration)).await })
     }
 
     fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
-        Box::pin(async move { self.workers.beat(&worker, load).await })
+        Box::pin(async move {
+            let (beat, is_encrypted) = self.workers.beat(&worker, load).await?;
+            if is_encrypted {
+                self.pool.cipher.refuse_plain();
+            }
+            Ok(beat)
+        })
     }
 
     fn leases(&self, worker: WorkerId) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {
@@ -387,7 +405,10 @@ impl Store for PostgresStore {
             }
             match read::bundle_age(&self.pool, digest).await? {
                 Some(age) if age < BUNDLE_FRESH_SECONDS => Ok(()),
-                _ => read::put_bundle(&self.pool, digest, pack(&bytes)).await,
+                _ => {
+                    let packed = self.pool.cipher.pack(Place::Blob(digest), &bytes)?;
+                    read::put_bundle(&self.pool, digest, packed).await
+                }
             }
         })
     }
@@ -457,7 +478,7 @@ impl Store for PostgresStore {
 
     fn deliver(&self, message: Message) -> BoxFuture<'_, Result<Delivered, StoreError>> {
         Box::pin(async move {
-            match self.lanes.ask(Request::Deliver(Delivery::prepare(message)?)).await? {
+            match self.lanes.ask(Request::Deliver(Delivery::prepare(message, &self.pool.cipher)?)).await? {
                 Answer::Delivered(delivered) => Ok(delivered),
                 other => Err(StoreError::Corrupt(format!("a delivery was answered with {other:?}"))),
             }
@@ -466,7 +487,7 @@ impl Store for PostgresStore {
 
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<Signalled, StoreError>> {
         Box::pin(async move {
-            match self.lanes.ask(Request::Signal(Box::new(Sending::prepare(&signal)?))).await? {
+            match self.lanes.ask(Request::Signal(Box::new(Sending::prepare(&signal, &self.pool.cipher)?))).await? {
                 Answer::Signalled(signalled) => Ok(signalled),
                 other => Err(StoreError::Corrupt(format!("a signal was answered with {other:?}"))),
             }

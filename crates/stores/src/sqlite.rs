@@ -5,6 +5,7 @@
 
 mod claim;
 mod commit;
+pub(crate) mod encryption;
 mod escrow;
 mod fsck;
 mod inbox;
@@ -30,8 +31,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use rusqlite::ErrorCode;
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, oneshot};
 use windlass_core::audit;
 use windlass_core::escrow::{Draw, Drawn};
@@ -47,11 +48,14 @@ use windlass_ports::store::{
     StoreError, Stored, THE_STORE, Trail, WaitRow, WorkerId, WorkerRow,
 };
 
-use crate::pack::pack;
-use readers::Readers;
+use crate::cipher::Place;
+use crate::keys::Keyring;
+pub(crate) use readers::workers_of;
+use readers::{Readers, View};
 use request::{Answer, Creation, Delivery, Replacement, Request, Step};
 use restore::copy;
 pub(crate) use restore::{restore, schema};
+pub(crate) use schema::connect_plain;
 use schema::{Access, FileId};
 use workers::Workers;
 use writer::{Counters, Job, Writer};
@@ -78,23 +82,29 @@ pub enum Sync {
 }
 
 /// How to open a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How long to wait while another process writes, in milliseconds.
     pub busy_ms: u64,
     /// When what was written is on the device.
     pub sync: Sync,
+    /// Keys by which values are encrypted; none for a store that is not.
+    pub keys: Option<Keyring>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { busy_ms: 10_000, sync: Sync::Full }
+        Self { busy_ms: 10_000, sync: Sync::Full, keys: None }
     }
 }
 
 /// What went wrong in SQLite, in the words of the port.
 fn failed(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
+        // What the triggers of an encrypted store say.
+        _ if error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER) => {
+            StoreError::Key(error.to_string())
+        }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation) => {
             StoreError::Corrupt(error.to_string())
         }
@@ -103,12 +113,6 @@ fn failed(error: rusqlite::Error) -> StoreError {
         Some(_) => StoreError::Unavailable(error.to_string()),
         None => StoreError::Corrupt(error.to_string()),
     }
-}
-
-/// A connection to a file of its own, set as those of the store are.
-pub(crate) fn connect_plain(path: &Path, options: &Options) -> Result<Connection, StoreError> {
-    schema::make_file(path)?;
-    schema::connect(path, options)
 }
 
 fn gone() -> StoreError {
@@ -135,7 +139,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when it cannot be read or written, [`StoreError::Corrupt`] when it is no store,
-    /// [`StoreError::NewerSchema`] when a newer build wrote it.
+    /// [`StoreError::NewerSchema`] when a newer build wrote it, [`StoreError::Key`] when its keys are not those of `options`.
     pub async fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
         let path = path.to_path_buf();
         let opened = tokio::task::spawn_blocking(move || Self::open_now(&path, options)).await;
@@ -153,7 +157,9 @@ impl SqliteStore {
         // One process at a time looks at the schema: SQLite lets nobody else look while the kind of log changes.
         let opening = workers.opening_lock()?;
         let mut connection = schema::connect(&path, &options)?;
+        encryption::check(&connection, options.keys.as_ref())?;
         let schema = schema::migrate(&mut connection)?;
+        let cipher = encryption::cipher_to_write(&connection, options.keys.as_ref())?;
         drop(opening);
         // What an earlier failure left in memory only is written again, before anything relies on it. When another
         // process copies the log at this moment it is that one's to do, and this way of copying never waits.
@@ -161,15 +167,14 @@ impl SqliteStore {
             Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => return Err(failed(error)),
             _ => {}
         }
-        let counters = Arc::new(Counters::default());
+        let (counters, at) = (Arc::new(Counters::default()), (path.clone(), file));
         let (jobs, asked) = channel();
-        let (workers_there, counters_there) = (Arc::clone(&workers), Arc::clone(&counters));
-        let writer = Writer::new(connection, (path.clone(), file), options, asked, workers_there, counters_there)?;
+        let shared = (Arc::clone(&workers), Arc::clone(&counters), cipher.clone());
+        let writer = Writer::new(connection, at, options.clone(), asked, shared)?;
         let thread = std::thread::Builder::new().name("windlass-store".into()).spawn(move || writer.run());
-        let thread = thread.map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
-        let readers = Readers::new(path, file, Access::Write, options);
+        let writer = thread.map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
         Ok(Self {
-            readers: Arc::new(readers),
+            readers: Arc::new(Readers::new(path, file, Access::Write, options, cipher)),
             workers,
             counters,
             hint,
@@ -177,7 +182,7 @@ impl SqliteStore {
             newborns: Mutex::default(),
             schema,
             jobs: Some(jobs),
-            writer: Some(thread),
+            writer: Some(writer),
         })
     }
 
@@ -191,7 +196,7 @@ impl SqliteStore {
 
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        read: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let _room = self.readers.room.acquire().await.map_err(|_| gone())?;
         let readers = Arc::clone(&self.readers);
@@ -265,7 +270,8 @@ impl SqliteStore {
         let mut is_alive = self.workers.beat(&worker, load);
         if is_alive {
             let asked = worker.clone();
-            let look = move |connection: &Connection| {
+            let look = move |connection: &View<'_>| {
+                encryption::refuse_plain(connection)?;
                 Ok((read::is_fenced(connection, &asked)?, schema::found(connection)?, schema::known()))
             };
             let (is_fenced, found, known) = self.read(look).await?;
@@ -282,18 +288,11 @@ impl SqliteStore {
 
     /// Workers that have a file, and those that hold runs without one.
     async fn rows_of_workers(&self) -> Result<Vec<WorkerRow>, StoreError> {
-        let mut held = self.read(read::held).await?;
+        let mut held = self.read(|view| read::held(view)).await?;
         for worker in self.workers.all() {
             held.entry(worker).or_default();
         }
-        let row = |(id, runs): (WorkerId, u64)| {
-            let is_alive = !self.workers.is_dead(&id);
-            let card = self.workers.card(&id);
-            let (registration, load, seen_at) =
-                card.map(|card| (card.registration, card.load, card.seen_at)).unwrap_or_default();
-            WorkerRow { id, registration, load, seen_at, is_alive, runs }
-        };
-        let mut rows: Vec<_> = held.into_iter().map(row).collect();
+        let mut rows: Vec<_> = held.into_iter().map(|(id, runs)| self.workers.row(id, runs)).collect();
         rows.sort_by_key(|row| !row.is_alive);
         Ok(rows)
     }
@@ -341,7 +340,7 @@ macro_rules! answer {
 impl Store for SqliteStore {
     fn join(&self, registration: Registration) -> BoxFuture<'_, Result<WorkerId, StoreError>> {
         Box::pin(async move {
-            let worker = self.workers.join(&registration)?;
+            let worker = self.workers.join(&self.readers.cipher.registered(registration))?;
             self.tidy().await?;
             Ok(worker)
         })
@@ -373,7 +372,7 @@ impl Store for SqliteStore {
 
     fn reap(&self) -> BoxFuture<'_, Result<Reaped, StoreError>> {
         Box::pin(async move {
-            let held = self.read(read::held).await?;
+            let held = self.read(|view| read::held(view)).await?;
             let reaped = if held.keys().any(|worker| self.workers.is_dead(worker)) {
                 let reaped: Result<_, StoreError> = answer!(self.ask(Request::Reap).await, Reaped);
                 reaped?
@@ -398,7 +397,8 @@ impl Store for SqliteStore {
             if at.is_some_and(|at| read::seconds_now() - at < BUNDLE_FRESH_SECONDS) {
                 return Ok(());
             }
-            self.ask(Request::PutBundle(digest, pack(&bytes))).await.map(|_| ())
+            let packed = self.readers.cipher.pack(Place::Blob(digest), &bytes)?;
+            self.ask(Request::PutBundle(digest, packed)).await.map(|_| ())
         })
     }
 
@@ -408,7 +408,7 @@ impl Store for SqliteStore {
 
     fn create(&self, run: NewRun) -> BoxFuture<'_, Result<Created, StoreError>> {
         Box::pin(async move {
-            let creation = Creation::prepare(run)?;
+            let creation = Creation::prepare(run, &self.readers.cipher)?;
             answer!(self.ask(Request::Create(Box::new(creation))).await, Created)
         })
     }
@@ -455,7 +455,7 @@ impl Store for SqliteStore {
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed, StoreError>> {
         Box::pin(async move {
             let primer = if commit.expected == 0 { self.primers().remove(&commit.lease.run) } else { None };
-            let step = Step::prepare(commit, primer.as_deref().unwrap_or_default())?;
+            let step = Step::prepare(commit, primer.as_deref().unwrap_or_default(), &self.readers.cipher)?;
             answer!(self.ask(Request::Commit(Box::new(step))).await, Committed)
         })
     }
@@ -487,7 +487,7 @@ impl Store for SqliteStore {
 
     fn deliver(&self, message: Message) -> BoxFuture<'_, Result<Delivered, StoreError>> {
         Box::pin(async move {
-            let delivery = Delivery::prepare(message)?;
+            let delivery = Delivery::prepare(message, &self.readers.cipher)?;
             answer!(self.ask(Request::Deliver(delivery)).await, Delivered)
         })
     }
@@ -527,7 +527,8 @@ impl Store for SqliteStore {
     fn put_object(&self, put: Put) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
             let Put { kind, key, expected, bytes } = put;
-            let packed = bytes.map(|bytes| pack(&bytes));
+            let place = Place::Object { kind: &kind, key: &key };
+            let packed = bytes.map(|bytes| self.readers.cipher.pack(place, &bytes)).transpose()?;
             answer!(self.ask(Request::PutObject(Replacement { kind, key, expected, packed })).await, Is)
         })
     }
@@ -574,7 +575,7 @@ impl Store for SqliteStore {
 
     fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
         Box::pin(async move {
-            let stats = self.read(read::stats).await?;
+            let stats = self.read(|view| read::stats(view)).await?;
             let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
             Ok(Stats {
                 schema: self.schema,

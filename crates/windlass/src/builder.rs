@@ -127,6 +127,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Builder {
     store: String,
+    keys: Option<windlass_stores::Keyring>,
     wiring: Wiring,
     tools: Vec<Arc<dyn Tool>>,
     hooks: Vec<(String, Arc<dyn Hook>)>,
@@ -142,6 +143,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             store: "memory:".into(),
+            keys: None,
             wiring: Wiring::default(),
             tools: Vec::new(),
             hooks: Vec::new(),
@@ -161,6 +163,14 @@ impl Builder {
     #[must_use]
     pub fn store(mut self, url: impl Into<String>) -> Self {
         self.store = url.into();
+        self
+    }
+
+    /// Keys that the store is encrypted with. One that holds nothing is encrypted from then on; `windlass store rekey`
+    /// encrypts one that does. Default: nothing is encrypted.
+    #[must_use]
+    pub fn keys(mut self, keys: windlass_stores::Keyring) -> Self {
+        self.keys = Some(keys);
         self
     }
 
@@ -282,7 +292,7 @@ impl Builder {
         };
         let model = self.wiring.scanned(model);
         let catalog = Arc::new(catalog);
-        let store = wire::open_store(&self.store).await?;
+        let store = wire::open_store_with(&self.store, self.keys).await?;
         if self.wiring.policy.is_some() {
             tokio::spawn(wire::follow_trust(&self.wiring.trust, &store).await?);
         }

@@ -42,6 +42,7 @@
 //! `MACHINE` is a FlatMachine document with `action: shout`. The store is in memory unless [`Builder::store`] names a
 //! file; then a run that is interrupted goes on with [`Windlass::resume`], in this process or in another.
 
+pub mod encryption;
 pub mod secrets;
 pub mod wire;
 mod builder;
@@ -55,4 +56,5 @@ pub use windlass_core::ids::RunId;
 pub use windlass_core::value::Value;
 pub use windlass_ports::tool::{Hook, Invocation, Tool};
 pub use windlass_runtime::{Engine, Observer, Stop, Waiting};
+pub use windlass_stores::Keyring;
 pub use windlass_tools::{FnHook, FnTool};

@@ -13,7 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use windlass_core::time::Timestamp;
+use windlass_stores::{Keyring, is_encrypted};
 
+/// What the file is called where it is encrypted, wherever it is.
+const ENCRYPTED_AS: &str = "secrets";
 /// How references to these secrets begin.
 pub const SCHEME: &str = "secret:";
 /// Bytes of one value.
@@ -49,6 +52,14 @@ pub enum SecretsError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It is encrypted with other keys than those that are there, or is not encrypted and keys are there.
+    #[error("`{}` cannot be used: {why}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// A name or a value cannot be kept.
     #[error("{0}")]
@@ -124,6 +135,8 @@ struct Seen {
 /// The file. Reads it again whenever it has changed.
 pub struct SecretFile {
     path: PathBuf,
+    /// Keys that it is encrypted with, or why they cannot be had.
+    keys: Result<Option<Keyring>, String>,
     seen: Mutex<Seen>,
 }
 
@@ -137,7 +150,24 @@ impl SecretFile {
     /// A file that may not be there yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), seen: Mutex::default() }
+        Self { path: path.into(), keys: Ok(None), seen: Mutex::default() }
+    }
+
+    /// The same file, encrypted with these keys; with why they cannot be had, it cannot be used where it is encrypted.
+    #[must_use]
+    pub fn encrypted(self, keys: Result<Option<Keyring>, String>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Encrypts the file with the active key, if it is there: also one that is not encrypted. Tells whether it did.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn rekey(&self) -> Result<bool, SecretsError> {
+        if !self.path.exists() {
+            return Ok(false);
+        }
+        self.rewrite(true, |_| Ok(())).map(|()| true)
     }
 
     /// Where it is.
@@ -302,6 +332,36 @@ impl SecretFile {
     }
 
     fn read(&self) -> Result<Contents, SecretsError> {
+        self.read_as(false)
+    }
+
+    fn locked(&self, why: impl Into<String>) -> SecretsError {
+        SecretsError::Key { path: self.path.clone(), why: why.into() }
+    }
+
+    /// The text of the file. With `plain` it may be there without encryption although there are keys.
+    fn decrypted(&self, bytes: Vec<u8>, plain: bool) -> Result<Vec<u8>, SecretsError> {
+        match (is_encrypted(&bytes), &self.keys) {
+            (true, Ok(Some(keys))) => keys.decrypt_file(ENCRYPTED_AS, &bytes).map_err(|why| self.locked(why)),
+            (true, Ok(None)) => Err(self.locked("it is encrypted, and there are no keys")),
+            (_, Err(why)) => Err(self.locked(why)),
+            (false, Ok(Some(_))) if !plain => {
+                Err(self.locked("it is not encrypted, and there are keys: `windlass store rekey` encrypts it"))
+            }
+            (false, Ok(_)) => Ok(bytes),
+        }
+    }
+
+    fn encoded(&self, contents: &Contents) -> Result<Vec<u8>, SecretsError> {
+        let text = serde_json::to_vec_pretty(contents).map_err(|error| self.failed(error.into()))?;
+        match &self.keys {
+            Ok(None) => Ok(text),
+            Ok(Some(keys)) => keys.encrypt_file(ENCRYPTED_AS, &text).map_err(|why| self.locked(why)),
+            Err(why) => Err(self.locked(why)),
+        }
+    }
+
+    fn read_as(&self, plain: bool) -> Result<Contents, SecretsError> {
         let mut file = match std::fs::File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Contents::new()),
@@ -315,16 +375,29 @@ impl SecretFile {
         if !meta.is_file() || meta.len() > FILE_BYTES_MAX {
             return Err(malformed());
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|error| self.failed(error))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| self.failed(error))?;
         // What is wrong in it is not said: the parser would quote it.
-        serde_json::from_str(&text).map_err(|_| malformed())
+        serde_json::from_slice(&self.decrypted(bytes, plain)?).map_err(|_| malformed())
     }
 
     /// Changes the file as one of several processes may: under a lock, whole or not at all.
     fn change<T>(
         &self,
         now: Timestamp,
+        work: impl FnOnce(&mut Contents) -> Result<T, SecretsError>,
+    ) -> Result<T, SecretsError> {
+        self.rewrite(false, |contents| {
+            for kept in contents.values_mut() {
+                kept.previous = kept.previous.take().filter(|previous| previous.until > now);
+            }
+            work(contents)
+        })
+    }
+
+    fn rewrite<T>(
+        &self,
+        plain: bool,
         work: impl FnOnce(&mut Contents) -> Result<T, SecretsError>,
     ) -> Result<T, SecretsError> {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -343,16 +416,14 @@ impl SecretFile {
         private.write(true).create(true).mode(0o600);
         let lock = private.open(beside(".lock")).map_err(|error| self.failed(error))?;
         lock.lock().map_err(|error| self.failed(error))?;
-        let mut contents = self.read()?;
-        for kept in contents.values_mut() {
-            kept.previous = kept.previous.take().filter(|previous| previous.until > now);
-        }
+        let mut contents = self.read_as(plain)?;
         let done = work(&mut contents)?;
+        let bytes = self.encoded(&contents)?;
         let new = beside(".new");
         // What a process left that died here is not of use to anybody.
         let _gone = std::fs::remove_file(&new);
         let written = private.create_new(true).open(&new).and_then(|mut file| {
-            file.write_all(&serde_json::to_vec_pretty(&contents)?)?;
+            file.write_all(&bytes)?;
             file.sync_all()?;
             std::fs::rename(&new, &self.path)?;
             // Only then is it the new file that a crash of the machine leaves.
@@ -409,6 +480,40 @@ mod tests {
         file.remove("a", false, at(63)).expect("removed");
         assert!(file.remove("a", false, at(64)).is_err());
         assert_eq!(shown(file.value("a")), None);
+    }
+
+    #[test]
+    fn an_encrypted_file_is_read_with_its_keys_only() {
+        let (_folder, plain) = file();
+        plain.set("a", &"what it is".into(), Timestamp(1), 0).expect("set");
+        let keys = |active: &str, ids: &[&str]| {
+            let key = |id: &&str| ((*id).to_owned(), id.repeat(64).into());
+            Ok(Some(Keyring::new(active, ids.iter().map(key)).expect("keys")))
+        };
+        let with = |keys| SecretFile::new(plain.path()).encrypted(keys);
+        let why = |file: SecretFile| file.list(Timestamp(2)).expect_err("refused").to_string();
+        let bytes = || std::fs::read(plain.path()).expect("read");
+        assert!(why(with(keys("a", &["a"]))).contains("not encrypted"));
+        assert!(with(keys("a", &["a"])).set("b", &"x".into(), Timestamp(2), 0).is_err());
+        assert!(String::from_utf8_lossy(&bytes()).contains("what it is"), "nothing was changed");
+
+        assert!(with(keys("a", &["a"])).rekey().expect("encrypted"));
+        assert!(!String::from_utf8_lossy(&bytes()).contains("what it is"));
+        assert_eq!(std::fs::metadata(plain.path()).expect("there").mode() & 0o777, 0o600);
+        assert_eq!(shown(with(keys("a", &["a"])).value("a")).as_deref(), Some("what it is"));
+        assert!(why(with(Ok(None))).contains("there are no keys"));
+        assert!(why(with(keys("b", &["b"]))).contains("key `a`, which is not among the keys"));
+        assert!(why(with(Err("no key".into()))).contains("no key"));
+        assert_eq!(shown(with(keys("b", &["a", "b"])).value("a")).as_deref(), Some("what it is"));
+        with(keys("b", &["a", "b"])).set("c", &"more".into(), Timestamp(3), 0).expect("set");
+        assert!(with(keys("b", &["a", "b"])).rekey().expect("rekeyed"));
+        assert_eq!(shown(with(keys("b", &["b"])).value("c")).as_deref(), Some("more"));
+        let mut forged = bytes();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        std::fs::write(plain.path(), &forged).expect("written");
+        assert!(why(with(keys("b", &["b"]))).contains("does not authenticate"));
+        assert!(!SecretFile::new(plain.path().join("none")).encrypted(keys("b", &["b"])).rekey().expect("nothing"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod capture;
 mod checked;
 mod in_force;
 mod known;
+mod opened;
 mod outward;
 mod people;
 
@@ -34,7 +35,6 @@ use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::model::Model;
 use windlass_ports::policy::Policy;
-use windlass_ports::store::{Store, StoreError};
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SharedQuotas, SystemClock};
 use windlass_spec::ModelNames;
@@ -234,23 +234,8 @@ impl WireError {
 
 pub use capture::{Capturing, follow_captures};
 pub use in_force::{answering, note_load, record_loads};
+pub use opened::{open_store, open_store_to_read, open_store_with};
 pub use people::follow_trust;
-
-/// Opens a store: `sqlite:PATH`, `postgres://HOST/DATABASE`, or `memory:` for one that lasts as long as the process.
-///
-/// # Errors
-/// An address of another form, or a store that cannot be opened.
-pub async fn open_store(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    windlass_stores::open(url, windlass_stores::Options::default()).await
-}
-
-/// Opens the store of a URL to read it: nothing is written, made or migrated. None when there is no store.
-///
-/// # Errors
-/// As [`open_store`]; also when its schema is older than this build's.
-pub async fn open_store_to_read(url: &str) -> Result<Option<Arc<dyn Store>>, StoreError> {
-    windlass_stores::open_to_read(url, windlass_stores::Options::default()).await
-}
 
 /// Compiles documents.
 #[must_use]

@@ -146,6 +146,9 @@ pub(crate) struct BenchSteps {
     /// With a rule set that is asked before calls, and three budgets
     #[arg(long)]
     pub governed: bool,
+    /// In an encrypted store, with a key that is made for it
+    #[arg(long)]
+    pub encrypted: bool,
 }
 
 /// From submission to start.

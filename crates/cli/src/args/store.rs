@@ -15,6 +15,8 @@ pub(crate) enum Store {
     Backup(StoreBackup),
     /// Make a store from a backup, with every unfinished run held back
     Restore(StoreRestore),
+    /// Encrypt everything with the active key
+    Rekey(StoreRekey),
     /// Void every lease and hold back every unfinished run
     Fence(StoreFence),
 }
@@ -24,10 +26,28 @@ pub(crate) enum Store {
 #[command(after_help = "Examples:
   windlass store status
   windlass store status --json | jq .schema
+  windlass store status --keys
 
 Changes nothing: a schema that is not up to date is reported and not migrated. Exits with 3
 when a migration is due, and with 6 when the store cannot be reached or has a newer schema.")]
-pub(crate) struct StoreStatus {}
+pub(crate) struct StoreStatus {
+    /// Count the values of each key of an encrypted store, which reads all of it
+    #[arg(long)]
+    pub keys: bool,
+}
+
+/// Encrypt everything with the active key.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store rekey
+  windlass store rekey --json --store postgres://windlass_owner@db/windlass
+
+Encrypts what is plain, and what is of another key, with the `key` of `[encryption]` in the
+configuration: the store and the file of secrets. In parts that last: one that was interrupted
+goes on where it was. The first time, workers must be stopped while it begins; from one key to
+another they may run, once all of them have both keys and encrypt with the new one. Says on
+stderr how far it is.")]
+pub(crate) struct StoreRekey {}
 
 /// Bring the schema up to date.
 #[derive(Debug, Args)]

@@ -281,6 +281,8 @@ impl Doing {
         match store {
             Store::Migrate(_) => after(Self::named("store.migrate", "store", env!("CARGO_PKG_VERSION"))),
             Store::Restore(args) => after(Self::named("store.restore", "store", &file(&args.file))),
+            // What is plain cannot be opened with keys before it.
+            Store::Rekey(_) => after(Self::named("store.rekey", "store", "")),
             Store::Fence(args) => Self::named("store.fence", "store", &args.reason),
             Store::Backup(args) => Self::named("store.backup", "store", &file(&args.file)),
             Store::Status(_) => None,

@@ -243,10 +243,14 @@ fn value(given: &Given) -> Result<SecretString, Problem> {
     Ok(text.strip_suffix('\r').unwrap_or(text).into())
 }
 
-fn problem(error: SecretsError) -> Problem {
+pub(super) fn problem(error: SecretsError) -> Problem {
     let problem = Problem::invalid(error.to_string());
     match error {
         SecretsError::Exposed { path, .. } => problem.hint(format!("chmod 600 {}", path.display())),
+        SecretsError::Key { path, why } => {
+            Problem::new(Exit::Rejected, "cli.key", SecretsError::Key { path, why }.to_string())
+                .hint("docs/encryption.md says how keys are configured and replaced")
+        }
         SecretsError::Malformed { .. } | SecretsError::Io { .. } | SecretsError::Unfit(_) => problem,
     }
 }

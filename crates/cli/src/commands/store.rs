@@ -3,6 +3,7 @@
 mod accounts;
 mod copy;
 mod fsck;
+mod rekey;
 mod status;
 
 use serde_json::json;
@@ -16,6 +17,7 @@ use crate::exit::{Exit, Problem};
 
 pub(crate) use copy::{backup, restore};
 pub(crate) use fsck::{fsck, waits};
+pub(crate) use rekey::rekey;
 pub(crate) use status::{migrate, status};
 
 /// Voids every lease and holds back every unfinished run.

@@ -12,6 +12,7 @@ mod chaos;
 #[path = "../../../telemetry/tests/it/collector.rs"]
 mod collector;
 mod debug;
+mod encryption;
 mod fleet;
 mod fsck;
 mod help;

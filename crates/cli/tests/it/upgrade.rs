@@ -104,7 +104,8 @@ fn backups_of_an_earlier_schema_are_restored() {
 }
 
 /// The schema of a database as the first release left it.
-const BACK_TO_1: &str = "DROP INDEX signals_unnamed; DROP FUNCTION switch_epoch; DROP TABLE object_floors, audit_sealing, audit_segments, audit_acts, audit_kept, rates; \
+const BACK_TO_1: &str = "DROP INDEX signals_unnamed; DROP FUNCTION switch_epoch; DROP TABLE object_floors, audit_sealing, audit_segments, audit_acts, audit_kept, \
+     rates, encryption, encryption_keys; \
      ALTER TABLE journal DROP COLUMN xact; DELETE FROM schema_history WHERE version > 1";
 
 #[test]

@@ -25,6 +25,10 @@ pub struct Registration {
     pub claim_slots: u32,
     /// Calls it has out at the same time.
     pub call_slots: u32,
+    /// Ids of the keys that it has for an encrypted store, the one that it encrypts with first. The store says them when
+    /// the worker joins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<Name>,
 }
 
 /// What a worker does at the moment.

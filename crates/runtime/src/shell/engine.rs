@@ -111,6 +111,7 @@ impl Settings {
             pools: self.pools.clone(),
             claim_slots: small(self.claim_slots),
             call_slots: small(self.call_slots),
+            keys: Vec::new(),
         }
     }
 

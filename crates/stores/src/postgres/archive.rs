@@ -14,6 +14,7 @@ use windlass_core::time::Timestamp;
 use windlass_ports::store::{FENCED, StoreError};
 
 use super::connect::{Connector, Link, Purpose, Sql, Trouble, Value, trouble};
+use super::encryption;
 use super::pool::Pool;
 use super::rates::FORGET_RATES;
 use super::read::unread;
@@ -21,7 +22,8 @@ use super::request::count;
 use super::schema::{self, run};
 use super::text::shield;
 use super::workers::{END_WORKERS, FENCE};
-use crate::pack::{pack, unpack};
+use crate::cipher::{Cipher, Place};
+use crate::keys::Keyring;
 use crate::restore::{Held, RestoreError, Restored, check_free, unwritten};
 
 const MAGIC: &[u8; 16] = b"windlass-copy-1\n";
@@ -51,6 +53,8 @@ const TABLES: &[(&str, &str)] = &[
     ("audit_segments", "tenant, number, hash, bytes"),
     ("audit_acts", "tenant, number, bytes"),
     ("audit_kept", "number, run, tenant, rows"),
+    ("encryption", "store, began_at, complete_at, state"),
+    ("encryption_keys", "id, proof"),
 ];
 
 static OBJECTS_OF_KIND: Sql =
@@ -204,6 +208,7 @@ async fn verify(path: &Path) -> Result<(), StoreError> {
 /// [`StoreError::Corrupt`] for one that is damaged; [`StoreError::NewerSchema`] for one of a newer build.
 pub(super) async fn restore(
     connector: &Connector,
+    keys: Option<&Keyring>,
     from: &Path,
     reason: impl FnOnce(Option<Timestamp>) -> String,
     held: Held<'_>,
@@ -216,7 +221,7 @@ pub(super) async fn restore(
     }
     run(&link, "BEGIN").await?;
     let filled = match fill(&mut link, from).await {
-        Ok(()) => hold_back(&mut link, reason, held).await,
+        Ok(()) => hold_back(&mut link, keys, reason, held).await,
         Err(error) => Err(error),
     };
     match filled {
@@ -236,9 +241,11 @@ pub(super) async fn restore(
 
 async fn hold_back(
     link: &mut Link,
+    keys: Option<&Keyring>,
     reason: impl FnOnce(Option<Timestamp>) -> String,
     held: Held<'_>,
 ) -> Result<Restored, StoreError> {
+    let cipher = encryption::restored(link, keys).await?;
     let rows = link.query(&LATEST, Vec::new()).await.map_err(Trouble::error)?;
     let latest: Option<i64> = rows.first().map_or(Ok(None), |row| row.try_get(0)).map_err(unread)?;
     let taken_at = latest.map(|at| Timestamp(count(at)));
@@ -247,17 +254,20 @@ async fn hold_back(
     link.query(&FORGET_RATES, Vec::new()).await.map_err(Trouble::error)?;
     let rows = link.query(&FENCE, vec![Box::new(reason), Box::new(FENCED)]).await.map_err(Trouble::error)?;
     let quarantined = rows.first().map_or(Ok(0), |row| row.try_get(0)).map(count).map_err(unread)?;
-    Ok(Restored { aside: None, quarantined, held: hold_objects(link, held).await?, taken_at })
+    Ok(Restored { aside: None, quarantined, held: hold_objects(link, &cipher, held).await?, taken_at })
 }
 
 /// Within the transaction of the restore.
-async fn hold_objects(link: &mut Link, held: Held<'_>) -> Result<u64, StoreError> {
+async fn hold_objects(link: &mut Link, cipher: &Cipher, held: Held<'_>) -> Result<u64, StoreError> {
     let kind = || -> Value { Box::new(shield(held.kind).into_owned()) };
     let mut changed = 0;
     for row in link.query(&OBJECTS_OF_KIND, vec![kind()]).await.map_err(Trouble::error)? {
         let (key, packed): (String, &[u8]) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
-        let Some(bytes) = (held.change)(&unpack(packed)?) else { continue };
-        let values = vec![kind(), Box::new(key) as Value, Box::new(pack(&bytes))];
+        let of = shield(held.kind);
+        let place = Place::Object { kind: &of, key: &key };
+        let Some(bytes) = (held.change)(&cipher.unpack(place, packed)?) else { continue };
+        let packed = cipher.pack(place, &bytes)?;
+        let values = vec![kind(), Box::new(key) as Value, Box::new(packed)];
         link.query(&HOLD_OBJECT, values).await.map_err(Trouble::error)?;
         changed += 1;
     }

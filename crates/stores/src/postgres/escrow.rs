@@ -18,13 +18,14 @@ use super::pool::{Pool, TRIES_MAX, pause};
 use super::read::unread;
 use super::schema::run;
 use super::text::{indexed, unshield};
-use crate::pack::{pack, unpack};
+use crate::cipher::{Cipher, Place};
 
 /// Makes the accounts that are not there, and locks all of them.
 static LOCK: Sql = Sql {
-    text: "INSERT INTO objects (kind, key, revision, bytes) SELECT $1, key, 1, $3 FROM unnest($2::text[]) AS key \
+    text: "INSERT INTO objects (kind, key, revision, bytes) SELECT $1, key, 1, bytes \
+         FROM unnest($2::text[], $3::bytea[]) AS i (key, bytes) \
          ON CONFLICT (kind, key) DO UPDATE SET revision = objects.revision RETURNING kind, key, bytes",
-    types: &[Type::TEXT, Type::TEXT_ARRAY, Type::BYTEA],
+    types: &[Type::TEXT, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
 };
 
 static READ: Sql = Sql {
@@ -155,18 +156,19 @@ async fn settle_once(pool: &Pool, draws: &[Draw], begin: &str) -> Result<Vec<Dra
     let mut link = pool.lend().await.map_err(Trouble::Passing)?;
     run(&link, begin).await.map_err(Trouble::Passing)?;
     // The connection ends with a transaction that fails.
-    let answers = settle_within(&mut link, draws).await?;
+    let answers = settle_within(&mut link, &pool.cipher, draws).await?;
     run(&link, "COMMIT").await.map_err(Trouble::Passing)?;
     link.put_back();
     Ok(answers)
 }
 
-fn add(sheet: &mut Sheet, row: &Row) -> Result<(), StoreError> {
+fn add(sheet: &mut Sheet, cipher: &Cipher, row: &Row) -> Result<(), StoreError> {
     let (kind, key): (&str, &str) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
-    sheet.add(kind, unshield(key), &unpack(row.try_get(2).map_err(unread)?)?)
+    let bytes = cipher.unpack(Place::Object { kind, key }, row.try_get(2).map_err(unread)?)?;
+    sheet.add(kind, unshield(key), &bytes)
 }
 
-async fn settle_within(link: &mut Link, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
+async fn settle_within(link: &mut Link, cipher: &Cipher, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
     let refused = Trouble::Refused;
     let mut sheet = Sheet::default();
     let (mut accounts, mut kinds, mut keys) = (Vec::new(), Vec::new(), Vec::new());
@@ -179,14 +181,15 @@ async fn settle_within(link: &mut Link, draws: &[Draw]) -> Result<Vec<Drawn>, Tr
             keys.push(key);
         }
     }
-    let nothing = pack(b"{}");
+    let nothing = |key: &String| cipher.pack(Place::Object { kind: ACCOUNT, key }, b"{}");
+    let nothing = accounts.iter().map(nothing).collect::<Result<Vec<_>, _>>().map_err(refused)?;
     let locked: Vec<Value> = vec![Box::new(ACCOUNT.to_owned()), Box::new(accounts), Box::new(nothing)];
     for row in &link.query(&LOCK, locked).await? {
-        add(&mut sheet, row).map_err(refused)?;
+        add(&mut sheet, cipher, row).map_err(refused)?;
     }
     // Only now, so that what is read is what the last holder of the locks wrote.
     for row in &link.query(&READ, vec![Box::new(kinds), Box::new(keys)]).await? {
-        add(&mut sheet, row).map_err(refused)?;
+        add(&mut sheet, cipher, row).map_err(refused)?;
     }
     let answers = draws.iter().map(|draw| sheet.settle(draw)).collect();
     let (mut kinds, mut keys, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
@@ -195,9 +198,9 @@ async fn settle_within(link: &mut Link, draws: &[Draw]) -> Result<Vec<Drawn>, Tr
         let key = indexed("the scope of a budget", &write.key).map_err(refused)?;
         match write.bytes {
             Some(new) => {
+                bytes.push(cipher.pack(Place::Object { kind: write.kind, key: &key }, &new).map_err(refused)?);
                 kinds.push(write.kind.to_owned());
                 keys.push(key);
-                bytes.push(pack(&new));
             }
             None => {
                 gone_kinds.push(write.kind.to_owned());
@@ -223,14 +226,14 @@ static FORGET_RETURNED: Sql =
 
 /// Closes the books of runs that are removed: what they still hold counts as used, and a run that gets the name of one
 /// draws anew.
-pub(super) async fn forfeit(link: &mut Link, runs: &[String]) -> Result<(), Trouble> {
+pub(super) async fn forfeit(link: &mut Link, cipher: &Cipher, runs: &[String]) -> Result<(), Trouble> {
     let refused = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
     let held = link.query(&HELD, vec![Box::new(ALLOTMENT.to_owned()), Box::new(runs.to_vec())]).await?;
     for row in &held {
         let (run, packed): (&str, &[u8]) = (row.try_get(0).map_err(refused)?, row.try_get(1).map_err(refused)?);
-        let bytes = unpack(packed).map_err(Trouble::Refused)?;
+        let bytes = cipher.unpack(Place::Object { kind: ALLOTMENT, key: run }, packed).map_err(Trouble::Refused)?;
         let draw = forfeited(&RunId::stored(&unshield(run)), &bytes).map_err(Trouble::Refused)?;
-        settle_within(link, std::slice::from_ref(&draw)).await?;
+        settle_within(link, cipher, std::slice::from_ref(&draw)).await?;
     }
     link.query(&FORGET_RETURNED, vec![Box::new(RETURNED.to_owned()), Box::new(runs.to_vec())]).await.map(|_| ())
 }

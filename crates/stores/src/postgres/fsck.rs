@@ -11,10 +11,13 @@ use windlass_core::ids::{Digest, RunId};
 use windlass_ports::store::{Finding, StoreError};
 
 use super::connect::{Link, trouble};
+use super::encryption::VALUES;
 use super::pool::Pool;
-use super::read::{audit_rows, hashes, unread};
+use super::read::{hashes, unread};
 use super::schema::run;
 use super::text::unshield;
+use crate::cipher::{Cipher, Place};
+use crate::encryption::Values;
 use crate::pack::{is_primed, unpack, unpack_primed};
 
 /// Rules that are one query each: rows of (run, message) that should not be.
@@ -115,17 +118,9 @@ const RULES: &[(&str, &str)] = &[
 ];
 
 const JOURNALS: &str = "SELECT j.run, j.version, j.record, j.audit, j.blobs, \
-     CASE WHEN substring(j.record FROM 1 FOR 1) IN ('\\x02', '\\x82') THEN s.start END FROM journal j LEFT JOIN starts s ON s.run = j.run \
+     CASE WHEN substring(j.record FROM 1 FOR 1) IN ('\\x02', '\\x82') \
+     OR (j.version = 1 AND substring(j.record FROM 1 FOR 1) = '\\x45') THEN s.start END FROM journal j LEFT JOIN starts s ON s.run = j.run \
      ORDER BY j.run, j.version";
-
-/// What is stored beside journals, and what to call it.
-const PAYLOADS: &[(&str, &str)] = &[
-    ("start", "SELECT run, start FROM starts"),
-    ("snapshot", "SELECT run, bytes FROM snapshots"),
-    ("input", "SELECT run, input FROM inbox WHERE input IS NOT NULL"),
-    ("signal", "SELECT NULL, data FROM signals WHERE data IS NOT NULL"),
-    ("object", "SELECT NULL, bytes FROM objects"),
-];
 
 fn finding(run: Option<&str>, rule: &str, message: impl Into<String>) -> Finding {
     let run = run.map(|run| RunId::stored(&unshield(run)));
@@ -146,8 +141,8 @@ pub(super) async fn check(pool: &Pool) -> Result<Vec<Finding>, StoreError> {
         })
         .await?;
     }
-    journals(&link, &mut findings).await?;
-    payloads(&link, &mut findings).await?;
+    journals(&link, &pool.cipher, &mut findings).await?;
+    payloads(&link, &pool.cipher, &mut findings).await?;
     run(&link, "COMMIT").await?;
     link.put_back();
     Ok(findings)
@@ -174,7 +169,7 @@ struct Seen {
 }
 
 /// Every version is there once and in order, every record is what was written, and audit rows are a chain.
-async fn journals(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+async fn journals(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     let mut current = (String::new(), Seen::default());
     each(link, JOURNALS, |row| {
         let id: &str = row.try_get(0).map_err(unread)?;
@@ -190,15 +185,18 @@ async fn journals(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreE
         seen.version = version;
         let (record, start): (&[u8], Option<&[u8]>) =
             (row.try_get(2).map_err(unread)?, row.try_get(5).map_err(unread)?);
-        let read = match (is_primed(record), start) {
-            (true, Some(start)) => unpack(start).and_then(|primer| unpack_primed(record, &primer)),
-            _ => unpack(record),
-        };
+        let read = cipher.decrypt(Place::Record { run: id, version }, record);
+        let read = read.and_then(|packed| match (is_primed(&packed), start) {
+            (true, Some(start)) => {
+                cipher.unpack(Place::Start { run: id }, start).and_then(|primer| unpack_primed(&packed, &primer))
+            }
+            _ => unpack(&packed),
+        });
         if let Err(error) = read {
             findings.push(finding(Some(id), "integrity", format!("record {version}: {error}")));
         }
         if let Some(packed) = row.try_get::<_, Option<&[u8]>>(3).map_err(unread)? {
-            audit(id, packed, seen, findings);
+            audit(cipher, id, packed, seen, findings);
         }
         if let Err(error) = hashes(row.try_get(4).map_err(unread)?) {
             findings.push(finding(Some(id), "blob", format!("the hashes of record {version}: {error}")));
@@ -208,8 +206,8 @@ async fn journals(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreE
     .await
 }
 
-fn audit(id: &str, packed: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
-    let rows = match audit_rows(packed) {
+fn audit(cipher: &Cipher, id: &str, stored: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
+    let rows = match crate::trail::rows_of(cipher, Place::Audit { run: id, version: seen.version }, stored) {
         Ok(rows) => rows,
         Err(error) => {
             findings.push(finding(Some(id), "audit", format!("audit rows of version {}: {error}", seen.version)));
@@ -227,14 +225,23 @@ fn audit(id: &str, packed: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) 
     }
 }
 
-/// Starts, snapshots, inputs, signals, objects and blobs are what was written.
-async fn payloads(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    for (what, text) in PAYLOADS {
-        each(link, text, |row| {
-            let (run, packed): (Option<&str>, &[u8]) =
-                (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
-            if let Err(error) = unpack(packed) {
-                findings.push(finding(run, "integrity", format!("{what}: {error}")));
+/// Everything beside journals is what was written.
+async fn payloads(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    for values in VALUES.iter().filter(|values| !matches!(values.table, "journal" | "blobs")) {
+        let Values { table, column, names: [first, second, number], place, .. } = values;
+        let text =
+            format!("SELECT {first}, {second}, ({number})::bigint, {column} FROM {table} WHERE {column} IS NOT NULL");
+        each(link, &text, |row| {
+            let (first, second): (&str, &str) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+            let place = place(first, second, row.try_get(2).map_err(unread)?);
+            let stored: &[u8] = row.try_get(3).map_err(unread)?;
+            let read = match *table {
+                "waits" => cipher.decrypt(place, stored).map(|_| ()),
+                _ => cipher.unpack(place, stored).map(|_| ()),
+            };
+            if let Err(error) = read {
+                let run = Some(first).filter(|_| values.is_of_run());
+                findings.push(finding(run, values.rule(), format!("{}: {error}", values.what())));
             }
             Ok(())
         })
@@ -245,7 +252,7 @@ async fn payloads(link: &Link, findings: &mut Vec<Finding>) -> Result<(), StoreE
         let (digest, packed): (Vec<u8>, &[u8]) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
         let name = <[u8; 32]>::try_from(digest).ok().map(Digest);
         let short = name.map_or_else(|| "?".to_owned(), |digest| digest.short());
-        let message = match unpack(packed) {
+        let message = match cipher.unpack(Place::Blob(name.unwrap_or(Digest([0; 32]))), packed) {
             Ok(bytes) if Some(Digest::of(&bytes)) == name => return Ok(()),
             Ok(_) => format!("blob `{short}` has other bytes"),
             Err(error) => format!("blob `{short}`: {error}"),

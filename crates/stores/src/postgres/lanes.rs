@@ -362,6 +362,7 @@ pub(super) fn copy(error: &StoreError) -> StoreError {
         StoreError::Unavailable(text) => StoreError::Unavailable(text.clone()),
         StoreError::Corrupt(text) => StoreError::Corrupt(text.clone()),
         StoreError::Invalid(text) => StoreError::Invalid(text.clone()),
+        StoreError::Key(text) => StoreError::Key(text.clone()),
         StoreError::NewerSchema { found, known } => StoreError::NewerSchema { found: *found, known: *known },
     }
 }

@@ -15,7 +15,7 @@ use super::lanes::copy;
 use super::pool::Pool;
 use super::read::{HEAD_COLUMNS, damaged, head_columns, head_of, record, unread};
 use super::text::shield;
-use crate::pack::unpack;
+use crate::cipher::{Cipher, Place};
 
 /// Runs in one statement: many enough to share what it costs, few enough to hold in memory.
 const BATCH_MAX: usize = 32;
@@ -25,7 +25,7 @@ static LOAD: Sql = Sql {
     text: concat!(
         "SELECT ",
         head_columns!(),
-        ", s.start, n.bytes, j.versions, j.records, j.blobs, r.pending > 0 FROM runs r JOIN starts s ON s.run = r.id \
+        ", s.start, n.bytes, n.version, j.versions, j.records, j.blobs, r.pending > 0 FROM runs r JOIN starts s ON s.run = r.id \
          LEFT JOIN snapshots n ON n.run = r.id LEFT JOIN LATERAL (SELECT array_agg(version ORDER BY version) AS versions, \
          array_agg(record ORDER BY version) AS records, array_agg(blobs ORDER BY version) AS blobs FROM journal \
          WHERE run = r.id AND version > coalesce(n.version, 0)) j ON true WHERE r.id = ANY($1)"
@@ -116,7 +116,7 @@ async fn answer(pool: &Pool, mut asked: Vec<Asked>) {
         rows.iter().flatten().filter_map(|row| Some((row.try_get(0).ok()?, row))).collect();
     for (asked, id) in asked.into_iter().zip(&ids) {
         let found = match &rows {
-            Ok(_) => places.get(id.as_str()).map(|row| read(row)).transpose(),
+            Ok(_) => places.get(id.as_str()).map(|row| read(&pool.cipher, row)).transpose(),
             Err(error) => Err(copy(error)),
         };
         // Whoever asked may have gone.
@@ -141,19 +141,25 @@ impl Drop for Serving {
     }
 }
 
-fn read(row: &Row) -> Result<Found, StoreError> {
+fn read(cipher: &Cipher, row: &Row) -> Result<Found, StoreError> {
     let head = head_of(row)?;
+    let run: &str = row.try_get(0).map_err(unread)?;
     let column = |place: usize| HEAD_COLUMNS + place;
-    let primer = unpack(row.try_get(column(0)).map_err(unread)?)?;
+    let primer = cipher.unpack(Place::Start { run }, row.try_get(column(0)).map_err(unread)?)?;
     let start: Start = serde_json::from_slice(&primer).map_err(|error| damaged("a start", &error))?;
+    crate::trail::check_tenant(&head, &start)?;
     let snapshot: Option<&[u8]> = row.try_get(column(1)).map_err(unread)?;
-    let snapshot = snapshot.map(unpack).transpose()?;
-    let versions: Vec<i64> = row.try_get::<_, Option<_>>(column(2)).map_err(unread)?.unwrap_or_default();
-    let packed: Vec<&[u8]> = row.try_get::<_, Option<_>>(column(3)).map_err(unread)?.unwrap_or_default();
-    let blobs: Vec<Option<&[u8]>> = row.try_get::<_, Option<_>>(column(4)).map_err(unread)?.unwrap_or_default();
-    let records = versions.into_iter().zip(packed).zip(blobs);
-    let records = records.map(|((version, packed), blobs)| record(version, packed, blobs, &primer));
-    let records = records.collect::<Result<_, _>>()?;
-    let inbox = row.try_get(column(5)).map_err(unread)?;
+    let version = row.try_get::<_, Option<i64>>(column(2)).map_err(unread)?.unwrap_or_default();
+    let snapshot = snapshot.map(|stored| cipher.unpack(Place::Snapshot { run, version }, stored)).transpose()?;
+    let versions: Vec<i64> = row.try_get::<_, Option<_>>(column(3)).map_err(unread)?.unwrap_or_default();
+    let stored: Vec<&[u8]> = row.try_get::<_, Option<_>>(column(4)).map_err(unread)?.unwrap_or_default();
+    let blobs: Vec<Option<&[u8]>> = row.try_get::<_, Option<_>>(column(5)).map_err(unread)?.unwrap_or_default();
+    let records = versions.into_iter().zip(stored).zip(blobs);
+    let records = records.map(|((version, stored), blobs)| {
+        let packed = cipher.decrypt(Place::Record { run, version }, stored)?;
+        record(version, &packed, blobs, &primer)
+    });
+    let records = records.collect::<Result<_, StoreError>>()?;
+    let inbox = row.try_get(column(6)).map_err(unread)?;
     Ok((Stored { head, start, snapshot, records, inbox }, primer))
 }

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use windlass_ports::store::StoreError;
 
 use super::connect::{Connector, Link, Part, Purpose, Trouble};
+use crate::cipher::Cipher;
 
 /// How often something that failed for a reason that passes is tried again.
 pub(super) const TRIES_MAX: u32 = 8;
@@ -21,6 +22,8 @@ pub(super) struct Pool {
     room: Arc<Semaphore>,
     size: usize,
     patience: Duration,
+    /// How values are read and written.
+    pub(super) cipher: Cipher,
 }
 
 /// A connection for one caller. It goes back when it is dropped between transactions.
@@ -32,7 +35,7 @@ pub(super) struct Lent<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(connector: &Arc<Connector>, purpose: Purpose, size: usize) -> Self {
+    pub(super) fn new(connector: &Arc<Connector>, purpose: Purpose, size: usize, cipher: &Cipher) -> Self {
         let patience = connector.address.settings.patience;
         Self {
             connector: Arc::clone(connector),
@@ -41,6 +44,7 @@ impl Pool {
             room: Arc::new(Semaphore::new(size)),
             size,
             patience,
+            cipher: cipher.clone(),
         }
     }
 

@@ -16,6 +16,7 @@ use super::request::{count, int, tag_key, tag_pair};
 use super::schema::run;
 use super::text::shield;
 use super::trail;
+use crate::cipher::Cipher;
 
 /// Trees removed in one transaction.
 const TREES_MAX: usize = 64;
@@ -129,7 +130,7 @@ async fn remove(pool: &Pool, roots: &[String], (dry_run, erases): (bool, bool)) 
     loop {
         let mut link = pool.lend().await?;
         run(&link, "BEGIN").await?;
-        match remove_within(&mut link, roots, (dry_run, erases)).await {
+        match remove_within(&mut link, &pool.cipher, roots, (dry_run, erases)).await {
             Ok(pruned) => {
                 run(&link, if dry_run { "ROLLBACK" } else { "COMMIT" }).await?;
                 link.put_back();
@@ -146,7 +147,12 @@ async fn remove(pool: &Pool, roots: &[String], (dry_run, erases): (bool, bool)) 
     }
 }
 
-async fn remove_within(link: &mut Link, roots: &[String], (dry_run, erases): (bool, bool)) -> Result<Pruned, Trouble> {
+async fn remove_within(
+    link: &mut Link,
+    cipher: &Cipher,
+    roots: &[String],
+    (dry_run, erases): (bool, bool),
+) -> Result<Pruned, Trouble> {
     let corrupt = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
     let rows = link.query(&LOCK_TREES, vec![Box::new(roots.to_vec())]).await?;
     // Looked at again: a failed run may have been tried again since it was found.
@@ -193,8 +199,8 @@ async fn remove_within(link: &mut Link, roots: &[String], (dry_run, erases): (bo
     let locked = link.query(&LOCK_BLOBS, vec![all(), Box::new(bundles.clone())]).await?;
     let digests = locked.iter().map(|row| row.try_get::<_, Vec<u8>>(0)).collect::<Result<Vec<_>, _>>();
     let digests = digests.map_err(corrupt)?;
-    trail::keep(link, &runs).await?;
-    escrow::forfeit(link, &runs).await?;
+    trail::keep(link, cipher, &runs).await?;
+    escrow::forfeit(link, cipher, &runs).await?;
     link.query(&REMOVE_RUNS, vec![all()]).await?;
     let values: Vec<Value> = vec![Box::new(digests), Box::new(bundles), Box::new(BUNDLE_KEPT_SECONDS)];
     for row in &link.query(&REMOVE_BLOBS, values).await? {

@@ -16,7 +16,8 @@ use super::connect::{Sql, Value};
 use super::pool::Pool;
 use super::request::{count, int};
 use super::text::{indexed, shield, unshield};
-use crate::pack::{is_primed, unpack, unpack_primed};
+use crate::cipher::{Cipher, Place};
+use crate::pack::{is_primed, unpack_primed};
 
 /// Columns of [`head_of`], in its order.
 macro_rules! head_columns {
@@ -44,7 +45,7 @@ static JOURNAL: Sql = Sql {
 static START: Sql = Sql { text: "SELECT start FROM starts WHERE run = $1", types: &[Type::TEXT] };
 
 static AUDIT: Sql = Sql {
-    text: "SELECT audit FROM journal WHERE run = $1 AND audit IS NOT NULL ORDER BY version",
+    text: "SELECT audit, version FROM journal WHERE run = $1 AND audit IS NOT NULL ORDER BY version",
     types: &[Type::TEXT],
 };
 
@@ -218,46 +219,44 @@ pub(super) fn hashes(packed: Option<&[u8]>) -> Result<Vec<Digest>, StoreError> {
     }
 }
 
+/// A record from its packed bytes.
 pub(super) fn record(
     version: i64,
     packed: &[u8],
     blobs: Option<&[u8]>,
     primer: &[u8],
 ) -> Result<JournalRow, StoreError> {
-    let bytes = if is_primed(packed) { unpack_primed(packed, primer)? } else { unpack(packed)? };
+    let bytes = unpack_primed(packed, if is_primed(packed) { primer } else { &[] })?;
     Ok(JournalRow { version: count(version), bytes, blobs: hashes(blobs)? })
 }
 
 /// The start of a run as it was packed, unpacked; nothing when there is none.
 pub(super) async fn start_bytes(pool: &Pool, run: &str) -> Result<Vec<u8>, StoreError> {
     let rows = pool.rows(&START, || vec![Box::new(run.to_owned())]).await?;
-    rows.first().map_or(Ok(Vec::new()), |row| unpack(row.try_get(0).map_err(unread)?))
+    let start = |row: &Row| pool.cipher.unpack(Place::Start { run }, row.try_get(0).map_err(unread)?);
+    rows.first().map_or(Ok(Vec::new()), start)
 }
 
 pub(super) async fn journal(pool: &Pool, run: &RunId, after: u64, limit: usize) -> Result<Vec<JournalRow>, StoreError> {
     let rows = pool.rows(&JOURNAL, || vec![text(run), Box::new(int(after)), Box::new(int(limit as u64))]).await?;
-    let mut primer = None;
+    let (mut primer, run) = (None, shield(run.as_str()));
     let mut journal = Vec::with_capacity(rows.len());
     for row in &rows {
-        let packed: &[u8] = row.try_get(1).map_err(unread)?;
-        if is_primed(packed) && primer.is_none() {
-            primer = Some(start_bytes(pool, &shield(run.as_str())).await?);
+        let (version, blobs): (i64, _) = (row.try_get(0).map_err(unread)?, row.try_get(2).map_err(unread)?);
+        let packed = pool.cipher.decrypt(Place::Record { run: &run, version }, row.try_get(1).map_err(unread)?)?;
+        if is_primed(&packed) && primer.is_none() {
+            primer = Some(start_bytes(pool, &run).await?);
         }
-        let (version, blobs) = (row.try_get(0).map_err(unread)?, row.try_get(2).map_err(unread)?);
-        journal.push(record(version, packed, blobs, primer.as_deref().unwrap_or_default())?);
+        journal.push(record(version, &packed, blobs, primer.as_deref().unwrap_or_default())?);
     }
     Ok(journal)
-}
-
-/// The audit rows of one decision.
-pub(super) fn audit_rows(packed: &[u8]) -> Result<Vec<audit::Row>, StoreError> {
-    serde_json::from_slice(&unpack(packed)?).map_err(|error| damaged("audit rows", &error))
 }
 
 pub(super) async fn audit(pool: &Pool, run: &RunId) -> Result<Vec<audit::Row>, StoreError> {
     let mut all = Vec::new();
     for row in pool.rows(&AUDIT, || vec![text(run)]).await? {
-        let rows = audit_rows(row.try_get(0).map_err(unread)?);
+        let place = Place::Audit { run: &shield(run.as_str()), version: row.try_get(1).map_err(unread)? };
+        let rows = crate::trail::rows_of(&pool.cipher, place, row.try_get(0).map_err(unread)?);
         all.extend(rows.map_err(|error| crate::trail::after(all.last(), error))?);
     }
     Ok(all)
@@ -265,13 +264,17 @@ pub(super) async fn audit(pool: &Pool, run: &RunId) -> Result<Vec<audit::Row>, S
 
 pub(super) async fn inbox(pool: &Pool, run: &RunId) -> Result<Vec<InboxItem>, StoreError> {
     let rows = pool.rows(&INBOX, || vec![text(run)]).await?;
-    rows.iter().map(item).collect()
+    let run = shield(run.as_str());
+    rows.iter().map(|row| item(&pool.cipher, &run, row)).collect()
 }
 
-fn item(row: &Row) -> Result<InboxItem, StoreError> {
-    let bytes = unpack(row.try_get(4).map_err(unread)?)?;
+fn item(cipher: &Cipher, run: &str, row: &Row) -> Result<InboxItem, StoreError> {
+    let id: &str = row.try_get(1).map_err(unread)?;
     let (wait, signal): (Option<i64>, Option<&str>) =
         (row.try_get(2).map_err(unread)?, row.try_get(3).map_err(unread)?);
+    // The data of a signal is as it was sent: the server brings it here.
+    let place = signal.map_or(Place::Input { run, id }, |id| Place::Signal { id });
+    let bytes = cipher.unpack(place, row.try_get(4).map_err(unread)?)?;
     let input = match (wait, signal) {
         (Some(wait), Some(signal)) => {
             let data: Data = serde_json::from_slice(&bytes).map_err(|error| damaged("the data of a signal", &error))?;
@@ -279,26 +282,26 @@ fn item(row: &Row) -> Result<InboxItem, StoreError> {
         }
         _ => serde_json::from_slice(&bytes).map_err(|error| damaged("an input", &error))?,
     };
-    let id = unshield(row.try_get(1).map_err(unread)?);
-    Ok(InboxItem { number: count(row.try_get(0).map_err(unread)?), id, input })
+    Ok(InboxItem { number: count(row.try_get(0).map_err(unread)?), id: unshield(id), input })
 }
 
 pub(super) async fn waits(pool: &Pool, run: &RunId, tree: bool) -> Result<Vec<(RunId, WaitRow)>, StoreError> {
     let rows = pool.rows(if tree { &WAITS_OF_TREE } else { &WAITS }, || vec![text(run)]).await?;
     let read = |row: &Row| {
+        let (of, effect): (&str, i64) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
         let kind: Option<&[u8]> = row.try_get(3).map_err(unread)?;
         let kind = match kind {
             None => WaitKind::Signal,
-            Some(bytes) => serde_json::from_slice(bytes).map_err(|error| damaged("a wait", &error))?,
+            Some(stored) => crate::trail::wait_of(&pool.cipher, of, effect, stored)?,
         };
         let due: Option<i64> = row.try_get(4).map_err(unread)?;
         let wait = WaitRow {
-            effect: EffectId(count(row.try_get(1).map_err(unread)?)),
+            effect: EffectId(count(effect)),
             channel: unshield(row.try_get(2).map_err(unread)?),
             kind,
             due: due.map(|at| Timestamp(count(at))),
         };
-        Ok((RunId::stored(&unshield(row.try_get(0).map_err(unread)?)), wait))
+        Ok((RunId::stored(&unshield(of)), wait))
     };
     rows.iter().map(read).collect()
 }
@@ -321,7 +324,7 @@ pub(super) async fn was_committed(pool: &Pool, run: &RunId, op: OpId) -> Result<
 pub(super) async fn blob(pool: &Pool, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
     let rows = pool.rows(&BLOB, || vec![Box::new(digest.0.to_vec())]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let bytes = unpack(row.try_get(0).map_err(unread)?)?;
+    let bytes = pool.cipher.unpack(Place::Blob(digest), row.try_get(0).map_err(unread)?)?;
     if Digest::of(&bytes) != digest {
         return Err(StoreError::Corrupt(format!("blob `{}` has other bytes", digest.short())));
     }
@@ -339,17 +342,18 @@ pub(super) async fn put_bundle(pool: &Pool, digest: Digest, packed: Vec<u8>) -> 
     Ok(())
 }
 
-fn object_of(row: &Row) -> Result<Object, StoreError> {
+fn object_of(cipher: &Cipher, kind: &str, row: &Row) -> Result<Object, StoreError> {
+    let key: &str = row.try_get(0).map_err(unread)?;
     Ok(Object {
-        key: unshield(row.try_get(0).map_err(unread)?),
+        key: unshield(key),
         revision: count(row.try_get(1).map_err(unread)?),
-        bytes: unpack(row.try_get(2).map_err(unread)?)?,
+        bytes: cipher.unpack(Place::Object { kind: &shield(kind), key }, row.try_get(2).map_err(unread)?)?,
     })
 }
 
 pub(super) async fn object(pool: &Pool, kind: &str, key: &str) -> Result<Option<Object>, StoreError> {
     let values = || -> Vec<Value> { vec![Box::new(shield(kind).into_owned()), Box::new(shield(key).into_owned())] };
-    pool.rows(&OBJECT, values).await?.first().map(object_of).transpose()
+    pool.rows(&OBJECT, values).await?.first().map(|row| object_of(&pool.cipher, kind, row)).transpose()
 }
 
 pub(super) async fn objects(
@@ -362,12 +366,13 @@ pub(super) async fn objects(
         let after = after.map(|after| shield(after).into_owned());
         vec![Box::new(shield(kind).into_owned()), Box::new(after), Box::new(int(limit as u64))]
     };
-    pool.rows(&OBJECTS, values).await?.iter().map(object_of).collect()
+    pool.rows(&OBJECTS, values).await?.iter().map(|row| object_of(&pool.cipher, kind, row)).collect()
 }
 
 pub(super) async fn put_object(pool: &Pool, put: &Put) -> Result<bool, StoreError> {
     let (kind, key) = (indexed("the kind of an object", &put.kind)?, indexed("the key of an object", &put.key)?);
-    let packed = put.bytes.as_deref().map(crate::pack::pack);
+    let packed = |bytes: &[u8]| pool.cipher.pack(Place::Object { kind: &kind, key: &key }, bytes);
+    let packed = put.bytes.as_deref().map(packed).transpose()?;
     let place = || -> Vec<Value> { vec![Box::new(kind.clone()), Box::new(key.clone())] };
     let (expected, slot) = (int(put.expected), crate::floors::slot(&put.kind, &put.key));
     let values = || {

@@ -3,14 +3,14 @@
 
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name};
-use windlass_core::input::Input;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{
     Commit, Committed, Delivered, HeadUpdate, Keep, Message, NewRun, OpId, Signal, Signalled, StoreError,
 };
 
 use super::text::{indexed, shield};
-use crate::pack::{pack, pack_audit, pack_record, pack_start};
+use crate::cipher::{Cipher, Place};
+use crate::pack::{pack_audit, pack_record, pack_start};
 
 /// One change.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub(super) fn tag_pair(key: &str, value: &str) -> String {
 }
 
 impl Creation {
-    pub(super) fn prepare(new: NewRun) -> Result<Self, StoreError> {
+    pub(super) fn prepare(new: NewRun, cipher: &Cipher) -> Result<Self, StoreError> {
         let (start, queueing) = (new.start, new.queueing);
         let tags: Vec<String> =
             queueing.tags.iter().flat_map(|(key, value)| [tag_key(key), tag_pair(key, value)]).collect();
@@ -92,8 +92,10 @@ impl Creation {
             indexed("a tag", tag)?;
         }
         let pool = queueing.pool.map(|pool| indexed("a pool", &pool)).transpose()?;
+        let id = indexed("a run id", start.id.as_str())?;
+        let packed = cipher.encrypt(Place::Start { run: &id }, pack_start(&encode(&start)?))?;
         Ok(Self {
-            id: indexed("a run id", start.id.as_str())?,
+            id,
             parent: start.parent.as_ref().map(|parent| shield(parent.run.as_str()).into_owned()),
             root: shield(start.root.as_str()).into_owned(),
             machine: indexed("the name of a machine", &start.machine_name)?,
@@ -108,7 +110,7 @@ impl Creation {
             keys: queueing.tags.keys().map(|key| tag_key(key)).collect(),
             tags: (!tags.is_empty()).then_some(tags),
             queued_max: queueing.queued_max.map(i64::from),
-            start: pack_start(&encode(&start)?),
+            start: packed,
         })
     }
 }
@@ -122,9 +124,9 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn prepare(message: Message) -> Result<Self, StoreError> {
+    pub(super) fn prepare(message: Message, cipher: &Cipher) -> Result<Self, StoreError> {
         let (to, id) = (shield(message.to.as_str()).into_owned(), indexed("the id of a message", &message.id)?);
-        Ok(Self { packed: pack_input(&message.input)?, to, id })
+        Ok(Self { packed: cipher.pack(Place::Input { run: &to, id: &id }, &encode(&message.input)?)?, to, id })
     }
 }
 
@@ -140,14 +142,16 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn prepare(signal: &Signal) -> Result<Self, StoreError> {
+    pub(super) fn prepare(signal: &Signal, cipher: &Cipher) -> Result<Self, StoreError> {
+        let id = indexed("the id of a signal", &signal.id)?;
+        let data = cipher.pack(Place::Signal { id: &id }, &encode(&signal.data)?)?;
         Ok(Self {
-            id: indexed("the id of a signal", &signal.id)?,
+            id,
             channel: indexed("a channel", &signal.channel)?,
             run: signal.run.as_ref().map(|run| shield(run.as_str()).into_owned()),
             at: int(signal.at.0),
             op: OpId(uuid::Uuid::now_v7().as_u128()),
-            data: pack(&encode(&signal.data)?),
+            data,
         })
     }
 }
@@ -189,32 +193,47 @@ pub(super) struct Step {
 
 impl Step {
     /// Packs a commit. `primer` is the stored start of the run, for its first record, which repeats it.
-    pub(super) fn prepare(commit: Commit, primer: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn prepare(commit: Commit, primer: &[u8], cipher: &Cipher) -> Result<Self, StoreError> {
         commit.check()?;
+        let (id, version) = (shield(commit.lease.run.as_str()).into_owned(), int(commit.record.version));
+        let run = id.as_str();
         let uses = commit.record.blobs;
         let opened = commit.waits_opened.into_iter().filter(|wait| !commit.waits_closed.contains(&wait.effect));
         let opened = opened.filter(|_| commit.keep != Keep::End).map(|wait| {
-            let kind = (wait.kind != WaitKind::Signal).then(|| encode(&wait.kind)).transpose()?;
+            let place = Place::Wait { run, effect: int(wait.effect.0) };
+            let kind =
+                (wait.kind != WaitKind::Signal).then(|| cipher.encrypt(place, encode(&wait.kind)?)).transpose()?;
             Ok(Opening { effect: wait.effect, channel: indexed("a channel", &wait.channel)?, kind, due: wait.due })
         });
-        let audit = if commit.audit.is_empty() { None } else { Some(pack_audit(&encode(&commit.audit)?)) };
+        let opened = opened.collect::<Result<_, StoreError>>()?;
+        let audit = match commit.audit.is_empty() {
+            true => None,
+            false => Some(cipher.encrypt(Place::Audit { run, version }, pack_audit(&encode(&commit.audit)?))?),
+        };
+        let record = cipher.encrypt(Place::Record { run, version }, pack_record(&commit.record.bytes, primer))?;
+        let blob = |(digest, bytes): (Digest, Vec<u8>)| Ok((digest, cipher.pack(Place::Blob(digest), &bytes)?));
+        let blobs = commit.blobs.into_iter().map(blob).collect::<Result<_, StoreError>>()?;
+        let snapshot =
+            commit.snapshot.map(|bytes| cipher.pack(Place::Snapshot { run, version }, &bytes)).transpose()?;
+        let child = |new: NewRun| Creation::prepare(new, cipher);
+        let message = |message: Message| Delivery::prepare(message, cipher);
         Ok(Self {
-            run: shield(commit.lease.run.as_str()).into_owned(),
+            run: id,
             op: commit.op,
             epoch: commit.lease.epoch,
             worker: shield(&commit.worker.0).into_owned(),
             expected: commit.expected,
             at: commit.at,
-            record: pack_record(&commit.record.bytes, primer),
+            record,
             uses_packed: (!uses.is_empty()).then(|| uses.iter().flat_map(|digest| digest.0).collect()),
             uses,
             audit,
-            snapshot: commit.snapshot.map(|bytes| pack(&bytes)),
-            blobs: commit.blobs.into_iter().map(|(digest, bytes)| (digest, pack(&bytes))).collect(),
-            opened: opened.collect::<Result<_, StoreError>>()?,
+            snapshot,
+            blobs,
+            opened,
             closed: commit.waits_closed,
-            children: commit.children.into_iter().map(Creation::prepare).collect::<Result<_, _>>()?,
-            messages: commit.messages.into_iter().map(Delivery::prepare).collect::<Result<_, _>>()?,
+            children: commit.children.into_iter().map(child).collect::<Result<_, _>>()?,
+            messages: commit.messages.into_iter().map(message).collect::<Result<_, _>>()?,
             taken: commit.taken,
             keep: commit.keep,
             begins: commit.begins,
@@ -231,9 +250,4 @@ impl Step {
 /// The JSON text of plain data.
 pub(super) fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError::Invalid(format!("a value cannot be written: {error}")))
-}
-
-/// The stored form of an input.
-pub(super) fn pack_input(input: &Input) -> Result<Vec<u8>, StoreError> {
-    Ok(pack(&encode(input)?))
 }

@@ -4,7 +4,10 @@ use tokio_postgres::Row;
 use windlass_ports::store::StoreError;
 
 use super::connect::{Connector, Link, Purpose, Sql, Trouble, trouble};
+use super::encryption;
 use super::read::unread;
+use crate::cipher::Cipher;
+use crate::keys::Keyring;
 
 /// A change of the schema. Old workers go on with what it leaves: a column is added in one release and used in the next.
 struct Migration {
@@ -20,13 +23,17 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "switches", sql: include_str!("migrations/V4__switches.sql") },
     Migration { version: 5, name: "audit", sql: include_str!("migrations/V5__audit.sql") },
     Migration { version: 6, name: "rates", sql: include_str!("migrations/V6__rates.sql") },
+    Migration { version: 7, name: "encryption", sql: include_str!("migrations/V7__encryption.sql") },
 ];
 
 /// The schema from which on rows of the journal know their transaction.
 pub(super) const AUDITED: u32 = 5;
 
+/// The schema from which on a database says whether it is encrypted.
+pub(super) const ENCRYPTED: u32 = 7;
+
 /// One process at a time changes the schema.
-const LOCK: &str = "SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(7812738460178);";
+pub(super) const LOCK: &str = "SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(7812738460178);";
 const HISTORY: &str = "CREATE TABLE IF NOT EXISTS schema_history (version integer NOT NULL PRIMARY KEY, \
      name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now(), checksum text NOT NULL);";
 
@@ -46,7 +53,7 @@ static HAS_HISTORY: Sql = Sql {
          WHERE attrelid = to_regclass('schema_history') AND attname IN ('version', 'name', 'applied_at', 'checksum')), \
          ARRAY(SELECT name FROM unnest(ARRAY['store', 'runs', 'starts', 'journal', 'snapshots', 'waits', 'inbox', \
          'signals', 'blobs', 'blob_uses', 'workers', 'objects', 'object_floors', 'audit_sealing', 'audit_segments', \
-         'audit_acts', 'audit_kept', 'rates']) AS name \
+         'audit_acts', 'audit_kept', 'rates', 'encryption', 'encryption_keys']) AS name \
          WHERE to_regclass(name) IS NOT NULL)",
     types: &[],
 };
@@ -213,9 +220,14 @@ pub(super) async fn store_id(link: &mut Link) -> Result<String, StoreError> {
 }
 
 /// A checked connection with the newest schema below it.
-pub(super) async fn prepare(connector: &Connector) -> Result<(String, u32), StoreError> {
+pub(super) async fn prepare(
+    connector: &Connector,
+    keys: Option<&Keyring>,
+) -> Result<(String, u32, Cipher), StoreError> {
     let mut link = connector.link(Purpose::Any).await?;
     check_server(&mut link, &connector.address.place()).await?;
+    encryption::check(&mut link, keys).await?;
     let version = migrate(&mut link, known()).await?;
-    Ok((store_id(&mut link).await?, version))
+    let cipher = encryption::cipher_to_write(&mut link, keys).await?;
+    Ok((store_id(&mut link).await?, version, cipher))
 }

@@ -17,10 +17,11 @@ use windlass_ports::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreE
 use super::PostgresStore;
 use super::connect::{Link, Sql, Trouble, Value};
 use super::pool::Pool;
-use super::read::{audit_rows, unread};
+use super::read::unread;
 use super::request::{count, encode, int};
 use super::text::{indexed, shield, unshield};
-use crate::pack::{pack, pack_audit};
+use crate::cipher::{Cipher, Place};
+use crate::pack::pack_audit;
 use crate::trail::{act_of, chain_of, segment_of};
 
 static STATE: Sql = Sql {
@@ -46,7 +47,7 @@ static ROWS: Sql = Sql {
 };
 
 static NEW_ACTS: Sql = Sql {
-    text: "SELECT DISTINCT ON (tenant) tenant, bytes FROM audit_acts WHERE (xact >= $1 OR xact = ANY($2)) AND xact < $3 \
+    text: "SELECT DISTINCT ON (tenant) tenant, bytes, number FROM audit_acts WHERE (xact >= $1 OR xact = ANY($2)) AND xact < $3 \
          ORDER BY tenant, number DESC",
     types: &[Type::INT8, Type::INT8_ARRAY, Type::INT8],
 };
@@ -75,7 +76,7 @@ static SEAL: Sql = Sql {
 };
 
 static SEGMENTS: Sql = Sql {
-    text: "SELECT bytes FROM audit_segments WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
+    text: "SELECT number, bytes FROM audit_segments WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
     types: &[Type::TEXT, Type::INT8, Type::INT8],
 };
 
@@ -101,12 +102,14 @@ static ACT: Sql = Sql {
 };
 
 static ACTS_AFTER: Sql = Sql {
-    text: "SELECT bytes FROM audit_acts WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
+    text: "SELECT number, bytes FROM audit_acts WHERE tenant = $1 AND number > $2 ORDER BY number LIMIT $3",
     types: &[Type::TEXT, Type::INT8, Type::INT8],
 };
 
-static LAST_ACT: Sql =
-    Sql { text: "SELECT bytes FROM audit_acts WHERE tenant = $1 ORDER BY number DESC LIMIT 1", types: &[Type::TEXT] };
+static LAST_ACT: Sql = Sql {
+    text: "SELECT number, bytes FROM audit_acts WHERE tenant = $1 ORDER BY number DESC LIMIT 1",
+    types: &[Type::TEXT],
+};
 
 static PRUNE: Sql = Sql {
     text: "WITH s AS (DELETE FROM audit_segments WHERE tenant = $1 AND number <= $2), \
@@ -116,7 +119,7 @@ static PRUNE: Sql = Sql {
 };
 
 static ROWS_TO_KEEP: Sql = Sql {
-    text: "SELECT j.run, r.tenant, j.audit FROM journal j JOIN runs r ON r.id = j.run \
+    text: "SELECT j.run, r.tenant, j.audit, j.version FROM journal j JOIN runs r ON r.id = j.run \
          WHERE j.run = ANY($1) AND j.audit IS NOT NULL ORDER BY j.run, j.version",
     types: &[Type::TEXT_ARRAY],
 };
@@ -286,8 +289,9 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
     let mut leave_out = |tenant: Name, run: RunId, error: StoreError| {
         unread_chains.push(Unread { tenant, run, message: error.to_string() });
     };
-    for (of, (_, packed)) in ends_of(&found.rows)? {
-        match chain_of(packed) {
+    for (of, (version, stored)) in ends_of(&found.rows)? {
+        let place = Place::Audit { run: &shield(of.1.as_str()), version };
+        match chain_of(&pool.cipher, place, stored) {
             Ok(chain) => drop(grown.insert(of, chain)),
             Err(error) => leave_out(of.0, of.1, error),
         }
@@ -295,8 +299,10 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
     if state.backlog.is_none() || state.is_first() {
         let (old, below) = if state.is_first() { (&Snapshot::NONE, i64::MAX) } else { (&state.old, state.new.end) };
         for row in pool.rows(&NEW_ACTS, || old.values(below)).await? {
-            let (tenant, run) = (unshield(row.try_get(0).map_err(unread)?), RunId::stored(ACTS));
-            match act_of(row.try_get(1).map_err(unread)?) {
+            let name: &str = row.try_get(0).map_err(unread)?;
+            let (tenant, run) = (unshield(name), RunId::stored(ACTS));
+            let number = row.try_get(2).map_err(unread)?;
+            match act_of(&pool.cipher, name, number, row.try_get(1).map_err(unread)?) {
                 Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
                 Err(error) => leave_out(tenant, run, error),
             }
@@ -324,10 +330,11 @@ async fn seal(pool: &Pool, sealing: Sealing) -> Result<bool, StoreError> {
     let Sealing { epoch, mark, at, segments } = sealing;
     let (mut tenants, mut numbers, mut hashes, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for segment in &segments {
-        tenants.push(indexed("the name of a tenant", &segment.seal.tenant)?);
-        numbers.push(int(segment.seal.number));
+        let (tenant, number) = (indexed("the name of a tenant", &segment.seal.tenant)?, int(segment.seal.number));
+        bytes.push(pool.cipher.pack(Place::Segment { tenant: &tenant, number }, &encode(segment)?)?);
+        tenants.push(tenant);
+        numbers.push(number);
         hashes.push(segment.seal.hash().0.to_vec());
-        bytes.push(pack(&encode(segment)?));
     }
     let values = || -> Vec<Value> {
         vec![
@@ -351,20 +358,22 @@ pub(super) async fn unsealed_trees(link: &mut Link, roots: &[String]) -> Result<
 }
 
 /// Keeps the audit rows of runs that are about to be removed, within the transaction of their removal.
-pub(super) async fn keep(link: &mut Link, runs: &[String]) -> Result<(), Trouble> {
+pub(super) async fn keep(link: &mut Link, cipher: &Cipher, runs: &[String]) -> Result<(), Trouble> {
     let corrupt = |error: tokio_postgres::Error| Trouble::Refused(unread(error));
     let mut kept: BTreeMap<(String, String), Vec<audit::Row>> = BTreeMap::new();
     for row in link.query(&ROWS_TO_KEEP, vec![Box::new(runs.to_vec())]).await? {
-        let of = (row.try_get(0).map_err(corrupt)?, row.try_get(1).map_err(corrupt)?);
-        let rows = audit_rows(row.try_get(2).map_err(corrupt)?).map_err(Trouble::Refused)?;
-        kept.entry(of).or_default().extend(rows);
+        let of: (String, String) = (row.try_get(0).map_err(corrupt)?, row.try_get(1).map_err(corrupt)?);
+        let place = Place::Audit { run: &of.0, version: row.try_get(3).map_err(corrupt)? };
+        let rows = crate::trail::rows_of(cipher, place, row.try_get(2).map_err(corrupt)?);
+        kept.entry(of).or_default().extend(rows.map_err(Trouble::Refused)?);
     }
     if kept.is_empty() {
         return Ok(());
     }
     let (mut ids, mut tenants, mut packed) = (Vec::new(), Vec::new(), Vec::new());
     for ((run, tenant), rows) in kept {
-        packed.push(pack_audit(&encode(&rows).map_err(Trouble::Refused)?));
+        let rows = pack_audit(&encode(&rows).map_err(Trouble::Refused)?);
+        packed.push(cipher.encrypt(Place::Kept { tenant: &tenant, run: &run }, rows).map_err(Trouble::Refused)?);
         ids.push(run);
         tenants.push(tenant);
     }
@@ -372,13 +381,20 @@ pub(super) async fn keep(link: &mut Link, runs: &[String]) -> Result<(), Trouble
     Ok(())
 }
 
-fn kept_of(row: &Row) -> Result<Kept, StoreError> {
+fn kept_of(cipher: &Cipher, row: &Row) -> Result<Kept, StoreError> {
+    let (run, tenant): (&str, &str) = (row.try_get(1).map_err(unread)?, row.try_get(2).map_err(unread)?);
+    let rows = crate::trail::rows_of(cipher, Place::Kept { tenant, run }, row.try_get(3).map_err(unread)?);
     Ok(Kept {
         number: count(row.try_get(0).map_err(unread)?),
-        run: RunId::stored(&unshield(row.try_get(1).map_err(unread)?)),
-        tenant: unshield(row.try_get(2).map_err(unread)?),
-        rows: audit_rows(row.try_get(3).map_err(unread)?).map_err(|error| error.to_string()),
+        run: RunId::stored(&unshield(run)),
+        tenant: unshield(tenant),
+        rows: rows.map_err(|error| error.to_string()),
     })
+}
+
+/// An act after its number.
+fn read_act(cipher: &Cipher, tenant: &str, row: &Row) -> Result<Act, StoreError> {
+    act_of(cipher, &shield(tenant), row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?)
 }
 
 fn text(name: &str) -> Value {
@@ -401,7 +417,11 @@ impl Trail for PostgresStore {
     fn segments(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Segment>, StoreError>> {
         Box::pin(async move {
             let rows = self.pool.rows(&SEGMENTS, || page(text(&tenant), after, limit)).await?;
-            rows.iter().map(|row| segment_of(row.try_get(0).map_err(unread)?)).collect()
+            let read = |row: &Row| {
+                let (number, stored) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
+                segment_of(&self.pool.cipher, &shield(&tenant), number, stored)
+            };
+            rows.iter().map(read).collect()
         })
     }
 
@@ -418,7 +438,7 @@ impl Trail for PostgresStore {
                 Removed::Run(run) => self.pool.rows(&KEPT_OF_RUN, || page(text(run.as_str()), after, limit)).await?,
                 Removed::Tenant(tenant) => self.pool.rows(&KEPT_OF_TENANT, || page(text(tenant), after, limit)).await?,
             };
-            rows.iter().map(kept_of).collect()
+            rows.iter().map(|row| kept_of(&self.pool.cipher, row)).collect()
         })
     }
 
@@ -430,7 +450,8 @@ impl Trail for PostgresStore {
             if chain.then(act.number, act.previous, act.hash()).is_err() {
                 return Ok(false);
             }
-            let packed = pack(&encode(&act)?);
+            let place = Place::Act { tenant: &name, number: int(act.number) };
+            let packed = self.pool.cipher.pack(place, &encode(&act)?)?;
             let values =
                 || -> Vec<Value> { vec![Box::new(name.clone()), Box::new(int(act.number)), Box::new(packed.clone())] };
             Ok(!self.pool.rows(&ACT, values).await?.is_empty())
@@ -440,7 +461,7 @@ impl Trail for PostgresStore {
     fn acts(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Act>, StoreError>> {
         Box::pin(async move {
             let rows = self.pool.rows(&ACTS_AFTER, || page(text(&tenant), after, limit)).await?;
-            rows.iter().map(|row| act_of(row.try_get(0).map_err(unread)?)).collect()
+            rows.iter().map(|row| read_act(&self.pool.cipher, &tenant, row)).collect()
         })
     }
 
@@ -459,7 +480,7 @@ impl Trail for PostgresStore {
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>> {
         Box::pin(async move {
             let rows = self.pool.rows(&LAST_ACT, || vec![text(&tenant)]).await?;
-            rows.first().map(|row| act_of(row.try_get(0).map_err(unread)?)).transpose()
+            rows.first().map(|row| read_act(&self.pool.cipher, &tenant, row)).transpose()
         })
     }
 }

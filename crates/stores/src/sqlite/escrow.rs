@@ -6,7 +6,7 @@ use windlass_core::ids::RunId;
 use windlass_ports::store::escrow::{ALLOTMENT, RETURNED, forfeited};
 
 use super::tx::{Trouble, Tx};
-use crate::pack::{pack, unpack};
+use crate::cipher::Place;
 
 impl Tx<'_> {
     /// Answers a draw from what the transaction has read. What it changes is written with all others, by
@@ -15,7 +15,8 @@ impl Tx<'_> {
         for (kind, key) in self.sheet.unread([draw]) {
             let sql = "SELECT bytes FROM objects WHERE kind = ?1 AND key = ?2";
             if let Some(packed) = self.row(sql, [kind, &*key], |row| row.get::<_, Vec<u8>>(0))? {
-                self.sheet.add(kind, key, &unpack(&packed)?)?;
+                let bytes = self.cipher.unpack(Place::Object { kind, key: &key }, &packed)?;
+                self.sheet.add(kind, key, &bytes)?;
             }
         }
         Ok(self.sheet.settle(draw))
@@ -29,7 +30,8 @@ impl Tx<'_> {
                 Some(bytes) => {
                     let sql = "INSERT INTO objects (kind, key, revision, bytes) VALUES (?1, ?2, 1, ?3) \
                          ON CONFLICT (kind, key) DO UPDATE SET revision = revision + 1, bytes = excluded.bytes";
-                    self.run(sql, params![kind, key, pack(&bytes)])?;
+                    let packed = self.cipher.pack(Place::Object { kind, key }, &bytes)?;
+                    self.run(sql, params![kind, key, packed])?;
                 }
                 None => {
                     self.run("DELETE FROM objects WHERE kind = ?1 AND key = ?2", [kind, key])?;
@@ -47,7 +49,8 @@ impl Tx<'_> {
         let found =
             self.row(named, params![run, ALLOTMENT], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
         if let Some((id, packed)) = found {
-            self.draw(&forfeited(&RunId::stored(&id), &unpack(&packed)?)?)?;
+            let bytes = self.cipher.unpack(Place::Object { kind: ALLOTMENT, key: &id }, &packed)?;
+            self.draw(&forfeited(&RunId::stored(&id), &bytes)?)?;
             self.close_books()?;
         }
         let returned = "DELETE FROM objects WHERE kind = ?2 AND key = (SELECT id FROM runs WHERE key = ?1)";

@@ -7,9 +7,13 @@ use windlass_core::ids::{Digest, RunId};
 use windlass_core::run::Status;
 use windlass_ports::store::{Finding, StoreError};
 
+use super::encryption::VALUES;
 use super::failed;
-use super::read::{self, audit_rows, start_bytes};
+use super::read::{self, start_bytes};
+use super::readers::View;
 use super::tx::{FINAL, status_code};
+use crate::cipher::{Cipher, Place};
+use crate::encryption::Values;
 use crate::pack::{is_primed, unpack, unpack_primed};
 
 /// Findings of SQLite itself that are told.
@@ -115,16 +119,16 @@ const RULES: &[(&str, &str)] = &[
 ];
 
 /// What is wrong.
-pub(super) fn check(connection: &Connection) -> Result<Vec<Finding>, StoreError> {
+pub(super) fn check(view: &View<'_>) -> Result<Vec<Finding>, StoreError> {
     let mut findings = Vec::new();
-    integrity(connection, &mut findings)?;
+    integrity(view, &mut findings)?;
     // What one part cannot read is told, and the other parts go on.
     for (rule, sql) in RULES {
-        let asked = ask(connection, rule, sql, &mut findings);
+        let asked = ask(view, rule, sql, &mut findings);
         unless_damaged(asked, &mut findings)?;
     }
     for part in [heads, journals, payloads, blobs_stored] {
-        let read = part(connection, &mut findings);
+        let read = part(view, &mut findings);
         unless_damaged(read, &mut findings)?;
     }
     Ok(findings)
@@ -173,8 +177,8 @@ fn optional_bytes<'a>(row: &'a Row<'_>, column: usize) -> Result<Option<&'a [u8]
 }
 
 /// Every row of a run can be read.
-fn heads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let mut statement = connection.prepare(&read::heads("ORDER BY runs.key")).map_err(failed)?;
+fn heads(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut statement = view.prepare(&read::heads("ORDER BY runs.key")).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         if let Err(error) = read::head_of(row) {
@@ -223,10 +227,10 @@ struct Seen {
 }
 
 /// Every version is there once and in order, every record is what was written, and audit rows are a chain.
-fn journals(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+fn journals(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     let sql = "SELECT runs.id, runs.key, journal.version, journal.record, journal.audit, journal.blobs FROM journal \
          JOIN runs ON runs.key = journal.run ORDER BY journal.run, journal.version";
-    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let mut statement = view.prepare(sql).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     let mut current = (0, Seen::default());
     while let Some(row) = rows.next().map_err(failed)? {
@@ -250,31 +254,33 @@ fn journals(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), 
             findings.push(finding(Some(&id), "journal_gap", format!("version {} is missing", seen.version + 1)));
         }
         seen.version = version;
-        let read = bytes(row, 3).and_then(|record| match is_primed(record) {
-            true => start_bytes(connection, key).and_then(|primer| unpack_primed(record, &primer)),
-            false => unpack(record),
+        let place = Place::Record { run: &id, version };
+        let read = bytes(row, 3).and_then(|stored| view.cipher.decrypt(place, stored));
+        let read = read.and_then(|packed| match is_primed(&packed) {
+            true => start_bytes(view, key, &id).and_then(|primer| unpack_primed(&packed, &primer)),
+            false => unpack(&packed),
         });
         if let Err(error) = read {
             findings.push(finding(Some(&id), "integrity", format!("record {version}: {error}")));
         }
         match optional_bytes(row, 4) {
             Ok(None) => {}
-            Ok(Some(packed)) => audit(&id, packed, seen, findings),
+            Ok(Some(stored)) => audit(view.cipher, &id, stored, seen, findings),
             Err(error) => {
                 findings.push(finding(Some(&id), "audit", format!("audit rows of version {version}: {error}")))
             }
         }
         match optional_bytes(row, 5) {
             Ok(None) => {}
-            Ok(Some(digests)) => blobs(connection, &id, digests, findings)?,
+            Ok(Some(digests)) => blobs(view, &id, digests, findings)?,
             Err(error) => findings.push(finding(Some(&id), "blob", format!("the hashes of record {version}: {error}"))),
         }
     }
     Ok(())
 }
 
-fn audit(id: &str, packed: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
-    let rows = match audit_rows(packed) {
+fn audit(cipher: &Cipher, id: &str, stored: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
+    let rows = match crate::trail::rows_of(cipher, Place::Audit { run: id, version: seen.version }, stored) {
         Ok(rows) => rows,
         Err(error) => {
             findings.push(finding(Some(id), "audit", format!("audit rows of version {}: {error}", seen.version)));
@@ -306,20 +312,24 @@ fn blobs(connection: &Connection, id: &str, digests: &[u8], findings: &mut Vec<F
     Ok(())
 }
 
-/// Starts, snapshots, inputs and signals are what was written.
-fn payloads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    for (what, sql) in [
-        ("start", "SELECT id, start FROM starts JOIN runs ON key = run"),
-        ("snapshot", "SELECT id, bytes FROM snapshots JOIN runs ON key = run"),
-        ("input", "SELECT runs.id, input FROM inbox JOIN runs ON key = run WHERE input IS NOT NULL"),
-        ("signal", "SELECT NULL, data FROM signals WHERE data IS NOT NULL"),
-        ("object", "SELECT NULL, bytes FROM objects"),
-    ] {
-        let mut statement = connection.prepare(sql).map_err(failed)?;
+/// Everything beside journals and blobs is what was written.
+fn payloads(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    for values in VALUES.iter().filter(|values| !matches!(values.table, "journal" | "blobs")) {
+        let Values { table, column, names: [first, second, number], place, .. } = values;
+        let sql =
+            format!("SELECT {first}, {second}, {number}, t.{column} FROM {table} AS t WHERE t.{column} IS NOT NULL");
+        let mut statement = view.prepare(&sql).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            if let Err(error) = bytes(row, 1).and_then(unpack) {
-                findings.push(finding(text(row, 0)?.as_deref(), "integrity", format!("{what}: {error}")));
+            let names = (text(row, 0)?, text(row, 1)?.unwrap_or_default());
+            let run = names.0.as_deref().filter(|_| values.is_of_run());
+            let place = place(names.0.as_deref().unwrap_or_default(), &names.1, row.get(2).unwrap_or_default());
+            let read = bytes(row, 3).and_then(|stored| match *table {
+                "waits" => view.cipher.decrypt(place, stored).map(|_| ()),
+                _ => view.cipher.unpack(place, stored).map(|_| ()),
+            });
+            if let Err(error) = read {
+                findings.push(finding(run, values.rule(), format!("{}: {error}", values.what())));
             }
         }
     }
@@ -327,8 +337,8 @@ fn payloads(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), 
 }
 
 /// Every blob has the bytes that its hash says.
-fn blobs_stored(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let mut statement = connection.prepare("SELECT digest, bytes FROM blobs").map_err(failed)?;
+fn blobs_stored(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let mut statement = view.prepare("SELECT digest, bytes FROM blobs").map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         let Ok(digest) = row.get(0).map(Digest) else {
@@ -336,7 +346,7 @@ fn blobs_stored(connection: &Connection, findings: &mut Vec<Finding>) -> Result<
             findings.push(finding(None, "blob", format!("a blob has the hash `{shown}`, which is none")));
             continue;
         };
-        match bytes(row, 1).and_then(unpack) {
+        match bytes(row, 1).and_then(|stored| view.cipher.unpack(Place::Blob(digest), stored)) {
             Ok(bytes) if Digest::of(&bytes) == digest => {}
             Ok(_) => findings.push(finding(None, "blob", format!("blob `{}` has other bytes", digest.short()))),
             Err(error) => findings.push(finding(None, "blob", format!("blob `{}`: {error}", digest.short()))),

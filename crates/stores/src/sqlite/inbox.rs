@@ -4,11 +4,11 @@ use rusqlite::params;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
-use windlass_ports::store::{Delivered, Message, Signal, Signalled, StoreError};
+use windlass_ports::store::{Delivered, Signal, Signalled, StoreError};
 
-use super::request::{Delivery, Opening, encode, pack_input};
+use super::request::{Delivery, Opening, encode};
 use super::tx::{FINAL, Told, Trouble, Tx, count, int};
-use crate::pack::{pack, unpack};
+use crate::cipher::Place;
 
 impl Tx<'_> {
     pub(super) fn deliver(&mut self, delivery: &Delivery) -> Result<Delivered, Trouble> {
@@ -70,8 +70,8 @@ impl Tx<'_> {
         match signal {
             None => Ok(false),
             Some(signal) => {
-                let message = signal.message(name, wait.effect);
-                self.add_to_inbox(run, &message.id, &pack_input(&message.input)?)
+                let delivery = Delivery::prepare(signal.message(name, wait.effect), self.cipher)?;
+                self.add_to_inbox(run, &delivery.id, &delivery.packed)
             }
         }
     }
@@ -87,7 +87,7 @@ impl Tx<'_> {
         })?;
         let Some((number, id, packed)) = found else { return Ok(None) };
         self.run("UPDATE signals SET data = NULL WHERE number = ?1", [number])?;
-        let data: Value = serde_json::from_slice(&unpack(&packed)?)
+        let data: Value = serde_json::from_slice(&self.cipher.unpack(Place::Signal { id: &id }, &packed)?)
             .map_err(|error| StoreError::Corrupt(format!("the data of signal `{id}` cannot be read: {error}")))?;
         Ok(Some(Signal { id: id.into(), channel: channel.clone(), run: None, data, at: Timestamp(0) }))
     }
@@ -116,7 +116,10 @@ impl Tx<'_> {
         let waiting = self.rows(sql, params![&*signal.channel, only], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, RunId::stored(row.get_ref(2)?.as_str()?)))
         })?;
-        let data = waiting.is_empty().then(|| encode(&signal.data).map(|data| pack(&data))).transpose()?;
+        let data = match waiting.is_empty() {
+            true => Some(self.cipher.pack(Place::Signal { id: &signal.id }, &encode(&signal.data)?)?),
+            false => None,
+        };
         let sql = "INSERT INTO signals (id, channel, run, sent_at, data) VALUES (?1, ?2, ?3, ?4, ?5)";
         self.run(sql, params![&*signal.id, &*signal.channel, only, int(signal.at.0), data])?;
         if waiting.is_empty() {
@@ -125,8 +128,7 @@ impl Tx<'_> {
         let mut runs: Vec<RunId> = Vec::new();
         for (run, effect, name) in waiting {
             self.run("UPDATE waits SET answered = 1 WHERE run = ?1 AND effect = ?2", [run, effect])?;
-            let Message { to, id, input } = signal.message(&name, EffectId(count(effect)));
-            self.deliver(&Delivery { to, id, packed: pack_input(&input)? })?;
+            self.deliver(&Delivery::prepare(signal.message(&name, EffectId(count(effect))), self.cipher)?)?;
             if runs.last() != Some(&name) {
                 runs.push(name);
             }

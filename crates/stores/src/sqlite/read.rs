@@ -17,8 +17,10 @@ use windlass_ports::store::{
 };
 
 use super::failed;
+use super::readers::View;
 use super::tx::{FRONT, count, int, status_code};
-use crate::pack::{is_primed, unpack, unpack_primed};
+use crate::cipher::{Cipher, Place};
+use crate::pack::{is_primed, unpack_primed};
 
 /// The status that is shown: that of `Quarantined`, of `Queued`, or the last decided one.
 const WORD: &str = "CASE WHEN runs.quarantine IS NOT NULL THEN 5 \
@@ -155,24 +157,26 @@ fn root_key_of(connection: &Connection, run: &RunId) -> Result<Option<i64>, Stor
 }
 
 /// The start of a run as it was packed, unpacked.
-pub(super) fn start_bytes(connection: &Connection, key: i64) -> Result<Vec<u8>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT start FROM starts WHERE run = ?1").map_err(failed)?;
-    unpack(&statement.query_row([key], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?)
+pub(super) fn start_bytes(view: &View<'_>, key: i64, run: &str) -> Result<Vec<u8>, StoreError> {
+    let mut statement = view.prepare_cached("SELECT start FROM starts WHERE run = ?1").map_err(failed)?;
+    let stored = statement.query_row([key], |row| row.get::<_, Vec<u8>>(0)).map_err(failed)?;
+    view.cipher.unpack(Place::Start { run }, &stored)
 }
 
 /// A run as stored, and the bytes of its start.
-pub(super) fn load(connection: &Connection, run: &RunId) -> Result<Option<(Stored, Vec<u8>)>, StoreError> {
-    let Some((key, head)) = keyed_head(connection, run)? else { return Ok(None) };
-    let primer = start_bytes(connection, key)?;
+pub(super) fn load(view: &View<'_>, run: &RunId) -> Result<Option<(Stored, Vec<u8>)>, StoreError> {
+    let Some((key, head)) = keyed_head(view, run)? else { return Ok(None) };
+    let primer = start_bytes(view, key, run.as_str())?;
     let start: Start = serde_json::from_slice(&primer).map_err(|error| damaged("a start", &error))?;
-    let mut statement =
-        connection.prepare_cached("SELECT version, bytes FROM snapshots WHERE run = ?1").map_err(failed)?;
+    crate::trail::check_tenant(&head, &start)?;
+    let mut statement = view.prepare_cached("SELECT version, bytes FROM snapshots WHERE run = ?1").map_err(failed)?;
     let snapshot = statement.query_row([key], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)));
     let snapshot = snapshot.optional().map_err(failed)?;
     let from = snapshot.as_ref().map_or(0, |(version, _)| *version);
-    let snapshot = snapshot.map(|(_, packed)| unpack(&packed)).transpose()?;
-    let records = rows(connection, key, from, i64::MAX, Some(&primer))?;
-    let mut statement = connection.prepare_cached("SELECT pending > 0 FROM runs WHERE key = ?1").map_err(failed)?;
+    let place = Place::Snapshot { run: run.as_str(), version: from };
+    let snapshot = snapshot.map(|(_, stored)| view.cipher.unpack(place, &stored)).transpose()?;
+    let records = rows(view, (key, run.as_str()), from, i64::MAX, Some(&primer))?;
+    let mut statement = view.prepare_cached("SELECT pending > 0 FROM runs WHERE key = ?1").map_err(failed)?;
     let inbox = statement.query_row([key], |row| row.get(0)).map_err(failed)?;
     Ok(Some((Stored { head, start, snapshot, records, inbox }, primer)))
 }
@@ -190,35 +194,31 @@ pub(super) fn ids(connection: &Connection, after: Option<&RunId>, limit: usize) 
 }
 
 /// Rows of a journal after a version.
-pub(super) fn journal(
-    connection: &Connection,
-    run: &RunId,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<JournalRow>, StoreError> {
-    match key_of(connection, run)? {
+pub(super) fn journal(view: &View<'_>, run: &RunId, after: u64, limit: usize) -> Result<Vec<JournalRow>, StoreError> {
+    match key_of(view, run)? {
         None => Ok(Vec::new()),
-        Some(key) => rows(connection, key, int(after), int(limit as u64), None),
+        Some(key) => rows(view, (key, run.as_str()), int(after), int(limit as u64), None),
     }
 }
 
 fn rows(
-    connection: &Connection,
-    key: i64,
+    view: &View<'_>,
+    (key, run): (i64, &str),
     after: i64,
     limit: i64,
     primer: Option<&[u8]>,
 ) -> Result<Vec<JournalRow>, StoreError> {
     let sql = "SELECT version, record, blobs FROM journal WHERE run = ?1 AND version > ?2 ORDER BY version LIMIT ?3";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query([key, after, limit]).map_err(failed)?;
     let mut rows = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
-        let packed: Vec<u8> = row.get(1).map_err(failed)?;
+        let (version, stored): (i64, Vec<u8>) = (row.get(0).map_err(failed)?, row.get(1).map_err(failed)?);
+        let packed = view.cipher.decrypt(Place::Record { run, version }, &stored)?;
         let bytes = match (is_primed(&packed), primer) {
-            (false, _) => unpack(&packed)?,
+            (false, _) => unpack_primed(&packed, &[])?,
             (true, Some(primer)) => unpack_primed(&packed, primer)?,
-            (true, None) => unpack_primed(&packed, &start_bytes(connection, key)?)?,
+            (true, None) => unpack_primed(&packed, &start_bytes(view, key, run)?)?,
         };
         let digests: Option<Vec<u8>> = row.get(2).map_err(failed)?;
         let (digests, rest) = digests.as_deref().unwrap_or_default().as_chunks::<32>();
@@ -226,50 +226,58 @@ fn rows(
             return Err(StoreError::Corrupt("the hashes of a record are cut off".into()));
         }
         let blobs = digests.iter().map(|digest| Digest(*digest)).collect();
-        rows.push(JournalRow { version: row.get(0).map(count).map_err(failed)?, bytes, blobs });
+        rows.push(JournalRow { version: count(version), bytes, blobs });
     }
     Ok(rows)
 }
 
 /// Audit rows of a run.
-pub(super) fn audit(connection: &Connection, run: &RunId) -> Result<Vec<audit::Row>, StoreError> {
-    let Some(key) = key_of(connection, run)? else { return Ok(Vec::new()) };
-    let sql = "SELECT audit FROM journal WHERE run = ?1 AND audit IS NOT NULL ORDER BY version";
+pub(super) fn audit(view: &View<'_>, run: &RunId) -> Result<Vec<audit::Row>, StoreError> {
+    let Some(key) = key_of(view, run)? else { return Ok(Vec::new()) };
+    audit_of(view, view.cipher, key, run.as_str())
+}
+
+/// Audit rows of a run by its key.
+pub(super) fn audit_of(
+    connection: &Connection,
+    cipher: &Cipher,
+    key: i64,
+    run: &str,
+) -> Result<Vec<audit::Row>, StoreError> {
+    let sql = "SELECT version, audit FROM journal WHERE run = ?1 AND audit IS NOT NULL ORDER BY version";
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;
     // What is of another type is nothing that can be read.
-    let bytes = |row: &rusqlite::Row<'_>| Ok(row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec());
-    let packed = statement.query_map([key], bytes).map_err(failed)?;
+    let bytes = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get_ref(1)?.as_bytes().unwrap_or_default().to_vec()));
+    let stored = statement.query_map([key], bytes).map_err(failed)?;
     let mut rows = Vec::new();
-    for packed in packed {
-        rows.extend(audit_rows(&packed.map_err(failed)?).map_err(|error| crate::trail::after(rows.last(), error))?);
+    for stored in stored {
+        let (version, stored) = stored.map_err(failed)?;
+        let more = crate::trail::rows_of(cipher, Place::Audit { run, version }, &stored);
+        rows.extend(more.map_err(|error| crate::trail::after(rows.last(), error))?);
     }
     Ok(rows)
 }
 
-/// The audit rows of one decision.
-pub(super) fn audit_rows(packed: &[u8]) -> Result<Vec<audit::Row>, StoreError> {
-    serde_json::from_slice(&unpack(packed)?).map_err(|error| damaged("audit rows", &error))
-}
-
 /// A run's inbox.
-pub(super) fn inbox(connection: &Connection, run: &RunId) -> Result<Vec<InboxItem>, StoreError> {
-    let Some(key) = key_of(connection, run)? else { return Ok(Vec::new()) };
+pub(super) fn inbox(view: &View<'_>, run: &RunId) -> Result<Vec<InboxItem>, StoreError> {
+    let Some(key) = key_of(view, run)? else { return Ok(Vec::new()) };
     let sql = "SELECT number, id, input FROM inbox WHERE run = ?1 AND input IS NOT NULL ORDER BY number";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query([key]).map_err(failed)?;
     let mut items = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
-        let packed: Vec<u8> = row.get(2).map_err(failed)?;
-        let input: Input = serde_json::from_slice(&unpack(&packed)?).map_err(|error| damaged("an input", &error))?;
-        let number = row.get(0).map(count).map_err(failed)?;
-        items.push(InboxItem { number, id: name(row, 1).map_err(failed)?, input });
+        let stored: Vec<u8> = row.get(2).map_err(failed)?;
+        let id = name(row, 1).map_err(failed)?;
+        let bytes = view.cipher.unpack(Place::Input { run: run.as_str(), id: &id }, &stored)?;
+        let input: Input = serde_json::from_slice(&bytes).map_err(|error| damaged("an input", &error))?;
+        items.push(InboxItem { number: row.get(0).map(count).map_err(failed)?, id, input });
     }
     Ok(items)
 }
 
 /// Open waits of a run or of it and everything below it.
-pub(super) fn waits(connection: &Connection, run: &RunId, tree: bool) -> Result<Vec<(RunId, WaitRow)>, StoreError> {
-    let Some(key) = key_of(connection, run)? else { return Ok(Vec::new()) };
+pub(super) fn waits(view: &View<'_>, run: &RunId, tree: bool) -> Result<Vec<(RunId, WaitRow)>, StoreError> {
+    let Some(key) = key_of(view, run)? else { return Ok(Vec::new()) };
     // Every run below one is in its tree, so the recursion stays within one range of an index.
     let sql = if tree {
         "WITH RECURSIVE below (key, root) AS (SELECT key, coalesce(root, key) FROM runs WHERE key = ?1 \
@@ -280,23 +288,23 @@ pub(super) fn waits(connection: &Connection, run: &RunId, tree: bool) -> Result<
         "SELECT runs.id, effect, channel, kind, due FROM waits JOIN runs ON runs.key = waits.run \
              WHERE waits.run = ?1 ORDER BY effect"
     };
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query([key]).map_err(failed)?;
     let mut waits = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
-        let kind: Option<Vec<u8>> = row.get(3).map_err(failed)?;
-        let kind = match kind {
+        let (of, effect): (Name, i64) = (name(row, 0).map_err(failed)?, row.get(1).map_err(failed)?);
+        let kind = match row.get::<_, Option<Vec<u8>>>(3).map_err(failed)? {
             None => WaitKind::Signal,
-            Some(text) => serde_json::from_slice(&text).map_err(|error| damaged("a wait", &error))?,
+            Some(stored) => crate::trail::wait_of(view.cipher, &of, effect, &stored)?,
         };
         let due: Option<i64> = row.get(4).map_err(failed)?;
         let wait = WaitRow {
-            effect: EffectId(row.get(1).map(count).map_err(failed)?),
+            effect: EffectId(count(effect)),
             channel: name(row, 2).map_err(failed)?,
             kind,
             due: due.map(|at| Timestamp(count(at))),
         };
-        waits.push((RunId::stored(&name(row, 0).map_err(failed)?), wait));
+        waits.push((RunId::stored(&of), wait));
     }
     Ok(waits)
 }
@@ -408,10 +416,10 @@ pub(super) fn next_due(connection: &Connection, within: Option<&RunId>) -> Resul
 }
 
 /// A blob or a bundle.
-pub(super) fn blob(connection: &Connection, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT bytes FROM blobs WHERE digest = ?1").map_err(failed)?;
-    let packed = statement.query_row([digest.0], |row| row.get::<_, Vec<u8>>(0)).optional().map_err(failed)?;
-    let bytes = packed.map(|packed| unpack(&packed)).transpose()?;
+pub(super) fn blob(view: &View<'_>, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut statement = view.prepare_cached("SELECT bytes FROM blobs WHERE digest = ?1").map_err(failed)?;
+    let stored = statement.query_row([digest.0], |row| row.get::<_, Vec<u8>>(0)).optional().map_err(failed)?;
+    let bytes = stored.map(|stored| view.cipher.unpack(Place::Blob(digest), &stored)).transpose()?;
     match bytes {
         Some(bytes) if Digest::of(&bytes) != digest => {
             Err(StoreError::Corrupt(format!("blob `{}` has other bytes", digest.short())))
@@ -496,33 +504,34 @@ pub(super) fn is_fenced(connection: &Connection, worker: &WorkerId) -> Result<bo
 }
 
 /// An object.
-pub(super) fn object(connection: &Connection, kind: &str, key: &str) -> Result<Option<Object>, StoreError> {
+pub(super) fn object(view: &View<'_>, kind: &str, key: &str) -> Result<Option<Object>, StoreError> {
     let sql = "SELECT key, revision, bytes FROM objects WHERE kind = ?1 AND key = ?2";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query([kind, key]).map_err(failed)?;
-    found.next().map_err(failed)?.map(object_of).transpose()
+    found.next().map_err(failed)?.map(|row| object_of(view.cipher, kind, row)).transpose()
 }
 
 /// Objects of a kind, in the order of their keys.
 pub(super) fn objects(
-    connection: &Connection,
+    view: &View<'_>,
     kind: &str,
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<Object>, StoreError> {
     let sql = "SELECT key, revision, bytes FROM objects WHERE kind = ?1 AND (?2 IS NULL OR key > ?2) \
          ORDER BY key LIMIT ?3";
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query(params![kind, after, int(limit as u64)]).map_err(failed)?;
     let mut objects = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
-        objects.push(object_of(row)?);
+        objects.push(object_of(view.cipher, kind, row)?);
     }
     Ok(objects)
 }
 
-fn object_of(row: &Row<'_>) -> Result<Object, StoreError> {
-    let packed: Vec<u8> = row.get(2).map_err(failed)?;
-    let revision = row.get(1).map(count).map_err(failed)?;
-    Ok(Object { key: name(row, 0).map_err(failed)?, revision, bytes: unpack(&packed)? })
+fn object_of(cipher: &Cipher, kind: &str, row: &Row<'_>) -> Result<Object, StoreError> {
+    let stored: Vec<u8> = row.get(2).map_err(failed)?;
+    let (key, revision) = (name(row, 0).map_err(failed)?, row.get(1).map(count).map_err(failed)?);
+    let bytes = cipher.unpack(Place::Object { kind, key: &key }, &stored)?;
+    Ok(Object { key, revision, bytes })
 }

@@ -1,16 +1,32 @@
 //! Reading connections, and handles that only read.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, Semaphore};
-use windlass_ports::store::StoreError;
+use windlass_ports::store::{StoreError, WorkerRow};
 
 use super::schema::{self, Access, FileId};
 use super::workers::Workers;
 use super::{Options, READERS_MAX, SqliteStore, failed};
+use crate::cipher::Cipher;
+
+/// One state of the store, and how to read what is in it.
+pub(super) struct View<'a> {
+    connection: &'a Connection,
+    pub(super) cipher: &'a Cipher,
+}
+
+impl Deref for View<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
 
 /// What readers share.
 #[derive(Debug)]
@@ -19,13 +35,14 @@ pub(super) struct Readers {
     pub(super) file: FileId,
     access: Access,
     options: Options,
+    pub(super) cipher: Cipher,
     idle: Mutex<Vec<Connection>>,
     pub(super) room: Semaphore,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf, file: FileId, access: Access, options: Options) -> Self {
-        Self { path, file, access, options, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) }
+    pub(super) fn new(path: PathBuf, file: FileId, access: Access, options: Options, cipher: Cipher) -> Self {
+        Self { path, file, access, options, cipher, idle: Mutex::default(), room: Semaphore::new(READERS_MAX) }
     }
 
     pub(super) fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -33,7 +50,7 @@ impl Readers {
     }
 
     /// Reads one state of the store, on the thread that calls.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&View<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if FileId::of(&self.path) != Some(self.file) {
             let path = self.path.display();
             return Err(StoreError::Unavailable(format!("`{path}` was removed or replaced while it was in use")));
@@ -45,7 +62,7 @@ impl Readers {
         };
         let answer = {
             let transaction = connection.unchecked_transaction().map_err(failed)?;
-            let answer = read(&transaction);
+            let answer = read(&View { connection: &transaction, cipher: &self.cipher });
             transaction.finish().map_err(failed)?;
             answer
         };
@@ -95,13 +112,15 @@ impl SqliteStore {
         let (connection, access) = schema::connect_to_read(&path, &options)?;
         let (found, known) = (schema::found(&connection)?, schema::known());
         drop(opening);
+        let keys = options.keys.clone();
         match found {
             0 => return Ok(None),
             found if found > known => return Err(StoreError::NewerSchema { found, known }),
             found if found < known => return Err(crate::migration_due(found, known)),
             _ => {}
         }
-        let readers = Readers::new(path, file, access, options);
+        let cipher = super::encryption::cipher_to_read(&connection, keys.as_ref())?;
+        let readers = Readers::new(path, file, access, options, cipher);
         readers.idle().push(connection);
         Ok(Some(Self {
             readers: Arc::new(readers),
@@ -115,4 +134,13 @@ impl SqliteStore {
             writer: None,
         }))
     }
+}
+
+/// The workers of a file, as far as they can be seen without it.
+pub(crate) fn workers_of(path: &Path) -> Result<Vec<WorkerRow>, StoreError> {
+    let path = path
+        .canonicalize()
+        .map_err(|error| StoreError::Unavailable(format!("cannot find `{}`: {error}", path.display())))?;
+    let workers = Workers::beside(&path, Arc::new(Notify::new()));
+    Ok(workers.all().into_iter().map(|id| workers.row(id, 0)).collect())
 }

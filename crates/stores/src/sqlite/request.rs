@@ -6,7 +6,6 @@ use windlass_core::audit::Act;
 use windlass_core::effect::WaitKind;
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::input::Input;
 use windlass_core::run::{Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::rates::Take;
@@ -18,7 +17,9 @@ use windlass_ports::store::{
 use super::claim::Taken;
 use super::newborn::Newborn;
 use super::prune::Mode;
-use crate::pack::{pack, pack_audit, pack_record, pack_start};
+use super::tx::int;
+use crate::cipher::{Cipher, Place};
+use crate::pack::{pack_audit, pack_record, pack_start};
 
 /// One change, or a question that must come after all changes before it.
 #[derive(Debug)]
@@ -90,9 +91,10 @@ pub(super) struct Replacement {
 }
 
 impl Creation {
-    pub(super) fn prepare(new: NewRun) -> Result<Self, StoreError> {
+    pub(super) fn prepare(new: NewRun, cipher: &Cipher) -> Result<Self, StoreError> {
         let text = encode(&new.start)?;
-        let (packed, input) = (pack_start(&text), new.start.input.digest());
+        let packed = cipher.encrypt(Place::Start { run: new.start.id.as_str() }, pack_start(&text))?;
+        let input = new.start.input.digest();
         Ok(Self { start: Arc::new(new.start), text: text.into(), at: new.at, queueing: new.queueing, input, packed })
     }
 
@@ -110,8 +112,9 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn prepare(message: Message) -> Result<Self, StoreError> {
-        Ok(Self { packed: pack_input(&message.input)?, to: message.to, id: message.id })
+    pub(super) fn prepare(message: Message, cipher: &Cipher) -> Result<Self, StoreError> {
+        let Message { to, id, input } = message;
+        Ok(Self { packed: cipher.pack(Place::Input { run: to.as_str(), id: &id }, &encode(&input)?)?, to, id })
     }
 }
 
@@ -151,30 +154,41 @@ pub(super) struct Step {
 
 impl Step {
     /// Packs a commit. `primer` is the stored start of the run, for its first record, which repeats it.
-    pub(super) fn prepare(commit: Commit, primer: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn prepare(commit: Commit, primer: &[u8], cipher: &Cipher) -> Result<Self, StoreError> {
         commit.check()?;
+        let (id, version) = (commit.lease.run.clone(), int(commit.record.version));
+        let run = id.as_str();
         let uses = commit.record.blobs;
         let opened = commit.waits_opened.into_iter().filter(|wait| !commit.waits_closed.contains(&wait.effect));
         let opened = opened.map(|wait| {
-            let kind = (wait.kind != WaitKind::Signal).then(|| encode(&wait.kind)).transpose()?;
+            let place = Place::Wait { run, effect: int(wait.effect.0) };
+            let kind =
+                (wait.kind != WaitKind::Signal).then(|| cipher.encrypt(place, encode(&wait.kind)?)).transpose()?;
             Ok(Opening { effect: wait.effect, channel: wait.channel, kind, due: wait.due })
         });
-        let audit = if commit.audit.is_empty() { None } else { Some(pack_audit(&encode(&commit.audit)?)) };
+        let audit = match commit.audit.is_empty() {
+            true => None,
+            false => Some(cipher.encrypt(Place::Audit { run, version }, pack_audit(&encode(&commit.audit)?))?),
+        };
+        let blob = |(digest, bytes): (Digest, Vec<u8>)| Ok((digest, cipher.pack(Place::Blob(digest), &bytes)?));
+        let snapshot = |bytes: Vec<u8>| cipher.pack(Place::Snapshot { run, version }, &bytes);
+        let child = |new: NewRun| Creation::prepare(new, cipher);
+        let message = |message: Message| Delivery::prepare(message, cipher);
         Ok(Self {
             op: commit.op,
             expected: commit.expected,
             head: commit.head,
             at: commit.at,
-            record: pack_record(&commit.record.bytes, primer),
+            record: cipher.encrypt(Place::Record { run, version }, pack_record(&commit.record.bytes, primer))?,
             uses_packed: (!uses.is_empty()).then(|| uses.iter().flat_map(|digest| digest.0).collect()),
             uses,
             audit,
-            snapshot: commit.snapshot.map(|bytes| pack(&bytes)),
-            blobs: commit.blobs.into_iter().map(|(digest, bytes)| (digest, pack(&bytes))).collect(),
+            snapshot: commit.snapshot.map(snapshot).transpose()?,
+            blobs: commit.blobs.into_iter().map(blob).collect::<Result<_, StoreError>>()?,
             opened: opened.collect::<Result<_, StoreError>>()?,
             closed: commit.waits_closed,
-            children: commit.children.into_iter().map(Creation::prepare).collect::<Result<_, _>>()?,
-            messages: commit.messages.into_iter().map(Delivery::prepare).collect::<Result<_, _>>()?,
+            children: commit.children.into_iter().map(child).collect::<Result<_, _>>()?,
+            messages: commit.messages.into_iter().map(message).collect::<Result<_, _>>()?,
             taken: commit.taken,
             keep: commit.keep,
             begins: commit.begins,
@@ -187,9 +201,4 @@ impl Step {
 /// The JSON text of plain data.
 pub(super) fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError::Invalid(format!("a value cannot be written: {error}")))
-}
-
-/// The stored form of an input.
-pub(super) fn pack_input(input: &Input) -> Result<Vec<u8>, StoreError> {
-    Ok(pack(&encode(input)?))
 }

@@ -86,6 +86,7 @@ pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
 pub(crate) async fn restore(
     from: &Path,
     to: &Path,
+    options: Options,
     replace: bool,
     reason: impl FnOnce(Option<Timestamp>) -> String,
     held: Held<'_>,
@@ -94,7 +95,7 @@ pub(crate) async fn restore(
         return Err(RestoreError::NotEmpty { target: to.display().to_string() });
     }
     let staged = stage(from, to)?;
-    let prepared = prepare(&staged, reason, held).await;
+    let prepared = prepare(&staged, options, reason, held).await;
     let placed = prepared.and_then(|restored| Ok(Restored { aside: place(&staged, to, replace)?, ..restored }));
     discard(&staged);
     placed
@@ -151,10 +152,11 @@ fn stage(from: &Path, to: &Path) -> Result<PathBuf, RestoreError> {
 /// Checks the copy and holds its runs back. Gives back how many, and when it last changed.
 async fn prepare(
     staged: &Path,
+    options: Options,
     reason: impl FnOnce(Option<Timestamp>) -> String,
     held: Held<'_>,
 ) -> Result<Restored, RestoreError> {
-    let store = SqliteStore::open(staged, Options::default()).await?;
+    let store = SqliteStore::open(staged, options).await?;
     let findings = store.fsck().await?;
     if !findings.is_empty() {
         return Err(RestoreError::Damaged(findings));

@@ -79,6 +79,12 @@ pub(super) fn connect(path: &Path, options: &Options) -> Result<Connection, Stor
     prepared(Connection::open_with_flags(path, flags).map_err(super::failed)?, options)
 }
 
+/// A connection to a file of its own, set as those of the store are.
+pub(crate) fn connect_plain(path: &Path, options: &Options) -> Result<Connection, StoreError> {
+    make_file(path)?;
+    connect(path, options)
+}
+
 /// A connection of a reader.
 pub(super) fn connect_as(path: &Path, access: Access, options: &Options) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -10,10 +10,12 @@ use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
 
+use super::readers::View;
 use super::request::{Answer, Request, encode};
 use super::tx::{Trouble, Tx, count, int};
 use super::{SqliteStore, failed, read};
-use crate::pack::{pack, pack_audit};
+use crate::cipher::{Cipher, Place};
+use crate::pack::pack_audit;
 use crate::trail::{act_of, chain_of, segment_of};
 
 fn name(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Name> {
@@ -55,18 +57,18 @@ impl State {
     }
 }
 
-fn unsealed(connection: &Connection, limit: usize) -> Result<Unsealed, StoreError> {
-    let mut state = State::read(connection)?;
+fn unsealed(view: &View<'_>, limit: usize) -> Result<Unsealed, StoreError> {
+    let mut state = State::read(view)?;
     let lost = state.mend();
     let mut grown: BTreeMap<(Name, RunId), Chain> = BTreeMap::new();
     // The last rows of each run are enough.
-    let mut ends: BTreeMap<(Name, RunId), Vec<u8>> = BTreeMap::new();
+    let mut ends: BTreeMap<(Name, RunId), (i64, Vec<u8>)> = BTreeMap::new();
     let (mut mark, mut seen) = (Mark { rows: state.last_row, acts: state.last_act, ..Mark::default() }, 0);
     if state.last_row > state.rows {
-        let sql = "SELECT journal.key, runs.id, names.name, journal.audit FROM journal \
+        let sql = "SELECT journal.key, runs.id, names.name, journal.audit, journal.version FROM journal \
              JOIN runs ON runs.key = journal.run JOIN names ON names.key = runs.tenant \
              WHERE journal.key > ?1 AND journal.audit IS NOT NULL ORDER BY journal.key LIMIT ?2";
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut statement = view.prepare_cached(sql).map_err(failed)?;
         let mut found = statement.query(params![state.rows, int(limit as u64)]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let run = RunId::stored(row.get_ref(1).map_err(failed)?.as_str().map_err(|error| failed(error.into()))?);
@@ -74,27 +76,28 @@ fn unsealed(connection: &Connection, limit: usize) -> Result<Unsealed, StoreErro
             if seen == limit {
                 mark.rows = row.get(0).map_err(failed)?;
             }
-            ends.insert((name(row, 2).map_err(failed)?, run), packed(row, 3)?);
+            let version = row.get(4).map_err(failed)?;
+            ends.insert((name(row, 2).map_err(failed)?, run), (version, packed(row, 3)?));
         }
     }
     let mut unread = Vec::new();
     let mut leave_out = |tenant: Name, run: RunId, error: &dyn std::fmt::Display| {
         unread.push(Unread { tenant, run, message: error.to_string() });
     };
-    for (of, packed) in ends {
-        match chain_of(&packed) {
+    for (of, (version, stored)) in ends {
+        match chain_of(view.cipher, Place::Audit { run: of.1.as_str(), version }, &stored) {
             Ok(chain) => drop(grown.insert(of, chain)),
             Err(error) => leave_out(of.0, of.1, &error),
         }
     }
     if state.last_act > state.acts {
-        let sql = "SELECT tenant, bytes FROM audit_acts WHERE key IN \
+        let sql = "SELECT tenant, bytes, number FROM audit_acts WHERE key IN \
              (SELECT max(key) FROM audit_acts WHERE key > ?1 GROUP BY tenant)";
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut statement = view.prepare_cached(sql).map_err(failed)?;
         let mut found = statement.query([state.acts]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let (tenant, run) = (name(row, 0).map_err(failed)?, RunId::stored(ACTS));
-            match act_of(&packed(row, 1)?) {
+            match act_of(view.cipher, &tenant, row.get(2).map_err(failed)?, &packed(row, 1)?) {
                 Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
                 Err(error) => leave_out(tenant, run, &error),
             }
@@ -103,7 +106,7 @@ fn unsealed(connection: &Connection, limit: usize) -> Result<Unsealed, StoreErro
     let chains: Vec<Grown> = grown.into_iter().map(|((tenant, run), chain)| Grown { tenant, run, chain }).collect();
     let mut tenants: Vec<Name> = chains.iter().map(|one| one.tenant.clone()).collect();
     tenants.dedup();
-    let last = tenants.into_iter().map(|tenant| last(connection, &tenant).map(|last| (tenant, last)));
+    let last = tenants.into_iter().map(|tenant| last(view, &tenant).map(|last| (tenant, last)));
     let last = last.collect::<Result<_, _>>()?;
     let (epoch, sealed_at) = (count(state.epoch), Timestamp(count(state.sealed_at)));
     Ok(Unsealed { epoch, sealed_at, now: read::now(), chains, last, mark, more: seen == limit, unread, lost })
@@ -124,16 +127,16 @@ fn last(connection: &Connection, tenant: &str) -> Result<Last, StoreError> {
 
 /// What rows of a query hold, read one by one.
 fn rows_of<T>(
-    connection: &Connection,
+    view: &View<'_>,
     sql: &str,
     params: impl rusqlite::Params,
-    read: impl Fn(&rusqlite::Row<'_>) -> Result<T, StoreError>,
+    read: impl Fn(&Cipher, &rusqlite::Row<'_>) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query(params).map_err(failed)?;
     let mut all = Vec::new();
     while let Some(row) = found.next().map_err(failed)? {
-        all.push(read(row)?);
+        all.push(read(view.cipher, row)?);
     }
     Ok(all)
 }
@@ -142,11 +145,23 @@ fn bytes(row: &rusqlite::Row<'_>, column: usize) -> Result<Vec<u8>, StoreError> 
     row.get(column).map_err(failed)
 }
 
-fn kept_of(row: &rusqlite::Row<'_>) -> Result<Kept, StoreError> {
+/// A segment after its number.
+fn segment(cipher: &Cipher, tenant: &str, row: &rusqlite::Row<'_>) -> Result<Segment, StoreError> {
+    segment_of(cipher, tenant, row.get(0).map_err(failed)?, &bytes(row, 1)?)
+}
+
+/// An act after its number.
+fn act(cipher: &Cipher, tenant: &str, row: &rusqlite::Row<'_>) -> Result<Act, StoreError> {
+    act_of(cipher, tenant, row.get(0).map_err(failed)?, &bytes(row, 1)?)
+}
+
+fn kept_of(cipher: &Cipher, row: &rusqlite::Row<'_>) -> Result<Kept, StoreError> {
     let number: i64 = row.get(0).map_err(failed)?;
     let run = RunId::stored(&name(row, 1).map_err(failed)?);
-    let rows = read::audit_rows(&packed(row, 3)?).map_err(|error| error.to_string());
-    Ok(Kept { number: count(number), run, tenant: name(row, 2).map_err(failed)?, rows })
+    let tenant = name(row, 2).map_err(failed)?;
+    let place = Place::Kept { tenant: &tenant, run: run.as_str() };
+    let rows = crate::trail::rows_of(cipher, place, &packed(row, 3)?).map_err(|error| error.to_string());
+    Ok(Kept { number: count(number), run, tenant, rows })
 }
 
 impl Tx<'_> {
@@ -158,22 +173,26 @@ impl Tx<'_> {
         }
         for segment in segments {
             let sql = "INSERT INTO audit_segments (tenant, number, hash, bytes) VALUES (?1, ?2, ?3, ?4)";
-            let seal = &segment.seal;
-            self.run(sql, params![&*seal.tenant, int(seal.number), seal.hash().0, pack(&encode(segment)?)])?;
+            let (seal, tenant) = (&segment.seal, &*segment.seal.tenant);
+            let number = int(seal.number);
+            let packed = self.cipher.pack(Place::Segment { tenant, number }, &encode(segment)?)?;
+            self.run(sql, params![tenant, number, seal.hash().0, packed])?;
         }
         Ok(true)
     }
 
     pub(super) fn act(&mut self, tenant: &Name, act: &Act) -> Result<bool, Trouble> {
-        let sql = "SELECT bytes FROM audit_acts WHERE tenant = ?1 ORDER BY number DESC LIMIT 1";
-        let found = self.row(sql, [&**tenant], |row| row.get::<_, Vec<u8>>(0))?;
-        let before = found.map(|bytes| act_of(&bytes)).transpose()?;
+        let sql = "SELECT number, bytes FROM audit_acts WHERE tenant = ?1 ORDER BY number DESC LIMIT 1";
+        let found = self.row(sql, [&**tenant], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let before = found.map(|(number, stored)| act_of(self.cipher, tenant, number, &stored)).transpose()?;
         let chain = before.map_or_else(Chain::default, |act| Chain { rows: act.number, head: act.hash() });
         if chain.then(act.number, act.previous, act.hash()).is_err() {
             return Ok(false);
         }
         let sql = "INSERT INTO audit_acts (tenant, number, bytes) VALUES (?1, ?2, ?3)";
-        self.run(sql, params![&**tenant, int(act.number), pack(&encode(act)?)])?;
+        let number = int(act.number);
+        let packed = self.cipher.pack(Place::Act { tenant, number }, &encode(act)?)?;
+        self.run(sql, params![&**tenant, number, packed])?;
         Ok(true)
     }
 
@@ -199,19 +218,16 @@ impl Tx<'_> {
 
     /// Keeps the audit rows of a run that is about to be removed.
     pub(super) fn keep_audit(&mut self, run: i64) -> Result<(), Trouble> {
-        let sql = "SELECT audit FROM journal WHERE run = ?1 AND audit IS NOT NULL ORDER BY version";
-        let packed = self.rows(sql, [run], |row| row.get::<_, Vec<u8>>(0))?;
-        if packed.is_empty() {
+        let sql = "SELECT runs.id, names.name FROM runs JOIN names ON names.key = runs.tenant WHERE runs.key = ?1";
+        let named = self.row(sql, [run], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let Some((id, tenant)) = named else { return Ok(()) };
+        // What cannot be read is kept by nobody: a check says so before anything is removed.
+        let rows = read::audit_of(self.connection, self.cipher, run, &id)?;
+        if rows.is_empty() {
             return Ok(());
         }
-        let mut rows = Vec::new();
-        for packed in packed {
-            // What cannot be read is kept by nobody: a check says so before anything is removed.
-            rows.extend(read::audit_rows(&packed)?);
-        }
-        let sql = "INSERT INTO audit_kept (run, tenant, rows) SELECT runs.id, names.name, ?2 FROM runs \
-             JOIN names ON names.key = runs.tenant WHERE runs.key = ?1";
-        self.run(sql, params![run, pack_audit(&encode(&rows)?)])?;
+        let packed = self.cipher.encrypt(Place::Kept { tenant: &tenant, run: &id }, pack_audit(&encode(&rows)?))?;
+        self.run("INSERT INTO audit_kept (run, tenant, rows) VALUES (?1, ?2, ?3)", params![id, tenant, packed])?;
         Ok(())
     }
 
@@ -235,17 +251,17 @@ impl Trail for SqliteStore {
     }
 
     fn segments(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Segment>, StoreError>> {
-        let sql = "SELECT bytes FROM audit_segments WHERE tenant = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
-        Box::pin(self.read(move |connection| {
+        let sql = "SELECT number, bytes FROM audit_segments WHERE tenant = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
+        Box::pin(self.read(move |view| {
             let params = params![&*tenant, int(after), int(limit as u64)];
-            rows_of(connection, sql, params, |row| segment_of(&bytes(row, 0)?))
+            rows_of(view, sql, params, |cipher, row| segment(cipher, &tenant, row))
         }))
     }
 
     fn tenants(&self) -> BoxFuture<'_, Result<Vec<Name>, StoreError>> {
         let sql = "SELECT tenant FROM audit_segments UNION SELECT tenant FROM audit_acts \
              UNION SELECT tenant FROM audit_kept ORDER BY tenant";
-        Box::pin(self.read(move |connection| rows_of(connection, sql, [], |row| name(row, 0).map_err(failed))))
+        Box::pin(self.read(move |connection| rows_of(connection, sql, [], |_, row| name(row, 0).map_err(failed))))
     }
 
     fn kept(&self, of: Removed, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Kept>, StoreError>> {
@@ -271,10 +287,10 @@ impl Trail for SqliteStore {
     }
 
     fn acts(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Act>, StoreError>> {
-        let sql = "SELECT bytes FROM audit_acts WHERE tenant = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
-        Box::pin(self.read(move |connection| {
+        let sql = "SELECT number, bytes FROM audit_acts WHERE tenant = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
+        Box::pin(self.read(move |view| {
             let params = params![&*tenant, int(after), int(limit as u64)];
-            rows_of(connection, sql, params, |row| act_of(&bytes(row, 0)?))
+            rows_of(view, sql, params, |cipher, row| act(cipher, &tenant, row))
         }))
     }
 
@@ -286,10 +302,12 @@ impl Trail for SqliteStore {
     }
 
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>> {
-        let sql = "SELECT bytes FROM audit_acts WHERE tenant = ?1 ORDER BY number DESC LIMIT 1";
-        Box::pin(
-            self.read(move |connection| Ok(rows_of(connection, sql, [&*tenant], |row| act_of(&bytes(row, 0)?))?.pop())),
-        )
+        let sql = "SELECT number, bytes FROM audit_acts WHERE tenant = ?1 ORDER BY number DESC LIMIT 1";
+        let read = move |view: &View<'_>| {
+            let acts = rows_of(view, sql, [&*tenant], |cipher, row| act(cipher, &tenant, row))?;
+            Ok(acts.into_iter().next_back())
+        };
+        Box::pin(self.read(read))
     }
 }
 

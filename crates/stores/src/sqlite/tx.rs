@@ -12,6 +12,7 @@ use windlass_ports::store::{Priority, Reaped, StoreError, WorkerId};
 use super::request::{Answer, Request};
 use super::workers::Workers;
 use super::writer::Known;
+use crate::cipher::Cipher;
 
 /// Why a request cannot be written.
 #[derive(Debug)]
@@ -53,6 +54,7 @@ pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) known: &'a mut Known,
     pub(super) workers: &'a Workers,
+    pub(super) cipher: &'a Cipher,
     pub(super) tally: Tally,
     pub(super) told: Told,
     /// What claims took back.
@@ -108,11 +110,16 @@ pub(super) fn status_code(status: Status) -> i64 {
 pub(super) const FINAL: i64 = 6;
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(connection: &'a Connection, known: &'a mut Known, workers: &'a Workers) -> Self {
+    pub(super) fn new(
+        connection: &'a Connection,
+        known: &'a mut Known,
+        workers: &'a Workers,
+        cipher: &'a Cipher,
+    ) -> Self {
         let (tally, told) = (Tally::default(), Told::default());
         let untold = Reaped::default();
         let sheet = Sheet::default();
-        Self { connection, known, workers, tally, told, untold, alive: Vec::new(), parent: None, sheet, ran: 0 }
+        Self { connection, known, workers, cipher, tally, told, untold, alive: Vec::new(), parent: None, sheet, ran: 0 }
     }
 
     pub(super) fn perform(&mut self, request: &Request) -> Result<Answer, Trouble> {

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Sent;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Load, Registration, StoreError, WorkerId};
+use windlass_ports::store::{Load, Registration, StoreError, WorkerId, WorkerRow};
 
 use super::marks::{self, Marks};
 use super::request::encode;
@@ -211,6 +211,14 @@ impl Workers {
             load: read_load(load).unwrap_or_default(),
             seen_at: Timestamp(seen_at),
         })
+    }
+
+    /// A worker, as its files show it.
+    pub(super) fn row(&self, id: WorkerId, runs: u64) -> WorkerRow {
+        let is_alive = !self.is_dead(&id);
+        let (registration, load, seen_at) =
+            self.card(&id).map(|card| (card.registration, card.load, card.seen_at)).unwrap_or_default();
+        WorkerRow { id, registration, load, seen_at, is_alive, runs }
     }
 
     /// A path of a socket that is short enough: through an open directory when it is not.

@@ -22,6 +22,7 @@ use super::schema::{self, FileId};
 use super::tx::{Trouble, Tx};
 use super::workers::Workers;
 use super::{Options, failed};
+use crate::cipher::Cipher;
 
 /// Requests in one transaction: enough to share a sync widely, few enough to answer soon.
 const BATCH_MAX: usize = 512;
@@ -95,6 +96,7 @@ pub(super) struct Writer {
     pub(super) jobs: Receiver<Job>,
     pub(super) workers: Arc<Workers>,
     pub(super) counters: Arc<Counters>,
+    cipher: Cipher,
     known: Known,
     /// Why nothing can be written any more.
     broken: Option<String>,
@@ -120,8 +122,7 @@ impl Writer {
         (path, file): (PathBuf, FileId),
         options: Options,
         jobs: Receiver<Job>,
-        workers: Arc<Workers>,
-        counters: Arc<Counters>,
+        (workers, counters, cipher): (Arc<Workers>, Arc<Counters>, Cipher),
     ) -> Result<Self, StoreError> {
         let log_pages = Arc::new(AtomicU64::new(0));
         let pages = Arc::clone(&log_pages);
@@ -142,6 +143,7 @@ impl Writer {
             jobs,
             workers,
             counters,
+            cipher,
             known,
             broken,
             log_pages,
@@ -222,7 +224,7 @@ impl Writer {
             return Err(Failure::Passing(StoreError::Unavailable(format!("stopped after an earlier error: {why}"))));
         }
         run_cached(&self.connection, "BEGIN IMMEDIATE").map_err(|error| self.judge(error))?;
-        let mut tx = Tx::new(&self.connection, &mut self.known, &self.workers);
+        let mut tx = Tx::new(&self.connection, &mut self.known, &self.workers, &self.cipher);
         let written = requests.iter().map(|request| tx.perform(request)).collect::<Result<Vec<_>, _>>();
         let written = written.and_then(|answers| tx.close_books().map(|()| answers));
         let (tally, told, reaped) = (tx.tally, tx.told, std::mem::take(&mut tx.untold));
@@ -312,7 +314,7 @@ impl Writer {
     /// The thread that copies the log back; without one the writer does it when the log is long.
     fn start_copier(&self) -> Option<SyncSender<()>> {
         let (sender, asked) = sync_channel::<()>(1);
-        let (path, file, options) = (self.path.clone(), self.file, self.options);
+        let (path, file, options) = (self.path.clone(), self.file, self.options.clone());
         let work = move || {
             let Ok(connection) = schema::connect(&path, &options) else { return };
             while let Ok(()) = asked.recv() {
@@ -354,6 +356,7 @@ fn copy(error: &StoreError) -> StoreError {
         StoreError::Unavailable(text) => StoreError::Unavailable(text.clone()),
         StoreError::Corrupt(text) => StoreError::Corrupt(text.clone()),
         StoreError::Invalid(text) => StoreError::Invalid(text.clone()),
+        StoreError::Key(text) => StoreError::Key(text.clone()),
         StoreError::NewerSchema { found, known } => StoreError::NewerSchema { found: *found, known: *known },
     }
 }

@@ -45,6 +45,7 @@ fn play() {
             "many without sync" => steps(&path, Sync::Off, 25).await,
             "fail" => fail(&path).await,
             "work" => work(&path).await,
+            "rekey" => crate::encryption::rekey_slowly(&path).await,
             other => panic!("no part is called {other}"),
         }
     });

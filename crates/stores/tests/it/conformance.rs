@@ -9,9 +9,12 @@ use windlass_ports::conformance::store::{Case, Damage, Harness};
 use windlass_ports::store::Store;
 use windlass_stores::{Options, SqliteStore};
 
+use crate::encryption::keys;
+
 #[derive(Debug)]
 struct File {
     dir: tempfile::TempDir,
+    options: Options,
 }
 
 impl File {
@@ -23,7 +26,7 @@ impl File {
 impl Harness for File {
     fn open(&self) -> BoxFuture<'_, Arc<dyn Store>> {
         Box::pin(async {
-            let store = SqliteStore::open(&self.path(), Options::default()).await.expect("the store opens");
+            let store = SqliteStore::open(&self.path(), self.options.clone()).await.expect("the store opens");
             let store: Arc<dyn Store> = Arc::new(store);
             store
         })
@@ -31,6 +34,8 @@ impl Harness for File {
 
     fn damage(&self, damage: &Damage) {
         let connection = Connection::open(self.path()).expect("the file opens");
+        // What a broken disk or a careless hand does, no trigger sees.
+        connection.execute_batch("DROP TRIGGER IF EXISTS journal_audit_set").expect("the trigger is gone");
         let key = |run: &windlass_core::ids::RunId| {
             let key = connection.query_row("SELECT key FROM runs WHERE id = ?1", [run.as_str()], |row| row.get(0));
             key.expect("the run exists")
@@ -62,10 +67,25 @@ impl Harness for File {
     }
 }
 
-fn run(case: Case) {
+fn run_with(case: &Case, options: Options) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let harness = Arc::new(File { dir: tempfile::tempdir().expect("a directory") });
+    let harness = Arc::new(File { dir: tempfile::tempdir().expect("a directory"), options });
     runtime.block_on((case.run)(harness));
 }
 
+fn run(case: Case) {
+    run_with(&case, Options::default());
+}
+
 windlass_ports::store_conformance!(run);
+
+/// The same cases on an encrypted file.
+mod encrypted {
+    use super::{Case, Options, keys, run_with};
+
+    fn run(case: Case) {
+        run_with(&case, Options { keys: Some(keys("a", &["a"])), ..Options::default() });
+    }
+
+    windlass_ports::store_conformance!(run);
+}

@@ -1,8 +1,9 @@
 //! Integration tests of the stores.
 
 mod child;
-mod fairness;
 mod conformance;
+mod encryption;
+mod fairness;
 mod postgres;
 mod postgres_days;
 mod postgres_doors;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use windlass_ports::BoxFuture;
 use windlass_ports::conformance::store::{Case, Damage, Harness};
 use windlass_ports::store::{Store, WorkerId};
-use windlass_stores::PostgresStore;
+use windlass_stores::{Keyring, PostgresStore};
 use windlass_testpg::Database;
+
+use crate::encryption::keys;
 
 /// Bytes that are sound in themselves, and tell of another row: those of a later decision.
 const OTHER_AUDIT: &str = r#"[{"number":1,"effect":1,"attempt":1,"stage":"intended","kind":"tool","target":"x","class":"read","arguments":"0000000000000000000000000000000000000000000000000000000000000000","at":1,"previous":"1111111111111111111111111111111111111111111111111111111111111111"}]"#;
@@ -16,11 +18,12 @@ const OTHER_AUDIT: &str = r#"[{"number":1,"effect":1,"attempt":1,"stage":"intend
 pub(crate) struct Fleet {
     pub(crate) database: Database,
     pub(crate) marks: tempfile::TempDir,
+    pub(crate) keys: Option<Keyring>,
 }
 
 impl Fleet {
     pub(crate) fn new() -> Self {
-        Self { database: windlass_testpg::database(), marks: tempfile::tempdir().expect("a directory") }
+        Self { database: windlass_testpg::database(), marks: tempfile::tempdir().expect("a directory"), keys: None }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -28,7 +31,7 @@ impl Fleet {
     }
 
     pub(crate) async fn store(&self) -> PostgresStore {
-        PostgresStore::open(&self.url()).await.expect("the store opens")
+        PostgresStore::open_with(&self.url(), self.keys.clone()).await.expect("the store opens")
     }
 }
 
@@ -69,10 +72,25 @@ impl Harness for Fleet {
     }
 }
 
-fn run(case: Case) {
+fn run_with(case: &Case, keys: Option<Keyring>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let harness = Arc::new(Fleet::new());
+    let harness = Arc::new(Fleet { keys, ..Fleet::new() });
     runtime.block_on((case.run)(harness));
 }
 
+fn run(case: Case) {
+    run_with(&case, None);
+}
+
 windlass_ports::store_conformance!(run);
+
+/// The same cases on an encrypted database.
+mod encrypted {
+    use super::{Case, keys, run_with};
+
+    fn run(case: Case) {
+        run_with(&case, Some(keys("a", &["a"])));
+    }
+
+    windlass_ports::store_conformance!(run);
+}

@@ -13,7 +13,7 @@ use windlass_ports::store::{
     Claim, Commit, Committed, Delivered, Keep, Lease, Load, Message, NewRun, Query, Registration, Store, StoreError,
     WorkerId,
 };
-use windlass_stores::{Held, PostgresStore};
+use windlass_stores::{Held, Options as SqliteOptions, PostgresStore};
 use windlass_testpg::{Bouncer, Cut, Options, Proxy, Server, Stop};
 
 use crate::child::{commit, start};
@@ -449,10 +449,16 @@ async fn a_copy_of_one_moment_is_restored_and_held_back() {
     damaged[middle] ^= 1;
     let bad = fleet.marks.path().join("bad");
     std::fs::write(&bad, damaged).expect("written");
-    assert!(windlass_stores::restore(&bad, &other.url(), false, |_| "restored".into(), NOTHING).await.is_err());
+    assert!(
+        windlass_stores::restore(&bad, &other.url(), SqliteOptions::default(), false, |_| "restored".into(), NOTHING)
+            .await
+            .is_err()
+    );
     assert_eq!(other.database.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "0");
     let restored =
-        windlass_stores::restore(&copy, &other.url(), false, |_| "restored".into(), NOTHING).await.expect("restored");
+        windlass_stores::restore(&copy, &other.url(), SqliteOptions::default(), false, |_| "restored".into(), NOTHING)
+            .await
+            .expect("restored");
     assert_eq!(restored.quarantined, 2);
     let copied = other.store().await;
     let stored = copied.load(lease.run.clone()).await.expect("read").expect("it exists");
@@ -460,7 +466,9 @@ async fn a_copy_of_one_moment_is_restored_and_held_back() {
     assert_eq!(stored.head.status, Status::Quarantined);
     assert_eq!(copied.fsck().await.expect("checked"), []);
     assert!(
-        windlass_stores::restore(&copy, &other.url(), false, |_| "again".into(), NOTHING).await.is_err(),
+        windlass_stores::restore(&copy, &other.url(), SqliteOptions::default(), false, |_| "again".into(), NOTHING)
+            .await
+            .is_err(),
         "it is not empty"
     );
 }

@@ -1,10 +1,11 @@
 //! Where a measurement takes place: a SQLite file in a folder of its own, or a schema of a PostgreSQL database.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use windlass::wire;
+use uuid::Uuid;
+use windlass::{Keyring, wire};
 use windlass_core::redact;
 use windlass_core::run::Status;
 use windlass_ports::store::{Query, Store};
@@ -24,6 +25,8 @@ pub(crate) struct Field {
     scratch: Scratch,
     database: Option<Database>,
     url: String,
+    /// Keys of an encrypted store.
+    keys: OnceLock<Keyring>,
 }
 
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Field {
         let Some(url) = app.global.store.as_deref() else {
             let scratch = Scratch::new(dir)?;
             let url = format!("sqlite:{}", scratch.path("bench.db").display());
-            return Ok(Self { scratch, database: None, url });
+            return Ok(Self { scratch, database: None, url, keys: OnceLock::new() });
         };
         let kind = url.split_once(':').map_or("", |(kind, _)| kind);
         if !matches!(kind, "postgres" | "postgresql") {
@@ -71,7 +74,8 @@ impl Field {
             Problem { message, ..problem }.hint("make a database for it, such as with `createdb scratch`")
         })?;
         let own = ground.url().to_owned();
-        Ok(Self { scratch: Scratch::new(dir)?, database: Some(Database { ground, url: url.to_owned() }), url: own })
+        let database = Some(Database { ground, url: url.to_owned() });
+        Ok(Self { scratch: Scratch::new(dir)?, database, url: own, keys: OnceLock::new() })
     }
 
     /// The address of the store.
@@ -92,12 +96,24 @@ impl Field {
         self.scratch.path(name)
     }
 
+    /// The store is to be encrypted, with a key that nobody keeps. Called before it is opened.
+    ///
+    /// # Errors
+    /// No key can be made.
+    pub(crate) fn encrypt(&self) -> Result<(), Problem> {
+        let key = [Uuid::now_v7(), Uuid::now_v7()].map(|half| half.simple().to_string()).concat();
+        let keys = Keyring::new("bench", [("bench".to_owned(), key.into())]);
+        let keys = keys.map_err(|error| Problem::bug(error.to_string()))?;
+        self.keys.get_or_init(|| keys);
+        Ok(())
+    }
+
     /// A handle on the store, with connections of its own.
     ///
     /// # Errors
     /// The store cannot be opened.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, Problem> {
-        Ok(wire::open_store(&self.url).await?)
+        Ok(wire::open_store_with(&self.url, self.keys.get().cloned()).await?)
     }
 
     /// How long a dead worker of another host keeps its runs; none where a store knows at once.

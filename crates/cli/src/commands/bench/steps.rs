@@ -34,6 +34,9 @@ pub(crate) async fn steps(field: &Field, args: &BenchSteps) -> Result<Measured, 
     let (concurrency, duration) = (args.load.concurrency as usize, Duration::from_millis(args.load.duration.0));
     let room = Arc::new(Semaphore::new(concurrency));
     let meter = Arc::new(Meter::new(Arc::clone(&room)));
+    if args.encrypted {
+        field.encrypt()?;
+    }
     let policy = if args.governed {
         governed::budgets(&*field.open().await?).await?;
         Some(governed::policy(field)?)
@@ -73,6 +76,7 @@ pub(crate) async fn steps(field: &Field, args: &BenchSteps) -> Result<Measured, 
     .with("context_bytes", args.context.0)
     .with("seconds", rounded(seconds))
     .with("governed", args.governed)
+    .with("encrypted", args.encrypted)
     .with("runs", meter.ended())
     .with("statements_per_commit", per_commit(stats.statements, stats_before.statements))
     .with("transactions_per_commit", per_commit(stats.transactions, stats_before.transactions)))

@@ -27,7 +27,7 @@ pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, P
         StoreError::Invalid(text) => Problem::invalid(text),
         other => other.into(),
     })?;
-    let noted = match wire::open_store(app.store_url()).await {
+    let noted = match wire::open_store_with(app.store_url(), app.keys()?).await {
         Ok(store) => windlass_server::backup::note(&*store, begun).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
@@ -50,7 +50,8 @@ pub(crate) async fn restore(app: &App, args: args::StoreRestore) -> Result<Exit,
     }
     let hold = |bytes: &[u8]| schedule::held_back(bytes, wire::now(), SCHEDULES_HELD);
     let held = Held { kind: schedule::KIND, change: &hold };
-    let restored = windlass_stores::restore(&args.file, app.store_url(), args.replace, reason, held).await;
+    let restored =
+        windlass_stores::restore(&args.file, app.store_url(), app.options()?, args.replace, reason, held).await;
     let restored = restored.map_err(|error| refused(&args.file, error))?;
     let Restored { aside, quarantined, held, taken_at } = restored;
     let aside = aside.map(|path| path.display().to_string());

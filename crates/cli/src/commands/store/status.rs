@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use windlass_ports::store::{Depth, Stats, StoreError, WorkerRow};
-use windlass_stores::Schema;
+use windlass_stores::{Counted, Encryption, Schema};
 
 use crate::app::App;
 use crate::args;
@@ -10,11 +10,16 @@ use crate::exit::{Exit, Problem};
 use crate::output::{Form, time};
 
 /// Prints schema, size, runs, queue and workers.
-pub(crate) async fn status(app: &App, _: args::StoreStatus) -> Result<Exit, Problem> {
+pub(crate) async fn status(app: &App, args: args::StoreStatus) -> Result<Exit, Problem> {
     let schema = schema(app).await?;
     let mut value = json!({ "store": app.shown_store(), "schema": shown(schema) });
     let mut rows = vec![pair("store", app.shown_store()), pair("schema", words(schema))];
     if schema.found == schema.known {
+        let encryption =
+            windlass_stores::encryption(app.store_url(), args.keys).await.map_err(|error| failed(app, error))?;
+        let encryption = encryption.ok_or_else(|| app.no_store())?;
+        value["encryption"] = encrypted(&encryption);
+        rows.push(pair("encryption", in_words(&encryption)));
         let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
         let stats = store.stats().await?;
         let workers = store.workers().await?;
@@ -34,9 +39,43 @@ pub(crate) async fn status(app: &App, _: args::StoreStatus) -> Result<Exit, Prob
     Ok(Exit::Ok)
 }
 
+/// How far the store is encrypted.
+fn encrypted(found: &Encryption) -> Json {
+    let values = found.values.as_ref().map(|all| {
+        let counted = |one: &Counted| json!({ "key": one.key, "values": one.values });
+        all.iter().map(counted).collect::<Json>()
+    });
+    json!({
+        "state": state(found), "keys": found.keys, "began_at": found.began_at.map(time),
+        "complete_at": found.complete_at.map(time), "values": values,
+    })
+}
+
+fn state(found: &Encryption) -> &'static str {
+    match (found.began_at, found.complete_at) {
+        (None, _) => "none",
+        (Some(_), None) => "partial",
+        (Some(_), Some(_)) => "complete",
+    }
+}
+
+fn in_words(found: &Encryption) -> String {
+    let keys: Vec<String> = found.keys.iter().map(|key| format!("`{key}`")).collect();
+    let mut text = match state(found) {
+        "none" => "none".to_owned(),
+        "partial" => format!("with key {}; values from before are plain: windlass store rekey", keys.join(", ")),
+        _ => format!("everything, with key {}", keys.join(", ")),
+    };
+    for counted in found.values.iter().flatten() {
+        let of = counted.key.as_ref().map_or_else(|| "plain".to_owned(), |key| format!("of key `{key}`"));
+        text.push_str(&format!("; {} values {of}", counted.values));
+    }
+    text
+}
+
 /// Brings the schema up to date.
 pub(crate) async fn migrate(app: &App, _: args::StoreMigrate) -> Result<Exit, Problem> {
-    let before = windlass_stores::migrate(app.store_url()).await.map_err(|error| failed(app, error))?;
+    let before = windlass_stores::migrate(app.store_url(), app.options()?).await.map_err(|error| failed(app, error))?;
     let Schema { found, known } = before;
     let text = match found {
         found if found == known => format!("schema {known} is up to date; nothing was changed"),

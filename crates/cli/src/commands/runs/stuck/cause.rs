@@ -341,6 +341,7 @@ mod tests {
                 pools: Vec::new(),
                 claim_slots: 2,
                 call_slots: 2,
+                keys: Vec::new(),
             },
             load: Load { held: calls, calls, draining },
             seen_at: Timestamp(0),
