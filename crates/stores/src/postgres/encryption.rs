@@ -23,6 +23,8 @@ use crate::keys::{HEADER_BYTES, Keyring, header_of, key_of};
 
 /// Values in one transaction: few enough that nobody waits long for them.
 const BATCH_VALUES: usize = 256;
+/// Bytes of them after which no more are read.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// How often all tables are gone through when others go on to write with another key.
 const PASSES: u32 = 3;
 
@@ -432,8 +434,11 @@ impl Work<'_> {
         let marks = (2..2 + keys.len()).map(|place| format!("${place}")).collect::<Vec<_>>().join(", ");
         let later = after.map_or_else(String::new, |_| format!("AND ({listed}) > ({marks})"));
         let text = format!(
-            "SELECT {listed}, {first}, {second}, ({number})::bigint, {column} FROM {table} WHERE {column} IS NOT NULL \
-             AND substring({column} FROM 1 FOR {HEADER_BYTES}) <> $1 {later} ORDER BY {listed} LIMIT {BATCH_VALUES}"
+            "SELECT {listed}, w_first, w_second, w_number, w_value FROM (SELECT q.*, \
+             sum(octet_length(w_value)) OVER (ORDER BY {listed}) - octet_length(w_value) AS w_before FROM \
+             (SELECT {listed}, {first} AS w_first, {second} AS w_second, ({number})::bigint AS w_number, {column} AS w_value \
+             FROM {table} WHERE {column} IS NOT NULL AND substring({column} FROM 1 FOR {HEADER_BYTES}) <> $1 {later} \
+             ORDER BY {listed} LIMIT {BATCH_VALUES}) AS q) AS w WHERE w_before < {BATCH_BYTES} ORDER BY {listed}"
         );
         let mut values: Vec<(&(dyn tokio_postgres::types::ToSql + Sync), Type)> = vec![(&self.header, Type::BYTEA)];
         let after = after.into_iter().flatten().zip(*keys);

@@ -293,6 +293,8 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
         let place = Place::Audit { run: &shield(of.1.as_str()), version };
         match chain_of(&pool.cipher, place, stored) {
             Ok(chain) => drop(grown.insert(of, chain)),
+            // Who lacks a key cannot tell what stands there, and seals past nothing.
+            Err(error @ StoreError::Key(_)) => return Err(error),
             Err(error) => leave_out(of.0, of.1, error),
         }
     }
@@ -304,6 +306,7 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
             let number = row.try_get(2).map_err(unread)?;
             match act_of(&pool.cipher, name, number, row.try_get(1).map_err(unread)?) {
                 Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
+                Err(error @ StoreError::Key(_)) => return Err(error),
                 Err(error) => leave_out(tenant, run, error),
             }
         }

@@ -18,6 +18,8 @@ use crate::keys::{HEADER_BYTES, Keyring, header_of, key_of};
 const SINCE: u32 = 7;
 /// Values in one transaction, and their bytes: few enough that others write in between.
 const BATCH_VALUES: i64 = 256;
+/// Bytes of them after which no more are read.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// How often all tables are gone through when others go on to write with another key.
 const PASSES: u32 = 3;
 
@@ -245,8 +247,9 @@ pub(crate) fn rekey(
 ) -> Result<Rekeyed, StoreError> {
     let keys = options.keys.as_ref().ok_or_else(|| StoreError::Key("there is no key to encrypt with".into()))?;
     let connection = schema::connect(path, options)?;
-    // What is overwritten leaves nothing behind in its page.
-    connection.execute_batch("PRAGMA secure_delete = ON").map_err(failed)?;
+    // What is overwritten leaves nothing behind in its page. Writing a large file anew does not fit in memory, and what it
+    // goes through on disk is encrypted by then.
+    connection.execute_batch("PRAGMA secure_delete = ON; PRAGMA temp_store = FILE").map_err(failed)?;
     let from = match found(&connection)? {
         None => None,
         Some(found) => Some(encryption::cipher_of(&found, keys)?),
@@ -273,7 +276,8 @@ pub(crate) fn rekey(
         }
     }
     let retired = finish(&connection, &cipher, keys)?;
-    let remains = if from_plain { emptied(&connection) } else { None };
+    // Also where nothing was plain: an earlier time may have ended before this was done.
+    let remains = emptied(&connection);
     Ok(Rekeyed { key: keys.active().to_owned(), from_plain, values, retired, remains })
 }
 
@@ -313,7 +317,7 @@ fn emptied(connection: &Connection) -> Option<String> {
         Err(error) => error.to_string(),
     };
     Some(format!(
-        "free pages and the log of the file may still hold plain values ({why}); stop everything that uses the store, and run \
+        "free pages and the log of the file may still hold earlier values ({why}); stop everything that uses the store, and run \
          this again, or `sqlite3 FILE VACUUM`"
     ))
 }
@@ -373,8 +377,16 @@ impl Work<'_> {
             let names = (row.get(count)?, row.get(count + 1)?, row.get(count + 2)?);
             Ok(Old { keys, names, stored: row.get(count + 3)? })
         };
-        let found = statement.query_map(params_from_iter(values), read).and_then(Iterator::collect);
-        found.map_err(failed)
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for old in statement.query_map(params_from_iter(values), read).map_err(failed)? {
+            let old: Old = old.map_err(failed)?;
+            bytes += old.stored.len();
+            batch.push(old);
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        Ok(batch)
     }
 
     fn replace(&self, old: &Old) -> Result<(), StoreError> {

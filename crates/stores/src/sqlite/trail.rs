@@ -87,6 +87,8 @@ fn unsealed(view: &View<'_>, limit: usize) -> Result<Unsealed, StoreError> {
     for (of, (version, stored)) in ends {
         match chain_of(view.cipher, Place::Audit { run: of.1.as_str(), version }, &stored) {
             Ok(chain) => drop(grown.insert(of, chain)),
+            // Who lacks a key cannot tell what stands there, and seals past nothing.
+            Err(error @ StoreError::Key(_)) => return Err(error),
             Err(error) => leave_out(of.0, of.1, &error),
         }
     }
@@ -99,6 +101,7 @@ fn unsealed(view: &View<'_>, limit: usize) -> Result<Unsealed, StoreError> {
             let (tenant, run) = (name(row, 0).map_err(failed)?, RunId::stored(ACTS));
             match act_of(view.cipher, &tenant, row.get(2).map_err(failed)?, &packed(row, 1)?) {
                 Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
+                Err(error @ StoreError::Key(_)) => return Err(error),
                 Err(error) => leave_out(tenant, run, &error),
             }
         }
