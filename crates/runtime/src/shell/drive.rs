@@ -273,7 +273,7 @@ impl Work<'_> {
                 return Some(Ready { input: Input::TimerFired { timer }, source: Source::Stored });
             }
         }
-        let ready = self.ready.pop_front()?;
+        let ready = self.ready.pop_front().or_else(|| self.unjudged())?;
         if matches!(ready.source, Source::Inbox(_)) {
             self.inbox_left -= 1;
         }

@@ -10,13 +10,12 @@ use windlass_core::ids::Digest;
 use windlass_core::input::Ending;
 use windlass_core::journal::{Entry, Record};
 use windlass_core::label::{Label, LabelSet};
-use windlass_core::policy::{Answer, Question, Verdict};
-use windlass_core::run::{Status, TenantScope};
+use windlass_core::policy::Question;
+use windlass_core::run::Status;
 use windlass_core::value::Value;
-use windlass_ports::policy::Policy;
 use windlass_ports::store::Store;
 
-use crate::kit::{Kit, acting, contract, done, report, tree};
+use crate::kit::{Kit, Rules, acting, contract, done, report, tree};
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_an_adapter_is_a_failure_of_its_call() {
@@ -89,31 +88,10 @@ async fn every_attempt_carries_the_key_of_its_effect() {
     assert_eq!(keys, vec!["r#1".to_owned()]);
 }
 
-/// Denies one transition by a rule, and allows everything else.
-#[derive(Debug)]
-struct NoWay;
-
-impl Policy for NoWay {
-    fn answer(&self, _: &TenantScope, _: &windlass_core::machine::Machine, questions: &[Question]) -> Vec<Verdict> {
-        let verdict = |question: &Question| {
-            let denied = matches!(question, Question::TakeTransition { to, .. } if &**to == "done");
-            let answer = if denied { Answer::Deny } else { Answer::Allow };
-            let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
-            let (question, origins) = (question.clone(), Vec::new());
-            Verdict { question, answer, rule, reason, version, origins, asking: None, trust: None }
-        };
-        questions.iter().map(verdict).collect()
-    }
-
-    fn allow_unasked(&self) -> bool {
-        false
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_policy_is_asked_and_its_rule_is_named() {
     let mut kit = Kit::new();
-    kit.policy = Arc::new(NoWay);
+    kit.policy = Rules::denying(|question| matches!(question, Question::TakeTransition { to, .. } if &**to == "done"));
     kit.read("look");
     kit.machine("main", vec![acting("a", "look", "b"), acting("b", "look", "done"), done()]);
     let engine = kit.engine();

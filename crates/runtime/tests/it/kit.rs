@@ -17,6 +17,7 @@ use windlass_core::machine::{
     Agent, Condition, Dialect, Engine as Language, Machine, ModelSettings, OnError, Placement, Program, State,
     Template, Transition, VotingRules,
 };
+use windlass_core::policy::{self, Question, Verdict};
 use windlass_core::request::ModelRequest;
 use windlass_core::run::{Run, Status, TenantScope};
 use windlass_core::time::Timestamp;
@@ -141,6 +142,33 @@ impl Observer for Events {
     fn seen(&self, seen: windlass_runtime::Seen<'_>) {
         let events = events::of(seen).into_iter().map(|event| serde_json::to_value(event).expect("JSON"));
         self.0.lock().expect("lock").extend(events);
+    }
+}
+
+/// Rules that deny what is said here, and allow everything else. They can be changed while everything runs.
+#[derive(Debug)]
+pub(crate) struct Rules(pub(crate) Mutex<fn(&Question) -> bool>);
+
+impl Rules {
+    pub(crate) fn denying(what: fn(&Question) -> bool) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(what)))
+    }
+}
+
+impl Policy for Rules {
+    fn answer(&self, _: &TenantScope, _: &Machine, questions: &[Question]) -> Vec<Verdict> {
+        let denied = *self.0.lock().expect("lock");
+        let verdict = |question: &Question| {
+            let answer = if denied(question) { policy::Answer::Deny } else { policy::Answer::Allow };
+            let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
+            let (question, origins) = (question.clone(), Vec::new());
+            Verdict { question, answer, rule, reason, version, origins, asking: None, trust: None }
+        };
+        questions.iter().map(verdict).collect()
+    }
+
+    fn allow_unasked(&self) -> bool {
+        false
     }
 }
 

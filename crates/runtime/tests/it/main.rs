@@ -12,6 +12,7 @@ mod keys;
 mod notices;
 mod points;
 mod pruning;
+mod rules;
 mod schedules;
 mod shutdown;
 mod signals;

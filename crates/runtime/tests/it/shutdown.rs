@@ -14,13 +14,13 @@ use windlass_runtime::{Driven, Scope, Stop};
 use crate::kit::{Kit, acting, answer, contract, done, output, report, tree};
 
 /// A kit whose `main` calls a tool that takes ten seconds, then one that takes none.
-struct Slow {
-    kit: Kit,
-    called: Arc<Notify>,
-    calls: Arc<AtomicUsize>,
+pub(crate) struct Slow {
+    pub(crate) kit: Kit,
+    pub(crate) called: Arc<Notify>,
+    pub(crate) calls: Arc<AtomicUsize>,
 }
 
-fn slow(class: Class, idempotency: Idempotency) -> Slow {
+pub(crate) fn slow(class: Class, idempotency: Idempotency) -> Slow {
     let mut kit = Kit::new();
     let (called, calls) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
     let (calling, count) = (Arc::clone(&called), Arc::clone(&calls));

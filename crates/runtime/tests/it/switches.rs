@@ -37,11 +37,11 @@ fn kit() -> (Kit, Arrivals) {
     (kit, arrivals)
 }
 
-fn change(on: bool) -> Change {
+pub(crate) fn change(on: bool) -> Change {
     Change { on, by: "ann".into(), reason: "a leak".into(), at: Timestamp(1) }
 }
 
-fn serve(engine: &Engine) -> (Stop, tokio::task::JoinHandle<Driven>) {
+pub(crate) fn serve(engine: &Engine) -> (Stop, tokio::task::JoinHandle<Driven>) {
     let (engine, stop) = (engine.clone(), Stop::new());
     let driving = tokio::spawn({
         let stop = stop.clone();
@@ -50,7 +50,7 @@ fn serve(engine: &Engine) -> (Stop, tokio::task::JoinHandle<Driven>) {
     (stop, driving)
 }
 
-async fn until(kit: &Kit, run: &RunId, status: Status) {
+pub(crate) async fn until(kit: &Kit, run: &RunId, status: Status) {
     for _ in 0..2_000 {
         if kit.store.load(run.clone()).await.expect("load").expect("exists").head.status == status {
             return;

@@ -84,23 +84,15 @@ impl<'a> Work<'a> {
         if self.run.stage != Stage::Ended {
             match self.claimed.lease.taken_from.clone() {
                 Some(from) => self.recover(&from).await?,
-                None if self.run.hold.is_none() && !self.is_leaving() && !self.claimed.quiet => self.carry_on(),
+                None if self.run.hold.is_none() && !self.is_leaving() && !self.claimed.quiet => {
+                    self.start_unsent(false);
+                }
                 None => {}
             }
         }
         let extra = self.claimed.extra.iter().cloned();
         self.ready.extend(extra.map(|input| Ready { input, source: Source::Memory }));
         Ok(())
-    }
-
-    /// Sends what another worker decided on and gave back unsent. Where there are rules, they may have changed since, and
-    /// such calls are decided on once more.
-    fn carry_on(&mut self) {
-        if self.claimed.core.parts.policy.allow_unasked() {
-            return self.start_unsent(false);
-        }
-        let unsent = recover::unsent(&self.run).map(|effect| Input::Lost { effect, sent: Sent::No });
-        self.recovering.extend(unsent);
     }
 
     /// Finds what the death of `from` left open.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use windlass_core::contract::Class;
 use windlass_core::effect::{Effect, WaitKind};
 use windlass_core::ids::{EffectId, Name};
-use windlass_core::input::Input;
+use windlass_core::input::{Input, Sent};
 use windlass_core::journal::Entry;
 use windlass_core::machine::Agent;
 use windlass_core::route::Chain;
 use windlass_ports::store::{Commit, Keep};
 
-use super::Work;
 use super::switched::lifts;
+use super::{Ready, Source, Work};
 use crate::recover;
 use crate::shell::{budgets, rates};
 
@@ -120,11 +120,27 @@ impl Work<'_> {
         self.recovering.iter().any(is_of) || self.ready.iter().any(|ready| is_of(&ready.input))
     }
 
-    /// Starts every call that is open, not out, and of which nothing is known yet. Those that change something or are
-    /// charged for only when a decision of this worker is durable, and the store has compared the switches: `compared`.
+    /// A call that was decided on before and has not left, where there are rules: they may have changed since, so it is
+    /// decided on once more before it leaves, after all that was said since, such as a cancel or a pause.
+    pub(super) fn unjudged(&self) -> Option<Ready> {
+        if self.run.hold.is_some() || !self.has_rules() {
+            return None;
+        }
+        let mut unsent = recover::unsent(&self.run);
+        let effect = unsent.find(|effect| !self.calls.contains(*effect) && !self.is_told(*effect))?;
+        Some(Ready { input: Input::Lost { effect, sent: Sent::No }, source: Source::Stored })
+    }
+
+    fn has_rules(&self) -> bool {
+        !self.claimed.core.parts.policy.allow_unasked()
+    }
+
+    /// Starts every call that is open, not out, and of which nothing is known yet, unless rules are asked about it first.
+    /// Those that change something or are charged for only when a decision of this worker is durable, and the store has
+    /// compared the switches: `compared`.
     pub(super) fn start_unsent(&mut self, compared: bool) {
         let effects: Vec<EffectId> = recover::unsent(&self.run)
-            .filter(|effect| !self.is_told(*effect))
+            .filter(|effect| !self.has_rules() && !self.is_told(*effect))
             .filter(|effect| compared || self.run.calls.get(effect).is_some_and(recover::leaves_at_once))
             .collect();
         for effect in effects {
