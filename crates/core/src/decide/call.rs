@@ -284,6 +284,13 @@ impl Turn<'_> {
     /// The process that held this call is gone.
     pub(super) fn on_lost(&mut self, effect: EffectId, maybe_sent: bool) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        if let Call::Verify { about, tool } = &open.call
+            && !self.may_tell(*about, tool)
+        {
+            let message = format!("the rules do not let `{tool}` tell by now whether the call happened");
+            self.settle_refused(effect, &open, Failure::new(Code::PolicyDenied, message));
+            return self.resolve_doubt(*about, &Value::Null, Tags::new());
+        }
         if !maybe_sent {
             return match self.still_permitted(&open) {
                 Ok(()) => self.ask(Effect::Call(effect)),
@@ -305,7 +312,11 @@ impl Turn<'_> {
         if open.losses + 1 >= LOSSES_MAX {
             // The call may be what ends its processes: the next one is spared.
             let outcome = Outcome::Failed(failure);
-            return self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: is_model });
+            self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: is_model });
+            if let Call::Verify { about, .. } = open.call {
+                self.resolve_doubt(about, &Value::Null, Tags::new());
+            }
+            return;
         }
         self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated: is_model, backoff: None });
         self.attempt_again(effect);

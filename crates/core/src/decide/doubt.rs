@@ -49,6 +49,12 @@ impl Turn<'_> {
         matches!(self.permit(&question), Ok(Permit::Granted))
     }
 
+    /// The same once more before the tool is asked again: the rules may have changed since.
+    pub(super) fn may_tell(&mut self, about: EffectId, tool: &Name) -> bool {
+        let open = self.run.calls.get(&about).cloned();
+        open.is_none_or(|open| self.may_verify(&open, tool))
+    }
+
     /// The labels of what a tool says about a call in doubt: its own, and those of what it was given.
     pub(super) fn verified_labels(&self, about: EffectId, tool: &Name, answer: &Value) -> Tags {
         let Some(open) = self.run.calls.get(&about) else { return Tags::new() };
