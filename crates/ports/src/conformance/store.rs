@@ -209,6 +209,7 @@ macro_rules! store_cases {
             rates::permits_are_handed_out_once
             rates::permits_at_once_never_exceed_a_burst
             rates::who_waits_is_told
+            rates::of_large_calls_the_one_that_came_first_goes
             rates::after_a_fence_buckets_are_empty
             rates::buckets_that_are_full_and_unused_are_forgotten
             switches::a_decision_that_begins_calls_is_told_of_a_changed_switch

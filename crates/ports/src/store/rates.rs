@@ -116,10 +116,22 @@ pub struct Waiting {
     pub calls: u64,
     /// Since when the first of them does.
     pub since: Timestamp,
+    /// What is kept for each class here before whoever came later has any.
+    #[serde(default)]
+    pub heads: [Option<Head>; 3],
     /// Their runs, [`NAMED_MAX`] of them at most.
     pub runs: Vec<RunId>,
     /// When this was said, by the store's time.
     pub heard: Timestamp,
+}
+
+/// The call of a class that is served next at one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Since when the first call of its class waits.
+    pub since: Timestamp,
+    /// Permits that it takes; 0 where that is not known yet.
+    pub need: u64,
 }
 
 /// One trip of a process to the buckets.
@@ -146,12 +158,14 @@ impl Take {
 }
 
 /// What an ask got.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
     /// Calls that may be made: the one that waits, and of those beside it.
     pub calls: u64,
     /// In how many milliseconds the first that may not be made can be expected to; 0 when all may.
     pub wait_ms: u64,
+    /// The buckets that had too little for one call; none where one may be made.
+    pub short: Vec<Name>,
 }
 
 /// The answer to a trip.
@@ -287,21 +301,69 @@ impl Bucket {
         }
     }
 
-    /// Permits that are for others before this class of a process has any: those of higher classes.
-    fn kept_back(&self, by: &Name, class: Priority) -> u64 {
-        let others = self.waiting.iter().filter(|(process, _)| *process != by);
-        others.map(|(_, waiting)| waiting.permits[..place(class)].iter().sum::<u64>()).sum()
+    /// What others said of their waiting calls.
+    fn others(&self, by: &Name) -> impl Iterator<Item = (&Name, &Waiting)> {
+        self.waiting.iter().filter(move |(process, _)| *process != by)
     }
 
-    /// The most that this class of a process gets on one trip: where others want as much, an equal part.
-    fn share(&self, by: &Name, class: Priority) -> u64 {
-        let left = u64::try_from(self.whole()).unwrap_or(0).saturating_sub(self.kept_back(by, class));
-        let others = self.waiting.iter().filter(|(process, _)| *process != by);
-        let wanted: Vec<u64> =
-            others.map(|(_, waiting)| waiting.permits[place(class)]).filter(|permits| *permits > 0).collect();
-        let equal = left.div_ceil(wanted.len() as u64 + 1);
-        equal.max(left.saturating_sub(wanted.iter().sum()))
+    /// Calls of this class at other processes that are served before the next one of this process: they came before it.
+    fn before(&self, by: &Name, class: usize) -> impl Iterator<Item = u64> {
+        let mine = self.waiting.get(by).and_then(|waiting| waiting.heads[class]).map(|head| (head.since, by));
+        let heads = self.others(by).filter_map(move |(process, waiting)| Some((process, waiting.heads[class]?)));
+        let before = heads.filter(move |(process, head)| mine.is_none_or(|mine| (head.since, *process) < mine));
+        before.map(|(_, head)| head.need.clamp(1, self.rate.burst))
     }
+
+    /// Permits that are for others before this class of a process has any: those of higher classes, and those of calls of
+    /// its own class that came before. Without the latter two processes with large calls would wait for each other.
+    fn kept_back(&self, by: &Name, class: usize) -> u64 {
+        let higher = self.others(by).flat_map(|(_, waiting)| &waiting.permits[..class]);
+        higher.copied().chain(self.before(by, class)).fold(0, u64::saturating_add)
+    }
+
+    /// What this class of a process may take on one trip.
+    fn share(&self, by: &Name, class: usize) -> Share {
+        let first = u64::try_from(self.whole()).unwrap_or(0).saturating_sub(self.kept_back(by, class));
+        let (mut others, mut wanted) = (0, 0_u64);
+        for (_, waiting) in self.others(by).filter(|(_, waiting)| waiting.permits[class] > 0) {
+            (others, wanted) = (others + 1, wanted.saturating_add(waiting.permits[class]));
+        }
+        let wanted = wanted.saturating_sub(self.before(by, class).sum());
+        // Where others want as much, an equal part.
+        let rest = first.div_ceil(others + 1).max(first.saturating_sub(wanted));
+        Share { first, rest, behind_ms: 0 }
+    }
+
+    /// A call of a process waits here.
+    fn waits_on(&mut self, by: &Name, class: usize, need: u64) {
+        let head = self.waiting.get_mut(by).and_then(|waiting| waiting.heads[class].as_mut());
+        if let Some(head) = head.filter(|head| head.need == 0) {
+            head.need = need;
+        }
+    }
+
+    /// A call of a process does not wait here: it was served, or waits elsewhere.
+    fn waits_no_longer(&mut self, by: &Name, class: usize, need: u64) {
+        let Some(waiting) = self.waiting.get_mut(by) else { return };
+        waiting.calls = waiting.calls.saturating_sub(1);
+        waiting.permits[class] = waiting.permits[class].saturating_sub(need);
+        let waits = waiting.permits[class] > 0;
+        waiting.heads[class] = waiting.heads[class].filter(|_| waits).map(|head| Head { need: 0, ..head });
+        if waiting.calls == 0 {
+            self.waiting.remove(by);
+        }
+    }
+}
+
+/// What a class of a process may still take of a bucket on a trip.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    /// Permits for its next call alone.
+    first: u64,
+    /// Permits for all its calls.
+    rest: u64,
+    /// Where a call before it waits: in how many milliseconds that one can be expected to go.
+    behind_ms: u64,
 }
 
 /// Answers a trip. `buckets` are those of [`Take::buckets`] as they were stored; one that was not there is
@@ -322,48 +384,56 @@ pub fn settle(take: &Take, buckets: &mut BTreeMap<Name, Bucket>, now: Timestamp)
     Taken { granted }
 }
 
-/// What a class of the process may still take of a bucket on this trip.
-type Shares = BTreeMap<(Name, usize), u64>;
+/// What the classes of the process may still take on this trip.
+type Shares = BTreeMap<(Name, usize), Share>;
+
+impl Part {
+    /// Permits that a call takes of a bucket which has that rate.
+    fn takes(&self) -> u64 {
+        self.need.clamp(1, self.rate.burst.max(1))
+    }
+}
 
 fn grant(take: &Take, ask: &Ask, buckets: &mut BTreeMap<Name, Bucket>, shares: &mut Shares) -> Granted {
     let wanted = ask.more.saturating_add(1);
-    let (mut calls, mut wait_ms) = (wanted, 0);
+    let (mut calls, mut wait_ms, mut short) = (wanted, 0, Vec::new());
     let class = place(ask.class);
     for part in &ask.parts {
-        let Some(bucket) = buckets.get(&part.bucket) else { return Granted { calls: 0, wait_ms: 1 } };
-        let share = *shares.entry((part.bucket.clone(), class)).or_insert_with(|| bucket.share(&take.by, ask.class));
-        let left = u64::try_from(bucket.whole()).unwrap_or(0);
-        let need = part.need.clamp(1, part.rate.burst);
-        let fit = left.min(share) / need;
+        let Some(bucket) = buckets.get(&part.bucket) else { return Granted { wait_ms: 1, ..Granted::default() } };
+        let share = *shares.entry((part.bucket.clone(), class)).or_insert_with(|| bucket.share(&take.by, class));
+        let (left, need) = (u64::try_from(bucket.whole()).unwrap_or(0), part.takes());
+        let fit = (left.min(share.rest) / need).max(u64::from(left.min(share.first) >= need));
         if fit < wanted {
-            let before =
-                bucket.kept_back(&take.by, ask.class).saturating_add(fit.saturating_add(1).saturating_mul(need));
+            let before = bucket.kept_back(&take.by, class).saturating_add(fit.saturating_add(1).saturating_mul(need));
             let missing = parts(before, part.rate.per_ms).saturating_sub(bucket.level);
-            // Where it is there and others have a part in it, it is asked for again soon.
+            // Where it is there and is another's part, it is asked for again soon, by then as the first.
             let missing = if missing > 0 { missing } else { parts(1, part.rate.per_ms) };
-            wait_ms = wait_ms.max(part.rate.ms_for(missing));
+            wait_ms = wait_ms.max(part.rate.ms_for(missing)).max(share.behind_ms);
+        }
+        if fit == 0 {
+            short.push(part.bucket.clone());
         }
         calls = calls.min(fit);
     }
     for part in &ask.parts {
         let Some(bucket) = buckets.get_mut(&part.bucket) else { continue };
-        let taken = part.need.clamp(1, part.rate.burst).saturating_mul(calls);
+        let taken = part.takes().saturating_mul(calls);
         bucket.level = bucket.level.saturating_sub(parts(taken, part.rate.per_ms));
-        if let Some(share) = shares.get_mut(&(part.bucket.clone(), class)) {
-            *share = share.saturating_sub(taken);
+        if short.contains(&part.bucket) {
+            // What it waits for is not for smaller calls that come later.
+            let none = Share { behind_ms: wait_ms, ..Share::default() };
+            shares.extend((class..3).map(|class| ((part.bucket.clone(), class), none)));
+            bucket.waits_on(&take.by, class, part.takes());
+            continue;
         }
         if calls > 0
-            && let Some(waiting) = bucket.waiting.get_mut(&take.by)
+            && let Some(share) = shares.get_mut(&(part.bucket.clone(), class))
         {
-            waiting.calls = waiting.calls.saturating_sub(1);
-            let mine = &mut waiting.permits[class];
-            *mine = mine.saturating_sub(part.need.clamp(1, part.rate.burst));
-            if waiting.calls == 0 {
-                bucket.waiting.remove(&take.by);
-            }
+            (share.first, share.rest) = (0, share.rest.saturating_sub(taken));
         }
+        bucket.waits_no_longer(&take.by, class, part.takes());
     }
-    Granted { calls, wait_ms: if calls < wanted { wait_ms.max(1) } else { 0 } }
+    Granted { calls, wait_ms: if calls < wanted { wait_ms.max(1) } else { 0 }, short }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::machine::Priority;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::rates::{Ask, NAMED_MAX, Rate, Take, Taken, Waiting, Word, place};
+use windlass_ports::store::rates::{Ask, Head, NAMED_MAX, Part, Rate, Take, Taken, Waiting, Word, place};
 
 use super::Wanted;
 
@@ -58,13 +58,34 @@ struct Waiter {
     deadline: u64,
 }
 
+/// What is known of a call that got nothing.
+#[derive(Clone, Debug)]
+struct Dry {
+    /// When it can be expected to go.
+    expected: u64,
+    /// When it is asked for again.
+    again: u64,
+    /// What it takes.
+    parts: Vec<Part>,
+    /// The buckets that had too little for it.
+    short: Vec<Name>,
+}
+
+impl Dry {
+    /// Whether a call goes no sooner: it takes as much of what is short.
+    fn holds(&self, call: &Call) -> bool {
+        let mut pairs = self.parts.iter().zip(&call.wanted.parts);
+        pairs.all(|(mine, other)| other.need >= mine.need || !self.short.contains(&mine.bucket))
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Calls that were taken ahead.
     have: u64,
     have_until: u64,
-    /// When the call at the front can be expected to go, and when it is asked for again.
-    dry: Option<(u64, u64)>,
+    /// The calls of each class that are at the front and got nothing.
+    dry: [Option<Dry>; 3],
     /// Calls that went in this second, and in the one before.
     went: (u64, u64),
     second: u64,
@@ -72,6 +93,11 @@ struct State {
 }
 
 impl State {
+    /// What holds up a call of a class: one of its own class or of a higher one.
+    fn dry(&self, class: Priority) -> Option<&Dry> {
+        self.dry[..=place(class)].iter().flatten().max_by_key(|dry| dry.again)
+    }
+
     /// Lets a call go with what was taken ahead, if there is any.
     fn serve(&mut self, now: u64) -> bool {
         let has = self.have > 0 && self.have_until > now;
@@ -187,10 +213,10 @@ impl Desk {
             return Entered::Now(Verdict::Go);
         }
         let deadline = now.saturating_add(call.patience_ms);
-        if let Some((expected, again)) = state.dry.filter(|(_, again)| *again > now)
-            && (expected > deadline || again > deadline)
+        if let Some(dry) = state.dry(call.class).filter(|dry| dry.again > now && dry.holds(&call))
+            && dry.expected.max(dry.again) > deadline
         {
-            let after_ms = expected.max(again).saturating_sub(now).max(1);
+            let after_ms = dry.expected.max(dry.again).saturating_sub(now).max(1);
             return Entered::Now(Verdict::Shed(Shed { buckets: names(&lane), after_ms }));
         }
         self.last += 1;
@@ -215,15 +241,21 @@ impl Desk {
     /// A call waited as long as it may.
     pub fn give_up(&mut self, now: u64, number: u64) -> Option<Shed> {
         let waiter = self.remove(number)?;
-        let expected = self.lanes.get(&waiter.lane).and_then(|state| state.dry).map_or(now, |(expected, _)| expected);
+        let expected = self.dry_of(&waiter).map_or(now, |dry| dry.expected);
         Some(Shed { buckets: names(&waiter.lane), after_ms: expected.saturating_sub(now).max(1) })
     }
 
-    /// In how many milliseconds calls of these buckets would go at the earliest; none where nothing is known against it.
+    /// In how many milliseconds calls of a class would go at the earliest that take of these buckets; none where nothing
+    /// is known against it.
     #[must_use]
-    pub fn dry(&self, now: u64, wanted: &Wanted) -> Option<u64> {
-        let (expected, again) = self.lanes.get(&lane_of(wanted))?.dry?;
-        (again > now).then(|| expected.max(again) - now)
+    pub fn dry(&self, now: u64, wanted: &Wanted, class: Priority) -> Option<u64> {
+        let dry = self.lanes.get(&lane_of(wanted))?.dry(class)?;
+        (dry.again > now).then(|| dry.expected.max(dry.again) - now)
+    }
+
+    /// What holds up a call that waits.
+    fn dry_of(&self, waiter: &Waiter) -> Option<&Dry> {
+        self.lanes.get(&waiter.lane)?.dry(waiter.call.class)
     }
 
     /// A call ended that had permits: `used` tokens of those that it had taken, or nothing when it never left.
@@ -255,10 +287,7 @@ impl Desk {
     /// When the next trip is due; none while nobody waits.
     #[must_use]
     pub fn due(&self, now: u64) -> Option<u64> {
-        let again = |waiter: &Waiter| {
-            let dry = self.lanes.get(&waiter.lane).and_then(|state| state.dry);
-            dry.map_or(now, |(_, again)| again.max(now))
-        };
+        let again = |waiter: &Waiter| self.dry_of(waiter).map_or(now, |dry| dry.again.max(now));
         self.waiters.values().map(again).min()
     }
 
@@ -280,17 +309,26 @@ impl Desk {
         order.into_iter().map(|(.., number)| number).collect()
     }
 
-    /// Who waits where, and since when.
-    fn words(&self) -> BTreeMap<Name, (Rate, Waiting)> {
+    /// Who waits where, and since when. A call that got nothing waits for what was short, and leaves the rest to others;
+    /// of one that is asked for nothing is known yet.
+    fn words(&self, asked: &[u64]) -> BTreeMap<Name, (Rate, Waiting)> {
         let mut words: BTreeMap<Name, (Rate, Waiting)> = BTreeMap::new();
-        for Waiter { call, .. } in self.waiters.values() {
-            for part in &call.wanted.parts {
+        let asked: BTreeSet<u64> = asked.iter().copied().collect();
+        for number in self.order(false) {
+            let Some(waiter) = self.waiters.get(&number) else { continue };
+            let call = &waiter.call;
+            let short = self.dry_of(waiter).filter(|_| !asked.contains(&number)).map(|dry| &dry.short);
+            let parts = call.wanted.parts.iter().filter(|part| short.is_none_or(|short| short.contains(&part.bucket)));
+            for part in parts {
                 let known = words.entry(part.bucket.clone()).or_insert_with(|| (part.rate, Waiting::default()));
                 let (rate, waiting) = known;
                 *rate = part.rate;
                 let since = if waiting.calls == 0 { call.since } else { waiting.since.min(call.since) };
                 (waiting.calls, waiting.since) = (waiting.calls + 1, since);
                 waiting.permits[place(call.class)] += part.need;
+                let head = &mut waiting.heads[place(call.class)];
+                let first = head.unwrap_or(Head { since: call.since, need: part.need });
+                *head = Some(Head { since: first.since.min(call.since), ..first });
                 if waiting.runs.len() < NAMED_MAX && !waiting.runs.contains(&call.run) {
                     waiting.runs.push(call.run.clone());
                 }
@@ -299,20 +337,46 @@ impl Desk {
         words
     }
 
+    /// Who is asked for on a trip: calls of which it is not known that they get nothing, and what they would take
+    /// something away from.
+    fn asked(&self, now: u64) -> Vec<u64> {
+        let lowest_first = self.trips % LOWEST_FIRST_EVERY == LOWEST_FIRST_EVERY - 1;
+        let waiting: Vec<_> = self
+            .order(lowest_first)
+            .into_iter()
+            .filter_map(|number| {
+                let waiter = self.waiters.get(&number)?;
+                Some((number, waiter, self.dry_of(waiter).filter(|dry| dry.again > now)))
+            })
+            .collect();
+        let is_due = |(number, waiter, dry): &(u64, &Waiter, Option<&Dry>)| {
+            dry.is_none().then(|| (*number, Arc::clone(&waiter.lane)))
+        };
+        let due: BTreeMap<u64, Lane> = waiting.iter().filter_map(is_due).take(ASKS_MAX).collect();
+        let buckets: BTreeSet<&Name> = due.values().flat_map(|lane| lane.iter()).map(|(name, _)| name).collect();
+        let (mut stood_for, mut asked) = (BTreeSet::new(), Vec::new());
+        for (number, waiter, dry) in &waiting {
+            let class = place(waiter.call.class);
+            // One of each class stands for all behind it.
+            let stands = |dry: &&Dry| {
+                let of_due = dry.short.iter().filter(|name| buckets.contains(name));
+                of_due.filter(|name| stood_for.insert(((*name).clone(), class))).count() > 0
+            };
+            if due.contains_key(number) || dry.filter(stands).is_some() {
+                asked.push(*number);
+            }
+        }
+        asked
+    }
+
     /// The next trip of a process.
     pub fn begin(&mut self, now: u64, by: Name) -> Trip {
         self.bound(now);
-        let (mut asks, mut asked, mut lanes) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let lowest_first = self.trips % LOWEST_FIRST_EVERY == LOWEST_FIRST_EVERY - 1;
-        for number in self.order(lowest_first) {
-            let Some(Waiter { lane, call, .. }) = self.waiters.get(&number) else { continue };
-            let is_dry = self.lanes.get(lane).and_then(|state| state.dry).is_some_and(|(_, again)| again > now);
-            if asks.len() == ASKS_MAX || is_dry {
-                continue;
-            }
+        let asked = self.asked(now);
+        let (mut asks, mut lanes) = (Vec::new(), BTreeMap::new());
+        for Waiter { lane, call, .. } in asked.iter().filter_map(|number| self.waiters.get(number)) {
             lanes.insert(Arc::clone(lane), asks.len());
             asks.push(Ask { class: call.class, parts: call.wanted.parts.clone(), more: 0 });
-            asked.push(number);
         }
         for (lane, last) in lanes {
             // Of calls that differ in what they take nobody knows what the next one will.
@@ -323,7 +387,7 @@ impl Desk {
             }
         }
         self.trips += 1;
-        let words = self.words();
+        let words = self.words(&asked);
         let told = std::mem::take(&mut self.told);
         let mut all: BTreeMap<Name, Word> = BTreeMap::new();
         let word = |bucket: &Name, rate| Word { bucket: bucket.clone(), rate, back: 0, waiting: Waiting::default() };
@@ -385,11 +449,13 @@ impl Desk {
                     known.1 += i64::try_from(part.need.saturating_mul(left)).unwrap_or(i64::MAX);
                 }
             }
+            let dry = &mut state.dry[place(ask.class)];
             if granted.calls > 0 {
-                state.dry = None;
-            } else if seen.insert(Arc::clone(&lane)) {
-                let pause = granted.wait_ms.clamp(AGAIN_MS.0, AGAIN_MS.1);
-                state.dry = Some((now.saturating_add(granted.wait_ms), now + pause));
+                *dry = None;
+            } else if seen.insert((lane, ask.class)) {
+                let (expected, short) = (now.saturating_add(granted.wait_ms), granted.short.clone());
+                let again = now + granted.wait_ms.clamp(AGAIN_MS.0, AGAIN_MS.1);
+                *dry = Some(Dry { expected, again, parts: ask.parts.clone(), short });
             }
         }
         verdicts.extend(self.serve(now));
@@ -414,7 +480,10 @@ impl Desk {
     pub fn failed(&mut self, now: u64, trip: &Trip) {
         for ask in &trip.take.asks {
             let lane: Lane = Arc::new(ask.parts.iter().map(|part| (part.bucket.clone(), part.rate)).collect());
-            self.lanes.entry(lane).or_default().dry = Some((now + FAILED_MS, now + FAILED_MS));
+            let (short, parts) =
+                (names(&lane), ask.parts.iter().map(|part| Part { need: 1, ..part.clone() }).collect());
+            let dry = Dry { expected: now + FAILED_MS, again: now + FAILED_MS, parts, short };
+            self.lanes.entry(lane).or_default().dry[place(ask.class)] = Some(dry);
         }
     }
 
@@ -423,12 +492,12 @@ impl Desk {
         let mut before: BTreeMap<&Lane, Vec<u64>> = BTreeMap::new();
         let mut vain = Vec::new();
         for number in self.order(false) {
-            let Some(Waiter { lane, call, deadline }) = self.waiters.get(&number) else { continue };
-            let Some((first, _)) = self.lanes.get(lane).and_then(|state| state.dry) else { continue };
+            let Some(waiter @ Waiter { lane, call, deadline }) = self.waiters.get(&number) else { continue };
+            let Some(dry) = self.dry_of(waiter) else { continue };
             let sums = before.entry(lane).or_insert_with(|| vec![0; lane.len()]);
             let behind = lane.iter().zip(&*sums).map(|((_, rate), sum)| ms_for(*sum, *rate)).max().unwrap_or(0);
-            let expected = first.saturating_add(behind);
-            if expected > *deadline {
+            let expected = dry.expected.saturating_add(behind);
+            if expected > *deadline && dry.holds(call) {
                 let shed = Shed { buckets: names(lane), after_ms: expected.saturating_sub(now).max(1) };
                 vain.push((number, Verdict::Shed(shed)));
             } else {

@@ -86,7 +86,7 @@ pub(super) fn dry(core: &Core, run: &Run, settings: &ModelSettings) -> Option<Na
         tool: None,
         tokens: 1,
     });
-    let ms = core.gate.desk().dry(core.gate.now(), &wanted)?;
+    let ms = core.gate.desk().dry(core.gate.now(), &wanted, windlass_core::machine::Priority::default())?;
     Some(format!("its rate has nothing left for {ms} ms more").into())
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use windlass_core::ids::{Name, RunId};
+use windlass_core::time::Timestamp;
 
 use super::Harness;
 use super::setup::Process;
-use crate::store::rates::{Ask, BucketRow, Part, Rate, Take, Waiting, Word};
+use crate::store::rates::{Ask, BucketRow, Head, Part, Rate, Take, Taken, Waiting, Word};
 use crate::store::{Priority, Store};
 
 /// So little in a day that nothing comes back while a case runs.
@@ -70,6 +71,33 @@ pub(super) async fn who_waits_is_told(harness: Arc<dyn Harness>) {
     assert!(waiting.heard.0 > 0, "by the store's time");
     take(&*one.store, vec![ask("a", 1, 0)], vec![word("a", 0, 1)]).await;
     assert!(!rows(&*one.store).await[0].waiting.values().any(|waiting| waiting.calls > 0), "it was served");
+}
+
+/// A process that waits with a call of so many tokens asks for them.
+async fn wait_for(process: &Process, by: &str, since: u64, need: u64, back: i64) -> Taken {
+    let head = Some(Head { since: Timestamp(since), need });
+    let waiting = Waiting { permits: [0, need, 0], calls: 1, heads: [None, head, None], ..Waiting::default() };
+    let words = vec![Word { waiting, ..word("tokens", back, 0) }];
+    let take = Take { by: by.into(), asks: vec![ask("tokens", need, 0)], words, tidy: false };
+    process.store.rates().take(take).await.expect("answered")
+}
+
+pub(super) async fn of_large_calls_the_one_that_came_first_goes(harness: Arc<dyn Harness>) {
+    let (one, two) = (Process::open(&harness).await, Process::open(&harness).await);
+    assert_eq!(take(&*one.store, vec![ask("tokens", 15, 0)], Vec::new()).await, [1]);
+    // Each needs more than half of what a full bucket has.
+    let (first, second) = (wait_for(&one, "one", 1, 12, 0).await, wait_for(&two, "two", 2, 11, 0).await);
+    for taken in [&first, &second] {
+        assert_eq!(taken.granted[0].calls, 0);
+        assert_eq!(taken.granted[0].short, ["tokens".into()], "which one had too little is told");
+    }
+    assert_eq!(wait_for(&two, "two", 2, 11, 15).await.granted[0].calls, 0, "what is there is kept for the other one");
+    assert_eq!(wait_for(&one, "one", 1, 12, 0).await.granted[0].calls, 1);
+    assert_eq!(wait_for(&two, "two", 2, 11, 12).await.granted[0].calls, 1, "its turn comes");
+    assert_eq!(rows(&*one.store).await[0].left, 9);
+    // What was used beyond what was taken is taken afterwards.
+    take(&*two.store, Vec::new(), vec![word("tokens", -10, 0)]).await;
+    assert_eq!(rows(&*one.store).await[0].left, -1);
 }
 
 pub(super) async fn after_a_fence_buckets_are_empty(harness: Arc<dyn Harness>) {

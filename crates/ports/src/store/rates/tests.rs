@@ -103,6 +103,77 @@ fn higher_classes_come_first_and_equals_share() {
     assert_eq!(books.one(100_000 + HEARD_MS, "p", 9).0, 4, "whoever says nothing more waits no more");
 }
 
+/// Little comes, much may be there.
+const LARGE: Rate = Rate { amount: 10, per_ms: 1_000, burst: 100 };
+
+/// A process that waits with one call since then, and asks for it.
+fn waits(by: &str, bucket: &str, since: u64, need: u64, class: Priority) -> Take {
+    let mut waiting = Waiting { calls: 1, since: Timestamp(since), ..Waiting::default() };
+    waiting.permits[place(class)] = need;
+    waiting.heads[place(class)] = Some(Head { since: Timestamp(since), need });
+    let word = Word { bucket: bucket.into(), rate: LARGE, back: 0, waiting };
+    take(by, vec![ask(class, 0, vec![part(bucket, LARGE, need)])], vec![word])
+}
+
+#[test]
+fn of_two_processes_with_large_calls_the_one_that_came_first_goes() {
+    let mut books = books();
+    let empty = ask(Priority::Normal, 0, vec![part("a", LARGE, 100)]);
+    assert_eq!(books.settle(100_000, &take("z", vec![empty], Vec::new()))[0].0, 1);
+    assert_eq!(books.settle(100_000, &waits("p", "a", 2, 60, Priority::Normal))[0], (0, 6_000));
+    assert_eq!(books.settle(100_000, &waits("q", "a", 1, 70, Priority::Normal))[0], (0, 7_000));
+    assert_eq!(books.settle(100_000, &waits("p", "a", 2, 60, Priority::Normal))[0], (0, 13_000), "behind the other");
+    // Both say so often enough to be heard, and a third one that came later gets nothing in between.
+    for now in [103_000, 106_900] {
+        assert_eq!(books.settle(now, &waits("p", "a", 2, 60, Priority::Normal))[0].0, 0);
+        assert_eq!(books.settle(now, &waits("q", "a", 1, 70, Priority::Normal))[0].0, 0);
+        let late = ask(Priority::Normal, 0, vec![part("a", LARGE, 1)]);
+        assert_eq!(books.settle(now, &take("r", vec![late], Vec::new()))[0].0, 0);
+    }
+    assert_eq!(books.settle(107_000, &waits("p", "a", 2, 60, Priority::Normal))[0], (0, 6_000));
+    assert_eq!(books.settle(107_000, &waits("q", "a", 1, 70, Priority::Normal))[0].0, 1);
+    assert_eq!(books.settle(113_000, &waits("p", "a", 2, 60, Priority::Normal))[0].0, 1);
+}
+
+#[test]
+fn a_large_call_does_not_starve_behind_small_ones_of_its_process() {
+    let mut books = books();
+    let of = |need, class| ask(class, 0, vec![part("a", LARGE, need)]);
+    let asks = |needs: &[(u64, Priority)]| {
+        take("p", needs.iter().map(|(need, class)| of(*need, *class)).collect(), Vec::new())
+    };
+    let (normal, low, high) = (Priority::Normal, Priority::Low, Priority::High);
+    let got = books.settle(100_000, &asks(&[(60, normal), (60, normal), (1, normal), (1, low), (1, high)]));
+    let calls: Vec<u64> = got.iter().map(|(calls, _)| *calls).collect();
+    assert_eq!(calls, [1, 0, 0, 0, 1], "what the second waits for is kept for it");
+    assert!(got[2].1 >= got[1].1 && got[3].1 >= got[1].1, "and who is behind comes after it: {got:?}");
+    // What is short holds up whoever takes of it, and nobody else.
+    let both = ask(normal, 0, vec![part("a", LARGE, 60), part("b", LARGE, 60)]);
+    let b = ask(normal, 0, vec![part("b", LARGE, 60)]);
+    let got = books.settle(100_000, &take("p", vec![both, of(1, normal), b], Vec::new()));
+    assert_eq!([got[0].0, got[1].0, got[2].0], [0, 0, 1]);
+}
+
+#[test]
+fn whoever_waits_at_an_empty_bucket_keeps_nothing_back_of_a_full_one() {
+    let mut books = books();
+    let empty = ask(Priority::Normal, 0, vec![part("a", LARGE, 100)]);
+    books.settle(100_000, &take("z", vec![empty], Vec::new()));
+    let parts = vec![part("a", LARGE, 9), part("b", LARGE, 9)];
+    let words = ["a", "b"].map(|bucket| waits("p", bucket, 1, 9, Priority::High).words.remove(0));
+    let asked = take("p", vec![ask(Priority::High, 0, parts)], words.to_vec());
+    for (name, rate) in asked.buckets() {
+        books.0.entry(name).or_insert_with(|| Bucket::empty_since(Timestamp(0), rate, Timestamp(100_000)));
+    }
+    let taken = settle(&asked, &mut books.0, Timestamp(100_000));
+    assert_eq!(taken.granted, [Granted { calls: 0, wait_ms: 900, short: vec!["a".into()] }]);
+    let calls = |books: &mut Books, bucket| {
+        let asks = vec![ask(Priority::Low, 99, vec![part(bucket, LARGE, 1)])];
+        books.settle(100_500, &take("q", asks, Vec::new()))[0].0
+    };
+    assert_eq!((calls(&mut books, "a"), calls(&mut books, "b")), (0, 100));
+}
+
 #[test]
 fn what_is_given_back_is_there_again_and_what_was_used_beyond_is_missing() {
     let mut books = books();

@@ -1,6 +1,6 @@
 //! A desk before a store in memory.
 
-use windlass_ports::store::rates::{Bucket, Part, settle};
+use windlass_ports::store::rates::{Bucket, Granted, settle};
 
 use super::*;
 
@@ -160,9 +160,70 @@ fn permits_of_a_call_that_waits_no_longer_serve_another() {
     let number = hall.enter(0, call("a", "t", Priority::Normal));
     let trip = hall.desk.begin(0, "p".into());
     hall.desk.leave(number);
-    let taken = Taken { granted: vec![windlass_ports::store::rates::Granted { calls: 1, wait_ms: 0 }] };
+    let taken = Taken { granted: vec![Granted { calls: 1, ..Granted::default() }] };
     assert!(hall.desk.answered(0, &trip, &taken).is_empty());
     assert_eq!(hall.desk.enter(1, call("a", "t", Priority::Normal)), Entered::Now(Verdict::Go));
     let late = call("a", "t", Priority::Normal);
     assert!(matches!(hall.desk.enter(BLOCK_MS + 1, late), Entered::Waits(_)));
+}
+
+/// A call that takes so many tokens of a rate that gives a hundred in a second, and a hundred at once.
+fn large(need: u64, patience_ms: u64) -> Call {
+    let rate = Rate { amount: 100, per_ms: 1_000, burst: 100 };
+    Call { wanted: wanted("a", rate, need, true), patience_ms, ..call("a", "t", Priority::Normal) }
+}
+
+#[test]
+fn a_call_is_turned_away_for_what_is_known_of_calls_like_it_alone() {
+    let mut hall = Hall::default();
+    let (first, second) = (hall.enter(0, large(80, 60_000)), hall.enter(0, large(90, 60_000)));
+    assert_eq!(going(&hall.trip(0)), [first]);
+    let shed = |entered: &Entered| matches!(entered, Entered::Now(Verdict::Shed(_)));
+    assert!(shed(&hall.desk.enter(1, large(90, 100))), "it takes as much");
+    assert!(!shed(&hall.desk.enter(1, large(5, 100))), "it takes less");
+    assert!(!shed(&hall.desk.enter(1, Call { class: Priority::High, ..large(90, 100) })), "it goes before");
+    assert!(shed(&hall.desk.enter(1, Call { class: Priority::Low, ..large(90, 100) })));
+    assert_eq!(hall.desk.give_up(2, second).map(|shed| shed.after_ms), Some(698));
+}
+
+#[test]
+fn small_calls_take_nothing_from_a_large_one_that_is_not_asked_for() {
+    let mut hall = Hall::default();
+    let rate = Rate { amount: 100, per_ms: 1_000, burst: 100 };
+    let (first, second) = (hall.enter(0, large(80, 60_000)), hall.enter(0, large(90, 60_000)));
+    assert_eq!(going(&hall.trip(0)), [first]);
+    // Of a lane of their own.
+    let small = |hall: &mut Hall, now| {
+        let mut wanted = wanted("a", rate, 5, true);
+        wanted.parts.push(Part { bucket: "b".into(), rate: RATE, need: 1 });
+        wanted.tokens.push(false);
+        hall.enter(now, Call { wanted, ..call("a", "t", Priority::Normal) })
+    };
+    let mut small_ones = Vec::new();
+    for now in [100, 300, 500, 690] {
+        small_ones.push(small(&mut hall, now));
+        assert!(going(&hall.trip(now)).is_empty(), "at {now}");
+    }
+    assert_eq!(going(&hall.trip(700)), [second]);
+    assert_eq!(going(&hall.trip(900)), small_ones);
+}
+
+#[test]
+fn a_process_says_that_it_waits_for_what_was_short() {
+    let mut hall = Hall::default();
+    let full = Rate { amount: 1, per_ms: 1_000, burst: 9 };
+    let both = || {
+        let mut both = call("a", "t", Priority::Normal);
+        both.wanted.parts.push(Part { bucket: "b".into(), rate: full, need: 1 });
+        both.wanted.tokens.push(false);
+        both
+    };
+    let numbers: Vec<u64> = (0..6).map(|_| hall.enter(0, both())).collect();
+    assert_eq!(going(&hall.trip(0)), numbers[..4]);
+    assert_eq!(hall.buckets["b"].clone().row("b".into(), Timestamp(1_000_000_000_000)).waiting, BTreeMap::new());
+    let said = |take: &Take, bucket: &str| {
+        take.words.iter().find(|word| &*word.bucket == bucket).map(|word| word.waiting.permits)
+    };
+    let take = hall.desk.begin(1, "p".into()).take;
+    assert_eq!((said(&take, "a"), said(&take, "b")), (Some([0, 2, 0]), Some([0, 0, 0])));
 }
