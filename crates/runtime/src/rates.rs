@@ -5,8 +5,11 @@ pub mod desk;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use windlass_core::ids::Name;
+use windlass_core::ids::{Digest, Name};
 use windlass_ports::store::rates::{Part, Rate};
+
+/// Bytes of a word that are in the name of a bucket. Names of buckets are keys of an index.
+const WORD_BYTES_MAX: usize = 200;
 
 /// How a limit picks calls by one of their words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,6 +155,11 @@ impl Limits {
             if let Some((word, _)) = limit.picks.words().into_iter().find(|(_, pick)| is_blank(*pick)) {
                 return Err(wrong(format!("`{word}` is blank; leave it out for all, or write `*` for each")));
             }
+            if let Some((word, _)) = limit.picks.words().into_iter().find(|(_, pick)| has_star(*pick)) {
+                return Err(wrong(format!(
+                    "`{word}` has a `*` in a name, which fits nothing; write a name, or `*` for each"
+                )));
+            }
             if let Some(other) = seen.insert((&limit.picks, limit.unit, limit.rate.per_ms), place) {
                 return Err(wrong(format!("is for the same calls and period as limit {}", other + 1)));
             }
@@ -190,6 +198,19 @@ impl Limits {
     }
 }
 
+fn has_star(pick: Option<&Pick>) -> bool {
+    matches!(pick, Some(Pick::One(name)) if name.contains('*'))
+}
+
+/// A word as it is in the name of a bucket: one that is long is cut, and goes on with what tells it from others.
+fn shortened(word: &str) -> String {
+    if word.len() <= WORD_BYTES_MAX {
+        return word.to_owned();
+    }
+    let cut = &word[..word.floor_char_boundary(WORD_BYTES_MAX / 2)];
+    format!("{cut}~{}", Digest::of(word.as_bytes()))
+}
+
 fn is_blank(pick: Option<&Pick>) -> bool {
     matches!(pick, Some(Pick::One(name)) if name.trim().is_empty())
 }
@@ -218,7 +239,7 @@ impl Limit {
         let named = named.filter_map(|((word, pick), value)| Some((word, pick.and(value)?)));
         let (unit, per_ms) = (self.unit.as_str(), self.rate.per_ms);
         let bucket = named.fold(format!("{unit}/{per_ms}ms"), |text, (word, value)| {
-            format!("{text} {word}:{}", value.replace('%', "%25").replace(' ', "%20"))
+            format!("{text} {word}:{}", shortened(&value.replace('%', "%25").replace(' ', "%20")))
         });
         let is_tokens = self.unit == Unit::Tokens;
         let need = if is_tokens { caller.tokens.clamp(1, self.rate.burst) } else { 1 };
@@ -287,6 +308,17 @@ mod tests {
     }
 
     #[test]
+    fn long_words_are_told_apart_by_short_names_of_buckets() {
+        let bucket = |user: &str| {
+            let caller = Caller { user: Some(user), ..CALLER };
+            of(vec![limit("*", "*", "", "", 1)], &caller).remove(0).0
+        };
+        let (long, other) = ("ä".repeat(5_000), "ä".repeat(5_001));
+        assert!(bucket(&long).len() < 400 && bucket(&long) != bucket(&other));
+        assert_eq!(bucket(&long), bucket(&long));
+    }
+
+    #[test]
     fn what_is_said_of_one_goes_before_what_is_said_of_each() {
         let per_day = |limit: Limit| Limit { rate: Rate { per_ms: 86_400_000, ..limit.rate }, ..limit };
         let limits = vec![
@@ -318,6 +350,7 @@ mod tests {
             (limit("", "", "a/b", "t", 1), "no call is of a model and of a tool"),
             (limit("", "ann", "", "", 1), "a user belongs to a tenant"),
             (limit("", "", "gpt", "", 1), "`gpt` is no model"),
+            (limit("", "", "openai/*", "", 1), "`model` has a `*` in a name"),
             (limit(" ", "", "", "", 1), "`tenant` is blank"),
             (limit("", "", "", "t", 0), "`amount` is 1 to"),
             (Limit { unit: Unit::Tokens, ..limit("", "", "", "t", 1) }, "a tool uses no tokens"),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use windlass_core::effect::Said;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::machine::Priority;
 use windlass_core::time::Timestamp;
@@ -258,13 +259,16 @@ impl Desk {
         self.lanes.get(&waiter.lane)?.dry(waiter.call.class)
     }
 
-    /// A call ended that had permits: `used` tokens of those that it had taken, or nothing when it never left.
-    pub fn ended(&mut self, wanted: &Wanted, left: bool, used: Option<u64>) {
+    /// A call ended that had permits: of the tokens that it had taken it used so many, as far as that is known. One that
+    /// never left used nothing of anything.
+    pub fn ended(&mut self, wanted: &Wanted, left: bool, used: Option<Said>) {
         for (part, is_tokens) in wanted.parts.iter().zip(&wanted.tokens) {
             let signed = |permits: u64| i64::try_from(permits).unwrap_or(i64::MAX);
             let back = match (left, is_tokens, used) {
                 (false, _, _) => signed(part.need),
-                (true, true, Some(used)) => signed(part.need).saturating_sub(signed(used)),
+                (true, true, Some(Said::Exactly(used))) => signed(part.need).saturating_sub(signed(used)),
+                // What it took stays taken, and what is known beyond that is taken too.
+                (true, true, Some(Said::AtLeast(used))) => signed(part.need).saturating_sub(signed(used)).min(0),
                 (true, _, _) => 0,
             };
             if back != 0 {

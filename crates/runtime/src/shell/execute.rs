@@ -387,14 +387,14 @@ impl Attempt {
     async fn send(&self, job: Job) -> (Outcome, Spent) {
         let ticket = match self.asks.as_deref() {
             None => None,
-            Some((asks, call)) => match rates::enter(&self.core, asks.clone(), call).await {
+            Some((asks, call)) => match rates::enter(&self.core, asks.clone(), call, &self.sent).await {
                 Ok(ticket) => Some(ticket),
                 Err(failure) => return unsent(failure),
             },
         };
         let ended = self.send_in_turn(job).await;
         if let Some(ticket) = ticket {
-            ticket.ended(self.sent.load(Ordering::Acquire), &ended.1);
+            ticket.ended(&ended.1);
         }
         ended
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
-use windlass_core::effect::{Call as Kind, OpenCall, Outcome, Spent};
+use windlass_core::effect::{Call as Kind, OpenCall, Outcome, Said, Spent};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::Name;
 use windlass_core::machine::{Machine, ModelSettings};
@@ -147,20 +147,25 @@ fn goes_on(core: &Core, machine: &Machine, open: &OpenCall) -> bool {
 pub(super) struct Ticket {
     core: Arc<Core>,
     wanted: Wanted,
+    /// Whether the call has left.
+    sent: Arc<AtomicBool>,
     told: bool,
 }
 
 impl Ticket {
     /// The call ended.
-    pub(super) fn ended(mut self, left: bool, spent: &Spent) {
+    pub(super) fn ended(mut self, spent: &Spent) {
         let used = match spent {
-            Spent::Known { tokens, .. } => Some(*tokens),
-            _ => None,
+            Spent::Nothing => Some(Said::Exactly(0)),
+            Spent::Known { tokens, .. } => Some(Said::Exactly(*tokens)),
+            Spent::Metered { tokens, .. } => Some(*tokens),
+            Spent::Unsent | Spent::Unknown => None,
         };
-        self.tell(left && !matches!(spent, Spent::Unsent), used);
+        self.tell(!matches!(spent, Spent::Unsent), used);
     }
 
-    fn tell(&mut self, left: bool, used: Option<u64>) {
+    fn tell(&mut self, may_have_left: bool, used: Option<Said>) {
+        let left = may_have_left && self.sent.load(Ordering::Acquire);
         self.told = true;
         self.core.gate.desk().ended(&self.wanted, left, used);
         pump(&self.core);
@@ -170,7 +175,6 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            // Whether a call that was given up had left is not known here: it counts as one that had.
             self.tell(true, None);
         }
     }
@@ -193,11 +197,16 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Waits for what a call asks for.
+/// Waits for what a call asks for. `sent` is set once the call leaves.
 ///
 /// # Errors
 /// Why it is turned away: it was not sent, and costs nothing.
-pub(super) async fn enter(core: &Arc<Core>, call: Call, kind: &Kind) -> Result<Ticket, Failure> {
+pub(super) async fn enter(
+    core: &Arc<Core>,
+    call: Call,
+    kind: &Kind,
+    sent: &Arc<AtomicBool>,
+) -> Result<Ticket, Failure> {
     let gate = &core.gate;
     let (wanted, until) = (call.wanted.clone(), Instant::now() + Duration::from_millis(call.patience_ms));
     let (teller, told) = oneshot::channel();
@@ -218,7 +227,7 @@ pub(super) async fn enter(core: &Arc<Core>, call: Call, kind: &Kind) -> Result<T
         }
     };
     match verdict {
-        Verdict::Go => Ok(Ticket { core: Arc::clone(core), wanted, told: false }),
+        Verdict::Go => Ok(Ticket { core: Arc::clone(core), wanted, sent: Arc::clone(sent), told: false }),
         Verdict::Shed(shed) => {
             core.count(Tally::RateShed, 1);
             Err(turned_away(kind, &shed))

@@ -130,10 +130,10 @@ fn what_was_not_used_goes_back_once() {
     let tokens = wanted("a", Rate { amount: 1, per_ms: 86_400_000, burst: 1_000 }, 300, true);
     hall.enter(0, Call { wanted: tokens.clone(), ..call("a", "t", Priority::Normal) });
     hall.trip(0);
-    hall.desk.ended(&tokens, true, Some(100));
+    hall.desk.ended(&tokens, true, Some(Said::Exactly(100)));
     hall.trip(1);
     assert_eq!((hall.left("a"), hall.desk.has_news()), (900, false));
-    hall.desk.ended(&tokens, true, Some(450));
+    hall.desk.ended(&tokens, true, Some(Said::Exactly(450)));
     let trip = hall.desk.begin(2, "p".into());
     hall.desk.failed(2, &trip);
     hall.trip(3);
@@ -142,6 +142,23 @@ fn what_was_not_used_goes_back_once() {
     let trip = hall.desk.begin(4, "p".into());
     hall.desk.failed(4, &trip);
     assert!(!hall.desk.has_news(), "what was given back may have been heard");
+}
+
+#[test]
+fn tokens_are_settled_by_what_is_known_of_them() {
+    let tokens = wanted("a", Rate { amount: 1, per_ms: 86_400_000, burst: 1_000 }, 300, true);
+    for (left, used, back) in [
+        (true, None, None),
+        (true, Some(Said::Exactly(0)), Some(300)),
+        (true, Some(Said::Exactly(700)), Some(-400)),
+        (true, Some(Said::AtLeast(200)), None),
+        (true, Some(Said::AtLeast(700)), Some(-400)),
+        (false, None, Some(300)),
+    ] {
+        let mut desk = Desk::default();
+        desk.ended(&tokens, left, used);
+        assert_eq!(desk.back.get("a").map(|(_, back)| *back), back, "{used:?}");
+    }
 }
 
 #[test]
