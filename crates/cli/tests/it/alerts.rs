@@ -60,6 +60,8 @@ fn asked() -> BTreeSet<String> {
 #[test]
 fn every_metric_of_the_alert_rules_is_exported() {
     let place = Place::new();
+    let objectives = "[objectives.each]\np95_cost_micros = 5\n[objectives.daily]\nday_cost_micros = 5\n";
+    place.write("windlass.toml", objectives);
     let queued = ["run", "asks.yml", "--input", "{}", "--run-id", "q", "--pool", "gpu", "--detach", "--store"];
     let ran = place.windlass(&[&queued[..], &["sqlite:w.db"]].concat());
     assert_eq!(ran.code(), 0, "{}", ran.shown());

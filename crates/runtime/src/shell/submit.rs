@@ -260,10 +260,12 @@ impl Engine {
         let core = &self.core;
         let stored = patiently(core, || core.parts.store.load(run.clone())).await?;
         let stored = stored.ok_or_else(|| EngineError::NotFound(run.clone()))?;
-        let not_failed = || EngineError::Rejected {
-            run: run.clone(),
-            reason: windlass_core::Rejected::NotNow("it has not failed".into()),
+        let why = match &input {
+            Input::Skip { .. } => "it has not failed",
+            _ => "only a run that has failed can be tried again",
         };
+        let not_failed =
+            || EngineError::Rejected { run: run.clone(), reason: windlass_core::Rejected::NotNow(why.into()) };
         if stored.head.status != Status::Failed {
             return Err(not_failed());
         }
