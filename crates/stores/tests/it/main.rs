@@ -7,6 +7,7 @@ mod fairness;
 mod postgres;
 mod postgres_days;
 mod postgres_doors;
+mod postgres_draws;
 mod postgres_faults;
 mod postgres_switches;
 mod power;

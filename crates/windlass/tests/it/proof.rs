@@ -4,6 +4,7 @@
 
 mod machine;
 mod place;
+mod signature;
 mod world;
 mod wires;
 mod worker;

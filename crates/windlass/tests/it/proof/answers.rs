@@ -23,7 +23,7 @@ use windlass_runtime::{Scope, Stop};
 
 use super::course::Course;
 use super::cuts::block_on;
-use super::machine::configuration;
+use super::machine::{configuration, turn};
 use super::place::Place;
 use super::unknown::outcomes;
 use super::worker::{CUT, FOLDER, POLICY, RUN, cutter, engine, store};
@@ -33,26 +33,6 @@ use super::world::World;
 const OWNER: &str = "owen";
 /// The tool that is asked about: one that must never be done twice.
 pub(super) const TOOL: &str = "erase";
-
-const MACHINE: &str = r##"
-spec: flatmachine
-spec_version: 4.2.1
-data:
-  name: proof
-  context: {order: "{{ input.order }}"}
-  settings: {tools: [erase]}
-  agents:
-    worker: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "work {{ input.order }}"}, profile: main}}
-  states:
-    work:
-      type: initial
-      agent: worker
-      tool_loop: true
-      input: {order: context.order}
-      output_to_context: {work: output.content}
-      transitions: [{to: done}]
-    done: {type: final, output: {work: context.work}}
-"##;
 
 /// Answers to one question, and what they come to.
 pub(super) struct Scene {
@@ -191,7 +171,7 @@ pub(super) fn write(folder: &Path, world: &World, scene: &Scene) {
         text = text.replace(&format!("[tools.{TOOL}]\n"), &asks);
     }
     std::fs::write(folder.join("windlass.toml"), text).expect("a writable folder");
-    std::fs::write(folder.join("machine.yml"), MACHINE).expect("a writable folder");
+    std::fs::write(folder.join("machine.yml"), turn(&[TOOL])).expect("a writable folder");
     rule(folder, ALLOW);
 }
 

@@ -54,7 +54,7 @@ fn program(folder: &Path, world: &World, format: &str) {
 }
 
 /// A bank of programs. A worker that is killed takes all of its programs along, so few are.
-const PROGRAMS: Size = Size { cap: 40, kills: 2, ..BRANCH };
+const PROGRAMS: Size = Size { kills: 2, ..BRANCH };
 
 /// A bank whose calls are programs of this format.
 #[expect(clippy::print_stdout, reason = "the counts are part of the proof")]
@@ -76,7 +76,7 @@ fn the_bank_holds_over_claude_code() {
 /// A call is held at a thousand, and uses about a tenth of that.
 #[test]
 fn the_bank_holds_over_claude_code_for_money() {
-    agents("claude_code", Size { cap: 40_000, meter: Meter::CostMicros, ..PROGRAMS });
+    agents("claude_code", Size { runs: 150, cap: 40_000, meter: Meter::CostMicros, ..PROGRAMS });
 }
 
 #[test]

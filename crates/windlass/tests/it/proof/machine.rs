@@ -86,12 +86,38 @@ data:
     end: {type: final, output: {r: context.r}}
 "##;
 
+/// A machine of one turn, in which the model asks for each of its tools once.
+const TURN: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: proof
+  context: {order: "{{ input.order }}"}
+  settings: {tools: [TOOLS]}
+  agents:
+    worker: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "work {{ input.order }}"}, profile: main}}
+  states:
+    work:
+      type: initial
+      agent: worker
+      tool_loop: true
+      input: {order: context.order}
+      output_to_context: {work: output.content}
+      transitions: [{to: done}]
+    done: {type: final, output: {work: context.work}}
+"##;
+
 /// What a model call costs, so that a lost one is seen in the ledger.
 const PRICES: &str = r##"
 version: proof
 models:
 - {provider: fake, model: small, rates: {input: 3000000, output: 15000000}}
 "##;
+
+/// The machine of one turn in which the model asks for each of these tools.
+pub(super) fn turn(tools: &[&str]) -> String {
+    TURN.replace("TOOLS", &tools.join(", "))
+}
 
 /// Tools and their contracts, in the form of the configuration file's tables.
 pub(super) fn configuration(address: &str) -> String {

@@ -17,7 +17,7 @@ use windlass_ports::store::Message;
 use super::course::Course;
 use super::cuts::{Trace, block_on, compare, trace};
 use super::lost::{Known, Lost, in_flight};
-use super::machine::{configuration, table};
+use super::machine::{configuration, table, turn};
 use super::place::Place;
 use super::worker::{RUN, spawn, store};
 use super::world::World;
@@ -35,26 +35,6 @@ const PAIRS: [Pair; 5] = [
 /// The one that is not repeated: a person says what became of it.
 const ONCE: &str = "send";
 
-const MACHINE: &str = r##"
-spec: flatmachine
-spec_version: 4.2.1
-data:
-  name: proof
-  context: {order: "{{ input.order }}"}
-  settings: {tools: [check, count, wipe, void, send]}
-  agents:
-    worker: {spec: flatagent, spec_version: 4.2.1, data: {prompt: {system: S, user: "work {{ input.order }}"}, profile: main}}
-  states:
-    work:
-      type: initial
-      agent: worker
-      tool_loop: true
-      input: {order: context.order}
-      output_to_context: {work: output.content}
-      transitions: [{to: done}]
-    done: {type: final, output: {work: context.work}}
-"##;
-
 fn place(world: &World) -> Place {
     let place = Place::new(world);
     let mut text = configuration(&world.address);
@@ -64,7 +44,7 @@ fn place(world: &World) -> Place {
         text.push_str(if asks { "\napproval = \"always\"\n\n" } else { "\n\n" });
     }
     std::fs::write(place.path().join("windlass.toml"), text).expect("a writable folder");
-    std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
+    std::fs::write(place.path().join("machine.yml"), turn(&PAIRS.map(|(name, ..)| name))).expect("a writable folder");
     place
 }
 

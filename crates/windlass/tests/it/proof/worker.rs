@@ -18,7 +18,7 @@ use windlass_tools::CatalogConfig;
 
 use super::forgetful::{Breach, Forgetful};
 use super::place::store_url;
-use super::world::AWS_ID;
+use super::signature;
 
 pub(super) const FOLDER: &str = "WINDLASS_PROOF_FOLDER";
 pub(super) const CUT: &str = "WINDLASS_PROOF_CUT";
@@ -111,8 +111,8 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         policy: Some(folder.join(POLICY)).filter(|policy| policy.is_dir()),
         environment: match folder.join(SIGNED).is_file() {
             true => Arc::new(|name| match name {
-                "AWS_ACCESS_KEY_ID" => Some(AWS_ID.into()),
-                "AWS_SECRET_ACCESS_KEY" => Some("secret".into()),
+                "AWS_ACCESS_KEY_ID" => Some(signature::ID.into()),
+                "AWS_SECRET_ACCESS_KEY" => Some(signature::SECRET.into()),
                 _ => None,
             }),
             false => Arc::new(|name| (name == "FAKE_API_KEY").then(|| "key".into())),

@@ -9,9 +9,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The id of the access key of AWS that requests are signed with, where they are.
-pub(super) const AWS_ID: &str = "AKIDPROOF";
-
 /// One thing done to the world.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deed {
@@ -49,7 +46,7 @@ pub(super) struct World {
     headers: Arc<Mutex<String>>,
     /// Answers that were streams.
     streams: Arc<AtomicU64>,
-    /// Requests that were signed with access keys of AWS.
+    /// Requests whose signature by access keys of AWS holds.
     signed: Arc<AtomicU64>,
 }
 
@@ -159,7 +156,7 @@ impl World {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// How many requests were signed with access keys of AWS.
+    /// How many requests had a signature by access keys of AWS that holds.
     #[cfg(feature = "sigv4")]
     pub(super) fn signed(&self) -> u64 {
         self.signed.load(Ordering::Relaxed)
@@ -188,10 +185,7 @@ impl World {
         let mut reader = BufReader::new(stream);
         while let Some((path, headers, body)) = read_request(&mut reader) {
             let key = headers.get("idempotency-key").cloned().unwrap_or_default();
-            let authorization = headers.get("authorization").map_or("", String::as_str);
-            let is_signed = authorization.starts_with(&format!("AWS4-HMAC-SHA256 Credential={AWS_ID}/"))
-                && authorization.contains("/bedrock/aws4_request");
-            self.signed.fetch_add(u64::from(is_signed), Ordering::Relaxed);
+            self.signed.fetch_add(u64::from(super::signature::holds(&path, &headers, &body)), Ordering::Relaxed);
             let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
             let reply = self.answer(&path, &key, &body);
             // Slow on purpose: a call has to last long enough to be interrupted.
