@@ -52,8 +52,8 @@ pub(crate) use preflight::Preflight;
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
 pub(crate) use runs::{
-    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsPause, RunsPrune, RunsRaise, RunsRequeue, RunsRetry,
-    RunsShow, RunsSignal, RunsSkip, RunsStuck, RunsUnpause, RunsWatch,
+    Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsModel, RunsPause, RunsPrune, RunsRaise, RunsRequeue,
+    RunsRetry, RunsShow, RunsSignal, RunsSkip, RunsStuck, RunsUnpause, RunsWatch,
 };
 pub(crate) use schedules::{
     Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,

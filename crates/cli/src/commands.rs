@@ -183,6 +183,7 @@ async fn run_command(app: &mut App, command: args::Runs) -> Result<Exit, Problem
         Runs::Cancel(args) => runs::cancel(app, args).await,
         Runs::Pause(args) => runs::pause(app, args).await,
         Runs::Raise(args) => runs::raise(app, args).await,
+        Runs::Model(args) => runs::model(app, args).await,
         Runs::Unpause(args) => runs::unpause(app, args).await,
         Runs::Retry(args) => runs::retry(app, args).await,
         Runs::Skip(args) => runs::skip(app, args).await,

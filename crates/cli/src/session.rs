@@ -314,6 +314,29 @@ pub(crate) async fn of_run(
     bundle: Digest,
     follow: &Follow,
 ) -> Result<Session, Problem> {
+    let Pinned { bundle, program, wiring } = pinned(app, &*store, bundle).await?;
+    let catalog = wiring.catalog().map_err(setting)?;
+    check_configured(&bundle, &catalog)?;
+    let rules = rules(app, &wiring).await?;
+    let materials = Materials { store, catalog, secrets: BTreeMap::new(), program: Some(&program), rules };
+    Session::new(app, &wiring, materials, follow)
+}
+
+/// What a run is pinned to, and the wiring of the place where it was started.
+pub(crate) struct Pinned {
+    /// Its documents.
+    pub bundle: Bundle,
+    /// What they say.
+    pub program: Arc<Program>,
+    /// The configuration that it was started with, unless another one is given.
+    pub wiring: Wiring,
+}
+
+/// Finds what a run is pinned to.
+///
+/// # Errors
+/// The bundle is missing or cannot be compiled.
+pub(crate) async fn pinned(app: &mut App, store: &dyn Store, bundle: Digest) -> Result<Pinned, Problem> {
     let mut folder = PathBuf::new();
     if let Some(place) = places::recall(app.store_url(), bundle) {
         folder = place.folder;
@@ -326,18 +349,13 @@ pub(crate) async fn of_run(
         }
     }
     let bytes = store.blob(bundle).await?;
-    let decoded = bytes.and_then(|bytes| Bundle::decode(&bytes).ok()).ok_or_else(|| {
+    let bundle = bytes.and_then(|bytes| Bundle::decode(&bytes).ok()).ok_or_else(|| {
         Problem::new(Exit::Unreachable, "store.corrupt", format!("the bundle {} is missing", bundle.short()))
     })?;
     let program = wire::compiler()
-        .compile(&decoded)
+        .compile(&bundle)
         .map_err(|error| Problem::new(Exit::Rejected, "spec.invalid", error.to_string()))?;
-    let wiring = wiring(app, &folder);
-    let catalog = wiring.catalog().map_err(setting)?;
-    check_configured(&decoded, &catalog)?;
-    let rules = rules(app, &wiring).await?;
-    let materials = Materials { store, catalog, secrets: BTreeMap::new(), program: Some(&program), rules };
-    Session::new(app, &wiring, materials, follow)
+    Ok(Pinned { bundle, program, wiring: wiring(app, &folder) })
 }
 
 /// A run that needs a hook or tool which is not configured here would fail for good: refused before it goes on.

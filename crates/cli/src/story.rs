@@ -9,6 +9,7 @@ use windlass_core::failure::Failure;
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
+use windlass_core::overrides::ModelChange;
 use windlass_core::route::Choice;
 use windlass_core::run::{Hold, Run};
 use windlass_core::value::Value;
@@ -62,6 +63,7 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
             format!("   the conversation of {agent} is long: about {tokens} of {context_tokens} tokens")
         }
         Entry::CeilingsChanged { by, .. } => format!("limits changed by {by}"),
+        Entry::ModelChanged(change) => model_changed(change),
         Entry::RunReopened => "goes on after its failure".into(),
         Entry::StateSkipped { state, by, reason } if reason.is_empty() => format!("{by} skipped {state}"),
         Entry::StateSkipped { state, by, reason } => format!("{by} skipped {state}: {reason}"),
@@ -69,6 +71,15 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
         Entry::RunEnded => end(run),
         _ => return None,
     })
+}
+
+/// Which model agents call from here on, and who said so.
+fn model_changed(change: &ModelChange) -> String {
+    let whose = change.agent.as_ref().map_or("every agent".to_owned(), |agent| agent.to_string());
+    let to =
+        change.to.as_ref().map_or("what the documents name".to_owned(), |to| format!("{}/{}", to.provider, to.model));
+    let why = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
+    format!("{} let {whose} call {to}{why}", change.by)
 }
 
 /// Calls. Hooks that work are left out: there are several for each state.
@@ -118,7 +129,8 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
 /// The link that a call takes, and the row of the decision table that said so.
 fn by(route: &Choice) -> String {
     let row = route.row.as_ref().map(|row| format!(", row `{row}`")).unwrap_or_default();
-    format!(" by link `{}`{row}", route.name)
+    let by = route.by.as_ref().map(|by| format!(", as {by} said")).unwrap_or_default();
+    format!(" by link `{}`{row}{by}", route.name)
 }
 
 /// Waits and children.

@@ -78,6 +78,7 @@ fn started(program: &Program, engine: &Engine) -> Run {
         hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
+        model: None,
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

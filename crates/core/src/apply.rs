@@ -19,6 +19,7 @@ use crate::input::Ending;
 use crate::journal::Entry;
 use crate::label;
 use crate::machine::HookKind;
+use crate::overrides;
 use crate::route::Choice;
 use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
 use crate::time::Timestamp;
@@ -204,6 +205,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         }
         Entry::RunEnded => run.stage = Stage::Ended,
         Entry::RunReopened => begin::reopened(run),
+        Entry::ModelChanged(change) => overrides::apply(run, change),
         Entry::Migrated { bundle, machine } => begin::migrated(run, *bundle, machine),
     }
     None

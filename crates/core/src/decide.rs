@@ -19,6 +19,7 @@ mod hooks;
 mod join;
 mod hidden;
 mod labels;
+mod overrides;
 mod plan;
 mod route;
 mod scope;
@@ -109,6 +110,7 @@ pub fn plan(machine: &Machine, run: &Run, input: &Input) -> Vec<Question> {
         _ => {}
     }
     questions.extend(escrow::questions(run));
+    questions.extend(overrides::questions(machine, run, input));
     questions.extend(route::questions(run, input));
     questions.extend(doubt::questions(machine, run));
     questions.extend(call::questions(run, input));
@@ -191,6 +193,7 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
             (Some(Ending::Failed { .. }), true, _) => Ok(()),
             (_, true, _) => not_now("only a run that has failed can be tried again"),
         },
+        Input::ModelChanged(change) => overrides::admit(machine, run, change),
         Input::Migrated { .. } if run.state.as_ref().is_some_and(|state| !machine.states.contains_key(state)) => {
             not_now("the new machine does not have the state that the run is in")
         }
@@ -440,6 +443,7 @@ impl<'a> Turn<'a> {
                     self.set_timer(due, TimerPurpose::RunDeadline);
                 }
             }
+            Input::ModelChanged(change) => self.change_model(*change),
             Input::Migrated { bundle, machine } => self.emit(Entry::Migrated { bundle, machine }),
         }
     }

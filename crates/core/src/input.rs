@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::hidden::Hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::label::Marks;
+use crate::overrides::ModelChange;
 use crate::policy::{Question, Verdict};
 use crate::route::Chain;
 use crate::run::Start;
@@ -125,6 +126,8 @@ pub enum Input {
         /// Who.
         by: Name,
     },
+    /// Somebody said which model agents call from here on.
+    ModelChanged(Box<ModelChange>),
     /// The run goes on under another bundle.
     Migrated {
         /// The bundle.
@@ -156,6 +159,7 @@ impl Input {
             Self::Skip { .. } => "skip",
             Self::Approved(_) => "approved",
             Self::BudgetRaised { .. } => "budget_raised",
+            Self::ModelChanged(_) => "model_changed",
             Self::Migrated { .. } => "migrated",
         }
     }

@@ -17,6 +17,7 @@ use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::label::Marks;
 use crate::machine::HookKind;
+use crate::overrides::ModelChange;
 use crate::policy::Verdict;
 use crate::route::Choice;
 use crate::run::{Exec, Hold, Join, OfferedTool, Raised, Stage, Start};
@@ -583,6 +584,8 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "str::is_empty")]
         reason: Name,
     },
+    /// Somebody said which model agents call from here on.
+    ModelChanged(Box<ModelChange>),
     /// The run goes on under another bundle.
     Migrated {
         /// The bundle.

@@ -45,6 +45,7 @@ pub mod hidden;
 pub mod request;
 pub mod retry;
 pub mod route;
+pub mod overrides;
 pub mod select;
 mod output;
 mod apply;

@@ -79,6 +79,9 @@ pub struct Choice {
     pub escalated: bool,
     /// Every link of the chain, and why it was passed over.
     pub candidates: Vec<Candidate>,
+    /// Who put the chain in the place of what the document names; none when nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Name>,
     /// The links that attempts of the same call took before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tried: Vec<Name>,
@@ -169,6 +172,7 @@ impl Chain {
             row: wanted.row.clone(),
             escalated: wanted.escalated && wanted.tier.as_ref().is_none_or(|tier| *tier == link.tier),
             candidates: candidates.collect(),
+            by: None,
             tried: Vec::new(),
             settings: link.settings.clone(),
         })

@@ -20,6 +20,7 @@ use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Ending;
 use crate::label::{Labels, Marks};
 use crate::machine::{ChildContract, HookKind};
+use crate::overrides::{ModelOverride, Overrides};
 use crate::time::Timestamp;
 use crate::trace::Incoming;
 use crate::value::Value;
@@ -78,6 +79,9 @@ pub struct Start {
     /// Who started it, and within which trace.
     #[serde(default, skip_serializing_if = "Caller::is_unknown")]
     pub caller: Caller,
+    /// The model that its agents call in the place of those of their documents, when the run that started it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelOverride>,
 }
 
 /// Who starts a run, and within which trace.
@@ -389,6 +393,9 @@ pub struct Run {
     /// Steps to a better tier that its calls made.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub escalations: u32,
+    /// Models that its agents call in the place of those of their documents.
+    #[serde(default, skip_serializing_if = "Overrides::is_empty")]
+    pub overrides: Overrides,
     /// What model calls used by the tier of their link; calls without a tier are not in it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tiers: BTreeMap<Name, Amounts>,
@@ -427,6 +434,7 @@ impl Run {
     pub fn blank(start: Start) -> Self {
         Self {
             hidden: start.first_hidden(),
+            overrides: Overrides::begun_with(start.model.clone()),
             start,
             version: 0,
             now: Timestamp::default(),
@@ -548,6 +556,7 @@ impl Run {
             hidden: child.hidden.clone(),
             audit: 0,
             caller: Caller { by: None, trace: self.start.caller.trace.clone() },
+            model: self.overrides.inherited(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! How a request finds its own, and what every answer gets on its way back: cost,
 //! provider data, and no key.
 
+mod takes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use windlass_core::budget::Amounts;
 use windlass_core::effect::Spent;
-use windlass_core::file::{File, Medium};
+use windlass_core::file::Medium;
 use windlass_core::ids::Name;
 use windlass_core::input::{Quote, Traits};
 use windlass_core::machine::ModelSettings;
@@ -30,7 +32,7 @@ use crate::keys::{Keys, variable};
 use crate::openai::OpenAi;
 use crate::outward::{Outward, Passage};
 use crate::prices::{PriceBook, Rates};
-use crate::providers::{ALL, Kind, Provider, REGION, TAKES_BOTH, TAKES_DEFAULT};
+use crate::providers::{ALL, Kind, Provider, REGION};
 use crate::scripted::{Live, Scripts};
 use crate::sender::{self, Bounds, Outgoing, Sender};
 use crate::settle::{SCRIPT_PRICES, at_least, settled, spent};
@@ -294,23 +296,6 @@ impl Models {
         }
         outgoing.headers = sender::traced(outgoing.headers, request);
         Ok(Route::Wire(Box::new(Target { wire, outgoing })))
-    }
-
-    /// Refuses files that the model is not known to take, before anything is sent.
-    fn check_files(&self, request: &ModelRequest, kind: Kind) -> Result<(), Fault> {
-        let provider = &*request.provider;
-        let listed = self.guard.catalog().takes(provider, &request.model, request.base_url.as_deref());
-        let configured = || self.providers.get(provider).and_then(|settings| settings.takes.as_deref());
-        let known = || ALL.iter().find(|known| known.name == provider).map(|known| known.takes);
-        let by_format = || if matches!(kind, Kind::OpenAi | Kind::Ollama) { TAKES_DEFAULT } else { TAKES_BOTH };
-        let takes = listed.or_else(configured).or_else(known).unwrap_or_else(by_format);
-        let refused = request.files.iter().find(|file| file.medium().is_none_or(|medium| !takes.contains(&medium)));
-        let Some(File { name, mime, .. }) = refused else { return Ok(()) };
-        Err(Fault::Unsayable(format!(
-            "the model `{}` of `{provider}` is not known to take the file `{name}` of type `{mime}`; `takes` of the \
-             provider or of the model in the catalog says what it takes",
-            request.model
-        )))
     }
 
     /// The key for a request. The provider's own key is sent only where it belongs: never to another address that a

@@ -164,6 +164,7 @@ mod tests {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
+            model: None,
         }
     }
 

@@ -232,6 +232,7 @@ mod tests {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
+            model: None,
         };
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }

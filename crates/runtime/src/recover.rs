@@ -107,6 +107,7 @@ pub(crate) mod tests {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
+            model: None,
         })
     }
 

@@ -30,6 +30,8 @@ pub(crate) enum Runs {
     Unpause(RunsUnpause),
     /// Give a run higher ceilings
     Raise(RunsRaise),
+    /// Let the agents of a run call another model from here on
+    Model(RunsModel),
     /// Let a failed run try its last state again
     Retry(RunsRetry),
     /// Let a failed run go past its last state
@@ -61,6 +63,45 @@ pub(crate) struct RunsRaise {
     /// The new ceilings: `steps`, `launches`, `model_calls`, `tool_calls`, `tokens` or `cost_micros`, and a number
     #[arg(value_name = "METER=N", required = true, value_parser = ceiling)]
     pub to: Vec<(Meter, u64)>,
+    /// Your name, as it stands in the journal
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub reason: String,
+}
+
+/// Let the agents of a run call another model.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs model order-4711 --to strong --reason 'the small one goes in circles'
+  windlass runs model order-4711 --to chain/answers --agent clerk --by ann
+  windlass runs model order-4711 --clear
+
+The name is that of a model or a chain of the model catalog; `catalog/NAME` and `chain/NAME` say which where both
+have it. It counts from the next model call on: a call that is out, or waits to leave, goes on as it was decided on, and
+only when it fails for a while does its next attempt go to the new model. Rules judge each call with the new model, and
+prices, limits and links are those of the new one. What the document says of temperature, length and the like stays.
+
+Without `--agent`, every agent of the run's machine is meant, those included of which something was said before. The
+runs below it keep their models, unless `--below` is given: then they are told, however deep, and those that they start
+later begin with it. The same command again changes nothing. Workers need the model catalog that has the name.")]
+pub(crate) struct RunsModel {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// The model or chain of the catalog
+    #[arg(long, value_name = "NAME", required_unless_present = "clear", conflicts_with = "clear")]
+    pub to: Option<String>,
+    /// Call what the documents name again
+    #[arg(long)]
+    pub clear: bool,
+    /// One agent of the machine, by its name there [default: every agent]
+    #[arg(long, value_name = "AGENT")]
+    pub agent: Option<String>,
+    /// The runs below it too, also those that are started later
+    #[arg(long, conflicts_with = "agent")]
+    pub below: bool,
     /// Your name, as it stands in the journal
     #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
     pub by: String,

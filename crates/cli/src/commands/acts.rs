@@ -191,6 +191,13 @@ impl Doing {
                 let act = Self::run("run.raise", &args.run, &detail);
                 act.map(|act| Self { actor: Some(args.by.clone()), ..act })
             }
+            Runs::Model(args) => {
+                let to = args.to.as_deref().map_or("as the documents say".to_owned(), |name| format!("to {name}"));
+                let of = args.agent.as_ref().map(|agent| format!(" for {agent}")).unwrap_or_default();
+                let below = if args.below { " and below" } else { "" };
+                let detail = format!("{to}{of}{below} {}", args.reason);
+                Self::run("run.model", &args.run, detail.trim_end()).map(|act| act.by(&args.by))
+            }
             Runs::Skip(args) => {
                 let act = Self::run("run.skip", &args.run, &args.reason);
                 act.map(|act| Self { actor: Some(args.by.clone()), ..act })

@@ -2,12 +2,14 @@
 
 mod edit;
 mod list;
+mod model;
 mod steer;
 mod show;
 mod stuck;
 mod watch;
 
 pub(crate) use list::{head, list, prune};
+pub(crate) use model::model;
 pub(crate) use show::{journal, replayed, show};
 pub(super) use steer::pass_on;
 pub(crate) use steer::{cancel, fork, pause, raise, requeue, retry, signal, skip, unpause};

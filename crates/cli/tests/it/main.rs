@@ -23,6 +23,7 @@ mod kit_on_postgresql;
 mod labels;
 mod life;
 mod limits;
+mod model_change;
 mod models;
 mod notify;
 mod policy;

@@ -2,7 +2,6 @@
 
 use super::Turn;
 use super::approval::{Asked, labels_now, question_of};
-use super::route::question;
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown};
 use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Said, Spent, TimerPurpose, WaitKind};
@@ -54,7 +53,7 @@ impl Turn<'_> {
 
     /// Commits to a model call, holding its worst case.
     pub(super) fn intend_model(&mut self, agent: &Agent, sample: u32) -> Result<(), Failure> {
-        self.permitted(&question(agent, &agent.model))?;
+        self.permitted(&self.model_question(agent))?;
         let route = self.first_route(agent, sample)?;
         let call = Call::Model { agent: agent.name.clone(), sample };
         self.note_conversation(agent, &call, route.as_ref())?;
@@ -180,7 +179,7 @@ impl Turn<'_> {
         self.hide_outcome(&open.call, &outcome);
         let outcome = self.break_storm(&open, outcome);
         if let Outcome::Failed(failure) = &outcome {
-            if let Some(route) = self.next_route(&open, failure) {
+            if let Some(route) = self.next_route(&open, failure).or_else(|| self.replaced_route(effect, failure)) {
                 let (attempt, failure) = (open.attempt, failure.clone());
                 self.emit(Entry::AttemptFailed { effect, attempt, failure, used, estimated, backoff: None });
                 return self.attempt_by(effect, Some(route));
@@ -241,8 +240,11 @@ impl Turn<'_> {
     /// The pause is over, or the process that made the last attempt is gone: one more attempt, or the ceiling.
     pub(super) fn attempt_again(&mut self, effect: EffectId) {
         let paused = self.run.calls.get(&effect).is_some_and(|open| open.backoff.is_some());
-        // After a pause a chain begins anew; what was lost is sent again as it was.
-        let route = if paused { self.renewed_route(effect) } else { None };
+        // After a pause a chain begins anew; what was lost is sent again as it was, unless somebody named another model.
+        let route = match self.run.calls.get(&effect) {
+            Some(open) if paused || self.is_replaced(open) => self.renewed_route(effect),
+            Some(_) | None => None,
+        };
         self.attempt_by(effect, route);
     }
 

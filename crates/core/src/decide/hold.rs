@@ -117,7 +117,7 @@ impl Turn<'_> {
 
     /// Passes an order on to every child that has not ended, launches included. A run can be held and let go any number
     /// of times, so the version of the run that passes it on is a part of the message's name.
-    fn tell_children(&mut self, order: &str, input: impl Fn() -> Input) {
+    pub(super) fn tell_children(&mut self, order: &str, input: impl Fn() -> Input) {
         let id: Name = format!("{order}:{}", self.run.version).into();
         let children: Vec<_> = self.run.children.keys().cloned().collect();
         for child in children {

@@ -20,13 +20,11 @@ pub(super) fn question(agent: &Agent, model: &ModelSettings) -> Question {
 pub(super) fn questions(run: &Run, input: &Input) -> impl Iterator<Item = Question> {
     let lost = if let Input::Lost { effect, .. } = input { Some(*effect) } else { None };
     let leaving = run.calls.iter().filter(move |(effect, open)| !open.is_out() || lost == Some(**effect));
-    leaving.filter_map(|(_, open)| match (&open.call, &open.route) {
-        (Call::Model { agent, .. }, Some(route)) => {
-            Some(Question::CallModel { agent: agent.clone(), model: route.settings.model.clone() })
-        }
-        (Call::Model { .. } | Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. }, _) => {
-            None
-        }
+    leaving.flat_map(|(_, open)| {
+        let (Call::Model { agent, .. }, Some(route)) = (&open.call, &open.route) else { return Vec::new() };
+        let named = route.by.is_some().then(|| route.chain.clone());
+        let models = named.into_iter().chain([route.settings.model.clone()]);
+        models.map(|model| Question::CallModel { agent: agent.clone(), model }).collect()
     })
 }
 
@@ -35,7 +33,7 @@ impl Turn<'_> {
     /// after a step to a better one that step does.
     pub(super) fn first_route(&mut self, agent: &Agent, sample: u32) -> Result<Option<Choice>, Failure> {
         let facts = self.facts;
-        let Some(chain) = facts.routes.get(&agent.name) else { return Ok(None) };
+        let Some(chain) = facts.routes.get(&agent.name) else { return self.unrouted(agent).map(|()| None) };
         let call = Call::Model { agent: agent.name.clone(), sample };
         let raised = self.run.exec.as_ref().and_then(|exec| exec.samples.get(sample as usize)?.raised.clone());
         let choice = match raised {
@@ -92,12 +90,14 @@ impl Turn<'_> {
         })
     }
 
-    /// The route after a pause: the chain begins anew.
+    /// The route after a pause, or since another model was named: the chain begins anew.
     pub(super) fn renewed_route(&mut self, effect: EffectId) -> Option<Choice> {
-        let call = self.run.calls.get(&effect)?.call.clone();
+        let open = self.run.calls.get(&effect)?;
+        let reason = if self.is_replaced(open) { "another model was named" } else { "again after a pause" };
+        let call = open.call.clone();
         let Call::Model { agent, .. } = &call else { return None };
         let wanted = self.wanted(self.facts.routes.get(agent)?);
-        self.choose_route(&call, 0, "again after a pause", true, &wanted)
+        self.choose_route(&call, 0, reason, true, &wanted)
     }
 
     fn choose_route(
@@ -114,7 +114,8 @@ impl Turn<'_> {
         let chain = self.fitting(facts.routes.get(&agent.name)?, agent, call);
         let saving = self.saving();
         let denied = |link: &Link| self.denied(agent, link);
-        let choice = chain.choose(from, reason, last_resort, saving.as_ref(), wanted, denied)?;
+        let mut choice = chain.choose(from, reason, last_resort, saving.as_ref(), wanted, denied)?;
+        choice.by = self.run.overrides.of(&agent.name).map(|instead| instead.by.clone());
         for link in chain.links.iter().take(choice.link as usize + 1) {
             let asked = question(agent, &link.settings);
             if let Some(verdict) = facts.verdict(&asked) {
@@ -128,10 +129,16 @@ impl Turn<'_> {
     pub(super) fn model_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
         let (Call::Model { agent, .. }, machine) = (&open.call, self.machine) else { return Ok(()) };
         let Some(agent) = machine.agents.get(agent) else { return Ok(()) };
-        self.permitted(&question(agent, &agent.model))?;
         match &open.route {
-            Some(route) => self.permitted(&question(agent, &route.settings)),
-            None => Ok(()),
+            Some(route) if route.by.is_some() => {
+                self.permitted(&Question::CallModel { agent: agent.name.clone(), model: route.chain.clone() })?;
+                self.permitted(&question(agent, &route.settings))
+            }
+            Some(route) => {
+                self.permitted(&question(agent, &agent.model))?;
+                self.permitted(&question(agent, &route.settings))
+            }
+            None => self.permitted(&question(agent, &agent.model)),
         }
     }
 

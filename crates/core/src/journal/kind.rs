@@ -73,6 +73,7 @@ impl Entry {
             Self::RunEnded => "run_ended",
             Self::RunReopened => "run_reopened",
             Self::StateSkipped { .. } => "state_skipped",
+            Self::ModelChanged(_) => "model_changed",
             Self::Migrated { .. } => "migrated",
         }
     }

@@ -15,6 +15,7 @@ use windlass_core::ids::{Digest, EffectId, RunId};
 use windlass_core::input::{Ending, Facts, Input, Quote, Sent, Traits};
 use windlass_core::journal::{Entry, FORMAT, Record};
 use windlass_core::machine::{HookKind, Machine, ModelSettings, Program};
+use windlass_core::overrides::Listed;
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::route::table::Rules;
 use windlass_core::route::{Chain, Link};
@@ -160,13 +161,14 @@ impl Bench {
         let before = self.run.clone();
         let machine = self.machine();
         let mut questions = plan(&machine, &self.run, &input);
-        questions.extend(self.chains.iter().flat_map(|(agent, chain)| chain.questions(agent)));
+        let routes = self.routes(&input);
+        questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
         let facts = Facts {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             quotes: Arc::new(self.quotes()),
             traits: Arc::new(self.traits()),
-            routes: Arc::new(self.routes()),
+            routes: Arc::new(routes),
             budgets: Arc::new(self.budgets()),
             standing: self.verdicts(standing(&machine)).into(),
             verdicts: self.verdicts(questions),
@@ -315,8 +317,21 @@ impl Bench {
         self.machine().agents.keys().map(|name| (name.clone(), traits)).collect()
     }
 
-    fn routes(&self) -> BTreeMap<Arc<str>, Chain> {
-        self.chains.clone()
+    /// The chains of agents: those of their documents, and of the models that somebody named since.
+    fn routes(&self, input: &Input) -> BTreeMap<Arc<str>, Chain> {
+        let overrides = match input {
+            Input::ModelChanged(change) => self.run.overrides.changed(change),
+            _ => self.run.overrides.clone(),
+        };
+        let chain = |agent: &Arc<str>| match overrides.of(agent) {
+            Some(instead) => {
+                let Listed { provider, model } = &instead.to;
+                let listed = self.chains.get(format!("{provider}/{model}").as_str())?;
+                Some(Chain { name: model.clone(), ..listed.clone() })
+            }
+            None => self.chains.get(agent).cloned(),
+        };
+        self.machine().agents.keys().filter_map(|agent| Some((agent.clone(), chain(agent)?))).collect()
     }
 
     fn input(&mut self, verb: &str, rest: &str) -> Input {
@@ -368,6 +383,7 @@ impl Bench {
             "unpause" => Input::Unpause,
             "retry" => Input::Retry,
             "skip" => Input::Skip { output: json(rest), by: "ann".into(), reason: "known".into() },
+            "model" => Input::ModelChanged(serde_json::from_str(rest).expect("a change")),
             "raised" => Input::ChildRaised {
                 child: RunId::stored(&format!("r{first}")),
                 amounts: serde_json::from_str(more).expect("amounts"),
@@ -429,7 +445,7 @@ impl Bench {
     }
 }
 
-/// `{"AGENT": [{"name", "on": [CODE], "price"?, "context_tokens"?, "shut"?, "instead"?}]}`: chains of agents, each priced per million
+/// `{"AGENT" or "catalog/NAME": [{"name", "on": [CODE], "price"?, "context_tokens"?, "shut"?, "instead"?}]}`: chains of agents, each priced per million
 /// tokens.
 fn chains(text: &str) -> BTreeMap<Arc<str>, Chain> {
     let link = |value: &Value| {
@@ -490,6 +506,7 @@ fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
         hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
+        model: None,
     }
 }
 

@@ -335,7 +335,7 @@ impl Work<'_> {
     fn facts(&self, input: &Input, budgets: Arc<Budgets>) -> Facts {
         let parts = &self.claimed.core.parts;
         let allow_unasked = parts.policy.allow_unasked();
-        let routes = self.routes();
+        let routes = self.routes(input);
         let (standing, verdicts) = match allow_unasked {
             true => (Arc::default(), Vec::new()),
             false => self.loaded.verdicts(&*parts.policy, &self.run, input, &routes),

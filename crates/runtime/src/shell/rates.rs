@@ -122,7 +122,7 @@ pub(super) fn asks(core: &Core, machine: &Machine, run: &Run, open: &OpenCall) -
     if wanted.parts.is_empty() {
         return None;
     }
-    let patience_ms = if goes_on(core, machine, open) { 0 } else { wanted.wait_ms.unwrap_or(open.timeout_ms) };
+    let patience_ms = if goes_on(core, machine, run, open) { 0 } else { wanted.wait_ms.unwrap_or(open.timeout_ms) };
     Some(Call {
         wanted,
         class: machine.placement.priority.unwrap_or_default(),
@@ -134,11 +134,11 @@ pub(super) fn asks(core: &Core, machine: &Machine, run: &Run, open: &OpenCall) -
 }
 
 /// Whether a call that is turned away goes to the next link of its chain, rather than to wait here.
-fn goes_on(core: &Core, machine: &Machine, open: &OpenCall) -> bool {
+fn goes_on(core: &Core, machine: &Machine, run: &Run, open: &OpenCall) -> bool {
     let (Kind::Model { agent, .. }, Some(route)) = (&open.call, open.route.as_deref()) else { return false };
     let place = route.link as usize;
     let is_last = route.candidates.iter().skip(place + 1).all(|candidate| candidate.denied);
-    let chain = machine.agents.get(agent).and_then(|agent| core.parts.model.chain(&agent.model));
+    let chain = machine.agents.get(agent).and_then(|agent| core.parts.model.chain(&run.overrides.settings(agent)));
     let link = chain.as_ref().and_then(|chain| chain.links.get(place)).filter(|link| link.name == route.name);
     !is_last && link.is_some_and(|link| link.on.contains(&Code::ProviderRateLimited))
 }

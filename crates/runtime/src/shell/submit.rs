@@ -181,6 +181,7 @@ impl Engine {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller,
+            model: None,
         };
         self.core.programs.keep(digest, program);
         Ok(Prepared { digest, bytes, run: NewRun { start, at: now, queueing } })

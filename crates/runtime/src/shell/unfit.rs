@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use windlass_core::contract::OnUnknown;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::{HookKind, Machine, State};
+use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_ports::model::Model;
 use windlass_ports::tool::Catalog;
@@ -89,6 +90,15 @@ pub(super) fn missing(machine: &Machine, catalog: &Catalog) -> Option<Name> {
 /// The first thing that a process lacks for a model of a machine.
 pub(super) fn missing_model(machine: &Machine, model: &dyn Model) -> Option<Name> {
     machine.agents.values().find_map(|agent| model.lacks(&agent.model))
+}
+
+/// The first model that somebody put in the place of a document's and that the catalog of this process does not have.
+pub(super) fn unlisted(machine: &Machine, run: &Run, model: &dyn Model) -> Option<Name> {
+    let replaced = machine.agents.values().filter_map(|agent| Some((agent, run.overrides.of(&agent.name)?)));
+    let mut missing = replaced.filter(|(agent, instead)| model.chain(&instead.settings(agent)).is_none());
+    missing
+        .next()
+        .map(|(_, instead)| format!("`{}/{}` in the model catalog", instead.to.provider, instead.to.model).into())
 }
 
 #[cfg(test)]

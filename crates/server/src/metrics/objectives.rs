@@ -139,6 +139,7 @@ mod tests {
             hidden: Hidden::default(),
             audit: 0,
             caller: Caller::default(),
+            model: None,
         });
         run.ledger.settled = Amounts::ZERO.with(Meter::CostMicros, cost_micros);
         run

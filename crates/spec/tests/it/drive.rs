@@ -79,6 +79,7 @@ impl<'a> Driver<'a> {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
+            model: None,
         };
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }

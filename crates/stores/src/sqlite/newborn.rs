@@ -89,6 +89,7 @@ mod tests {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
+            model: None,
         };
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }

@@ -73,6 +73,7 @@ pub(crate) fn start(id: &str) -> Start {
         hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
+        model: None,
     }
 }
 

@@ -107,6 +107,7 @@ impl Asked<'_> {
             terms: terms(caller, contracts),
             audit: 0,
             caller: caller.caller.clone(),
+            model: None,
         }
     }
 

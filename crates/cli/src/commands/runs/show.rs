@@ -6,6 +6,7 @@ use windlass_core::hidden::Veil;
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
 use windlass_core::journal::Record;
+use windlass_core::overrides::{Listed, ModelOverride};
 use windlass_core::run::Run;
 use windlass_core::value::Value;
 
@@ -69,6 +70,7 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     for (tier, used) in &run.tiers {
         rows.push(pair("cost by tier", &format!("`{tier}` {}, {} tokens", dollars(used.cost_micros), used.tokens)));
     }
+    rows.extend(overrides(&run).iter().map(|text| pair("model", &veil.shown(text))));
     if let Some(owner) = &head.owner {
         rows.push(pair("worker", &owner.0));
     }
@@ -94,6 +96,18 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     }
     LeftOut { children: 0, slots: 0, ..left_out }.tell(app, &head.id);
     Ok(Exit::Ok)
+}
+
+/// The models that stand in the place of those of the documents, each as a sentence.
+fn overrides(run: &Run) -> Vec<String> {
+    let said = |whose: &str, instead: &ModelOverride| {
+        let below = if instead.below { " and the runs below" } else { "" };
+        let why = if instead.reason.is_empty() { String::new() } else { format!(": {}", instead.reason) };
+        let Listed { provider, model } = &instead.to;
+        format!("`{provider}/{model}` for {whose}{below}, by {}{why}", instead.by)
+    };
+    let all = run.overrides.all.iter().map(|instead| said("every agent", instead));
+    all.chain(run.overrides.agents.iter().map(|(agent, instead)| said(&format!("`{agent}`"), instead))).collect()
 }
 
 /// The files of a run's output, or of its context while it has none, as far as they may be shown.

@@ -115,12 +115,12 @@ pub(crate) async fn unpause(app: &mut App, args: args::RunsUnpause) -> Result<Ex
     Ok(Exit::Ok)
 }
 
-async fn status(store: &dyn Store, head: &Head) -> Result<Status, StoreError> {
+pub(super) async fn status(store: &dyn Store, head: &Head) -> Result<Status, StoreError> {
     Ok(store.load(head.id.clone()).await?.map_or(head.status, |stored| stored.head.status))
 }
 
 /// Takes an input up here, for nobody else may hold the run, and says what became of it.
-async fn settle(app: &mut App, store: Arc<dyn Store>, head: Head, doing: &str) -> Result<Exit, Problem> {
+pub(super) async fn settle(app: &mut App, store: Arc<dyn Store>, head: Head, doing: &str) -> Result<Exit, Problem> {
     let follow = Follow { wait: Some(Span(0)), events: None };
     let session = session::of_run(app, Arc::clone(&store), head.bundle, &follow).await?;
     session.settle(&head.id).await?;
@@ -137,7 +137,7 @@ async fn send(store: &dyn Store, head: &Head, input: Input) -> Result<(), Proble
 }
 
 /// Orders one run.
-async fn deliver(store: &dyn Store, head: &Head, input: Input) -> Result<Message, Problem> {
+pub(super) async fn deliver(store: &dyn Store, head: &Head, input: Input) -> Result<Message, Problem> {
     let id = format!("command:{}", uuid::Uuid::now_v7());
     let message = Message { to: head.id.clone(), id: id.as_str().into(), input };
     match store.deliver(message.clone()).await? {
@@ -150,7 +150,7 @@ async fn deliver(store: &dyn Store, head: &Head, input: Input) -> Result<Message
 }
 
 /// The status is that of the store: whoever works on the run takes an order up a moment later.
-fn report(app: &App, run: &RunId, status: Status, text: &str) {
+pub(super) fn report(app: &App, run: &RunId, status: Status, text: &str) {
     app.output.sentence(&json!({ "run_id": run.as_str(), "status": status.as_str() }), text);
 }
 

@@ -47,6 +47,7 @@ pub(super) fn start(text: &str) -> Start {
         hidden: windlass_core::hidden::Hidden::default(),
         audit: 0,
         caller: windlass_core::run::Caller::default(),
+        model: None,
     }
 }
 

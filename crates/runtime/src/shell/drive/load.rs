@@ -16,6 +16,7 @@ use crate::shell::engine::{Core, EngineError};
 use crate::shell::execute::Calls;
 use crate::shell::programs::{Loaded, ProgramError};
 use crate::shell::send::patiently;
+use crate::shell::unfit::unlisted;
 use crate::timers::Timers;
 
 /// Children looked up at a time.
@@ -45,8 +46,9 @@ impl<'a> Work<'a> {
                 (folded, pool, loaded)
             }
         };
-        if let (true, Some(lacks)) = (claimed.serving, &loaded.lacks) {
-            return Err(Fault::Unfit(lacks.clone()));
+        let lacks = loaded.lacks.clone().or_else(|| unlisted(&loaded.machine, &folded.run, &*core.parts.model));
+        if let (true, Some(lacks)) = (claimed.serving, lacks) {
+            return Err(Fault::Unfit(lacks));
         }
         Ok(Self {
             claimed,

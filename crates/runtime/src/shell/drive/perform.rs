@@ -1,16 +1,18 @@
 //! What stands around a durable decision: the routes that it may take; then others are woken, calls begin and are given
 //! up. Decides nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use windlass_core::contract::Class;
-use windlass_core::effect::{Effect, WaitKind};
+use windlass_core::effect::{Effect, OpenCall, WaitKind};
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::{Input, Sent};
 use windlass_core::journal::Entry;
 use windlass_core::machine::Agent;
-use windlass_core::route::Chain;
+use windlass_core::route::table::Rules;
+use windlass_core::route::{Chain, Link};
 use windlass_ports::store::{Commit, Keep};
 
 use super::switched::lifts;
@@ -19,21 +21,46 @@ use crate::recover;
 use crate::shell::{budgets, rates};
 
 impl Work<'_> {
-    /// The chains of the machine's agents, as they can be used now.
-    pub(super) fn routes(&self) -> BTreeMap<Name, Chain> {
-        if !self.loaded.is_chained {
+    /// The chains of the machine's agents, as they can be used now. An agent that calls another model than its document
+    /// names is called by a chain too, and so is one for which that was taken back while a call of it is open.
+    pub(super) fn routes(&self, input: &Input) -> BTreeMap<Name, Chain> {
+        let overrides = match input {
+            Input::ModelChanged(change) => Cow::Owned(self.run.overrides.changed(change)),
+            _ => Cow::Borrowed(&self.run.overrides),
+        };
+        let replaced = |open: &OpenCall| open.route.as_ref().is_some_and(|route| route.by.is_some());
+        let is_replaced = !overrides.is_empty() || self.run.calls.values().any(replaced);
+        if !self.loaded.is_chained && !is_replaced {
             return BTreeMap::new();
         }
         let agents = &self.loaded.machine.agents;
         let model = &self.claimed.core.parts.model;
         let chain = |agent: &Agent| {
-            let mut chain = model.chain(&agent.model)?;
+            let back = || self.run.calls.values().any(|open| replaced(open) && *open.call.target() == agent.name);
+            let listed = model.chain(&overrides.settings(agent));
+            let own = || (overrides.of(&agent.name).is_none() && back()).then(|| self.own_model(agent));
+            let mut chain = listed.or_else(own)?;
             for link in chain.links.iter_mut().filter(|link| link.shut.is_none()) {
                 link.shut = rates::dry(&self.claimed.core, &self.run, &link.settings);
             }
             Some(chain)
         };
         agents.iter().filter_map(|(name, agent)| Some((name.clone(), chain(agent)?))).collect()
+    }
+
+    /// The model that an agent's document names, as a chain of one link.
+    fn own_model(&self, agent: &Agent) -> Chain {
+        let link = Link {
+            name: agent.model.model.clone(),
+            tier: "".into(),
+            settings: agent.model.clone(),
+            on: Vec::new(),
+            quote: self.loaded.quotes.get(&agent.name).cloned(),
+            traits: self.loaded.traits.get(&agent.name).copied().unwrap_or_default(),
+            shut: None,
+            instead: None,
+        };
+        Chain { name: agent.model.model.clone(), links: vec![link], rules: Rules::default() }
     }
 
     /// Wakes whoever a commit concerns.

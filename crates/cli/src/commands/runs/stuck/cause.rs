@@ -384,6 +384,7 @@ mod tests {
             hidden: windlass_core::hidden::Hidden::default(),
             audit: 0,
             caller: windlass_core::run::Caller::default(),
+            model: None,
         };
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
