@@ -5,7 +5,7 @@ mod svg;
 use std::fmt::Write;
 
 use serde::Serialize;
-use windlass_core::machine::{Machine, State, Targets};
+use windlass_core::machine::{Machine, ON_NEAR, State, Targets};
 
 pub(crate) use svg::svg;
 
@@ -54,6 +54,8 @@ pub(crate) enum EdgeKind {
     Transition,
     /// A failure.
     Error,
+    /// A conversation that is nearly too long.
+    Near,
 }
 
 impl Drawing {
@@ -65,22 +67,27 @@ impl Drawing {
             .values()
             .map(|state| Node {
                 state: state.name.to_string(),
-                does: does(state),
+                does: does(machine, state),
                 initial: state.name == machine.initial,
                 is_final: state.is_final,
             })
             .collect();
-        Self { machine: machine.name.to_string(), nodes, edges: machine.states.values().flat_map(ways_out).collect() }
+        Self {
+            machine: machine.name.to_string(),
+            nodes,
+            edges: machine.states.values().flat_map(|state| ways_out(machine, state)).collect(),
+        }
     }
 }
 
-fn does(state: &State) -> String {
+fn does(machine: &Machine, state: &State) -> String {
     let mut parts: Vec<String> = Vec::new();
     if state.wait.is_some() {
         parts.push("wait".into());
     }
     if let Some(action) = &state.action {
-        parts.push(format!("action {action}"));
+        let kind = if machine.table_of(state).is_some() { "table" } else { "action" };
+        parts.push(format!("{kind} {action}"));
     }
     if let Some(launch) = &state.launch {
         parts.push(format!("launch {}", launch.machines.join(", ")));
@@ -101,19 +108,29 @@ fn does(state: &State) -> String {
     parts.join(" · ")
 }
 
-fn ways_out(state: &State) -> Vec<Edge> {
+fn ways_out(machine: &Machine, state: &State) -> Vec<Edge> {
+    let rows = machine.table_of(state).map(|table| table.ways()).unwrap_or_default();
     let edge = |to: &str, label: String, kind| Edge { from: state.name.to_string(), to: to.to_owned(), label, kind };
     let mut edges: Vec<Edge> = state
         .transitions
         .iter()
         .map(|way| {
-            let label = way.condition.as_ref().map(|c| c.source.to_string()).unwrap_or_default();
+            let condition = || way.condition.as_ref().map(|c| c.source.to_string()).unwrap_or_default();
+            let label = rows.get(&way.to).map_or_else(condition, |rows| row_label(rows));
             edge(&way.to, label, EdgeKind::Transition)
         })
         .collect();
     edges.extend(state.on_error.by_name.iter().map(|(name, to)| edge(to, name.to_string(), EdgeKind::Error)));
     edges.extend(state.on_error.default.iter().map(|to| edge(to, "error".into(), EdgeKind::Error)));
+    let shortens = machine.conversation.on_near.iter().filter(|to| state.agent.is_some() && **to != state.name);
+    edges.extend(shortens.map(|to| edge(to, ON_NEAR.into(), EdgeKind::Near)));
     edges
+}
+
+/// The rows of a decision table by which a way is taken.
+fn row_label(rows: &[u32]) -> String {
+    let numbers: Vec<String> = rows.iter().map(ToString::to_string).collect();
+    format!("row {}", numbers.join(", "))
 }
 
 /// Mermaid text of a state diagram.
@@ -177,6 +194,7 @@ pub(crate) fn dot(drawing: &Drawing) -> String {
         let style = match edge.kind {
             EdgeKind::Transition => "",
             EdgeKind::Error => ", style=dashed, color=red",
+            EdgeKind::Near => ", style=dashed",
         };
         let _ = writeln!(
             out,

@@ -59,6 +59,11 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
         Entry::CeilingNear { meter, used, ceiling } => {
             format!("   near its limit: {used} of {ceiling} {}", meter.as_str())
         }
+        Entry::RowFired { table, row, id, to, .. } => {
+            let id = id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
+            let to = to.as_ref().map(|to| format!(" leads to {to}")).unwrap_or_default();
+            format!("   table {table}: row {row}{id}{to}")
+        }
         Entry::ConversationNear { agent, tokens, context_tokens, .. } => {
             format!("   the conversation of {agent} is long: about {tokens} of {context_tokens} tokens")
         }

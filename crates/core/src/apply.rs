@@ -179,6 +179,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.jump.clone_from(to);
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
         }
+        Entry::RowFired { to, .. } => run.jump.clone_from(to),
         Entry::AgentEnded => conversation::ended(run),
         Entry::TransitionTaken { .. } | Entry::StateSkipped { .. } => {}
         Entry::FailureRaised { failure } => {

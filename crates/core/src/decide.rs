@@ -24,6 +24,7 @@ mod plan;
 mod route;
 mod scope;
 mod step;
+mod table;
 mod tool_loop;
 mod voting;
 
@@ -87,8 +88,7 @@ pub fn standing(machine: &Machine) -> Vec<Question> {
         questions.extend(
             state.transitions.iter().map(|to| Question::TakeTransition { from: state.name.clone(), to: to.to.clone() }),
         );
-        let actions = state.action.as_ref();
-        questions.extend(actions.into_iter().flat_map(|action| {
+        questions.extend(machine.performed(state).into_iter().flat_map(|action| {
             labels::reachable(LabelSet::default()).map(move |labels| step::question(action, labels))
         }));
     }

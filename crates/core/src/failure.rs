@@ -108,6 +108,10 @@ codes! {
     RunDeadEnd = "run.dead_end",
     /// A hook sent the run to a state that does not exist.
     RunUnknownState = "run.unknown_state",
+    /// No row of a decision table fits its inputs.
+    TableNoRow = "table.no_row",
+    /// An input of a decision table is not what its column takes.
+    TableBadInput = "table.bad_input",
     /// The run, or a state of it, ran out of time.
     RunTimeout = "run.timeout",
     /// The run was cancelled.
@@ -312,6 +316,7 @@ fn conventional(code: Code) -> &'static [&'static str] {
         Code::ProviderLength | Code::ProviderTruncated | Code::ProviderMalformed => &["APIError"],
         Code::ProviderBadOutput => &["OutputValidationError", "ValueError"],
         Code::ToolBadArguments
+        | Code::TableBadInput
         | Code::RunNotAList
         | Code::RunDuplicateKey
         | Code::RunTooLarge
@@ -337,6 +342,7 @@ fn conventional(code: Code) -> &'static [&'static str] {
         | Code::TemplateLimit
         | Code::ConditionLimit
         | Code::RunDeadEnd
+        | Code::TableNoRow
         | Code::RunAllFailed
         | Code::RunChildFailed
         | Code::RunAttemptLost

@@ -3,6 +3,7 @@
 //! One decision is one [`Record`]: stored as one row, never changed. Old versions are upgraded when read.
 
 mod kind;
+mod record;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,62 +26,7 @@ use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
 
-/// Version of the entry format that this build writes.
-pub const FORMAT: u32 = 1;
-
-/// What one decision recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// Version of the format.
-    #[serde(rename = "v")]
-    pub format: u32,
-    /// The run's version after it: 1 for the first.
-    pub version: u64,
-    /// The entries, in order.
-    pub entries: Vec<Entry>,
-}
-
-/// Why stored bytes are no record.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// Written by a newer build.
-    #[error("the record has format {found}, this build reads up to {FORMAT}")]
-    Newer {
-        /// The format found.
-        found: u32,
-    },
-    /// Not a record at all.
-    #[error("the record cannot be read")]
-    Malformed(#[source] serde_json::Error),
-}
-
-impl Record {
-    /// The stored form.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        // Every type inside is plain data with text keys, for which serialisation cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
-    }
-
-    /// Reads the stored form.
-    ///
-    /// # Errors
-    /// Bytes that are no record, or one of a newer build.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        #[derive(Deserialize)]
-        struct Probe {
-            v: u32,
-        }
-        match serde_json::from_slice::<Self>(bytes) {
-            Ok(record) if record.format <= FORMAT => Ok(record),
-            Ok(record) => Err(DecodeError::Newer { found: record.format }),
-            Err(error) => match serde_json::from_slice::<Probe>(bytes) {
-                Ok(probe) if probe.v > FORMAT => Err(DecodeError::Newer { found: probe.v }),
-                _ => Err(DecodeError::Malformed(error)),
-            },
-        }
-    }
-}
+pub use record::{DecodeError, FORMAT, Record};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -497,6 +443,21 @@ pub enum Entry {
         /// `complete`, `max_turns`, `max_tool_calls`, `cost_limit`, `timeout`, `aborted`, `transition`.
         reason: Name,
         /// The state to go to, for `transition`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Name>,
+    },
+    /// A row of a decision table fitted.
+    RowFired {
+        /// The table.
+        table: Name,
+        /// Number of the row, from 1.
+        row: u32,
+        /// Name of the row, where it has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<Name>,
+        /// What it was found by, by the names of the columns.
+        inputs: Value,
+        /// The state that the run goes to, where the row names one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<Name>,
     },

@@ -25,6 +25,7 @@ pub mod approval;
 pub mod contract;
 pub mod bounded;
 pub mod label;
+pub mod table;
 pub mod machine;
 pub mod eval;
 pub mod transcript;

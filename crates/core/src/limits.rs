@@ -21,6 +21,14 @@ pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const DOCUMENT_VALUES_MAX: usize = 1_000_000;
 /// Documents that one machine may refer to, itself included.
 pub const DOCUMENT_FILES_MAX: usize = 1_000;
+/// Decision tables of one machine.
+pub const TABLES_MAX: usize = 64;
+/// Rows of one decision table.
+pub const TABLE_ROWS_MAX: usize = 1_000;
+/// Columns of one decision table.
+pub const TABLE_COLUMNS_MAX: usize = 32;
+/// Bytes of a text that a decision table reads or has in a cell. What it reads stands in the journal.
+pub const TABLE_TEXT_BYTES_MAX: usize = 1_024;
 /// Steps of one run when neither the machine nor the caller says otherwise.
 pub const STEPS_DEFAULT: u64 = 1_000;
 /// Nesting of child machines and launches when the machine does not say otherwise.

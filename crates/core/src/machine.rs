@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use crate::budget::Ceilings;
 use crate::contract::Contract;
 use crate::ids::{Digest, Name};
+use crate::table::Table;
 use crate::value::Value;
 
 /// A machine and everything it can start, compiled from one source bundle.
@@ -68,6 +69,8 @@ pub struct Machine {
     pub provenance: Provenance,
     /// What happens when a conversation gets long.
     pub conversation: Conversation,
+    /// Decision tables, by the actions that ask them.
+    pub tables: BTreeMap<Name, Arc<Table>>,
 }
 
 /// By what a run is said to have left a state to shorten its conversation.
@@ -104,6 +107,18 @@ impl Machine {
     #[must_use]
     pub fn pool_of(&self, state: Option<&str>) -> Option<&Name> {
         self.placement.pool_of(state)
+    }
+
+    /// The decision table that a state asks by its action.
+    #[must_use]
+    pub fn table_of(&self, state: &State) -> Option<&Arc<Table>> {
+        self.tables.get(state.action.as_ref()?)
+    }
+
+    /// The action of a state that somebody performs; none where a decision table does.
+    #[must_use]
+    pub fn performed<'s>(&self, state: &'s State) -> Option<&'s Name> {
+        state.action.as_ref().filter(|action| !self.tables.contains_key(*action))
     }
 }
 

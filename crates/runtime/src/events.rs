@@ -219,6 +219,17 @@ pub enum What {
         /// The bound.
         ceiling: u64,
     },
+    /// A row of a decision table fitted.
+    RowFired {
+        /// The table.
+        table: Name,
+        /// Number of the row, from 1.
+        row: u32,
+        /// Name of the row; null where it has none.
+        id: Option<Name>,
+        /// The state that the run goes to; null where the row names none.
+        to: Option<Name>,
+    },
     /// A conversation is nearly as long as its model takes.
     ConversationNear {
         /// The agent.
@@ -422,6 +433,9 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
         }
         Entry::HoldLifted => What::HoldLifted,
         Entry::CancelRequested { reason } => What::CancelRequested { reason: reason.clone() },
+        Entry::RowFired { table, row, id, to, .. } => {
+            What::RowFired { table: table.clone(), row: *row, id: id.clone(), to: to.clone() }
+        }
         Entry::ConversationNear { agent, model, tokens, context_tokens } => What::ConversationNear {
             agent: agent.clone(),
             model: model.clone(),

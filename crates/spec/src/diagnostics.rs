@@ -114,6 +114,12 @@ rules! {
     BadPath = "bad_path",
     /// A key written into a document where that is refused, or where it cannot be taken out.
     InlineKey = "inline_key",
+    /// A decision table that cannot be read, or that contradicts what it declares.
+    BadTable = "bad_table",
+    /// A row of a decision table that the rows before it leave nothing.
+    UnreachableRow = "unreachable_row",
+    /// A decision table without a row for some inputs.
+    TableGap = "table_gap",
     /// A name given twice in a list where it would hide the other.
     DuplicateName = "duplicate_name",
 }

@@ -38,6 +38,19 @@ struct Document {
     file: u32,
     text: Arc<str>,
     root: Option<Arc<Node>>,
+    /// Whether it is UTF-8.
+    is_valid: bool,
+    /// Whether it was read as something else than a document.
+    is_text: bool,
+}
+
+/// As what a file is read.
+#[derive(Clone, Copy)]
+enum Content {
+    /// YAML or JSON.
+    Document,
+    /// Something else.
+    Text,
 }
 
 /// What a load gives besides the machine: stored texts, and the keys taken out of them.
@@ -71,7 +84,12 @@ impl<'a> Documents<'a> {
 
     /// The document at `path`, referred to from `span`. Problems are reported once.
     pub(crate) fn document(&mut self, path: &str, span: Span) -> Option<Arc<Node>> {
-        let loaded = self.load(path);
+        self.found(path, span, Content::Document).flatten()
+    }
+
+    /// What is at `path`; none, and a problem, when it cannot be read.
+    fn found(&mut self, path: &str, span: Span, content: Content) -> Option<Option<Arc<Node>>> {
+        let loaded = self.load(path, content);
         // No document refers to the entry, so what is wrong with its file is said of the file itself.
         let is_entry = span.file == u32::MAX;
         let span = match &loaded {
@@ -79,7 +97,7 @@ impl<'a> Documents<'a> {
             _ => span,
         };
         match loaded {
-            Ok(root) => root,
+            Ok(root) => Some(root),
             Err(FileError::Missing) if is_entry => {
                 let advice = "give the path of a machine document";
                 self.sink.error(Rule::FileMissing, span, "the file does not exist", advice);
@@ -108,9 +126,15 @@ impl<'a> Documents<'a> {
         }
     }
 
+    /// The text of the file at `path`, which is no document, and its number.
+    pub(crate) fn text(&mut self, path: &str, span: Span) -> Option<(u32, Arc<str>)> {
+        self.found(path, span, Content::Text)?;
+        self.read.get(path).filter(|document| document.is_valid).map(|document| (document.file, document.text.clone()))
+    }
+
     /// The document at `path` if there is one.
     pub(crate) fn optional(&mut self, path: &str) -> Option<Arc<Node>> {
-        self.load(path).unwrap_or_default()
+        self.load(path, Content::Document).unwrap_or_default()
     }
 
     /// Whether there is a document at `path`, of use or not, that was asked for.
@@ -118,8 +142,12 @@ impl<'a> Documents<'a> {
         self.read.contains_key(path)
     }
 
-    fn load(&mut self, path: &str) -> Result<Option<Arc<Node>>, FileError> {
-        if let Some(document) = self.read.get(path) {
+    fn load(&mut self, path: &str, content: Content) -> Result<Option<Arc<Node>>, FileError> {
+        if let Some(document) = self.read.get_mut(path) {
+            if let (Content::Document, true, None) = (content, document.is_text, &document.root) {
+                document.is_text = false;
+                document.root = yaml::parse(document.file, &document.text, &mut self.sink);
+            }
             return Ok(document.root.clone());
         }
         if self.read.len() >= DOCUMENT_FILES_MAX {
@@ -131,13 +159,16 @@ impl<'a> Documents<'a> {
             Err(error) => (String::from_utf8_lossy(error.as_bytes()).into(), false),
         };
         let file = self.sink.add_file(path, text.clone());
-        let root = if valid {
-            yaml::parse(file, &text, &mut self.sink)
-        } else {
-            self.not_utf8(file, &text);
-            None
+        let root = match content {
+            _ if !valid => {
+                self.not_utf8(file, &text);
+                None
+            }
+            Content::Document => yaml::parse(file, &text, &mut self.sink),
+            Content::Text => None,
         };
-        self.read.insert(path.to_owned(), Document { file, text, root: root.clone() });
+        let is_text = valid && matches!(content, Content::Text);
+        self.read.insert(path.to_owned(), Document { file, text, root: root.clone(), is_valid: valid, is_text });
         Ok(root)
     }
 

@@ -14,7 +14,7 @@ pub use agent::{
 };
 pub use machine::{
     AGENT_REF, CONTRACT, CONVERSATION, EXECUTION, HOOK_REF, LABELS, MACHINE, MACHINE_DATA, MACHINE_INPUT, MACHINE_REF,
-    MACHINE_RUNTIME, PERSISTENCE, SETTINGS, STATE, TOOL_LOOP, TRANSITION,
+    MACHINE_RUNTIME, PERSISTENCE, SETTINGS, STATE, TABLE, TABLE_INPUT, TOOL_LOOP, TRANSITION,
 };
 
 use crate::yaml::Node;
@@ -172,6 +172,8 @@ pub static SECTIONS: &[&Section] = &[
     &SETTINGS,
     &LABELS,
     &CONVERSATION,
+    &TABLE,
+    &TABLE_INPUT,
     &STATE,
     &TRANSITION,
     &EXECUTION,
@@ -275,4 +277,9 @@ const fn compatible(key: &'static str, shape: Shape, about: &'static str) -> Fea
 /// A field of Windlass.
 const fn ours(key: &'static str, shape: Shape, about: &'static str) -> Feature {
     row(key, Tier::Supported, Origin::Windlass, shape, about)
+}
+
+/// A field of Windlass that must be there.
+const fn ours_needed(key: &'static str, shape: Shape, about: &'static str) -> Feature {
+    Feature { required: true, ..ours(key, shape, about) }
 }

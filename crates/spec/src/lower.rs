@@ -12,6 +12,7 @@ mod model;
 mod output;
 mod settings;
 mod state;
+mod table;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

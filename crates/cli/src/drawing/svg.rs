@@ -18,7 +18,7 @@ const STYLE: &str = "text{font-family:system-ui,sans-serif;fill:#1d2733}\
 .name{font-size:14px;font-weight:600}.does,.label{font-size:11px;fill:#51606f}\
 .state{fill:#f5f8fb;stroke:#56718c;stroke-width:1.5}.state.final{fill:#e8f3ea;stroke:#4b8557;stroke-width:2.5}\
 .state.initial{fill:#e6f0fb;stroke:#2f6fb0;stroke-width:2.5}.start{fill:#2f6fb0}\
-.way{fill:none;stroke:#56718c;stroke-width:1.4}.way.error{stroke:#b3452f;stroke-dasharray:5 4}\
+.way{fill:none;stroke:#56718c;stroke-width:1.4}.way.error{stroke:#b3452f;stroke-dasharray:5 4}.way.near{stroke-dasharray:2 3}\
 .label{paint-order:stroke;stroke:#fff;stroke-width:3px}";
 
 /// The SVG document.
@@ -146,6 +146,7 @@ fn draw_edge(out: &mut String, edge: &Edge, label: &EdgeLabel) {
     let class = match edge.kind {
         EdgeKind::Transition => "",
         EdgeKind::Error => " error",
+        EdgeKind::Near => " near",
     };
     let _ = writeln!(out, "<path class=\"way{class}\" d=\"{}\" marker-end=\"url(#tip)\"/>", path(&label.points));
     if let (false, Some(x), Some(y)) = (edge.label.is_empty(), label.x, label.y) {

@@ -43,6 +43,7 @@ mod signals;
 mod sim;
 mod skip;
 mod slo;
+mod tables;
 mod telemetry;
 mod tenants;
 mod testing;

@@ -97,21 +97,10 @@ impl<'a> Turn<'a> {
                 None => Part::Action,
             },
             Part::Action => {
-                if let Some(action) = &state.action
-                    && self.run.hooks.is_none()
-                {
-                    if !self.run.start.terms.allow(action) {
-                        let message = format!("the contract of this run does not allow the action `{action}`");
-                        return Err(Failure::new(Code::ToolDenied, message));
-                    }
-                    if let Some(why) = self.run.pulse.shut(action) {
-                        let message = format!("the action `{action}` is shut off for this run, because {why}");
-                        return Err(Failure::new(Code::RunBreaker, message));
-                    }
-                    self.permitted(&question(action, labels::arguments(self.run, false)))?;
-                }
-                if state.action.is_some() && self.hooks(HookKind::Action, || Value::Null)?.is_none() {
-                    return Ok(Flow::Rest);
+                match self.machine.table_of(state) {
+                    Some(table) => self.fire(table)?,
+                    None if self.act(state)?.is_none() => return Ok(Flow::Rest),
+                    None => {}
                 }
                 Part::Launch
             }
@@ -145,6 +134,23 @@ impl<'a> Turn<'a> {
         };
         self.goto(Stage::Working(next));
         Ok(Flow::Go)
+    }
+
+    /// The action of a state, performed by its hooks or by the tool of that name. None while it is out.
+    fn act(&mut self, state: &'a State) -> Result<Option<Value>, Failure> {
+        let Some(action) = &state.action else { return Ok(Some(Value::Null)) };
+        if self.run.hooks.is_none() {
+            if !self.run.start.terms.allow(action) {
+                let message = format!("the contract of this run does not allow the action `{action}`");
+                return Err(Failure::new(Code::ToolDenied, message));
+            }
+            if let Some(why) = self.run.pulse.shut(action) {
+                let message = format!("the action `{action}` is shut off for this run, because {why}");
+                return Err(Failure::new(Code::RunBreaker, message));
+            }
+            self.permitted(&question(action, labels::arguments(self.run, false)))?;
+        }
+        self.hooks(HookKind::Action, || Value::Null)
     }
 
     fn await_signal(&mut self, state: &'a State) -> Result<Flow, Failure> {

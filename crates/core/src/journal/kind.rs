@@ -59,6 +59,7 @@ impl Entry {
             Self::ToolPassed { .. } => "tool_passed",
             Self::BreakerTripped { .. } => "breaker_tripped",
             Self::LoopStopped { .. } => "loop_stopped",
+            Self::RowFired { .. } => "row_fired",
             Self::AgentEnded => "agent_ended",
             Self::TransitionTaken { .. } => "transition_taken",
             Self::FailureRaised { .. } => "failure_raised",

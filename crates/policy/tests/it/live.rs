@@ -43,6 +43,7 @@ fn machine() -> Machine {
         placement: Placement::default(),
         provenance: windlass_core::machine::Provenance::default(),
         conversation: windlass_core::machine::Conversation::default(),
+        tables: BTreeMap::new(),
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) fn missing(machine: &Machine, catalog: &Catalog) -> Option<Name> {
     }
     let by_hook = |state: &State| state.hooks.iter().any(|hook| hook.events.contains(&HookKind::Action));
     let known = |action: &Name| machine.tools.contains_key(action);
-    let acting = |state: &State| state.action.clone().filter(|action| !by_hook(state) && known(action));
+    let acting = |state: &State| machine.performed(state).cloned().filter(|action| !by_hook(state) && known(action));
     let declared = machine.agents.values().flat_map(|agent| &agent.tools).map(|declared| declared.name.clone());
     let used = machine.states.values().filter_map(acting).chain(machine.offered_tools.iter().cloned());
     let mut used = used.chain(declared.filter(|name| machine.tools.contains_key(name)));

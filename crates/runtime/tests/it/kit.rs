@@ -265,6 +265,7 @@ impl Kit {
             placement: Placement::default(),
             provenance: windlass_core::machine::Provenance::default(),
             conversation: windlass_core::machine::Conversation::default(),
+            tables: BTreeMap::new(),
         };
         self.machines.insert(name.into(), Arc::new(machine));
     }

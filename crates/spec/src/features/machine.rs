@@ -1,6 +1,8 @@
 //! Fields of machine documents.
 
-use super::{AGENT, Claim, Feature, Others, Section, Shape, compatible, field, idle, legacy, needed, ours};
+use super::{
+    AGENT, Claim, Feature, Others, Section, Shape, compatible, field, idle, legacy, needed, ours, ours_needed,
+};
 
 const HOOKS: Shape = Shape::OneOf(&[
     Shape::Text,
@@ -157,6 +159,11 @@ pub static SETTINGS: Section = Section {
             Shape::Section(&CONVERSATION),
             "What happens when a conversation gets nearly as long as its model takes.",
         ),
+        ours(
+            "tables",
+            Shape::MapOf(&Shape::Section(&TABLE)),
+            "Decision tables by name; a state asks one with `action: NAME`.",
+        ),
         ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
         ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),
         ours(
@@ -164,6 +171,53 @@ pub static SETTINGS: Section = Section {
             Shape::Word(&["high", "normal", "low"]),
             "The class in which its runs wait for a worker; that of the parent run by default.",
         ),
+    ],
+};
+
+/// One of `data.settings.tables`.
+pub static TABLE: Section = Section {
+    name: "DecisionTable",
+    noun: "a decision table",
+    others: Others::Refused,
+    claims: Claim::Any,
+    features: &[
+        ours("file", Shape::Text, "Path of a CSV file with the rows; its first line has the names of the columns."),
+        ours(
+            "rows",
+            Shape::List(&Shape::Mapping),
+            "The rows in the place of a file: each a mapping of columns to cells.",
+        ),
+        ours(
+            "hit",
+            Shape::Word(&["first", "unique"]),
+            "Whether the first row that fits is taken, the default, or one alone may fit.",
+        ),
+        ours_needed(
+            "inputs",
+            Shape::MapOf(&Shape::OneOf(&[Shape::Word(&["number", "text", "boolean"]), Shape::Section(&TABLE_INPUT)])),
+            "What it reads: the type of each input, or its type and where it is read.",
+        ),
+        ours_needed(
+            "outputs",
+            Shape::MapOf(&Shape::Word(&["number", "text", "boolean", "state"])),
+            "What it says: the type of each output. The run goes to the state that an output of type `state` names.",
+        ),
+    ],
+};
+
+/// One input of a decision table.
+pub static TABLE_INPUT: Section = Section {
+    name: "TableInput",
+    noun: "an input of a decision table",
+    others: Others::Refused,
+    claims: Claim::Any,
+    features: &[
+        ours_needed(
+            "type",
+            Shape::Word(&["number", "text", "boolean"]),
+            "What it may be; a value that is not there is null.",
+        ),
+        ours("from", Shape::Templates, "A path or template that gives it; `context.NAME` by default."),
     ],
 };
 
@@ -260,7 +314,7 @@ pub static STATE: Section = Section {
         field(
             "action",
             Shape::Text,
-            "Action to perform: by the state's hooks, or by the configured tool of that name.",
+            "Action to perform: by the decision table of that name, by the state's hooks, or by the configured tool of that name.",
         ),
         field("hooks", HOOKS, "Hooks of this state."),
         field("wait_for", Shape::Text, "Channel of the signal to wait for."),

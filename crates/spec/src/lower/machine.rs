@@ -45,7 +45,9 @@ impl Lowering<'_, '_> {
         if data.get("lifecycle_hooks").is_none() {
             lifecycle.clone_from(&legacy_hooks);
         }
+        let tables = self.tables(&data, &folder);
         let names = Names {
+            tables,
             key: key.clone(),
             engine,
             states: pairs(&data, "states").map(|e| e.key.clone()).collect(),
@@ -56,6 +58,7 @@ impl Lowering<'_, '_> {
         };
         let states = self.states(&data, &names);
         let initial = self.initial(&data, &states)?;
+        self.check_asked(&names.tables, states.values());
         let around = data.get("settings");
         let conversation = settings::conversation(around, &states, &mut self.docs.sink);
         let ways_in = [&initial].into_iter().chain(&conversation.on_near);
@@ -85,6 +88,7 @@ impl Lowering<'_, '_> {
             input_schema: settings::schema(around, "input_schema", sink),
             output_schema: settings::schema(around, "output_schema", sink),
             child_contracts: contracts(&data, &self.around.tools, sink),
+            tables: names.tables.by_name,
         })
     }
 

@@ -18,6 +18,7 @@ use crate::syntax;
 use crate::yaml::{Data, Entry, Node};
 
 use super::settings::millis;
+use super::table::Tables;
 use super::{Lowering, execution, pairs, template};
 
 /// The name of an item of `foreach`.
@@ -36,6 +37,8 @@ pub(super) struct Names {
     pub(super) machines: BTreeMap<Name, Name>,
     /// Names of child machines in the document, those that could not be read included.
     pub(super) listed: IndexSet<Name>,
+    /// Decision tables by name.
+    pub(super) tables: Tables,
     /// Hooks of states that declare none.
     pub(super) hooks: Vec<Hook>,
 }
@@ -55,10 +58,11 @@ impl Lowering<'_, '_> {
         let wait = template::text_at(node, "wait_for", &mut self.docs.sink)
             .map(|channel| Wait { channel, timeout_ms: timeout });
         let joins = call.as_ref().is_some_and(|c| !matches!(c.targets, Targets::One { .. }));
-        Some(State {
+        let (asked, leads) = (names.tables.has(node.text("action")), names.tables.leads(node.text("action")));
+        let state = State {
             name: entry.key.clone(),
             is_final: node.text("type").is_some_and(|kind| &**kind == "final"),
-            action: self.action(node, &hooks),
+            action: self.action(node, &hooks, asked),
             launch: self.launch(node, names),
             output: node
                 .get("output")
@@ -67,20 +71,24 @@ impl Lowering<'_, '_> {
             output_to_context: template::mapping_at(node, "output_to_context", &mut self.docs.sink),
             hooks,
             on_error: self.on_error(node, names),
-            transitions: self.transitions(node, names),
+            transitions: self.transitions(node, names, leads),
             timeout_ms: timeout.filter(|_| wait.is_none() && !joins),
             call: call.map(|call| Call { timeout_ms: timeout.filter(|_| joins && wait.is_none()), ..call }),
             agent,
             wait,
-        })
+        };
+        if let Some(table) = state.action.as_ref().and_then(|action| names.tables.by_name.get(action)) {
+            self.check_table(node, table, &state);
+        }
+        Some(state)
     }
 
-    fn action(&mut self, node: &Node, hooks: &[Hook]) -> Option<Name> {
+    fn action(&mut self, node: &Node, hooks: &[Hook], by_table: bool) -> Option<Name> {
         let found = node.get("action")?;
         let name = found.as_str()?.clone();
         let by_hook = hooks.iter().any(|hook| hook.events.contains(&HookKind::Action));
         let unresolved_hook = node.get("hooks").is_some() && hooks.is_empty();
-        if !by_hook && !unresolved_hook && !self.around.tools.contains_key(&name) {
+        if !by_table && !by_hook && !unresolved_hook && !self.around.tools.contains_key(&name) {
             let near = suggest(&name, self.around.tools.keys().map(|k| &**k)).filter(|s| s.starts_with("did"));
             let advice = "add `hooks` that perform actions to the state, or configure a tool of that name";
             let advice = near.map_or(advice.to_owned(), |near| format!("{near} Otherwise {advice}"));
@@ -270,14 +278,15 @@ impl Lowering<'_, '_> {
         }
     }
 
-    fn transitions(&mut self, node: &Node, names: &Names) -> Vec<Transition> {
+    /// The ways out. Where a table says which one is taken, none of them hides those after it.
+    fn transitions(&mut self, node: &Node, names: &Names, led: bool) -> Vec<Transition> {
         let mut transitions = Vec::new();
         let mut always = false;
         for item in node.get("transitions").and_then(|n| n.as_list()).unwrap_or_default() {
             let Some(to) = item.get("to").filter(|n| n.as_str().is_some()) else { continue };
             let Some(state) = to.as_str() else { continue };
             self.known_state(state, to.span, names);
-            if always {
+            if always && !led {
                 let message = format!("the transition to `{state}` is never taken");
                 let advice = "the one before it has no condition; move that to the end";
                 self.docs.sink.warn(Rule::NoEffect, to.span, message, advice);

@@ -8,3 +8,4 @@ mod lowering;
 mod parity;
 mod refusals;
 mod schemas;
+mod tables;

@@ -156,7 +156,7 @@ impl<'a> Reach<'a> {
         if let Some(call) = &state.call {
             uses = uses.plus(self.call(machine, call));
         }
-        if state.action.is_some() {
+        if machine.performed(state).is_some() {
             uses.tool_calls = uses.tool_calls.plus(Bounds::exactly(1));
         }
         if let Some(call) = &state.agent {
@@ -322,7 +322,7 @@ pub(crate) fn tools<'a>(machines: &[&'a Machine]) -> BTreeMap<Name, Option<&'a C
             found.insert(name.clone(), machine.tools.get(name).map(|contract| &**contract));
         };
         for state in machine.states.values() {
-            state.action.iter().for_each(&mut add);
+            machine.performed(state).into_iter().for_each(&mut add);
             let Some((call, looped)) = state.agent.as_ref().and_then(|call| Some((call, call.tool_loop.as_ref()?)))
             else {
                 continue;
