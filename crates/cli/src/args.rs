@@ -47,7 +47,9 @@ pub(crate) use erase::{Erase, Export};
 pub(crate) use limits::LimitsShow;
 pub(crate) use many::Many;
 pub(crate) use notify::{Notify, NotifyList, NotifyTest};
-pub(crate) use policy::{Policy, PolicyCheck, PolicySchema, PolicyStarter, PolicyTest, PolicyWhy};
+pub(crate) use policy::{
+    Policy, PolicyCandidate, PolicyCheck, PolicyDifferences, PolicySchema, PolicyStarter, PolicyTest, PolicyWhy,
+};
 pub(crate) use preflight::Preflight;
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};

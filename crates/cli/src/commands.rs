@@ -153,6 +153,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Tools(command) => tools::perform(app, command).await,
         Command::Policy(args::Policy::Why(args)) => policy::why(app, *args).await,
         Command::Policy(args::Policy::Test(args)) => policy::test(app, args).await,
+        Command::Policy(args::Policy::Candidate(args)) => policy::candidate(app, args).await,
         Command::Preview(args) => preview::preview(app, args).await,
         Command::Slo(args::Slo::Report(args)) => slo::report(app, args).await,
         Command::Diagnostics(args) => diagnostics::diagnostics(app, args).await,

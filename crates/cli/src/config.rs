@@ -331,6 +331,9 @@ pub(crate) struct PolicyTable {
     /// then. Default: no rules; everything is allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// A rule set that is tried beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<windlass_policy::CandidateConfig>,
     /// Whether tools and actions are refused where there are no rules. Default: `false`; `true` in `prod-safe`.
     pub required: bool,
     /// Whether commands show what models thought, and write it into exports. Without this its size and hash stand in its

@@ -106,6 +106,7 @@ impl Session {
     pub(crate) async fn settle(&self, run: &RunId) -> Result<(), Problem> {
         let _following = follow_rules(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await?;
         let settled = self.engine.settle(run).await;
+        settle_trial(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await;
         self.engine.leave().await;
         self.watcher.finish();
         settled.map_err(outcome::engine_problem)
@@ -128,6 +129,7 @@ impl Session {
         interrupts.abort();
         sealing.abort();
         self.engine.seal_now().await;
+        settle_trial(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await;
         self.capturing.flush(FLUSH).await;
         if let Some(exporter) = &self.exporter {
             exporter.flush(FLUSH).await;
@@ -205,7 +207,17 @@ pub(crate) async fn follow_rules(
 ) -> Result<Option<Following>, Problem> {
     let Some(Rules { policy, trust }) = rules else { return Ok(None) };
     let recording = tokio::spawn(wire::record_loads(policy, store, actor.clone()).await?);
-    Ok(Some(Following(vec![recording, tokio::spawn(wire::follow_trust(trust, store).await?)])))
+    let trusting = tokio::spawn(wire::follow_trust(trust, store).await?);
+    let trying = tokio::spawn(wire::follow_trial(policy, store, actor.clone()).await?);
+    Ok(Some(Following(vec![recording, trusting, trying])))
+}
+
+/// Stores what was counted of a candidate. A command that did its work is not failed for it.
+pub(crate) async fn settle_trial(rules: Option<&Rules>, store: &Arc<dyn Store>, actor: &Name) {
+    let Some(Rules { policy, .. }) = rules else { return };
+    if let Err(error) = wire::settle_trial(policy, &**store, actor).await {
+        tracing::warn!(%error, "what was counted of the candidate rule set could not be stored");
+    }
 }
 
 /// Reads what is to be captured of calls before any is made, and follows it until the answer is dropped.
@@ -292,6 +304,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         require_guards: !config.documents.unguarded_danger,
         needs_secrets: true,
         policy: config.policy.path.clone(),
+        candidate: config.policy.candidate.clone(),
         require_policy: config.policy.required,
         trust: TrustBook::default(),
         scan: config.scan.clone(),

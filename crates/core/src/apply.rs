@@ -33,9 +33,10 @@ use routes::{count_tier, escalated, note_prefix, routed};
 #[expect(clippy::too_many_lines, reason = "one arm for each entry, so that the compiler lists what is missing")]
 pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
     match entry {
-        Entry::Decided { at, .. } => {
+        Entry::Decided { at, verdicts, .. } => {
             run.version += 1;
             run.now = run.now.max(*at);
+            run.keep_choice(verdicts);
         }
         Entry::RunStarted(start) => return started(run, start),
         Entry::ContextChanged { set, removed } => change_context(run, set, removed),

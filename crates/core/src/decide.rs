@@ -270,12 +270,14 @@ impl<'a> Turn<'a> {
         self.decision.entries.push(entry);
     }
 
-    /// The decision, with the policy answers that it used. They change nothing in the run, so they are added last.
+    /// The decision, with the policy answers that it used. They change nothing in the run that a decision looks at, so they
+    /// are added last.
     fn decided(self) -> Decision {
-        let Self { mut decision, used, .. } = self;
+        let Self { mut decision, used, run, .. } = self;
         if let Some(Entry::Decided { verdicts, .. }) = decision.entries.first_mut() {
             let with = |(verdict, origins): (&Verdict, _)| Verdict { origins, ..verdict.clone() };
             verdicts.extend(used.into_iter().map(with));
+            run.keep_choice(verdicts);
         }
         decision
     }

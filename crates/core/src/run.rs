@@ -21,6 +21,7 @@ use crate::input::Ending;
 use crate::label::{Labels, Marks};
 use crate::machine::{ChildContract, HookKind};
 use crate::overrides::{ModelOverride, Overrides};
+use crate::policy::{Choice, Verdict};
 use crate::time::Timestamp;
 use crate::trace::Incoming;
 use crate::value::Value;
@@ -419,6 +420,9 @@ pub struct Run {
     /// Values that are not shown.
     #[serde(default, skip_serializing_if = "Hidden::is_empty")]
     pub hidden: Hidden,
+    /// On which side of a rule set that is tried it is, from the first answer that it used on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Box<Choice>>,
     /// End of its audit chain.
     pub audit: audit::Chain,
 }
@@ -471,7 +475,15 @@ impl Run {
             cost_when_reopened: None,
             ending: None,
             labels: Labels::default(),
+            choice: None,
             audit: audit::Chain::default(),
+        }
+    }
+
+    /// Stays on the side of a candidate rule set on which the answers of a decision put it.
+    pub(crate) fn keep_choice(&mut self, verdicts: &[Verdict]) {
+        if let Some(choice) = verdicts.iter().rev().find_map(|verdict| verdict.choice.as_ref()) {
+            self.choice = Some(choice.clone());
         }
     }
 

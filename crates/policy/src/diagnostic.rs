@@ -89,7 +89,7 @@ impl fmt::Display for Finding {
 }
 
 /// Findings that keep a rule set from being used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Findings(
     /// In the order of files and lines; at least one is an error.
     pub Vec<Finding>,

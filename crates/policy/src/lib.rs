@@ -10,11 +10,15 @@ mod rules;
 mod set;
 mod question;
 mod compare;
+mod candidate;
+mod judge;
 mod live;
+pub mod trial;
 pub mod trust;
 pub mod scan;
 pub mod redact;
 
+pub use candidate::{CandidateConfig, PLACES, place};
 pub use compare::{Change, compare};
 pub use diagnostic::{Finding, Findings, Severity};
 pub use live::{LivePolicy, Load};

@@ -27,11 +27,13 @@ pub enum NoticeKind {
     Quarantined,
     /// A run has failed.
     Failed,
+    /// A candidate rule set was withdrawn, because it differs too much from the one in force.
+    Policy,
 }
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Approval,
         Self::Escalation,
         Self::Budget,
@@ -39,6 +41,7 @@ impl NoticeKind {
         Self::Attention,
         Self::Quarantined,
         Self::Failed,
+        Self::Policy,
     ];
 
     /// The kind as a word.
@@ -52,6 +55,7 @@ impl NoticeKind {
             Self::Attention => "attention",
             Self::Quarantined => "quarantined",
             Self::Failed => "failed",
+            Self::Policy => "policy",
         }
     }
 }
@@ -90,13 +94,13 @@ pub struct Notice {
     pub id: Name,
     /// What it is about.
     pub kind: NoticeKind,
-    /// When the run last changed, in milliseconds since 1970.
+    /// When the run last changed, in milliseconds since 1970; when it happened, for what is about no one run.
     pub at_ms: u64,
     /// The run's tenant.
     pub tenant: Name,
     /// Name of the run's machine.
     pub machine: Name,
-    /// The run.
+    /// The run; for what is about no one run, one that led to it.
     pub run_id: RunId,
     /// The run that a caller started, of which this one is a part.
     pub root_run_id: RunId,

@@ -1,16 +1,47 @@
 //! Policy as a port.
 
+use windlass_core::ids::RunId;
 use windlass_core::machine::Machine;
-use windlass_core::policy::{Question, Verdict};
-use windlass_core::run::TenantScope;
+use windlass_core::policy::{Choice, Question, Verdict};
+use windlass_core::run::{Run, TenantScope};
+
+/// Whose questions are answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The run that a caller started, of which the asking one is a part.
+    pub root: &'a RunId,
+    /// For whom it works.
+    pub scope: &'a TenantScope,
+    /// Its machine.
+    pub machine: &'a Machine,
+    /// On which side of a candidate it was put before.
+    pub kept: Option<&'a Choice>,
+}
+
+impl<'a> Asker<'a> {
+    /// A run of `machine`.
+    #[must_use]
+    pub fn of(run: &'a Run, machine: &'a Machine) -> Self {
+        Self { root: &run.start.root, scope: &run.start.scope, machine, kept: run.choice.as_deref() }
+    }
+}
 
 /// Answers questions from a snapshot in memory: a check never waits.
 pub trait Policy: Send + Sync + std::fmt::Debug {
-    /// One verdict for each question that a run of `machine` for `scope` asks.
-    fn answer(&self, scope: &TenantScope, machine: &Machine, questions: &[Question]) -> Vec<Verdict>;
+    /// One verdict for each question that a run asks.
+    fn answer(&self, asker: &Asker<'_>, questions: &[Question]) -> Vec<Verdict>;
 
-    /// Stands for all that answers depend on beside the question: as long as it is the same, so is the answer to the same
-    /// question. None where answers may change at any time.
+    /// On which side of a candidate a run is; none where no candidate is tried. Answers to runs of one side are no answers
+    /// to runs of another.
+    fn choice(&self, _asker: &Asker<'_>) -> Option<Choice> {
+        None
+    }
+
+    /// Hears of the answers that a decision used, once it is durable. Must not wait.
+    fn judged(&self, _run: &Run, _verdicts: &[Verdict]) {}
+
+    /// Stands for all that answers depend on beside the question and the [`Policy::choice`]: as long as it is the same, so is
+    /// the answer to the same question. None where answers may change at any time.
     fn epoch(&self) -> Option<u64> {
         None
     }
@@ -24,7 +55,7 @@ pub trait Policy: Send + Sync + std::fmt::Debug {
 pub struct AllowAll;
 
 impl Policy for AllowAll {
-    fn answer(&self, _: &TenantScope, _: &Machine, _: &[Question]) -> Vec<Verdict> {
+    fn answer(&self, _: &Asker<'_>, _: &[Question]) -> Vec<Verdict> {
         Vec::new()
     }
 

@@ -28,7 +28,7 @@ pub use events::Seen;
 pub use shell::beside;
 pub use shell::captures;
 pub use shell::trail;
-pub use shell::{Answered, NOTICES, Notifier, answer, blobs, store_time};
+pub use shell::{ALARMS, Answered, NOTICES, Notifier, alarm, answer, blobs, store_time};
 pub use shell::{
     Called, Driven, Engine, EngineError, Failpoint, Leaving, Meter, Meters, Observer, Parts, Point, Report, Scope,
     Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,

@@ -13,6 +13,7 @@ mod budgets;
 mod switches;
 mod rates;
 mod quotas;
+mod alarm;
 mod notices;
 mod settle;
 mod status;
@@ -33,6 +34,7 @@ mod shutdown;
 mod observe;
 mod clock;
 
+pub use alarm::{ALARMS, alarm};
 pub use approvals::{Answered, answer, store_time};
 pub use blobs::blobs;
 pub use clock::SystemClock;

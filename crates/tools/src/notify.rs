@@ -58,7 +58,8 @@ pub struct NotifyConfig {
     /// text of 16 bytes or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<SecretRef>,
-    /// Only notices of these kinds: `approval`, `escalation`, `budget`, `outcome`, `attention`, `quarantined`, `failed`.
+    /// Only notices of these kinds: `approval`, `escalation`, `budget`, `outcome`, `attention`, `quarantined`, `failed`,
+    /// `policy`.
     /// Default: all.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     #[schemars(with = "Vec<String>")]

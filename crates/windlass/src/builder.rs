@@ -12,6 +12,7 @@ use windlass_core::input::Ending;
 use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
+use windlass_policy::CandidateConfig;
 use windlass_ports::model::Model;
 use windlass_ports::store::{Queueing, Signal, Signalled, StoreError};
 use windlass_ports::tool::{Catalog, Hook, Tool};
@@ -237,6 +238,13 @@ impl Builder {
         self
     }
 
+    /// A rule set that is tried beside the one of [`Builder::policy`].
+    #[must_use]
+    pub fn candidate(mut self, candidate: CandidateConfig) -> Self {
+        self.wiring.candidate = Some(candidate);
+        self
+    }
+
     /// Who is told what is committed.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
@@ -293,15 +301,17 @@ impl Builder {
         let model = self.wiring.scanned(model);
         let catalog = Arc::new(catalog);
         let store = wire::open_store_with(&self.store, self.keys).await?;
-        if self.wiring.policy.is_some() {
+        let rules = self.wiring.rules()?;
+        if let Some(rules) = &rules {
             tokio::spawn(wire::follow_trust(&self.wiring.trust, &store).await?);
+            tokio::spawn(wire::follow_trial(rules, &store, "windlass".into()).await?);
         }
         let engine = Engine::new(Parts {
             store,
             compiler: wire::compiler(),
             model,
             catalog: Arc::clone(&catalog),
-            policy: self.wiring.policy()?,
+            policy: wire::answering(rules.as_ref()),
             clock: Arc::new(SystemClock::new()),
             observer: self.observer,
             settings: self.settings,

@@ -8,6 +8,7 @@ mod known;
 mod opened;
 mod outward;
 mod people;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,9 +29,9 @@ use windlass_models::keys::Keys;
 use windlass_models::prices::PriceBook;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_models::{AwsKeys, Kind, Models, ProviderSettings, StructuredOutput};
-use windlass_policy::TrustBook;
 use windlass_policy::redact::{redacted_catalog, redacted_model};
 use windlass_policy::scan::{ScanConfig, Scanner, scanned_catalog, scanned_model};
+use windlass_policy::{CandidateConfig, TrustBook};
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::model::Model;
@@ -152,6 +153,8 @@ pub struct Wiring {
     pub needs_secrets: bool,
     /// A folder with a rule set; without, everything is allowed.
     pub policy: Option<PathBuf>,
+    /// A rule set that is tried beside it.
+    pub candidate: Option<CandidateConfig>,
     /// Whether tools and actions are refused where there is no rule set.
     pub require_policy: bool,
     /// Trust scores of versions of agents, as this process knows them: whoever drives reads them from the store.
@@ -184,6 +187,7 @@ impl Default for Wiring {
             require_guards: false,
             needs_secrets: true,
             policy: None,
+            candidate: None,
             require_policy: false,
             trust: TrustBook::default(),
             scan: ScanConfig::new(),
@@ -236,6 +240,7 @@ pub use capture::{Capturing, follow_captures};
 pub use in_force::{answering, note_load, record_loads};
 pub use opened::{open_store, open_store_to_read, open_store_with};
 pub use people::follow_trust;
+pub use trial::{follow_trial, settle_trial};
 
 /// Compiles documents.
 #[must_use]

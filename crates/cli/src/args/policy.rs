@@ -13,6 +13,9 @@ pub(crate) enum Policy {
     Why(Box<PolicyWhy>),
     /// Ask another rule set what recorded decisions asked, and list what would change
     Test(PolicyTest),
+    /// Look at a rule set that is tried beside the one in force, withdraw it, or try it again
+    #[command(subcommand)]
+    Candidate(PolicyCandidate),
     /// Print the schema that rules are checked against
     Schema(PolicySchema),
     /// Print rules to begin with
@@ -28,7 +31,7 @@ pub(crate) enum Policy {
 Reads every `.cedar` and `.json` file of the folder and checks each against the schema.
 Exits with 2 when the set cannot be used; warnings alone exit with 0.")]
 pub(crate) struct PolicyCheck {
-    /// The folder; without it that of `[policy] path`
+    /// The folder; without it that of `[policy] path`, and that of `[policy.candidate]`
     #[arg(value_name = "PATH")]
     pub path: Option<PathBuf>,
 }
@@ -157,3 +160,81 @@ pub(crate) struct PolicyStarter {}
 
 For editors that know Cedar, and for people.")]
 pub(crate) struct PolicySchema {}
+
+/// Look at a candidate, withdraw it, or try it again.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCandidate {
+    /// Show the candidate, how it does so far, and whether it was withdrawn
+    #[command(after_help = "Examples:
+  windlass policy candidate status
+  windlass policy candidate status --json | jq .counts
+
+What is counted are the questions that both sets were asked, over all processes of the store;
+a process adds what it counted each second. Read from the store and the folder of
+`[policy.candidate]`.")]
+    Status,
+    /// List the questions of the newest runs that the two sets answered differently
+    Differences(PolicyDifferences),
+    /// Have the set in force judge everything, at once and in every process
+    Withdraw(PolicyWithdraw),
+    /// Try a candidate again that was withdrawn, and count anew
+    Resume(PolicyResume),
+}
+
+/// List what two sets answered differently.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass policy candidate differences
+  windlass policy candidate differences --last 1000 --machine orders --json
+
+Takes them from the journals of runs: each with the run, the step, what was asked, and the
+answer and the rule of either set. Nothing is asked again.")]
+pub(crate) struct PolicyDifferences {
+    /// How many runs, newest first
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub last: usize,
+    /// Only runs of this machine
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Only those of this candidate; without it of every one
+    #[arg(long, value_name = "VERSION")]
+    pub candidate: Option<String>,
+}
+
+/// Withdraw a candidate.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass policy candidate withdraw --reason 'denies refunds'
+
+Every process that decides takes it up within two seconds. A run that the candidate judged is
+judged by the set in force from its next decision on. Another version of the candidate's files
+is another candidate, which is tried.")]
+pub(crate) struct PolicyWithdraw {
+    /// The version of the candidate; without it that of the configured folder
+    #[arg(value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Your name, as it is remembered
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Try a candidate again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass policy candidate resume --reason 'the refunds were fraud'
+
+What was counted before is forgotten. Runs go back to the side that they were on.")]
+pub(crate) struct PolicyResume {
+    /// The version of the candidate; without it that of the configured folder
+    #[arg(value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Your name, as it is remembered
+    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}

@@ -112,6 +112,8 @@ impl Doing {
                 let detail = format!("{}: {}", args.score, args.reason);
                 Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
             }
+            Command::Policy(args::Policy::Candidate(candidate)) => Self::of_candidate(candidate),
+            Command::Policy(_) => None,
             Command::Debug(debug) => Self::of_debug(debug),
             Command::Export(args) => Self::of_export(args),
             Command::Readonly(args::Readonly::On(args)) => Some(Self::switch("readonly.on", &args.what)),
@@ -140,7 +142,6 @@ impl Doing {
             | Command::Graph(_)
             | Command::ExplainSchema(_)
             | Command::Fsck(_)
-            | Command::Policy(_)
             | Command::Slo(_)
             | Command::Diagnostics(_)
             | Command::Bench(_)
@@ -149,6 +150,16 @@ impl Doing {
             | Command::Completions(_)
             | Command::Docs(_) => None,
         }
+    }
+
+    fn of_candidate(candidate: &args::PolicyCandidate) -> Option<Self> {
+        use args::PolicyCandidate as Candidate;
+        let (action, version, reason, by) = match candidate {
+            Candidate::Withdraw(args) => ("policy.candidate_withdraw", &args.version, &args.reason, &args.by),
+            Candidate::Resume(args) => ("policy.candidate_resume", &args.version, &args.reason, &args.by),
+            Candidate::Status | Candidate::Differences(_) => return None,
+        };
+        Self::named(action, version.as_deref().unwrap_or("the configured one"), reason).map(|doing| doing.by(by))
     }
 
     fn of_tools(tools: &args::Tools) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! `windlass policy`: checks rules, says why something is or was answered, and tries other rules on what was recorded.
 
+mod candidate;
 mod recorded;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::args;
 use crate::exit::{Exit, Problem};
 use crate::output::Form;
 use crate::story::counted;
+pub(crate) use candidate::candidate;
 use recorded::{Decided, Recorded};
 
 /// Runs read from the store at a time.
@@ -43,8 +45,21 @@ fn print(app: &App, key: &str, text: &str) -> Exit {
 
 /// Checks a rule set.
 pub(crate) fn check(app: &App, args: &args::PolicyCheck) -> Result<Exit, Problem> {
-    let folder = folder(app, args.path.as_deref())?;
-    let (document, findings, exit) = match RuleSet::load(&folder) {
+    let (mut document, mut lines, mut exit) = checked(&folder(app, args.path.as_deref())?);
+    // Both are used together.
+    if let Some(config) = app.loaded.config.policy.candidate.as_ref().filter(|_| args.path.is_none()) {
+        let (candidate, said, came) = checked(&app.loaded.folder.join(&config.path));
+        document["candidate"] = candidate;
+        lines.extend(said.into_iter().map(|line| format!("candidate: {line}")));
+        exit = if exit == Exit::Ok { came } else { exit };
+    }
+    app.output.sentence(&document, &lines.join("\n"));
+    Ok(exit)
+}
+
+/// What is to be said of a rule set, as a document and in lines, and how a command about it ends.
+fn checked(folder: &Path) -> (Json, Vec<String>, Exit) {
+    let (document, findings, exit) = match RuleSet::load(folder) {
         Ok(set) => {
             let (rules, entities) = set.counts();
             let document = json!({
@@ -57,8 +72,7 @@ pub(crate) fn check(app: &App, args: &args::PolicyCheck) -> Result<Exit, Problem
     };
     let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     lines.push(summary(&document, &findings));
-    app.output.sentence(&document, &lines.join("\n"));
-    Ok(exit)
+    (document, lines, exit)
 }
 
 fn summary(document: &Json, findings: &[Finding]) -> String {
@@ -120,8 +134,19 @@ async fn why_asked(app: &App, args: &args::PolicyWhy) -> Result<Exit, Problem> {
         bundle: String::new(),
     };
     let asked = asked(app, args)?;
-    let explanation = set.explain(&subject, &asked, &scores(app).await?);
-    app.output.sentence(&explanation, &told(&explanation, &asked));
+    let scores = scores(app).await?;
+    let explanation = set.explain(&subject, &asked, &scores);
+    let mut document = json!(explanation);
+    let mut lines = told(&explanation, &asked);
+    // A folder that was named is asked alone.
+    if args.policy.is_none()
+        && let Some(config) = &app.loaded.config.policy.candidate
+    {
+        let (beside, line) = candidate::beside(app, config, (&subject, &asked, &scores)).await?;
+        document["candidate"] = beside;
+        lines.push_str(&line);
+    }
+    app.output.sentence(&document, &lines);
     Ok(Exit::Ok)
 }
 
@@ -213,12 +238,14 @@ fn told(explanation: &Explanation, asked: &Asked) -> String {
 async fn why_run(app: &App, run: &str, step: Option<u64>, named: Option<&Path>) -> Result<Exit, Problem> {
     let (store, head) = app.run(run).await?;
     // Only for the attributes: what was decided is in the journal.
-    let set = folder(app, named).ok().and_then(|folder| RuleSet::load(&folder).ok());
+    let tried = app.loaded.config.policy.candidate.as_ref().map(|config| app.loaded.folder.join(&config.path));
+    let folders = folder(app, named).ok().into_iter().chain(tried);
+    let sets: Vec<RuleSet> = folders.filter_map(|folder| RuleSet::load(&folder).ok()).collect();
     let mut recorded = Recorded::new(store);
     let decisions = recorded.of(&head.id).await?;
     let decisions = decisions.iter().filter(|decided| step.is_none_or(|step| decided.step == step));
     let rows: Vec<(Json, String)> =
-        decisions.filter(|decided| decided.was_asked).map(|decided| row(decided, set.as_ref())).collect();
+        decisions.filter(|decided| decided.was_asked).map(|decided| row(decided, &sets)).collect();
     let mut lines: Vec<String> = rows.iter().map(|(_, line)| line.clone()).collect();
     if lines.is_empty() {
         lines.push("nothing was asked: no rules were configured where this run was driven, or none was needed".into());
@@ -233,7 +260,7 @@ fn origin(mark: &Mark) -> String {
     format!("\n    {} by {}", mark.label.as_str(), mark.from)
 }
 
-fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
+fn row(decided: &Decided, sets: &[RuleSet]) -> (Json, String) {
     let verdict = &decided.verdict;
     let asked = Asked::of(&verdict.question, &decided.machine);
     let mut row = json!({
@@ -260,7 +287,12 @@ fn row(decided: &Decided, set: Option<&RuleSet>) -> (Json, String) {
         verdict.version
     );
     verdict.origins.iter().for_each(|mark| line.push_str(&origin(mark)));
-    if let Some(set) = set.filter(|set| set.version() == verdict.version) {
+    if let Some(choice) = &verdict.choice {
+        let (beside, why) = candidate::chosen(decided, choice);
+        row["candidate"] = beside;
+        line.push_str(&why);
+    }
+    if let Some(set) = sets.iter().find(|set| set.version() == verdict.version) {
         let scores = given_with(verdict, &asked);
         let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), &asked, &scores);
         let attributes = &explanation.attributes;
@@ -350,5 +382,7 @@ fn unasked(question: Question) -> windlass_core::policy::Verdict {
         origins: Vec::new(),
         asking: None,
         trust: None,
+        choice: None,
+        other: None,
     }
 }

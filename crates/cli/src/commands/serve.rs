@@ -129,7 +129,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let mut notifying = notify(notifier, &engine, &stop, !config.notify.is_empty());
     let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &app.actor().into()).await?;
     let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
-    let result = work(app, &engine, role, &stop).await;
+    let result = worked(app, &engine, (role, rules.as_ref()), &stop).await;
     capturing.flush(FLUSH).await;
     // What is being sent is ended, so that nobody is told twice.
     stop.graceful.cancel();
@@ -157,6 +157,18 @@ async fn store(app: &App, place: &args::Placed) -> Result<Arc<dyn Store>, Proble
         Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", path.display()))
     })?;
     Ok(Arc::new(Recorded::over(store, journalist)))
+}
+
+/// Does the part of a role, and stores what was counted meanwhile.
+async fn worked(
+    app: &App,
+    engine: &Engine,
+    (role, rules): (Role, Option<&session::Rules>),
+    stop: &Stop,
+) -> Result<Exit, Problem> {
+    let result = work(app, engine, role, stop).await;
+    session::settle_trial(rules, &engine.parts().store, &app.actor().into()).await;
+    result
 }
 
 /// Does the part of a role until it is told to stop.

@@ -151,6 +151,19 @@ fn check(config: &Config) -> Result<(), Problem> {
         let hint = "docs/limits.md has examples of `[[limits.rates]]`";
         return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint(hint));
     }
+    if let Some(candidate) = &config.policy.candidate {
+        let (key, why) = match candidate.check() {
+            Err((key, why)) => (format!("policy.candidate.{key}"), why),
+            Ok(()) if config.policy.path.is_none() => {
+                ("policy.path".into(), "names the rule set in force, beside which a candidate is tried")
+            }
+            Ok(()) => (String::new(), ""),
+        };
+        if !key.is_empty() {
+            let hint = "docs/policy.md has an example of `[policy.candidate]`";
+            return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint(hint));
+        }
+    }
     let at = &config.limits.breakers;
     for (name, bound) in [("failed_calls", at.failed_calls), ("failed_attempts", at.failed_attempts)] {
         if bound.is_some_and(|bound| bound > FAILURES_KEPT_MAX) {

@@ -210,3 +210,112 @@ fn the_rules_to_begin_with_ask_about_what_outsiders_wrote_and_what_cannot_be_und
     assert_eq!(answer("danger", &[]), "ask");
     assert_eq!(answer("write", &["secret"]), "deny");
 }
+
+/// A place whose candidate is `STRICT`, with these lines in its table.
+fn trying(lines: &str) -> Place {
+    let place = governed();
+    rules(&place, "next", STRICT);
+    let config = "[providers.scripted]\nscript = \"script.yml\"\n[policy]\npath = \"policies\"\n";
+    place.write("windlass.toml", &format!("{config}[policy.candidate]\npath = \"next\"\n{lines}"));
+    place
+}
+
+#[test]
+fn a_candidate_in_shadow_changes_nothing_and_its_differences_are_listed() {
+    let place = trying("mode = \"shadow\"\n");
+    let ran = asks(&place, "one");
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+    let status = place.windlass(&["policy", "candidate", "status"]).json();
+    let counts = json!({"decisions": 2, "differ": 1, "denied": 1, "denied_in_force": 0});
+    assert_eq!((&status["counts"], &status["withdrawn"]), (&counts, &json!(null)), "{status}");
+    let listed = place.windlass(&["policy", "candidate", "differences"]).json();
+    let found = &listed["differences"][0];
+    assert_eq!((&found["run_id"], &found["step"], &found["action"]), (&json!("one"), &json!(1), &json!("CallModel")));
+    assert_eq!((&found["in_force"]["rule"], &found["in_force"]["answer"]), (&json!("flow"), &json!("allow")));
+    assert_eq!((&found["candidate"]["rule"], &found["candidate"]["answer"]), (&json!("no.model"), &json!("deny")));
+    assert_eq!((&found["judge"], &found["candidate"]["version"]), (&json!("in_force"), &status["candidate"]));
+    assert_eq!(listed["differences"].as_array().map(Vec::len), Some(1));
+    let none = place.windlass(&["policy", "candidate", "differences", "--candidate", "0123456789ab"]).json();
+    assert_eq!(none["differences"], json!([]));
+    let why = place.windlass(&["policy", "why", "one", "--plain"]);
+    assert!(
+        why.stdout().contains("judged by the set in force: the run `one` is in the share of 100 %"),
+        "{}",
+        why.shown()
+    );
+    assert!(why.stdout().contains("the candidate says denied by `no.model`"), "{}", why.shown());
+    let asked = place.windlass(&["policy", "why", "--model", "small", "--agent", "writer"]).json();
+    assert_eq!((&asked["answer"], &asked["candidate"]["explanation"]["rule"]), (&json!("allow"), &json!("no.model")));
+    let checked = place.windlass(&["policy", "check"]).json();
+    assert_eq!((&checked["ok"], &checked["candidate"]["ok"]), (&json!(true), &json!(true)), "{checked}");
+}
+
+#[test]
+fn an_enforced_candidate_judges_until_it_is_withdrawn() {
+    let place = trying("mode = \"enforce\"\n");
+    let denied = asks(&place, "one");
+    assert_eq!(denied.code(), 3, "{}", denied.shown());
+    assert!(denied.json()["error"]["message"].as_str().expect("a message").contains("no.model"), "{}", denied.shown());
+    let why = place.windlass(&["policy", "why", "one"]).json();
+    let status = place.windlass(&["policy", "candidate", "status"]).json();
+    let first = &why["decisions"][0];
+    assert_eq!(
+        (&first["candidate"]["judge"], &first["rule_set"]),
+        (&json!("candidate"), &status["candidate"]),
+        "{first}"
+    );
+    assert_eq!(first["candidate"]["other"]["rule"], "flow");
+    assert_eq!(first["explanation"]["rule"], "no.model", "explained by the set that judged");
+    let withdrawn = place.windlass(&["policy", "candidate", "withdraw", "--by", "ada", "--reason", "too strict"]);
+    assert_eq!(withdrawn.code(), 0, "{}", withdrawn.shown());
+    assert_eq!(asks(&place, "two").code(), 0);
+    assert_eq!(place.windlass(&["policy", "candidate", "status"]).json()["withdrawn"]["reason"], "too strict");
+    let version = status["candidate"].as_str().expect("a version");
+    let resumed = place.windlass(&["policy", "candidate", "resume", version, "--by", "ada", "--reason", "fine"]);
+    assert_eq!(resumed.code(), 0, "{}", resumed.shown());
+    assert_eq!(asks(&place, "three").code(), 3);
+    let acts = place.windlass(&["audit", "acts"]).json();
+    let acts: Vec<_> = acts["rows"].as_array().expect("acts").iter().map(|act| act["action"].clone()).collect();
+    for action in ["policy.candidate_load", "policy.candidate_withdraw", "policy.candidate_resume"] {
+        assert_eq!(acts.iter().filter(|act| *act == action).count(), 1, "{action}: {acts:?}");
+    }
+}
+
+#[test]
+fn a_candidate_that_differs_too_much_falls_back_by_itself() {
+    let place = trying("mode = \"enforce\"\ndecisions_min = 3\ndiffer_max = 10\n");
+    for (run, code) in [("one", 3), ("two", 3), ("three", 3), ("four", 0)] {
+        let ran = asks(&place, run);
+        assert_eq!(ran.code(), code, "{run}: {}", ran.shown());
+    }
+    let status = place.windlass(&["policy", "candidate", "status"]).json();
+    let withdrawn = &status["withdrawn"];
+    assert_eq!(withdrawn["by_itself"], json!(true), "{status}");
+    assert!(withdrawn["reason"].as_str().expect("a reason").contains("denied 3 of 3 questions"), "{status}");
+    let acts = place.windlass(&["audit", "acts"]).json();
+    let of_it = |act: &&serde_json::Value| act["action"] == "policy.candidate_withdraw";
+    let acts: Vec<_> = acts["rows"].as_array().expect("acts").iter().filter(of_it).collect();
+    assert_eq!((acts.len(), &acts[0]["subject"]), (1, &status["candidate"]), "written down once");
+}
+
+#[test]
+fn a_candidate_that_cannot_be_meant_is_refused() {
+    for (lines, key) in [
+        ("percent = 101\n", "policy.candidate.percent"),
+        ("decisions_min = 0\n", "policy.candidate.decisions_min"),
+        ("mode = \"sometimes\"\n", "unknown variant `sometimes`, expected `shadow` or `enforce`"),
+    ] {
+        let refused = asks(&trying(lines), "one");
+        assert_eq!(refused.code(), 2, "{}", refused.shown());
+        assert!(refused.stderr().contains(key), "{}", refused.shown());
+    }
+    let place = trying("");
+    place.write("windlass.toml", "[policy.candidate]\npath = \"next\"\n");
+    assert!(asks(&place, "one").stderr().contains("policy.path"));
+    let governed = governed();
+    assert_eq!(governed.windlass(&["policy", "candidate", "status"]).code(), 2);
+    assert_eq!(
+        trying("").windlass(&["policy", "candidate", "withdraw", "abc", "--by", "a", "--reason", "b"]).code(),
+        2
+    );
+}

@@ -241,6 +241,8 @@ impl Bench {
             origins: Vec::new(),
             asking: None,
             trust: None,
+            choice: None,
+            other: None,
         };
         questions.into_iter().map(verdict).collect()
     }

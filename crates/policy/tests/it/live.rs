@@ -6,20 +6,20 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use indexmap::IndexMap;
 use windlass_core::contract::{Class, Contract};
-use windlass_core::ids::Digest;
+use windlass_core::ids::{Digest, RunId};
 use windlass_core::label::LabelSet;
 use windlass_core::machine::{Engine, Machine, Placement};
-use windlass_core::policy::{Answer, Question};
+use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::TenantScope;
 use windlass_core::time::Timestamp;
 use windlass_policy::LivePolicy;
 use windlass_policy::trust::{self, Change, TrustBook};
 use windlass_ports::fake::MemoryStore;
-use windlass_ports::policy::Policy;
+use windlass_ports::policy::{Asker, Policy};
 
 use crate::rules::{folder, write};
 
-fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let look = Contract { class: Class::Read, ..Contract::undeclared("look") };
     Machine {
         key: "machine.yml".into(),
@@ -47,14 +47,22 @@ fn machine() -> Machine {
     }
 }
 
+/// What a run that no candidate was chosen for before is answered.
+pub(crate) fn ask(policy: &LivePolicy, run: &str, question: &Question) -> Verdict {
+    let (machine, scope, root) = (machine(), TenantScope::default(), RunId::stored(run));
+    let asker = Asker { root: &root, scope: &scope, machine: &machine, kept: None };
+    let mut verdicts = policy.answer(&asker, std::slice::from_ref(question));
+    assert_eq!(verdicts.len(), 1);
+    verdicts.remove(0)
+}
+
 fn answer(policy: &LivePolicy, tool: &str) -> (Answer, String) {
     let question =
         Question::CallTool { tool: tool.into(), arguments: Digest::ZERO, agent: None, labels: LabelSet::default() };
-    let verdicts = policy.answer(&TenantScope::default(), &machine(), std::slice::from_ref(&question));
-    assert_eq!(verdicts.len(), 1);
-    assert_eq!(verdicts[0].question, question);
-    assert_eq!(verdicts[0].version, policy.version());
-    (verdicts[0].answer, verdicts[0].rule.to_string())
+    let verdict = ask(policy, "run-1", &question);
+    assert_eq!(verdict.question, question);
+    assert_eq!(verdict.version, policy.version());
+    (verdict.answer, verdict.rule.to_string())
 }
 
 #[test]
@@ -98,11 +106,11 @@ unless { context has agent && context.agent.trust >= 50 };"#;
     let folder = folder(&[("a.cedar", rules)]);
     let store = MemoryStore::default();
     let book = TrustBook::default();
-    let policy = LivePolicy::open_with(folder.path(), book.clone()).expect("opens");
+    let policy = LivePolicy::open_with(folder.path(), book.clone(), None).expect("opens");
     let asked = || {
         let (tool, agent, labels) = ("look".into(), Some("clerk".into()), LabelSet::default());
         let question = Question::CallTool { tool, arguments: Digest::ZERO, agent, labels };
-        let verdict = policy.answer(&TenantScope::default(), &machine(), &[question]).remove(0);
+        let verdict = ask(&policy, "run-1", &question);
         (verdict.answer, verdict.trust)
     };
     assert_eq!(asked(), (Answer::Deny, None));

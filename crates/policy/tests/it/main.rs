@@ -1,5 +1,6 @@
 //! Rule sets from files, and the scanner on its corpus.
 
+mod candidate;
 mod rules;
 mod live;
 mod scanner;

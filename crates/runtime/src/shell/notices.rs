@@ -21,6 +21,7 @@ use windlass_core::time::Timestamp;
 use windlass_ports::notify::{Channel, Notice, NoticeKind};
 use windlass_ports::store::{Head, Put, Query, StoreError};
 
+use super::alarm;
 use super::drive;
 use super::engine::{Core, Engine};
 use super::objects;
@@ -370,6 +371,9 @@ impl Notifier {
         if notice.kind == NoticeKind::Failed {
             return false;
         }
+        if notice.kind == NoticeKind::Policy {
+            return alarm::stands(&*core.parts.store, notice).await;
+        }
         match self.of_run(core, &notice.run_id).await {
             Ok(notices) => notices.iter().any(|other| other.id == notice.id),
             Err(_) => true,
@@ -390,7 +394,8 @@ impl Notifier {
         // What changes while this looks is looked at again by the next.
         let begun = Swept { since, at: now };
         let mine = record.put(core, &begun).await?;
-        let derived = self.troubled(core, agenda, since).await?;
+        let mut derived = self.troubled(core, agenda, since).await?;
+        derived.extend(self.alarmed(core).await?);
         self.records(core, &derived).await?;
         if mine {
             let since = since.max(Timestamp(now.0.saturating_sub(MARGIN_MS)));
@@ -440,6 +445,14 @@ impl Notifier {
                 return Ok(ids);
             }
         }
+    }
+
+    /// Puts what no one run is the cause of into the lanes. Gives back the ids of all of it.
+    async fn alarmed(&self, core: &Arc<Core>) -> Result<Vec<Name>, StoreError> {
+        let alarms = alarm::all(&*core.parts.store, core.parts.clock.now()).await?;
+        let ids = alarms.iter().map(|notice| notice.id.clone()).collect();
+        self.want_all(core, alarms);
+        Ok(ids)
     }
 
     /// Takes up what others left, and removes records whose cause is gone.

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use windlass_core::ids::{Digest, Name};
 use windlass_core::input::{Input, Quote, Traits};
 use windlass_core::machine::{Machine, Program};
-use windlass_core::policy::Verdict;
+use windlass_core::policy::{Choice, Verdict};
 use windlass_core::route::Chain;
 use windlass_core::run::{Run, TenantScope};
 use windlass_core::time::Timestamp;
 use windlass_core::{plan, standing};
 use windlass_ports::compile::Bundle;
-use windlass_ports::policy::Policy;
+use windlass_ports::policy::{Asker, Policy};
 use windlass_ports::store::StoreError;
 
 use super::engine::Parts;
@@ -51,23 +51,29 @@ pub(super) struct Standing(Mutex<Given>);
 struct Given {
     /// What of the policy they are answers of.
     epoch: Option<u64>,
-    answers: HashMap<TenantScope, Arc<[Verdict]>>,
+    answers: HashMap<Whose, Arc<[Verdict]>>,
     bytes: usize,
 }
 
+/// Whose answers: runs for the same, on the same side of a candidate.
+type Whose = (TenantScope, Option<Choice>);
+
 impl Standing {
-    fn answers(&self, policy: &dyn Policy, scope: &TenantScope, machine: &Machine) -> Arc<[Verdict]> {
+    fn answers(&self, policy: &dyn Policy, asker: &Asker<'_>) -> Arc<[Verdict]> {
         // Read first: what is answered afterwards is of this epoch or a later one, and is asked again in that.
         let epoch = policy.epoch();
+        let whose = (asker.scope.clone(), policy.choice(asker));
         {
             let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(answers) = given.answers.get(scope).filter(|_| epoch.is_some() && given.epoch == epoch) {
+            if let Some(answers) = given.answers.get(&whose).filter(|_| epoch.is_some() && given.epoch == epoch) {
                 return Arc::clone(answers);
             }
         }
-        let answers: Arc<[Verdict]> = policy.answer(scope, machine, &standing(machine)).into();
-        if epoch.is_some() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).keep(epoch, scope, &answers);
+        let answers: Arc<[Verdict]> = policy.answer(asker, &standing(asker.machine)).into();
+        // A candidate that came or went meanwhile has answered for another side.
+        let is_whose = answers.iter().all(|verdict| verdict.choice.as_deref() == whose.1.as_ref());
+        if epoch.is_some() && is_whose {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).keep(epoch, &whose, &answers);
         }
         answers
     }
@@ -75,12 +81,12 @@ impl Standing {
 
 impl Given {
     /// Keeps answers, in place of all others where these are of another epoch or there is no more room.
-    fn keep(&mut self, epoch: Option<u64>, scope: &TenantScope, answers: &Arc<[Verdict]>) {
-        let bytes = serde_json::to_vec(&(scope, &**answers)).map_or(usize::MAX, |bytes| bytes.len());
+    fn keep(&mut self, epoch: Option<u64>, whose: &Whose, answers: &Arc<[Verdict]>) {
+        let bytes = serde_json::to_vec(&(whose, &**answers)).map_or(usize::MAX, |bytes| bytes.len());
         if self.epoch != epoch || self.bytes.saturating_add(bytes) > ANSWERS_BYTES_MAX {
             *self = Self { epoch, ..Self::default() };
         }
-        if bytes <= ANSWERS_BYTES_MAX && self.answers.insert(scope.clone(), Arc::clone(answers)).is_none() {
+        if bytes <= ANSWERS_BYTES_MAX && self.answers.insert(whose.clone(), Arc::clone(answers)).is_none() {
             self.bytes += bytes;
         }
     }
@@ -95,10 +101,17 @@ impl Loaded {
         input: &Input,
         routes: &BTreeMap<Name, Chain>,
     ) -> (Arc<[Verdict]>, Vec<Verdict>) {
-        let (scope, machine) = (&run.start.scope, &*self.machine);
-        let mut questions = plan(machine, run, input);
+        let asker = Asker::of(run, &self.machine);
+        let mut questions = plan(&self.machine, run, input);
         questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
-        (self.standing.answers(policy, scope, machine), policy.answer(scope, machine, &questions))
+        loop {
+            let epoch = policy.epoch();
+            let answers = (self.standing.answers(policy, &asker), policy.answer(&asker, &questions));
+            // One decision goes by one set: where another came into use in between, it is asked once more.
+            if policy.epoch() == epoch {
+                return answers;
+            }
+        }
     }
 }
 
@@ -224,6 +237,8 @@ mod tests {
             origins: Vec::new(),
             asking: None,
             trust: None,
+            choice: None,
+            other: None,
         };
         vec![verdict].into()
     }
@@ -233,16 +248,16 @@ mod tests {
         let mut given = Given::default();
         for (bytes, most) in [(10, usize::MAX), (ANSWERS_BYTES_MAX / 8, 7)] {
             for user in 0..3_000 {
-                let scope = TenantScope { user: Some(format!("{user}").into()), ..TenantScope::default() };
-                given.keep(Some(1), &scope, &answers(bytes));
+                let whose = (TenantScope { user: Some(format!("{user}").into()), ..TenantScope::default() }, None);
+                given.keep(Some(1), &whose, &answers(bytes));
                 // The same again takes no more room.
-                given.keep(Some(1), &scope, &answers(bytes));
-                assert!(given.answers.contains_key(&scope) && given.answers.len() <= most);
+                given.keep(Some(1), &whose, &answers(bytes));
+                assert!(given.answers.contains_key(&whose) && given.answers.len() <= most);
                 assert!(given.bytes <= ANSWERS_BYTES_MAX);
             }
             given = Given::default();
         }
-        given.keep(Some(1), &TenantScope::default(), &answers(ANSWERS_BYTES_MAX));
+        given.keep(Some(1), &Whose::default(), &answers(ANSWERS_BYTES_MAX));
         assert_eq!((given.answers.len(), given.bytes), (0, 0), "what is too large is asked for each time");
     }
 }

@@ -27,7 +27,7 @@ use windlass_ports::clock::Clock;
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::model::{Model, ModelResult};
-use windlass_ports::policy::{AllowAll, Policy};
+use windlass_ports::policy::{AllowAll, Asker, Policy};
 use windlass_ports::store::{Delivered, Message, Queueing, Signal, Signalled, Store};
 use windlass_ports::tool::{Catalog, Invocation, Tool};
 use windlass_runtime::{Driven, Engine, Observer, Parts, Report, Scope, Settings, Stop, Submission, events};
@@ -156,13 +156,24 @@ impl Rules {
 }
 
 impl Policy for Rules {
-    fn answer(&self, _: &TenantScope, _: &Machine, questions: &[Question]) -> Vec<Verdict> {
+    fn answer(&self, _: &Asker<'_>, questions: &[Question]) -> Vec<Verdict> {
         let denied = *self.0.lock().expect("lock");
         let verdict = |question: &Question| {
             let answer = if denied(question) { policy::Answer::Deny } else { policy::Answer::Allow };
             let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
             let (question, origins) = (question.clone(), Vec::new());
-            Verdict { question, answer, rule, reason, version, origins, asking: None, trust: None }
+            Verdict {
+                question,
+                answer,
+                rule,
+                reason,
+                version,
+                origins,
+                asking: None,
+                trust: None,
+                choice: None,
+                other: None,
+            }
         };
         questions.iter().map(verdict).collect()
     }

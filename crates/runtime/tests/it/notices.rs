@@ -14,6 +14,7 @@ use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::notify::{Channel, Notice, NoticeKind};
+use windlass_ports::store::Store;
 use windlass_runtime::{Engine, Meter, Notifier, Stop};
 
 use super::kit::{Kit, acting, answer, contract, done, report, tree};
@@ -198,6 +199,37 @@ async fn a_failure_is_told_by_whoever_looks_next() {
     assert!(!serde_json::to_string(&taken[0]).expect("JSON").contains("4111"), "no message of a failure leaves");
     notify_for(&notifier(&phone), &other, 4 * 3_600_000).await;
     assert_eq!(phone.taken().len(), 1, "its record outlives the looks that still see it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_one_run_is_the_cause_of_is_told_once() {
+    let kit = Kit::new();
+    let (phone, engine) = (Phone::new(1, 0), kit.engine());
+    let run = windlass_core::ids::RunId::stored("r");
+    let notice = Notice {
+        id: "alarm-1".into(),
+        kind: NoticeKind::Policy,
+        at_ms: windlass_runtime::store_time(&*kit.store).await.expect("a time").0,
+        tenant: "default".into(),
+        machine: "main".into(),
+        run_id: run.clone(),
+        root_run_id: run,
+        state: None,
+        text: "the candidate was withdrawn".into(),
+        question: None,
+        code: None,
+    };
+    for _ in 0..2 {
+        windlass_runtime::alarm(&*kit.store, &notice).await.expect("stored");
+    }
+    notify_for(&notifier(&phone), &engine, 4 * 3_600_000).await;
+    assert_eq!(phone.taken(), [notice], "at the second try, and no more");
+    // It is forgotten in the end, with the record that it was told.
+    notify_for(&notifier(&phone), &engine, 8 * 86_400_000).await;
+    for kind in [windlass_runtime::ALARMS, windlass_runtime::NOTICES] {
+        assert_eq!(Store::objects(&*kit.store, kind.into(), None, 10).await.expect("read"), [], "{kind}");
+    }
+    assert_eq!(phone.taken().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

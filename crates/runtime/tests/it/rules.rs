@@ -8,8 +8,9 @@ use windlass_core::contract::{Class, Idempotency};
 use windlass_core::failure::Code;
 use windlass_core::ids::RunId;
 use windlass_core::input::{Ending, Input};
-use windlass_core::policy::Question;
-use windlass_core::run::Status;
+use windlass_core::policy::{self, Choice, Mode, Question, Sticky, Verdict};
+use windlass_core::run::{Run, Status};
+use windlass_ports::policy::{Asker, Policy};
 use windlass_runtime::{Driven, Scope, Stop, set_switch};
 
 use crate::kit::{Kit, Rules, acting, answer, contract, done, output, report, tree};
@@ -138,4 +139,70 @@ async fn a_call_that_is_out_when_a_hold_ends_keeps_its_result_although_the_rules
     driving.await.expect("a task");
     assert_eq!((slow.calls.load(Ordering::SeqCst), calls.load(Ordering::SeqCst)), (1, 1));
     slow.kit.fsck().await;
+}
+
+/// Two sets: of the runs whose root is called `odd`, the candidate judges, which denies `pay`.
+#[derive(Debug)]
+struct Sides(AtomicUsize);
+
+impl Policy for Sides {
+    fn answer(&self, asker: &Asker<'_>, questions: &[Question]) -> Vec<Verdict> {
+        let choice = self.choice(asker);
+        let is_candidates = choice.as_ref().is_some_and(Choice::is_candidates);
+        let verdict = |question: &Question| {
+            let denied = is_candidates && pays(question);
+            let answer = if denied { policy::Answer::Deny } else { policy::Answer::Allow };
+            let (rule, reason, version) = ("rule-7".into(), "not today".into(), "3".into());
+            let (question, origins) = (question.clone(), Vec::new());
+            let choice = choice.clone().map(Box::new);
+            Verdict { question, answer, rule, reason, version, origins, asking: None, trust: None, choice, other: None }
+        };
+        questions.iter().map(verdict).collect()
+    }
+
+    fn choice(&self, asker: &Asker<'_>) -> Option<Choice> {
+        let chosen = asker.kept.map_or(asker.root.as_str() == "odd", |kept| kept.chosen);
+        let (mode, sticky) = (Mode::Enforce, Sticky::Run);
+        Some(Choice { candidate: "c".into(), mode, sticky, percent: 50, chosen })
+    }
+
+    fn judged(&self, run: &Run, verdicts: &[Verdict]) {
+        assert!(run.choice.is_some() && !verdicts.is_empty());
+        self.0.fetch_add(verdicts.len(), Ordering::SeqCst);
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        Some(1)
+    }
+
+    fn allow_unasked(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_kept_for_runs_of_one_side_are_none_for_runs_of_another() {
+    let mut kit = Kit::new();
+    let pays = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&pays);
+    kit.tool(contract("pay", Class::Danger, Idempotency::None), move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { answer(1) }
+    });
+    let sides = Arc::new(Sides(AtomicUsize::new(0)));
+    kit.policy = Arc::clone(&sides) as _;
+    // Whether an action may be performed is a standing question.
+    kit.machine("main", vec![acting("b", "pay", "done"), done()]);
+    let engine = kit.engine();
+    for (turn, id) in ["even", "odd", "even-2"].into_iter().enumerate() {
+        let run = kit.submit(&engine, id).await;
+        tree(&engine, &run).await;
+        let report = report(&engine, &run).await;
+        let status = if id == "odd" { Status::Failed } else { Status::Completed };
+        assert_eq!(report.head.status, status, "{id} is the run number {turn}");
+        assert_eq!(report.run.choice.map(|choice| choice.chosen), Some(id == "odd"));
+    }
+    assert_eq!(pays.load(Ordering::SeqCst), 2);
+    assert!(sides.0.load(Ordering::SeqCst) >= 3, "it hears of the answers that were used");
+    kit.fsck().await;
 }

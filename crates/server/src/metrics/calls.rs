@@ -13,7 +13,7 @@ use windlass_core::effect::{Outcome, Said, Spent, WaitKind};
 use windlass_core::failure::Code;
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
-use windlass_core::policy::{Answer, Question};
+use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::Run;
 use windlass_runtime::{Called, Leaving};
 
@@ -67,6 +67,7 @@ pub(super) struct Calls {
     auth_failures: IntCounterVec,
     rate_limited: IntCounterVec,
     policy_denied: IntCounterVec,
+    candidate: IntCounterVec,
     run_cost: Histogram,
     run_latency: Histogram,
     run_steps: Histogram,
@@ -139,6 +140,12 @@ impl Calls {
             outbound: histograms(r, "outbound_latency_seconds", "Time of an attempt at any call.", &["kind"]),
             auth_failures: counters(r, "auth_failures_total", "Calls refused for want of a key or right.", &["kind"]),
             rate_limited: counters(r, "rate_limited_total", "Calls refused as there were too many.", &["kind"]),
+            candidate: counters(
+                r,
+                "policy_candidate_decisions_total",
+                "Questions that a candidate rule set was asked beside the one in force.",
+                &["result"],
+            ),
             policy_denied: counters(r, "policy_denied_total", "Questions that rules answered with no.", &["action"]),
             run_cost: histogram(r, "run_cost_usd", "Cost of a caller's run with all below it, in USD.", COST_BUCKETS),
             run_latency: histogram(
@@ -256,6 +263,10 @@ impl Calls {
                 Entry::Decided { verdicts, .. } => {
                     for verdict in verdicts.iter().filter(|verdict| verdict.answer == Answer::Deny) {
                         self.policy_denied.with_label_values(&[action(&verdict.question)]).inc();
+                    }
+                    for (in_force, candidate) in verdicts.iter().filter_map(Verdict::sides) {
+                        let result = if in_force.answer == candidate.answer { "same" } else { "differs" };
+                        self.candidate.with_label_values(&[result]).inc();
                     }
                 }
                 Entry::StateEntered { .. } => self.steps.inc(),

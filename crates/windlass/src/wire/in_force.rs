@@ -6,7 +6,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use windlass_core::ids::Name;
 use windlass_core::run::TenantScope;
-use windlass_policy::{LivePolicy, Load};
+use windlass_policy::{CandidateConfig, LivePolicy, Load};
 use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::{Put, Store, StoreError};
 use windlass_runtime::trail::{self, Deed};
@@ -27,6 +27,12 @@ struct Last {
     /// Why what was read since is not.
     #[serde(default)]
     refused: Option<Name>,
+    /// The version of the candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    candidate: Option<Name>,
+    /// Why what was read of the candidate since is not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    candidate_refused: Option<Name>,
 }
 
 impl Wiring {
@@ -35,6 +41,7 @@ impl Wiring {
     /// # Errors
     /// A rule set that is not good, or none where tools need one.
     pub fn rules(&self) -> Result<Option<Arc<LivePolicy>>, WireError> {
+        let candidate = self.tried()?;
         let Some(folder) = &self.policy else {
             let tools = self.catalog.tools.len() + self.catalog.actions.len() + self.catalog.mcp.len();
             if self.require_policy && tools > 0 {
@@ -45,11 +52,24 @@ impl Wiring {
             return Ok(None);
         };
         let folder = self.folder.join(folder);
-        let policy = LivePolicy::open_with(&folder, self.trust.clone()).map_err(|findings| {
+        let policy = LivePolicy::open_with(&folder, self.trust.clone(), candidate).map_err(|findings| {
             WireError::new("policy.path", findings).hint("`windlass policy check` shows everything that is wrong")
         })?;
         policy.follow().map_err(|error| WireError::new("policy.path", error))?;
         Ok(Some(policy))
+    }
+
+    /// The candidate with its folder as it is found from here.
+    fn tried(&self) -> Result<Option<CandidateConfig>, WireError> {
+        let Some(candidate) = &self.candidate else { return Ok(None) };
+        candidate.check().map_err(|(key, why)| WireError::new(format!("policy.candidate.{key}"), why))?;
+        if self.policy.is_none() {
+            let message = "a candidate is tried beside a rule set in force, and there is none";
+            return Err(
+                WireError::new("policy.candidate", message).hint("name the rule set in force as `[policy] path`")
+            );
+        }
+        Ok(Some(CandidateConfig { path: self.folder.join(&candidate.path), ..candidate.clone() }))
     }
 }
 
@@ -71,8 +91,11 @@ pub async fn record_loads(
 ) -> Result<impl Future<Output = ()> + Send + 'static, StoreError> {
     let mut loads = rules.loads();
     let folder: Name = rules.folder().file_name().unwrap_or_default().to_string_lossy().into();
-    if let Some(load) = loads.next().await {
-        note_load(&**store, &actor, &folder, &load).await?;
+    // What the set in force is, and what the candidate.
+    for _ in 0..2 {
+        if let Some(load) = loads.next().await {
+            note_load(&**store, &actor, &folder, &load).await?;
+        }
     }
     let store = Arc::downgrade(store);
     Ok(async move {
@@ -95,17 +118,27 @@ pub async fn note_load(store: &dyn Store, actor: &Name, folder: &Name, load: &Lo
     let revision = object.as_ref().map_or(0, |object| object.revision);
     // What cannot be read is as good as none: it is written anew.
     let last: Last = object.and_then(|object| serde_json::from_slice(&object.bytes).ok()).unwrap_or_default();
+    let short = |why: &str| why.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect::<String>();
+    let word = |version: &Option<Name>| version.as_deref().unwrap_or("none").to_owned();
     let (next, action, detail) = match load {
         Load::InForce(version) => {
-            let before = last.version.as_deref().unwrap_or("none");
-            let detail = format!("version {version}; before: {before}");
-            (Last { version: Some(version.clone()), refused: None }, "policy.load", detail)
+            let detail = format!("version {version}; before: {}", word(&last.version));
+            (Last { version: Some(version.clone()), refused: None, ..last.clone() }, "policy.load", detail)
         }
         Load::Refused(why) => {
-            let why: String = why.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
-            let kept = last.version.as_deref().unwrap_or("none");
-            let detail = format!("in force stays {kept}: {why}");
-            (Last { version: last.version.clone(), refused: Some(why.into()) }, "policy.refuse", detail)
+            let why = short(why);
+            let detail = format!("in force stays {}: {why}", word(&last.version));
+            (Last { refused: Some(why.into()), ..last.clone() }, "policy.refuse", detail)
+        }
+        Load::Candidate(version) => {
+            let detail = format!("version {}; before: {}", word(version), word(&last.candidate));
+            let next = Last { candidate: version.clone(), candidate_refused: None, ..last.clone() };
+            (next, "policy.candidate_load", detail)
+        }
+        Load::CandidateRefused(why) => {
+            let why = short(why);
+            let detail = format!("what is tried stays as it was: {why}");
+            (Last { candidate_refused: Some(why.into()), ..last.clone() }, "policy.candidate_refuse", detail)
         }
     };
     if next == last {

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tempfile::TempDir;
-use windlass::{Class, Contract, Failure, FnTool, Idempotency, RunId, Value, Windlass};
+use windlass::{Builder, Class, Contract, Failure, FnTool, Idempotency, RunId, Value, Windlass};
 use windlass_core::effect::Call;
 use windlass_core::journal::{Entry, Record};
-use windlass_core::policy::{Answer, Question, Verdict};
+use windlass_core::policy::{Answer, Mode, Question, Verdict};
+use windlass_policy::CandidateConfig;
 
 /// A state that performs an action, then an agent with tools.
 const MACHINE: &str = r#"
@@ -59,8 +60,12 @@ struct Outcome {
 
 /// Runs the machine with a model that asks for these tools in one turn.
 async fn run(policy: &TempDir, calls: &[&str]) -> Outcome {
+    run_with(Windlass::builder().policy(policy.path()), calls).await
+}
+
+async fn run_with(builder: Builder, calls: &[&str]) -> Outcome {
     let performed: Arc<Mutex<Vec<String>>> = Arc::default();
-    let mut builder = Windlass::builder().policy(policy.path()).script(script(calls));
+    let mut builder = builder.script(script(calls));
     for name in TOOLS.into_iter().chain(["greet"]) {
         let (performed, own) = (Arc::clone(&performed), name.to_owned());
         let contract = Contract { class: Class::Read, idempotency: Idempotency::Natural, ..Contract::undeclared(name) };
@@ -164,6 +169,56 @@ fn prop_no_call_and_no_transition_goes_around_the_policy() {
                 std::iter::once("greet").chain(calls.iter().copied().filter(|call| permitted.contains(call))).collect();
             prop_assert_eq!(outcome.performed, wanted);
             prop_assert!(outcome.ended.head.status == windlass_core::run::Status::Completed);
+            Ok(())
+        })
+        .expect("nothing goes around");
+}
+
+/// With a candidate beside the rules, in every state that one can be in: every call and transition was allowed by the set
+/// that judges its run, and whatever cannot be loaded or was not chosen lets nothing through that the set in force does not.
+#[test]
+fn prop_no_call_goes_around_the_policy_while_a_candidate_is_tried() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let subsets = || proptest::sample::subsequence(TOOLS.to_vec(), 0..=TOOLS.len());
+    let calls = proptest::collection::vec(proptest::sample::select(TOOLS.to_vec()), 1..6);
+    let state = (proptest::sample::select(vec![0_u32, 50, 100]), any::<bool>(), 0_u32..4);
+    let mut runner = TestRunner::new(Config { cases: 32, failure_persistence: None, ..Config::default() });
+    runner
+        .run(&(subsets(), subsets(), calls, state), |(in_force, candidate, calls, (percent, enforced, broken))| {
+            let with_greet = |tools: Vec<&'static str>| tools.into_iter().chain(["greet"]).collect::<BTreeSet<_>>();
+            let (in_force, candidate) = (with_greet(in_force), with_greet(candidate));
+            let (one, two) = (rules(&in_force), rules(&candidate));
+            // A comment makes it another set even where it permits the same.
+            std::fs::write(two.path().join("more.cedar"), "// tried\n").expect("written");
+            if broken == 0 {
+                std::fs::write(two.path().join("broken.cedar"), "permit (principal").expect("written");
+            }
+            if broken == 1 {
+                // It cannot be evaluated for any tool: whatever it would allow, it denies.
+                let text = "@id(\"errs\") forbid (principal, action == Action::\"CallTool\", resource)\n\
+                            when { 9223372036854775807 + (if resource.class == \"read\" then 1 else 1) < 0 };\n";
+                std::fs::write(two.path().join("errs.cedar"), text).expect("written");
+            }
+            let mode = if enforced { Mode::Enforce } else { Mode::Shadow };
+            let path = two.path().to_owned();
+            let config = CandidateConfig { path, percent, mode, differ_max: 100, ..CandidateConfig::default() };
+            let builder = Windlass::builder().policy(one.path()).candidate(config);
+            let outcome = runtime.block_on(run_with(builder, &calls));
+            nothing_goes_around(&outcome.records);
+            let by_candidate = outcome.ended.run.choice.as_ref().is_some_and(|choice| choice.is_candidates());
+            prop_assert!(!by_candidate || (enforced && broken != 0 && percent > 0));
+            prop_assert!(by_candidate || !(enforced && broken != 0 && percent == 100));
+            let judge = match (by_candidate, broken) {
+                (false, _) => in_force,
+                (true, 1) => BTreeSet::new(),
+                (true, _) => candidate,
+            };
+            let all = std::iter::once("greet").chain(calls.iter().copied());
+            let mut wanted: Vec<&str> = all.filter(|call| judge.contains(call)).collect();
+            if !judge.contains("greet") {
+                wanted.clear();
+            }
+            prop_assert_eq!(outcome.performed, wanted);
             Ok(())
         })
         .expect("nothing goes around");

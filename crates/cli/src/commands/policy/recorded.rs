@@ -10,7 +10,7 @@ use windlass_core::journal::Entry;
 use windlass_core::label::{of_arguments, set_of};
 use windlass_core::machine::{Machine, Program};
 use windlass_core::policy::{Question, Verdict};
-use windlass_core::run::{Run, TenantScope};
+use windlass_core::run::{Run, Start, TenantScope};
 use windlass_ports::compile::{Bundle, Compiler};
 use windlass_ports::store::Store;
 
@@ -29,6 +29,8 @@ pub(super) struct Decided {
     pub(super) machine: Arc<Machine>,
     /// Whose run it is.
     pub(super) scope: TenantScope,
+    /// The run that a caller started.
+    pub(super) root: RunId,
     /// What was answered; allowed when nobody was asked.
     pub(super) verdict: Verdict,
     /// Whether the rules were asked.
@@ -110,7 +112,8 @@ impl Recorded {
 }
 
 fn decided(version: u64, step: u64, machine: &Arc<Machine>, run: &Run, verdict: Verdict, was_asked: bool) -> Decided {
-    Decided { version, step, machine: Arc::clone(machine), scope: run.start.scope.clone(), verdict, was_asked }
+    let Start { scope, root, .. } = run.start.clone();
+    Decided { version, step, machine: Arc::clone(machine), scope, root, verdict, was_asked }
 }
 
 /// What an entry needed an answer to. The run is as it was before the entry.

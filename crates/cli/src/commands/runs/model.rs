@@ -12,7 +12,7 @@ use windlass_core::run::Run;
 use windlass_models::Models;
 use windlass_models::catalog::{CHAIN, Catalog, MODEL};
 use windlass_ports::model::Model;
-use windlass_ports::policy::Policy;
+use windlass_ports::policy::{Asker, Policy};
 
 use super::steer::{deliver, report, settle, status};
 use crate::app::App;
@@ -134,7 +134,7 @@ fn permitted(policy: &dyn Policy, machine: &Machine, run: &Run, agent: &Agent, c
     }
     let named = Question::CallModel { agent: agent.name.clone(), model: chain.name.clone() };
     let questions: Vec<Question> = [named].into_iter().chain(chain.questions(&agent.name)).collect();
-    let verdicts = policy.answer(&run.start.scope, machine, &questions);
+    let verdicts = policy.answer(&Asker::of(run, machine), &questions);
     let denied = |question: &Question| {
         verdicts.iter().find(|verdict| verdict.question == *question && verdict.answer != Answer::Allow)
     };

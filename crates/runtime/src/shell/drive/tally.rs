@@ -28,6 +28,13 @@ impl Work<'_> {
         {
             core.wake(false);
         }
+        for entry in entries {
+            if let Entry::Decided { verdicts, .. } = entry
+                && !verdicts.is_empty()
+            {
+                core.parts.policy.judged(&self.run, verdicts);
+            }
+        }
         if let Some(meter) = &core.parts.settings.meter {
             meter.decided(&self.run, entries);
             meter.took(Span::Commit, began.elapsed());
