@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::unistd::{Uid, User};
 use windlass::{Keyring, wire};
 use windlass_core::ids::RunId;
 use windlass_core::redact;
@@ -179,27 +178,9 @@ impl App {
         self.loaded.config.policy.show_thinking
     }
 
-    /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system, by its number where the
-    /// environment and the operating system have no name for it.
-    #[must_use]
-    pub(crate) fn actor(&self) -> String {
-        let named = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
-        let shown = |text: String| text.chars().filter(|c| !c.is_control()).collect();
-        named("WINDLASS_ACTOR")
-            .or_else(|| named("USER"))
-            .or_else(|| named("LOGNAME"))
-            .map_or_else(owner_of_process, shown)
-    }
-
     /// The present, as this computer sees it.
     #[must_use]
     pub(crate) fn now(&self) -> Timestamp {
         wire::now()
     }
-}
-
-/// The user that this process runs as, as the operating system knows it.
-fn owner_of_process() -> String {
-    let uid = Uid::current();
-    User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name)
 }

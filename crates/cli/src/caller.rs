@@ -1,9 +1,9 @@
 //! Who starts a run with this command, and within which trace.
 
+use nix::unistd::{Uid, User};
 use windlass_core::run::Caller;
 use windlass_core::trace::Incoming;
 
-use crate::app::App;
 use crate::exit::Problem;
 
 /// Whoever gives this command. The trace is the one of `--traceparent`, else that of the variables `TRACEPARENT` and
@@ -11,7 +11,7 @@ use crate::exit::Problem;
 ///
 /// # Errors
 /// A `--traceparent` that is none.
-pub(crate) fn caller(app: &App, given: Option<&str>) -> Result<Caller, Problem> {
+pub(crate) fn caller(given: Option<&str>) -> Result<Caller, Problem> {
     let trace = match given {
         Some(text) => Some(Incoming::parse(text, None).map_err(|error| {
             Problem::invalid(format!("`--traceparent`: {error}"))
@@ -19,7 +19,22 @@ pub(crate) fn caller(app: &App, given: Option<&str>) -> Result<Caller, Problem> 
         })?),
         None => surrounding(|name| std::env::var(name).ok().filter(|text| !text.trim().is_empty())),
     };
-    Ok(Caller { by: Some(app.actor().into()), trace })
+    Ok(Caller { by: Some(actor().into()), trace })
+}
+
+/// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system, by its number where the
+/// environment and the operating system have no name for it.
+#[must_use]
+pub(crate) fn actor() -> String {
+    let named = |name| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+    let shown = |text: String| text.chars().filter(|c| !c.is_control()).collect();
+    named("WINDLASS_ACTOR").or_else(|| named("USER")).or_else(|| named("LOGNAME")).map_or_else(owner_of_process, shown)
+}
+
+/// The user that this process runs as, as the operating system knows it.
+fn owner_of_process() -> String {
+    let uid = Uid::current();
+    User::from_uid(uid).ok().flatten().map_or_else(|| format!("uid {uid}"), |user| user.name)
 }
 
 /// The trace that the variables name.

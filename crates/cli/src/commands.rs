@@ -104,7 +104,7 @@ async fn noted(app: &mut App, command: Command) -> Result<Exit, Problem> {
             let exit = performed?;
             // The first command on a store makes it.
             if !is_noted {
-                acts::note(app, &doing.first()).await?;
+                acts::note_first(app, doing.first()).await?;
             }
             Ok(exit)
         }

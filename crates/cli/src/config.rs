@@ -120,9 +120,12 @@ impl Default for StoreUrl {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Audit {
-    /// `windlass audit prune` removes nothing younger than this. Default: `180d`.
+    /// `windlass audit prune` removes nothing younger than this; at least `30d` in `prod-safe`. Default: `180d`.
     pub keep: Span,
 }
+
+/// What `prod-safe` keeps of the audit trail at least.
+const AUDIT_KEPT_MIN: Span = Span(30 * 24 * 3_600_000);
 
 impl Default for Audit {
     fn default() -> Self {

@@ -21,6 +21,7 @@ use windlass_telemetry::{Exporter, Spans};
 
 use crate::app::App;
 use crate::args::Follow;
+use crate::caller::actor;
 use crate::config::rate_limits;
 use crate::exit::{Exit, Problem};
 use crate::outcome;
@@ -96,7 +97,7 @@ impl Session {
             settings: Settings { wait_ms: wait.0, meter: Some(meter), ..settings(app) },
         });
         wiring.bind(&engine);
-        Ok(Self { engine, watcher, exporter, capturing, rules: materials.rules, actor: app.actor().into() })
+        Ok(Self { engine, watcher, exporter, capturing, rules: materials.rules, actor: actor().into() })
     }
 
     /// Lets a run and everything below it take up what was sent to them. No call is made.
@@ -180,7 +181,7 @@ pub(crate) async fn rules(app: &App, wiring: &Wiring) -> Result<Option<Rules>, P
             {
                 let folder: Name = folder.file_name().unwrap_or_default().to_string_lossy().into();
                 let load = Load::Refused(error.message.clone());
-                if let Err(error) = wire::note_load(&*store, &app.actor().into(), &folder, &load).await {
+                if let Err(error) = wire::note_load(&*store, &actor().into(), &folder, &load).await {
                     tracing::warn!(%error, "that rules were refused could not be written down");
                 }
             }

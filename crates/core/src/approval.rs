@@ -246,8 +246,10 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     if !reply.approve {
         return None;
     }
-    if run.start.scope.user.as_ref().is_some_and(|user| is_same(user, &reply.by)) {
-        return Some(format!("`{}` started the run and cannot approve its calls", reply.by));
+    let owners = [&run.start.scope.user, &run.start.caller.by];
+    if owners.into_iter().flatten().any(|owner| is_same(owner, &reply.by)) {
+        let why = "started the run or is whom it works for, and nobody approves their own calls: another person has to";
+        return Some(format!("`{}` {why}", reply.by));
     }
     if reply.arguments.as_ref().is_some_and(hidden::holds_mark) {
         return Some(format!("the arguments hold `{REDACTED}` in place of a value: write the value itself"));

@@ -36,7 +36,7 @@ pub struct Owner {
     pub machine: Name,
     /// Hash of the bundle it began with.
     pub bundle: Digest,
-    /// Who started it: a person or a schedule, where that is known.
+    /// Who started it, or the run above it: a person or a schedule, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Name>,
 }

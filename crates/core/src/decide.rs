@@ -155,7 +155,7 @@ pub fn decide(
 /// Refuses inputs that do not apply, before anything is recorded.
 fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
     let open = |is_open: bool, what: String| if is_open { Ok(()) } else { Err(Rejected::NotOpen(what)) };
-    if run.stage == Stage::Ended && !matches!(input, Input::Retry | Input::Skip { .. }) {
+    if run.stage == Stage::Ended && !matches!(input, Input::Retry { .. } | Input::Skip { .. }) {
         return Err(Rejected::Ended);
     }
     let not_now = |text: &str| Err(Rejected::NotNow(text.into()));
@@ -185,12 +185,17 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
             not_now("no read-only switch holds the run")
         }
         Input::Skip { .. } if run.state.is_none() => not_now("the run failed before its first state"),
-        Input::Retry | Input::Skip { .. } => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
+        Input::Retry { .. } | Input::Skip { .. } => match (&run.ending, run.stage == Stage::Ended, &run.start.parent) {
             (_, false, _) => not_now("only a run that has failed can be tried again"),
             (_, true, Some(_)) => {
                 not_now("the run that started this one has been told of its failure; try that one again instead")
             }
-            (Some(Ending::Failed { .. }), true, _) => Ok(()),
+            (Some(Ending::Failed { failure, .. }), true, _) => match (input, failure.code) {
+                (Input::Retry { anyway: false }, Code::ToolOutcomeUnknown) => not_now(
+                    "nobody knows whether the call that it failed of happened, and to try again may do it twice",
+                ),
+                _ => Ok(()),
+            },
             (_, true, _) => not_now("only a run that has failed can be tried again"),
         },
         Input::ModelChanged(change) => overrides::admit(machine, run, change),
@@ -433,7 +438,7 @@ impl<'a> Turn<'a> {
             Input::Unpause => self.unpause(),
             Input::HoldWrites { reason } => self.hold_writes(reason),
             Input::FreeWrites => self.lift(),
-            Input::Retry => self.reopen(),
+            Input::Retry { .. } => self.reopen(),
             Input::Skip { output, by, reason } => self.skip(output, by, reason),
             Input::Approved(reply) => self.on_approval(*reply),
             Input::BudgetRaised { ceilings, by } => {

@@ -107,7 +107,10 @@ pub enum Input {
     /// The read-only switch is off again.
     FreeWrites,
     /// Someone wants a failed run to try its last state again.
-    Retry,
+    Retry {
+        /// Also where nobody knows whether the call that it failed of happened, which may do it twice.
+        anyway: bool,
+    },
     /// Someone wants a failed run to go past its last state.
     Skip {
         /// What counts as the state's output.
@@ -155,7 +158,7 @@ impl Input {
             Self::Unpause => "unpause",
             Self::HoldWrites { .. } => "hold_writes",
             Self::FreeWrites => "free_writes",
-            Self::Retry => "retry",
+            Self::Retry { .. } => "retry",
             Self::Skip { .. } => "skip",
             Self::Approved(_) => "approved",
             Self::BudgetRaised { .. } => "budget_raised",

@@ -88,7 +88,7 @@ pub struct Start {
 /// Who starts a run, and within which trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
-    /// Who: a person or a schedule; none for a run that a run started.
+    /// Who: a person or a schedule. Runs that it starts have the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Name>,
     /// The trace under which it hangs, when it was started within one. Runs that it starts stay in it.
@@ -567,7 +567,7 @@ impl Run {
             labels: child.labels.clone(),
             hidden: child.hidden.clone(),
             audit: 0,
-            caller: Caller { by: None, trace: self.start.caller.trace.clone() },
+            caller: self.start.caller.clone(),
             model: self.overrides.inherited(),
         }
     }

@@ -100,8 +100,8 @@ pub(crate) struct ApprovalsReject {
 /// Who answers, why, and to what.
 #[derive(Debug, Args)]
 pub(crate) struct Who {
-    /// Your name, as it stands in the journal and in the audit rows
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    /// Your name, as it stands in the journal and in the audit rows [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
     pub by: String,
     /// Why; the model reads it when you reject
     #[arg(long, value_name = "TEXT", default_value = "")]

@@ -58,8 +58,8 @@ pub(crate) struct DebugCapture {
     /// How long what it took can be read after it has ended; 7 days at most
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     pub keep: Span,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]

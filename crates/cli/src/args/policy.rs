@@ -213,8 +213,8 @@ pub(crate) struct PolicyWithdraw {
     /// The version of the candidate; without it that of the configured folder
     #[arg(value_name = "VERSION")]
     pub version: Option<String>,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT")]
@@ -231,8 +231,8 @@ pub(crate) struct PolicyResume {
     /// The version of the candidate; without it that of the configured folder
     #[arg(value_name = "VERSION")]
     pub version: Option<String>,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT")]

@@ -63,8 +63,8 @@ pub(crate) struct RunsRaise {
     /// The new ceilings: `steps`, `launches`, `model_calls`, `tool_calls`, `tokens` or `cost_micros`, and a number
     #[arg(value_name = "METER=N", required = true, value_parser = ceiling)]
     pub to: Vec<(Meter, u64)>,
-    /// Your name, as it stands in the journal
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    /// Your name, as it stands in the journal [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -102,8 +102,8 @@ pub(crate) struct RunsModel {
     /// The runs below it too, also those that are started later
     #[arg(long, conflicts_with = "agent")]
     pub below: bool,
-    /// Your name, as it stands in the journal
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    /// Your name, as it stands in the journal [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -312,14 +312,20 @@ pub(crate) struct RunsUnpause {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass runs retry order-4711
+  windlass runs retry order-4711 --anyway
   windlass runs retry --where 'machine=triage since=24h' --yes
 
-The run tries its last state again, with the context it had when it entered it. stdout and
-exit codes are those of `windlass run`; many runs are only put into the queue.")]
+The run tries its last state again, with the context it had when it entered it. One that failed
+of a call of which nobody knows whether it happened is tried again with `--anyway` only: look there
+first, and use `windlass runs skip` where it did happen. stdout and exit codes are those of
+`windlass run`; many runs are only put into the queue.")]
 pub(crate) struct RunsRetry {
     /// The run
     #[arg(value_name = "RUN", required_unless_present = "wanted", conflicts_with = "wanted")]
     pub run: Option<String>,
+    /// Also after `tool.outcome_unknown`: the call that may have happened is made again, and may be done twice
+    #[arg(long, conflicts_with = "wanted")]
+    pub anyway: bool,
     /// How the command waits and what it reports.
     #[command(flatten)]
     pub follow: Follow,
@@ -344,8 +350,8 @@ pub(crate) struct RunsSkip {
     /// What counts as the output of the state: JSON, `@FILE`, or `-` for stdin [default: null]
     #[arg(long, value_name = "JSON")]
     pub output: Option<String>,
-    /// Your name, as it stands in the journal
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    /// Your name, as it stands in the journal [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]

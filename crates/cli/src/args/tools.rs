@@ -121,8 +121,8 @@ pub(crate) struct ToolsRelease {
     /// The tool, by its name on the server
     #[arg(value_name = "TOOL")]
     pub tool: String,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true, value_parser = super::named)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT")]

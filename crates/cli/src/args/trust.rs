@@ -30,8 +30,8 @@ pub(crate) struct TrustSet {
     /// The score, 0 to 100
     #[arg(value_name = "SCORE")]
     pub score: u32,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT")]

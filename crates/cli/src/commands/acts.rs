@@ -57,6 +57,11 @@ impl Doing {
         }
     }
 
+    /// Whether it changes files that stand beside the store, so that it may be done before there is one.
+    fn is_beside(&self) -> bool {
+        self.action.starts_with("secret.") || self.action == "tools.accept"
+    }
+
     /// That the same came to nothing, with the word for why.
     pub(super) fn refused(self, code: &str) -> Self {
         Self { detail: format!("came to nothing: {code}"), budget: None, ..self }
@@ -341,6 +346,19 @@ pub(super) async fn note(app: &App, doing: &Doing) -> Result<bool, Problem> {
     Ok(true)
 }
 
+/// Writes down what was done when there was no store yet: in the one that it made, or in a new one.
+///
+/// # Errors
+/// The store cannot be made or written.
+pub(super) async fn note_first(app: &App, doing: Doing) -> Result<(), Problem> {
+    let store = match app.existing_store().await? {
+        None if doing.is_beside() => app.store().await?,
+        None => return Ok(()),
+        Some(store) => store,
+    };
+    note_in(app, &*store, doing).await
+}
+
 async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Problem> {
     let Doing { action, subject, mut detail, actor, budget, .. } = doing;
     if let Some(scope) = &budget {
@@ -358,7 +376,7 @@ async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Probl
     let cut = |text: String| -> Name { text.chars().take(DETAIL_MAX).collect::<String>().into() };
     let deed = Deed {
         at: app.now(),
-        actor: actor.unwrap_or_else(|| app.actor()).into(),
+        actor: actor.unwrap_or_else(crate::caller::actor).into(),
         action: action.into(),
         subject: cut(subject),
         detail: (!detail.is_empty()).then(|| cut(detail)),

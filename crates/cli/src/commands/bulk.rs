@@ -233,7 +233,7 @@ async fn retry(engine: &Engine, head: &Head) -> Became {
     if head.root != head.id {
         return Became::Skipped("is a child; its parent has dealt with its failure".into());
     }
-    match engine.retry(&head.id).await {
+    match engine.retry(&head.id, false).await {
         Ok(()) => Became::Told,
         Err(EngineError::NotFound(_)) => Became::Skipped("is gone".into()),
         Err(EngineError::Rejected { reason, .. }) => Became::Skipped(reason.to_string()),

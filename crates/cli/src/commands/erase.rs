@@ -15,6 +15,7 @@ use windlass_runtime::trail::{self, Deed};
 use super::runs;
 use crate::app::App;
 use crate::args;
+use crate::caller::actor;
 use crate::exit::{Exit, Problem};
 use crate::journal::{self, Reader};
 
@@ -210,7 +211,7 @@ async fn note(app: &App, store: &dyn Store, whose: &Whose, trees: &Trees) -> Res
     };
     let deed = Deed {
         at: app.now(),
-        actor: app.actor().into(),
+        actor: actor().into(),
         action: action.into(),
         subject: subject.into(),
         detail: Some(format!("{} runs", trees.runs.len()).into()),

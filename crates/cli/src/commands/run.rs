@@ -66,7 +66,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         scope,
         origin: None,
         queueing: queueing(app, &args.queueing)?,
-        caller: caller::caller(app, args.traceparent.as_deref())?,
+        caller: caller::caller(args.traceparent.as_deref())?,
     };
     let config = app.loaded.file.as_deref().map(places::absolute);
     let place = Place { config, folder: places::absolute(folder) };

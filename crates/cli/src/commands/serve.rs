@@ -22,6 +22,7 @@ use windlass_telemetry::Spans;
 
 use crate::app::App;
 use crate::args::{self, Role};
+use crate::caller::actor;
 use crate::config::Objective;
 use crate::exit::{Exit, Problem};
 use crate::outcome;
@@ -127,7 +128,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
     heard?;
     let mut notifying = notify(notifier, &engine, &stop, !config.notify.is_empty());
-    let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &app.actor().into()).await?;
+    let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &actor().into()).await?;
     let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
     let result = worked(app, &engine, (role, rules.as_ref()), &stop).await;
     capturing.flush(FLUSH).await;

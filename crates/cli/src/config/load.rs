@@ -10,7 +10,7 @@ use serde::Serialize;
 use windlass_core::breakers::FAILURES_KEPT_MAX;
 use windlass_core::redact;
 
-use super::{Config, Preset, rate_limits};
+use super::{AUDIT_KEPT_MIN, Config, Preset, rate_limits};
 use crate::args::Global;
 use crate::exit::Problem;
 use crate::places;
@@ -134,6 +134,9 @@ pub(crate) fn load(global: &Global, beside: Option<&Path>) -> Result<Loaded, Pro
         .join(Named { name: "default".into(), inner: Serialized::defaults(Config::default()) });
     let config: Config = figment.extract().map_err(problem)?;
     check(&config)?;
+    if preset == Preset::ProdSafe {
+        check_what_is_kept(&config)?;
+    }
     // Absolute, for programs are started with it as their working directory, and a file name alone has an empty parent.
     let folder = places::absolute(file.as_deref().and_then(Path::parent).unwrap_or_else(|| Path::new("")));
     Ok(Loaded { config, file, folder, figment })
@@ -169,6 +172,26 @@ fn check(config: &Config) -> Result<(), Problem> {
         if bound.is_some_and(|bound| bound > FAILURES_KEPT_MAX) {
             return Err(wrong(format!("`limits.breakers.{name}` is at most {FAILURES_KEPT_MAX}: no more are counted")));
         }
+    }
+    Ok(())
+}
+
+/// Where it counts, what happened is kept for some time, whatever else the configuration says.
+fn check_what_is_kept(config: &Config) -> Result<(), Problem> {
+    let wrong = |key: &str, message: String, hint: &str| {
+        Err(Problem::new(crate::exit::Exit::Invalid, "cli.config", message).detail("key", key).hint(hint))
+    };
+    if config.store.0 == "memory:" {
+        let message = "`store`: the preset `prod-safe` takes no store that forgets what happened";
+        return wrong(
+            "store",
+            message.into(),
+            "name a file (`sqlite:PATH`) or a database (`postgres://HOST/DATABASE`)",
+        );
+    }
+    if config.audit.keep.0 < AUDIT_KEPT_MIN.0 {
+        let message = format!("`audit.keep`: the preset `prod-safe` keeps audit rows for {AUDIT_KEPT_MIN} at least");
+        return wrong("audit.keep", message, "leave `keep` out under `[audit]`: rows are kept for 180 days then");
     }
     Ok(())
 }

@@ -74,7 +74,7 @@ fn arguments<'a>(out: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
         }
         let defaults: Vec<String> =
             arg.get_default_values().iter().map(|value| format!("`{}`", value.to_string_lossy())).collect();
-        if !defaults.is_empty() && arg.get_action().takes_values() {
+        if !defaults.is_empty() && arg.get_action().takes_values() && !arg.is_hide_default_value_set() {
             let _ = write!(meaning, " [default: {}]", defaults.join(", "));
         }
         let _ = writeln!(out, "| {} | {} |", form(arg), cell(&meaning));

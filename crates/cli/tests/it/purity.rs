@@ -1,5 +1,7 @@
 //! stdout is the payload and nothing else, for every command, at any log level.
 
+use serde_json::json;
+
 use crate::kit::Place;
 
 #[test]
@@ -99,6 +101,22 @@ fn flags_win_over_the_environment_over_the_file_over_the_preset() {
     for class in ["private_key", "github_token", "slack_token", "assigned_secret"] {
         assert_eq!(find(&format!("scan.{class}")), Some(("mask".into(), "preset prod-safe".into())), "{class}");
     }
+}
+
+#[test]
+fn what_happens_in_production_is_kept_for_a_while() {
+    let place = Place::new();
+    let told = |text: &str| {
+        place.write("windlass.toml", &format!("preset = 'prod-safe'\n{text}\n"));
+        place.with(&["config"], |command| {
+            command.env_remove("WINDLASS_STORE");
+        })
+    };
+    for (text, key) in [("[audit]\nkeep = '29d'", "audit.keep"), ("store = 'memory:'", "store")] {
+        let refused = told(text);
+        assert_eq!((refused.code(), &refused.json()["error"]["key"]), (2, &json!(key)), "{}", refused.shown());
+    }
+    assert_eq!(told("[audit]\nkeep = '30d'").code(), 0);
 }
 
 #[test]

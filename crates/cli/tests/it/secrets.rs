@@ -31,8 +31,6 @@ fn place() -> Place {
 fn a_secret_is_set_listed_rotated_and_removed() {
     let place = place();
     let windlass = |args: &[&str]| told(&place, args, VALUE);
-    // The store is there before: acts stand in it.
-    windlass(&["store", "migrate"]);
     let set = windlass(&["secrets", "set", "crm", "--from-env", "VALUE"]);
     assert_eq!((set.code(), &set.json()["version"]), (0, &json!(1)), "{}", set.shown());
     assert_eq!(windlass(&["secrets", "set", "crm", "--from-env", "VALUE"]).code(), 4, "it is there already");

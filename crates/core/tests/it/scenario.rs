@@ -46,6 +46,8 @@ pub(crate) struct Bench {
     /// What the policy says to calls of tools; it allows everything else. None where there is no policy.
     policy: Option<BTreeMap<String, Answer>>,
     user: Option<Arc<str>>,
+    /// Who starts the run.
+    by: Option<Arc<str>>,
     parent: Option<Parent>,
     /// What a store would keep of budgets.
     books: Books,
@@ -84,6 +86,7 @@ impl Bench {
             started: false,
             policy: None,
             user: None,
+            by: None,
             parent: None,
             books: Books::default(),
             terms: Terms::default(),
@@ -144,8 +147,8 @@ impl Bench {
             self.context_tokens = Some(rest.parse().expect("tokens"));
             return out;
         }
-        if verb == "user" {
-            self.user = Some(rest.into());
+        if let Some(who) = [("user", &mut self.user), ("by", &mut self.by)].into_iter().find(|(one, _)| *one == verb) {
+            *who.1 = Some(rest.into());
             return out;
         }
         let input = self.input(verb, rest.trim());
@@ -383,7 +386,7 @@ impl Bench {
             "cancel" => Input::Cancel { reason: rest.into() },
             "pause" => Input::Pause { reason: rest.into() },
             "unpause" => Input::Unpause,
-            "retry" => Input::Retry,
+            "retry" => Input::Retry { anyway: rest == "anyway" },
             "skip" => Input::Skip { output: json(rest), by: "ann".into(), reason: "known".into() },
             "model" => Input::ModelChanged(serde_json::from_str(rest).expect("a change")),
             "raised" => Input::ChildRaised {
@@ -405,6 +408,7 @@ impl Bench {
         let mut start = start_of(&self.program, input, ceilings.unwrap_or_default());
         start.terms = self.terms.clone();
         start.scope.user.clone_from(&self.user);
+        start.caller.by.clone_from(&self.by);
         start.parent.clone_from(&self.parent);
         if self.run.version == 0 {
             self.run = Run::blank(start.clone());

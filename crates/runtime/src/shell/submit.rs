@@ -243,9 +243,10 @@ impl Engine {
     /// Lets a failed run try its last state again. It is in the queue afterwards.
     ///
     /// # Errors
-    /// A run that does not exist or has not failed, or a store that fails.
-    pub async fn retry(&self, run: &RunId) -> Result<(), EngineError> {
-        self.reopen(run, Input::Retry).await
+    /// A run that does not exist or has not failed, one that failed of a call of which nobody knows whether it happened,
+    /// unless that may be done twice (`anyway`), or a store that fails.
+    pub async fn retry(&self, run: &RunId, anyway: bool) -> Result<(), EngineError> {
+        self.reopen(run, Input::Retry { anyway }).await
     }
 
     /// Lets a failed run go past its last state: what is given counts as the output of that state, which does nothing.

@@ -244,10 +244,10 @@ async fn a_failed_run_tries_again() {
     let run = kit.submit(&engine, "r").await;
     tree(&engine, &run).await;
     assert_eq!(report(&engine, &run).await.head.status, Status::Failed);
-    engine.retry(&run).await.expect("reopened");
+    engine.retry(&run, false).await.expect("reopened");
     assert_eq!(tree(&engine, &run).await, Driven::Ended);
     output(&engine, &run).await;
-    assert!(engine.retry(&run).await.is_err(), "it has not failed");
+    assert!(engine.retry(&run, false).await.is_err(), "it has not failed");
     kit.fsck().await;
 }
 

@@ -8,6 +8,7 @@ use windlass_runtime::trail::{self, Prunable};
 
 use crate::app::App;
 use crate::args::AuditPrune;
+use crate::caller::actor;
 use crate::exit::{Exit, Problem};
 use crate::output::{printable, time};
 
@@ -55,7 +56,7 @@ async fn one(
     if dry_run {
         return Ok(trail::prunable(store, tenant, before).await?);
     }
-    Ok(trail::prune(store, tenant, before, (app.now(), app.actor().into())).await?)
+    Ok(trail::prune(store, tenant, before, (app.now(), actor().into())).await?)
 }
 
 fn document(tenant: &Name, found: &Prunable) -> Json {

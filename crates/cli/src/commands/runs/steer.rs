@@ -190,7 +190,7 @@ pub(crate) async fn retry(app: &mut App, args: args::RunsRetry) -> Result<Exit, 
     };
     let (store, head) = failed(app, run, "retry").await?;
     let session = session::of_run(app, store, head.bundle, &args.follow).await?;
-    session.engine.retry(&head.id).await.map_err(outcome::engine_problem)?;
+    session.engine.retry(&head.id, args.anyway).await.map_err(outcome::engine_problem)?;
     session.follow(app, &head.id).await
 }
 
@@ -295,7 +295,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         scope: start.scope,
         origin: Some(origin),
         queueing: Queueing::default(),
-        caller: crate::caller::caller(app, None)?,
+        caller: crate::caller::caller(None)?,
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
     if submitted.existing.is_some() {

@@ -9,6 +9,7 @@ use windlass_tools::mcp::quarantine::{self, Blocked, Decided, Decision, Verdict}
 use super::places;
 use crate::app::App;
 use crate::args;
+use crate::caller::actor;
 use crate::exit::{Exit, Problem};
 use crate::output::{Form, printable, time};
 
@@ -100,7 +101,7 @@ pub(super) async fn release(app: &App, args: args::ToolsRelease) -> Result<Exit,
 /// A store that fails.
 pub(super) async fn accepted(app: &App, server: &str, taken: &[(String, Digest)]) -> Result<(), Problem> {
     let Some(store) = app.existing_store().await? else { return Ok(()) };
-    let (by, reason) = (app.actor().into(), "".into());
+    let (by, reason) = (actor().into(), "".into());
     let decision = Decision { what: Verdict::Accepted, by, at: app.now(), reason };
     for (tool, hash) in taken {
         quarantine::accept(&*store, (server, tool, *hash), &decision).await?;

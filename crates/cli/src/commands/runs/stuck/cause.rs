@@ -181,8 +181,8 @@ fn waits(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Option<Findin
     if let Some((_, wait)) = of(|kind| matches!(kind, WaitKind::Outcome { .. })) {
         return finding(
             Cause::OutcomeUnknown,
-            "a call left, and nobody knows whether it happened",
-            format!("windlass signal {} --data '{{\"happened\": false}}'", quoted(&wait.channel)),
+            "a call left, and nobody knows whether it happened: look there, then say `true` or `false`",
+            format!("windlass signal {} --data '{{\"happened\": true|false}}'", quoted(&wait.channel)),
         );
     }
     if let Some((effect, wait)) = of(|kind| matches!(kind, WaitKind::Approval { .. } | WaitKind::Transition { .. })) {
