@@ -168,7 +168,7 @@ async fn worked(
     stop: &Stop,
 ) -> Result<Exit, Problem> {
     let result = work(app, engine, role, stop).await;
-    session::settle_trial(rules, &engine.parts().store, &app.actor().into()).await;
+    session::settle_trial(rules, &engine.parts().store, &actor().into()).await;
     result
 }
 

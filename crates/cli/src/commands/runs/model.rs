@@ -17,6 +17,7 @@ use windlass_ports::policy::{Asker, Policy};
 use super::steer::{deliver, report, settle, status};
 use crate::app::App;
 use crate::args;
+use crate::caller::actor;
 use crate::exit::{Exit, Problem};
 use crate::journal;
 use crate::session;
@@ -45,7 +46,7 @@ pub(crate) async fn model(app: &mut App, args: args::RunsModel) -> Result<Exit, 
         for agent in &agents {
             let chain = fitting(&models, &run, agent, &instead)?;
             let rules = session::rules(app, &pinned.wiring).await?;
-            let _following = session::follow_rules(rules.as_ref(), &store, &app.actor().into()).await?;
+            let _following = session::follow_rules(rules.as_ref(), &store, &actor().into()).await?;
             permitted(&*session::answering(rules.as_ref()), machine, &run, agent, &chain)?;
         }
     }
