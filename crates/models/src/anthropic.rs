@@ -104,12 +104,19 @@ impl Wire for Anthropic {
         for block in blocks {
             add(&mut parts, block, None);
         }
-        Ok(answer(parts, reason, usage(body.get("usage")), text(body, "id"), text(body, "model")))
+        let tier = service_tier(body.get("usage"));
+        let whole = answer(parts, reason, usage(body.get("usage")), text(body, "id"), text(body, "model"));
+        Ok(Answer { service_tier: tier, ..whole })
     }
 
     fn stream(&self) -> Box<dyn Assemble> {
         Box::new(stream::Assembler::default())
     }
+}
+
+/// The service tier, which stands beside the tokens.
+fn service_tier(usage: Option<&Value>) -> Option<windlass_core::ids::Name> {
+    usage.and_then(|usage| text(usage, "service_tier")).map(Into::into)
 }
 
 /// Adds a block; `input` is the streamed text of a tool call's arguments.

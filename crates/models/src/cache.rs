@@ -128,6 +128,7 @@ pub(crate) fn answer(reply: &Reply) -> (Answer, Value) {
         attachments: Value::Null,
         id: None,
         model,
+        service_tier: None,
     };
     (answer, Value::map(saved))
 }

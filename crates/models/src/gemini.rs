@@ -220,6 +220,7 @@ impl Parts {
             attachments: if attached.is_empty() { Value::Null } else { Value::map(attached) },
             id: self.id,
             model: self.model,
+            service_tier: None,
         })
     }
 }

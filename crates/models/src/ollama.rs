@@ -162,6 +162,7 @@ impl Parts {
             attachments: thinking.map_or(Value::Null, |text| Value::object([("thinking", Value::str(text))])),
             id: None,
             model: self.model,
+            service_tier: None,
         })
     }
 }

@@ -108,6 +108,7 @@ impl Wire for OpenAi {
             attached: Map::new(),
             id: text(body, "id").map(Into::into),
             model: text(body, "model").map(Into::into),
+            service_tier: text(body, "service_tier").map(Into::into),
         };
         for key in [REASONING, REASONING_DETAILS] {
             if let Some(value) = message.get(key).filter(|v| v.is_truthy()) {
@@ -134,6 +135,7 @@ struct Parts {
     attached: Map,
     id: Option<Name>,
     model: Option<Name>,
+    service_tier: Option<Name>,
 }
 
 impl Parts {
@@ -156,6 +158,7 @@ impl Parts {
             attachments: if self.attached.is_empty() { Value::Null } else { Value::map(self.attached) },
             id: self.id,
             model: self.model,
+            service_tier: self.service_tier,
         }
     }
 }

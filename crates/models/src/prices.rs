@@ -3,10 +3,14 @@
 //! A cost is the sum over token kinds in integers, rounded up once to a whole micro-USD, so it is never below what
 //! the price says and at most one micro-USD above.
 
+mod tiers;
+
 use serde::Deserialize;
 use windlass_core::ids::Name;
 use windlass_core::input::Quote;
 use windlass_core::transcript::Usage;
+
+pub use tiers::{TierRates, Tiers};
 
 /// Bytes of a price book that are read.
 const BOOK_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -34,7 +38,7 @@ fn at(line: u64, column: u64) -> String {
 }
 
 /// Prices of one model in micro-USD per million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
     /// Input tokens.
@@ -50,6 +54,9 @@ pub struct Rates {
     /// Output tokens spent on reasoning; the price of output when absent.
     #[serde(default)]
     pub reasoning: Option<u64>,
+    /// What calls cost that are served by other tiers than the standard one.
+    #[serde(default)]
+    pub tiers: Tiers,
 }
 
 impl Rates {
@@ -220,7 +227,7 @@ mod tests {
 
     #[test]
     fn costs_round_up_once_and_saturate() {
-        let rates = Rates { input: 1, output: 1, cache_read: None, cache_write: None, reasoning: None };
+        let rates = Rates { input: 1, output: 1, ..Rates::default() };
         assert_eq!(rates.cost_micros(&usage(0, 0, 0, 0, 0)), Some(0));
         assert_eq!(rates.cost_micros(&usage(1, 1, 1, 1, 1)), Some(1));
         assert_eq!(rates.cost_micros(&usage(999_999, 0, 0, 1, 0)), Some(1));
@@ -232,7 +239,14 @@ mod tests {
 
     #[test]
     fn a_reservation_covers_the_dearest_token() {
-        let rates = Rates { input: 3, output: 15, cache_read: Some(1), cache_write: Some(4), reasoning: Some(20) };
+        let rates = Rates {
+            input: 3,
+            output: 15,
+            cache_read: Some(1),
+            cache_write: Some(4),
+            reasoning: Some(20),
+            ..Rates::default()
+        };
         assert_eq!(
             rates.quote("v".into()),
             Quote { input: 4, output: 20, version: "v".into(), beyond: windlass_core::budget::Amounts::ZERO }

@@ -12,6 +12,9 @@ use crate::openai::OpenAi;
 use crate::responses::Responses;
 use crate::wire::{StructuredOutput, Wire};
 
+/// The parameter by which a request asks for a service tier.
+pub(crate) const SERVICE_TIER: &str = "service_tier";
+
 /// What a provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

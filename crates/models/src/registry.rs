@@ -32,7 +32,7 @@ use crate::keys::{Keys, variable};
 use crate::openai::OpenAi;
 use crate::outward::{Outward, Passage};
 use crate::prices::{PriceBook, Rates};
-use crate::providers::{ALL, Kind, Provider, REGION};
+use crate::providers::{ALL, Kind, Provider, REGION, SERVICE_TIER};
 use crate::scripted::{Live, Scripts};
 use crate::sender::{self, Bounds, Outgoing, Sender};
 use crate::settle::{SCRIPT_PRICES, at_least, settled, spent};
@@ -256,6 +256,7 @@ impl Models {
         let settings = self.providers.get(provider);
         let known = ALL.iter().find(|p| p.name == provider);
         let kind = self.kind(provider).unwrap_or(Kind::OpenAi);
+        takes::check_tier(kind, provider, &request.params)?;
         let configured = settings.and_then(|s| s.base_url.as_deref());
         let regional = if kind == Kind::Bedrock && configured.is_none() { regional(&request.params)? } else { None };
         let own = configured.or(regional.as_deref()).or(known.and_then(|p| p.base_url));
@@ -553,18 +554,19 @@ impl Model for Models {
     }
 
     fn quote(&self, settings: &ModelSettings) -> Option<Quote> {
+        let asked = settings.params.get(SERVICE_TIER).and_then(Value::as_str);
         if self.is_scripted(&settings.provider) {
             let live = self.scripts.find(&settings.model, &settings.params).ok();
             let rates = live.and_then(|live| live.rates(&settings.model));
             if let Some(rates) = rates {
-                return Some(rates.quote(SCRIPT_PRICES.into()));
+                return Some(rates.of_request(asked).quote(SCRIPT_PRICES.into()));
             }
         }
         let other = self.other(&settings.provider).and_then(|other| other.quote(settings));
         let rates = self.rates(&settings.provider, &settings.model, settings.base_url.as_deref());
         let Some((rates, version)) = rates else { return other };
         let beyond = other.map_or(Amounts::ZERO, |other| other.beyond);
-        Some(Quote { beyond, ..rates.quote(version) })
+        Some(Quote { beyond, ..rates.of_request(asked).quote(version) })
     }
 
     fn traits(&self, settings: &ModelSettings) -> Traits {

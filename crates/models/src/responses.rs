@@ -173,6 +173,7 @@ impl Parts {
             attachments: if self.attached.is_empty() { Value::Null } else { Value::list(self.attached) },
             id: text(body, "id").map(Into::into),
             model: text(body, "model").map(Into::into),
+            service_tier: text(body, "service_tier").map(Into::into),
         })
     }
 }

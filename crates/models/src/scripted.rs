@@ -301,6 +301,7 @@ fn answer(response: &Response, request: &ModelRequest) -> Result<Answer, Fault> 
         attachments: Value::Null,
         id: None,
         model: Some(request.model.clone()),
+        service_tier: None,
     })
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Answer {
     pub(crate) id: Option<Name>,
     /// The model that answered.
     pub(crate) model: Option<Name>,
+    /// The service tier by which it is billed, in the provider's word; none where it does not say.
+    pub(crate) service_tier: Option<Name>,
 }
 
 /// Where below the base address a request goes.
@@ -372,6 +374,7 @@ impl Blocks {
             attachments: if self.attached.is_empty() { Value::Null } else { Value::list(self.attached) },
             id: None,
             model: None,
+            service_tier: None,
         }
     }
 }

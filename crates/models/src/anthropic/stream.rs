@@ -6,7 +6,7 @@ use windlass_core::ids::Name;
 use windlass_core::transcript::Usage;
 use windlass_core::value::{Map, Value};
 
-use super::{add, answer, usage};
+use super::{add, answer, service_tier, usage};
 use crate::errors::{Fault, ProviderError};
 use crate::frames::Event;
 use crate::wire::{Answer, Assemble, Blocks, newer, text};
@@ -27,6 +27,7 @@ pub(super) struct Assembler {
     usage: Usage,
     id: Option<Name>,
     model: Option<Name>,
+    tier: Option<Name>,
 }
 
 impl Assemble for Assembler {
@@ -38,6 +39,7 @@ impl Assemble for Assembler {
                 self.id = text(&message, "id").map(Into::into);
                 self.model = text(&message, "model").map(Into::into);
                 self.usage = usage(message.get("usage"));
+                self.tier = service_tier(message.get("usage"));
             }
             Some("content_block_start") => {
                 let start = data.get("content_block").and_then(Value::as_map).cloned().unwrap_or_default();
@@ -54,6 +56,7 @@ impl Assemble for Assembler {
                     self.stop = Some(reason.into());
                 }
                 self.usage = newer(self.usage, usage(data.get("usage")));
+                self.tier = service_tier(data.get("usage")).or(self.tier.take());
             }
             Some("message_stop") => {
                 return match self.stop {
@@ -82,7 +85,8 @@ impl Assemble for Assembler {
             let input = block.input.clone();
             add(&mut parts, &block.whole(), Some(&input));
         }
-        Ok(answer(parts, &stop, self.usage, self.id.as_deref(), self.model.as_deref()))
+        let whole = answer(parts, &stop, self.usage, self.id.as_deref(), self.model.as_deref());
+        Ok(Answer { service_tier: self.tier, ..whole })
     }
 }
 

@@ -45,6 +45,9 @@ impl Assemble for Assembler {
         }
         self.parts.id = self.parts.id.take().or_else(|| text(&chunk, "id").map(Into::into));
         self.parts.model = self.parts.model.take().or_else(|| text(&chunk, "model").map(Into::into));
+        if let Some(tier) = text(&chunk, "service_tier") {
+            self.parts.service_tier = Some(tier.into());
+        }
         if let Some(counts) = chunk.get("usage").filter(|u| u.as_map().is_some()) {
             self.parts.usage = usage(Some(counts));
         }

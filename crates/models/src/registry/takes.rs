@@ -1,13 +1,14 @@
-//! Which files a model takes, as far as anybody said.
+//! Which files and which service tiers a model takes, as far as anybody said.
 
 use windlass_core::file::{File, Medium};
 use windlass_core::machine::ModelSettings;
 use windlass_core::request::ModelRequest;
+use windlass_core::value::Value;
 
 use super::Models;
 use crate::errors::Fault;
 use crate::guard::CACHED;
-use crate::providers::{ALL, Kind, TAKES_BOTH, TAKES_DEFAULT};
+use crate::providers::{ALL, Kind, SERVICE_TIER, TAKES_BOTH, TAKES_DEFAULT};
 
 impl Models {
     fn takes(&self, provider: &str, model: &str, base_url: Option<&str>, kind: Kind) -> &[Medium] {
@@ -40,5 +41,18 @@ impl Models {
              provider or of the model in the catalog says what it takes",
             request.model
         )))
+    }
+}
+
+/// Refuses a service tier that is none, or is asked of a provider that has none.
+pub(super) fn check_tier(kind: Kind, provider: &str, params: &Value) -> Result<(), Fault> {
+    let Some(tier) = params.get(SERVICE_TIER).filter(|tier| !tier.is_null()) else { return Ok(()) };
+    let has_tiers = matches!(kind, Kind::OpenAi | Kind::OpenAiResponses | Kind::Anthropic);
+    match tier.as_str() {
+        _ if !has_tiers => Err(Fault::Unsayable(format!(
+            "`{provider}` has no service tiers that can be asked for by `{SERVICE_TIER}`"
+        ))),
+        Some(_) => Ok(()),
+        None => Err(Fault::Unsayable(format!("the model parameter `{SERVICE_TIER}` is no text: {}", tier.to_json()))),
     }
 }
