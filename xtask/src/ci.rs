@@ -41,7 +41,8 @@ const STEPS: &[Step] = &[
     },
     Step { name: "build", run: |root| cargo(root, &["build", "--workspace", "--all-targets"]) },
     Step { name: "tests", run: |root| tests(nextest(root, &[])) },
-    Step { name: "sigv4", run: |root| tests(signed(root)) },
+    Step { name: "sigv4", run: |root| tests(signed(root, "package(windlass-models) | test(signed_requests)")) },
+    Step { name: "sigv4-pg", run: |root| tests(of_postgresql(signed(root, "test(signed_requests)"))) },
     Step { name: "postgresql", run: |root| tests(on_postgresql(root)) },
     Step { name: "doctests", run: |root| cargo(root, &["test", "--doc", "--workspace", "--quiet"]) },
     Step { name: "docs", run: |root| plain(docs::check(root)) },
@@ -121,9 +122,8 @@ fn nextest(root: &Path, more: &[&str]) -> Command {
     process::cargo(root, &[&["nextest", "run", "--workspace", "--all-targets"], more].concat())
 }
 
-/// The tests of the adapters of models, and the branch of the bank, with the feature that the default build leaves out.
-fn signed(root: &Path) -> Command {
-    let which = "package(windlass-models) | test(signed_requests)";
+/// Tests with the feature that the default build leaves out: of the adapters of models, and the branch of the bank.
+fn signed(root: &Path, which: &str) -> Command {
     let packages = ["-p", "windlass-models", "-p", "windlass", "--features", "sigv4", "-E", which];
     process::cargo(root, &[&["nextest", "run"], packages.as_slice()].concat())
 }
@@ -132,7 +132,11 @@ fn signed(root: &Path) -> Command {
 /// schedules and of many runs at once.
 fn on_postgresql(root: &Path) -> Command {
     let which = "(package(windlass) & test(/^(proof|nested_approvals)::/)) | (package(windlass-cli) & test(/^(fleet|schedules|bulk)::/))";
-    let mut command = nextest(root, &["-E", which]);
+    of_postgresql(nextest(root, &["-E", which]))
+}
+
+/// The same tests on the other store.
+fn of_postgresql(mut command: Command) -> Command {
     command.env("WINDLASS_TEST_STORE", "postgres");
     command
 }

@@ -70,6 +70,12 @@ const NEEDED: &[Needed] = &[
         is_there: || on_path("strace"),
     },
     Needed {
+        name: "bwrap",
+        for_what: "tests of processes that are confined",
+        package: "bubblewrap",
+        is_there: || on_path("bwrap"),
+    },
+    Needed {
         name: "promtool",
         for_what: "tests of the alert rules; PROMTOOL names it, and `.ci/run` fetches it alone",
         package: "prometheus",

@@ -43,7 +43,8 @@ pub(crate) struct Bench {
     /// When the next answer was delivered, where that is not when it is taken up.
     delivered: Option<Timestamp>,
     started: bool,
-    /// What the policy says to calls of tools; it allows everything else. None where there is no policy.
+    /// What the policy says: to calls of tools by their names, to `FROM->TO`, `model NAME` and `machine KEY`; it allows
+    /// everything else. None where there is no policy.
     policy: Option<BTreeMap<String, Answer>>,
     user: Option<Arc<str>>,
     /// Who starts the run.
@@ -233,7 +234,9 @@ impl Bench {
             Question::CallModel { model, .. } => {
                 policy.get(&format!("model {model}")).copied().unwrap_or(Answer::Allow)
             }
-            Question::StartMachine { .. } => Answer::Allow,
+            Question::StartMachine { machine } => {
+                policy.get(&format!("machine {machine}")).copied().unwrap_or(Answer::Allow)
+            }
         };
         let verdict = |question: Question| Verdict {
             answer: answer(&question),

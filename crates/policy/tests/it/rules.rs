@@ -113,6 +113,50 @@ fn flags_are_by_tier_experiment_and_trust() {
 }
 
 #[test]
+fn flags_are_by_locale_of_the_tenant_or_of_the_user() {
+    let rules = r#"permit (principal, action, resource);
+@id("abroad") @reason("sold in German alone")
+forbid (principal, action == Action::"CallTool", resource == Tool::"refund") unless { principal.locale == "de" };
+@id("variant") @reason("the other half has the other model")
+forbid (principal, action == Action::"CallModel", resource == Model::"large")
+unless { principal.experiments.contains("large-model") };
+@id("trial") @reason("a machine on trial")
+forbid (principal, action == Action::"StartMachine", resource == Machine::"trial.yml")
+unless { principal.experiments.contains("new-tools") };"#;
+    let entities = r#"[
+      {"uid": {"type": "Tenant", "id": "acme"}, "attrs": {"locale": "de", "experiments": ["large-model"]}},
+      {"uid": {"type": "User", "id": "acme/ada"}, "attrs": {"experiments": ["new-tools"]}},
+      {"uid": {"type": "User", "id": "acme/eve"}, "attrs": {"locale": "fr"}},
+      {"uid": {"type": "User", "id": "umbrella/ida"}, "attrs": {"locale": "de"}}
+    ]"#;
+    let folder = folder(&[("rules.cedar", rules), ("people.json", entities)]);
+    let set = RuleSet::load(folder.path()).expect("a good set");
+    let answer = |tenant: &str, user: &str, asked: &Asked| {
+        let subject = Subject { tenant: tenant.into(), ..who(user) };
+        let explanation = set.explain(&subject, asked, &Scores::default());
+        (explanation.answer, explanation.rule.to_string())
+    };
+    let denied = |rule: &str| (Answer::Deny, rule.to_owned());
+    let refund = tool("refund", Some(Class::Write), None);
+    assert_eq!(answer("acme", "ada", &refund).0, Answer::Allow, "the locale of the tenant");
+    assert_eq!(answer("acme", "eve", &refund), denied("abroad"), "her own goes before it");
+    assert_eq!(answer("umbrella", "ida", &refund).0, Answer::Allow, "hers, in a tenant without one");
+    assert_eq!(answer("umbrella", "bob", &refund), denied("abroad"), "nobody said which");
+    let model = Asked::CallModel {
+        model: "large".into(),
+        provider: "scripted".into(),
+        agent: ("clerk".into(), "ffffffffffff".into()),
+    };
+    assert_eq!(answer("acme", "eve", &model).0, Answer::Allow, "the experiment of the tenant");
+    assert_eq!(answer("acme", "ada", &model), denied("variant"), "she has one of her own");
+    assert_eq!(answer("umbrella", "ida", &model), denied("variant"));
+    let trial = Asked::StartMachine { machine: "trial.yml".into() };
+    assert_eq!(answer("acme", "ada", &trial).0, Answer::Allow);
+    assert_eq!(answer("acme", "eve", &trial), denied("trial"));
+    assert_eq!(answer("acme", "eve", &Asked::StartMachine { machine: "tried.yml".into() }).0, Answer::Allow);
+}
+
+#[test]
 fn a_tool_that_nothing_describes_is_denied() {
     let folder = folder(&[("all.cedar", "permit (principal, action, resource);"), ("e.json", ENTITIES)]);
     let set = RuleSet::load(folder.path()).expect("a good set");

@@ -5,6 +5,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
+use windlass_core::ids::Name;
+use windlass_core::{hidden, redact};
 
 const MARK: &str = "x-mcp-header";
 const PREFIX: &str = "mcp-param-";
@@ -18,6 +20,18 @@ pub(crate) struct Mirrored {
     path: Vec<String>,
     /// The header.
     header: HeaderName,
+}
+
+impl Mirrored {
+    /// Whether what a path leads to, as in `redact` of a contract, is this argument, a part of it, or holds it.
+    pub(crate) fn is_reached(&self, path: &[Name]) -> bool {
+        self.path.iter().zip(path).all(|(own, other)| &**other == hidden::EACH || **own == **other)
+    }
+
+    /// What it says about itself: `ARGUMENT` goes into the header `HEADER`.
+    pub(crate) fn said(&self) -> String {
+        format!("`{}` goes into the header `{}`", self.path.join("."), self.header)
+    }
 }
 
 /// The arguments that a schema marks.
@@ -72,7 +86,13 @@ fn marked(schema: &Map<String, Value>, mark: &Value, path: &[String], reachable:
     let name = name.ok_or_else(|| format!("`{MARK}` of `{place}` is no name"))?;
     let header = HeaderName::try_from(format!("{PREFIX}{name}")).ok();
     let header = header.ok_or_else(|| format!("`{MARK}` of `{place}` is no name of a header"))?;
-    match schema.get("type").and_then(Value::as_str) {
+    // Headers are read and logged by everything on the way.
+    let text = |key: &str| schema.get(key).and_then(Value::as_str);
+    let shown_secret = text("format") == Some("password") || schema.get("writeOnly") == Some(&Value::Bool(true));
+    if shown_secret || path.last().is_some_and(|name| redact::is_secret_name(name)) {
+        return Err(format!("`{place}` is secret, and `{MARK}` would send it in a header"));
+    }
+    match text("type") {
         Some("string" | "integer" | "boolean") => Ok(Mirrored { path: path.to_vec(), header }),
         _ => Err(format!("`{MARK}` of `{place}` needs the type `string`, `integer` or `boolean`")),
     }
@@ -156,6 +176,11 @@ mod tests {
         assert!(property(json!({ "type": "object", "x-mcp-header": "O" })));
         assert!(property(json!({ "type": "array", "items": { "type": "string", "x-mcp-header": "I" } })));
         assert!(property(json!({ "anyOf": [{ "type": "string", "x-mcp-header": "I" }] })));
+        for secret in ["api_key", "X-Auth-Token", "password"] {
+            assert!(mirrored(&json!({ "properties": { secret: { "type": "string", "x-mcp-header": "A" } } })).is_err());
+        }
+        assert!(property(json!({ "type": "string", "format": "password", "x-mcp-header": "A" })));
+        assert!(!property(json!({ "type": "string", "x-mcp-header": "A" })));
         let twice = json!({ "properties": {
             "a": { "type": "string", "x-mcp-header": "Same" }, "b": { "type": "string", "x-mcp-header": "sAME" },
         }});

@@ -28,6 +28,7 @@ use crate::mcp::exchange::{Local, Trouble};
 use crate::mcp::http::Http;
 use crate::mcp::listing::PAGE_BYTES_MAX;
 use crate::mcp::oauth::{self, Oauth};
+use crate::mcp::params::Mirrored;
 use crate::mcp::protocol::IDEMPOTENCY_KEY;
 use crate::mcp::result;
 use crate::mcp::server::Server;
@@ -239,6 +240,11 @@ pub(crate) fn tools(
         let contract = contract(&visible, definition, declared);
         let said = Said::by_mcp(declared);
         let mut below = site.below(&format!("tools.{}.", suspicious::visible(name)));
+        let is_hidden = |one: &&Mirrored| contract.redact.arguments.iter().any(|path| one.is_reached(path));
+        for one in definition.mirrored.iter().filter(is_hidden) {
+            let hint = "do not hide it, or do not accept the tool";
+            below.wrong("redact.arguments", format!("{}, which is not hidden", one.said()), Some(hint));
+        }
         said.check_plan_argument(&mut below, "plan", Some(definition.input_schema()));
         if below.requires_contracts() {
             said.check_declared(&mut below, !contract.description.trim().is_empty(), true);

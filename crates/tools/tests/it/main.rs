@@ -12,6 +12,7 @@ mod mcp;
 mod corpus;
 mod outbound;
 mod pools;
+mod sandbox;
 mod server;
 mod webhook;
 

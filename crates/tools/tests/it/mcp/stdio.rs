@@ -155,6 +155,36 @@ async fn the_era_is_found_out_and_the_process_is_kept() {
 }
 
 #[tokio::test]
+async fn a_process_that_says_that_its_tools_changed_is_asked_for_its_list_anew() {
+    for era in ["modern", "legacy"] {
+        let folder = folder(SUBJECT);
+        let kept = format!(r#"{{"ttlMs":60000,"tools":[{SUBJECT}]}}"#);
+        std::fs::write(folder.path().join("tools.json"), &kept).expect("a file");
+        let toml = table(era, "changes", "[mcp.stub.tools.subject]\nclass = 'read'");
+        let tool = accepted(folder.path(), &toml, "stub__subject").await;
+        std::fs::remove_file(folder.path().join("log.jsonl")).expect("a log");
+        for _ in 0..3 {
+            assert_eq!(ask(&tool).await, Ok(Value::str("done")));
+        }
+        assert_eq!(got(folder.path(), "tools/list").len(), 1, "{era}: the list is kept");
+        let flag = folder.path().join("changed");
+        std::fs::write(&flag, "").expect("a file");
+        ask(&tool).await.expect("an answer");
+        std::fs::remove_file(&flag).expect("the file");
+        for _ in 0..2 {
+            ask(&tool).await.expect("an answer");
+        }
+        assert_eq!(got(folder.path(), "tools/list").len(), 2, "{era}: asked for once more, and kept again");
+        std::fs::write(&flag, "").expect("a file");
+        ask(&tool).await.expect("an answer");
+        std::fs::write(folder.path().join("tools.json"), kept.replace("Does", "Did")).expect("a file");
+        assert_eq!(ask(&tool).await.expect_err("a refusal").code, Code::ToolChanged, "{era}");
+        // The second time to be sure that it was no list from before somebody looked.
+        assert_eq!((got(folder.path(), "tools/list").len(), got(folder.path(), "tools/call").len()), (4, 7), "{era}");
+    }
+}
+
+#[tokio::test]
 async fn one_byte_of_a_definition_blocks_the_tool_for_good() {
     for changed in [
         SUBJECT.replace("Does it.", "Does it!"),

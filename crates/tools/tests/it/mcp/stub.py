@@ -51,6 +51,10 @@ def call(request):
         answer(request, {"content": [{"type": "text", "text": "first"}]})
         answer(request, {"content": [{"type": "text", "text": "second"}]})
         send({"jsonrpc": "2.0", "id": 424242, "result": {}})
+    elif BEHAVIOUR == "changes":
+        if os.path.exists("changed"):
+            send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+        answer(request, {"content": [{"type": "text", "text": "done"}]})
     elif BEHAVIOUR == "dies":
         os._exit(3)
     elif BEHAVIOUR == "late":

@@ -11,7 +11,7 @@ use windlass_ports::tool::Tool;
 
 use crate::mcp::{SUBJECT, accept, accepted, ask};
 use crate::server::{Reply, Request, Server};
-use crate::{build_guarded, call, json};
+use crate::{build_guarded, call, catalog_in, json};
 
 pub(super) fn document(body: String) -> Reply {
     Reply::Full(200, "content-type: application/json\r\n", body)
@@ -60,7 +60,7 @@ async fn modern(tools: Arc<Mutex<String>>, ttl_ms: u64, calls: Arc<Calls>) -> Se
 }
 
 struct Case {
-    _folder: TempDir,
+    folder: TempDir,
     server: Server,
     tools: Arc<Mutex<String>>,
     tool: Arc<dyn Tool>,
@@ -82,7 +82,7 @@ impl Case {
         let server = modern(tools.clone(), ttl_ms, Arc::new(calls)).await;
         let toml = format!("[mcp.web]\nurl = '{}/mcp'\n{more}", server.url);
         let tool = accepted(folder.path(), &toml, "web__subject").await;
-        Self { _folder: folder, server, tools, tool }
+        Self { folder, server, tools, tool }
     }
 
     async fn ask(&self) -> Result<Value, Failure> {
@@ -218,12 +218,98 @@ async fn marked_arguments_go_into_headers_and_tools_with_bad_marks_are_left_out(
     case.ask().await.expect("an answer");
     assert_eq!(case.seen("tools/call")[0].headers["mcp-param-token"], "1");
     for header in ["a b", "a\\r\\nb", ""] {
+        // Nothing but the mark is another than what was accepted.
+        let case = Case::showing(&marked("Token"), 0, "", reply).await;
         *case.tools.lock().expect("the tools") = marked(header);
+        let failure = case.ask().await.expect_err("a refusal");
+        assert_eq!(failure.code, Code::ToolChanged, "{header:?}");
+        let change = &failure.detail.at_path(&["changes"]).as_list().expect("a list")[0].clone();
+        let why = change.get("shown").and_then(Value::as_str).unwrap_or_default();
+        assert!(why.contains("`x-mcp-header` of `a` is no name"), "{header:?}: {change:?}");
+        assert!(case.seen("tools/call").is_empty(), "{header:?}");
     }
-    let case = Case::showing(&marked("Token"), 0, "", reply).await;
-    *case.tools.lock().expect("the tools") = marked("a b");
+}
+
+#[tokio::test]
+async fn no_mark_replaces_a_header_of_ours() {
+    let marked =
+        r#"{"name":"subject","inputSchema":{"properties":{"a":{"type":"integer","x-mcp-header":"Authorization"}}}}"#;
+    let reply = |_: &Request, message: &Value| document(result(message, r#"{"content":[]}"#));
+    let case = Case::showing(marked, 60_000, "api_key = 'env:KEY'", reply).await;
+    case.ask().await.expect("an answer");
+    let seen = &case.seen("tools/call")[0];
+    assert_eq!(
+        (&*seen.headers["authorization"], &*seen.headers["mcp-param-authorization"]),
+        ("Bearer s3cret-key", "1")
+    );
+}
+
+#[tokio::test]
+async fn what_is_secret_goes_into_no_header() {
+    let shown = |name: &str, more: &str| {
+        let property = format!(r#""{name}":{{"type":"string","x-mcp-header":"Region"{more}}}"#);
+        format!(r#"{{"name":"subject","inputSchema":{{"properties":{{"a":{{"type":"integer"}},{property}}}}}}}"#)
+    };
+    let reply = |_: &Request, message: &Value| document(result(message, r#"{"content":[]}"#));
+    // What its schema shows to be secret: the tool is left out.
+    for (name, more) in
+        [("api_key", ""), ("password", ""), ("p", r#","format":"password""#), ("p", r#","writeOnly":true"#)]
+    {
+        let case = Case::showing(&shown("region", ""), 0, "", reply).await;
+        *case.tools.lock().expect("the tools") = shown(name, more);
+        let failure = case.ask().await.expect_err("a refusal");
+        assert_eq!(failure.code, Code::ToolChanged, "{name}");
+        let change = &failure.detail.at_path(&["changes"]).as_list().expect("a list")[0].clone();
+        let why = change.get("shown").and_then(Value::as_str).unwrap_or_default();
+        assert!(why.contains("is secret") && why.contains(name), "{name}: {change:?}");
+        assert!(case.seen("tools/call").is_empty(), "{name}");
+    }
+    // What its contract hides: the contract is refused, whichever of the two is the larger part.
+    for hidden in ["'/region'", "'/region/name'", "''", "'/*'"] {
+        let case = Case::showing(&shown("region", ""), 0, "", reply).await;
+        let more = format!("[mcp.web.tools.subject.redact]\narguments = [{hidden}]");
+        let toml = format!("[mcp.web]\nurl = '{}/mcp'\n{more}", case.server.url);
+        let error = catalog_in(case.folder.path(), &toml).expect_err("a refusal");
+        let problem = &error.problems[0];
+        assert_eq!(problem.key, "mcp.web.tools.subject.redact.arguments", "{hidden}");
+        assert!(problem.message.contains("`region` goes into the header `mcp-param-region`"), "{}", problem.message);
+    }
+    let case =
+        Case::showing(&shown("region", ""), 0, "[mcp.web.tools.subject.redact]\narguments = ['/a']", reply).await;
+    case.tool.call(call(r#"{"a":77,"region":"eu"}"#)).await.expect("an answer");
+    let seen = &case.seen("tools/call")[0];
+    assert_eq!(seen.headers["mcp-param-region"], "eu");
+    assert!(seen.headers.iter().all(|(name, value)| name == "content-length" || !value.contains("77")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_that_its_tools_changed_is_asked_for_its_list_anew() {
+    let says = Arc::new(AtomicUsize::new(0));
+    let told = says.clone();
+    let case = Case::new(60_000, READ, move |_, message| {
+        let note = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+        let note = if told.load(Ordering::Relaxed) > 0 { format!("data: {note}\n\n") } else { String::new() };
+        events(format!("{note}data: {}\n\n", result(message, r#"{"content":[]}"#)))
+    })
+    .await;
+    for _ in 0..3 {
+        case.ask().await.expect("an answer");
+    }
+    assert_eq!(case.seen("tools/list").len(), 2, "one to accept, one to call: the list is kept");
+    says.store(1, Ordering::Relaxed);
+    case.ask().await.expect("an answer");
+    assert_eq!(case.seen("tools/list").len(), 2, "it said so while it answered");
+    says.store(0, Ordering::Relaxed);
+    for _ in 0..2 {
+        case.ask().await.expect("an answer");
+    }
+    assert_eq!(case.seen("tools/list").len(), 3, "asked for once more, and kept again");
+    says.store(1, Ordering::Relaxed);
+    case.ask().await.expect("an answer");
+    *case.tools.lock().expect("the tools") = SUBJECT.replace("Does", "Did");
     assert_eq!(case.ask().await.expect_err("a refusal").code, Code::ToolChanged);
-    assert!(case.seen("tools/call").is_empty());
+    // The second time to be sure that it was no list from before somebody looked.
+    assert_eq!((case.seen("tools/list").len(), case.seen("tools/call").len()), (5, 7));
 }
 
 /// What a server does with a call.
