@@ -14,6 +14,7 @@ use windlass_models::catalog::Catalog;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_ports::model::{Model, ModelResult};
 
+use crate::formats::{Format, Why};
 use crate::http::request;
 use crate::server::{Act, Server};
 use crate::streams::openai_text;
@@ -93,34 +94,41 @@ async fn links_say_how_they_are_called_and_what_they_cost() {
     assert_eq!((code(&unknown), unknown.spent), (Some(Code::ProviderUnknown), Spent::Unsent));
 }
 
-/// FLT-N5: where a provider is down, its breaker opens, one call at a time looks again, and nothing more is sent.
+/// FLT-N5: where a provider is down, its breaker opens, one call at a time looks again, and nothing more is sent. Whatever
+/// the provider speaks.
 #[tokio::test]
 async fn a_provider_that_is_down_is_left_alone() {
-    let down = Arc::new(AtomicBool::new(true));
-    let state = Arc::clone(&down);
-    let server = Server::start(move |_| match state.load(Ordering::SeqCst) {
-        true => Act::json(500, "{}"),
-        false => openai_text("x", "stop", true, false),
-    });
-    let models = models(&of(&server).replace("rest_ms: 600000", "rest_ms: 40"));
-    for _ in 0..3 {
-        assert_eq!(code(&ask(&models, 0, "q").await), Some(Code::ProviderUnavailable));
-    }
-    let calls = (0..50).map(|n| ask(&models, 0, if n == 0 { "q" } else { "r" }));
-    for result in futures::future::join_all(calls).await {
-        assert_eq!((code(&result), result.spent), (Some(Code::ProviderUnavailable), Spent::Unsent));
-    }
-    assert!(server.seen().len() <= 4, "three to open it, and one to look again: {}", server.seen().len());
-    assert!(chain(&models).links[0].shut.as_ref().is_some_and(|why| why.contains("breaker")));
-    down.store(false, Ordering::SeqCst);
-    // Slow on purpose: a breaker rests by the clock.
-    let answered = tokio::time::timeout(std::time::Duration::from_secs(20), async {
-        while ask(&models, 0, "q").await.outcome.is_err() {
-            tokio::task::yield_now().await;
+    for format in Format::ALL {
+        let down = Arc::new(AtomicBool::new(true));
+        let state = Arc::clone(&down);
+        let server = Server::start(move |_| match state.load(Ordering::SeqCst) {
+            true => Act::json(500, "{}"),
+            false => format.says("x", Why::Done, true, false).expect("an answer"),
+        });
+        let called = format!("provider: {}, model: '{}'", format.provider(), format.model());
+        let catalog = LINKS.replace("provider: openai, model: gpt-4o", &called).replace("URL", &format.base(&server));
+        let models = models(&catalog.replace("rest_ms: 600000", "rest_ms: 40"));
+        for _ in 0..3 {
+            assert_eq!(code(&ask(&models, 0, "q").await), Some(Code::ProviderUnavailable), "{format:?}");
         }
-    });
-    answered.await.expect("it is asked again");
-    assert_eq!(chain(&models).links[0].shut, None);
+        let calls = (0..50).map(|n| ask(&models, 0, if n == 0 { "q" } else { "r" }));
+        let results = futures::future::join_all(calls).await;
+        assert!(results.iter().all(|result| code(result) == Some(Code::ProviderUnavailable)), "{format:?}");
+        let looked = results.iter().filter(|result| result.spent != Spent::Unsent).count();
+        assert!(looked <= 1, "{format:?}: {looked} were sent");
+        let sent = server.seen().len();
+        assert!(sent <= 4, "{format:?}: three to open it, and one to look again: {sent}");
+        assert!(chain(&models).links[0].shut.as_ref().is_some_and(|why| why.contains("breaker")), "{format:?}");
+        down.store(false, Ordering::SeqCst);
+        // Slow on purpose: a breaker rests by the clock.
+        let answered = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while ask(&models, 0, "q").await.outcome.is_err() {
+                tokio::task::yield_now().await;
+            }
+        });
+        answered.await.unwrap_or_else(|_| panic!("{format:?}: it is not asked again"));
+        assert_eq!(chain(&models).links[0].shut, None, "{format:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,15 +1,19 @@
 //! Children and launches.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use windlass_core::budget::Ceilings;
 use windlass_core::contract::{Class, Idempotency};
-use windlass_core::input::Input;
+use windlass_core::failure::Code;
+use windlass_core::ids::{Name, RunId};
+use windlass_core::input::{Ending, Input};
 use windlass_core::machine::{Call, Launch, Mode, State, Targets, Template};
 use windlass_core::run::Status;
 use windlass_core::value::Value;
 use windlass_ports::store::{Query, Store};
-use windlass_runtime::Driven;
+use windlass_runtime::{Driven, Engine};
 
 use crate::kit::{Kit, acting, answer, contract, done, output, report, state, to, tree};
 use crate::signals::waiting;
@@ -122,4 +126,67 @@ async fn a_parent_is_not_read_again_for_each_child() {
     assert_eq!(tree(&engine, &run).await, Driven::Ended);
     assert_eq!(store.loads(), 51, "each run once");
     kit.fsck().await;
+}
+
+/// A machine that asks `child` and `other` at once, and performs an action once both have ended.
+fn asks_both(kit: &mut Kit) -> Arc<AtomicUsize> {
+    let after = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&after);
+    kit.tool(contract("after", Class::Write, Idempotency::None), move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { answer(7) }
+    });
+    let targets = ["child", "other"].map(|name| (Name::from(name), Template::Literal(Value::Null)));
+    let call = Call { targets: Targets::Many(targets.to_vec()), mode: Mode::Settled, timeout_ms: None };
+    let kept = ("both".into(), Template::Path(vec!["output".into()]));
+    let both = State { call: Some(call), output_to_context: vec![kept], transitions: to("go_on"), ..state("both") };
+    kit.machine("main", vec![both, acting("go_on", "after", "done"), done()]);
+    kit.read("look");
+    kit.machine("other", vec![acting("a", "look", "done"), done()]);
+    after
+}
+
+/// The child failed with this code, the other one did not, and the parent went on.
+async fn only_the_child_failed(kit: &Kit, engine: &Engine, run: &RunId, code: Code) {
+    let child = report(engine, &RunId::stored("r~1.0")).await.run;
+    let Some(Ending::Failed { failure, .. }) = &child.ending else { panic!("{:?}", child.ending) };
+    assert_eq!(failure.code, code, "{failure}");
+    assert!(child.calls.is_empty() && child.waits.is_empty() && child.timers.is_empty());
+    let all = output(engine, run).await;
+    let error = all.at_path(&["both", "child", "_error"]);
+    assert_eq!(error.as_str(), Some(&*failure.message));
+    assert_eq!(all.at_path(&["both", "other", "a"]), Value::Int(1));
+    assert_eq!(all.get("go_on"), Some(&Value::Int(7)));
+    kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_goes_in_circles_leaves_its_parent_runnable() {
+    let mut kit = Kit::new();
+    let after = asks_both(&mut kit);
+    let circle =
+        vec![State { transitions: to("back"), ..state("there") }, State { transitions: to("there"), ..state("back") }];
+    kit.machine("child", circle);
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    only_the_child_failed(&kit, &engine, &run, Code::BudgetExceeded).await;
+    assert_eq!(after.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_past_its_deadline_leaves_its_parent_runnable() {
+    for is_calling in [false, true] {
+        let mut kit = Kit::new();
+        let after = asks_both(&mut kit);
+        kit.tool(contract("never", Class::Read, Idempotency::None), |_| std::future::pending());
+        let stuck = if is_calling { acting("s", "never", "done") } else { waiting("s", "nobody", None, "done") };
+        let bounded = Ceilings { wall_ms: Some(5_000), ..Ceilings::default() };
+        kit.machine_with("child", vec![stuck, done()], bounded);
+        let engine = kit.engine();
+        let run = kit.submit(&engine, "r").await;
+        assert_eq!(tree(&engine, &run).await, Driven::Ended, "calling: {is_calling}");
+        only_the_child_failed(&kit, &engine, &run, Code::RunTimeout).await;
+        assert_eq!(after.load(Ordering::SeqCst), 1);
+    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod desk;
 mod cuts;
+mod swap;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Integration tests of the whole engine: real processes, real files, a world that counts what is done to it.
 
 mod adversary;
+mod blast;
 mod labelled;
 mod chains;
 mod files;

@@ -62,7 +62,7 @@ const DELAY_MS: u64 = 60;
 /// When there is something wrong with the test.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-const SCOPES: [&str; 2] = ["environment", "tenant:default"];
+const SCOPES: [&str; 3] = ["environment", "tenant:default", "user:default/ada"];
 
 const MACHINE: &str = r##"
 spec: flatmachine
@@ -115,6 +115,7 @@ async fn open(folder: &Path, size: Size) {
         let mut submission = submission.clone();
         submission.run_id = Some(RunId::new(&format!("b{n}")).expect("an id"));
         submission.input = Value::object([("n", Value::Int(n as i64))]);
+        submission.scope.user = Some("ada".into());
         engine.submit(submission)
     };
     for created in join_all((0..size.runs).map(submit)).await {

@@ -12,6 +12,7 @@ use windlass_core::journal::{Entry, Record};
 use windlass_core::run::{Run, Status};
 use windlass_core::value::Value;
 use windlass_ports::store::{Query, Signal, Store};
+use windlass_runtime::trail::{self, Asked};
 
 use super::course::Course;
 use super::lost::{Known, Lost, in_flight};
@@ -174,12 +175,17 @@ fn a_cut_at_any_point_changes_nothing_that_was_promised() {
 
     let mut cuts: BTreeMap<String, u64> = BTreeMap::new();
     let mut lost_tools: BTreeSet<String> = BTreeSet::new();
+    let mut unsent: BTreeMap<String, u64> = BTreeMap::new();
     let (mut cut, mut lost_models) = (0, 0);
     loop {
         cut += 1;
         let folder = Place::new(&world);
         let Some(point) = course(folder.path(), &world).cut(cut) else { break };
         let lost = in_flight(folder.path(), &world, &mut Known::default());
+        if let Some(kind) = point.strip_prefix("BeforeSend(\"").and_then(|rest| rest.strip_suffix("\")")) {
+            block_on(intended_and_not_done(folder.path(), &world, kind));
+            *unsent.entry(kind.to_owned()).or_default() += 1;
+        }
         let trace = finish(folder.path(), &world);
         compare(&expected, &trace, &lost, &format!("cut {cut} at {point}, lost {lost:?}"));
         lost_models += lost.models.len();
@@ -190,7 +196,38 @@ fn a_cut_at_any_point_changes_nothing_that_was_promised() {
     println!("{} points cut: {cuts:?}; lost: {lost_models} model attempts, tools {lost_tools:?}", cut - 1);
     assert!(cut > 40, "only {} points", cut - 1);
     assert!(lost_models > 0, "no model attempt was lost");
+    assert!(unsent.get("model") > Some(&3) && unsent.get("tool") > Some(&4), "cut right before a call: {unsent:?}");
     assert_eq!(lost_tools.len(), TOOLS.len(), "every tool is lost once: {lost_tools:?}");
+}
+
+/// FLT-A1, PRM-7: a worker that died right before a call left had written down that it would make it, and did not. What
+/// stands in the audit by then is as it was written.
+async fn intended_and_not_done(folder: &Path, world: &World, kind: &str) {
+    world.settle();
+    let (engine, _) = engine(folder, None).await;
+    let store = &engine.parts().store;
+    let query = Query { root: Some(RunId::stored(RUN)), limit: 100, ..Query::default() };
+    let (mut intended, mut undone) = (0, 0);
+    for head in store.list(query).await.expect("a list").heads {
+        let run = engine.status(&head.id).await.expect("a report").expect("the run").run;
+        let rows = store.audit(head.id.clone()).await.expect("audit rows");
+        let is_before = |row: &&windlass_core::audit::Row| &*row.kind == kind && &*row.stage == "intended";
+        intended += rows.iter().filter(is_before).count() as u64;
+        for (effect, open) in run.calls.iter().filter(|(_, open)| open.call.kind() == kind) {
+            let is_of = |row: &&windlass_core::audit::Row| row.effect == *effect && row.attempt == open.attempt;
+            let stages: Vec<&str> = rows.iter().filter(is_of).map(|row| &*row.stage).collect();
+            assert_eq!(stages, ["intended"], "{effect:?} of `{}`", head.id);
+            undone += u64::from(!world.has(&effect.key(&head.id)));
+        }
+    }
+    if kind == "model" {
+        // The world knows calls of models by what they ask, not by their keys.
+        undone = intended - world.counts().get("model").copied().unwrap_or(0);
+    }
+    assert!(undone > 0, "a call of a {kind} left before it was to leave");
+    for verdict in trail::verify(&**store, &Asked::default()).await.expect("verified") {
+        assert!(verdict.findings.is_empty(), "the audit of `{}`: {:?}", verdict.tenant, verdict.findings);
+    }
 }
 
 /// Checks what the promises say of a run that lost these calls on its way.
