@@ -386,3 +386,6 @@ async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Probl
     trail::seal(store).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

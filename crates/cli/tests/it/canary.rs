@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value as Json, json};
+use windlass_testpg::{Options, Server};
 
 use crate::http::listen;
 use crate::kit::{Place, Ran};
@@ -296,9 +297,42 @@ fn tables_are_lit(database: &windlass_testpg::Database) -> bool {
     is_lit
 }
 
+/// What a database logs as it comes, about a store in it: no secret, nothing that somebody said, and no document.
+fn log_is_silent(server: &windlass_testpg::Server, database: &windlass_testpg::Database) {
+    // A statement that fails is logged as it was sent, or this would show nothing.
+    database.execute(&format!("SELECT '{BEACON}'::integer")).expect_err("no number");
+    let log = server.log();
+    let (before, after) = log.split_once(BEACON).expect("the log has the statement");
+    for text in ["Say something.", "over HTTP", "leaky", BEACON] {
+        assert!(!before.contains(text), "`{text}` is in the log of the database: {before}");
+    }
+    assert!(!assert_clean("the log of the database", before.as_bytes()) && assert_clean("its end", after.as_bytes()));
+    let connected = before.matches("connection authorized").count();
+    assert!(connected > LOOKS.len(), "every command was logged as it came: {connected}");
+}
+
+/// Looks through every file but that of secrets, which has them. Gives the names of those that the beacon is in.
+fn lit_files(place: &Place) -> Vec<String> {
+    let mut all = Vec::new();
+    files(place.path("").as_path(), &mut all);
+    assert!(all.iter().any(|path| path.ends_with("events.jsonl")));
+    // The file itself, and nothing beside it.
+    let kept = all.iter().position(|path| path.ends_with(".windlass/secrets.json")).expect("the file of secrets");
+    let kept = std::fs::read_to_string(all.swap_remove(kept)).expect("the file of secrets");
+    assert!(kept.contains("canary7f3a91c2kept") && kept.contains("canary7f3a91c2rotated"));
+    all.retain(|path| assert_clean(&path.display().to_string(), &std::fs::read(path).expect("a file")));
+    let name = |path: &std::path::PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let shown = |name: String| if name.starts_with("w.db") { "the store".to_owned() } else { name };
+    all.iter().map(name).map(shown).collect()
+}
+
 #[test]
 fn secrets_are_nowhere_but_where_they_are_sent() {
-    for database in [None, Some(windlass_testpg::database())] {
+    // A server of its own, which tells more than one as it is installed.
+    let settings =
+        ["log_connections", "log_disconnections", "log_lock_waits"].map(|name| (name.to_owned(), "on".to_owned()));
+    let server = Server::start(Options { settings: settings.to_vec(), ..Options::default() });
+    for database in [None, Some(server.database())] {
         let place = Place::new();
         let (address, heads) = echo();
         let (collector, spans) = echo();
@@ -348,21 +382,12 @@ fn secrets_are_nowhere_but_where_they_are_sent() {
         for value in SENT {
             assert!(sent.contains(value), "{value} was sent, or this test shows nothing: {sent}");
         }
-        let mut all = Vec::new();
-        files(place.path("").as_path(), &mut all);
-        assert!(all.iter().any(|path| path.ends_with("events.jsonl")));
-        // The file itself, and nothing beside it.
-        let kept = all.iter().position(|path| path.ends_with(".windlass/secrets.json")).expect("the file of secrets");
-        let kept = std::fs::read_to_string(all.swap_remove(kept)).expect("the file of secrets");
-        assert!(kept.contains("canary7f3a91c2kept") && kept.contains("canary7f3a91c2rotated"));
-        for path in all {
-            if assert_clean(&path.display().to_string(), &std::fs::read(&path).expect("a file")) {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                lit.borrow_mut().insert(if name.starts_with("w.db") { "the store".to_owned() } else { name });
-            }
-        }
+        lit.borrow_mut().extend(lit_files(&place));
         if database.as_ref().is_some_and(tables_are_lit) {
             lit.borrow_mut().insert("the store".to_owned());
+        }
+        if let Some(database) = &database {
+            log_is_silent(&server, database);
         }
         let lit = lit.into_inner();
         let dark: Vec<_> = LIT.into_iter().filter(|place| !lit.contains(*place)).collect();
