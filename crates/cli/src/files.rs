@@ -187,7 +187,7 @@ mod tests {
         let named = Value::object([("doc", Value::object([(KEY, Value::str(path.display().to_string()))]))]);
         let input = into_input(named.clone(), true, &[format!("more={}", path.display())]).expect("read");
         into_input(named, false, &[]).expect_err("named by whoever wrote the input");
-        let files = windlass_core::file::found(&input).expect("files");
+        let files = windlass_core::file::found(&input, &windlass_core::value::Value::Null).expect("files");
         assert_eq!((files.len(), &*files[0].mime, &*files[0].name), (1, "application/pdf", "a.pdf"));
         assert_eq!(input.get("doc"), input.get("more"));
         for wrong in ["more", "=x", "doc=/no/such/file"] {

@@ -141,6 +141,15 @@ impl Call {
         }
     }
 
+    /// The plan that it applies, of a tool that goes by plans.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Name> {
+        match self {
+            Self::Tool { plan, .. } => plan.as_ref(),
+            Self::Model { .. } | Self::Verify { .. } | Self::Hook { .. } | Self::Action { .. } => None,
+        }
+    }
+
     /// Whom it calls: agent, tool, hook or action.
     #[must_use]
     pub fn target(&self) -> &Name {

@@ -80,7 +80,7 @@ impl File {
     /// # Errors
     /// `data` is no base64.
     pub fn content(&self) -> Result<Vec<u8>, String> {
-        decoded(&self.name, &self.data)
+        decoded(&self.data).map_err(|why| format!("the file `{}`, {why}", quoted(&self.name)))
     }
 
     /// The file as a value.
@@ -124,15 +124,14 @@ impl File {
             Some(_) => Err(format!("a file whose `{key}` is no text")),
         };
         let wanted = |key: &str| text(key)?.ok_or_else(|| format!("a file without `{key}`"));
-        let (name, data) = (wanted("name")?, wanted("data")?);
-        let file_name = name.clone();
-        let name = quoted(&name);
+        let (file_name, data) = (wanted("name")?, wanted("data")?);
+        let name = quoted(&file_name);
         if data.len() as u64 / 4 * 3 > FILE_BYTES_MAX + 2 {
             return Err(format!(
                 "the file `{name}` of more than {FILE_BYTES_MAX} bytes, which is the most that is taken"
             ));
         }
-        let content = decoded(&file_name, &data)?;
+        let content = decoded(&data).map_err(|why| format!("the file `{name}`, {why}"))?;
         let told = mime(&file_name, &content);
         let mime: Name = text("mime")?.map_or_else(|| told.into(), |said| said.to_ascii_lowercase().into());
         if BY_CONTENT.iter().any(|(.., known)| *known == &*mime) && by_content(&content) != Some(&*mime) {
@@ -164,9 +163,8 @@ fn sha256(content: &[u8]) -> Name {
     text.into()
 }
 
-fn decoded(name: &str, data: &str) -> Result<Vec<u8>, String> {
-    let name = quoted(name);
-    STANDARD.decode(data).map_err(|error| format!("the file `{name}`, whose `data` is no base64 with padding: {error}"))
+fn decoded(data: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(data).map_err(|error| format!("whose `data` is no base64 with padding: {error}"))
 }
 
 /// A name as a message has it: others gave it, so it is short and has nothing that does not print.
@@ -193,15 +191,42 @@ fn inner(value: &Value) -> Option<&Value> {
     value.as_map().filter(|map| map.len() == 1)?.get(KEY)
 }
 
-/// The files in a value, in its order, each content once.
+/// The files in a value, in its order, each content once. One that stands as it is among those that are `checked` already is
+/// not looked into again.
 ///
 /// # Errors
 /// A mapping that says it is a file and is none, or more files than are taken.
-pub fn found(value: &Value) -> Result<Vec<File>, Failure> {
+pub fn found(value: &Value, checked: &Value) -> Result<Vec<File>, Failure> {
+    let mut known = Vec::new();
+    mappings(checked, &mut known);
+    let read = |inner: &Value| match said(inner) {
+        Some(file) if known.contains(&inner) => Ok(file),
+        Some(_) | None => File::read(inner),
+    };
     let mut files = Vec::new();
-    collect(value, FILES_MAX, &mut files)
+    collect(value, FILES_MAX, &read, &mut files)
         .map_err(|why| Failure::new(Code::RunBadInput, format!("the input holds {why}")))?;
     Ok(files)
+}
+
+/// The mappings in a value that are files.
+fn mappings<'v>(value: &'v Value, into: &mut Vec<&'v Value>) {
+    if let Some(inner) = inner(value) {
+        return into.push(inner);
+    }
+    match value {
+        Value::Map(map) => map.values().for_each(|value| mappings(value, into)),
+        Value::List(list) => list.iter().for_each(|value| mappings(value, into)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => {}
+    }
+}
+
+/// The file that a mapping says it is, if it says all of it. Nothing of it is checked.
+fn said(inner: &Value) -> Option<File> {
+    let text = |key: &str| inner.get(key).and_then(Value::as_str).map(Name::from);
+    let bytes = inner.get("bytes").and_then(Value::as_int).and_then(|n| u64::try_from(n).ok())?;
+    let (mime, sha256) = (text("mime")?.to_ascii_lowercase().into(), text("sha256")?.to_ascii_lowercase().into());
+    Some(File { name: text("name")?, mime, sha256, bytes, data: text("data")? })
 }
 
 /// All files in a value, however many, in its order, each content once.
@@ -210,12 +235,17 @@ pub fn found(value: &Value) -> Result<Vec<File>, Failure> {
 /// A mapping that says it is a file and is none.
 pub fn all(value: &Value) -> Result<Vec<File>, String> {
     let mut files = Vec::new();
-    collect(value, usize::MAX, &mut files).map(|()| files)
+    collect(value, usize::MAX, &File::read, &mut files).map(|()| files)
 }
 
-fn collect(value: &Value, most: usize, files: &mut Vec<File>) -> Result<(), String> {
+fn collect(
+    value: &Value,
+    most: usize,
+    read: &impl Fn(&Value) -> Result<File, String>,
+    files: &mut Vec<File>,
+) -> Result<(), String> {
     if let Some(inner) = inner(value) {
-        let file = File::read(inner)?;
+        let file = read(inner)?;
         if files.len() == most {
             return Err(format!("more than {most} files"));
         }
@@ -225,8 +255,8 @@ fn collect(value: &Value, most: usize, files: &mut Vec<File>) -> Result<(), Stri
         return Ok(());
     }
     match value {
-        Value::Map(map) => map.values().try_for_each(|value| collect(value, most, files)),
-        Value::List(list) => list.iter().try_for_each(|value| collect(value, most, files)),
+        Value::Map(map) => map.values().try_for_each(|value| collect(value, most, read, files)),
+        Value::List(list) => list.iter().try_for_each(|value| collect(value, most, read, files)),
         Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => Ok(()),
     }
 }
@@ -315,10 +345,28 @@ mod tests {
         let (one, two) = (png("a.png", b"abc"), png("b.png", b"abcd"));
         let list = Value::list(vec![two.to_value(), one.to_value(), Value::Null]);
         let value = Value::object([("x", one.to_value()), ("y", Value::object([("z", list)]))]);
-        assert_eq!(found(&value), Ok(vec![one.clone(), two]));
+        assert_eq!(found(&value, &Value::Null), Ok(vec![one.clone(), two]));
         let shown = without_contents(&value);
         assert!(!shown.to_json().contains(&*one.data) && shown.to_json().contains("b.png"), "{shown}");
-        assert_eq!(found(&Value::object([("x", Value::Int(1))])), Ok(vec![]));
+        assert_eq!(found(&Value::object([("x", Value::Int(1))]), &Value::Null), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_was_checked_already_is_taken_as_it_stands_and_nothing_else_is() {
+        let forged = |sha256: &str| {
+            Value::from_json(&format!(
+                r#"{{"$file":{{"name":"x","mime":"text/csv","sha256":"{sha256}","bytes":3,"data":"YWJj"}}}}"#
+            ))
+            .expect("JSON")
+        };
+        let (one, other) = (forged("00"), forged("01"));
+        let checked = Value::object([("files", Value::list(vec![one.clone()]))]);
+        let files = found(&Value::list(vec![one.clone()]), &checked).expect("it is known");
+        assert_eq!((files.len(), &*files[0].sha256), (1, "00"), "it is not looked into");
+        assert!(found(&one, &Value::Null).is_err() && found(&other, &checked).is_err());
+        let bare = Value::from_json(r#"{"$file":{"name":"x","data":"YWJj"}}"#).expect("JSON");
+        let read = found(&bare, &bare).expect("a file");
+        assert_eq!(read[0].sha256, File::new("x", b"abc").sha256, "what does not say all of itself is looked into");
     }
 
     #[test]
@@ -338,7 +386,7 @@ mod tests {
 
     fn refused(json: &str) -> String {
         let value = Value::from_json(json).expect("JSON");
-        let why = found(&value).expect_err("refused").message.to_string();
+        let why = found(&value, &Value::Null).expect_err("refused").message.to_string();
         assert!(why.ends_with(&completed(&value).expect_err("refused")), "{why}");
         why
     }
@@ -355,7 +403,7 @@ mod tests {
         assert!(with(r#""mime":"image/png""#).contains("is no `image/png`"));
         let capitals = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
         let said = Value::from_json(&format!(r#"{{"$file":{{"name":"x","data":"YWJj","sha256":"{capitals}"}}}}"#));
-        assert_eq!(found(&said.expect("JSON")).map(|files| files.len()), Ok(1));
+        assert_eq!(found(&said.expect("JSON"), &Value::Null).map(|files| files.len()), Ok(1));
         assert!(with(r#""mime":"IMAGE/PNG""#).contains("is no `image/png`"));
         let long = refused(&format!(r#"{{"$file":{{"name":"{}\u001b","data":"!"}}}}"#, "x".repeat(1_000)));
         assert!(long.len() < 300 && !long.contains('\u{1b}'), "{long}");
@@ -382,8 +430,8 @@ mod tests {
     #[test]
     fn no_more_files_than_the_bound_go_with_a_prompt() {
         let of = |count: usize| Value::list((0..count as u8).map(|n| png("x.png", &[n]).to_value()).collect());
-        assert_eq!(found(&of(FILES_MAX)).map(|files| files.len()), Ok(FILES_MAX));
-        let refused = found(&of(FILES_MAX + 1)).expect_err("one too many");
+        assert_eq!(found(&of(FILES_MAX), &Value::Null).map(|files| files.len()), Ok(FILES_MAX));
+        let refused = found(&of(FILES_MAX + 1), &Value::Null).expect_err("one too many");
         assert!(refused.message.contains("more than 20 files"), "{refused}");
         assert_eq!(all(&of(FILES_MAX + 1)).map(|files| files.len()), Ok(FILES_MAX + 1));
     }

@@ -71,7 +71,9 @@ impl<'a> Turn<'a> {
 
     fn open_exec(&mut self, agent: &Agent, call: &AgentCall) -> Result<Exec, Failure> {
         let input = self.fill("input", &call.input)?;
-        let files = file::found(&input)?;
+        // The files of a caller's input were looked into when it came.
+        let checked = if self.run.start.parent.is_none() { self.run.start.input.clone() } else { Value::Null };
+        let files = file::found(&input, &checked)?;
         let input = if files.is_empty() { input } else { file::without_contents(&input) };
         let scope = Scope::new()
             .with("input", input)

@@ -325,8 +325,11 @@ impl Turn<'_> {
     }
 
     /// Whether nothing denies by now a call that was decided on before: the rules may have changed since. What asks a
-    /// person by now was let go when it was decided on.
+    /// person by now was let go when it was decided on. A plan that has expired since is not applied.
     fn still_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
+        if let Some(why) = self.expired_plan(open) {
+            return Err(Failure::new(Code::ToolDenied, why));
+        }
         self.model_permitted(open)?;
         let question = question_of(self.run, &open.call, None, labels_now(self.run, &open.call));
         question.map_or(Ok(()), |question| self.permit(&question).map(|_| ()))
@@ -429,7 +432,8 @@ fn charge(open: &OpenCall, spent: Spent) -> (Amounts, bool) {
     match (&open.call, spent) {
         (Call::Model { .. }, Spent::Known { tokens, cost_micros }) => exactly(tokens, cost_micros),
         (Call::Model { .. }, Spent::Metered { tokens, cost_micros }) => metered(open, tokens, cost_micros),
-        (Call::Model { .. }, Spent::Unsent) => (Amounts::ZERO, false),
+        // What was turned away before it left counts as none.
+        (_, Spent::Unsent) => (Amounts::ZERO, false),
         (Call::Model { .. }, Spent::Nothing) => (Amounts::ZERO.with(Meter::ModelCalls, 1), false),
         (Call::Model { .. }, Spent::Unknown) => (open.reserved, true),
         (Call::Tool { .. } | Call::Hook { .. } | Call::Action { .. } | Call::Verify { .. }, _) => {

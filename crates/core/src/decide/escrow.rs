@@ -16,14 +16,16 @@ use crate::policy::Question;
 use crate::run::Run;
 use crate::value::Value;
 
-/// The questions that calls put to the policy once there is room for them in a budget or a ceiling, which any input may
-/// bring about, and once a hold ends.
+/// The questions that calls put to the policy once there is room for them in a budget or a ceiling, or once enough was drawn
+/// for them, which any input may bring about, and once a hold ends.
 pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
     let waiting = run.waits.values().filter_map(|open| match open.kind {
         WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => Some(&run.calls.get(&effect)?.call),
         WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => None,
     });
+    let drawing = run.calls.values().filter(|open| open.draws).map(|open| &open.call);
     waiting
+        .chain(drawing)
         .chain(hold::granted(run).map(|(_, open)| &open.call))
         .flat_map(|call| LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels)))
 }
@@ -49,7 +51,7 @@ impl Turn<'_> {
             return self.ask(Effect::Call(effect));
         }
         self.emit(Entry::DrawAwaited { effect });
-        self.draw_next();
+        self.draw_next(Some(effect));
     }
 
     fn shares(&self, open: &OpenCall) -> Vec<Share> {
@@ -60,15 +62,18 @@ impl Turn<'_> {
         escrow::needs(&self.facts.budgets, &self.run.start.scope, open, priced)
     }
 
-    /// Draws for the first call that waits for it.
-    fn draw_next(&mut self) {
+    /// Draws for the first call that waits for it. One that needs no draw any more leaves, if the rules of now let it:
+    /// they have just been asked about the one that is `judged`.
+    fn draw_next(&mut self, judged: Option<EffectId>) {
         while self.run.escrow.asked.is_none() {
             let mut waiting = self.run.calls.iter().filter(|(_, open)| open.draws && open.approval.is_none());
             let Some((effect, open)) = waiting.next().map(|(effect, open)| (*effect, open)) else { return };
             let shares = self.shares(open);
             if self.run.escrow.covers(&shares) {
-                self.emit(Entry::ShareHeld { effect, shares });
-                self.ask(Effect::Call(effect));
+                if judged == Some(effect) || self.may_still(effect) {
+                    self.emit(Entry::ShareHeld { effect, shares });
+                    self.ask(Effect::Call(effect));
+                }
                 continue;
             }
             let number = self.next_effect();
@@ -82,8 +87,10 @@ impl Turn<'_> {
         self.emit(Entry::DrawAnswered { number, answer: answer.clone() });
         let effect = asked.call;
         let waits = self.run.calls.get(&effect).is_some_and(|open| open.draws && open.approval.is_none());
+        // The rules may have changed since it was decided on: what was drawn is returned then, when the run rests.
+        let leaves = waits && matches!(answer, Drawn::Granted(_)) && self.may_still(effect);
         match answer {
-            Drawn::Granted(free) if waits => {
+            Drawn::Granted(free) if leaves => {
                 // By what it was asked for: a budget that came since binds the next call, and one that is gone none.
                 let mut shares = asked.shares;
                 for share in &mut shares {
@@ -96,7 +103,7 @@ impl Turn<'_> {
             Drawn::Refused(refusal) if waits => self.too_little(effect, refusal),
             Drawn::Granted(_) | Drawn::Refused(_) | Drawn::Stale => {}
         }
-        self.draw_next();
+        self.draw_next(None);
     }
 
     fn too_little(&mut self, effect: EffectId, refusal: Refusal) {
@@ -132,7 +139,7 @@ impl Turn<'_> {
         self.close_wait(wait, signal);
         if self.may_still(effect) {
             self.emit(Entry::DrawAwaited { effect });
-            self.draw_next();
+            self.draw_next(Some(effect));
         }
     }
 

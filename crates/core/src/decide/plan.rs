@@ -110,13 +110,17 @@ impl Turn<'_> {
         (plan.expires_at <= self.facts.now).then(|| format!("the plan `{id}` has expired; {again}"))
     }
 
-    /// Why an approved call can no longer apply its plan.
+    /// Why a call can no longer apply its plan, as its model reads it.
     pub(super) fn stale_plan(&self, open: &OpenCall) -> Option<String> {
-        let Call::Tool { tool, plan: Some(id), .. } = &open.call else { return None };
+        let why = self.expired_plan(open)?;
+        Some(format!("Tool '{}' was not called: {why}", open.call.target()))
+    }
+
+    /// Why a call can no longer apply its plan.
+    pub(super) fn expired_plan(&self, open: &OpenCall) -> Option<String> {
+        let id = open.call.plan()?;
         let expired = self.run.plans.get(id).is_none_or(|plan| plan.expires_at <= self.facts.now);
-        expired.then(|| {
-            format!("Tool '{tool}' was not called: the plan `{id}` expired before it was approved; call it without `{PLAN_ID}`")
-        })
+        expired.then(|| format!("the plan `{id}` expired before the call left; call it without `{PLAN_ID}`"))
     }
 
     /// Shows what a call would do, which changes nothing.

@@ -38,7 +38,9 @@ pub(crate) struct Bench {
     chains: BTreeMap<Arc<str>, Chain>,
     pub(crate) run: Run,
     pub(crate) records: Vec<Vec<u8>>,
-    snapshots: Vec<(usize, Vec<u8>)>,
+    /// The run as it is folded from the start and from every snapshot so far. Those that are equal are one: what is equal
+    /// is folded to what is equal.
+    replays: Vec<Run>,
     now: u64,
     /// When the next answer was delivered, where that is not when it is taken up.
     delivered: Option<Timestamp>,
@@ -81,7 +83,7 @@ impl Bench {
             chains,
             run,
             records: Vec::new(),
-            snapshots: Vec::new(),
+            replays: Vec::new(),
             now: 1_000,
             delivered: None,
             started: false,
@@ -289,24 +291,24 @@ impl Bench {
         let rows: Vec<_> = decision.entries.iter().filter_map(|entry| apply(&mut folded, entry)).collect();
         assert_eq!(folded, self.run, "folding the entries gives the run");
         assert_eq!(rows, decision.audit, "folding the entries gives the audit rows");
-        let expected = snapshot::encode(&self.run);
-        for (from, bytes) in &self.snapshots {
-            let mut replayed = snapshot::decode(bytes).expect("a snapshot of this build");
-            self.fold(&mut replayed, *from);
-            assert_eq!(snapshot::encode(&replayed), expected, "replay from the snapshot after record {from}");
+        if self.replays.is_empty() {
+            self.replays.push(Run::blank(self.run.start.clone()));
         }
-        let mut replayed = Run::blank(self.run.start.clone());
-        self.fold(&mut replayed, 0);
-        assert_eq!(snapshot::encode(&replayed), expected, "replay from the start");
-        self.snapshots.push((self.records.len(), expected));
-    }
-
-    fn fold(&self, run: &mut Run, from: usize) {
-        for bytes in &self.records[from..] {
-            for entry in &Record::decode(bytes).expect("a record of this build").entries {
-                apply(run, entry);
+        let stored = Record::decode(self.records.last().expect("a record")).expect("a record of this build");
+        let expected = snapshot::encode(&self.run);
+        let mut distinct: Vec<Run> = Vec::new();
+        for mut replayed in std::mem::take(&mut self.replays) {
+            stored.entries.iter().for_each(|entry| _ = apply(&mut replayed, entry));
+            assert_eq!(snapshot::encode(&replayed), expected, "replay from the start and from every snapshot");
+            if !distinct.contains(&replayed) {
+                distinct.push(replayed);
             }
         }
+        let loaded = snapshot::decode(&expected).expect("a snapshot of this build");
+        if !distinct.contains(&loaded) {
+            distinct.push(loaded);
+        }
+        self.replays = distinct;
     }
 
     fn quotes(&self) -> BTreeMap<Arc<str>, Quote> {
