@@ -86,7 +86,11 @@ fn does(machine: &Machine, state: &State) -> String {
         parts.push("wait".into());
     }
     if let Some(action) = &state.action {
-        let kind = if machine.table_of(state).is_some() { "table" } else { "action" };
+        let kind = match machine.table_of(state) {
+            Some(_) => "table",
+            None if state.arguments.is_some() => "tool",
+            None => "action",
+        };
         parts.push(format!("{kind} {action}"));
     }
     if let Some(launch) = &state.launch {

@@ -291,12 +291,13 @@ fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> audit::Row {
             routed(run, *sample, call);
             set_sample(run, *sample, SampleState::Calling(effect));
         }
-        Call::Tool { call_id, .. } => with_loop(run, |state, _| {
+        Call::Tool { call_id, .. } if run.hooks.is_none() => with_loop(run, |state, _| {
             if let Some(pending) = wanted(state, call_id) {
                 pending.state = PendingState::Calling(effect);
             }
         }),
-        Call::Hook { .. } | Call::Action { .. } => {
+        // The call of a tool by a state stands in the place of its action.
+        Call::Hook { .. } | Call::Action { .. } | Call::Tool { .. } => {
             if let Some(chain) = &mut run.hooks {
                 chain.call = Some(effect);
             }
@@ -426,12 +427,12 @@ fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, e
             };
             set_sample(run, *sample, state);
         }
-        Call::Tool { .. } => with_loop(run, |state, _| {
+        Call::Tool { .. } if run.hooks.as_ref().is_none_or(|chain| chain.call != Some(effect)) => with_loop(run, |state, _| {
             if let Some(pending) = state.pending.iter_mut().find(|p| p.state == PendingState::Calling(effect)) {
                 pending.state = PendingState::Settled(outcome.clone());
             }
         }),
-        Call::Hook { .. } | Call::Action { .. } => {
+        Call::Hook { .. } | Call::Action { .. } | Call::Tool { .. } => {
             if let Some(chain) = run.hooks.as_mut().filter(|chain| chain.call == Some(effect)) {
                 chain.call = None;
                 chain.answer = Some(outcome.clone());

@@ -266,6 +266,8 @@ pub struct State {
     pub wait: Option<Wait>,
     /// Action to perform.
     pub action: Option<Name>,
+    /// What the action is called with: then it is a tool of the catalog, and none of the state's hooks performs it.
+    pub arguments: Option<Template>,
     /// Machines to start without waiting.
     pub launch: Option<Launch>,
     /// Child machines to run and wait for.

@@ -59,6 +59,7 @@ pub(super) fn questions(run: &Run, reply: &Reply) -> impl Iterator<Item = Questi
 /// when there are some.
 pub(super) fn question_of(run: &Run, call: &Call, edited: Option<&Value>, labels: LabelSet) -> Option<Question> {
     match call {
+        Call::Tool { tool, .. } if step::is_by_state(run) => Some(step::question(tool, labels)),
         Call::Tool { tool, arguments, .. } => {
             let arguments = edited.unwrap_or(arguments).digest();
             Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run), labels })
@@ -70,7 +71,7 @@ pub(super) fn question_of(run: &Run, call: &Call, edited: Option<&Value>, labels
 
 /// The labels that the arguments of a call have now.
 pub(super) fn labels_now(run: &Run, call: &Call) -> LabelSet {
-    labels::arguments(run, matches!(call, Call::Tool { .. }))
+    labels::arguments(run, matches!(call, Call::Tool { .. }) && !step::is_by_state(run))
 }
 
 /// The agent whose model asked for the calls that are open.
@@ -100,8 +101,7 @@ pub(super) fn admit(
     {
         return not_now(format!("the changed arguments do not fit the schema of `{tool}`: {}", problems.join("; ")));
     }
-    let labels = labels::arguments(run, true);
-    let question = Question::CallTool { tool: tool.clone(), arguments: arguments.digest(), agent: agent(run), labels };
+    let Some(question) = question_of(run, &open.call, Some(arguments), labels_now(run, &open.call)) else { return Ok(()) };
     match facts.verdict(&question).filter(|verdict| verdict.answer == policy::Answer::Deny) {
         Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),
         None => Ok(()),

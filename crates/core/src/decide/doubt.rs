@@ -1,7 +1,7 @@
 //! What a call in doubt asks the policy about the tool that is to tell, and which labels the answer brings. How a doubt is
 //! raised and settled is in `call`.
 
-use super::{Permit, Turn, labels};
+use super::{Permit, Turn, labels, step};
 use crate::contract::OnUnknown;
 use crate::effect::{Call, OpenCall};
 use crate::ids::{EffectId, Name};
@@ -26,12 +26,12 @@ fn verifier<'m>(machine: &'m Machine, open: &OpenCall) -> Option<&'m Name> {
 
 /// The tool that tells is given the arguments of the call in doubt.
 fn question(run: &Run, open: &OpenCall, tool: &Name, labels: LabelSet) -> Question {
-    let agent = run.exec.as_ref().filter(|_| is_by_model(&open.call)).map(|exec| exec.agent.clone());
+    let agent = run.exec.as_ref().filter(|_| is_by_model(run, &open.call)).map(|exec| exec.agent.clone());
     Question::CallTool { tool: tool.clone(), arguments: open.arguments, agent, labels }
 }
 
-fn is_by_model(call: &Call) -> bool {
-    matches!(call, Call::Tool { .. })
+fn is_by_model(run: &Run, call: &Call) -> bool {
+    matches!(call, Call::Tool { .. }) && !step::is_by_state(run)
 }
 
 /// The questions that open calls put to the policy should they come to be in doubt.
@@ -45,7 +45,7 @@ impl Turn<'_> {
     /// Whether the policy lets a tool be asked about a call in doubt. Where a rule wants a person to decide, a person may
     /// as well say what happened.
     pub(super) fn may_verify(&mut self, open: &OpenCall, tool: &Name) -> bool {
-        let question = question(self.run, open, tool, labels::arguments(self.run, is_by_model(&open.call)));
+        let question = question(self.run, open, tool, labels::arguments(self.run, is_by_model(self.run, &open.call)));
         matches!(self.permit(&question), Ok(Permit::Granted))
     }
 
@@ -62,13 +62,13 @@ impl Turn<'_> {
         let flow = contract.map(|contract| contract.flow.clone()).unwrap_or_default();
         let free = contract.map(|contract| self.free_of(contract, answer)).unwrap_or_default();
         let from = Source { kind: SourceKind::Tool, name: tool.clone(), step: self.run.step };
-        let sent = of_arguments(self.run, is_by_model(&open.call));
+        let sent = of_arguments(self.run, is_by_model(self.run, &open.call));
         label::of_answer(&flow, &free, answer, &from, sent).at(&path(["result"]))
     }
 
     /// Whoever said what a call in doubt gave brings labels of their own, beside those of the call's contract.
     pub(super) fn label_doubt(&mut self, open: &OpenCall, tags: Tags) {
-        let place = if is_by_model(&open.call) { "asked" } else { "doubt" };
+        let place = if is_by_model(self.run, &open.call) { "asked" } else { "doubt" };
         self.taint(path([place]), tags);
     }
 

@@ -1,7 +1,7 @@
 //! Hooks of an event, called one after another, each seeing what the ones before changed.
 
-use super::Turn;
 use super::approval::Asked;
+use super::{Permit, Turn, labels, step};
 use crate::apply::is_lifecycle;
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
@@ -9,7 +9,7 @@ use crate::failure::{Code, Failure};
 use crate::hidden;
 use crate::ids::Name;
 use crate::journal::Entry;
-use crate::machine::{Hook, HookKind};
+use crate::machine::{Hook, HookKind, State};
 use crate::value::Value;
 
 impl Turn<'_> {
@@ -40,9 +40,11 @@ impl Turn<'_> {
             }
             match participants.get(passed) {
                 Some(call) => {
-                    let call = call.clone();
-                    let contract = self.hook_contract(&call);
-                    let asked = Asked::by_contract(&contract);
+                    let (call, contract) = (call.clone(), self.hook_contract(call));
+                    let (call, asked) = match call {
+                        Call::Tool { tool, .. } => self.tool_of_state(&tool, &contract)?,
+                        call => (call, Asked::by_contract(&contract)),
+                    };
                     self.intend(call, &contract, contract.timeout_ms, asked)?;
                     return Ok(None);
                 }
@@ -56,10 +58,10 @@ impl Turn<'_> {
 
     fn hook_contract(&self, call: &Call) -> Contract {
         match call {
-            Call::Action { action } => {
-                self.machine.tools.get(action).map_or_else(|| Contract::undeclared(action), |c| Contract::clone(c))
+            Call::Action { action: name } | Call::Tool { tool: name, .. } => {
+                self.machine.tools.get(name).map_or_else(|| Contract::undeclared(name), |c| Contract::clone(c))
             }
-            Call::Hook { .. } | Call::Model { .. } | Call::Tool { .. } | Call::Verify { .. } => {
+            Call::Hook { .. } | Call::Model { .. } | Call::Verify { .. } => {
                 Contract::hook(call.target())
             }
         }
@@ -73,7 +75,38 @@ impl Turn<'_> {
         self.state().map_or(&[], |state| &state.hooks)
     }
 
+    /// The call of a tool that a state makes, and why a person is asked about it, if one is.
+    fn tool_of_state(&mut self, tool: &Name, contract: &Contract) -> Result<(Call, Option<Asked>), Failure> {
+        let Some(template) = self.state().and_then(|state| state.arguments.as_ref()) else {
+            return Err(Failure::new(Code::InternalInvariant, "a call of a tool by a state that has no arguments for it"));
+        };
+        let denied = |why: String| Err(Failure::new(Code::ToolDenied, format!("the tool `{tool}` was not called: {why}")));
+        if contract.plan.is_some() {
+            return denied("it goes by plans, which only a model reads".into());
+        }
+        let arguments = self.fill("arguments", template)?;
+        if arguments.as_map().is_none() {
+            return denied(format!("its arguments are a mapping, not {}", arguments.type_name()));
+        }
+        if !contract.input_schema.is_null()
+            && let Err(problems) = self.evaluator.fit(&contract.input_schema, &arguments)
+        {
+            return denied(format!("the arguments do not fit its schema: {}", problems.join("; ")));
+        }
+        let asked = match self.permit(&step::question(tool, labels::arguments(self.run, false)))? {
+            Permit::Granted => Asked::by_contract(contract),
+            Permit::Asks(asked) => Some(asked),
+        };
+        Ok((step::call(tool, arguments), asked))
+    }
+
     fn participants(&self, event: HookKind) -> Vec<Call> {
+        if event == HookKind::Action
+            && let Some(State { action: Some(tool), arguments: Some(_), .. }) = self.state()
+        {
+            // What it is called with is filled in once, when it is called.
+            return vec![step::call(tool, Value::Null)];
+        }
         let calls: Vec<_> = self
             .declared_hooks(event)
             .iter()
@@ -109,7 +142,9 @@ impl Turn<'_> {
         if answer.is_null() {
             return Ok(carried);
         }
-        let is_reply = is_structured(&answer);
+        // A tool says what it found, and nothing of the run that it is called by.
+        let is_tool = event == HookKind::Action && self.state().is_some_and(|state| state.arguments.is_some());
+        let is_reply = !is_tool && is_structured(&answer);
         if let Some(by) = by {
             self.label_hook_answer(event, by, &answer, is_reply);
         }

@@ -2,7 +2,7 @@
 
 use super::{Flow, Permit, Turn, exceeded, labels};
 use crate::budget::{Amounts, Meter};
-use crate::effect::{Effect, OpenWait, TimerPurpose, WaitKind};
+use crate::effect::{Call, Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure};
 use crate::ids::{Digest, Name};
 use crate::input::Ending;
@@ -11,12 +11,22 @@ use crate::label::{LabelSet, path};
 use crate::limits;
 use crate::machine::{HookKind, State};
 use crate::policy::Question;
-use crate::run::{Part, Stage};
+use crate::run::{Part, Run, Stage};
 use crate::value::Value;
 
 /// The question that an action puts to the policy, whoever performs it.
 pub(super) fn question(action: &Name, labels: LabelSet) -> Question {
     Question::CallTool { tool: action.clone(), arguments: Digest::ZERO, agent: None, labels }
+}
+
+/// The call of a tool by a state. No model has asked for it, so it answers no request of one.
+pub(super) fn call(tool: &Name, arguments: Value) -> Call {
+    Call::Tool { tool: tool.clone(), call_id: "".into(), arguments, hook: None, plan: None }
+}
+
+/// Whether an open call of a tool is one that the state makes, and not one of a tool loop.
+pub(super) fn is_by_state(run: &Run) -> bool {
+    run.exec.is_none()
 }
 
 impl<'a> Turn<'a> {
@@ -148,7 +158,10 @@ impl<'a> Turn<'a> {
                 let message = format!("the action `{action}` is shut off for this run, because {why}");
                 return Err(Failure::new(Code::RunBreaker, message));
             }
-            self.permitted(&question(action, labels::arguments(self.run, false)))?;
+            // The call of a tool can wait for a person: what the rules say of it is looked at when it is made.
+            if state.arguments.is_none() {
+                self.permitted(&question(action, labels::arguments(self.run, false)))?;
+            }
         }
         self.hooks(HookKind::Action, || Value::Null)
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use windlass_core::contract::OnUnknown;
 use windlass_core::ids::{Digest, Name, RunId};
-use windlass_core::machine::{HookKind, Machine, State};
+use windlass_core::machine::{Hook, HookKind, Machine, State};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_ports::model::Model;
@@ -72,7 +72,8 @@ pub(super) fn missing(machine: &Machine, catalog: &Catalog) -> Option<Name> {
     if let Some(found) = hooks.find_map(|named| hook(&named.name)) {
         return Some(found);
     }
-    let by_hook = |state: &State| state.hooks.iter().any(|hook| hook.events.contains(&HookKind::Action));
+    let performs = |hook: &Hook| hook.events.contains(&HookKind::Action);
+    let by_hook = |state: &State| state.arguments.is_none() && state.hooks.iter().any(performs);
     let known = |action: &Name| machine.tools.contains_key(action);
     let acting = |state: &State| machine.performed(state).cloned().filter(|action| !by_hook(state) && known(action));
     let declared = machine.agents.values().flat_map(|agent| &agent.tools).map(|declared| declared.name.clone());

@@ -316,6 +316,12 @@ pub static STATE: Section = Section {
             Shape::Text,
             "Action to perform: by the decision table of that name, by the state's hooks, or by the configured tool of that name.",
         ),
+        ours(
+            "arguments",
+            Shape::OneOf(&[Shape::TemplateMap, Shape::Text]),
+            "What `action` is called with: then it is a configured tool, called as a model would call it, and its answer is the \
+             state's output.",
+        ),
         field("hooks", HOOKS, "Hooks of this state."),
         field("wait_for", Shape::Text, "Channel of the signal to wait for."),
         field("launch", Shape::OneOf(&[Shape::Text, TEXTS]), "Machines to start without waiting for them."),

@@ -63,6 +63,7 @@ impl Lowering<'_, '_> {
             name: entry.key.clone(),
             is_final: node.text("type").is_some_and(|kind| &**kind == "final"),
             action: self.action(node, &hooks, asked),
+            arguments: node.get("arguments").map(|n| template::value(n, &mut self.docs.sink)),
             launch: self.launch(node, names),
             output: node
                 .get("output")
@@ -86,11 +87,15 @@ impl Lowering<'_, '_> {
     fn action(&mut self, node: &Node, hooks: &[Hook], by_table: bool) -> Option<Name> {
         let found = node.get("action")?;
         let name = found.as_str()?.clone();
-        let by_hook = hooks.iter().any(|hook| hook.events.contains(&HookKind::Action));
-        let unresolved_hook = node.get("hooks").is_some() && hooks.is_empty();
+        let is_tool = node.get("arguments").is_some();
+        let by_hook = !is_tool && hooks.iter().any(|hook| hook.events.contains(&HookKind::Action));
+        let unresolved_hook = !is_tool && node.get("hooks").is_some() && hooks.is_empty();
         if !by_table && !by_hook && !unresolved_hook && !self.around.tools.contains_key(&name) {
             let near = suggest(&name, self.around.tools.keys().map(|k| &**k)).filter(|s| s.starts_with("did"));
-            let advice = "add `hooks` that perform actions to the state, or configure a tool of that name";
+            let advice = match is_tool {
+                true => "what has `arguments` is a configured tool; configure one of that name",
+                false => "add `hooks` that perform actions to the state, or configure a tool of that name",
+            };
             let advice = near.map_or(advice.to_owned(), |near| format!("{near} Otherwise {advice}"));
             let message = format!("nothing performs the action `{name}`");
             self.docs.sink.error(Rule::UnknownAction, found.span, message, advice);
@@ -322,7 +327,7 @@ impl Lowering<'_, '_> {
         let acts = ["agent", "machine", "foreach"].iter().any(|key| has(key));
         let mut idle: Vec<(&str, &str)> = Vec::new();
         if has("wait_for") {
-            let body = ["action", "launch", "machine", "foreach", "agent", "output"];
+            let body = ["action", "arguments", "launch", "machine", "foreach", "agent", "output"];
             idle.extend(body.iter().map(|key| (*key, "a state with `wait_for` only waits")));
         }
         for (key, works, why) in [
@@ -332,6 +337,7 @@ impl Lowering<'_, '_> {
             ("execution", has("agent"), "it belongs to `agent`"),
             ("sampling", has("agent"), "it belongs to `agent`"),
             ("tool_loop", has("agent"), "it belongs to `agent`"),
+            ("arguments", has("action"), "it belongs to `action`"),
             ("launch_input", has("launch"), "it belongs to `launch`"),
             ("input", acts, "it belongs to `agent` or `machine`; launches have `launch_input`"),
             ("output", is_final, "only a final state has an output; others use `output_to_context`"),

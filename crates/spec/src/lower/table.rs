@@ -160,6 +160,10 @@ impl Lowering<'_, '_> {
             let message = format!("no hook performs `{}` here: it is a decision table", table.name);
             sink.warn(Rule::NoEffect, span, message, "rename the table, or remove the hook from this state");
         }
+        if let Some(found) = node.entry("arguments") {
+            let message = format!("`{}` is a decision table, and takes what its inputs name", table.name);
+            sink.error(Rule::WrongValue, found.key_span, message, "remove `arguments`, or rename the table");
+        }
         for to in table.ways().keys() {
             if !state.transitions.iter().any(|transition| transition.to == *to) {
                 let message =
