@@ -24,6 +24,7 @@ mod preflight;
 mod preview;
 pub(crate) mod slo;
 mod store;
+mod tokens;
 mod tools;
 
 use std::path::PathBuf;
@@ -67,6 +68,7 @@ pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use slo::{Slo, SloReport};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus};
+pub(crate) use tokens::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
 pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsShow};
 pub(crate) use trust::{Trust, TrustSet, TrustShow};
 
@@ -146,6 +148,9 @@ pub(crate) enum Command {
     /// Set, list, rotate and remove the secrets that the configuration names
     #[command(subcommand)]
     Secrets(Secrets),
+    /// Make, look at and revoke tokens for calls over HTTP
+    #[command(subcommand)]
+    Tokens(Tokens),
     /// Look at what is sent to people, and try a channel
     #[command(subcommand)]
     Notify(Notify),

@@ -31,6 +31,7 @@ mod sim;
 mod slo;
 mod store;
 mod test;
+mod tokens;
 mod tools;
 mod validate;
 
@@ -130,6 +131,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Budgets(args::Budgets::Remove(args)) => budgets::remove(app, args).await,
         Command::Limits(args) => limits::limits(app, args).await,
         Command::Secrets(args) => secret(app, &args),
+        Command::Tokens(command) => tokens::perform(app, command).await,
         Command::Notify(command) => notify::perform(app, command).await,
         Command::Trust(command) => trust::perform(app, command).await,
         Command::Readonly(command) => readonly::perform(app, command).await,

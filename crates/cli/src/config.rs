@@ -3,6 +3,7 @@
 //! Flags win over the environment, that over `windlass.toml`, that over the preset, that over the defaults. An
 //! unknown key is an error. The reference page is generated from the types here.
 
+mod auth;
 mod load;
 mod quantity;
 mod rates;
@@ -19,6 +20,7 @@ use windlass_core::breakers;
 use windlass_core::budget::{self, Ceilings};
 use windlass_server::CostBound;
 
+pub(crate) use auth::{Auth, MISSING};
 pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
 pub(crate) use quantity::{Bytes, Span};
 pub(crate) use rates::{RateLimit, limits as rate_limits};
@@ -67,6 +69,8 @@ pub(crate) struct Config {
     pub queue: Queue,
     /// How `windlass serve` listens.
     pub serve: Serve,
+    /// Whose tokens are taken for calls of tools over HTTP.
+    pub auth: Auth,
     /// What is logged to stderr.
     pub log: Log,
     /// How long the audit trail is kept.
@@ -422,8 +426,16 @@ pub(crate) struct Queue {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Serve {
-    /// The address for health checks and metrics. Default: `127.0.0.1:8377`.
+    /// The address for health checks, metrics and calls. Default: `127.0.0.1:8377`.
     pub listen: Listen,
+    /// Whether calls of tools are served. Without issuers in `[auth]` there are none: `true` is refused then. Default:
+    /// where there are issuers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<bool>,
+    /// The names that this server has in `Host` of calls, without a port: others are refused. Default: those of the loopback
+    /// when it listens there, else any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
 }
 
 /// An address and a port.

@@ -311,6 +311,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         scan: config.scan.clone(),
         environment: Arc::new(|name| std::env::var_os(name)),
         secrets: Some(Arc::new(secrets(app))),
+        private: config.auth.private(),
         pools: windlass_tools::WorkPools::default(),
         quarantine: windlass_tools::mcp::Quarantine::default(),
         quotas: windlass_runtime::SharedQuotas::default(),

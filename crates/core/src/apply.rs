@@ -296,7 +296,6 @@ fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> audit::Row {
                 pending.state = PendingState::Calling(effect);
             }
         }),
-        // The call of a tool by a state stands in the place of its action.
         Call::Hook { .. } | Call::Action { .. } | Call::Tool { .. } => {
             if let Some(chain) = &mut run.hooks {
                 chain.call = Some(effect);
@@ -427,11 +426,13 @@ fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, e
             };
             set_sample(run, *sample, state);
         }
-        Call::Tool { .. } if run.hooks.as_ref().is_none_or(|chain| chain.call != Some(effect)) => with_loop(run, |state, _| {
-            if let Some(pending) = state.pending.iter_mut().find(|p| p.state == PendingState::Calling(effect)) {
-                pending.state = PendingState::Settled(outcome.clone());
-            }
-        }),
+        Call::Tool { .. } if run.hooks.as_ref().is_none_or(|chain| chain.call != Some(effect)) => {
+            with_loop(run, |state, _| {
+                if let Some(pending) = state.pending.iter_mut().find(|p| p.state == PendingState::Calling(effect)) {
+                    pending.state = PendingState::Settled(outcome.clone());
+                }
+            })
+        }
         Call::Hook { .. } | Call::Action { .. } | Call::Tool { .. } => {
             if let Some(chain) = run.hooks.as_mut().filter(|chain| chain.call == Some(effect)) {
                 chain.call = None;

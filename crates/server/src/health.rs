@@ -1,4 +1,4 @@
-//! The three routes: `/healthz`, `/readyz` and `/metrics`.
+//! The routes about the process, `/healthz`, `/readyz` and `/metrics`, and the router that they share with the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -15,6 +16,7 @@ use windlass_ports::store::escrow;
 use windlass_runtime::{Engine, Stop};
 
 use crate::backup;
+use crate::calls::{self, Api};
 use crate::metrics::{Metrics, Stored};
 use crate::writes::Writes;
 
@@ -43,8 +45,17 @@ struct Watched {
     writes: Arc<Writes>,
 }
 
-/// The routes of a process.
-pub fn router(probe: Probe) -> Router {
+/// The routes of a process: those about itself, and its calls where it serves some. Those are behind one guard, which lets
+/// everybody come to the paths of [`crate::calls::OPEN`] alone.
+pub fn router(probe: Probe, api: Option<Arc<Api>>) -> Router {
+    let open = open(probe);
+    match api {
+        None => open,
+        Some(api) => open.merge(calls::routes(Arc::clone(&api))).layer(from_fn_with_state(api, calls::guard)),
+    }
+}
+
+fn open(probe: Probe) -> Router {
     Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(ready))

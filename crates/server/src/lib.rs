@@ -1,7 +1,9 @@
-//! What a process says about itself over HTTP: whether it is up, whether it is ready, and its numbers.
+//! What a process serves over HTTP: whether it is up and ready, its numbers, and calls of tools for whoever shows a token.
 //!
-//! Owns the listener and the routes. Serves nothing that starts or changes a run, and knows no SQL and no format.
+//! Owns the listener, the routes, and who may use them. Starts runs by the engine alone, and knows no SQL and no format.
 
+pub mod auth;
+pub mod calls;
 pub mod metrics;
 pub mod backup;
 pub mod listen;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod objectives;
+mod requests;
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,7 @@ use windlass_runtime::{Called, Leaving, Meter, Span, Tally, Vitals};
 
 use calls::Calls;
 use objectives::Objectives;
+use requests::Requests;
 
 pub use objectives::{CostBound, CostObjective};
 
@@ -119,6 +121,7 @@ pub struct Metrics {
     queue_depth_short: IntGaugeVec,
     calls: Calls,
     objectives: Objectives,
+    pub(crate) requests: Requests,
     queue_age: IntGaugeVec,
     held_unchanged: IntGauge,
     budget_cap: IntGaugeVec,
@@ -201,6 +204,7 @@ impl Metrics {
             ),
             calls: Calls::new(r),
             objectives: Objectives::default(),
+            requests: Requests::new(r),
             queue_age: queue(
                 "windlass_queue_oldest_seconds",
                 "How long the run that waits longest has waited, by pool and class.",

@@ -165,6 +165,8 @@ pub struct Wiring {
     pub environment: Arc<Environment>,
     /// The operator's own secrets, named as `secret:NAME`.
     pub secrets: Option<Arc<SecretFile>>,
+    /// References to further secrets that must not be shown, which no call is made with.
+    pub private: Vec<String>,
     /// The work pools of this process; see [`Wiring::bind`].
     pub pools: WorkPools,
     /// What is known about blocked tools of MCP servers; see [`Wiring::bind`].
@@ -193,6 +195,7 @@ impl Default for Wiring {
             scan: ScanConfig::new(),
             environment: Arc::new(|_| None),
             secrets: None,
+            private: Vec::new(),
             pools: WorkPools::default(),
             quarantine: Quarantine::default(),
             quotas: SharedQuotas::default(),
@@ -574,8 +577,9 @@ impl Wiring {
         (!value.trim().is_empty()).then(|| value.into())
     }
 
-    /// The secret behind `env:NAME`, `file:PATH` or `secret:NAME`.
-    fn secret(&self, reference: &str) -> Option<SecretString> {
+    /// The secret behind `env:NAME`, `file:PATH` or `secret:NAME`; none when there is nothing that can be read.
+    #[must_use]
+    pub fn secret(&self, reference: &str) -> Option<SecretString> {
         match reference.split_once(':')? {
             ("env", name) => self.variable(name),
             ("file", path) => self.key_file("", Path::new(path)).ok(),

@@ -58,7 +58,8 @@ impl Role {
 
 Drives every run of the store until it is told to stop. The first SIGTERM lets calls finish
 within `worker.grace`, gives the runs back and exits with 0; the second exits at once.
-`/healthz`, `/readyz` and `/metrics` answer on the address that is printed.")]
+`/healthz`, `/readyz` and `/metrics` answer on the address that is printed, and so do calls of
+tools below `/v1` where `[auth.issuers]` says whose tokens are taken (docs/calls.md).")]
 pub(crate) struct Serve {
     /// The part that this process has
     #[arg(long, value_name = "ROLE", default_value = "all")]
@@ -71,7 +72,7 @@ pub(crate) struct Serve {
 /// Where a process of a fleet listens and what it works for.
 #[derive(Debug, Args)]
 pub(crate) struct Placed {
-    /// The address for health checks and metrics; port 0 takes a free one [default: `serve.listen` of the configuration]
+    /// The address for health checks, metrics and calls; port 0 takes a free one [default: `serve.listen` of the configuration]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// Only drive runs of this pool; may be repeated [default: `worker.pools` of the configuration, else every pool]

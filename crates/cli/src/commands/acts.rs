@@ -113,6 +113,7 @@ impl Doing {
             Command::Secrets(args::Secrets::Remove(args)) => {
                 Self::named("secret.remove", &args.name, if args.previous { "the value before" } else { "" })
             }
+            Command::Tokens(tokens) => Self::of_tokens(tokens),
             Command::Trust(args::Trust::Set(args)) => {
                 let detail = format!("{}: {}", args.score, args.reason);
                 Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
@@ -177,6 +178,17 @@ impl Doing {
             }
             Tools::List(_) | Tools::Show(_) | Tools::Diff(_) | Tools::Blocked(_) => None,
         }
+    }
+
+    fn of_tokens(tokens: &args::Tokens) -> Option<Self> {
+        use args::Tokens;
+        let (action, what, name, by, reason) = match tokens {
+            Tokens::Revoke(args) => ("token.revoke", args.what, &args.name, &args.by, &args.reason),
+            Tokens::Restore(args) => ("token.restore", args.what, &args.name, &args.by, &args.reason),
+            // Making one says itself for whom it is.
+            Tokens::Issue(_) | Tokens::Show(_) | Tokens::Revoked => return None,
+        };
+        Self::named(action, name, &format!("{}: {reason}", what.as_str())).map(|doing| doing.by(by))
     }
 
     fn of_debug(debug: &args::Debug) -> Option<Self> {

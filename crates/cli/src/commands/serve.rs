@@ -1,5 +1,7 @@
 //! `windlass serve`, `worker` and `workers`: this process as one of a fleet.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use windlass_runtime::{
 };
 use windlass_server::{CostObjective, Metrics, Probe};
 use windlass_stores::Schema;
-use windlass_telemetry::Spans;
+use windlass_telemetry::{Exporter, Spans};
 
 use crate::app::App;
 use crate::args::{self, Role};
@@ -29,6 +31,7 @@ use crate::outcome;
 use crate::output::time;
 use crate::session;
 use crate::telemetry;
+use calls::Serving;
 
 /// How much longer than the grace a process that was told to stop may take before it is cut off.
 const GRACE_SLACK: Duration = Duration::from_secs(5);
@@ -57,6 +60,20 @@ fn notify(notifier: Arc<Notifier>, engine: &Engine, stop: &Stop, is_wanted: bool
             notifier.drive(&engine, &stop).await;
         }
     })
+}
+
+/// Spans of what is measured, with the numbers of those that were sent and dropped.
+fn spans(exporter: &Exporter, metrics: &Metrics) -> Arc<dyn windlass_runtime::Meter> {
+    let (sent, dropped) = (exporter.clone(), exporter.clone());
+    metrics.spans(move || sent.told().sent, move || dropped.told().dropped);
+    Arc::new(Spans::new(exporter.clone()))
+}
+
+/// Lets a task end in its time, and ends it then.
+async fn let_end(mut task: tokio::task::JoinHandle<()>, grace: Duration) {
+    if tokio::time::timeout(grace, &mut task).await.is_err() {
+        task.abort();
+    }
 }
 
 /// What is counted, with what begins at zero.
@@ -88,6 +105,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let rules = session::rules(app, &wiring).await?;
     let notifier = Arc::new(Notifier::new(wiring.channels().map_err(session::setting)?));
     let address = place.listen.or_else(|| role.listens().then_some(config.serve.listen.0));
+    let calls = calls::configured(app, &catalog, address.filter(|_| role.listens()))?;
     let listener = match address {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -95,11 +113,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let metrics = numbers(&catalog, &config.objectives);
     let exporter = telemetry::exporter(app)?;
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
-    if let Some(exporter) = exporter.clone() {
-        let (sent, dropped) = (exporter.clone(), exporter.clone());
-        metrics.spans(move || sent.told().sent, move || dropped.told().dropped);
-        meters.push(Arc::new(Spans::new(exporter)));
-    }
+    meters.extend(exporter.as_ref().map(|exporter| spans(exporter, &metrics)));
     let capturing = wire::Capturing::new(&wiring, Vec::new());
     meters.push(Arc::clone(&capturing) as Arc<dyn windlass_runtime::Meter>);
     if !config.notify.is_empty() {
@@ -124,10 +138,11 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let heard = announce(app, role, listener.as_ref());
     let probe = Probe { engine: engine.clone(), metrics, works: role.works(), stop: stop.clone() };
     let ended = tokio_util::sync::CancellationToken::new();
-    let listening = listener
-        .map(|listener| tokio::spawn(windlass_server::serve(listener, windlass_server::router(probe), ended.clone())));
+    let serving = Serving::begin(&engine, &probe.metrics, calls, &stop);
+    let router = windlass_server::router(probe, serving.api.clone());
+    let listening = listener.map(|listener| tokio::spawn(windlass_server::serve(listener, router, ended.clone())));
     heard?;
-    let mut notifying = notify(notifier, &engine, &stop, !config.notify.is_empty());
+    let notifying = notify(notifier, &engine, &stop, !config.notify.is_empty());
     let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &actor().into()).await?;
     let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
     let result = worked(app, &engine, (role, rules.as_ref()), &stop).await;
@@ -135,14 +150,13 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     // What is being sent is ended, so that nobody is told twice.
     stop.graceful.cancel();
     let grace = Duration::from_millis(engine.parts().settings.grace_ms);
-    if tokio::time::timeout(grace, &mut notifying).await.is_err() {
-        notifying.abort();
-    }
+    let_end(notifying, grace).await;
     if let Some(exporter) = exporter {
         exporter.flush(FLUSH).await;
     }
     signals.abort();
     ended.cancel();
+    serving.end().await;
     if let Some(listening) = listening {
         // It ends within its own patience.
         let _ended = listening.await;

@@ -5,6 +5,7 @@
 mod adversary;
 mod away;
 mod blocked;
+mod calls;
 mod pools;
 mod poison;
 mod served;
@@ -82,7 +83,13 @@ impl Fleet {
 
     /// Starts a process that serves, and waits until it says that it does.
     fn start(&self, args: &[&str]) -> Served {
+        self.start_with(args, |_| {})
+    }
+
+    /// The same with more said to it.
+    fn start_with(&self, args: &[&str], more: impl FnOnce(&mut std::process::Command)) -> Served {
         let mut command = command(&self.place.path(""));
+        more(&mut command);
         command.args(args).env("WINDLASS_STORE", &self.store.url).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("a process");
         let mut line = String::new();

@@ -101,7 +101,9 @@ pub(super) fn admit(
     {
         return not_now(format!("the changed arguments do not fit the schema of `{tool}`: {}", problems.join("; ")));
     }
-    let Some(question) = question_of(run, &open.call, Some(arguments), labels_now(run, &open.call)) else { return Ok(()) };
+    let Some(question) = question_of(run, &open.call, Some(arguments), labels_now(run, &open.call)) else {
+        return Ok(());
+    };
     match facts.verdict(&question).filter(|verdict| verdict.answer == policy::Answer::Deny) {
         Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),
         None => Ok(()),

@@ -61,9 +61,7 @@ impl Turn<'_> {
             Call::Action { action: name } | Call::Tool { tool: name, .. } => {
                 self.machine.tools.get(name).map_or_else(|| Contract::undeclared(name), |c| Contract::clone(c))
             }
-            Call::Hook { .. } | Call::Model { .. } | Call::Verify { .. } => {
-                Contract::hook(call.target())
-            }
+            Call::Hook { .. } | Call::Model { .. } | Call::Verify { .. } => Contract::hook(call.target()),
         }
     }
 
@@ -78,9 +76,13 @@ impl Turn<'_> {
     /// The call of a tool that a state makes, and why a person is asked about it, if one is.
     fn tool_of_state(&mut self, tool: &Name, contract: &Contract) -> Result<(Call, Option<Asked>), Failure> {
         let Some(template) = self.state().and_then(|state| state.arguments.as_ref()) else {
-            return Err(Failure::new(Code::InternalInvariant, "a call of a tool by a state that has no arguments for it"));
+            return Err(Failure::new(
+                Code::InternalInvariant,
+                "a call of a tool by a state that has no arguments for it",
+            ));
         };
-        let denied = |why: String| Err(Failure::new(Code::ToolDenied, format!("the tool `{tool}` was not called: {why}")));
+        let denied =
+            |why: String| Err(Failure::new(Code::ToolDenied, format!("the tool `{tool}` was not called: {why}")));
         if contract.plan.is_some() {
             return denied("it goes by plans, which only a model reads".into());
         }

@@ -411,6 +411,7 @@ pub(crate) fn state(name: &str) -> State {
         is_final: false,
         wait: None,
         action: None,
+        arguments: None,
         launch: None,
         call: None,
         agent: None,

@@ -95,7 +95,7 @@ pub(crate) async fn process(works: bool) -> Process {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let ended = CancellationToken::new();
-    let router = windlass_server::router(probe);
+    let router = windlass_server::router(probe, None);
     let listening = tokio::spawn(windlass_server::serve(listener, router, ended.clone()));
     Process { engine, store, stop, address, ended, listening }
 }

@@ -1,4 +1,5 @@
 //! The listener of a process, asked over real connections.
 
+mod calls;
 mod kit;
 mod routes;

@@ -187,4 +187,7 @@ fn states_have_the_ways_that_their_table_names() {
     let hooked = asking(HEAD).replace("action: t\n", "action: t\n      hooks: h\n");
     let found = findings(&hooked, &[("t.csv", ROWS)], &options());
     assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), [Rule::NoEffect], "{}", shown(&found));
+    let called = asking(HEAD).replace("action: t\n", "action: t\n      arguments: {n: 1}\n");
+    let found = findings(&called, &[("t.csv", ROWS)], &options());
+    assert_eq!(found.iter().map(|d| d.code).collect::<Vec<_>>(), [Rule::WrongValue], "{}", shown(&found));
 }

@@ -52,6 +52,7 @@ impl Wiring {
         let configured = self.providers.keys().map(|name| windlass_models::keys::variable(name));
         let variables = windlass_models::key_variables().chain(configured).chain(CLOUD.map(str::to_owned));
         found.extend(variables.filter_map(|variable| self.variable(&variable)));
+        found.extend(self.private.iter().filter_map(|reference| self.secret(reference)));
         found.extend(self.secrets.iter().flat_map(|file| file.values()));
         found
     }

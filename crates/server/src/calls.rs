@@ -1,0 +1,120 @@
+//! Calls of tools from outside: who asks, whether that is allowed, and a durable run for each call.
+//!
+//! A call is the run of a machine that calls this tool and nothing else, so that its contract, schema, rules, budgets, rates,
+//! approvals, switches, audit rows and journal are those of every run. Tenant and user come from the token alone.
+
+mod answer;
+mod body;
+mod gate;
+mod guard;
+mod problem;
+mod record;
+mod route;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use windlass_core::budget::Ceilings;
+use windlass_core::contract::Contract;
+use windlass_core::ids::{Digest, Name, RunId};
+use windlass_core::label::{Label, LabelSet};
+use windlass_core::machine::Program;
+use windlass_core::policy::{Answer, Question, Verdict};
+use windlass_core::run::TenantScope;
+use windlass_ports::compile::Bundle;
+use windlass_ports::policy::Asker;
+use windlass_runtime::{Engine, Stop};
+
+use crate::auth::{Authority, Caller};
+use crate::metrics::Metrics;
+use gate::Gate;
+use record::Records;
+
+pub use body::BODY_BYTES_MAX;
+pub use gate::{CALLS_MAX, TENANT_CALLS_MAX};
+pub(crate) use guard::guard;
+pub use guard::{OPEN, hosts_of};
+pub(crate) use route::routes;
+pub use route::{ROUTES, Route};
+
+/// The tag of a run that is a call from outside: its tool.
+pub const TAG_TOOL: &str = "windlass.call";
+/// The tag that says for whom.
+const TAG_USER: &str = "windlass.call.user";
+
+/// A tool that can be called from outside.
+#[derive(Clone, Debug)]
+pub struct Callable {
+    /// What it promises.
+    pub contract: Contract,
+    /// The machine that calls it.
+    pub bundle: Bundle,
+    /// The same compiled.
+    pub program: Arc<Program>,
+}
+
+/// Who may call what.
+#[derive(Clone, Debug, Default)]
+pub struct Calls {
+    /// Whose tokens are taken.
+    pub authority: Authority,
+    /// Tools by name.
+    pub tools: BTreeMap<Name, Callable>,
+    /// Ceilings of each run.
+    pub ceilings: Ceilings,
+    /// Names of this server, as `Host` has them, without a port. Any when empty.
+    pub hosts: Vec<String>,
+}
+
+/// The calls of a process: what is served, and what is remembered meanwhile.
+#[derive(Debug)]
+pub struct Api {
+    engine: Engine,
+    calls: Calls,
+    metrics: Arc<Metrics>,
+    stop: Stop,
+    gate: Gate,
+    records: Records,
+}
+
+impl Api {
+    /// Serves these calls with this engine until it is told to stop.
+    #[must_use]
+    pub fn new(engine: Engine, metrics: Arc<Metrics>, calls: Calls, stop: Stop) -> Arc<Self> {
+        Arc::new(Self { engine, calls, metrics, stop, gate: Gate::default(), records: Records::default() })
+    }
+
+    /// What the rules say to a call of a tool for this caller, before there is a run of it. None where there are no rules.
+    /// Whatever a caller sends is untrusted. By `run` it is decided whether a candidate of the rules is asked.
+    fn verdict(&self, caller: &Caller, tool: &Callable, run: &RunId) -> Option<Verdict> {
+        let policy = &self.engine.parts().policy;
+        let machine = tool.program.machines.get(&tool.program.entry)?;
+        let labels = LabelSet::from_iter([Label::Untrusted]);
+        let name = tool.contract.name.clone();
+        let question = Question::CallTool { tool: name, arguments: Digest::ZERO, agent: None, labels };
+        let scope = scope(caller);
+        let asker = Asker { root: run, scope: &scope, machine, kept: None };
+        let verdict = policy.answer(&asker, std::slice::from_ref(&question)).pop();
+        match verdict {
+            Some(verdict) => Some(verdict),
+            None if policy.allow_unasked() => None,
+            None => Some(Verdict {
+                question,
+                answer: Answer::Deny,
+                rule: "none".into(),
+                reason: "no rule was asked, so it is denied".into(),
+                version: "".into(),
+                origins: Vec::new(),
+                asking: None,
+                trust: None,
+                choice: None,
+                other: None,
+            }),
+        }
+    }
+}
+
+/// Whose a run for this caller is.
+fn scope(caller: &Caller) -> TenantScope {
+    TenantScope { tenant: caller.tenant.clone(), user: Some(caller.user.clone()) }
+}
