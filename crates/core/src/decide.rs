@@ -23,6 +23,7 @@ mod overrides;
 mod plan;
 mod route;
 mod scope;
+mod spawn;
 mod step;
 mod table;
 mod tool_loop;

@@ -48,6 +48,7 @@ pub mod retry;
 pub mod route;
 pub mod overrides;
 pub mod select;
+pub mod spawn;
 mod output;
 mod apply;
 mod decide;

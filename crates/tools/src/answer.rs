@@ -4,6 +4,7 @@ use windlass_core::failure::{Code, Failure};
 use windlass_core::json::{self, Unread};
 use windlass_core::limits::VALUE_DEPTH_MAX;
 use windlass_core::machine::HookKind;
+use windlass_core::spawn;
 use windlass_core::value::Value;
 
 use crate::role::Caller;
@@ -95,6 +96,9 @@ pub(crate) fn hook_answer(caller: &Caller, kind: HookKind, body: Value) -> Resul
     if body.as_map().is_none() {
         return Err(bad(format!("it is a {}, not a mapping", body.type_name())));
     }
+    if body.get(spawn::SAID).is_some() {
+        return Err(bad(format!("`{}` is not for hooks from outside", spawn::SAID)));
+    }
     if body.get("error").is_some_and(|error| !error.is_null())
         && let Some(named) = named_error(&body)
     {
@@ -181,6 +185,8 @@ mod tests {
         assert_eq!(answer("[1]").unwrap_err().code, Code::HookBadAnswer);
         assert_eq!(answer(r#"{"context":[1]}"#).unwrap_err().code, Code::HookBadAnswer);
         assert_eq!(answer(r#"{"to_state":3}"#).unwrap_err().code, Code::HookBadAnswer);
+        let asks = answer(r#"{"windlass.spawn":{"machine":"m.yml","count":9,"input":{}}}"#).unwrap_err();
+        assert_eq!(asks.code, Code::HookBadAnswer, "nobody outside starts machines: {asks}");
         let failure = answer(r#"{"error":{"type":"ValueError","message":"no"}}"#).unwrap_err();
         assert_eq!((failure.code, failure.error_type.as_deref()), (Code::HookFailed, Some("ValueError")));
         let tool = Caller::hook("crm", HookKind::ToolCall);

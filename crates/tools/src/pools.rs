@@ -17,11 +17,11 @@ use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::hidden;
 use windlass_core::ids::Name;
 use windlass_core::machine::HookKind;
+use windlass_core::spawn as spawning;
 use windlass_core::time::Timestamp;
 use windlass_core::value::{Map, Value};
 use windlass_ports::BoxFuture;
 use windlass_ports::clock::Clock;
-use windlass_ports::compile::Compiler;
 use windlass_ports::store::{Object, Put, Store, StoreError};
 use windlass_ports::tool::{Hook, HookEvent};
 
@@ -56,7 +56,6 @@ fn make(site: &mut Site<'_>, _table: &HookConfig) -> Option<Arc<dyn Hook>> {
 #[derive(Debug)]
 struct Behind {
     store: Arc<dyn Store>,
-    compiler: Arc<dyn Compiler>,
     clock: Arc<dyn Clock>,
 }
 
@@ -66,8 +65,8 @@ pub struct WorkPools(Arc<OnceLock<Behind>>);
 
 impl WorkPools {
     /// Gives the hook what it works with. Only the first time counts.
-    pub fn bind(&self, store: Arc<dyn Store>, compiler: Arc<dyn Compiler>, clock: Arc<dyn Clock>) {
-        let _first = self.0.set(Behind { store, compiler, clock });
+    pub fn bind(&self, store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
+        let _first = self.0.set(Behind { store, clock });
     }
 }
 
@@ -91,7 +90,7 @@ impl Hook for PoolHook {
                 return Err(caller.unreachable("there is no store in this process"));
             };
             let asked = Asked { behind, caller: &caller, event: &event };
-            let Some(Given { output, secret, hidden }) = asked.act().await? else { return Ok(Value::Null) };
+            let Some(Given { output, secret, hidden, spawn }) = asked.act().await? else { return Ok(Value::Null) };
             let mut body = self::output([("context", asked.merged(&output)), ("output", Value::map(output))]);
             if !secret.is_empty() {
                 body.insert("secret".into(), Value::list(secret));
@@ -99,8 +98,11 @@ impl Hook for PoolHook {
             if !hidden.is_empty() {
                 body.insert(hidden::SAID.into(), hidden.said());
             }
-            let body = Value::map(body);
-            answer::hook_answer(&caller, event.kind, body)
+            let answer = answer::hook_answer(&caller, event.kind, Value::map(body))?;
+            let (Some(spawn), Some(map)) = (spawn, answer.as_map()) else { return Ok(answer) };
+            let mut map = map.clone();
+            map.insert(spawning::SAID.into(), spawn.said());
+            Ok(Value::map(map))
         }
         .boxed()
     }
@@ -136,7 +138,7 @@ impl Asked<'_> {
             "reap_worker" => self.reap_one().await?,
             "reap_stale_workers" => self.reap_all().await?,
             "calculate_spawn" => self.calculate_spawn(),
-            "spawn_workers" => self.spawn().await?,
+            "spawn_workers" => return Ok(Some(self.spawn())),
             _ => return Ok(None),
         };
         Ok(Some(Given { output, ..Given::default() }))

@@ -299,7 +299,7 @@ impl Wiring {
     /// server that changed is blocked, and what is known of quotas is known, in this process only.
     pub fn bind(&self, engine: &Engine) {
         let parts = engine.parts();
-        self.pools.bind(Arc::clone(&parts.store), Arc::clone(&parts.compiler), Arc::clone(&parts.clock));
+        self.pools.bind(Arc::clone(&parts.store), Arc::clone(&parts.clock));
         self.quarantine.bind(Arc::clone(&parts.store), Arc::clone(&parts.clock));
         self.quotas.bind(Arc::clone(&parts.store), Arc::clone(&parts.clock));
     }

@@ -26,6 +26,7 @@ impl Turn<'_> {
             let Some(chain) = &self.run.hooks else { return Ok(None) };
             let (passed, answer, carried) = (chain.passed as usize, chain.answer.clone(), chain.detail.clone());
             if let Some(outcome) = answer {
+                let outcome = self.spawned(participants.get(passed), outcome)?;
                 let by = participants.get(passed).map(|call| self.hook_contract(call));
                 let carried = self.absorb(event, by.as_ref(), outcome, carried)?;
                 if passed + 1 >= participants.len() {

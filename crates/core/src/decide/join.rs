@@ -11,18 +11,29 @@ use crate::label::{Marks, Tags, path};
 use crate::limits;
 use crate::machine::{Call, Launch, Mode, Targets};
 use crate::policy::Question;
-use crate::run::{Join, JoinShape};
+use crate::run::{Join, JoinShape, Terms};
 use crate::value::{Map, Value};
 
-/// A child to be started: its name in the machine, its input, and the labels of that.
-type Wanted = (Name, Value, Marks);
+/// A child to be started.
+pub(super) struct Wanted {
+    /// Key of its machine in the program.
+    pub machine: Name,
+    /// What its contract bounds it by.
+    pub bounds: Ceilings,
+    /// What it may do.
+    pub terms: Terms,
+    /// Its input.
+    pub input: Value,
+    /// The labels of that.
+    pub marks: Marks,
+}
 
 impl Turn<'_> {
     /// Starts the machines of `launch`. They go on by themselves.
     pub(super) fn launch(&mut self, launch: &Launch) -> Result<(), Failure> {
         let input = self.fill("launch_input", &launch.input)?;
         let marks = self.labels_of(&launch.input, &self.view());
-        let wanted = launch.machines.iter().map(|name| (name.clone(), input.clone(), marks.clone())).collect();
+        let wanted = launch.machines.iter().map(|name| self.child_wanted(name, input.clone(), marks.clone())).collect();
         self.start_children(wanted, false)
     }
 
@@ -70,7 +81,8 @@ impl Turn<'_> {
         match targets {
             Targets::One { machine, input } => {
                 let marks = self.labels_of(input, &view);
-                Ok((JoinShape::One, vec![(machine.clone(), self.fill("input", input)?, marks)], Tags::new()))
+                let input = self.fill("input", input)?;
+                Ok((JoinShape::One, vec![self.child_wanted(machine, input, marks)], Tags::new()))
             }
             Targets::Many(children) => {
                 let keys = children.iter().map(|(name, _)| name.clone()).collect();
@@ -78,7 +90,8 @@ impl Turn<'_> {
                     .iter()
                     .map(|(name, input)| {
                         let marks = self.labels_of(input, &view);
-                        Ok((name.clone(), self.fill(&format!("input of {name}"), input)?, marks))
+                        let input = self.fill(&format!("input of {name}"), input)?;
+                        Ok(self.child_wanted(name, input, marks))
                     })
                     .collect::<Result<_, Failure>>()?;
                 Ok((JoinShape::Keys(keys), wanted, Tags::new()))
@@ -97,7 +110,8 @@ impl Turn<'_> {
                 let mut wanted = Vec::with_capacity(list.len().min(limits::FAN_OUT_MAX));
                 for item in list.iter().take(limits::FAN_OUT_MAX + 1) {
                     let scope = self.scope().with(binding.clone(), item.clone());
-                    wanted.push((machine.clone(), self.fill_with("input", input, &scope)?, marks.clone()));
+                    let input = self.fill_with("input", input, &scope)?;
+                    wanted.push(self.child_wanted(machine, input, marks.clone()));
                     if let Some(key) = key {
                         keys.push(key_text(&self.fill_with("key", key, &scope)?));
                     }
@@ -112,7 +126,19 @@ impl Turn<'_> {
         }
     }
 
-    fn start_children(&mut self, wanted: Vec<Wanted>, awaited: bool) -> Result<(), Failure> {
+    /// A child by its name in the machine.
+    fn child_wanted(&self, name: &Name, input: Value, marks: Marks) -> Wanted {
+        let contract = self.machine.child_contracts.get(name);
+        Wanted {
+            machine: self.machine.machines.get(name).cloned().unwrap_or_default(),
+            bounds: contract.map(|contract| contract.ceilings).unwrap_or_default(),
+            terms: self.run.start.terms.narrowed(contract),
+            input,
+            marks,
+        }
+    }
+
+    pub(super) fn start_children(&mut self, wanted: Vec<Wanted>, awaited: bool) -> Result<(), Failure> {
         if wanted.len() > limits::FAN_OUT_MAX {
             let message = format!("a state starts at most {} children", limits::FAN_OUT_MAX);
             return Err(Failure::new(Code::RunTooLarge, message));
@@ -126,29 +152,26 @@ impl Turn<'_> {
         let count = wanted.len() as u64;
         let launches = Amounts::ZERO.with(Meter::Launches, count);
         self.run.ledger.check(&launches).map_err(|over| exceeded(self.run, over))?;
-        for (name, _, _) in &wanted {
-            let key = self.machine.machines.get(name).cloned().unwrap_or_default();
-            self.permitted(&Question::StartMachine { machine: key })?;
+        for child in &wanted {
+            self.permitted(&Question::StartMachine { machine: child.machine.clone() })?;
         }
         // What is carved is what is left once these launches are counted.
         let mut ledger = self.run.ledger.clone();
         ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
         let below = Ceilings { depth: Some(depth_left - 1), ..Ceilings::default() };
-        for (slot, (name, input, marks)) in wanted.into_iter().enumerate() {
-            let contract = self.machine.child_contracts.get(&name);
-            let limits = contract.map_or(below, |contract| contract.ceilings.tighter(&below));
-            let (bounds, allotment) = ledger.carve(count, &limits);
+        for (slot, Wanted { machine, bounds, terms, input, marks }) in wanted.into_iter().enumerate() {
+            let (bounds, allotment) = ledger.carve(count, &bounds.tighter(&below));
             let hidden = self.run.hidden.within(&input);
             let child = ChildStart {
                 id: self.run.id().child(self.run.step, self.run.ordinal),
-                machine: self.machine.machines.get(&name).cloned().unwrap_or_default(),
+                machine,
                 input,
                 ceilings: bounds,
                 allotment,
                 awaited,
                 depth: self.run.start.depth + 1,
                 deadline: self.run.ledger.deadline,
-                terms: self.run.start.terms.narrowed(contract),
+                terms,
                 labels: self.run.labels.kept.then_some(marks),
                 hidden,
             };

@@ -13,6 +13,7 @@ use windlass_core::failure::Failure;
 use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::label::Label;
+use windlass_core::spawn::Spawn;
 use windlass_core::time::Timestamp;
 use windlass_core::value::{Map, Value};
 use windlass_ports::store::Object;
@@ -75,6 +76,8 @@ pub(super) struct Given {
     pub secret: Vec<Value>,
     /// What of it is not shown.
     pub hidden: Hidden,
+    /// The runs that it asks for.
+    pub spawn: Option<Spawn>,
 }
 
 impl Job {
@@ -260,7 +263,7 @@ impl Asked<'_> {
         let pointers = secret.iter().map(inside);
         let pointers = pointers.flat_map(|at| ["/output/job", "/context/job"].map(|job| format!("{job}{at}")));
         let output = output([("job", job.data.clone()), ("job_id", Value::from(&*object.key))]);
-        Given { output, secret: pointers.map(Value::from).collect(), hidden: job.hidden.clone() }
+        Given { output, secret: pointers.map(Value::from).collect(), hidden: job.hidden.clone(), spawn: None }
     }
 
     /// Keeps the result of the job and takes it from the pool.

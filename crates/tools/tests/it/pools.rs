@@ -4,31 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use windlass_core::eval::Evaluator;
 use windlass_core::failure::Failure;
 use windlass_core::hidden::Hidden;
 use windlass_core::label::{Label, Marks, Source, SourceKind};
-use windlass_core::machine::{HookKind, Program};
+use windlass_core::machine::HookKind;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
-use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::{ManualClock, MemoryStore};
 use windlass_ports::store::{Object, Put, Store};
 use windlass_ports::tool::{Catalog, Hook, HookEvent};
 use windlass_tools::{CatalogConfig, Surroundings, WorkPools, build_catalog};
-
-#[derive(Debug)]
-struct NoDocuments;
-
-impl Compiler for NoDocuments {
-    fn compile(&self, _: &Bundle) -> Result<Arc<Program>, CompileError> {
-        Err(CompileError { message: "no documents".into() })
-    }
-
-    fn evaluator(&self) -> Arc<dyn Evaluator> {
-        unreachable!("nothing is evaluated here")
-    }
-}
 
 #[derive(Clone)]
 struct Pool {
@@ -58,7 +43,7 @@ impl Pool {
         let (pools, clock) = (WorkPools::default(), Arc::new(ManualClock::new(Timestamp(1_000_000), 1)));
         let hook = Arc::clone(catalog(&pools).hook("distributed-worker").expect("built in"));
         let store = Arc::new(MemoryStore::new());
-        pools.bind(Arc::clone(&store) as _, Arc::new(NoDocuments), Arc::clone(&clock) as _);
+        pools.bind(Arc::clone(&store) as _, Arc::clone(&clock) as _);
         Self { hook, clock, store, tenant: "t", labels: None, hidden: Hidden::default() }
     }
 
@@ -360,6 +345,22 @@ async fn what_is_missing_is_a_value_error_and_what_is_not_ours_is_left_alone() {
         (wanted.get("workers_needed"), wanted.get("workers_to_spawn")),
         (Some(&Value::Int(3)), Some(&Value::Int(2)))
     );
+}
+
+#[tokio::test]
+async fn workers_are_asked_for_and_not_started() {
+    let pool = Pool::new();
+    let context = r#"{"workers_to_spawn": 2, "pool_id": "p", "worker_config_path": "./w.yml", "other": 1}"#;
+    let answer = pool.act("k", "spawn_workers", context).await.expect("an answer");
+    assert_eq!(answer.get("windlass.spawn").map(Value::to_json).as_deref(), Some(r#"{"machine":"w.yml","count":2,"input":{"pool_id":"p"}}"#));
+    assert_eq!(pool.act("k", "spawn_workers", context).await.expect("an answer"), answer, "a repeat asks for the same");
+    assert_eq!(pool.store.ids(None, 9).await.expect("read"), Vec::new());
+    let many = pool.act("k", "spawn_workers", r#"{"workers_to_spawn": 5000}"#).await.expect("an answer");
+    let count = many.get("windlass.spawn").and_then(|asked| asked.get("count")).and_then(Value::as_int);
+    assert_eq!(count, Some(1_000), "at a time");
+    let none = pool.act("k", "spawn_workers", "{}").await.expect("an answer");
+    assert_eq!(none.get("windlass.spawn"), None);
+    assert_eq!(none.get("output").map(Value::to_json).as_deref(), Some(r#"{"spawned_ids":[],"spawned_count":0}"#));
 }
 
 #[tokio::test]

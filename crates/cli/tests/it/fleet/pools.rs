@@ -185,15 +185,21 @@ fn checker_workers_and_reaper_share_a_work_pool() {
     for n in 0..3 {
         assert!(run("push.yml", json!({"pool_id": "p", "job": {"n": n}}))["job_id"].is_string());
     }
-    let checked = run("checker.yml", json!({"pool_id": "p", "max_workers": 2}));
-    assert_eq!((&checked["spawned"], &checked["depth"]), (&json!(2), &json!(3)), "{checked}");
+    // Workers are part of the run that starts them, so that a command would wait for them.
+    let check = |id: &str| {
+        fleet.submit("checker.yml", id, &["--input", r#"{"pool_id": "p", "max_workers": 2}"#]);
+        fleet.output(id)
+    };
     let worker = fleet.start(&["worker"]);
+    let checked = check("c1");
+    assert_eq!((&checked["spawned"], &checked["depth"]), (&json!(2), &json!(3)), "{checked}");
     for id in checked["ids"].as_array().expect("ids") {
-        assert_eq!(fleet.output(id.as_str().expect("an id"))["result"], 7);
+        let shown = fleet.until(id.as_str().expect("an id"), "completed");
+        assert_eq!(shown["run"]["ending"]["completed"]["output"]["result"], 7, "{shown}");
     }
     // One job is left; the machine that claims it is cancelled in the middle, and the reaper gives the job back.
     fleet.write("hold", "");
-    let checked = run("checker.yml", json!({"pool_id": "p", "max_workers": 2}));
+    let checked = check("c2");
     assert_eq!((&checked["spawned"], &checked["depth"]), (&json!(1), &json!(1)), "{checked}");
     fleet.until_all("the job is being done", || fleet.place.path("held").exists().then_some(()));
     assert_eq!(run("reaper.yml", json!({"pool_id": "p"}))["stale"], 0, "its run goes on");
@@ -203,9 +209,9 @@ fn checker_workers_and_reaper_share_a_work_pool() {
     let reaped = run("reaper.yml", json!({"pool_id": "p"}));
     assert_eq!(reaped, json!({"stale": 1, "reaped": 1, "released": 1}));
     std::fs::remove_file(fleet.place.path("hold")).expect("removed");
-    let checked = run("checker.yml", json!({"pool_id": "p", "max_workers": 2}));
+    let checked = check("c3");
     assert_eq!((&checked["spawned"], &checked["depth"]), (&json!(1), &json!(1)), "{checked}");
-    fleet.output(checked["ids"][0].as_str().expect("an id"));
-    assert_eq!(run("checker.yml", json!({"pool_id": "p", "max_workers": 2}))["depth"], 0);
+    fleet.until(checked["ids"][0].as_str().expect("an id"), "completed");
+    assert_eq!(check("c4")["depth"], 0);
     assert_eq!(worker.stop().code(), Some(0));
 }
