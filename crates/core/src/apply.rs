@@ -217,15 +217,15 @@ fn started(run: &mut Run, start: &Start) -> Option<audit::Row> {
     run.start = start.clone();
     run.started_at = run.now;
     run.started = true;
-    let own = start.ceilings.wall_ms.map(|ms| run.now.plus_ms(ms));
+    let gone_ms = start.origin.as_ref().map_or(0, |origin| origin.elapsed_ms);
+    let own = start.ceilings.wall_ms.map(|ms| run.now.plus_ms(ms.saturating_sub(gone_ms)));
     let deadline = match (own, start.deadline) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, None) | (None, one) => one,
     };
     run.ledger = Ledger { ceilings: start.ceilings, deadline, ..Ledger::default() };
     if let Some(origin) = &start.origin {
-        run.context = origin.context.clone();
-        run.step = origin.step.saturating_sub(1);
+        begin::forked(run, origin);
     }
     // A run that began before there was such a row has none, however often its journal is folded.
     (start.audit > 0).then(|| begin::first_row(run))

@@ -312,7 +312,7 @@ impl Ceilings {
 }
 
 /// What a run may use and has used. For every meter with a ceiling,
-/// `settled + reserved + granted` never exceeds it but by a declared overrun of a call that had been reserved.
+/// `inherited + settled + reserved + granted` never exceeds it but by a declared overrun of a call that had been reserved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// The bounds: the caller's, or the allotment carved by the parent.
@@ -327,6 +327,9 @@ pub struct Ledger {
     pub overrun: Amounts,
     /// The part of `settled` that was charged at the reservation because the true use is unknown.
     pub estimated: Amounts,
+    /// Used before the run began, by the one that it is a fork of: it counts against the bounds, and is no use of this run.
+    #[serde(default, skip_serializing_if = "Amounts::is_zero")]
+    pub inherited: Amounts,
     /// When the run must have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
@@ -349,7 +352,8 @@ impl Ledger {
     #[must_use]
     pub fn nearly_used(&self, meter: Meter) -> bool {
         let Some(ceiling) = self.ceilings.get(meter) else { return false };
-        let (own, used) = (ceiling.saturating_sub(self.granted.get(meter)), self.settled.get(meter));
+        let own = ceiling.saturating_sub(self.granted.get(meter));
+        let used = self.settled.get(meter).saturating_add(self.inherited.get(meter));
         used > 0 && used.saturating_mul(100) >= own.saturating_mul(WARN_PERCENT)
     }
 }
@@ -383,6 +387,7 @@ impl Ledger {
     pub fn left(&self, meter: Meter) -> Option<u64> {
         self.ceilings.get(meter).map(|ceiling| {
             ceiling
+                .saturating_sub(self.inherited.get(meter))
                 .saturating_sub(self.settled.get(meter))
                 .saturating_sub(self.reserved.get(meter))
                 .saturating_sub(self.granted.get(meter))
@@ -557,6 +562,17 @@ mod tests {
         ledger.rebound(&ledger.raised(&lacking));
         ledger.check(&wanted).expect("exactly enough");
         assert_eq!(ledger.ceilings.tokens, None, "a raise makes no bound");
+    }
+
+    #[test]
+    fn what_a_fork_brings_is_used_of_its_bounds_and_not_by_it() {
+        let mut ledger = Ledger { inherited: Amounts::ZERO.with(Meter::ModelCalls, 2), ..ledger(3) };
+        let one = Amounts::ZERO.with(Meter::ModelCalls, 1);
+        assert_eq!(ledger.left(Meter::ModelCalls), Some(1));
+        ledger.charge(&one);
+        assert!(ledger.nearly_used(Meter::ModelCalls) && ledger.near(Meter::ModelCalls) == Some((3, 3)));
+        assert_eq!(ledger.check(&one).map_err(|over| over.left), Err(0));
+        assert_eq!(ledger.settled, one);
     }
 
     #[test]

@@ -199,6 +199,24 @@ pub struct Origin {
     /// Values of that run that are not shown.
     #[serde(default, skip_serializing_if = "Hidden::is_empty")]
     pub hidden: Hidden,
+    /// What that run had used before it entered the state: it counts against the bounds of the fork, and nowhere else.
+    #[serde(default, skip_serializing_if = "Amounts::is_zero")]
+    pub used: Amounts,
+    /// How long that run had gone on by then, in milliseconds: so much less time has the fork.
+    #[serde(default, skip_serializing_if = "is_none_gone")]
+    pub elapsed_ms: u64,
+    /// Bounds that hold in place of those that the fork would have: raised for that run, or for the fork.
+    #[serde(default, skip_serializing_if = "is_unbounded")]
+    pub raised: Ceilings,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+fn is_none_gone(elapsed_ms: &u64) -> bool {
+    *elapsed_ms == 0
+}
+
+fn is_unbounded(ceilings: &Ceilings) -> bool {
+    *ceilings == Ceilings::default()
 }
 
 /// Where a run is.

@@ -389,10 +389,13 @@ pub(crate) struct RunsSignal {
 #[command(after_help = "Examples:
   windlass runs fork order-4711 --at 3
   windlass runs fork order-4711 --at 3 --set draft.tone=formal --set limit=5 --run-id order-4711-b
+  windlass runs fork order-4711 --at 3 --raise model_calls=20
 
 The new run enters the state of that step with the context it had then. A path of `--set` names
 keys, and elements of lists by number: `items[0].name` or `items.0.name`. A value is JSON, or
-text when it is not. stdout and exit codes are those of `windlass run`.")]
+text when it is not. The new run has the ceilings of the other one, and what that had used before
+the step counts against them; `--raise` gives more. stdout and exit codes are those of
+`windlass run`.")]
 pub(crate) struct RunsFork {
     /// The run to start from
     #[arg(value_name = "RUN")]
@@ -403,6 +406,10 @@ pub(crate) struct RunsFork {
     /// Change the context: PATH=VALUE; may be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
+    /// Give the new run a higher ceiling: `steps`, `launches`, `model_calls`, `tool_calls`, `tokens` or `cost_micros`, and
+    /// a number; may be repeated
+    #[arg(long, value_name = "METER=N", value_parser = ceiling)]
+    pub raise: Vec<(Meter, u64)>,
     /// The new run's id
     #[arg(long, value_name = "ID")]
     pub run_id: Option<String>,

@@ -237,7 +237,10 @@ impl Doing {
                 runs => Self::named("run.requeue", &runs.join(" "), ""),
             },
             Runs::Signal(args) => Self::steering("run.signal", None, &args.many, &args.channel),
-            Runs::Fork(args) => Self::run("run.fork", &args.run, &format!("at step {}", args.at)),
+            Runs::Fork(args) => {
+                let raised = args.raise.iter().map(|(meter, bound)| format!(", {} raised to {bound}", meter.as_str()));
+                Self::run("run.fork", &args.run, &format!("at step {}{}", args.at, raised.collect::<String>()))
+            }
             Runs::Prune(args) if args.dry_run || (!args.wanted.is_empty() && !args.yes) => None,
             Runs::Prune(args) => {
                 let older = args.older_than.as_ref().map(|span| format!("ended {} ms ago", span.0));

@@ -1,6 +1,7 @@
 //! `windlass runs`: lists runs, shows one, and steers them. One file for each group of subcommands.
 
 mod edit;
+mod fork;
 mod list;
 mod model;
 mod steer;
@@ -8,10 +9,11 @@ mod show;
 mod stuck;
 mod watch;
 
+pub(crate) use fork::fork;
 pub(crate) use list::{head, list, prune};
 pub(crate) use model::model;
 pub(crate) use show::{journal, replayed, show};
 pub(super) use steer::pass_on;
-pub(crate) use steer::{cancel, fork, pause, raise, requeue, retry, signal, skip, unpause};
+pub(crate) use steer::{cancel, pause, raise, requeue, retry, signal, skip, unpause};
 pub(crate) use stuck::stuck;
 pub(crate) use watch::watch;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::kit::Place;
+use super::kit::{Place, Ran};
 
 const MACHINE: &str = r#"spec: flatmachine
 spec_version: "4.2.1"
@@ -73,4 +73,46 @@ fn what_raises_nothing_is_refused() {
     refused(&["one", "words=5"], 2, "`words` is no ceiling");
     refused(&["two", "tokens=5"], 4, "two");
     assert_eq!(place.windlass(&["runs", "show", "one"]).json()["status"], json!("waiting"));
+}
+
+/// Forks a run, lets the fork go on, and says how that ended.
+fn forked(place: &Place, of: &str, fork: &str, more: &[&str]) -> Ran {
+    let parked = place.windlass(&[&["runs", "fork", of, "--run-id", fork], more].concat());
+    assert_eq!(parked.code(), 7, "{}", parked.shown());
+    assert_eq!(place.windlass(&["signal", "go", "--run", fork]).code(), 0);
+    place.windlass(&["resume", fork])
+}
+
+#[test]
+fn what_was_used_before_the_step_counts_in_a_fork_until_somebody_raises_it() {
+    let place = place();
+    waiting(&place, "old");
+    let failed = forked(&place, "old", "same", &["--at", "2"]);
+    assert_eq!((failed.code(), &failed.json()["error"]["code"]), (3, &json!("budget.exceeded")), "{}", failed.shown());
+    assert!(failed.stderr().contains("1 were used before the fork"), "{}", failed.shown());
+    let again = forked(&place, "same", "fork-of-a-fork", &["--at", "2"]);
+    assert_eq!(again.code(), 3, "what a fork brought it passes on: {}", again.shown());
+
+    let refused = |to: &str, says: &str| {
+        let refused = place.windlass(&["runs", "fork", "old", "--at", "2", "--run-id", "none", "--raise", to]);
+        assert_eq!(refused.code(), 4, "{}", refused.shown());
+        assert!(refused.stderr().contains(says), "{}", refused.shown());
+    };
+    refused("model_calls=1", "is 1 without it");
+    refused("tokens=5", "no ceiling of tokens");
+    let ended = forked(&place, "old", "more", &["--at", "2", "--raise", "model_calls=2"]);
+    assert_eq!(ended.code(), 0, "{}", ended.shown());
+    let shown = place.windlass(&["runs", "show", "more"]).json();
+    assert_eq!(shown["run"]["ledger"]["settled"]["model_calls"], 1, "its own use is its own: {shown}");
+    let inherits = forked(&place, "more", "of-more", &["--at", "2"]);
+    assert_eq!(inherits.code(), 0, "what was raised for a run holds for its fork: {}", inherits.shown());
+    let acts = place.windlass(&["audit", "acts"]).stdout();
+    assert!(acts.contains("at step 2, model_calls raised to 2"), "{acts}");
+
+    let raise = ["runs", "raise", "old", "model_calls=3", "--by", "ann"];
+    assert_eq!(place.windlass(&raise).code(), 0);
+    assert_eq!(place.windlass(&["signal", "go", "--run", "old"]).code(), 0);
+    assert_eq!(place.windlass(&["resume", "old"]).code(), 0);
+    let late = place.windlass(&["runs", "fork", "old", "--at", "3", "--run-id", "late"]);
+    assert_eq!(late.code(), 0, "it was raised before that step: {}", late.shown());
 }

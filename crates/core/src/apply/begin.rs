@@ -2,7 +2,7 @@
 
 use crate::audit;
 use crate::ids::{Digest, EffectId, Name};
-use crate::run::{Run, Stage};
+use crate::run::{Origin, Run, Stage};
 
 /// The first audit row: whose the run is.
 pub(super) fn first_row(run: &mut Run) -> audit::Row {
@@ -31,6 +31,14 @@ pub(super) fn first_row(run: &mut Run) -> audit::Row {
     };
     run.audit = audit::Chain { rows: row.number, head: row.hash() };
     row
+}
+
+/// The run begins where another one was, with what that one had used by then.
+pub(super) fn forked(run: &mut Run, origin: &Origin) {
+    run.context = origin.context.clone();
+    run.step = origin.step.saturating_sub(1);
+    run.ledger.inherited = origin.used;
+    run.ledger.rebound(&origin.raised);
 }
 
 /// The run goes on under another bundle.

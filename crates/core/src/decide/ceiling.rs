@@ -111,7 +111,11 @@ impl Turn<'_> {
 pub(super) fn exceeded(run: &Run, over: Exceeded) -> Failure {
     let Exceeded { meter, ceiling, left, wanted } = over;
     let word = meter.as_str();
-    let message = format!("the ceiling of {ceiling} {word} is reached: {left} left, {wanted} wanted");
+    let before = match run.ledger.inherited.get(meter) {
+        0 => String::new(),
+        used => format!("; {used} were used before the fork"),
+    };
+    let message = format!("the ceiling of {ceiling} {word} is reached: {left} left, {wanted} wanted{before}");
     let top = crate::budget::top(&run.ledger.drivers, meter);
     Failure::new(Code::BudgetExceeded, message + &most(&top)).detail(Value::object([
         ("meter", Value::str(word)),

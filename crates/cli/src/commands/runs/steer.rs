@@ -5,26 +5,19 @@ use std::sync::Arc;
 
 use serde_json::json;
 use windlass_core::budget::Ceilings;
-use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Input;
-use windlass_core::journal::Entry;
-use windlass_core::label::Marks;
-use windlass_core::run::{Origin, Run, Status};
-use windlass_core::value::Value;
-use windlass_core::{apply, limits};
-use windlass_ports::compile::Bundle;
-use windlass_ports::store::{Delivered, Head, Message, Query, Queueing, Store, StoreError};
-use windlass_runtime::Submission;
+use windlass_core::limits;
+use windlass_core::run::Status;
+use windlass_ports::store::{Delivered, Head, Message, Query, Store, StoreError};
 
 use super::super::bulk::{self, Action};
-use super::edit;
 use crate::app::App;
 use crate::args::{self, Follow, Many};
 use crate::config::Span;
 use crate::exit::{Exit, Problem};
 use crate::input;
-use crate::journal::{self, Reader};
+use crate::journal;
 use crate::outcome;
 use crate::session;
 
@@ -260,85 +253,4 @@ pub(crate) async fn signal(app: &mut App, args: args::RunsSignal) -> Result<Exit
     }
     let action = Action::Signal { channel: args.channel.as_str().into(), data, id: id.as_str().into() };
     bulk::perform(app, action, &args.many).await
-}
-
-/// Starts a new run from a step of another one.
-pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Problem> {
-    let run_id = args
-        .run_id
-        .as_deref()
-        .map(RunId::new)
-        .transpose()
-        .map_err(|error| Problem::invalid(format!("`--run-id`: {error}")))?;
-    let (store, head) = app.run_to_change(&args.run).await?;
-    let start = journal::start(&*store, &head.id).await?;
-    let (state, context, labels, hidden) = at_step(&store, &head, args.at).await?;
-    let labels = labels.map(|labels| edit::labelled(labels, &args.set));
-    let context = edit::changed(context, &args.set)?;
-    let session = session::of_run(app, store.clone(), head.bundle, &args.follow).await?;
-    let bytes = store.blob(head.bundle).await?.unwrap_or_default();
-    let bundle = Bundle::decode(&bytes).map_err(|_| Problem::bug("the bundle of the run cannot be read"))?;
-    let program = windlass::wire::compiler()
-        .compile(&bundle)
-        .map_err(|error| Problem::new(Exit::Rejected, "spec.invalid", error.to_string()))?;
-    if program.entry != start.machine {
-        return Err(Problem::rejected(format!("run `{}` is a child; only a caller's run can be forked", head.id))
-            .hint(format!("windlass runs fork {} --at STEP", head.root)));
-    }
-    let origin = Origin { run: head.id.clone(), step: args.at, state, context, labels, hidden };
-    let submission = Submission {
-        bundle,
-        program,
-        input: start.input,
-        run_id,
-        ceilings: app.loaded.config.limits.ceilings(),
-        scope: start.scope,
-        origin: Some(origin),
-        queueing: Queueing::default(),
-        caller: crate::caller::caller(None)?,
-    };
-    let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
-    if submitted.existing.is_some() {
-        // Its input is that of the original, so the same input does not make it the same fork.
-        return Err(Problem::rejected(format!("run `{}` exists already; a fork is a new run", submitted.run_id))
-            .hint("use another `--run-id`, or `windlass resume` to go on with the run that is there"));
-    }
-    if args.detach {
-        report(app, &submitted.run_id, Status::Queued, &format!("{} is queued", submitted.run_id));
-        return Ok(Exit::Ok);
-    }
-    session.follow(app, &submitted.run_id).await
-}
-
-/// The state of a step, the context with which it was entered, the labels of that, and what is not shown of the run: a value
-/// may have stood in the context before a contract said that it is not to be seen.
-async fn at_step(
-    store: &Arc<dyn Store>,
-    head: &Head,
-    step: u64,
-) -> Result<(windlass_core::ids::Name, Value, Option<Marks>, Hidden), Problem> {
-    let mut run = Run::blank(journal::start(&**store, &head.id).await?);
-    let mut reader = Reader::new(store.clone(), head.id.clone(), 0);
-    let mut found = None;
-    loop {
-        let records = reader.next(usize::MAX).await?;
-        if records.is_empty() {
-            break;
-        }
-        for entry in records.iter().flat_map(|record| &record.entries) {
-            let _ = apply(&mut run, entry);
-            if let Entry::StateEntered { state } = entry
-                && found.is_none()
-                && run.step == step
-            {
-                let labels = run.labels.kept.then(|| run.labels.marks.below(&["context".into()]));
-                found = Some((state.clone(), run.context.clone(), labels));
-            }
-        }
-    }
-    let Some((state, context, labels)) = found else {
-        let message = format!("run `{}` has no step {step}; it has {}", head.id, run.step);
-        return Err(Problem::rejected(message));
-    };
-    Ok((state, context, labels, run.hidden))
 }
