@@ -2,6 +2,7 @@
 //! not in it.
 
 use serde_json::{Value as Json, json};
+use windlass_core::effect::tool_of_channel;
 use windlass_core::failure::Code;
 use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
@@ -86,6 +87,10 @@ pub(crate) fn described(wait: &Waiting) -> String {
         return format!("a person who approves `{approval}`{until} (run {})", wait.run);
     }
     match (&*wait.kind, &wait.channel) {
+        ("tool_changed", Some(channel)) => {
+            let (server, tool) = tool_of_channel(channel).unwrap_or_default();
+            format!("a decision about `{tool}` of `{server}`, which is not what was accepted (run {})", wait.run)
+        }
         ("signal", Some(channel)) => format!("a signal on `{channel}`{until} (run {})", wait.run),
         (kind, Some(channel)) => {
             format!("a person, about an {kind}, who answers on `{channel}`{until} (run {})", wait.run)
@@ -110,6 +115,9 @@ pub(crate) fn advice(report: &Report, flags: &str) -> String {
         let approval = quoted(approval);
         return format!("go on with: windlass approvals approve {approval}{flags} && windlass resume {run}{flags}");
     }
+    if let Some((server, tool)) = report.waits.iter().find_map(|wait| tool_of_channel(wait.channel.as_deref()?)) {
+        return format!("{}, then windlass resume {run}{flags}", changed(server, tool, flags));
+    }
     if let Some((wait, channel)) = report.waits.iter().find_map(|wait| Some((wait, wait.channel.as_deref()?))) {
         let channel = quoted(channel);
         let data = if &*wait.kind == "outcome" { OUTCOME } else { "JSON" };
@@ -127,6 +135,16 @@ pub(crate) fn advice(report: &Report, flags: &str) -> String {
         }
     }
     format!("go on with: windlass resume {run}{flags}")
+}
+
+/// How a call goes on whose tool is not what was accepted.
+#[must_use]
+pub(crate) fn changed(server: &str, tool: &str, flags: &str) -> String {
+    let (server, tool) = (quoted(server), quoted(tool));
+    format!(
+        "look with windlass tools blocked {server}{flags}, then windlass tools accept {server} {tool}{flags} or windlass tools \
+         release {server} {tool} --reason TEXT{flags}"
+    )
 }
 
 /// A word as a shell takes it.

@@ -144,6 +144,9 @@ fn others(entry: &Entry, run: &Run) -> Option<String> {
         Entry::WaitOpened { effect, wait } => match &wait.kind {
             WaitKind::Signal => format!("   waits for a signal on `{}`", wait.channel),
             WaitKind::Outcome { .. } => format!("   waits for a person, who answers on `{}`", wait.channel),
+            WaitKind::ToolChanged { server, tool, .. } => {
+                format!("   waits for a decision about `{tool}` of `{server}`, which is not what was accepted")
+            }
             WaitKind::Approval { .. } | WaitKind::Budget { .. } | WaitKind::Ceiling { .. } => return None,
             WaitKind::Transition { from, to, rule, reason, .. } => {
                 let question = effect.key(run.id());

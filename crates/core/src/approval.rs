@@ -184,6 +184,7 @@ pub fn asked_transition(run: &Run, wait: EffectId) -> Option<(&Name, &Name)> {
         WaitKind::Transition { from, to, .. } => Some((from, to)),
         WaitKind::Signal
         | WaitKind::Outcome { .. }
+        | WaitKind::ToolChanged { .. }
         | WaitKind::Approval { .. }
         | WaitKind::Budget { .. }
         | WaitKind::Ceiling { .. } => None,
@@ -206,7 +207,10 @@ pub fn asked(run: &Run, wait: EffectId) -> Option<(EffectId, &OpenCall)> {
         WaitKind::Approval { effect, .. } | WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => {
             effect
         }
-        WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Transition { .. } => return None,
+        WaitKind::Signal
+        | WaitKind::Outcome { .. }
+        | WaitKind::ToolChanged { .. }
+        | WaitKind::Transition { .. } => return None,
     };
     run.calls.get(&effect).map(|open| (effect, open))
 }

@@ -7,6 +7,7 @@ mod agent;
 mod approval;
 mod breaking;
 mod call;
+mod changed;
 mod ceiling;
 mod circles;
 mod conversation;
@@ -551,6 +552,7 @@ impl<'a> Turn<'a> {
             TimerPurpose::JoinTimeout => {
                 self.raise(Failure::new(Code::RunTimeout, "the children are out of time"));
             }
+            TimerPurpose::Backoff { call } if self.changed_wait(call).is_some() => self.judge_again(call),
             TimerPurpose::Backoff { call } => self.attempt_again(call),
             TimerPurpose::Continue => {}
         }
@@ -573,6 +575,7 @@ impl<'a> Turn<'a> {
                 let tags = self.signal_labels(self.run.state.clone());
                 self.resolve_doubt(effect, &data, tags);
             }
+            WaitKind::ToolChanged { effect, .. } => self.judge_again(effect),
             WaitKind::Approval { .. }
             | WaitKind::Budget { .. }
             | WaitKind::Ceiling { .. }

@@ -321,6 +321,20 @@ pub struct OpenWait {
     pub due: Option<Timestamp>,
 }
 
+/// The channel of waits for a decision about a tool.
+#[must_use]
+pub fn tool_channel(server: &str, tool: &str) -> Name {
+    format!("{TOOL_CHANNEL}{server}/{tool}").into()
+}
+
+/// The server and the tool of such a channel.
+#[must_use]
+pub fn tool_of_channel(channel: &str) -> Option<(&str, &str)> {
+    channel.strip_prefix(TOOL_CHANNEL)?.split_once('/')
+}
+
+const TOOL_CHANNEL: &str = "tool_changed/";
+
 /// What a wait is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -339,6 +353,16 @@ pub enum WaitKind {
         effect: EffectId,
         /// Hash of what is shown, see [`crate::approval::shown`].
         shown: Digest,
+    },
+    /// The tool of a call is not what was accepted. A person accepts it as it is, or lets the accepted one run again; a
+    /// signal on the wait's channel, [`tool_channel`], says that they did, and the call is judged again.
+    ToolChanged {
+        /// The call, which has not left.
+        effect: EffectId,
+        /// Who serves the tool.
+        server: Name,
+        /// The tool, as that server names it.
+        tool: Name,
     },
     /// A budget has too little for a call: its cap is raised, a new period begins, or a person answers as to an approval.
     /// A signal on its channel, [`channel`](crate::escrow::channel), says that it may have more.
@@ -381,12 +405,13 @@ pub enum WaitKind {
 }
 
 impl WaitKind {
-    /// The kind as a word: `signal`, `outcome`, `approval`, `budget`, `ceiling`, `transition`.
+    /// The kind as a word: `signal`, `outcome`, `tool_changed`, `approval`, `budget`, `ceiling`, `transition`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Signal => "signal",
             Self::Outcome { .. } => "outcome",
+            Self::ToolChanged { .. } => "tool_changed",
             Self::Approval { .. } => "approval",
             Self::Budget { .. } => "budget",
             Self::Ceiling { .. } => "ceiling",
@@ -399,7 +424,7 @@ impl WaitKind {
     pub fn is_question(&self) -> bool {
         match self {
             Self::Approval { .. } | Self::Budget { .. } | Self::Ceiling { .. } | Self::Transition { .. } => true,
-            Self::Signal | Self::Outcome { .. } => false,
+            Self::Signal | Self::Outcome { .. } | Self::ToolChanged { .. } => false,
         }
     }
 
@@ -411,7 +436,7 @@ impl WaitKind {
             | Self::Budget { shown, .. }
             | Self::Ceiling { shown, .. }
             | Self::Transition { shown, .. } => Some(*shown),
-            Self::Signal | Self::Outcome { .. } => None,
+            Self::Signal | Self::Outcome { .. } | Self::ToolChanged { .. } => None,
         }
     }
 }

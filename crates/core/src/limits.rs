@@ -110,3 +110,10 @@ pub const SNAPSHOT_ENTRIES_MAX: u64 = 200;
 pub const WARN_PERCENT: u64 = 80;
 /// Plans of calls that one run makes.
 pub const PLANS_MAX: usize = 1_000;
+/// How often the call of a tool that is not what was accepted is made before its failure counts.
+pub const TOOL_LOOKS_MAX: u32 = 180;
+/// The first pause after which it is judged again although nobody said anything, in milliseconds; each is twice the one
+/// before.
+pub const TOOL_PAUSE_MS_MIN: u64 = 5 * 60_000;
+/// The longest such pause, in milliseconds. With [`TOOL_LOOKS_MAX`] a call waits for a week.
+pub const TOOL_PAUSE_MS_MAX: u64 = 60 * 60_000;

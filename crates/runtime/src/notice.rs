@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use windlass_core::approval;
 use windlass_core::effect::WaitKind;
-use windlass_core::failure::Retry;
+use windlass_core::failure::{Code, Retry};
 use windlass_core::ids::{Digest, EffectId, Name};
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
@@ -49,12 +49,26 @@ pub fn of(head: &Head, run: &Run) -> Vec<Notice> {
         Status::Failed => failed(&cause, run).into_iter().collect(),
         _ => {
             let mut found: Vec<Notice> = run.waits.keys().flat_map(|wait| question(&cause, run, *wait)).collect();
+            found.extend(run.waits.values().filter_map(|wait| changed(&cause, &wait.kind)));
             if let Some(Hold::Attention { .. }) = &run.hold {
                 found.push(cause.plain(NoticeKind::Attention, &[head.step, u64::from(head.helped)]));
             }
             found
         }
     }
+}
+
+/// A call waits because its tool is not what was accepted. It is told once for each call, however often it is judged again.
+fn changed(cause: &Cause<'_>, kind: &WaitKind) -> Option<Notice> {
+    let WaitKind::ToolChanged { effect, server, tool } = kind else { return None };
+    let mut notice = cause.plain(NoticeKind::Attention, &[effect.0]);
+    notice.code = Some(Code::ToolChanged.as_str().into());
+    notice.text = format!(
+        "the run `{}` of `{}` waits for a decision: `{tool}` of `{server}` is not what was accepted: \
+         windlass tools blocked {server}",
+        cause.head.id, cause.head.machine
+    );
+    Some(notice)
 }
 
 /// A run that nobody waits for has failed. One that a parent waits for is the parent's to deal with.
@@ -99,7 +113,8 @@ fn first(run: &Run, wait: EffectId) -> Option<(NoticeKind, NoticeQuestion)> {
         escalated_to: None,
     };
     let (kind, shown, effect) = match &open.kind {
-        WaitKind::Signal => return None,
+        // One of these is told of as what the run needs.
+        WaitKind::Signal | WaitKind::ToolChanged { .. } => return None,
         WaitKind::Transition { from, to, rule, shown, .. } => {
             let target = format!("{from}->{to}").into();
             let asked = NoticeQuestion { target, rule: rule.clone(), shown: Some(*shown), ..asked };

@@ -136,6 +136,7 @@ impl People {
                 // One that may time out does, unless something is to be said.
                 WaitKind::Signal => wait.due.is_none() || !self.stage.setup.data(&wait.channel).is_null(),
                 WaitKind::Outcome { .. }
+                | WaitKind::ToolChanged { .. }
                 | WaitKind::Approval { .. }
                 | WaitKind::Budget { .. }
                 | WaitKind::Ceiling { .. }
@@ -159,7 +160,7 @@ async fn say(stage: Arc<Stage>, run: RunId, wait: WaitRow) {
         | WaitKind::Transition { shown, .. } => {
             return approve(&stage, run, wait.effect, shown).await;
         }
-        WaitKind::Signal => stage.setup.data(&wait.channel),
+        WaitKind::Signal | WaitKind::ToolChanged { .. } => stage.setup.data(&wait.channel),
         WaitKind::Outcome { effect } => {
             let key = effect.key(&run);
             truth(world, &key, stage.setup.result(world, &key).as_ref())

@@ -332,7 +332,10 @@ fn questions(run: &Run) -> Vec<Question> {
             WaitKind::Approval { shown, .. } => (shown, None, None),
             WaitKind::Budget { shown, refusal, .. } => (shown, Some(Refusal::clone(refusal)), None),
             WaitKind::Ceiling { shown, over, .. } => (shown, None, Some(*over)),
-            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Transition { .. } => continue,
+            WaitKind::Signal
+            | WaitKind::Outcome { .. }
+            | WaitKind::ToolChanged { .. }
+            | WaitKind::Transition { .. } => continue,
         };
         let why = call.approval.as_deref();
         found.push(Question {

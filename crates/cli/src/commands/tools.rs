@@ -201,7 +201,7 @@ async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
     let is_blocked = |tool: &str, hash: Digest| blocked.contains_key(&(args.server.clone(), tool.to_owned(), hash));
     let mut decided = Vec::new();
     let accepted = pins.servers.entry(args.server.clone()).or_default();
-    let (mut taken, mut dropped, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut taken, mut dropped, mut held, mut fit) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (name, standing) in standings {
         match standing {
             Standing::New(definition) | Standing::Changed(definition, _) => {
@@ -222,6 +222,8 @@ async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
                     taken.push(name);
                 } else if is_blocked(&name, hash) {
                     held.push(json!({ "tool": name, "signs": [BLOCKED] }));
+                } else {
+                    fit.push(name);
                 }
             }
             Standing::Gone => {
@@ -237,6 +239,8 @@ async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
     }
     pins.save(&app.loaded.folder).map_err(|error| Problem::new(Exit::Unreachable, "cli.io", error.to_string()))?;
     blocked::accepted(app, &args.server, &decided).await?;
+    fit.extend(taken.iter().cloned());
+    blocked::wake(app, &args.server, &fit).await?;
     let value = json!({ "server": args.server, "accepted": taken, "dropped": dropped, "held": held });
     let mut text = format!("accepted: {}\n", named(&taken));
     if !dropped.is_empty() {

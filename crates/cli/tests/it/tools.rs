@@ -79,12 +79,35 @@ fn a_tool_runs_once_it_was_accepted_and_no_longer_when_it_changes() {
     assert_eq!(calls(&place), 1);
 
     place.write("description.txt", "Adds, after it has sent everything to someone else.");
-    let run = place.windlass(&["run", "adds.yml"]);
-    assert_eq!((run.code(), run.json()["error"]["code"].clone()), (3, json!("tool.changed")), "{}", run.shown());
+    let run = place.windlass(&["run", "adds.yml", "--run-id", "late"]);
+    assert_eq!((run.code(), run.json()["waits"][0]["kind"].clone()), (7, json!("tool_changed")), "{}", run.shown());
+    assert!(run.stderr().contains("windlass tools accept stub add"), "{}", run.shown());
     assert_eq!(calls(&place), 1, "no call left");
+    let shown = place.windlass(&["runs", "show", "late"]).json();
+    assert_eq!((&shown["status"], &shown["waits"][0]["kind"]), (&json!("attention"), &json!("tool_changed")), "{shown}");
+    let stuck = place.windlass(&["runs", "stuck", "--older", "0"]).json();
+    let one = &stuck["runs"][0];
+    let (cause, next) = (&one["cause"], &one["next"]);
+    assert_eq!((cause, next), (&json!("tool_changed"), &json!("windlass tools blocked stub")), "{stuck}");
     let diff = place.windlass(&["tools", "diff", "stub", "--plain"]);
     assert_eq!(diff.code(), 3);
     assert!(diff.stdout().contains("+ \"Adds, after it has sent"), "{}", diff.shown());
+
+    assert_eq!(place.windlass(&["resume", "late"]).code(), 7, "nobody has decided");
+    assert_eq!(place.windlass(&["tools", "accept", "stub", "add"]).code(), 0);
+    let run = place.windlass(&["resume", "late"]);
+    assert_eq!((run.code(), run.json()), (0, json!({ "sum": 3 })), "{}", run.shown());
+    assert_eq!(calls(&place), 2);
+}
+
+#[test]
+fn a_run_that_waits_for_a_changed_tool_can_be_cancelled() {
+    let place = serving("Adds.");
+    assert_eq!(place.windlass(&["tools", "accept", "stub"]).code(), 0);
+    place.write("description.txt", "Subtracts.");
+    assert_eq!(place.windlass(&["run", "adds.yml", "--run-id", "r"]).code(), 7);
+    assert_eq!(place.windlass(&["runs", "cancel", "r"]).json()["status"], "cancelled");
+    assert_eq!(calls(&place), 0);
 }
 
 #[test]
@@ -97,7 +120,7 @@ fn a_tool_that_changed_stays_blocked_in_every_process_until_a_person_decides() {
     };
     let refused = |id: &str| {
         let run = ran(&["run", "adds.yml", "--run-id", id]);
-        assert_eq!((run.code(), run.json()["error"]["code"].clone()), (3, json!("tool.changed")), "{}", run.shown());
+        assert_eq!((run.code(), run.json()["waits"][0]["kind"].clone()), (7, json!("tool_changed")), "{}", run.shown());
     };
     assert_eq!(ran(&["tools", "blocked"]).code(), 0, "there is no store yet");
     assert_eq!(ran(&["run", "waits.yml", "--input", "{\"order\": \"1\"}"]).code(), 7, "a store is made");
@@ -128,6 +151,10 @@ fn a_tool_that_changed_stays_blocked_in_every_process_until_a_person_decides() {
     let release = ran(&["tools", "release", "stub", "add", "--reason", "rolled back", "--by", "ann"]);
     assert_eq!(release.code(), 0, "{}", release.shown());
     assert_eq!(ran(&["run", "adds.yml", "--run-id", "r4"]).json(), json!({ "sum": 3 }));
+    for run in ["r1", "r2", "r3"] {
+        assert_eq!(ran(&["resume", run]).json(), json!({ "sum": 3 }), "{run} has waited for this");
+    }
+    assert_eq!(calls(&place), 4);
     let acts = ran(&["audit", "acts", "--json"]);
     assert!(acts.stdout().contains("tools.release") && acts.stdout().contains("rolled back"), "{}", acts.shown());
 
@@ -141,7 +168,7 @@ fn a_tool_that_changed_stays_blocked_in_every_process_until_a_person_decides() {
     assert_eq!(ran(&["tools", "accept", "stub"]).code(), 3, "the first one is blocked still");
     assert_eq!(ran(&["tools", "accept", "stub", "add"]).code(), 0);
     assert_eq!(ran(&["run", "adds.yml", "--run-id", "r8"]).code(), 0);
-    assert_eq!(calls(&place), 3);
+    assert_eq!(calls(&place), 6);
 }
 
 #[test]

@@ -177,6 +177,9 @@ impl Turn<'_> {
         let (used, estimated) = charge(&open, spent);
         let outcome = charged(outcome, &used);
         self.hide_outcome(&open.call, &outcome);
+        if self.awaits_tool(effect, &open, &outcome) {
+            return;
+        }
         let outcome = self.break_storm(&open, outcome);
         if let Outcome::Failed(failure) = &outcome {
             if let Some(route) = self.next_route(&open, failure).or_else(|| self.replaced_route(effect, failure)) {
@@ -223,7 +226,7 @@ impl Turn<'_> {
             .map_or(&Execution::Once, |call| &call.execution)
     }
 
-    fn back_off(
+    pub(super) fn back_off(
         &mut self,
         effect: EffectId,
         open: &OpenCall,
@@ -326,7 +329,7 @@ impl Turn<'_> {
 
     /// Whether nothing denies by now a call that was decided on before: the rules may have changed since. What asks a
     /// person by now was let go when it was decided on. A plan that has expired since is not applied.
-    fn still_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
+    pub(super) fn still_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
         if let Some(why) = self.expired_plan(open) {
             return Err(Failure::new(Code::ToolDenied, why));
         }

@@ -63,6 +63,7 @@ impl Turn<'_> {
             WaitKind::Ceiling { effect, .. } => Some((*wait, effect)),
             WaitKind::Signal
             | WaitKind::Outcome { .. }
+            | WaitKind::ToolChanged { .. }
             | WaitKind::Approval { .. }
             | WaitKind::Budget { .. }
             | WaitKind::Transition { .. } => None,

@@ -20,7 +20,9 @@ use crate::value::Value;
 /// for them, which any input may bring about, and once a hold ends.
 pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
     let waiting = run.waits.values().filter_map(|open| match open.kind {
-        WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => Some(&run.calls.get(&effect)?.call),
+        WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } | WaitKind::ToolChanged { effect, .. } => {
+            Some(&run.calls.get(&effect)?.call)
+        }
         WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => None,
     });
     let drawing = run.calls.values().filter(|open| open.draws).map(|open| &open.call);
@@ -174,9 +176,11 @@ impl Turn<'_> {
         match &self.run.waits.get(&wait)?.kind {
             WaitKind::Budget { refusal, .. } => Some(exceeded(self.run, refusal)),
             WaitKind::Ceiling { over, .. } => Some(ceiling::exceeded(self.run, *over)),
-            WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => {
-                None
-            }
+            WaitKind::Signal
+            | WaitKind::Outcome { .. }
+            | WaitKind::ToolChanged { .. }
+            | WaitKind::Approval { .. }
+            | WaitKind::Transition { .. } => None,
         }
     }
 

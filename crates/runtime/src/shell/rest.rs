@@ -39,7 +39,7 @@ pub enum Driven {
 pub struct Waiting {
     /// The run.
     pub run: RunId,
-    /// `signal`, `outcome`, `approval`, `budget`, `timer`, `paused`, `attention` or `quarantined`.
+    /// `signal`, `outcome`, `tool_changed`, `approval`, `budget`, `timer`, `paused`, `attention` or `quarantined`.
     pub kind: Name,
     /// The channel, where a signal ends the wait.
     pub channel: Option<Name>,

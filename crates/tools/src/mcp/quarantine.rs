@@ -207,14 +207,19 @@ impl Quarantine {
     }
 
     /// Why a definition is blocked; none when it is not. The store is read before the first answer, and at most once a
-    /// second from then on.
+    /// second from then on, unless what was read before will not do.
     ///
     /// # Errors
     /// The store fails: nobody can tell.
-    pub(crate) async fn find(&self, server: &str, tool: &str, hash: Digest) -> Result<Option<Blocked>, StoreError> {
+    pub(crate) async fn find(
+        &self,
+        (server, tool, hash): (&str, &str, Digest),
+        known_will_do: bool,
+    ) -> Result<Option<Blocked>, StoreError> {
         let mut known = self.0.known.lock().await;
+        let is_old = |at: Instant| !known_will_do || at.elapsed() >= Duration::from_millis(LOOK_MS);
         if let Some((store, _)) = self.0.behind.get()
-            && known.read_at.is_none_or(|at| at.elapsed() >= Duration::from_millis(LOOK_MS))
+            && known.read_at.is_none_or(is_old)
         {
             if let Err(error) = known.write(&**store).await {
                 tracing::error!(%error, "that tools are blocked could not be written down yet");
@@ -328,20 +333,22 @@ mod tests {
         let store = Arc::new(MemoryStore::new());
         let (first, other) = (process(&store), process(&store));
         let hash = Digest::of(b"accepted");
-        assert_eq!(other.find("s", "t", hash).await.unwrap(), None);
+        assert_eq!(other.find(("s", "t", hash), true).await.unwrap(), None);
         first.block(one("t")).await;
         tokio::time::advance(Duration::from_millis(LOOK_MS)).await;
         for quarantine in [&first, &other, &process(&store)] {
-            let found = quarantine.find("s", "t", hash).await.unwrap().unwrap();
+            let found = quarantine.find(("s", "t", hash), true).await.unwrap().unwrap();
             assert_eq!((found.since, found.changes.len()), (Timestamp(7), CHANGES_MAX));
-            assert_eq!(quarantine.find("s", "t", Digest::of(b"another")).await.unwrap(), None);
-            assert_eq!(quarantine.find("s", "other", hash).await.unwrap(), None);
+            assert_eq!(quarantine.find(("s", "t", Digest::of(b"another")), true).await.unwrap(), None);
+            assert_eq!(quarantine.find(("s", "other", hash), true).await.unwrap(), None);
         }
         assert_eq!(release(&*store, "s", "other", &by(Verdict::Released)).await.unwrap(), []);
         assert_eq!(release(&*store, "s", "t", &by(Verdict::Released)).await.unwrap().len(), 1);
+        assert!(first.find(("s", "t", hash), true).await.unwrap().is_some(), "it has read a moment ago");
+        assert_eq!(first.find(("s", "t", hash), false).await.unwrap(), None, "it looks again where that will not do");
         tokio::time::advance(Duration::from_millis(LOOK_MS)).await;
         for quarantine in [&first, &other, &process(&store)] {
-            assert_eq!(quarantine.find("s", "t", hash).await.unwrap(), None);
+            assert_eq!(quarantine.find(("s", "t", hash), true).await.unwrap(), None);
         }
         let known = decided(&*store).await.unwrap();
         assert_eq!((known.len(), known[0].decisions.clone()), (1, vec![by(Verdict::Released)]));
@@ -356,6 +363,6 @@ mod tests {
     async fn without_a_store_the_process_remembers() {
         let quarantine = Quarantine::default();
         quarantine.block(one("t")).await;
-        assert!(quarantine.find("s", "t", Digest::of(b"accepted")).await.unwrap().is_some());
+        assert!(quarantine.find(("s", "t", Digest::of(b"accepted")), true).await.unwrap().is_some());
     }
 }

@@ -92,8 +92,9 @@ impl Server {
     ///
     /// # Errors
     /// It is not, or nobody can tell.
-    pub(crate) async fn check(&self, caller: &Caller, accepted: &Definition) -> Result<(), Failure> {
-        let blocked = self.quarantine.find(&self.name, &accepted.name, accepted.hash).await;
+    pub(crate) async fn check(&self, caller: &Caller, accepted: &Definition, attempt: u32) -> Result<(), Failure> {
+        // A call that is made again may have waited for what a person has decided just now.
+        let blocked = self.quarantine.find((&self.name, &accepted.name, accepted.hash), attempt <= 1).await;
         if let Some(blocked) = blocked.map_err(|error| caller.unreachable(error))? {
             return Err(Self::blocked(caller, &blocked));
         }

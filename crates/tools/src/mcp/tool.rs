@@ -83,7 +83,7 @@ impl McpTool {
                 return Err(Failure::new(Code::ToolBadArguments, message));
             }
         };
-        self.server.check(&self.caller, &self.accepted).await?;
+        self.server.check(&self.caller, &self.accepted, invocation.attempt).await?;
         let mut meta = Map::new();
         for (name, value) in carried(&invocation.idempotency_key, invocation.trace.as_ref()) {
             meta.insert(name.into(), value.into());

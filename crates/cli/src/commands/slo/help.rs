@@ -88,6 +88,7 @@ fn cause(entry: &Entry) -> Option<Cause> {
     match entry {
         Entry::WaitOpened { wait, .. } => match wait.kind {
             WaitKind::Outcome { .. }
+            | WaitKind::ToolChanged { .. }
             | WaitKind::Approval { .. }
             | WaitKind::Budget { .. }
             | WaitKind::Ceiling { .. }

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
+use windlass_core::effect::WaitKind;
 use windlass_core::ids::Digest;
+use windlass_core::run::Status;
+use windlass_core::value::Value;
+use windlass_ports::store::{Query, Signal};
 use windlass_tools::mcp::quarantine::{self, Blocked, Decided, Decision, Verdict};
 
 use super::places;
@@ -12,6 +16,9 @@ use crate::args;
 use crate::caller::actor;
 use crate::exit::{Exit, Problem};
 use crate::output::{Form, printable, time};
+
+/// Runs read at a time.
+const PAGE: usize = 200;
 
 /// Blocked definitions by server, tool and hash.
 pub(super) type All = BTreeMap<(String, String, Digest), Blocked>;
@@ -88,6 +95,7 @@ pub(super) async fn release(app: &App, args: args::ToolsRelease) -> Result<Exit,
     if released.is_empty() {
         return Err(blocked());
     }
+    wake(app, &args.server, std::slice::from_ref(&args.tool)).await?;
     let value = json!({ "server": args.server, "tool": args.tool, "by": args.by, "reason": args.reason,
         "released": released.iter().map(|one| described(one, &[])).collect::<Vec<_>>() });
     let sentence = format!("{} / {} runs again as it was accepted", args.server, args.tool);
@@ -107,6 +115,34 @@ pub(super) async fn accepted(app: &App, server: &str, taken: &[(String, Digest)]
         quarantine::accept(&*store, (server, tool, *hash), &decision).await?;
     }
     Ok(())
+}
+
+/// Tells the runs that wait for a decision about these tools that there is one.
+///
+/// # Errors
+/// A store that fails.
+pub(super) async fn wake(app: &App, server: &str, tools: &[String]) -> Result<(), Problem> {
+    let Some(store) = app.existing_store().await? else { return Ok(()) };
+    let at = app.now();
+    let statuses = vec![Status::Attention, Status::Paused, Status::Running];
+    let mut query = Query { statuses, limit: PAGE, ..Query::default() };
+    loop {
+        let page = store.list(query.clone()).await?;
+        for head in &page.heads {
+            for (run, wait) in store.waits(head.id.clone(), false).await? {
+                let WaitKind::ToolChanged { server: of, tool, .. } = &wait.kind else { continue };
+                if **of == *server && tools.iter().any(|one| **one == **tool) {
+                    let id = format!("tool_changed:{}:{}", at.0, wait.effect.key(&run)).into();
+                    let (channel, data) = (wait.channel.clone(), Value::Null);
+                    store.signal(Signal { id, channel, run: Some(run), data, at }).await?;
+                }
+            }
+        }
+        match page.next {
+            Some(next) => query.cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
 }
 
 fn described(one: &Blocked, decisions: &[Decision]) -> Json {

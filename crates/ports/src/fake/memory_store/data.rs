@@ -408,6 +408,7 @@ impl Data {
                     self.buffered.iter().position(fits)
                 }),
                 WaitKind::Outcome { .. }
+                | WaitKind::ToolChanged { .. }
                 | WaitKind::Approval { .. }
                 | WaitKind::Budget { .. }
                 | WaitKind::Ceiling { .. }

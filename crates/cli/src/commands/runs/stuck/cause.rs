@@ -24,6 +24,8 @@ pub(super) enum Cause {
     Paused,
     /// A person has to say whether a call happened.
     OutcomeUnknown,
+    /// A person has to decide about a tool that is not what was accepted.
+    ToolChanged,
     /// It is held for a person, for another reason.
     Attention,
     /// A person has to approve a call.
@@ -65,6 +67,7 @@ impl Cause {
             Self::Quarantined => "quarantined",
             Self::Paused => "paused",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::ToolChanged => "tool_changed",
             Self::Attention => "attention",
             Self::Approval => "approval",
             Self::Budget => "budget",
@@ -143,7 +146,7 @@ pub(super) fn find(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Opt
             };
             finding(Cause::Paused, reason, next)
         }
-        Status::Attention | Status::Waiting => waits(head, run, fleet, now),
+        Status::Attention | Status::Waiting => tool_changed(run).or_else(|| waits(head, run, fleet, now)),
         Status::Queued if head.wake_at.is_some_and(|due| due > now) => None,
         Status::Queued => queued(head, fleet),
         Status::Running => match &head.owner {
@@ -163,6 +166,19 @@ pub(super) fn find(head: &Head, run: &Run, fleet: &Fleet, now: Timestamp) -> Opt
             },
         },
     }
+}
+
+/// A call waits for a decision about its tool.
+fn tool_changed(run: &Run) -> Option<Finding> {
+    let (server, tool) = run.waits.values().find_map(|wait| match &wait.kind {
+        WaitKind::ToolChanged { server, tool, .. } => Some((server, tool)),
+        _ => None,
+    })?;
+    let detail = format!(
+        "`{tool}` of `{server}` is not what was accepted; `windlass tools accept` takes it as it is, `windlass tools release` \
+         lets the accepted one run again"
+    );
+    finding(Cause::ToolChanged, detail, format!("windlass tools blocked {}", quoted(server)))
 }
 
 /// A run that is parked.
