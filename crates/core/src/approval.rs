@@ -207,10 +207,9 @@ pub fn asked(run: &Run, wait: EffectId) -> Option<(EffectId, &OpenCall)> {
         WaitKind::Approval { effect, .. } | WaitKind::Budget { effect, .. } | WaitKind::Ceiling { effect, .. } => {
             effect
         }
-        WaitKind::Signal
-        | WaitKind::Outcome { .. }
-        | WaitKind::ToolChanged { .. }
-        | WaitKind::Transition { .. } => return None,
+        WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::ToolChanged { .. } | WaitKind::Transition { .. } => {
+            return None;
+        }
     };
     run.calls.get(&effect).map(|open| (effect, open))
 }

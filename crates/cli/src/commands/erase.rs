@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
+use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::{Head, Pruned, Query, Retention, Store};
 use windlass_runtime::audit::CallLine;
@@ -171,9 +172,10 @@ fn tell_removed(app: &App, removed: &Pruned, others: &[Beside], dry_run: bool) {
     let submissions = number_of(others, &[What::Submission]);
     let keys = number_of(others, &[What::Key]);
     let schedules = number_of(others, &[What::RemovedSchedule, What::Work]);
+    let jobs = number_of(others, &[What::Job]);
     let value = json!({
         "runs": removed.runs, "records": removed.records, "blobs": removed.blobs, "bytes": removed.bytes,
-        "submissions": submissions, "keys": keys, "removed_schedules": schedules, "dry_run": dry_run,
+        "submissions": submissions, "keys": keys, "removed_schedules": schedules, "jobs": jobs, "dry_run": dry_run,
         "documents_kept": removed.recent, "left_in_log": removed.left_in_log,
     });
     let word = if dry_run { "would remove" } else { "removed" };
@@ -182,7 +184,9 @@ fn tell_removed(app: &App, removed: &Pruned, others: &[Beside], dry_run: bool) {
         removed.runs, removed.records, removed.blobs, removed.bytes
     );
     if !others.is_empty() {
-        text += &format!("; {submissions} submissions, {keys} run keys and {schedules} parts of removed schedules");
+        text += &format!(
+            "; {submissions} submissions, {keys} run keys, {schedules} parts of removed schedules and {jobs} jobs"
+        );
     }
     app.output.sentence(&value, &format!("{text}; audit rows stay"));
     if removed.recent > 0 {
@@ -244,6 +248,10 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
             let (mut asked, mut answered) = (value["asked"].take(), value["answered"].take());
             journal::cover(app, &store, &run, [&mut asked, &mut answered]).await;
             (value["asked"], value["answered"]) = (asked, answered);
+        }
+        if let (What::Job, Json::Object(job)) = (one.what, &mut value) {
+            let hidden = job.remove("hidden").and_then(|hidden| serde_json::from_value::<Hidden>(hidden).ok());
+            hidden.unwrap_or_default().veil().json(&mut value);
         }
         if written.is_ok() {
             written = write(&json!({ "type": one.what.as_str(), "name": one.name, "value": value }));

@@ -84,7 +84,11 @@ fn a_tool_runs_once_it_was_accepted_and_no_longer_when_it_changes() {
     assert!(run.stderr().contains("windlass tools accept stub add"), "{}", run.shown());
     assert_eq!(calls(&place), 1, "no call left");
     let shown = place.windlass(&["runs", "show", "late"]).json();
-    assert_eq!((&shown["status"], &shown["waits"][0]["kind"]), (&json!("attention"), &json!("tool_changed")), "{shown}");
+    assert_eq!(
+        (&shown["status"], &shown["waits"][0]["kind"]),
+        (&json!("attention"), &json!("tool_changed")),
+        "{shown}"
+    );
     let stuck = place.windlass(&["runs", "stuck", "--older", "0"]).json();
     let one = &stuck["runs"][0];
     let (cause, next) = (&one["cause"], &one["next"]);

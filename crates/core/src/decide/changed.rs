@@ -31,7 +31,14 @@ impl Turn<'_> {
         self.ask(Effect::OpenWait(wait));
         let doubled = TOOL_PAUSE_MS_MIN.checked_shl(open.attempt - 1).unwrap_or(TOOL_PAUSE_MS_MAX);
         // It did not leave, so that it counts as no call.
-        self.back_off(effect, open, failure.clone(), Amounts::ZERO, false, doubled.clamp(TOOL_PAUSE_MS_MIN, TOOL_PAUSE_MS_MAX));
+        self.back_off(
+            effect,
+            open,
+            failure.clone(),
+            Amounts::ZERO,
+            false,
+            doubled.clamp(TOOL_PAUSE_MS_MIN, TOOL_PAUSE_MS_MAX),
+        );
         true
     }
 

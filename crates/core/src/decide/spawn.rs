@@ -17,7 +17,9 @@ impl Turn<'_> {
     /// The answer of an action, with the ids of the runs that it asked for and that are started now. Only a hook is taken at
     /// its word: for an action the key is one like others.
     pub(super) fn spawned(&mut self, by: Option<&Call>, outcome: Outcome) -> Result<Outcome, Failure> {
-        let (Some(Call::Hook { event: HookKind::Action, .. }), Outcome::Returned(answer)) = (by, &outcome) else { return Ok(outcome) };
+        let (Some(Call::Hook { event: HookKind::Action, .. }), Outcome::Returned(answer)) = (by, &outcome) else {
+            return Ok(outcome);
+        };
         let Some(spawn) = Spawn::said_by(answer) else { return Ok(outcome) };
         let ids = self.spawn(&spawn)?;
         let mut answer = answer.as_map().cloned().unwrap_or_default();
@@ -70,9 +72,7 @@ impl Turn<'_> {
         let mut marks = Marks::default();
         for (key, value) in input.as_map().into_iter().flat_map(Map::iter) {
             let of_value = match self.run.context.get(key) {
-                Some(known) if known == value => {
-                    self.labels_of(&Template::Path(path(["context", &**key])), &view)
-                }
+                Some(known) if known == value => self.labels_of(&Template::Path(path(["context", &**key])), &view),
                 Some(_) | None => Marks::whole(of_arguments(self.run, false)),
             };
             for (inside, label, source) in of_value.iter() {

@@ -1,9 +1,10 @@
-//! What somebody has in a store beside runs: submissions that wait, run keys, and what schedules start. Finds it and
-//! removes it; whether it may go is decided by whoever asks.
+//! What somebody has in a store beside runs: submissions that wait, run keys, what schedules start, what was captured, and
+//! jobs of work pools. Finds it and removes it; whether it may go is decided by whoever asks.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
+use windlass_core::escrow::escaped;
 use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::{Object, Put, Store, StoreError};
 
@@ -43,6 +44,14 @@ pub enum What {
     Key,
     /// What a call said, that a debug capture took.
     Captured,
+    /// A job of a work pool, whatever became of it.
+    Job,
+    /// Which job a call has pushed or claimed.
+    JobNote,
+    /// A worker machine of work pools.
+    PoolWorker,
+    /// That there is a work pool.
+    Pool,
 }
 
 impl What {
@@ -56,6 +65,10 @@ impl What {
             Self::Submission => "submission",
             Self::Key => "run_key",
             Self::Captured => "captured_call",
+            Self::Job => "pool_job",
+            Self::JobNote => "pool_note",
+            Self::PoolWorker => "pool_worker",
+            Self::Pool => "pool",
         }
     }
 }
@@ -69,7 +82,7 @@ pub struct Beside {
     pub name: Name,
     /// As it is stored.
     pub value: Json,
-    kind: &'static str,
+    kind: Name,
     revision: u64,
 }
 
@@ -115,6 +128,52 @@ pub async fn beside(store: &dyn Store, owned: &Owned) -> Result<Vec<Beside>, Sto
             found.push(Beside::of(What::Captured, CAPTURED, object, value));
         }
     }
+    found.extend(pooled(store, owned).await?);
+    Ok(found)
+}
+
+/// What of it is in work pools: the jobs that they pushed, and their worker machines. The pools of a tenant are listed by
+/// whoever pushes into one.
+async fn pooled(store: &dyn Store, owned: &Owned) -> Result<Vec<Beside>, StoreError> {
+    let tenant = escaped(&owned.tenant);
+    let whole = !owned.only_runs && owned.user.is_none();
+    let is_of_run = |value: &Json| value["run"].as_str().is_some_and(|run| owned.runs.contains(run));
+    let is_of_user = |value: &Json| {
+        let user = owned.user.as_deref().filter(|_| !owned.only_runs);
+        user.is_some_and(|user| value["user"].as_str() == Some(user))
+    };
+    let mut found = Vec::new();
+    let names = format!("pool.names/{tenant}");
+    for (pool, named) in all(store, &names).await? {
+        let (mut jobs, mut ids) = (Vec::new(), BTreeSet::new());
+        for list in ["jobs", "done", "poisoned"] {
+            let kind = format!("pool.{list}/{tenant}/{}", pool.key);
+            for (object, value) in all(store, &kind).await? {
+                if whole || is_of_user(&value) || is_of_run(&value) {
+                    ids.insert(object.key.clone());
+                    jobs.push(Beside::of(What::Job, &kind, object, value));
+                }
+            }
+        }
+        for list in ["pushes", "claims"] {
+            let kind = format!("pool.{list}/{tenant}/{}", pool.key);
+            for (object, value) in all(store, &kind).await? {
+                if whole || value.as_str().is_some_and(|id| ids.contains(id)) {
+                    found.push(Beside::of(What::JobNote, &kind, object, value));
+                }
+            }
+        }
+        found.extend(jobs);
+        if whole {
+            found.push(Beside::of(What::Pool, &names, pool, named));
+        }
+    }
+    let kind = format!("pool.workers/{tenant}/");
+    for (object, value) in all(store, &kind).await? {
+        if whole || is_of_run(&value) {
+            found.push(Beside::of(What::PoolWorker, &kind, object, value));
+        }
+    }
     Ok(found)
 }
 
@@ -123,13 +182,13 @@ pub async fn beside(store: &dyn Store, owned: &Owned) -> Result<Vec<Beside>, Sto
 /// # Errors
 /// The store fails.
 pub async fn forget(store: &dyn Store, beside: &Beside) -> Result<bool, StoreError> {
-    let (kind, key) = (beside.kind.into(), beside.name.clone());
+    let (kind, key) = (beside.kind.clone(), beside.name.clone());
     store.put_object(Put { kind, key, expected: beside.revision, bytes: None }).await
 }
 
 impl Beside {
-    fn of(what: What, kind: &'static str, object: Object, value: Json) -> Self {
-        Self { what, name: object.key, value, kind, revision: object.revision }
+    fn of(what: What, kind: &str, object: Object, value: Json) -> Self {
+        Self { what, name: object.key, value, kind: kind.into(), revision: object.revision }
     }
 }
 
@@ -139,7 +198,7 @@ fn is_theirs(owned: &Owned, start: &Json) -> bool {
     is(&scope["tenant"], &owned.tenant) && owned.user.as_deref().is_none_or(|user| is(&scope["user"], user))
 }
 
-async fn all(store: &dyn Store, kind: &'static str) -> Result<Vec<(Object, Json)>, StoreError> {
+async fn all(store: &dyn Store, kind: &str) -> Result<Vec<(Object, Json)>, StoreError> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let objects = store.objects(kind.into(), after.clone(), PAGE).await?;

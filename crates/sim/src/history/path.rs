@@ -51,7 +51,10 @@ fn budget(run: &Run) -> Result<(), String> {
     let ledger = &run.ledger;
     for meter in Meter::ALL {
         let Some(ceiling) = ledger.ceilings.get(meter) else { continue };
-        let held = ledger.inherited.get(meter) + ledger.settled.get(meter) + ledger.reserved.get(meter) + ledger.granted.get(meter);
+        let held = ledger.inherited.get(meter)
+            + ledger.settled.get(meter)
+            + ledger.reserved.get(meter)
+            + ledger.granted.get(meter);
         let bound = ceiling + ledger.overrun.get(meter);
         if held > bound {
             let word = meter.as_str();

@@ -9,9 +9,10 @@
 //! A job that is settled says so where it waits before it goes to another list, so that whoever finds it there can move it.
 
 use serde::{Deserialize, Serialize};
+use windlass_core::escrow::escaped;
 use windlass_core::failure::Failure;
 use windlass_core::hidden::Hidden;
-use windlass_core::ids::{Digest, Name};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::label::Label;
 use windlass_core::spawn::Spawn;
 use windlass_core::time::Timestamp;
@@ -65,6 +66,12 @@ pub(super) struct Job {
     /// Values of its data that are not shown.
     #[serde(default, skip_serializing_if = "Hidden::is_empty")]
     hidden: Hidden,
+    /// The run that pushed it: what is its, and its user's, is erased and exported with them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    run: String,
+    /// Whose that run is, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<Name>,
 }
 
 /// A job as its claimant gets it.
@@ -172,7 +179,15 @@ impl Asked<'_> {
             let of_job = labels.below(&["job".into()]);
             of_job.iter().filter(|(_, label, _)| *label == Label::Secret).map(|(path, ..)| path.to_vec()).collect()
         });
+        let pushed_by = self.behind.store.load(RunId::stored(self.run())).await.map_err(|error| self.fault(&error))?;
+        // Before there is a job: whoever erases finds the pool by this.
+        let names = format!("pool.names/{}", escaped(&self.event.tenant));
+        if self.object(&names, self.pool()).await?.is_none() {
+            self.put(&names, self.pool(), 0, Some(encode(&()))).await?;
+        }
         let job = Job {
+            run: self.run().to_owned(),
+            user: pushed_by.and_then(|stored| stored.start.scope.user),
             hidden: self.event.hidden.within(&data),
             data,
             attempts: 0,

@@ -352,7 +352,10 @@ async fn workers_are_asked_for_and_not_started() {
     let pool = Pool::new();
     let context = r#"{"workers_to_spawn": 2, "pool_id": "p", "worker_config_path": "./w.yml", "other": 1}"#;
     let answer = pool.act("k", "spawn_workers", context).await.expect("an answer");
-    assert_eq!(answer.get("windlass.spawn").map(Value::to_json).as_deref(), Some(r#"{"machine":"w.yml","count":2,"input":{"pool_id":"p"}}"#));
+    assert_eq!(
+        answer.get("windlass.spawn").map(Value::to_json).as_deref(),
+        Some(r#"{"machine":"w.yml","count":2,"input":{"pool_id":"p"}}"#)
+    );
     assert_eq!(pool.act("k", "spawn_workers", context).await.expect("an answer"), answer, "a repeat asks for the same");
     assert_eq!(pool.store.ids(None, 9).await.expect("read"), Vec::new());
     let many = pool.act("k", "spawn_workers", r#"{"workers_to_spawn": 5000}"#).await.expect("an answer");

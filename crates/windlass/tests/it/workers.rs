@@ -97,7 +97,9 @@ async fn state(windlass: &Windlass, run: &RunId) -> Run {
 
 #[tokio::test]
 async fn a_machine_that_starts_itself_stays_within_its_bounds() {
-    for settings in ["max_launches: 0", "max_depth: 0", "max_launches: 1", "max_launches: 0, max_depth: 0, max_steps: 3"] {
+    for settings in
+        ["max_launches: 0", "max_depth: 0", "max_launches: 1", "max_launches: 0, max_depth: 0, max_steps: 3"]
+    {
         let windlass = Windlass::builder().build().await.expect("built");
         let (ended, runs) = again(&windlass, settings).await;
         assert_eq!(failure(&ended).code, Code::BudgetExceeded, "{settings}: {ended:?}");

@@ -72,7 +72,9 @@ fn raise(origin: &mut Origin, ceilings: &Ceilings, to: &[(Meter, u64)]) -> Resul
     for (meter, bound) in to {
         let word = meter.as_str();
         match origin.raised.get(*meter).or(ceilings.get(*meter)) {
-            None => return Err(Problem::rejected(format!("`--raise {word}={bound}`: the fork has no ceiling of {word}"))),
+            None => {
+                return Err(Problem::rejected(format!("`--raise {word}={bound}`: the fork has no ceiling of {word}")));
+            }
             Some(now) if *bound <= now => {
                 let text = format!("`--raise {word}={bound}`: the ceiling of {word} is {now} without it");
                 return Err(Problem::rejected(text));

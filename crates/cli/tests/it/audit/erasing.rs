@@ -107,3 +107,54 @@ fn what_waits_and_what_schedules_hold_is_erased_too() {
         }
     }
 }
+
+const PUSH: &str = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: push
+  context: {pool_id: input.pool_id, job: input.job, worker_id: w}
+  states:
+    push: {type: initial, hooks: distributed-worker, action: push_job, output_to_context: {job_id: output.job_id}, transitions: [{condition: "input.job.claim", to: register}, {to: done}]}
+    register: {hooks: distributed-worker, action: register_worker, transitions: [{to: claim}]}
+    claim: {hooks: distributed-worker, action: claim_job, transitions: [{to: done}]}
+    done: {type: final, output: {job_id: context.job_id}}
+"#;
+
+#[test]
+fn jobs_of_work_pools_are_exported_and_erased_too() {
+    for victim in Victim::both() {
+        victim.place.write("push.yml", PUSH);
+        let push = |run: &str, pool: &str, theirs: &[&str]| {
+            let input = json!({"pool_id": pool, "job": {"text": format!("canary-{run}"), "claim": run == "claims"}});
+            victim.ok(&[&["run", "push.yml", "--run-id", run, "--input", &input.to_string()], theirs].concat());
+        };
+        let anna = ["--tenant", "acme", "--user", "anna"];
+        push("anna", "p", &anna);
+        push("claims", "q", &anna);
+        push("bob", "p", &["--tenant", "acme", "--user", "bob"]);
+        push("other", "p", &["--tenant", "globex"]);
+        let exported = |name: &str, theirs: &[&str]| {
+            victim.ok(&[&["export", "--out", name], theirs].concat());
+            let text = std::fs::read_to_string(victim.place.path(name)).expect("a file");
+            let jobs = text.lines().filter(|line| line.contains(r#""type":"pool_job""#)).map(str::to_owned);
+            jobs.collect::<Vec<String>>()
+        };
+        let jobs = exported("anna.jsonl", &anna);
+        assert!(jobs.len() == 2 && jobs[0].contains("canary-anna") && jobs[1].contains("canary-claims"), "{jobs:?}");
+        assert_eq!(exported("acme.jsonl", &["--tenant", "acme"]).len(), 3);
+        assert_eq!(exported("run.jsonl", &["--run", "bob"]).len(), 1);
+        let erased = |theirs: &[&str]| victim.ok(&[&["erase", "--yes"], theirs].concat())["jobs"].clone();
+        assert_eq!(erased(&anna), json!(2));
+        assert!(!victim.has_object("pool.jobs/acme/q") && victim.has_object("pool.jobs/acme/p"));
+        assert!(!victim.has_object("pool.claims/acme/q") && !victim.has_object("pool.workers/acme/"), "what is hers");
+        assert_eq!(erased(&["--tenant", "acme"]), json!(1));
+        for list in ["jobs", "pushes", "claims"] {
+            let kind = format!("pool.{list}/acme/p");
+            assert!(!victim.has_object(&kind), "{kind} is left");
+        }
+        assert!(!victim.has_object("pool.names/acme") && victim.has_object("pool.jobs/globex/p"), "others keep theirs");
+        assert_eq!(erased(&["--run", "other"]), json!(1));
+        assert!(!victim.has_object("pool.jobs/globex/p"));
+        assert_eq!(victim.findings(&[]), Vec::<Json>::new());
+    }
+}
