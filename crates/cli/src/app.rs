@@ -99,14 +99,19 @@ impl App {
     /// # Errors
     /// The store cannot be opened.
     pub(crate) async fn existing_store(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
-        if wire::store_path(self.store_url()).is_none() && self.store_url() == "memory:" {
-            return self.store().await.map(Some);
+        self.existing_store_with(self.keys()?).await
+    }
+
+    /// The same with other keys than the configured ones.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub(crate) async fn existing_store_with(&self, keys: Option<Keyring>) -> Result<Option<Arc<dyn Store>>, Problem> {
+        let is_kept = self.store_url() != "memory:";
+        if is_kept && windlass_stores::schema(self.store_url()).await.map_err(|error| self.unopened(error))?.is_none() {
+            return Ok(None);
         }
-        let schema = windlass_stores::schema(self.store_url()).await.map_err(|error| self.unopened(error))?;
-        match schema {
-            None => Ok(None),
-            Some(_) => self.store().await.map(Some),
-        }
+        wire::open_store_with(self.store_url(), keys).await.map(Some).map_err(|error| self.unopened(error))
     }
 
     /// Opens the store to read if there is one. Nothing is created, migrated or written, and it may be one that takes no
@@ -116,6 +121,33 @@ impl App {
     /// The store cannot be read.
     pub(crate) async fn readable_store(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
         wire::open_store_to_read(self.store_url(), self.keys()?).await.map_err(|error| self.unopened(error))
+    }
+
+    /// The same for what is done before a store is encrypted for the first time: one that is plain still is read although
+    /// there are keys.
+    ///
+    /// # Errors
+    /// As [`App::readable_store`].
+    pub(crate) async fn store_as_it_is(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
+        let keys = self.keys_as_it_is().await?;
+        if keys.is_none() && self.keys()?.is_some() {
+            self.output
+                .note("the store is not encrypted, and there are keys for it: `windlass store rekey` encrypts it");
+        }
+        wire::open_store_to_read(self.store_url(), keys).await.map_err(|error| self.unopened(error))
+    }
+
+    /// The keys of the store; none of one that is plain still.
+    ///
+    /// # Errors
+    /// A key that is not there, or a store that cannot be read.
+    pub(crate) async fn keys_as_it_is(&self) -> Result<Option<Keyring>, Problem> {
+        let Some(keys) = self.keys()? else { return Ok(None) };
+        if self.store_url() == "memory:" {
+            return Ok(Some(keys));
+        }
+        let found = windlass_stores::encryption(self.store_url(), false).await.map_err(|error| self.unopened(error))?;
+        Ok(Some(keys).filter(|_| found.is_none_or(|found| found.began_at.is_some())))
     }
 
     /// The store to look into. None when it is the default one and was not made yet, which is no mistake.
@@ -134,7 +166,11 @@ impl App {
         self.unless_named(self.existing_store().await?)
     }
 
-    fn unless_named(&self, found: Option<Arc<dyn Store>>) -> Result<Option<Arc<dyn Store>>, Problem> {
+    /// None when the store is the default one and was not made yet, which is no mistake.
+    ///
+    /// # Errors
+    /// Another one was named and is not there.
+    pub(crate) fn unless_named(&self, found: Option<Arc<dyn Store>>) -> Result<Option<Arc<dyn Store>>, Problem> {
         match found {
             None if self.store_url() != config::StoreUrl::default().0 => Err(self.no_store()),
             found => Ok(found),

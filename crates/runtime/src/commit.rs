@@ -243,7 +243,13 @@ mod tests {
     }
 
     fn lease() -> Lease {
-        Lease { run: RunId::stored("r"), epoch: 3, taken_from: None, strikes: 0 }
+        Lease {
+            run: RunId::stored("r"),
+            epoch: 3,
+            taken_from: None,
+            strikes: 0,
+            priority: windlass_core::machine::Priority::Normal,
+        }
     }
 
     #[test]

@@ -173,20 +173,20 @@ impl Limits {
         &self.0
     }
 
-    /// What a call takes. Of limits that look at the same words in the same unit those count that name most: what is said
-    /// of one tenant goes before what is said of each.
+    /// What a call takes. Of limits that look at the same words in the same unit and period those count that name most: what
+    /// is said of one tenant goes before what is said of each.
     #[must_use]
     pub fn of(&self, caller: &Caller<'_>) -> Wanted {
-        let mut best: BTreeMap<([bool; 4], Unit), [bool; 4]> = BTreeMap::new();
+        let mut best: BTreeMap<([bool; 4], Unit, u64), [bool; 4]> = BTreeMap::new();
         let fitting: Vec<&Limit> = self.0.iter().filter(|limit| limit.fits(caller)).collect();
         for limit in &fitting {
             let (looked, named) = limit.picks.shape();
-            let known = best.entry((looked, limit.unit)).or_default();
+            let known = best.entry((looked, limit.unit, limit.rate.per_ms)).or_default();
             *known = named.max(*known);
         }
         let chosen = fitting.into_iter().filter(|limit| {
             let (looked, named) = limit.picks.shape();
-            best.get(&(looked, limit.unit)) == Some(&named)
+            best.get(&(looked, limit.unit, limit.rate.per_ms)) == Some(&named)
         });
         let mut found: Vec<(Part, bool, Option<u64>)> = chosen.map(|limit| limit.part(caller)).collect();
         found.sort();
@@ -329,6 +329,10 @@ mod tests {
         ];
         let found: Vec<u64> = of(limits.clone(), &CALLER).into_iter().map(|(_, amount, _)| amount).collect();
         assert_eq!(found, [9, 99]);
+        // What is said of one for another period takes nobody's place.
+        let found: Vec<u64> =
+            of(vec![limits[0].clone(), limits[2].clone()], &CALLER).into_iter().map(|(_, n, _)| n).collect();
+        assert_eq!(found, [2, 99]);
         let other = Caller { tenant: "other", ..CALLER };
         let found: Vec<u64> = of(limits, &other).into_iter().map(|(_, amount, _)| amount).collect();
         assert_eq!(found, [2, 3]);

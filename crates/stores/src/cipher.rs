@@ -126,7 +126,11 @@ impl Place<'_> {
 
 /// How the values of one store are kept.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Cipher(Option<Arc<Encrypted>>);
+pub(crate) struct Cipher {
+    encrypted: Option<Arc<Encrypted>>,
+    /// All keys of the store, where they were just looked at.
+    known: Option<Arc<[String]>>,
+}
 
 #[derive(Debug)]
 struct Encrypted {
@@ -139,12 +143,19 @@ struct Encrypted {
 
 impl Cipher {
     pub(crate) fn new(keys: Keyring, store: String, has_plain: bool) -> Self {
-        Self(Some(Arc::new(Encrypted { keys, store, has_plain: AtomicBool::new(has_plain) })))
+        let encrypted = Encrypted { keys, store, has_plain: AtomicBool::new(has_plain) };
+        Self { encrypted: Some(Arc::new(encrypted)), known: None }
+    }
+
+    /// The same, of a store that has just these keys at this moment: a value that names another one is damaged, and says
+    /// nothing about what this process lacks.
+    pub(crate) fn knowing(&self, known: Vec<String>) -> Self {
+        Self { known: Some(known.into()), ..self.clone() }
     }
 
     /// The ids of the keys, that which encrypts first; none when nothing is encrypted.
     pub(crate) fn keys(&self) -> Option<&Keyring> {
-        self.0.as_ref().map(|encrypted| &encrypted.keys)
+        self.encrypted.as_ref().map(|encrypted| &encrypted.keys)
     }
 
     /// The registration of a worker, with the keys that it has, the active one first.
@@ -157,14 +168,14 @@ impl Cipher {
 
     /// From here on a value that is not encrypted is refused.
     pub(crate) fn refuse_plain(&self) {
-        if let Some(encrypted) = &self.0 {
+        if let Some(encrypted) = &self.encrypted {
             encrypted.has_plain.store(false, Ordering::Relaxed);
         }
     }
 
     /// Whether values that are not encrypted are read.
     pub(crate) fn reads_plain(&self) -> bool {
-        self.0.as_ref().is_none_or(|encrypted| encrypted.has_plain.load(Ordering::Relaxed))
+        self.encrypted.as_ref().is_none_or(|encrypted| encrypted.has_plain.load(Ordering::Relaxed))
     }
 
     /// The stored form of packed bytes.
@@ -172,7 +183,7 @@ impl Cipher {
     /// # Errors
     /// [`StoreError::Unavailable`] where there is no randomness.
     pub(crate) fn encrypt(&self, place: Place<'_>, packed: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        let Some(encrypted) = &self.0 else { return Ok(packed) };
+        let Some(encrypted) = &self.encrypted else { return Ok(packed) };
         let sealed = encrypted.keys.encrypt(&place.bytes(&encrypted.store), &packed);
         sealed.map_err(|why| StoreError::Unavailable(format!("{place} cannot be encrypted: {why}")))
     }
@@ -183,12 +194,10 @@ impl Cipher {
     /// [`StoreError::Key`] when its key is not there, [`StoreError::Corrupt`] for a value that is not what was written
     /// here.
     pub(crate) fn decrypt<'a>(&self, place: Place<'_>, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, StoreError> {
-        let Some(encrypted) = &self.0 else {
+        let Some(encrypted) = &self.encrypted else {
             return match key_of(stored) {
                 None => Ok(Cow::Borrowed(stored)),
-                Some(key) => {
-                    Err(StoreError::Key(format!("{place} is encrypted with key `{key}`, and there are no keys")))
-                }
+                Some(key) => Err(self.lacking(place, &key, "there are no keys")),
             };
         };
         match encrypted.keys.decrypt(&place.bytes(&encrypted.store), stored) {
@@ -198,12 +207,20 @@ impl Cipher {
                 Err(StoreError::Corrupt(format!("{place} is not encrypted, and everything in this store is")))
             }
             Err(Unreadable::Cut) => Err(StoreError::Corrupt(format!("{place} is cut off"))),
-            Err(Unreadable::NoKey(key)) => {
-                Err(StoreError::Key(format!("{place} is encrypted with key `{key}`, which is not among the keys")))
-            }
+            Err(Unreadable::NoKey(key)) => Err(self.lacking(place, &key, "it is not among the keys")),
             Err(Unreadable::Forged(key)) => Err(StoreError::Corrupt(format!(
                 "{place} does not authenticate with key `{key}`: it was changed, or was written elsewhere"
             ))),
+        }
+    }
+
+    /// Why a value of a key that is not there cannot be read.
+    fn lacking(&self, place: Place<'_>, key: &str, why: &str) -> StoreError {
+        match &self.known {
+            Some(known) if known.iter().all(|id| id != key) => {
+                StoreError::Corrupt(format!("{place} names key `{key}`, which is none of the store"))
+            }
+            _ => StoreError::Key(format!("{place} is encrypted with key `{key}`, and {why}")),
         }
     }
 
@@ -286,7 +303,12 @@ mod tests {
         let wrong = read(Cipher::new(keys("a", "02"), "store".into(), false));
         assert!(matches!(&wrong, StoreError::Corrupt(text) if text.contains("key `a`")), "{wrong}");
         let lost = read(Cipher::new(keys("b", "02"), "store".into(), true));
-        assert!(matches!(&lost, StoreError::Key(text) if text.contains("`a`, which is not among the keys")), "{lost}");
+        assert!(matches!(&lost, StoreError::Key(text) if text.contains("`a`, and it is not among the keys")), "{lost}");
+        // In a store that has no such key nobody lacks it.
+        let cipher = Cipher::new(keys("b", "02"), "store".into(), false);
+        assert!(matches!(read(cipher.knowing(vec!["b".into()])), StoreError::Corrupt(_)));
+        assert!(matches!(read(cipher.knowing(vec!["a".into(), "b".into()])), StoreError::Key(_)));
+        assert!(matches!(read(Cipher::default().knowing(Vec::new())), StoreError::Corrupt(_)));
         assert!(matches!(read(Cipher::default()), StoreError::Key(_)));
     }
 }

@@ -17,6 +17,17 @@ const PROOF: &[u8] = b"windlass";
 /// The way from plain values to encrypted ones.
 const REKEY: &str = "`windlass store rekey`";
 
+/// What is said to a process that writes a plain value into an encrypted store.
+pub(crate) const PLAIN_REFUSED: &str =
+    "the store is encrypted since this process opened it: start it again with the keys";
+
+/// What is said to a process that writes a value of a key that was replaced.
+pub(crate) const KEY_REFUSED: &str = "the key that this process encrypts with was replaced: make the key of the store its \
+     active key and start it again";
+
+/// How often all tables are gone through where values of another key are left.
+pub(crate) const PASSES: u32 = 3;
+
 /// What tells the place of a value from two names and a number of its row.
 pub(crate) type PlaceOf = for<'a> fn(&'a str, &'a str, i64) -> Place<'a>;
 
@@ -24,12 +35,117 @@ pub(crate) type PlaceOf = for<'a> fn(&'a str, &'a str, i64) -> Place<'a>;
 pub(crate) struct Values {
     pub(crate) table: &'static str,
     pub(crate) column: &'static str,
+    pub(crate) place: PlaceOf,
+    pub(crate) sqlite: Rows,
+    pub(crate) postgres: Rows,
+}
+
+/// How a store finds its rows.
+pub(crate) struct Rows {
     /// Columns that name a row.
     pub(crate) keys: &'static [&'static str],
-    /// The two names and the number, as expressions over the row.
+    /// The two names and the number of a place, as expressions over the row.
     pub(crate) names: [&'static str; 3],
-    pub(crate) place: PlaceOf,
 }
+
+const fn rows(keys: &'static [&'static str], names: [&'static str; 3]) -> Rows {
+    Rows { keys, names }
+}
+
+/// The id of a run, of a row of SQLite that has its number.
+const RUN: &str = "(SELECT runs.id FROM runs WHERE runs.key = t.run)";
+
+/// Everything that holds what somebody said, or may. Signals come before what they are copied into.
+pub(crate) const VALUES: &[Values] = &[
+    Values {
+        table: "signals",
+        column: "data",
+        place: |id, _, _| Place::Signal { id },
+        sqlite: rows(&["number"], ["id", "''", "0"]),
+        postgres: rows(&["id"], ["id", "''", "0"]),
+    },
+    Values {
+        table: "starts",
+        column: "start",
+        place: |run, _, _| Place::Start { run },
+        sqlite: rows(&["run"], [RUN, "''", "0"]),
+        postgres: rows(&["run"], ["run", "''", "0"]),
+    },
+    Values {
+        table: "journal",
+        column: "record",
+        place: |run, _, version| Place::Record { run, version },
+        sqlite: rows(&["key"], [RUN, "''", "version"]),
+        postgres: rows(&["run", "version"], ["run", "''", "version"]),
+    },
+    Values {
+        table: "journal",
+        column: "audit",
+        place: |run, _, version| Place::Audit { run, version },
+        sqlite: rows(&["key"], [RUN, "''", "version"]),
+        postgres: rows(&["run", "version"], ["run", "''", "version"]),
+    },
+    Values {
+        table: "snapshots",
+        column: "bytes",
+        place: |run, _, version| Place::Snapshot { run, version },
+        sqlite: rows(&["run"], [RUN, "''", "version"]),
+        postgres: rows(&["run"], ["run", "''", "version"]),
+    },
+    Values {
+        table: "waits",
+        column: "kind",
+        place: |run, _, effect| Place::Wait { run, effect },
+        sqlite: rows(&["run", "effect"], [RUN, "''", "effect"]),
+        postgres: rows(&["run", "effect"], ["run", "''", "effect"]),
+    },
+    Values {
+        table: "inbox",
+        column: "input",
+        place: |run, id, _| match id.split_at_checked(1) {
+            Some(("s", id)) => Place::Signal { id },
+            Some((_, id)) => Place::Input { run, id },
+            None => Place::Input { run, id },
+        },
+        sqlite: rows(&["number"], [RUN, "'i' || id", "0"]),
+        postgres: rows(&["run", "id"], ["run", "CASE WHEN signal IS NULL THEN 'i' || id ELSE 's' || signal END", "0"]),
+    },
+    Values {
+        table: "blobs",
+        column: "bytes",
+        place: |digits, _, _| Place::Blob(Digest::parse(digits).unwrap_or(Digest([0; 32]))),
+        sqlite: rows(&["key"], ["lower(hex(digest))", "''", "0"]),
+        postgres: rows(&["digest"], ["encode(digest, 'hex')", "''", "0"]),
+    },
+    Values {
+        table: "objects",
+        column: "bytes",
+        place: |kind, key, _| Place::Object { kind, key },
+        sqlite: rows(&["kind", "key"], ["kind", "key", "0"]),
+        postgres: rows(&["kind", "key"], ["kind", "key", "0"]),
+    },
+    Values {
+        table: "audit_segments",
+        column: "bytes",
+        place: |tenant, _, number| Place::Segment { tenant, number },
+        sqlite: rows(&["tenant", "number"], ["tenant", "''", "number"]),
+        postgres: rows(&["tenant", "number"], ["tenant", "''", "number"]),
+    },
+    Values {
+        table: "audit_acts",
+        column: "bytes",
+        place: |tenant, _, number| Place::Act { tenant, number },
+        sqlite: rows(&["key"], ["tenant", "''", "number"]),
+        postgres: rows(&["tenant", "number"], ["tenant", "''", "number"]),
+    },
+    Values {
+        table: "audit_kept",
+        column: "rows",
+        place: |tenant, run, _| Place::Kept { tenant, run },
+        sqlite: rows(&["number"], ["tenant", "run", "0"]),
+        postgres: rows(&["number"], ["tenant", "run", "0"]),
+    },
+];
 
 impl Values {
     /// Whether the first name is that of a run.
@@ -51,11 +167,6 @@ impl Values {
     }
 }
 
-/// The place of a blob by the hexadecimal digits of its hash.
-pub(crate) fn blob<'a>(digits: &'a str, _: &'a str, _: i64) -> Place<'a> {
-    Place::Blob(Digest::parse(digits).unwrap_or(Digest([0; 32])))
-}
-
 /// What stands in the encrypted state.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
@@ -71,6 +182,8 @@ pub(crate) struct Found {
     pub(crate) state: Vec<u8>,
     /// Keys and their proofs.
     pub(crate) keys: Vec<(String, Vec<u8>)>,
+    /// Keys that nothing more is encrypted with; a store of an older schema has none.
+    pub(crate) closed: Vec<String>,
 }
 
 /// What to do with a store.
@@ -87,7 +200,6 @@ pub(crate) enum Verdict {
 pub(crate) struct Beginning {
     pub(crate) store: String,
     pub(crate) state: Vec<u8>,
-    pub(crate) proof: Vec<u8>,
     pub(crate) cipher: Cipher,
 }
 
@@ -126,15 +238,40 @@ pub(crate) fn cipher_of(found: &Found, keys: &Keyring) -> Result<Cipher, StoreEr
     let state = strict.unpack(Place::State, &found.state)?;
     let state: State = serde_json::from_slice(&state)
         .map_err(|error| StoreError::Corrupt(format!("the state of the encryption cannot be read: {error}")))?;
-    Ok(Cipher::new(keys.clone(), found.store.clone(), state.has_plain && found.complete_at.is_none()))
+    let has_plain = state.has_plain && found.complete_at.is_none();
+    if has_plain && !keys.accepts_plain() {
+        return Err(StoreError::Key(format!(
+            "the store says that its values are being encrypted for the first time, and that some are plain: if that is so, \
+             {REKEY} with `--from-plain` goes on with it, and `plain = true` under `[encryption]` lets other processes read them \
+             meanwhile"
+        )));
+    }
+    Ok(Cipher::new(keys.clone(), found.store.clone(), has_plain))
+}
+
+/// Refuses to write with a key that was replaced.
+///
+/// # Errors
+/// [`StoreError::Key`] that says with which one to.
+pub(crate) fn check_active(found: &Found, keys: &Keyring) -> Result<(), StoreError> {
+    let id = keys.active();
+    if !found.closed.iter().any(|closed| closed == id) {
+        return Ok(());
+    }
+    let open: Vec<String> =
+        found.keys.iter().filter(|(id, _)| !found.closed.contains(id)).map(|(id, _)| format!("`{id}`")).collect();
+    Err(StoreError::Key(format!(
+        "key `{id}` was replaced by {}: make that the active key; to make `{id}` the key of everything again, {REKEY}",
+        open.join(", ")
+    )))
 }
 
 /// What is written when the encryption of a store begins. With `has_plain` it has values from before.
 pub(crate) fn begin(keys: &Keyring, has_plain: bool) -> Result<Beginning, StoreError> {
     let store = uuid::Uuid::now_v7().simple().to_string();
     let cipher = Cipher::new(keys.clone(), store.clone(), has_plain);
-    let (state, proof) = (state(&cipher, has_plain)?, proof(&cipher, keys.active())?);
-    Ok(Beginning { store, state, proof, cipher })
+    let state = state(&cipher, has_plain)?;
+    Ok(Beginning { store, state, cipher })
 }
 
 /// The stored state.
@@ -219,7 +356,23 @@ pub(crate) fn check_workers(workers: &[WorkerRow], was_plain: bool, key: &str) -
 /// Values of the old key keep coming.
 pub(crate) fn unfinished(left: u64, key: &str) -> StoreError {
     StoreError::Unavailable(format!(
-        "{left} values are not of key `{key}` still, because a process goes on to write with another one: make `{key}` the \
-         active key of every process, start them again, and repeat {REKEY}"
+        "{left} values are not of key `{key}` still, because something goes on to write others past the rules of the store; \
+         stop it, and repeat {REKEY}"
+    ))
+}
+
+/// Another process makes another key that of everything.
+pub(crate) fn crossed(open: &[String]) -> StoreError {
+    let open = open.join("`, `");
+    StoreError::Unavailable(format!(
+        "values may be written with `{open}` again: another {REKEY} with another key goes on; let one of them end, and repeat \
+         this one"
+    ))
+}
+
+/// No moment was found in which nobody was about to write.
+pub(crate) fn busy(error: &StoreError) -> StoreError {
+    StoreError::Unavailable(format!(
+        "something reads the keys of the store for long, such as a backup: repeat {REKEY} once it has ended ({error})"
     ))
 }

@@ -75,7 +75,10 @@ pub(crate) enum Unreadable {
 
 /// Keys by their ids, and the one that new values are encrypted with.
 #[derive(Clone)]
-pub struct Keyring(Arc<Inner>);
+pub struct Keyring {
+    inner: Arc<Inner>,
+    accepts_plain: bool,
+}
 
 struct Inner {
     active: String,
@@ -85,7 +88,7 @@ struct Inner {
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring").field("active", &self.0.active).field("ids", &self.ids()).finish_non_exhaustive()
+        f.debug_struct("Keyring").field("active", &self.inner.active).field("ids", &self.ids()).finish_non_exhaustive()
     }
 }
 
@@ -107,25 +110,39 @@ impl Keyring {
             let known = ciphers.into_keys().collect();
             return Err(KeyError::Unknown { id: active.to_owned(), known });
         }
-        Ok(Self(Arc::new(Inner { active: active.to_owned(), header: header_of(active), ciphers })))
+        let inner = Inner { active: active.to_owned(), header: header_of(active), ciphers };
+        Ok(Self { inner: Arc::new(inner), accepts_plain: false })
+    }
+
+    /// The same keys for a store whose values are being encrypted for the first time: where it says so itself, values that
+    /// are plain are read too. Nobody believes that unasked, because whoever may write the store could say so at any time.
+    #[must_use]
+    pub fn with_plain(self) -> Self {
+        Self { accepts_plain: true, ..self }
+    }
+
+    /// Whether plain values may be read, as long as the store says that it has some.
+    #[must_use]
+    pub fn accepts_plain(&self) -> bool {
+        self.accepts_plain
     }
 
     /// The key that encrypts.
     #[must_use]
     pub fn active(&self) -> &str {
-        &self.0.active
+        &self.inner.active
     }
 
     /// All keys, by their ids.
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
-        self.0.ciphers.keys().cloned().collect()
+        self.inner.ciphers.keys().cloned().collect()
     }
 
     /// Whether there is such a key.
     #[must_use]
     pub fn has(&self, id: &str) -> bool {
-        self.0.ciphers.contains_key(id)
+        self.inner.ciphers.contains_key(id)
     }
 
     /// Encrypts a file of this name that stands beside a store.
@@ -151,7 +168,7 @@ impl Keyring {
 
     /// Encrypts with the active key, in such a way that only whoever names the same `place` can decrypt it.
     pub(crate) fn encrypt(&self, place: &[u8], plain: &[u8]) -> Result<Vec<u8>, String> {
-        let Inner { active, header, ciphers } = &*self.0;
+        let Inner { active, header, ciphers } = &*self.inner;
         let cipher = ciphers.get(active).ok_or("the active key is missing")?;
         let nonce = XNonce::try_generate().map_err(|error| format!("there is no randomness: {error}"))?;
         let mut sealed = Vec::with_capacity(HEADER_BYTES + NONCE_BYTES + plain.len() + TAG_BYTES);
@@ -171,7 +188,7 @@ impl Keyring {
         let (nonce, rest) = rest.split_at_checked(NONCE_BYTES).ok_or(Unreadable::Cut)?;
         let body = rest.len().checked_sub(TAG_BYTES).ok_or(Unreadable::Cut)?;
         let (body, tag) = rest.split_at(body);
-        let Some(cipher) = self.0.ciphers.get(&id) else { return Err(Unreadable::NoKey(id)) };
+        let Some(cipher) = self.inner.ciphers.get(&id) else { return Err(Unreadable::NoKey(id)) };
         let (Ok(nonce), Ok(tag)) = (XNonce::try_from(nonce), Tag::try_from(tag)) else { return Err(Unreadable::Cut) };
         let mut plain = body.to_vec();
         let opened =
@@ -294,7 +311,7 @@ mod tests {
         let mut body = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.".to_vec();
         let more = [0x50, 0x51, 0x52, 0x53, 0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7];
         let nonce = XNonce::try_from(&nonce[..]).expect("a nonce");
-        let tag = keys.0.ciphers["a"].encrypt_inout_detached(&nonce, &more, InOutBuf::from(body.as_mut_slice()));
+        let tag = keys.inner.ciphers["a"].encrypt_inout_detached(&nonce, &more, InOutBuf::from(body.as_mut_slice()));
         assert_eq!(body[..4], [0xbd, 0x6d, 0x17, 0x9d]);
         assert_eq!(tag.expect("encrypted")[..4], [0xc0, 0x87, 0x59, 0x24]);
     }

@@ -16,6 +16,7 @@ mod trail;
 use std::path::Path;
 use std::sync::Arc;
 
+use windlass_core::machine::Priority;
 use windlass_core::redact;
 use windlass_core::time::Timestamp;
 use windlass_ports::fake::MemoryStore;
@@ -147,7 +148,8 @@ pub async fn encryption(url: &str, count: bool) -> Result<Option<Encryption>, St
 }
 
 /// Encrypts every value of the store of a URL with the active key of `options`: what is plain, and what is of another key.
-/// In parts, each of which lasts, so that one that was interrupted goes on where it was. `progress` is told after each.
+/// In parts, each of which lasts, so that one that was interrupted goes on where it was. `progress` is told after each. A
+/// schema that is older than this build's is brought up to date first.
 ///
 /// # Errors
 /// [`StoreError::Key`] for keys that are not those of the store, [`StoreError::Invalid`] while workers are at work that
@@ -159,8 +161,10 @@ pub async fn rekey(
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Rekeyed, StoreError> {
     let schema = schema(url).await?.ok_or_else(|| not_kept(url))?;
-    if schema.found < schema.known {
-        return Err(migration_due(schema.found, schema.known));
+    if schema.found < schema.known && options.keys.is_some() {
+        let is_plain = encryption(url, false).await?.is_none_or(|found| found.began_at.is_none());
+        let keys = if is_plain { None } else { options.keys.clone() };
+        drop(open(url, Options { keys, ..options.clone() }).await?);
     }
     match url.split_once(':') {
         Some(("sqlite", path)) => {
@@ -172,6 +176,11 @@ pub async fn rekey(
         }
         _ => PostgresStore::rekey(url, options.keys, progress).await,
     }
+}
+
+/// A class as it is stored.
+fn priority_of(code: i64) -> Priority {
+    usize::try_from(code).ok().and_then(|place| Priority::ALL.get(place).copied()).unwrap_or_default()
 }
 
 fn not_kept(url: &str) -> StoreError {

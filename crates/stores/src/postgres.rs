@@ -19,6 +19,7 @@ mod pool;
 mod prune;
 mod rates;
 mod read;
+mod rekey;
 mod request;
 mod schema;
 mod statements;
@@ -365,13 +366,7 @@ impl Store for PostgresStore {
     }
 
     fn beat(&self, worker: WorkerId, load: Load) -> BoxFuture<'_, Result<Beat, StoreError>> {
-        Box::pin(async move {
-            let (beat, is_encrypted) = self.workers.beat(&worker, load).await?;
-            if is_encrypted {
-                self.pool.cipher.refuse_plain();
-            }
-            Ok(beat)
-        })
+        Box::pin(async move { self.workers.beat(&worker, load).await })
     }
 
     fn leases(&self, worker: WorkerId) -> BoxFuture<'_, Result<Vec<Lease>, StoreError>> {

@@ -271,7 +271,6 @@ impl SqliteStore {
         if is_alive {
             let asked = worker.clone();
             let look = move |connection: &View<'_>| {
-                encryption::refuse_plain(connection)?;
                 Ok((read::is_fenced(connection, &asked)?, schema::found(connection)?, schema::known()))
             };
             let (is_fenced, found, known) = self.read(look).await?;

@@ -40,6 +40,7 @@ pub(crate) struct StoreStatus {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass store rekey
+  windlass store rekey --from-plain
   windlass store rekey --json --store postgres://windlass_owner@db/windlass
 
 Encrypts what is plain, and what is of another key, with the `key` of `[encryption]` in the
@@ -47,7 +48,11 @@ configuration: the store and the file of secrets. In parts that last: one that w
 goes on where it was. The first time, workers must be stopped while it begins; from one key to
 another they may run, once all of them have both keys and encrypt with the new one. Says on
 stderr how far it is.")]
-pub(crate) struct StoreRekey {}
+pub(crate) struct StoreRekey {
+    /// Go on with a first time that was interrupted: values that are plain are read
+    #[arg(long)]
+    pub from_plain: bool,
+}
 
 /// Bring the schema up to date.
 #[derive(Debug, Args)]

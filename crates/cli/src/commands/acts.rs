@@ -356,7 +356,11 @@ pub(super) async fn note(app: &App, doing: &Doing) -> Result<bool, Problem> {
     if app.store_url() == "memory:" {
         return Ok(true);
     }
-    let Some(store) = app.existing_store().await? else { return Ok(false) };
+    let store = match doing.action {
+        "store.backup" => app.existing_store_with(app.keys_as_it_is().await?).await?,
+        _ => app.existing_store().await?,
+    };
+    let Some(store) = store else { return Ok(false) };
     note_in(app, &*store, doing.clone()).await?;
     Ok(true)
 }

@@ -323,7 +323,7 @@ pub(crate) fn pool(name: &str) -> Result<Name, Problem> {
 
 /// Lists workers, alive ones first.
 pub(crate) async fn workers(app: &App, args: args::Workers) -> Result<Exit, Problem> {
-    let mut rows = match app.store_to_read().await? {
+    let mut rows = match app.unless_named(app.store_as_it_is().await?)? {
         Some(store) => store.workers().await?,
         None => Vec::new(),
     };

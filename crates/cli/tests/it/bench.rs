@@ -55,6 +55,11 @@ fn steps_are_counted_beside_a_floor_of_the_same_store() {
         assert!(number(found, "steps_per_second") > 0.0 && number(found, "runs") > 0.0, "{found}");
         let ratio = number(found, "steps_per_second") / number(found, "floor_steps_per_second");
         assert!((number(found, "floor_ratio") - ratio).abs() < 0.02, "{found}");
+        assert_eq!(found["encrypted"], false, "{found}");
+    });
+    on_both(&[&args[..], &["--encrypted"]].concat(), |found| {
+        assert!(number(found, "steps_per_second") > 0.0 && number(found, "runs") > 0.0, "{found}");
+        assert_eq!(found["encrypted"], true, "{found}");
     });
 }
 

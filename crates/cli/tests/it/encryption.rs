@@ -118,7 +118,15 @@ fn a_store_is_encrypted_and_its_key_is_replaced() {
     assert_eq!((refused.code(), &refused.json()["error"]["code"]), (4, &json!("cli.key")), "{}", refused.shown());
     assert!(refused.stdout().contains("windlass store rekey"), "{}", refused.shown());
     assert_eq!(run(&place, &["secrets", "list"]).code(), 4);
+    // What is done before a store is encrypted works.
+    for args in [&["workers"][..], &["store", "status"], &["store", "backup", "before.backup"]] {
+        let ran = run(&place, args);
+        assert_eq!(ran.code(), 0, "{args:?}: {}", ran.shown());
+        assert!(ran.shown().contains("`windlass store rekey` encrypts it"), "{args:?}: {}", ran.shown());
+    }
+    std::fs::remove_file(place.path("before.backup")).expect("removed");
     let rekeyed = run(&place, &["store", "rekey"]);
+    assert!(rekeyed.shown().contains("secrets of every other host"), "{}", rekeyed.shown());
     let value = rekeyed.json();
     assert_eq!(rekeyed.code(), 0, "{}", rekeyed.shown());
     assert_eq!((&value["key"], &value["from_plain"], &value["secrets"]), (&json!("one"), &json!(true), &json!(true)));
@@ -166,6 +174,8 @@ fn keys_that_are_none_are_refused_and_not_shown() {
     for (config, said) in cases {
         let place = place(&format!("[encryption]\n{config}"));
         place.write("short", &ONE[..32]);
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(place.path("short"), closed).expect("closed");
         let refused = run(&place, &["runs", "list"]);
         assert_eq!(refused.code(), 2, "{config}: {}", refused.shown());
         assert_eq!(refused.json()["error"]["code"], "cli.config");

@@ -163,6 +163,8 @@ pub struct Lease {
     /// none but that calls were lost. With [`STRIKES_SUSPECT`] a claim takes it with nothing else, and it is to be driven
     /// alone; with [`STRIKES_MAX`] it is quarantined and nobody gets it.
     pub strikes: u32,
+    /// The run's own class, whatever its machine says.
+    pub priority: Priority,
 }
 
 impl Lease {

@@ -17,6 +17,8 @@ use crate::BoxFuture;
 pub const HEARD_MS: u64 = 5_000;
 /// How far the store's time may go back without a bucket taking notice, in milliseconds.
 const BACKWARDS_MS: u64 = 5_000;
+/// Of so many calls one is of a lower class than the highest that waits, so that none waits for ever.
+const LOWER_EVERY: u64 = 16;
 /// Runs that are named of those that wait at one process, at most.
 pub const NAMED_MAX: usize = 64;
 
@@ -90,7 +92,7 @@ pub struct Ask {
     pub class: Priority,
     /// What each call takes: of all of these, or nothing.
     pub parts: Vec<Part>,
-    /// Calls that are expected beside it.
+    /// Calls that are expected beside it. They are served only from what nobody waits for.
     pub more: u64,
 }
 
@@ -186,6 +188,9 @@ pub struct Bucket {
     at: Timestamp,
     /// Who waits, by process.
     waiting: BTreeMap<Name, Waiting>,
+    /// Calls that were served one after another while one of a lower class waited.
+    #[serde(default)]
+    passed: u64,
 }
 
 /// A bucket as it is told.
@@ -226,7 +231,7 @@ impl Bucket {
     /// One that was empty at a time, of a store that knows nothing from before it.
     #[must_use]
     pub fn empty_since(since: Timestamp, rate: Rate, now: Timestamp) -> Self {
-        let mut bucket = Self { rate, level: 0, at: since.min(now), waiting: BTreeMap::new() };
+        let mut bucket = Self { rate, level: 0, at: since.min(now), waiting: BTreeMap::new(), passed: 0 };
         bucket.fill(rate, now);
         bucket
     }
@@ -290,6 +295,13 @@ impl Bucket {
         self.level.div_euclid(i64::try_from(self.rate.per_ms.max(1)).unwrap_or(i64::MAX))
     }
 
+    /// In how many milliseconds so many permits are there. Where they are and are another's, it is asked for again soon, by
+    /// then as the first.
+    fn ms_until(&self, permits: u64) -> u64 {
+        let missing = parts(permits, self.rate.per_ms).saturating_sub(self.level);
+        self.rate.ms_for(if missing > 0 { missing } else { parts(1, self.rate.per_ms) })
+    }
+
     /// Takes note of what a process says.
     fn hear(&mut self, by: &Name, word: &Word, now: Timestamp) {
         let per_ms = i64::try_from(self.rate.per_ms).unwrap_or(i64::MAX);
@@ -314,11 +326,43 @@ impl Bucket {
         before.map(|(_, head)| head.need.clamp(1, self.rate.burst))
     }
 
+    /// The call that has waited longest of those below a class, and its class.
+    fn below(&self, class: usize) -> Option<(Head, usize)> {
+        let heads = self.waiting.values().flat_map(|waiting| waiting.heads.iter().copied().zip(0..));
+        let below = heads.filter_map(|(head, of)| Some((head?, of))).filter(|(_, of)| *of > class);
+        below.min_by_key(|(head, of)| (head.since, *of))
+    }
+
+    /// The call whose turn it is although calls of higher classes wait, and its class.
+    fn turn(&self) -> Option<(Head, usize)> {
+        let highest = (0..3).find(|class| self.waiting.values().any(|waiting| waiting.heads[*class].is_some()))?;
+        self.below(highest).filter(|_| self.passed >= LOWER_EVERY - 1)
+    }
+
+    /// Notes that calls of a class were served.
+    fn served(&mut self, class: usize, calls: u64) {
+        let highest = (0..class).all(|higher| self.waiting.values().all(|waiting| waiting.heads[higher].is_none()));
+        self.passed = match self.below(class) {
+            Some(_) if highest => self.passed.saturating_add(calls),
+            _ => 0,
+        };
+    }
+
     /// Permits that are for others before this class of a process has any: those of higher classes, and those of calls of
-    /// its own class that came before. Without the latter two processes with large calls would wait for each other.
+    /// its own class that came before. Without the latter two processes with large calls would wait for each other. A lower
+    /// class whose turn it is comes before higher ones.
     fn kept_back(&self, by: &Name, class: usize) -> u64 {
-        let higher = self.others(by).flat_map(|(_, waiting)| &waiting.permits[..class]);
-        higher.copied().chain(self.before(by, class)).fold(0, u64::saturating_add)
+        let turn = self.turn();
+        let higher = if turn.is_some_and(|(_, of)| of == class) { 0 } else { class };
+        let lower = turn.filter(|(_, of)| *of > class).map(|(head, _)| head.need.clamp(1, self.rate.burst));
+        let higher = self.others(by).flat_map(|(_, waiting)| &waiting.permits[..higher]);
+        higher.copied().chain(lower).chain(self.before(by, class)).fold(0, u64::saturating_add)
+    }
+
+    /// Permits that nobody waits for.
+    fn spare(&self) -> u64 {
+        let waited = self.waiting.values().flat_map(|waiting| waiting.permits).fold(0, u64::saturating_add);
+        u64::try_from(self.whole()).unwrap_or(0).saturating_sub(waited)
     }
 
     /// What this class of a process may take on one trip.
@@ -380,7 +424,12 @@ pub fn settle(take: &Take, buckets: &mut BTreeMap<Name, Bucket>, now: Timestamp)
         }
     }
     let mut shares = BTreeMap::new();
-    let granted = take.asks.iter().map(|ask| grant(take, ask, buckets, &mut shares)).collect();
+    let mut granted: Vec<Granted> = take.asks.iter().map(|ask| grant(take, ask, buckets, &mut shares)).collect();
+    // What is taken ahead is what those who wait leave.
+    for (ask, granted) in take.asks.iter().zip(&mut granted).filter(|(ask, granted)| ask.more > 0 && granted.calls > 0)
+    {
+        ahead(ask, granted, buckets);
+    }
     Taken { granted }
 }
 
@@ -395,30 +444,21 @@ impl Part {
 }
 
 fn grant(take: &Take, ask: &Ask, buckets: &mut BTreeMap<Name, Bucket>, shares: &mut Shares) -> Granted {
-    let wanted = ask.more.saturating_add(1);
-    let (mut calls, mut wait_ms, mut short) = (wanted, 0, Vec::new());
+    let (mut wait_ms, mut short) = (0, Vec::new());
     let class = place(ask.class);
     for part in &ask.parts {
         let Some(bucket) = buckets.get(&part.bucket) else { return Granted { wait_ms: 1, ..Granted::default() } };
         let share = *shares.entry((part.bucket.clone(), class)).or_insert_with(|| bucket.share(&take.by, class));
         let (left, need) = (u64::try_from(bucket.whole()).unwrap_or(0), part.takes());
-        let fit = (left.min(share.rest) / need).max(u64::from(left.min(share.first) >= need));
-        if fit < wanted {
-            let before = bucket.kept_back(&take.by, class).saturating_add(fit.saturating_add(1).saturating_mul(need));
-            let missing = parts(before, part.rate.per_ms).saturating_sub(bucket.level);
-            // Where it is there and is another's part, it is asked for again soon, by then as the first.
-            let missing = if missing > 0 { missing } else { parts(1, part.rate.per_ms) };
-            wait_ms = wait_ms.max(part.rate.ms_for(missing)).max(share.behind_ms);
+        if left.min(share.rest.max(share.first)) >= need {
+            continue;
         }
-        if fit == 0 {
-            short.push(part.bucket.clone());
-        }
-        calls = calls.min(fit);
+        let before = bucket.kept_back(&take.by, class).saturating_add(need);
+        wait_ms = wait_ms.max(bucket.ms_until(before)).max(share.behind_ms);
+        short.push(part.bucket.clone());
     }
     for part in &ask.parts {
         let Some(bucket) = buckets.get_mut(&part.bucket) else { continue };
-        let taken = part.takes().saturating_mul(calls);
-        bucket.level = bucket.level.saturating_sub(parts(taken, part.rate.per_ms));
         if short.contains(&part.bucket) {
             // What it waits for is not for smaller calls that come later.
             let none = Share { behind_ms: wait_ms, ..Share::default() };
@@ -426,14 +466,32 @@ fn grant(take: &Take, ask: &Ask, buckets: &mut BTreeMap<Name, Bucket>, shares: &
             bucket.waits_on(&take.by, class, part.takes());
             continue;
         }
-        if calls > 0
-            && let Some(share) = shares.get_mut(&(part.bucket.clone(), class))
-        {
-            (share.first, share.rest) = (0, share.rest.saturating_sub(taken));
+        if short.is_empty() {
+            bucket.served(class, 1);
+            bucket.level = bucket.level.saturating_sub(parts(part.takes(), part.rate.per_ms));
+            if let Some(share) = shares.get_mut(&(part.bucket.clone(), class)) {
+                (share.first, share.rest) = (0, share.rest.saturating_sub(part.takes()));
+            }
         }
         bucket.waits_no_longer(&take.by, class, part.takes());
     }
-    Granted { calls, wait_ms: if calls < wanted { wait_ms.max(1) } else { 0 }, short }
+    Granted { calls: u64::from(short.is_empty()), wait_ms: if short.is_empty() { 0 } else { wait_ms.max(1) }, short }
+}
+
+/// Adds what may be taken ahead of calls.
+fn ahead(ask: &Ask, granted: &mut Granted, buckets: &mut BTreeMap<Name, Bucket>) {
+    let fit = |part: &Part| buckets.get(&part.bucket).map_or(0, |bucket| bucket.spare() / part.takes());
+    let calls = ask.parts.iter().map(fit).min().unwrap_or(ask.more).min(ask.more);
+    for part in &ask.parts {
+        let Some(bucket) = buckets.get_mut(&part.bucket) else { continue };
+        let taken = part.takes().saturating_mul(calls);
+        bucket.level = bucket.level.saturating_sub(parts(taken, part.rate.per_ms));
+        if calls < ask.more && bucket.spare() < part.takes() {
+            let waited = u64::try_from(bucket.whole()).unwrap_or(0).saturating_sub(bucket.spare());
+            granted.wait_ms = granted.wait_ms.max(bucket.ms_until(waited.saturating_add(part.takes())));
+        }
+    }
+    granted.calls += calls;
 }
 
 #[cfg(test)]

@@ -278,6 +278,17 @@ impl Desk {
         }
     }
 
+    /// Nobody asks any more: what was taken ahead goes back.
+    pub fn close(&mut self, now: u64) {
+        for (lane, state) in &mut self.lanes {
+            let unused = if state.have_until > now { std::mem::take(&mut state.have) } else { 0 };
+            for (bucket, rate) in lane.iter().filter(|_| unused > 0) {
+                let known = self.back.entry(bucket.clone()).or_insert((*rate, 0));
+                known.1 = known.1.saturating_add(i64::try_from(unused).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
     /// Whether the store is to be told something although nobody asks for permits.
     #[must_use]
     pub fn has_news(&self) -> bool {
@@ -291,7 +302,9 @@ impl Desk {
     /// When the next trip is due; none while nobody waits.
     #[must_use]
     pub fn due(&self, now: u64) -> Option<u64> {
-        let again = |waiter: &Waiter| self.dry_of(waiter).map_or(now, |dry| dry.again.max(now));
+        // Those that are to be asked for at almost the same time share a trip, whatever they wait for.
+        let shared = |dry: &Dry| dry.again.next_multiple_of(AGAIN_MS.0);
+        let again = |waiter: &Waiter| self.dry_of(waiter).map_or(now, |dry| shared(dry).max(now));
         self.waiters.values().map(again).min()
     }
 

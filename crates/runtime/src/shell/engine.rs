@@ -272,8 +272,10 @@ impl Engine {
         }
     }
 
-    /// Tells the store that this process is no longer a worker. What it still holds goes into the queue.
+    /// Tells the store that this process is no longer a worker. What it still holds goes into the queue, and what it took of
+    /// rates and did not use goes back.
     pub async fn leave(&self) {
+        super::rates::flush(&self.core).await;
         self.core.leave().await;
     }
 }

@@ -23,7 +23,7 @@ use windlass_core::file;
 use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::limits::VALUE_BYTES_MAX;
-use windlass_core::machine::{HookKind, Machine};
+use windlass_core::machine::{HookKind, Machine, Priority};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
@@ -114,7 +114,7 @@ impl Calls {
         core: &Arc<Core>,
         member: &Arc<Member>,
         machine: &Machine,
-        run: &Run,
+        (run, class): (&Run, Priority),
         effect: EffectId,
     ) {
         let Some(open) = run.calls.get(&effect) else { return };
@@ -133,7 +133,7 @@ impl Calls {
             timeout_ms: open.timeout_ms,
             sent: Arc::clone(&sent),
             about: core.parts.settings.meter.is_some().then(|| About::of(machine, run, effect, open)),
-            asks: rates::asks(core, machine, run, open).map(|asks| Box::new((asks, open.call.clone()))),
+            asks: rates::asks(core, machine, (run, class), open).map(|asks| Box::new((asks, open.call.clone()))),
         };
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));

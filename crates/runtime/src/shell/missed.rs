@@ -145,7 +145,13 @@ mod tests {
     use super::*;
 
     fn lease(run: &str) -> Lease {
-        Lease { run: RunId::stored(run), epoch: 1, taken_from: None, strikes: 0 }
+        Lease {
+            run: RunId::stored(run),
+            epoch: 1,
+            taken_from: None,
+            strikes: 0,
+            priority: windlass_core::machine::Priority::Normal,
+        }
     }
 
     fn shown(looking: Looking, runs: &[&str], known: &[&str]) -> Vec<String> {

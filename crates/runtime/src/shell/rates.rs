@@ -5,16 +5,18 @@
 //! for all that wait, one after another, and ends when nobody does.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use windlass_core::effect::{Call as Kind, OpenCall, Outcome, Said, Spent};
 use windlass_core::failure::{Code, Failure, Retry};
 use windlass_core::ids::Name;
-use windlass_core::machine::{Machine, ModelSettings};
+use windlass_core::machine::{Machine, ModelSettings, Priority};
 use windlass_core::run::Run;
 
 use super::engine::Core;
@@ -26,8 +28,10 @@ use crate::rates::{Caller, Wanted};
 const COLLECT: Duration = Duration::from_millis(50);
 /// How long a call that may not wait is given for the one trip that asks for it.
 const ONE_TRIP: Duration = Duration::from_millis(500);
-/// Pause after a trip that failed, when nobody waits.
+/// Pause after a trip that failed, when nobody waits, and after one that broke.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long the end of a process waits for what is to be given back.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Calls of this process that wait for permits.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(super) struct Gate {
     changed: Notify,
     /// Somebody makes the trips.
     pumping: AtomicBool,
+    /// A trip is out: one at a time.
+    out: tokio::sync::Mutex<()>,
     began: Instant,
 }
 
@@ -48,6 +54,7 @@ impl Default for Gate {
             tellers: Mutex::default(),
             changed: Notify::new(),
             pumping: AtomicBool::new(false),
+            out: tokio::sync::Mutex::default(),
             began: Instant::now(),
         }
     }
@@ -72,8 +79,8 @@ impl Gate {
     }
 }
 
-/// Why calls of a model so called would wait for now; none where nothing is known against them.
-pub(super) fn dry(core: &Core, run: &Run, settings: &ModelSettings) -> Option<Name> {
+/// Why calls of a model so called would wait for now, of a run of a class; none where nothing is known against them.
+pub(super) fn dry(core: &Core, run: &Run, class: Priority, settings: &ModelSettings) -> Option<Name> {
     let limits = &core.parts.settings.rates;
     if limits.all().is_empty() {
         return None;
@@ -86,12 +93,12 @@ pub(super) fn dry(core: &Core, run: &Run, settings: &ModelSettings) -> Option<Na
         tool: None,
         tokens: 1,
     });
-    let ms = core.gate.desk().dry(core.gate.now(), &wanted, windlass_core::machine::Priority::default())?;
+    let ms = core.gate.desk().dry(core.gate.now(), &wanted, class)?;
     Some(format!("its rate has nothing left for {ms} ms more").into())
 }
 
-/// What an open call asks for; none where no limit is for it.
-pub(super) fn asks(core: &Core, machine: &Machine, run: &Run, open: &OpenCall) -> Option<Call> {
+/// What an open call of a run of a class asks for; none where no limit is for it.
+pub(super) fn asks(core: &Core, machine: &Machine, (run, class): (&Run, Priority), open: &OpenCall) -> Option<Call> {
     let limits = &core.parts.settings.rates;
     if limits.all().is_empty() {
         return None;
@@ -125,7 +132,7 @@ pub(super) fn asks(core: &Core, machine: &Machine, run: &Run, open: &OpenCall) -
     let patience_ms = if goes_on(core, machine, run, open) { 0 } else { wanted.wait_ms.unwrap_or(open.timeout_ms) };
     Some(Call {
         wanted,
-        class: machine.placement.priority.unwrap_or_default(),
+        class,
         tenant: scope.tenant.clone(),
         run: run.id().clone(),
         since: core.parts.clock.now(),
@@ -281,8 +288,24 @@ enum Next {
     Nothing,
 }
 
+/// Whoever makes the trips. Where that ends before its time, as with the async runtime that it is on, another one may.
+struct Pumping {
+    core: Arc<Core>,
+    ended: bool,
+}
+
+impl Drop for Pumping {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.core.gate.pumping.store(false, Ordering::Release);
+        }
+    }
+}
+
 async fn trips(core: Arc<Core>) {
+    let mut pumping = Pumping { core: Arc::clone(&core), ended: false };
     let gate = &core.gate;
+    let mut tell_at = None;
     loop {
         let next = {
             let (desk, now) = (gate.desk(), gate.now());
@@ -293,6 +316,7 @@ async fn trips(core: Arc<Core>) {
                 None => {
                     // Under the lock of the desk: whoever comes after this starts another task.
                     gate.pumping.store(false, Ordering::Release);
+                    pumping.ended = true;
                     Next::Nothing
                 }
             }
@@ -300,28 +324,68 @@ async fn trips(core: Arc<Core>) {
         match next {
             Next::Nothing => return,
             Next::Trip => {
-                trip(&core).await;
-            }
-            Next::Pause(pause) => {
-                tokio::select! {
-                    biased;
-                    () = gate.changed.notified() => {}
-                    () = tokio::time::sleep(pause) => {}
+                tell_at = None;
+                if unbroken(&core).await.is_none() {
+                    tokio::time::sleep(AGAIN).await;
                 }
             }
+            Next::Pause(pause) => {
+                tell_at = None;
+                changed_within(gate, Instant::now() + pause).await;
+            }
+            // Whoever comes meanwhile takes what is to be told along.
             Next::Tell => {
-                tokio::time::sleep(COLLECT).await;
-                if !trip(&core).await {
-                    tokio::time::sleep(AGAIN).await;
+                let at = *tell_at.get_or_insert_with(|| Instant::now() + COLLECT);
+                if !changed_within(gate, at).await {
+                    let answered = unbroken(&core).await == Some(true);
+                    tell_at = (!answered).then(|| Instant::now() + AGAIN);
                 }
             }
         }
     }
 }
 
+/// Waits until something changes, or until a time. Whether something did.
+async fn changed_within(gate: &Gate, until: Instant) -> bool {
+    tokio::time::timeout_at(until, gate.changed.notified()).await.is_ok()
+}
+
+/// A trip that nothing which breaks in it ends for the calls that come after it. Whether it was answered; none where it
+/// broke.
+async fn unbroken(core: &Core) -> Option<bool> {
+    let answered = AssertUnwindSafe(trip(core)).catch_unwind().await;
+    if answered.is_err() {
+        tracing::error!("a trip for permits of rates broke; calls wait and it is made again");
+    }
+    answered.ok()
+}
+
+/// Gives back what is not used before the process ends, in one trip that nobody waits for long for.
+pub(super) async fn flush(core: &Core) {
+    let has_news = || {
+        let mut desk = core.gate.desk();
+        desk.close(core.gate.now());
+        desk.has_news()
+    };
+    if !has_news() {
+        return;
+    }
+    let told = async {
+        // One that is out may have it with it.
+        drop(core.gate.out.lock().await);
+        if has_news() { unbroken(core).await } else { Some(true) }
+    };
+    if tokio::time::timeout(LAST, told).await != Ok(Some(true)) {
+        tracing::warn!(
+            "what was not used of rates could not be given back; it stays taken until their buckets have filled"
+        );
+    }
+}
+
 /// One trip. Whether it was answered.
 async fn trip(core: &Core) -> bool {
     let gate = &core.gate;
+    let _out = gate.out.lock().await;
     let nobody = || format!("p-{:x}", core.parts.clock.seed()).into();
     let by = core.present().map_or_else(nobody, |member| member.id.0.clone());
     let trip = gate.desk().begin(gate.now(), by);

@@ -12,6 +12,7 @@ mod keys;
 mod notices;
 mod points;
 mod pruning;
+mod rates;
 mod rules;
 mod schedules;
 mod shutdown;

@@ -14,7 +14,7 @@ use windlass_core::seal::Segment;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::fake::MemoryStore;
-use windlass_ports::store::rates::Rates;
+use windlass_ports::store::rates::{BucketRow, Rates, Take, Taken};
 use windlass_ports::store::{
     Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Kept, Lease, Load,
     Message, NewRun, Object, OpId, Page, Pruned, Pruning, Put, Query, Reaped, Registration, Removed, Retention,
@@ -47,6 +47,7 @@ pub(crate) struct Unreliable {
     unheard: AtomicUsize,
     outdated: AtomicBool,
     trail_writes: AtomicUsize,
+    broken_trips: AtomicUsize,
 }
 
 impl Unreliable {
@@ -62,7 +63,13 @@ impl Unreliable {
             unheard: AtomicUsize::new(0),
             outdated: AtomicBool::new(false),
             trail_writes: AtomicUsize::new(usize::MAX),
+            broken_trips: AtomicUsize::new(0),
         }
+    }
+
+    /// So many trips for permits break, in such a way that whoever makes them breaks with them.
+    pub(crate) fn break_trips(&self, trips: usize) {
+        self.broken_trips.store(trips, Ordering::SeqCst);
     }
 
     /// What happens to the commits to come.
@@ -131,9 +138,21 @@ fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+impl Rates for Unreliable {
+    fn take(&self, take: Take) -> Answer<'_, Taken> {
+        let breaks = self.broken_trips.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(breaks.is_err(), "a trip breaks on purpose");
+        self.inner.rates().take(take)
+    }
+
+    fn buckets(&self, after: Option<Name>, limit: usize) -> Answer<'_, Vec<BucketRow>> {
+        self.inner.rates().buckets(after, limit)
+    }
+}
+
 impl Store for Unreliable {
     fn rates(&self) -> &dyn Rates {
-        self.inner.rates()
+        self
     }
 
     fn trail(&self) -> &dyn Trail {

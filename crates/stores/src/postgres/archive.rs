@@ -55,6 +55,7 @@ const TABLES: &[(&str, &str)] = &[
     ("audit_kept", "number, run, tenant, rows"),
     ("encryption", "store, began_at, complete_at, state"),
     ("encryption_keys", "id, proof"),
+    ("encryption_writers", "id, header, closed_at"),
 ];
 
 static OBJECTS_OF_KIND: Sql =

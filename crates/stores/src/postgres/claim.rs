@@ -18,6 +18,7 @@ use super::pool::Pool;
 use super::request::{count, int};
 use super::statements::now_us;
 use super::text::{shield, unshield};
+use crate::priority_of;
 
 /// Losses of a worker from which on a run is suspect: a claim takes it with nothing else.
 const SUSPECT: i32 = STRIKES_SUSPECT as i32;
@@ -29,7 +30,7 @@ const TENANTS_SPARE: usize = 64;
 /// Columns of a lease, after a change of the row.
 macro_rules! lease {
     () => {
-        " RETURNING r.id, r.epoch, r.lost, r.strikes"
+        " RETURNING r.id, r.epoch, r.lost, r.strikes, r.priority"
     };
 }
 
@@ -120,7 +121,7 @@ static CLAIM_TREE: Sql = Sql {
          OR r.id = (SELECT id FROM suspect)) AND EXISTS \
          (SELECT 1 FROM workers w WHERE w.id = $1 AND w.alive)",
         lease!(),
-        ") SELECT taken.id, taken.epoch, taken.lost, taken.strikes FROM taken JOIN free ON free.id = taken.id \
+        ") SELECT taken.id, taken.epoch, taken.lost, taken.strikes, taken.priority FROM taken JOIN free ON free.id = taken.id \
          ORDER BY free.ready, free.id"
     ),
     types: &[Type::TEXT, Type::TEXT, Type::INT8, Type::INT4],
@@ -180,6 +181,7 @@ pub(super) fn lease(row: &Row) -> Result<Lease, tokio_postgres::Error> {
         epoch: count(row.try_get(1)?),
         taken_from: lost.map(|lost| WorkerId(unshield(lost))),
         strikes: u32::try_from(strikes).unwrap_or_default(),
+        priority: priority_of(i64::from(row.try_get::<_, i16>(4)?)),
     })
 }
 

@@ -22,6 +22,8 @@ use tokio_postgres::{Client, Connection, Row, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use windlass_ports::store::StoreError;
 
+use crate::encryption::{KEY_REFUSED, PLAIN_REFUSED};
+
 use super::url::{Address, Tls};
 
 /// Longer than any statement of the store takes: after it a connection counts as lost.
@@ -106,8 +108,8 @@ pub(super) fn trouble(error: &tokio_postgres::Error) -> Trouble {
         return Trouble::Again(unavailable());
     }
     // What the triggers of an encrypted store say.
-    if db.message() == PLAIN_REFUSED {
-        return Trouble::Refused(StoreError::Key(PLAIN_REFUSED.into()));
+    if matches!(db.message(), PLAIN_REFUSED | KEY_REFUSED) {
+        return Trouble::Refused(StoreError::Key(db.message().into()));
     }
     if let Some(text) = refusal(db) {
         return Trouble::Refused(StoreError::Invalid(text));
@@ -133,10 +135,6 @@ pub(super) fn trouble(error: &tokio_postgres::Error) -> Trouble {
         _ => Trouble::Passing(unavailable()),
     }
 }
-
-/// What is said to a process that writes a plain value into an encrypted store.
-pub(super) const PLAIN_REFUSED: &str =
-    "the store is encrypted since this process opened it: start it again with the keys";
 
 /// Statements refuse a request by reading a text that starts so as a number: the server repeats the text.
 pub(super) const REFUSAL: &str = "windlass refuses: ";

@@ -11,13 +11,12 @@ use windlass_core::ids::{Digest, RunId};
 use windlass_ports::store::{Finding, StoreError};
 
 use super::connect::{Link, trouble};
-use super::encryption::VALUES;
 use super::pool::Pool;
 use super::read::{hashes, unread};
 use super::schema::run;
 use super::text::unshield;
 use crate::cipher::{Cipher, Place};
-use crate::encryption::Values;
+use crate::encryption::{Rows, VALUES, Values};
 use crate::pack::{is_primed, unpack, unpack_primed};
 
 /// Rules that are one query each: rows of (run, message) that should not be.
@@ -228,7 +227,7 @@ fn audit(cipher: &Cipher, id: &str, stored: &[u8], seen: &mut Seen, findings: &m
 /// Everything beside journals is what was written.
 async fn payloads(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     for values in VALUES.iter().filter(|values| !matches!(values.table, "journal" | "blobs")) {
-        let Values { table, column, names: [first, second, number], place, .. } = values;
+        let Values { table, column, postgres: Rows { names: [first, second, number], .. }, place, .. } = values;
         let text =
             format!("SELECT {first}, {second}, ({number})::bigint, {column} FROM {table} WHERE {column} IS NOT NULL");
         each(link, &text, |row| {

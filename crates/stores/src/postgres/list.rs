@@ -2,7 +2,6 @@
 
 use tokio_postgres::types::{ToSql, Type};
 use windlass_core::ids::{Name, RunId};
-use windlass_core::machine::Priority;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Depth, Page, Query, Stats, StoreError};
@@ -167,10 +166,9 @@ pub(super) async fn stats(pool: &Pool) -> Result<Stats, StoreError> {
     let mut queue = Vec::new();
     for row in depths {
         let class: i16 = row.try_get(1).map_err(unread)?;
-        let priority = usize::try_from(class).ok().and_then(|place| Priority::ALL.get(place).copied());
         queue.push(Depth {
             pool: unshield(row.try_get(0).map_err(unread)?),
-            priority: priority.unwrap_or_default(),
+            priority: crate::priority_of(i64::from(class)),
             runs: number(row, 2)?,
             oldest: Timestamp(number(row, 3)? / 1_000),
         });

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use windlass_ports::store::StoreError;
 
 use super::connect::{Connector, Link, Part, Purpose, Trouble};
+use super::encryption::refresh;
 use crate::cipher::Cipher;
 
 /// How often something that failed for a reason that passes is tried again.
@@ -71,10 +72,11 @@ impl Pool {
             idle.retain(|link| !link.is_lost());
             idle.pop()
         };
-        let link = match kept {
+        let mut link = match kept {
             Some(link) => link,
             None => self.connector.link(self.purpose).await?,
         };
+        refresh(&mut link, &self.cipher).await?;
         Ok(Lent { pool: self, link: Some(link), _room: room })
     }
 

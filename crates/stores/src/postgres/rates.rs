@@ -1,4 +1,5 @@
-//! Buckets of rates in a database: one transaction for a trip, which locks the buckets in the order of their names.
+//! Buckets of rates in a database: one transaction for a trip, which locks the buckets in the order of their names, and the
+//! row that says since when nothing is missing after them.
 //!
 //! The table is not logged, so these transactions wait for no sync. A server that crashed has none of it, and knows so.
 
@@ -10,7 +11,7 @@ use windlass_core::ids::Name;
 use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::StoreError;
-use windlass_ports::store::rates::{Bucket, BucketRow, Rate, Rates, Take, Taken, settle};
+use windlass_ports::store::rates::{Bucket, BucketRow, Rates, Take, Taken, settle};
 
 use super::PostgresStore;
 use super::connect::{Link, Sql, Trouble, Value};
@@ -32,12 +33,14 @@ static LOCK: Sql = Sql {
     types: &[Type::TEXT_ARRAY],
 };
 
-/// Makes buckets that are not there, without anything in them, and locks them.
+/// Makes buckets that are not there, without anything in them. A transaction of its own, which has no lock when it begins:
+/// whoever waits here for somebody who makes the same holds nothing that another one waits for. They are not tidied away
+/// before somebody has used them.
 static MAKE: Sql = Sql {
     text: concat!(
-        "INSERT INTO rates (bucket, idle_at, bytes) SELECT b, 0, '' FROM unnest($1::text[]) AS b ORDER BY b \
-         ON CONFLICT (bucket) DO UPDATE SET bytes = rates.bytes RETURNING bucket, bytes, ",
-        now_ms!()
+        "INSERT INTO rates (bucket, idle_at, bytes) SELECT b, ",
+        now_ms!(),
+        " + 600000, '' FROM unnest($1::text[]) AS b ORDER BY b ON CONFLICT DO NOTHING"
     ),
     types: &[Type::TEXT_ARRAY],
 };
@@ -84,38 +87,62 @@ pub(super) static FORGET_RATES: Sql = Sql { text: "DELETE FROM rates", types: &[
 const BEGIN: &str = "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = '2s'";
 
 async fn take(pool: &Pool, take: &Take) -> Result<Taken, StoreError> {
-    let mut tries = 0;
-    loop {
+    let (mut tries, mut made) = (0, 0);
+    let taken = loop {
         match take_once(pool, take).await {
+            Ok(Tried::Taken(taken)) => break taken,
+            // Forgotten again before they were locked, which is not so every time.
+            Ok(Tried::Missing(missing)) if made < TRIES_MAX => {
+                made += 1;
+                pool.rows(&MAKE, || vec![Box::new(missing.clone())]).await?;
+            }
+            Ok(Tried::Missing(_)) => {
+                return Err(StoreError::Unavailable("buckets of rates vanish as they are made".into()));
+            }
             Err(Trouble::Again(_)) if tries < TRIES_MAX => {
                 tries += 1;
                 pause(tries).await;
             }
-            taken => return taken.map_err(Trouble::error),
+            Err(trouble) => return Err(trouble.error()),
+        }
+    };
+    if take.tidy {
+        // What was taken is taken, whether or not anything is tidied.
+        let tidied = pool.rows(&TIDY, Vec::new).await;
+        if let Err(error) = tidied {
+            tracing::debug!(%error, "buckets of rates that nobody uses could not be forgotten");
         }
     }
-}
-
-async fn take_once(pool: &Pool, take: &Take) -> Result<Taken, Trouble> {
-    let mut link = pool.lend().await.map_err(Trouble::Passing)?;
-    run(&link, BEGIN).await.map_err(Trouble::Passing)?;
-    // The connection ends with a transaction that fails.
-    let taken = take_within(&mut link, take).await?;
-    run(&link, "COMMIT").await.map_err(Trouble::Passing)?;
-    link.put_back();
     Ok(taken)
 }
 
+/// How a try to take went.
+enum Tried {
+    Taken(Taken),
+    /// Buckets that are not there. Nothing was written, and nothing is locked.
+    Missing(Vec<String>),
+}
+
+async fn take_once(pool: &Pool, take: &Take) -> Result<Tried, Trouble> {
+    let mut link = pool.lend().await.map_err(Trouble::Passing)?;
+    run(&link, BEGIN).await.map_err(Trouble::Passing)?;
+    // The connection ends with a transaction that fails.
+    let tried = take_within(&mut link, take).await?;
+    let end = if matches!(tried, Tried::Taken(_)) { "COMMIT" } else { "ROLLBACK" };
+    run(&link, end).await.map_err(Trouble::Passing)?;
+    link.put_back();
+    Ok(tried)
+}
+
 /// What was read of buckets.
-struct Shelf<'a> {
-    rates: &'a BTreeMap<Name, Rate>,
+struct Shelf {
     now: Timestamp,
     buckets: BTreeMap<Name, Bucket>,
     /// Those that have nothing in them yet.
     new: Vec<Name>,
 }
 
-impl Shelf<'_> {
+impl Shelf {
     fn add(&mut self, row: &Row) -> Result<(), StoreError> {
         let (name, now) = (unshield(row.try_get(0).map_err(unread)?), row.try_get(2).map(count).map_err(unread)?);
         let bytes: &[u8] = row.try_get(1).map_err(unread)?;
@@ -129,23 +156,21 @@ impl Shelf<'_> {
     }
 }
 
-async fn take_within(link: &mut Link, take: &Take) -> Result<Taken, Trouble> {
+async fn take_within(link: &mut Link, take: &Take) -> Result<Tried, Trouble> {
     let refused = Trouble::Refused;
     let rates = take.buckets();
     let key = |name: &Name| indexed("the bucket of a rate", name).map_err(refused);
     let keys = rates.keys().map(key).collect::<Result<Vec<_>, _>>()?;
-    let mut shelf = Shelf { rates: &rates, now: Timestamp(0), buckets: BTreeMap::new(), new: Vec::new() };
+    let mut shelf = Shelf { now: Timestamp(0), buckets: BTreeMap::new(), new: Vec::new() };
     for row in &link.query(&LOCK, vec![Box::new(keys)]).await? {
         shelf.add(row).map_err(refused)?;
     }
     let is_missing = |name: &&Name| !shelf.buckets.contains_key(*name) && !shelf.new.contains(name);
-    let missing = shelf.rates.keys().filter(is_missing).map(key).collect::<Result<Vec<_>, _>>()?;
+    let missing = rates.keys().filter(is_missing).map(key).collect::<Result<Vec<_>, _>>()?;
     if !missing.is_empty() {
-        for row in &link.query(&MAKE, vec![Box::new(missing)]).await? {
-            shelf.add(row).map_err(refused)?;
-        }
+        return Ok(Tried::Missing(missing));
     }
-    let Shelf { now, mut buckets, new, .. } = shelf;
+    let Shelf { now, mut buckets, new } = shelf;
     if !new.is_empty() {
         let rows = link.query(&SINCE, Vec::new()).await?;
         let since = rows.first().map(|row| row.try_get(0).map(count)).transpose();
@@ -164,10 +189,7 @@ async fn take_within(link: &mut Link, take: &Take) -> Result<Taken, Trouble> {
         let values: Vec<Value> = vec![Box::new(keys), Box::new(idle), Box::new(bytes)];
         link.query(&WRITE, values).await?;
     }
-    if take.tidy {
-        link.query(&TIDY, Vec::new()).await?;
-    }
-    Ok(taken)
+    Ok(Tried::Taken(taken))
 }
 
 impl Rates for PostgresStore {

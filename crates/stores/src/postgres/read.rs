@@ -6,7 +6,6 @@ use windlass_core::audit;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
-use windlass_core::machine::Priority;
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value as Data;
@@ -166,7 +165,6 @@ pub(super) fn head_of(row: &Row) -> Result<Head, StoreError> {
     let status = usize::try_from(status).ok().and_then(|place| Status::ALL.get(place).copied());
     let status =
         status.ok_or_else(|| StoreError::Corrupt("a run has a status that this build does not know".into()))?;
-    let priority = usize::try_from(priority).ok().and_then(|place| Priority::ALL.get(place).copied());
     let (version, owner) = (number(4)?, optional(12)?);
     let (is_ready, quarantine): (bool, _) = (row.try_get(6).map_err(unread)?, optional(24)?);
     let wake_at: Option<i64> = row.try_get(7).map_err(unread)?;
@@ -194,7 +192,7 @@ pub(super) fn head_of(row: &Row) -> Result<Head, StoreError> {
         input: bytes(18)?,
         wake_at: wake_at.map(|at| Timestamp(count(at))),
         pool: word(20)?,
-        priority: priority.unwrap_or_default(),
+        priority: crate::priority_of(i64::from(priority)),
         tags: tags(row.try_get(22).map_err(unread)?),
         strikes: u32::try_from(strikes).unwrap_or_default(),
         quarantine,
@@ -253,10 +251,11 @@ pub(super) async fn journal(pool: &Pool, run: &RunId, after: u64, limit: usize) 
 }
 
 pub(super) async fn audit(pool: &Pool, run: &RunId) -> Result<Vec<audit::Row>, StoreError> {
-    let mut all = Vec::new();
-    for row in pool.rows(&AUDIT, || vec![text(run)]).await? {
+    let rows = pool.rows(&AUDIT, || vec![text(run)]).await?;
+    let (mut all, cipher) = (Vec::new(), super::encryption::knowing(pool).await?);
+    for row in rows {
         let place = Place::Audit { run: &shield(run.as_str()), version: row.try_get(1).map_err(unread)? };
-        let rows = crate::trail::rows_of(&pool.cipher, place, row.try_get(0).map_err(unread)?);
+        let rows = crate::trail::rows_of(&cipher, place, row.try_get(0).map_err(unread)?);
         all.extend(rows.map_err(|error| crate::trail::after(all.last(), error))?);
     }
     Ok(all)

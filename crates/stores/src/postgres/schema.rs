@@ -24,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "audit", sql: include_str!("migrations/V5__audit.sql") },
     Migration { version: 6, name: "rates", sql: include_str!("migrations/V6__rates.sql") },
     Migration { version: 7, name: "encryption", sql: include_str!("migrations/V7__encryption.sql") },
+    Migration { version: 8, name: "key_writers", sql: include_str!("migrations/V8__key_writers.sql") },
 ];
 
 /// The schema from which on rows of the journal know their transaction.
@@ -31,6 +32,8 @@ pub(super) const AUDITED: u32 = 5;
 
 /// The schema from which on a database says whether it is encrypted.
 pub(super) const ENCRYPTED: u32 = 7;
+/// The schema from which on it says with which keys values may be written.
+pub(super) const WRITERS: u32 = 8;
 
 /// One process at a time changes the schema.
 pub(super) const LOCK: &str = "SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock(7812738460178);";
@@ -53,7 +56,7 @@ static HAS_HISTORY: Sql = Sql {
          WHERE attrelid = to_regclass('schema_history') AND attname IN ('version', 'name', 'applied_at', 'checksum')), \
          ARRAY(SELECT name FROM unnest(ARRAY['store', 'runs', 'starts', 'journal', 'snapshots', 'waits', 'inbox', \
          'signals', 'blobs', 'blob_uses', 'workers', 'objects', 'object_floors', 'audit_sealing', 'audit_segments', \
-         'audit_acts', 'audit_kept', 'rates', 'encryption', 'encryption_keys']) AS name \
+         'audit_acts', 'audit_kept', 'rates', 'encryption', 'encryption_keys', 'encryption_writers']) AS name \
          WHERE to_regclass(name) IS NOT NULL)",
     types: &[],
 };

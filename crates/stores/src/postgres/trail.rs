@@ -16,6 +16,7 @@ use windlass_ports::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreE
 
 use super::PostgresStore;
 use super::connect::{Link, Sql, Trouble, Value};
+use super::encryption::knowing;
 use super::pool::Pool;
 use super::read::unread;
 use super::request::{count, encode, int};
@@ -289,9 +290,11 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
     let mut leave_out = |tenant: Name, run: RunId, error: StoreError| {
         unread_chains.push(Unread { tenant, run, message: error.to_string() });
     };
-    for (of, (version, stored)) in ends_of(&found.rows)? {
+    let ends = ends_of(&found.rows)?;
+    let cipher = knowing(pool).await?;
+    for (of, (version, stored)) in ends {
         let place = Place::Audit { run: &shield(of.1.as_str()), version };
-        match chain_of(&pool.cipher, place, stored) {
+        match chain_of(&cipher, place, stored) {
             Ok(chain) => drop(grown.insert(of, chain)),
             // Who lacks a key cannot tell what stands there, and seals past nothing.
             Err(error @ StoreError::Key(_)) => return Err(error),
@@ -300,11 +303,13 @@ async fn unsealed(pool: &Pool, limit: usize) -> Result<Unsealed, StoreError> {
     }
     if state.backlog.is_none() || state.is_first() {
         let (old, below) = if state.is_first() { (&Snapshot::NONE, i64::MAX) } else { (&state.old, state.new.end) };
-        for row in pool.rows(&NEW_ACTS, || old.values(below)).await? {
+        let rows = pool.rows(&NEW_ACTS, || old.values(below)).await?;
+        let cipher = knowing(pool).await?;
+        for row in rows {
             let name: &str = row.try_get(0).map_err(unread)?;
             let (tenant, run) = (unshield(name), RunId::stored(ACTS));
             let number = row.try_get(2).map_err(unread)?;
-            match act_of(&pool.cipher, name, number, row.try_get(1).map_err(unread)?) {
+            match act_of(&cipher, name, number, row.try_get(1).map_err(unread)?) {
                 Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
                 Err(error @ StoreError::Key(_)) => return Err(error),
                 Err(error) => leave_out(tenant, run, error),
@@ -420,9 +425,10 @@ impl Trail for PostgresStore {
     fn segments(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Segment>, StoreError>> {
         Box::pin(async move {
             let rows = self.pool.rows(&SEGMENTS, || page(text(&tenant), after, limit)).await?;
+            let cipher = knowing(&self.pool).await?;
             let read = |row: &Row| {
                 let (number, stored) = (row.try_get(0).map_err(unread)?, row.try_get(1).map_err(unread)?);
-                segment_of(&self.pool.cipher, &shield(&tenant), number, stored)
+                segment_of(&cipher, &shield(&tenant), number, stored)
             };
             rows.iter().map(read).collect()
         })
@@ -441,7 +447,8 @@ impl Trail for PostgresStore {
                 Removed::Run(run) => self.pool.rows(&KEPT_OF_RUN, || page(text(run.as_str()), after, limit)).await?,
                 Removed::Tenant(tenant) => self.pool.rows(&KEPT_OF_TENANT, || page(text(tenant), after, limit)).await?,
             };
-            rows.iter().map(|row| kept_of(&self.pool.cipher, row)).collect()
+            let cipher = knowing(&self.pool).await?;
+            rows.iter().map(|row| kept_of(&cipher, row)).collect()
         })
     }
 
@@ -464,7 +471,8 @@ impl Trail for PostgresStore {
     fn acts(&self, tenant: Name, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<Act>, StoreError>> {
         Box::pin(async move {
             let rows = self.pool.rows(&ACTS_AFTER, || page(text(&tenant), after, limit)).await?;
-            rows.iter().map(|row| read_act(&self.pool.cipher, &tenant, row)).collect()
+            let cipher = knowing(&self.pool).await?;
+            rows.iter().map(|row| read_act(&cipher, &tenant, row)).collect()
         })
     }
 
@@ -483,7 +491,8 @@ impl Trail for PostgresStore {
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>> {
         Box::pin(async move {
             let rows = self.pool.rows(&LAST_ACT, || vec![text(&tenant)]).await?;
-            rows.first().map(|row| read_act(&self.pool.cipher, &tenant, row)).transpose()
+            let cipher = knowing(&self.pool).await?;
+            rows.first().map(|row| read_act(&cipher, &tenant, row)).transpose()
         })
     }
 }

@@ -52,14 +52,13 @@ static BEAT: Sql = Sql {
         " AS us), beat AS (UPDATE workers w SET seen_us = now.us, until_us = now.us + $2, held = $3, calls = $4, \
          draining = $5 FROM now WHERE w.id = $1 AND w.alive RETURNING w.id) \
          SELECT us, EXISTS (SELECT 1 FROM beat), (SELECT count(*) FROM runs r WHERE r.owner = $1), \
-         (SELECT max(version) FROM schema_history), \
-         EXISTS (SELECT 1 FROM encryption WHERE complete_at IS NOT NULL) FROM now"
+         (SELECT max(version) FROM schema_history) FROM now"
     ),
     types: &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::BOOL],
 };
 
 static LEASES: Sql = Sql {
-    text: "SELECT r.id, r.epoch, r.lost, r.strikes FROM runs r WHERE r.owner = $1 ORDER BY r.id",
+    text: "SELECT r.id, r.epoch, r.lost, r.strikes, r.priority FROM runs r WHERE r.owner = $1 ORDER BY r.id",
     types: &[Type::TEXT],
 };
 
@@ -250,8 +249,8 @@ impl Workers {
         Ok(id)
     }
 
-    /// A sign of life. Tells too whether nothing plain is left in the database.
-    pub(super) async fn beat(&self, worker: &WorkerId, load: Load) -> Result<(Beat, bool), StoreError> {
+    /// A sign of life.
+    pub(super) async fn beat(&self, worker: &WorkerId, load: Load) -> Result<Beat, StoreError> {
         let (at, wall) = (Instant::now(), SystemTime::now());
         // A worker of another process gets no answer but the time.
         let id = if self.local.is_mine(worker) { shield(&worker.0).into_owned() } else { String::new() };
@@ -278,8 +277,7 @@ impl Workers {
             return Err(StoreError::NewerSchema { found, known });
         }
         let again_ms = u64::try_from((self.lease / BEATS).as_millis()).unwrap_or(u64::MAX);
-        let is_encrypted = row.try_get(4).map_err(failed)?;
-        Ok((Beat { now: millis(now), is_alive, again_ms, held: Some(count(held)) }, is_encrypted))
+        Ok(Beat { now: millis(now), is_alive, again_ms, held: Some(count(held)) })
     }
 
     /// What a worker of this process holds.

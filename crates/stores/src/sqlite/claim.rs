@@ -26,10 +26,11 @@ struct Free {
     lost: Option<i64>,
     strikes: u32,
     ready: Option<i64>,
+    priority: windlass_core::machine::Priority,
 }
 
 /// Columns of [`Free::read`].
-const FREE: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready";
+const FREE: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready, priority";
 
 /// Runs that are due.
 const DUE: &str = "SELECT key FROM runs WHERE wake_at <= ?1 ORDER BY wake_at, key LIMIT ?2";
@@ -52,7 +53,7 @@ const TENANTS: &str = "WITH RECURSIVE after (tenant) AS ( \
      SELECT * FROM (SELECT tenant FROM after WHERE tenant IS NOT NULL UNION ALL \
      SELECT tenant FROM before WHERE tenant IS NOT NULL) LIMIT ?4";
 /// Runs that wait of a pool, class and tenant, behind a place.
-const OF_TENANT: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready FROM runs \
+const OF_TENANT: &str = "SELECT key, id, epoch, coalesce(lost, owner), strikes, ready, priority FROM runs \
      WHERE pool = ?1 AND priority = ?2 AND tenant = ?3 AND ready >= ?4 AND (ready > ?4 OR key > ?5) \
      ORDER BY ready, key LIMIT ?6";
 /// Held runs by tenant.
@@ -70,7 +71,8 @@ impl Free {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let id = RunId::stored(row.get_ref(1)?.as_str()?);
         let (lost, strikes, ready) = (row.get(3)?, row.get(4)?, row.get(5)?);
-        Ok(Self { key: row.get(0)?, id, epoch: row.get(2)?, lost, strikes, ready })
+        let priority = crate::priority_of(row.get(6)?);
+        Ok(Self { key: row.get(0)?, id, epoch: row.get(2)?, lost, strikes, ready, priority })
     }
 }
 
@@ -136,7 +138,8 @@ impl Tx<'_> {
             Some(newborn) if taken_from.is_none() => self.unheard(run.key, newborn)?,
             _ => None,
         };
-        Ok((Lease { run: run.id, epoch: count(epoch), taken_from, strikes: run.strikes }, newborn))
+        let (strikes, priority) = (run.strikes, run.priority);
+        Ok((Lease { run: run.id, epoch: count(epoch), taken_from, strikes, priority }, newborn))
     }
 
     /// A run that was made here, unless its inbox has something.

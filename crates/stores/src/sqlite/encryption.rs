@@ -7,115 +7,27 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{StoreError, WorkerRow};
 
-use super::readers::View;
 use super::schema;
 use super::{Options, failed, read};
-use crate::cipher::{Cipher, Place};
-use crate::encryption::{self, Beginning, Counted, Encryption, Found, Progress, Rekeyed, Values, Verdict};
+use crate::cipher::Cipher;
+use crate::encryption::{
+    self, Beginning, Counted, Encryption, Found, KEY_REFUSED, PASSES, PLAIN_REFUSED, Progress, Rekeyed, Rows, VALUES,
+    Values, Verdict,
+};
 use crate::keys::{HEADER_BYTES, Keyring, header_of, key_of};
 
 /// The schema from which on a file says whether it is encrypted.
 const SINCE: u32 = 7;
+/// The schema from which on it says with which keys values may be written.
+const WRITERS: u32 = 8;
 /// Values in one transaction, and their bytes: few enough that others write in between.
 const BATCH_VALUES: i64 = 256;
 /// Bytes of them after which no more are read.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// How often all tables are gone through when others go on to write with another key.
-const PASSES: u32 = 3;
-
-const RUN: &str = "(SELECT runs.id FROM runs WHERE runs.key = t.run)";
-
-/// Everything that holds what somebody said, or may.
-pub(super) const VALUES: &[Values] = &[
-    Values {
-        table: "starts",
-        column: "start",
-        keys: &["run"],
-        names: [RUN, "''", "0"],
-        place: |run, _, _| Place::Start { run },
-    },
-    Values {
-        table: "journal",
-        column: "record",
-        keys: &["key"],
-        names: [RUN, "''", "version"],
-        place: |run, _, version| Place::Record { run, version },
-    },
-    Values {
-        table: "journal",
-        column: "audit",
-        keys: &["key"],
-        names: [RUN, "''", "version"],
-        place: |run, _, version| Place::Audit { run, version },
-    },
-    Values {
-        table: "snapshots",
-        column: "bytes",
-        keys: &["run"],
-        names: [RUN, "''", "version"],
-        place: |run, _, version| Place::Snapshot { run, version },
-    },
-    Values {
-        table: "waits",
-        column: "kind",
-        keys: &["run", "effect"],
-        names: [RUN, "''", "effect"],
-        place: |run, _, effect| Place::Wait { run, effect },
-    },
-    Values {
-        table: "inbox",
-        column: "input",
-        keys: &["number"],
-        names: [RUN, "id", "0"],
-        place: |run, id, _| Place::Input { run, id },
-    },
-    Values {
-        table: "signals",
-        column: "data",
-        keys: &["number"],
-        names: ["id", "''", "0"],
-        place: |id, _, _| Place::Signal { id },
-    },
-    Values {
-        table: "blobs",
-        column: "bytes",
-        keys: &["key"],
-        names: ["lower(hex(digest))", "''", "0"],
-        place: encryption::blob,
-    },
-    Values {
-        table: "objects",
-        column: "bytes",
-        keys: &["kind", "key"],
-        names: ["kind", "key", "0"],
-        place: |kind, key, _| Place::Object { kind, key },
-    },
-    Values {
-        table: "audit_segments",
-        column: "bytes",
-        keys: &["tenant", "number"],
-        names: ["tenant", "''", "number"],
-        place: |tenant, _, number| Place::Segment { tenant, number },
-    },
-    Values {
-        table: "audit_acts",
-        column: "bytes",
-        keys: &["key"],
-        names: ["tenant", "''", "number"],
-        place: |tenant, _, number| Place::Act { tenant, number },
-    },
-    Values {
-        table: "audit_kept",
-        column: "rows",
-        keys: &["number"],
-        names: ["tenant", "run", "0"],
-        place: |tenant, run, _| Place::Kept { tenant, run },
-    },
-];
-
 /// What a file says about its encryption. None when nothing is encrypted.
 fn found(connection: &Connection) -> Result<Option<Found>, StoreError> {
-    if schema::found(connection)? < SINCE {
+    let schema = schema::found(connection)?;
+    if schema < SINCE {
         return Ok(None);
     }
     let sql = "SELECT store, began_at, complete_at, state FROM encryption";
@@ -123,12 +35,30 @@ fn found(connection: &Connection) -> Result<Option<Found>, StoreError> {
     let Some((store, began_at, complete_at, state)) = row.optional().map_err(failed)? else { return Ok(None) };
     let mut keys = connection.prepare("SELECT id, proof FROM encryption_keys ORDER BY id").map_err(failed)?;
     let keys = keys.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect);
-    Ok(Some(Found { store, began_at, complete_at, state, keys: keys.map_err(failed)? }))
+    let closed = match schema {
+        WRITERS.. => ids(connection, "SELECT id FROM encryption_writers WHERE closed_at IS NOT NULL")?,
+        _ => Vec::new(),
+    };
+    Ok(Some(Found { store, began_at, complete_at, state, keys: keys.map_err(failed)?, closed }))
 }
 
-/// Whether there is no value at all.
+fn ids(connection: &Connection, sql: &str) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)
+}
+
+/// The keys of a file at this moment.
+pub(super) fn known(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    ids(connection, "SELECT id FROM encryption_keys")
+}
+
+/// Whether there is no value at all, in a file of whatever schema.
 fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
     for Values { table, column, .. } in VALUES {
+        let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
+        if connection.query_row(sql, [table, column], |_| Ok(())).optional().map_err(failed)?.is_none() {
+            continue;
+        }
         let sql = format!("SELECT 1 FROM {table} WHERE {column} IS NOT NULL LIMIT 1");
         if connection.query_row(&sql, [], |_| Ok(())).optional().map_err(failed)?.is_some() {
             return Ok(false);
@@ -139,11 +69,7 @@ fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
 
 /// Refuses a file whose keys are not there, before anything of it is changed.
 pub(super) fn check(connection: &Connection, keys: Option<&Keyring>) -> Result<(), StoreError> {
-    match (found(connection)?, keys) {
-        // Whether it may begin to be encrypted is known only with the newest schema.
-        (None, Some(_)) => Ok(()),
-        (found, keys) => encryption::judge(found, false, keys).map(|_| ()),
-    }
+    encryption::judge(found(connection)?, is_empty(connection)?, keys).map(|_| ())
 }
 
 /// How the values of a file are read.
@@ -160,7 +86,8 @@ pub(super) fn cipher_to_write(connection: &Connection, keys: Option<&Keyring>) -
     changed(connection, || match encryption::judge(found(connection)?, is_empty(connection)?, Some(keys))? {
         Verdict::Begin(keys) => begin(connection, &keys, false),
         Verdict::Use(cipher) => {
-            register(connection, &cipher, keys)?;
+            register(connection, &cipher, keys, false)?;
+            guard(connection)?;
             Ok(cipher)
         }
     })
@@ -175,38 +102,55 @@ fn changed<T>(connection: &Connection, change: impl FnOnce() -> Result<T, StoreE
     done.and_then(|done| ended.map(|()| done))
 }
 
-/// Notes the active key, unless it is noted.
-fn register(connection: &Connection, cipher: &Cipher, keys: &Keyring) -> Result<(), StoreError> {
+/// Notes the active key, unless it is noted. One that was replaced is taken into use again only where that is wanted.
+fn register(connection: &Connection, cipher: &Cipher, keys: &Keyring, reopens: bool) -> Result<(), StoreError> {
     let id = keys.active();
+    if !reopens && let Some(found) = found(connection)? {
+        encryption::check_active(&found, keys)?;
+    }
     let known = connection.query_row("SELECT 1 FROM encryption_keys WHERE id = ?1", [id], |_| Ok(()));
     if known.optional().map_err(failed)?.is_none() {
         let proof = encryption::proof(cipher, id)?;
         let sql = "INSERT INTO encryption_keys (id, proof) VALUES (?1, ?2)";
         connection.execute(sql, params![id, proof]).map_err(failed)?;
     }
-    Ok(())
+    let sql = "INSERT INTO encryption_writers (id, header) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET closed_at = NULL WHERE closed_at IS NOT NULL";
+    connection.execute(sql, params![id, header_of(id)]).map(|_| ()).map_err(failed)
 }
 
 /// From here on nothing plain is written, by whomever.
 fn begin(connection: &Connection, keys: &Keyring, has_plain: bool) -> Result<Cipher, StoreError> {
-    let Beginning { store, state, proof, cipher } = encryption::begin(keys, has_plain)?;
+    let Beginning { store, state, cipher } = encryption::begin(keys, has_plain)?;
     let now = read::now().0 as i64;
     let complete_at = (!has_plain).then_some(now);
     let sql = "INSERT INTO encryption (store, began_at, complete_at, state) VALUES (?1, ?2, ?3, ?4)";
     connection.execute(sql, params![store, now, complete_at, state]).map_err(failed)?;
-    let sql = "INSERT INTO encryption_keys (id, proof) VALUES (?1, ?2)";
-    connection.execute(sql, params![keys.active(), proof]).map_err(failed)?;
+    register(connection, &cipher, keys, true)?;
+    guard(connection)?;
+    Ok(cipher)
+}
+
+/// Values that are plain, or of a key that was replaced, are refused, also those of processes that opened the file before.
+fn guard(connection: &Connection) -> Result<(), StoreError> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%encryption_writers%'";
+    let there: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
+    if usize::try_from(there) == Ok(2 * VALUES.len()) {
+        return Ok(());
+    }
     for Values { table, column, .. } in VALUES {
         for (name, event) in [("put", "INSERT".to_owned()), ("set", format!("UPDATE OF {column}"))] {
             let sql = format!(
-                "CREATE TRIGGER {table}_{column}_{name} BEFORE {event} ON {table} \
-                 WHEN NEW.{column} IS NOT NULL AND substr(NEW.{column}, 1, 1) <> x'45' BEGIN SELECT RAISE(ABORT, \
-                 'the store is encrypted since this process opened it: start it again with the keys'); END"
+                "DROP TRIGGER IF EXISTS {table}_{column}_{name}; \
+                 CREATE TRIGGER {table}_{column}_{name} BEFORE {event} ON {table} \
+                 WHEN NEW.{column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM encryption_writers \
+                 WHERE header = substr(NEW.{column}, 1, {HEADER_BYTES}) AND closed_at IS NULL) \
+                 BEGIN SELECT CASE WHEN substr(NEW.{column}, 1, 1) = x'45' THEN RAISE(ABORT, '{KEY_REFUSED}') \
+                 ELSE RAISE(ABORT, '{PLAIN_REFUSED}') END; END"
             );
             connection.execute_batch(&sql).map_err(failed)?;
         }
     }
-    Ok(cipher)
+    Ok(())
 }
 
 /// How far a file is encrypted. With `count` its values are counted, which reads all of it.
@@ -250,35 +194,49 @@ pub(crate) fn rekey(
     // What is overwritten leaves nothing behind in its page. Writing a large file anew does not fit in memory, and what it
     // goes through on disk is encrypted by then.
     connection.execute_batch("PRAGMA secure_delete = ON; PRAGMA temp_store = FILE").map_err(failed)?;
-    let from = match found(&connection)? {
-        None => None,
-        Some(found) => Some(encryption::cipher_of(&found, keys)?),
-    };
-    let from_plain = from.as_ref().is_none_or(Cipher::reads_plain);
-    encryption::check_workers(workers, from.is_none(), keys.active())?;
-    let cipher = changed(&connection, || match &from {
-        None => begin(&connection, keys, true),
-        Some(cipher) => register(&connection, cipher, keys).map(|()| cipher.clone()),
+    let (cipher, from_plain) = changed(&connection, || {
+        // Within the transaction: of two that begin at once the second goes on with what the first began.
+        let found = found(&connection)?;
+        encryption::check_workers(workers, found.is_none(), keys.active())?;
+        let Some(found) = found else { return begin(&connection, keys, true).map(|cipher| (cipher, true)) };
+        let cipher = encryption::cipher_of(&found, keys)?;
+        register(&connection, &cipher, keys, true)?;
+        let sql = "UPDATE encryption_writers SET closed_at = ?1 WHERE id <> ?2 AND closed_at IS NULL";
+        connection.execute(sql, params![read::now().0 as i64, keys.active()]).map_err(failed)?;
+        guard(&connection)?;
+        let from_plain = cipher.reads_plain();
+        Ok((cipher, from_plain))
     })?;
     let header = header_of(keys.active());
     let mut values = 0;
-    for pass in 1.. {
+    let mut pass = 0;
+    loop {
+        pass += 1;
         for table in VALUES {
             let mut work = Work { connection: &connection, cipher: &cipher, header, table, values };
             work.run(&mut progress)?;
             values = work.values;
         }
-        let left = left(&connection, header)?;
-        match left {
-            0 => break,
-            left if pass >= PASSES => return Err(encryption::unfinished(left, keys.active())),
-            _ => {}
+        match finish(&connection, &cipher, keys)? {
+            Ended::Done(retired) => return Ok(done(&connection, keys, from_plain, values, retired)),
+            Ended::Left(left) if pass >= PASSES => return Err(encryption::unfinished(left, keys.active())),
+            Ended::Left(_) => {}
         }
     }
-    let retired = finish(&connection, &cipher, keys)?;
+}
+
+fn done(connection: &Connection, keys: &Keyring, from_plain: bool, values: u64, retired: Vec<String>) -> Rekeyed {
     // Also where nothing was plain: an earlier time may have ended before this was done.
-    let remains = emptied(&connection);
-    Ok(Rekeyed { key: keys.active().to_owned(), from_plain, values, retired, remains })
+    let remains = emptied(connection);
+    Rekeyed { key: keys.active().to_owned(), from_plain, values, retired, remains }
+}
+
+/// How a pass over all tables ended.
+enum Ended {
+    /// Everything is of the active key; these keys were retired.
+    Done(Vec<String>),
+    /// So many values are not.
+    Left(u64),
 }
 
 /// Values of other keys than that of a header.
@@ -294,15 +252,23 @@ fn left(connection: &Connection, header: [u8; HEADER_BYTES]) -> Result<u64, Stor
     Ok(left)
 }
 
-/// Notes that everything is encrypted with the active key. Gives back the keys that are of no more use.
-fn finish(connection: &Connection, cipher: &Cipher, keys: &Keyring) -> Result<Vec<String>, StoreError> {
+/// Notes that everything is of the active key, where it is: no other key may be written with since before it was counted.
+fn finish(connection: &Connection, cipher: &Cipher, keys: &Keyring) -> Result<Ended, StoreError> {
+    let left = left(connection, header_of(keys.active()))?;
+    if left > 0 {
+        return Ok(Ended::Left(left));
+    }
     changed(connection, || {
+        let open = ids(connection, "SELECT id FROM encryption_writers WHERE closed_at IS NULL")?;
+        if open != [keys.active()] {
+            return Err(encryption::crossed(&open));
+        }
         let sql = "UPDATE encryption SET complete_at = coalesce(complete_at, ?1), state = ?2";
         let now = read::now().0 as i64;
         connection.execute(sql, params![now, encryption::state(cipher, false)?]).map_err(failed)?;
         let mut gone = connection.prepare("DELETE FROM encryption_keys WHERE id <> ?1 RETURNING id").map_err(failed)?;
         let gone = gone.query_map([keys.active()], |row| row.get(0)).and_then(Iterator::collect);
-        gone.map_err(failed)
+        gone.map(Ended::Done).map_err(failed)
     })
 }
 
@@ -359,7 +325,7 @@ impl Work<'_> {
     }
 
     fn batch(&self, after: Option<&[Value]>) -> Result<Vec<Old>, StoreError> {
-        let Values { table, column, keys, names, .. } = self.table;
+        let Values { table, column, sqlite: Rows { keys, names }, .. } = self.table;
         let count = keys.len();
         let listed = keys.iter().map(|key| format!("t.{key}")).collect::<Vec<_>>().join(", ");
         let [first, second, number] = names;
@@ -390,7 +356,7 @@ impl Work<'_> {
     }
 
     fn replace(&self, old: &Old) -> Result<(), StoreError> {
-        let Values { table, column, keys, place, .. } = self.table;
+        let Values { table, column, sqlite: Rows { keys, .. }, place, .. } = self.table;
         let place = place(&old.names.0, &old.names.1, old.names.2);
         let packed = self.cipher.decrypt(place, &old.stored)?.into_owned();
         let new = self.cipher.encrypt(place, packed)?;
@@ -402,13 +368,13 @@ impl Work<'_> {
     }
 }
 
-/// Whether values are plain in what a process that has read them so may go on with.
-pub(super) fn refuse_plain(view: &View<'_>) -> Result<(), StoreError> {
-    if view.cipher.reads_plain() && view.cipher.keys().is_some() {
+/// Where values from before the file was encrypted are read: looks whether there are any left.
+pub(super) fn refresh(connection: &Connection, cipher: &Cipher) -> Result<(), StoreError> {
+    if cipher.reads_plain() && cipher.keys().is_some() {
         let sql = "SELECT complete_at IS NOT NULL FROM encryption";
-        let complete = view.query_row(sql, [], |row| row.get::<_, bool>(0)).optional().map_err(failed)?;
+        let complete = connection.query_row(sql, [], |row| row.get::<_, bool>(0)).optional().map_err(failed)?;
         if complete == Some(true) {
-            view.cipher.refuse_plain();
+            cipher.refuse_plain();
         }
     }
     Ok(())

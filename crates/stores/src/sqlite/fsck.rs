@@ -7,13 +7,12 @@ use windlass_core::ids::{Digest, RunId};
 use windlass_core::run::Status;
 use windlass_ports::store::{Finding, StoreError};
 
-use super::encryption::VALUES;
 use super::failed;
 use super::read::{self, start_bytes};
 use super::readers::View;
 use super::tx::{FINAL, status_code};
 use crate::cipher::{Cipher, Place};
-use crate::encryption::Values;
+use crate::encryption::{Rows, VALUES, Values};
 use crate::pack::{is_primed, unpack, unpack_primed};
 
 /// Findings of SQLite itself that are told.
@@ -315,7 +314,7 @@ fn blobs(connection: &Connection, id: &str, digests: &[u8], findings: &mut Vec<F
 /// Everything beside journals and blobs is what was written.
 fn payloads(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     for values in VALUES.iter().filter(|values| !matches!(values.table, "journal" | "blobs")) {
-        let Values { table, column, names: [first, second, number], place, .. } = values;
+        let Values { table, column, sqlite: Rows { names: [first, second, number], .. }, place, .. } = values;
         let sql =
             format!("SELECT {first}, {second}, {number}, t.{column} FROM {table} AS t WHERE t.{column} IS NOT NULL");
         let mut statement = view.prepare(&sql).map_err(failed)?;

@@ -234,7 +234,7 @@ fn rows(
 /// Audit rows of a run.
 pub(super) fn audit(view: &View<'_>, run: &RunId) -> Result<Vec<audit::Row>, StoreError> {
     let Some(key) = key_of(view, run)? else { return Ok(Vec::new()) };
-    audit_of(view, view.cipher, key, run.as_str())
+    audit_of(view, &view.cipher.knowing(super::encryption::known(view)?), key, run.as_str())
 }
 
 /// Audit rows of a run by its key.
@@ -483,7 +483,7 @@ pub(super) fn held(connection: &Connection) -> Result<BTreeMap<WorkerId, u64>, S
 
 /// What a worker holds.
 pub(super) fn leases(connection: &Connection, worker: &WorkerId) -> Result<Vec<Lease>, StoreError> {
-    let sql = "SELECT runs.id, epoch, lost.id, strikes FROM runs JOIN workers ON workers.key = runs.owner \
+    let sql = "SELECT runs.id, epoch, lost.id, strikes, priority FROM runs JOIN workers ON workers.key = runs.owner \
          LEFT JOIN workers AS lost ON lost.key = runs.lost WHERE workers.id = ?1 ORDER BY runs.id";
     let lease = |row: &Row<'_>| {
         Ok(Lease {
@@ -491,6 +491,7 @@ pub(super) fn leases(connection: &Connection, worker: &WorkerId) -> Result<Vec<L
             epoch: row.get(1).map(count)?,
             taken_from: row.get::<_, Option<String>>(2)?.map(|lost| WorkerId(lost.into())),
             strikes: row.get(3)?,
+            priority: crate::priority_of(row.get(4)?),
         })
     };
     let mut statement = connection.prepare_cached(sql).map_err(failed)?;

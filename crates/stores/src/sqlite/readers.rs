@@ -62,7 +62,8 @@ impl Readers {
         };
         let answer = {
             let transaction = connection.unchecked_transaction().map_err(failed)?;
-            let answer = read(&View { connection: &transaction, cipher: &self.cipher });
+            let refreshed = super::encryption::refresh(&transaction, &self.cipher);
+            let answer = refreshed.and_then(|()| read(&View { connection: &transaction, cipher: &self.cipher }));
             transaction.finish().map_err(failed)?;
             answer
         };

@@ -10,6 +10,7 @@ use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::store::{Grown, Kept, Mark, Pruning, Removed, Sealing, StoreError, Trail, Unread, Unsealed};
 
+use super::encryption::known;
 use super::readers::View;
 use super::request::{Answer, Request, encode};
 use super::tx::{Trouble, Tx, count, int};
@@ -80,12 +81,13 @@ fn unsealed(view: &View<'_>, limit: usize) -> Result<Unsealed, StoreError> {
             ends.insert((name(row, 2).map_err(failed)?, run), (version, packed(row, 3)?));
         }
     }
+    let cipher = view.cipher.knowing(known(view)?);
     let mut unread = Vec::new();
     let mut leave_out = |tenant: Name, run: RunId, error: &dyn std::fmt::Display| {
         unread.push(Unread { tenant, run, message: error.to_string() });
     };
     for (of, (version, stored)) in ends {
-        match chain_of(view.cipher, Place::Audit { run: of.1.as_str(), version }, &stored) {
+        match chain_of(&cipher, Place::Audit { run: of.1.as_str(), version }, &stored) {
             Ok(chain) => drop(grown.insert(of, chain)),
             // Who lacks a key cannot tell what stands there, and seals past nothing.
             Err(error @ StoreError::Key(_)) => return Err(error),
@@ -99,7 +101,7 @@ fn unsealed(view: &View<'_>, limit: usize) -> Result<Unsealed, StoreError> {
         let mut found = statement.query([state.acts]).map_err(failed)?;
         while let Some(row) = found.next().map_err(failed)? {
             let (tenant, run) = (name(row, 0).map_err(failed)?, RunId::stored(ACTS));
-            match act_of(view.cipher, &tenant, row.get(2).map_err(failed)?, &packed(row, 1)?) {
+            match act_of(&cipher, &tenant, row.get(2).map_err(failed)?, &packed(row, 1)?) {
                 Ok(act) => drop(grown.insert((tenant, run), Chain { rows: act.number, head: act.hash() })),
                 Err(error @ StoreError::Key(_)) => return Err(error),
                 Err(error) => leave_out(tenant, run, &error),
@@ -137,9 +139,9 @@ fn rows_of<T>(
 ) -> Result<Vec<T>, StoreError> {
     let mut statement = view.prepare_cached(sql).map_err(failed)?;
     let mut found = statement.query(params).map_err(failed)?;
-    let mut all = Vec::new();
+    let (mut all, cipher) = (Vec::new(), view.cipher.knowing(known(view)?));
     while let Some(row) = found.next().map_err(failed)? {
-        all.push(read(view.cipher, row)?);
+        all.push(read(&cipher, row)?);
     }
     Ok(all)
 }

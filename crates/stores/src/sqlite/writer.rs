@@ -225,7 +225,9 @@ impl Writer {
         }
         run_cached(&self.connection, "BEGIN IMMEDIATE").map_err(|error| self.judge(error))?;
         let mut tx = Tx::new(&self.connection, &mut self.known, &self.workers, &self.cipher);
-        let written = requests.iter().map(|request| tx.perform(request)).collect::<Result<Vec<_>, _>>();
+        let refreshed = super::encryption::refresh(&self.connection, &self.cipher).map_err(Trouble::Refused);
+        let written =
+            refreshed.and_then(|()| requests.iter().map(|request| tx.perform(request)).collect::<Result<Vec<_>, _>>());
         let written = written.and_then(|answers| tx.close_books().map(|()| answers));
         let (tally, told, reaped) = (tx.tally, tx.told, std::mem::take(&mut tx.untold));
         let committed = written.and_then(|answers| {

@@ -45,7 +45,8 @@ fn play() {
             "many without sync" => steps(&path, Sync::Off, 25).await,
             "fail" => fail(&path).await,
             "work" => work(&path).await,
-            "rekey" => crate::encryption::rekey_slowly(&path).await,
+            "rekey" => crate::encryption::rekey_slowly(&format!("sqlite:{}", path.display())).await,
+            "rekey a database" => crate::encryption::rekey_slowly(&path.to_string_lossy()).await,
             other => panic!("no part is called {other}"),
         }
     });

@@ -35,7 +35,7 @@ fn options(active: &str, ids: &[&str]) -> Options {
 }
 
 /// Writes what somebody said into everything that can hold it.
-async fn fill(store: &dyn Store, names: std::ops::Range<usize>) {
+pub(crate) async fn fill(store: &dyn Store, names: std::ops::Range<usize>) {
     let said = || Value::str(CANARY);
     store.put_bundle(Digest::of(b"bundle"), b"bundle".to_vec()).await.expect("stored");
     let worker = store.join(Registration::default()).await.expect("joined");
@@ -111,7 +111,7 @@ async fn remove_one(store: &dyn Store) {
 }
 
 /// Everything that `fill` and `remove_one` wrote comes back.
-async fn read_back(store: &dyn Store, names: std::ops::Range<usize>) {
+pub(crate) async fn read_back(store: &dyn Store, names: std::ops::Range<usize>) {
     for name in names {
         let run = RunId::stored(&format!("run-{name}"));
         let stored = store.load(run.clone()).await.expect("loads").expect("is there");
@@ -157,7 +157,7 @@ fn says(folder: &Path) -> bool {
     false
 }
 
-fn file() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn file() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("windlass.db");
     (dir, path)
@@ -167,7 +167,7 @@ async fn sqlite(path: &Path, options: &Options) -> SqliteStore {
     SqliteStore::open(path, options.clone()).await.expect("it opens")
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
+pub(crate) fn refused<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
     match answer {
         Err(StoreError::Key(text)) => text,
         other => panic!("not refused for its keys: {other:?}"),
@@ -327,7 +327,7 @@ fn url(path: &Path) -> String {
 }
 
 /// How many values there are of a key.
-async fn of_key(url: &str, key: Option<&str>) -> u64 {
+pub(crate) async fn of_key(url: &str, key: Option<&str>) -> u64 {
     let found = windlass_stores::encryption(url, true).await.expect("read").expect("is there");
     let values = found.values.expect("counted");
     values.iter().find(|counted| counted.key.as_deref() == key).map_or(0, |counted| counted.values)
@@ -388,12 +388,12 @@ fn refused_invalid<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String 
 }
 
 /// The part of a process that is killed in the middle: it tells of each part that lasts.
-pub(crate) async fn rekey_slowly(path: &Path) {
+pub(crate) async fn rekey_slowly(url: &str) {
     let told = |progress: windlass_stores::Progress| {
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "{} {}", progress.table, progress.values).and_then(|()| stdout.flush()).expect("told");
     };
-    windlass_stores::rekey(&url(path), options("a", &["a"]), told).await.expect("encrypted");
+    windlass_stores::rekey(url, options("a", &["a"]), told).await.expect("encrypted");
 }
 
 #[tokio::test]
@@ -411,12 +411,13 @@ async fn a_rekey_that_is_killed_goes_on_where_it_was() {
     assert!(plain > 0 && encrypted > 0 && plain + encrypted == all, "{plain} plain, {encrypted} encrypted of {all}");
     // Both kinds are read meanwhile, and what is written is encrypted.
     assert!(refused(SqliteStore::open(&path, Options::default()).await).contains("there are no keys"));
-    let meanwhile = sqlite(&path, &options("a", &["a"])).await;
+    let with_plain = Options { keys: Some(keys("a", &["a"]).with_plain()), ..Options::default() };
+    let meanwhile = sqlite(&path, &with_plain).await;
     read_back(&meanwhile, 0..400).await;
     fill(&meanwhile, 400..401).await;
     drop(meanwhile);
     assert_eq!(of_key(&url(&path), None).await, plain);
-    let done = windlass_stores::rekey(&url(&path), options("a", &["a"]), |_| ()).await.expect("encrypted");
+    let done = windlass_stores::rekey(&url(&path), with_plain, |_| ()).await.expect("encrypted");
     assert_eq!((done.values, done.from_plain), (plain, true));
     assert_eq!(of_key(&url(&path), None).await, 0);
     assert!(!says(dir.path()));

@@ -4,6 +4,7 @@ mod adversary;
 mod blast;
 mod labelled;
 mod chains;
+mod crew;
 mod files;
 mod nested_approvals;
 mod outward;

@@ -1,7 +1,7 @@
-//! The drill of a revoked quota: several workers of one database, a provider that refuses every call for a while, with and
-//! without saying for how long. What it sees meanwhile is the calls that were out when the quota went, and one call at a
-//! time that looks whether it is back, of all workers together. Runs of a high class wait for it, low ones are turned away
-//! and come again, and all of them end.
+//! The drill of a revoked quota: several worker processes of one database, a provider that refuses every call for a while,
+//! with and without saying for how long. What it sees meanwhile is the calls that the first worker had out when it met the
+//! outage, and one call at a time that looks whether the quota is back, of all workers together. Runs of a high class wait
+//! for it, low ones are turned away and come again, and all of them end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use windlass_core::ids::RunId;
 use windlass_core::journal::{Entry, Record};
 use windlass_core::run::Status;
 use windlass_ports::store::Store;
-use windlass_runtime::rates::Limits;
 
 use crate::chains::desk::{Act, Server, openai};
+use crate::crew::{Orders, Worker};
 use crate::rates::Fleet;
 
 /// Workers.
@@ -97,46 +97,84 @@ async fn turned_away(fleet: &Fleet, class: &str) -> (usize, usize) {
     sums
 }
 
-async fn drill(says: &'static str, looks: impl Fn(Duration) -> usize) {
-    let database = windlass_testpg::database();
+/// Whether the notices of one worker reach the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    On,
+    /// Each has a store of its own, with runs of its own.
+    Off,
+}
+
+/// Refusals that the provider gave, beside those that it may give when one worker meets the outage and tells the others.
+async fn drill(says: &'static str, looks: impl Fn(Duration) -> usize, sharing: Sharing) -> (usize, usize) {
+    let databases: Vec<_> =
+        (0..if sharing == Sharing::On { 1 } else { WORKERS }).map(|_| windlass_testpg::database()).collect();
     let revoked = Arc::new(AtomicBool::new(true));
     let (server, refused) = provider(says, &revoked);
-    let fleet = Fleet::with_slots(&database.url(), &server, WORKERS, &Limits::default(), SLOTS).await;
-    for class in ["high", "low"] {
-        fleet.submit(&machine(class), class, RUNS).await;
-    }
-    let began = Instant::now();
-    let back = async {
-        // Slow on purpose: an outage of the provider lasts, on a busy host until the low runs had their turn.
-        tokio::time::sleep(OUTAGE).await;
-        while turned_away(&fleet, "low").await.1 == 0 && began.elapsed() < PATIENCE {
-            // Slow on purpose: the journals of another worker are looked at again and again.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        revoked.store(false, Ordering::SeqCst);
-        began.elapsed()
+    let orders = |n: usize| {
+        let store = databases[n % databases.len()].url();
+        Orders { store, server: server.url.clone(), slots: SLOTS, tokens: None }
     };
-    let ((), outage) = futures::future::join(fleet.drive(), back).await;
-    assert_eq!(fleet.count(Status::Completed).await, 2 * RUNS, "all runs end once the quota is back");
+    for n in 0..databases.len() {
+        let office = orders(n).office().await;
+        for class in ["high", "low"] {
+            office.submit(&machine(class), class, RUNS).await;
+        }
+    }
+    let office = orders(0).office().await;
+    let mut crew: Vec<Worker> = (0..WORKERS).map(|n| Worker::hire(&orders(n))).collect();
+    let began = Instant::now();
+    crew[0].begin();
+    // The first one learns of it, and says so.
+    while windlass_runtime::quotas(&**office.store()).await.expect("read").is_empty() {
+        assert!(began.elapsed() < PATIENCE, "nobody noted the refusal");
+        // Slow on purpose: another process works.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    crew.iter_mut().skip(1).for_each(Worker::begin);
+    // Slow on purpose: an outage of the provider lasts, on a busy host until the low runs had their turn.
+    tokio::time::sleep(OUTAGE).await;
+    while turned_away(&office, "low").await.1 == 0 && began.elapsed() < PATIENCE {
+        // Slow on purpose: the journals of another worker are looked at again and again.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    revoked.store(false, Ordering::SeqCst);
+    let outage = began.elapsed();
+    tokio::task::block_in_place(|| crew.into_iter().for_each(Worker::end));
+    assert_eq!(office.count(Status::Completed).await, 2 * RUNS, "all runs end once the quota is back");
     let refused = refused.lock().expect("the log").len();
-    let bound = WORKERS * SLOTS + looks(outage);
-    assert!((1..=bound).contains(&refused), "{refused} calls were refused in {outage:?}, where {bound} may be");
     let answered = server.count("completions") - refused;
-    assert_eq!(answered, 2 * RUNS, "each run was answered once");
-    let (high, low) = (turned_away(&fleet, "high").await, turned_away(&fleet, "low").await);
-    assert_eq!(high.0 + low.0 - high.1 - low.1, refused, "every refusal is in the journal: {high:?} {low:?}");
-    assert!(high.1 < low.1, "high runs wait, low ones are turned away: {high:?} {low:?}");
+    assert_eq!(answered, 2 * RUNS * databases.len(), "each run was answered once");
+    if sharing == Sharing::On {
+        let (high, low) = (turned_away(&office, "high").await, turned_away(&office, "low").await);
+        assert_eq!(high.0 + low.0 - high.1 - low.1, refused, "every refusal is in the journal: {high:?} {low:?}");
+        assert!(high.1 < low.1, "high runs wait, low ones are turned away: {high:?} {low:?}");
+    }
+    (refused, SLOTS + looks(outage))
+}
+
+/// Rests of none, one, two, four seconds and so on.
+fn doubling(outage: Duration) -> usize {
+    2 + (outage.as_secs() + 1).ilog2() as usize
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_that_is_revoked_for_a_time_that_is_said_makes_no_storm() {
     // One look for each second that it asks for.
-    drill("application/json\r\nretry-after: 1", |outage| usize::try_from(outage.as_secs()).expect("short") + 1).await;
+    let looks = |outage: Duration| usize::try_from(outage.as_secs()).expect("short") + 1;
+    let (refused, bound) = drill("application/json\r\nretry-after: 1", looks, Sharing::On).await;
+    assert!((1..=bound).contains(&refused), "{refused} calls were refused, where {bound} may be");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quota_that_is_revoked_without_a_word_makes_no_storm() {
-    // Rests of none, one, two, four seconds and so on.
-    let looks = |outage: Duration| 2 + (outage.as_secs() + 1).ilog2() as usize;
-    drill("application/json", looks).await;
+    let (refused, bound) = drill("application/json", doubling, Sharing::On).await;
+    assert!((1..=bound).contains(&refused), "{refused} calls were refused, where {bound} may be");
+}
+
+/// The bound is that of workers that tell each other: those that do not are beyond it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_tell_each_other_nothing_are_seen_to_storm() {
+    let (refused, bound) = drill("application/json", doubling, Sharing::Off).await;
+    assert!(refused > bound, "{refused} calls were refused, where {bound} may be: the drill shows nothing");
 }

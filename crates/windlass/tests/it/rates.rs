@@ -18,6 +18,7 @@ use windlass_runtime::{Scope, Settings, Stop};
 use windlass_spec::source::MemoryFiles;
 
 use crate::chains::desk::{Server, openai};
+use crate::crew::{Orders, Worker};
 
 const MACHINE: &str = r#"
 spec: flatmachine
@@ -26,7 +27,7 @@ data:
   name: asks
   context: {n: "{{ input.n }}"}
   agents:
-    asker: {spec: flatagent, spec_version: 4.2.1, data: {model: {provider: one, name: m, timeout: 120}, system: S, user: "ask {{ input.n }}"}}
+    asker: {spec: flatagent, spec_version: 4.2.1, data: {model: {provider: one, name: m, timeout: 120, max_tokens: 10}, system: S, user: "ask {{ input.n }}"}}
   states:
     ask: {type: initial, agent: asker, input: {n: context.n}, output_to_context: {r: output.content}, transitions: [{to: end}]}
     end: {type: final, output: {r: context.r}}
@@ -39,13 +40,13 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     /// So many workers, each as a process of its own would be.
-    async fn new(url: &str, server: &Server, count: usize, limits: &Limits) -> Self {
+    async fn new(url: &str, server: &str, count: usize, limits: &Limits) -> Self {
         Self::with_slots(url, server, count, limits, Settings::default().call_slots).await
     }
 
     /// The same, each with so many calls out at the same time.
-    pub(crate) async fn with_slots(url: &str, server: &Server, count: usize, limits: &Limits, slots: usize) -> Self {
-        let provider = ProviderConfig { base_url: Some(server.url.clone()), ..ProviderConfig::default() };
+    pub(crate) async fn with_slots(url: &str, server: &str, count: usize, limits: &Limits, slots: usize) -> Self {
+        let provider = ProviderConfig { base_url: Some(server.to_owned()), ..ProviderConfig::default() };
         let mut workers = Vec::new();
         for _ in 0..count {
             let wiring =
@@ -121,6 +122,58 @@ fn within(rate: Rate, began: Instant, came: &[(Instant, u64)]) -> Result<(), Str
 
 type Arrivals = Arc<Mutex<Vec<(Instant, u64)>>>;
 
+/// So many tokens each answer says.
+const TOKENS: u64 = 25;
+
+/// Runs through worker processes, each with one of these stores, and what the server saw of tokens.
+async fn crew(stores: &[String], workers: usize, runs: usize, rate: Rate) -> Result<(), String> {
+    let (server, came) = counting(TOKENS);
+    let orders = |n: usize| Orders {
+        store: stores[n % stores.len()].clone(),
+        server: server.url.clone(),
+        slots: Settings::default().call_slots,
+        tokens: Some(rate),
+    };
+    for n in 0..stores.len() {
+        orders(n).office().await.submit(MACHINE, "r", runs / stores.len()).await;
+    }
+    let mut crew: Vec<Worker> = (0..workers).map(|n| Worker::hire(&orders(n))).collect();
+    let began = Instant::now();
+    crew.iter_mut().for_each(Worker::begin);
+    tokio::task::block_in_place(|| crew.into_iter().for_each(Worker::end));
+    for n in 0..stores.len() {
+        assert_eq!(orders(n).office().await.count(Status::Completed).await, runs / stores.len(), "all runs end");
+    }
+    let came = came.lock().expect("the log").clone();
+    assert_eq!(came.len(), runs, "each makes its one call");
+    within(rate, began, &came)
+}
+
+/// What a call says that it may use is less than the burst, so that several are out at the same time.
+const TOKEN_RATE: Rate = Rate { amount: 100, per_ms: 1_000, burst: 200 };
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_three_processes_on_a_database_stay_within_one_rate() {
+    let database = windlass_testpg::database();
+    crew(&[database.url()], 3, 24, TOKEN_RATE).await.unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_three_processes_on_a_file_stay_within_one_rate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = format!("sqlite:{}", folder.path().join("windlass.db").display());
+    crew(&[store], 3, 24, TOKEN_RATE).await.unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_share_no_store_are_seen_to_exceed_the_rate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = |n: usize| format!("sqlite:{}", folder.path().join(format!("{n}.db")).display());
+    let stores: Vec<String> = (0..3).map(store).collect();
+    let why = crew(&stores, 3, 24, TOKEN_RATE).await.expect_err("three bursts are more than one");
+    assert!(why.contains("came within"), "{why}");
+}
+
 fn counting(much: u64) -> (Server, Arrivals) {
     let came: Arrivals = Arc::default();
     let log = Arc::clone(&came);
@@ -133,11 +186,10 @@ fn counting(much: u64) -> (Server, Arrivals) {
 
 async fn bounded(rate: Rate, unit: Unit, workers: usize, runs: usize) -> Result<(), String> {
     let database = windlass_testpg::database();
-    // An answer of the server says 25 tokens.
-    let (server, came) = counting(if unit == Unit::Tokens { 25 } else { 1 });
+    let (server, came) = counting(if unit == Unit::Tokens { TOKENS } else { 1 });
     let picks = Picks { model: Some(Pick::Each), ..Picks::default() };
     let limits = Limits::new(vec![limit(picks, unit, rate)]).expect("limits");
-    let fleet = Fleet::new(&database.url(), &server, workers, &limits).await;
+    let fleet = Fleet::new(&database.url(), &server.url, workers, &limits).await;
     fleet.submit(MACHINE, "r", runs).await;
     // From here: what is earlier would widen the bound.
     let began = Instant::now();

@@ -17,7 +17,7 @@ use crate::output::time;
 
 /// Copies the store.
 pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, Problem> {
-    let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
+    let store = app.store_as_it_is().await?.ok_or_else(|| app.no_store())?;
     if args.file.exists() {
         return Err(Problem::rejected(format!("`{}` exists already", args.file.display()))
             .hint("name a new file; a backup never replaces one"));
@@ -27,7 +27,7 @@ pub(crate) async fn backup(app: &App, args: args::StoreBackup) -> Result<Exit, P
         StoreError::Invalid(text) => Problem::invalid(text),
         other => other.into(),
     })?;
-    let noted = match wire::open_store_with(app.store_url(), app.keys()?).await {
+    let noted = match wire::open_store_with(app.store_url(), app.keys_as_it_is().await?).await {
         Ok(store) => windlass_server::backup::note(&*store, begun).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };

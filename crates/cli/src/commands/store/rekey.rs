@@ -16,12 +16,14 @@ use crate::session;
 const TOLD_EVERY: u64 = 10_000;
 
 /// Encrypts every value, and the file of secrets, with the active key.
-pub(crate) async fn rekey(app: &App, _: args::StoreRekey) -> Result<Exit, Problem> {
+pub(crate) async fn rekey(app: &App, args: args::StoreRekey) -> Result<Exit, Problem> {
     let options = app.options()?;
-    if options.keys.is_none() {
+    let Some(keys) = options.keys.clone() else {
         return Err(Problem::new(Exit::Invalid, "cli.config", "there is no key to encrypt with")
             .hint("`[encryption]` in the configuration names it; see docs/encryption.md"));
-    }
+    };
+    let keys = if args.from_plain { keys.with_plain() } else { keys };
+    let options = windlass_stores::Options { keys: Some(keys), ..options };
     let is_shown = std::io::stderr().is_terminal();
     let form = app.output.form();
     let mut told = 0;
@@ -52,6 +54,13 @@ pub(crate) async fn rekey(app: &App, _: args::StoreRekey) -> Result<Exit, Proble
         text.push_str(&format!("\n{remains}"));
     }
     app.output.sentence(&value, &text);
+    if !retired.is_empty() || from_plain {
+        app.output.note(&format!(
+            "the file of secrets of every other host (`{}` there) cannot be seen from here: run `windlass store rekey` on each \
+             host before a key is taken away",
+            session::secrets(app).path().display()
+        ));
+    }
     Ok(Exit::Ok)
 }
 

@@ -20,7 +20,7 @@ pub(crate) async fn status(app: &App, args: args::StoreStatus) -> Result<Exit, P
         let encryption = encryption.ok_or_else(|| app.no_store())?;
         value["encryption"] = encrypted(&encryption);
         rows.push(pair("encryption", in_words(&encryption)));
-        let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
+        let store = app.store_as_it_is().await?.ok_or_else(|| app.no_store())?;
         let stats = store.stats().await?;
         let workers = store.workers().await?;
         if let Json::Object(map) = &mut value {

@@ -147,7 +147,13 @@ pub(super) async fn runs_of_a_dead_worker_are_taken_over_at_once(harness: Arc<dy
     drop(one);
     let taken = two.claim_one(NOW.0).await;
     assert_eq!((taken.epoch, taken.taken_from), (lease.epoch + 1, Some(dead.clone())));
-    let taken = crate::store::Lease { run: id("a"), epoch: lease.epoch + 1, taken_from: None, strikes: 0 };
+    let taken = crate::store::Lease {
+        run: id("a"),
+        epoch: lease.epoch + 1,
+        taken_from: None,
+        strikes: 0,
+        priority: crate::store::Priority::Normal,
+    };
     assert_eq!(two.commit(commit(&lease, &dead, 1)).await, Committed::Stale, "the dead one's decisions are void");
     two.apply(commit(&taken, &two.worker, 1)).await;
     assert!(two.claim_all(NOW.0).await.is_empty(), "it is held again");

@@ -89,7 +89,7 @@ pub(super) async fn workers_of_a_pool_get_its_runs(harness: Arc<dyn Harness>) {
     let mut rest = names(&one, of(&["other", POOL_DEFAULT])).await;
     rest.sort();
     assert_eq!(rest, ["a", "d"]);
-    let lease = Lease { run: id("b"), epoch: 1, taken_from: None, strikes: 0 };
+    let lease = Lease { run: id("b"), epoch: 1, taken_from: None, strikes: 0, priority: Priority::Normal };
     let mut step = park(&lease, &one.worker, 0, Some(2_000));
     step.head.pool = Some("other".into());
     one.apply(step).await;

@@ -171,6 +171,7 @@ impl Data {
             epoch: row.epoch,
             taken_from: row.lost.clone(),
             strikes: row.strikes,
+            priority: row.priority,
         })
         .collect()
     }
@@ -182,7 +183,8 @@ impl Data {
         row.wake_at = None;
         let owner = row.owner.replace(worker.clone());
         row.lost = row.lost.take().or(owner);
-        Some(Lease { run: run.clone(), epoch: row.epoch, taken_from: row.lost.clone(), strikes: row.strikes })
+        let (taken_from, strikes, priority) = (row.lost.clone(), row.strikes, row.priority);
+        Some(Lease { run: run.clone(), epoch: row.epoch, taken_from, strikes, priority })
     }
 
     pub(super) fn take_over(&mut self, run: &RunId, worker: &WorkerId, expected: Option<Status>) -> Option<Lease> {

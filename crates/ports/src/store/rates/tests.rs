@@ -94,13 +94,55 @@ fn a_call_takes_of_all_its_buckets_or_of_none() {
 fn higher_classes_come_first_and_equals_share() {
     let mut books = books();
     books.settle(100_000, &take("q", Vec::new(), vec![word(0, waiting([3, 0, 0]))]));
-    assert_eq!(books.one(100_000, "p", 9).0, 1, "three are kept for another process");
+    let calls = |books: &mut Books, now: u64| -> u64 {
+        let asks = vec![ask(Priority::Normal, 0, vec![part("a", RATE, 1)]); 4];
+        books.settle(now, &take("p", asks, Vec::new())).iter().map(|(calls, _)| calls).sum()
+    };
+    assert_eq!(calls(&mut books, 100_000), 1, "three are kept for another process");
     books.settle(100_000, &take("q", Vec::new(), vec![word(1, waiting([0, 9, 0]))]));
-    assert_eq!(books.one(100_000, "p", 9).0, 2, "half of four");
+    assert_eq!(calls(&mut books, 100_000), 2, "half of four");
     books.settle(100_000, &take("q", Vec::new(), vec![word(2, waiting([0, 0, 9]))]));
-    assert_eq!(books.one(100_000, "p", 9).0, 4, "a lower class keeps nothing back");
+    assert_eq!(calls(&mut books, 100_000), 4, "a lower class keeps nothing back");
     books.settle(100_000, &take("q", Vec::new(), vec![word(4, waiting([4, 0, 0]))]));
-    assert_eq!(books.one(100_000 + HEARD_MS, "p", 9).0, 4, "whoever says nothing more waits no more");
+    assert_eq!(calls(&mut books, 100_000 + HEARD_MS), 4, "whoever says nothing more waits no more");
+}
+
+#[test]
+fn nothing_is_taken_ahead_of_what_somebody_waits_for() {
+    for (waits, got) in [([0, 0, 0], 4), ([0, 0, 1], 3), ([0, 0, 9], 1)] {
+        let mut books = books();
+        books.settle(100_000, &take("q", Vec::new(), vec![word(0, waiting(waits))]));
+        assert_eq!(books.one(100_000, "p", 9).0, got, "the call itself, and what is left by {waits:?}");
+    }
+    // Nor by another call of the same process.
+    let mut books = books();
+    let of = |bucket: &str, more| ask(Priority::Normal, more, vec![part(bucket, RATE, 1), part("a", RATE, 1)]);
+    let got = books.settle(100_000, &take("p", vec![of("x", 9), of("y", 0), of("z", 0)], Vec::new()));
+    assert_eq!(got.iter().map(|(calls, _)| *calls).collect::<Vec<_>>(), [2, 1, 1]);
+}
+
+#[test]
+fn a_low_call_of_one_process_gets_its_turn_while_another_one_never_ends_to_ask() {
+    let mut books = books();
+    let asked = |by: &str, since: u64, class: Priority| {
+        let Take { asks, mut words, .. } = waits(by, "a", since, 1, class);
+        words[0].rate = RATE;
+        let asks = asks.into_iter().map(|one| ask(one.class, 0, vec![part("a", RATE, 1)])).collect();
+        take(by, asks, words)
+    };
+    let (mut served, mut turns) = (0, Vec::new());
+    for now in (100_000..160_000).step_by(50) {
+        // Something of the higher class always waits, and asks first.
+        served += books.settle(now, &asked("p", now, Priority::High))[0].0;
+        for (by, class) in [("q", Priority::Low), ("r", Priority::Normal)] {
+            if books.settle(now, &asked(by, 1 + turns.len() as u64, class))[0].0 > 0 {
+                turns.push((served, class));
+            }
+        }
+    }
+    assert!(served > 500, "{served}");
+    let lower = turns.len() as u64;
+    assert!((served / LOWER_EVERY - 3..=served / LOWER_EVERY + 4).contains(&lower), "{lower} beside {served}");
 }
 
 /// Little comes, much may be there.

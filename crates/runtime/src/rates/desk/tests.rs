@@ -244,3 +244,41 @@ fn a_process_says_that_it_waits_for_what_was_short() {
     let take = hall.desk.begin(1, "p".into()).take;
     assert_eq!((said(&take, "a"), said(&take, "b")), (Some([0, 2, 0]), Some([0, 0, 0])));
 }
+
+#[test]
+fn lanes_that_wait_for_different_buckets_share_their_trips() {
+    let mut hall = Hall::default();
+    let slow = |per_ms| Rate { amount: 1, per_ms, burst: 1 };
+    for n in 0..10_u64 {
+        let (bucket, rate) = (format!("b{n}"), slow(1_000 + n));
+        for _ in 0..2 {
+            hall.enter(0, Call { wanted: wanted(&bucket, rate, 1, false), ..call("a", "t", Priority::Normal) });
+        }
+    }
+    assert_eq!(going(&hall.trip(0)).len(), 10);
+    let (mut now, trips) = (0, hall.trips);
+    while let Some(due) = hall.desk.due(now) {
+        now = due;
+        hall.trip(now);
+    }
+    assert!(hall.trips - trips <= 2, "{} trips for ten lanes", hall.trips - trips);
+}
+
+#[test]
+fn what_was_taken_ahead_goes_back_at_the_end() {
+    let fast = Rate { amount: 1_000, per_ms: 1_000, burst: 1_000 };
+    let mut hall = Hall::default();
+    for _ in 0..40 {
+        let call = Call { wanted: wanted("a", fast, 1, false), ..call("a", "t", Priority::Normal) };
+        if let Entered::Waits(number) = hall.desk.enter(0, call) {
+            assert_eq!(going(&hall.trip(0)), [number]);
+        }
+    }
+    assert!(hall.left("a") < 1_000 - 40, "some were taken ahead");
+    hall.desk.close(0);
+    assert!(hall.desk.has_news());
+    hall.trip(0);
+    assert_eq!(hall.left("a"), 1_000 - 40);
+    hall.desk.close(0);
+    assert!(!hall.desk.has_news(), "once");
+}

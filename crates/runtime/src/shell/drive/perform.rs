@@ -41,7 +41,7 @@ impl Work<'_> {
             let own = || (overrides.of(&agent.name).is_none() && back()).then(|| self.own_model(agent));
             let mut chain = listed.or_else(own)?;
             for link in chain.links.iter_mut().filter(|link| link.shut.is_none()) {
-                link.shut = rates::dry(&self.claimed.core, &self.run, &link.settings);
+                link.shut = rates::dry(&self.claimed.core, &self.run, self.claimed.lease.priority, &link.settings);
             }
             Some(chain)
         };
@@ -132,7 +132,8 @@ impl Work<'_> {
         // What a switch holds is started when the hold is lifted.
         let held = self.claimed.core.switches.held(&self.run.start.scope.tenant, class);
         if !self.calls.contains(effect) && held.is_none() {
-            self.calls.start(&self.claimed.core, &self.claimed.member, &self.loaded.machine, &self.run, effect);
+            let run = (&self.run, self.claimed.lease.priority);
+            self.calls.start(&self.claimed.core, &self.claimed.member, &self.loaded.machine, run, effect);
         }
     }
 
