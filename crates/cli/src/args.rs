@@ -20,6 +20,7 @@ mod schedules;
 mod secrets;
 mod serve;
 mod sim;
+mod skills;
 mod preflight;
 mod preview;
 pub(crate) mod slo;
@@ -66,6 +67,7 @@ pub(crate) use schedules::{
 pub(crate) use secrets::{Given, Secrets, SecretsList, SecretsRemove, SecretsRotate, SecretsSet};
 pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
+pub(crate) use skills::{Skills, SkillsAdd, SkillsCheck, SkillsList, SkillsRemove, SkillsSearch, SkillsShow};
 pub(crate) use slo::{Slo, SloReport};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus};
 pub(crate) use tokens::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
@@ -134,6 +136,9 @@ pub(crate) enum Command {
     /// List, inspect and steer runs
     #[command(subcommand)]
     Runs(Runs),
+    /// Register, find, show and check skills
+    #[command(subcommand)]
+    Skills(Skills),
     /// List and answer what runs ask people
     #[command(subcommand)]
     Approvals(Approvals),

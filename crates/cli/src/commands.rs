@@ -28,6 +28,7 @@ mod secrets;
 mod serve;
 mod signal;
 mod sim;
+pub(crate) mod skills;
 mod slo;
 mod store;
 mod test;
@@ -132,6 +133,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Limits(args) => limits::limits(app, args).await,
         Command::Secrets(args) => secret(app, &args),
         Command::Tokens(command) => tokens::perform(app, command).await,
+        Command::Skills(command) => skills::perform(app, command).await,
         Command::Notify(command) => notify::perform(app, command).await,
         Command::Trust(command) => trust::perform(app, command).await,
         Command::Readonly(command) => readonly::perform(app, command).await,

@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub policy: PolicyTable,
     /// The operator's own secrets, which `windlass secrets` keeps.
     pub secrets: SecretsTable,
+    /// Where skills are found beside those registered in the store.
+    pub skills: SkillsTable,
     /// What is looked for in prompts and in the arguments of tools and actions before they leave, each class `off`,
     /// `mask` (replaced) or `block` (the call fails with `policy.denied`). A class that is not named is off. `prod-safe`
     /// masks what opens something: keys, tokens and passwords.
@@ -384,6 +386,15 @@ impl Default for SecretsTable {
     fn default() -> Self {
         Self { file: ".windlass/secrets.json".into() }
     }
+}
+
+/// Where skills are found. See docs/skills.md.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SkillsTable {
+    /// Folders with packs of skills, relative to this file: each is a pack, or has packs in it. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<PathBuf>,
 }
 
 /// How this process works.

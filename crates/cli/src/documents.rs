@@ -1,13 +1,16 @@
 //! Machine documents for a command: read from disk, checked, with what the validator said shown to the person.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use windlass_ports::tool::Catalog;
 use windlass_spec::diagnostics::{Diagnostic, Severity, render_all};
 use windlass_spec::source::DirFiles;
-use windlass_spec::{LoadOptions, Loaded, load};
+use windlass_spec::{LoadOptions, Loaded, load, skill_names};
 
 use crate::app::App;
+use crate::commands::skills;
 use crate::exit::{Exit, Problem};
 use crate::output;
 use crate::session;
@@ -23,16 +26,31 @@ pub(crate) fn options(app: &App, catalog: &Catalog, strict: bool) -> LoadOptions
         refuse_inline_keys: !documents.inline_keys,
         // A catalog that cannot be read is reported by whoever calls models by it.
         models: session::wiring(app, Path::new("")).model_names().ok().flatten(),
+        skills: Vec::new(),
     }
 }
 
-/// Reads a machine and everything it refers to.
+/// Reads a machine and everything it refers to, with the skills that it uses.
 ///
 /// # Errors
-/// Everything that is wrong with the documents.
-pub(crate) fn read(path: &Path, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
+/// The skills cannot be looked for. Inside: everything that is wrong with the documents.
+pub(crate) fn read(app: &App, path: &Path, options: &LoadOptions) -> Result<Result<Loaded, Vec<Diagnostic>>, Problem> {
     let (files, entry) = DirFiles::of_entry(path);
-    load(&files, &entry, options)
+    let first = load(&files, &entry, options);
+    // A machine that uses skills cannot be read without them.
+    if first.is_ok() || skill_names(&files, &entry, options).is_empty() {
+        return Ok(first);
+    }
+    let mut options = options.clone();
+    let mut known = BTreeSet::new();
+    loop {
+        let names: BTreeSet<String> = skill_names(&files, &entry, &options).difference(&known).cloned().collect();
+        if names.is_empty() {
+            return Ok(load(&files, &entry, &options));
+        }
+        options.skills.extend(skills::named(app, &names)?.into_iter().map(Arc::new));
+        known.extend(names);
+    }
 }
 
 /// Reads a machine that is to be run, and shows warnings.
@@ -40,7 +58,7 @@ pub(crate) fn read(path: &Path, options: &LoadOptions) -> Result<Loaded, Vec<Dia
 /// # Errors
 /// A document that is not valid; what is wrong has been shown.
 pub(crate) fn read_to_run(app: &App, path: &Path, catalog: &Catalog) -> Result<Loaded, Problem> {
-    match read(path, &options(app, catalog, false)) {
+    match read(app, path, &options(app, catalog, false))? {
         Ok(loaded) => {
             for warning in &loaded.diagnostics {
                 app.output.note(&output::printable(&warning.render()));

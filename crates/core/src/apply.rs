@@ -175,12 +175,13 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             }
         }),
         Entry::BreakerTripped { is_agent: true, .. } => run.pulse.calm(),
-        Entry::BreakerTripped { target, why, .. } => shut_off(run, target, why),
+        Entry::BreakerTripped { target, why, .. } => conversation::shut_off(run, target, why),
         Entry::LoopStopped { reason, to } => {
             run.jump.clone_from(to);
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
         }
         Entry::RowFired { to, .. } => run.jump.clone_from(to),
+        Entry::SkillUsed(used) => crate::skill::note(run, used),
         Entry::AgentEnded => conversation::ended(run),
         Entry::TransitionTaken { .. } | Entry::StateSkipped { .. } => {}
         Entry::FailureRaised { failure } => {
@@ -523,15 +524,6 @@ fn messages_added(run: &mut Run, index: u32, messages: &[Message], repair: bool)
             sample.state = SampleState::Wanted;
         }
     }
-}
-
-fn shut_off(run: &mut Run, tool: &Name, why: &Name) {
-    run.pulse.shut_off(tool, why);
-    with_loop(run, |state, _| {
-        if let Some(offered) = &mut state.offered {
-            offered.retain(|offered| offered.definition.name != *tool);
-        }
-    });
 }
 
 fn turn_taken(run: &mut Run, message: &Message, pending: &[ToolRequest], cost_micros: u64) {

@@ -25,6 +25,7 @@ mod plan;
 mod route;
 mod scope;
 mod spawn;
+mod skills;
 mod step;
 mod table;
 mod tool_loop;
@@ -465,6 +466,7 @@ impl<'a> Turn<'a> {
         start.audit = crate::audit::VERSION;
         let resumes = start.origin.is_some();
         self.emit(Entry::RunStarted(Box::new(start)));
+        self.note_own_skill();
         self.label_start();
         if let Some(due) = self.run.ledger.deadline {
             self.set_timer(due, TimerPurpose::RunDeadline);

@@ -22,6 +22,7 @@ use crate::overrides::ModelChange;
 use crate::policy::Verdict;
 use crate::route::Choice;
 use crate::run::{Exec, Hold, Join, OfferedTool, Raised, Stage, Start};
+use crate::skill::SkillUsed;
 use crate::time::Timestamp;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
@@ -461,6 +462,8 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<Name>,
     },
+    /// A skill is used.
+    SkillUsed(Box<SkillUsed>),
     /// The agent has been asked; its result is the state's output.
     AgentEnded,
     /// A transition was chosen.

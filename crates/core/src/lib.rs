@@ -49,6 +49,7 @@ pub mod route;
 pub mod overrides;
 pub mod select;
 pub mod spawn;
+pub mod skill;
 mod output;
 mod apply;
 mod decide;

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use crate::budget::Ceilings;
 use crate::contract::Contract;
 use crate::ids::{Digest, Name};
+use crate::skill::Skills;
 use crate::table::Table;
 use crate::value::Value;
 
@@ -71,6 +72,8 @@ pub struct Machine {
     pub conversation: Conversation,
     /// Decision tables, by the actions that ask them.
     pub tables: BTreeMap<Name, Arc<Table>>,
+    /// The skills that it uses.
+    pub skills: Skills,
 }
 
 /// By what a run is said to have left a state to shorten its conversation.

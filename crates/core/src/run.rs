@@ -22,6 +22,7 @@ use crate::label::{Labels, Marks};
 use crate::machine::{ChildContract, HookKind};
 use crate::overrides::{ModelOverride, Overrides};
 use crate::policy::{Choice, Verdict};
+use crate::skill::SkillRef;
 use crate::time::Timestamp;
 use crate::trace::Incoming;
 use crate::value::Value;
@@ -441,6 +442,9 @@ pub struct Run {
     /// On which side of a rule set that is tried it is, from the first answer that it used on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub choice: Option<Box<Choice>>,
+    /// The skills that it has used, in the order of their first use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<SkillRef>,
     /// End of its audit chain.
     pub audit: audit::Chain,
 }
@@ -458,6 +462,7 @@ impl Run {
             hidden: start.first_hidden(),
             overrides: Overrides::begun_with(start.model.clone()),
             start,
+            skills: Vec::new(),
             version: 0,
             now: Timestamp::default(),
             started_at: Timestamp::default(),

@@ -23,6 +23,9 @@ pub struct Bundle {
     pub tools: Vec<Contract>,
     /// Whether warnings are errors.
     pub strict: bool,
+    /// The files of the packs of skills that are used, by `NAME@VERSION` and by their paths within it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub skills: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Bundle {

@@ -1,6 +1,6 @@
 //! Loading and compiling: from an entry document to a bundle and a program, and from a stored bundle to a program.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -10,11 +10,12 @@ use windlass_core::ids::Name;
 use windlass_core::machine::{HookKind, Program};
 use windlass_ports::compile::{Bundle, CompileError, Compiler};
 
-use crate::diagnostics::{Diagnostic, Severity};
+use crate::diagnostics::{Diagnostic, Rule, Severity};
 use crate::documents::Documents;
 use crate::eval::Engine;
 use crate::lower::{Lowered, Surroundings, lower};
-use crate::source::Files;
+use crate::skill::{MANIFEST, Pack, WithPacks, pack_of};
+use crate::source::{Files, MemoryFiles};
 
 /// What a load needs to know beside the documents.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +30,8 @@ pub struct LoadOptions {
     pub refuse_inline_keys: bool,
     /// What the model catalog has, so that a name it does not have is an error; none to leave names unchecked.
     pub models: Option<ModelNames>,
+    /// The packs of skills that documents may mean.
+    pub skills: Vec<Arc<Pack>>,
 }
 
 /// The names that documents may use of the model catalog.
@@ -69,8 +72,10 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with the documents, warnings included.
 pub fn load(files: &dyn Files, entry: &str, options: &LoadOptions) -> Result<Loaded, Vec<Diagnostic>> {
-    let mut docs = Documents::new(files, options.refuse_inline_keys);
-    let mut lowered = lower(&mut docs, entry, &surroundings(&options.hooks, &options.tools, options.models.clone()));
+    let files = WithPacks { files, packs: &options.skills };
+    let mut docs = Documents::new(&files, options.refuse_inline_keys);
+    let around = surroundings(&options.hooks, &options.tools, options.models.clone(), &options.skills);
+    let mut lowered = lower(&mut docs, entry, &around);
     std::mem::take(&mut lowered.unbounded).into_iter().for_each(|part| part.report(&mut docs.sink));
     let strict = options.strict || lowered.strict;
     let stored = docs.store();
@@ -80,24 +85,77 @@ pub fn load(files: &dyn Files, entry: &str, options: &LoadOptions) -> Result<Loa
     }
     let bundle = Bundle {
         entry: entry.to_owned(),
-        files: stored.texts,
+        files: stored.texts.into_iter().filter(|(path, _)| pack_of(path).is_none()).collect(),
         hooks: options.hooks.clone(),
         tools: options.tools.clone(),
         strict: options.strict,
+        skills: lowered.packs.iter().map(|(id, pack)| (id.clone(), pack.files().clone())).collect(),
     };
     let program = program(&bundle, lowered);
     Ok(Loaded { bundle, program: Arc::new(program), diagnostics, secrets: stored.secrets })
 }
 
+/// The names of the skills that the documents from `entry` on use, as far as the packs of `options` show.
+#[must_use]
+pub fn skill_names(files: &dyn Files, entry: &str, options: &LoadOptions) -> BTreeSet<String> {
+    let files = WithPacks { files, packs: &options.skills };
+    let around = surroundings(&options.hooks, &options.tools, options.models.clone(), &options.skills);
+    lower(&mut Documents::new(&files, false), entry, &around).skill_names
+}
+
+/// What is wrong with a skill as a machine would use it under this configuration. Models are the user's part: profiles that
+/// the pack does not have itself are not looked for.
+#[must_use]
+pub fn check_skill(pack: &Arc<Pack>, options: &LoadOptions) -> Vec<Diagnostic> {
+    let mut options = options.clone();
+    options.skills.retain(|other| other.id() != pack.id());
+    options.skills.push(Arc::clone(pack));
+    let wanted = format!("{}@={}", pack.name, pack.version);
+    let (uses, body) = match pack.machine {
+        Some(_) => (format!("machines: {{it: \"{wanted}\"}}"), "machine: it, "),
+        None => (format!("search: [\"{wanted}\"]"), ""),
+    };
+    let writes = pack.tools.iter().map(|tool| format!("{:?}", &**tool)).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "spec: flatmachine\nspec_version: \"4.2.1\"\ndata:\n  name: check\n  settings: {{skills: {{{uses}, writes: \
+         [{writes}]}}}}\n  states:\n    start: {{type: initial, {body}transitions: [{{to: end}}]}}\n    end: {{type: final}}\n"
+    );
+    let found = match load(&MemoryFiles::new().with(USER, text), USER, &options) {
+        Ok(loaded) => loaded.diagnostics,
+        Err(found) => found,
+    };
+    found
+        .into_iter()
+        .filter(|finding| finding.code != Rule::UnknownProfile)
+        .map(|finding| match finding.file == USER {
+            // What is said of the use is said of the skill.
+            true => Diagnostic {
+                file: MANIFEST.into(),
+                line: 1,
+                column: 1,
+                end_column: 1,
+                excerpt: String::new(),
+                ..finding
+            },
+            false => finding,
+        })
+        .collect()
+}
+
+/// The document that stands for a user of a skill that is checked.
+const USER: &str = "user-of-the-skill.yml";
+
 fn surroundings(
     hooks: &BTreeMap<String, Vec<HookKind>>,
     tools: &[Contract],
     models: Option<ModelNames>,
+    packs: &[Arc<Pack>],
 ) -> Surroundings {
     Surroundings {
         models,
         hooks: hooks.clone(),
         tools: tools.iter().map(|contract| (contract.name.clone(), Arc::new(contract.bounded()))).collect(),
+        packs: packs.to_vec(),
     }
 }
 
@@ -124,14 +182,21 @@ fn program(bundle: &Bundle, lowered: Lowered) -> Program {
 /// # Errors
 /// What this build finds wrong with it; it was valid for the build that stored it.
 pub fn compile(bundle: &Bundle) -> Result<Arc<Program>, Vec<Diagnostic>> {
-    let mut docs = Documents::stored(&bundle.files);
-    let lowered = lower(&mut docs, &bundle.entry, &surroundings(&bundle.hooks, &bundle.tools, None));
+    let packs = bundle.skills.values().map(stored_pack).collect::<Result<Vec<_>, _>>()?;
+    let files = WithPacks { files: &bundle.files, packs: &packs };
+    let mut docs = Documents::stored(&files);
+    let lowered = lower(&mut docs, &bundle.entry, &surroundings(&bundle.hooks, &bundle.tools, None, &packs));
     let failed = docs.sink.errors() > 0;
     let diagnostics = docs.sink.finish(false);
     if failed {
         return Err(diagnostics.into_iter().filter(|d| d.severity == Severity::Error).collect());
     }
     Ok(Arc::new(program(bundle, lowered)))
+}
+
+fn stored_pack(files: &BTreeMap<String, String>) -> Result<Arc<Pack>, Vec<Diagnostic>> {
+    let files = files.iter().map(|(path, text)| (path.clone(), text.clone().into_bytes())).collect();
+    Pack::read(files).map(Arc::new)
 }
 
 /// Compiles bundles for the runtime. Holds no programs: keeping them, by the bundle's hash, is the caller's part.

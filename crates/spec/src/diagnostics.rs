@@ -120,6 +120,14 @@ rules! {
     UnreachableRow = "unreachable_row",
     /// A decision table without a row for some inputs.
     TableGap = "table_gap",
+    /// A skill that is not known, or not in a version that fits.
+    UnknownSkill = "unknown_skill",
+    /// A skill whose content is not the one that is pinned or registered.
+    ChangedSkill = "changed_skill",
+    /// A tool that a skill wants and may not have.
+    SkillTool = "skill_tool",
+    /// Skills that use each other in a circle.
+    SkillCycle = "skill_cycle",
     /// A name given twice in a list where it would hide the other.
     DuplicateName = "duplicate_name",
 }

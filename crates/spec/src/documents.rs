@@ -11,6 +11,7 @@ use windlass_core::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_FILES_MAX};
 use windlass_core::redact;
 
 use crate::diagnostics::{Advice, Rule, Sink, Span, suggest};
+use crate::skill::pack_of;
 use crate::source::{FileError, Files, folder_of, resolve};
 use crate::yaml::{self, Data, Node};
 
@@ -73,7 +74,14 @@ impl<'a> Documents<'a> {
     /// The path that a reference in a document means; a reference that leaves the tree is reported.
     pub(crate) fn path(&mut self, folder: &str, reference: &str, span: Span) -> Option<String> {
         match resolve(folder, reference) {
-            Ok(path) => Some(path),
+            Ok(path) if pack_of(&path) == pack_of(folder) => Some(path),
+            Ok(path) => {
+                let message =
+                    format!("`{reference}` leads {} a skill", if pack_of(&path).is_some() { "into" } else { "out of" });
+                let advice = "name a skill under `settings.skills`; a skill holds all its documents itself";
+                self.sink.error(Rule::BadPath, span, message, advice);
+                None
+            }
             Err(error) => {
                 let advice = "write a path relative to the machine's folder, with `/` between its parts";
                 self.sink.error(Rule::BadPath, span, format!("`{reference}` cannot be used: {error}"), advice);
@@ -198,7 +206,7 @@ impl<'a> Documents<'a> {
         if text.starts_with(INLINE) || text.strip_prefix(KEPT).is_some_and(|name| !name.is_empty()) {
             return Some(text.clone());
         }
-        if self.refuse_inline_keys {
+        if self.refuse_inline_keys || pack_of(self.sink.path(node.span.file)).is_some() {
             let advice = "write `env:NAME` and set that environment variable";
             self.sink.error(Rule::InlineKey, node.span, "a key is written into the document", advice);
         }

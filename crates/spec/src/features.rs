@@ -6,6 +6,7 @@
 mod agent;
 mod machine;
 mod runtime;
+mod skill;
 
 pub(crate) use agent::PROFILE_KINDS;
 pub use agent::{
@@ -16,6 +17,8 @@ pub use machine::{
     AGENT_REF, CONTRACT, CONVERSATION, EXECUTION, HOOK_REF, LABELS, MACHINE, MACHINE_DATA, MACHINE_INPUT, MACHINE_REF,
     MACHINE_RUNTIME, PERSISTENCE, SETTINGS, STATE, TABLE, TABLE_INPUT, TOOL_LOOP, TRANSITION,
 };
+
+pub use skill::{SKILL, SKILLS};
 
 use crate::yaml::Node;
 
@@ -174,6 +177,8 @@ pub static SECTIONS: &[&Section] = &[
     &CONVERSATION,
     &TABLE,
     &TABLE_INPUT,
+    &SKILLS,
+    &SKILL,
     &STATE,
     &TRANSITION,
     &EXECUTION,

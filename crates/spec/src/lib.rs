@@ -8,10 +8,11 @@ pub mod diagnostics;
 pub mod features;
 pub mod compile;
 pub mod schema;
+pub mod skill;
 mod yaml;
 mod check;
 mod syntax;
 mod documents;
 mod lower;
 
-pub use compile::{LoadOptions, Loaded, ModelNames, SpecCompiler, compile, load};
+pub use compile::{LoadOptions, Loaded, ModelNames, SpecCompiler, check_skill, compile, load, skill_names};

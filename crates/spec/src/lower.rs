@@ -11,6 +11,7 @@ mod machine;
 mod model;
 mod output;
 mod settings;
+mod skills;
 mod state;
 mod table;
 mod template;
@@ -27,10 +28,13 @@ use crate::compile::ModelNames;
 use crate::diagnostics::{Rule, Span};
 use crate::documents::Documents;
 use crate::features::{MACHINE, Section};
+use crate::skill::Pack;
 use crate::source::folder_of;
 use crate::yaml::{Data, Entry, Node};
 
 use model::Catalog;
+
+pub(crate) use skills::{pack_contract, pack_schema};
 
 /// What documents may refer to outside of themselves.
 pub(crate) struct Surroundings {
@@ -40,6 +44,8 @@ pub(crate) struct Surroundings {
     pub(crate) tools: BTreeMap<Name, Arc<Contract>>,
     /// What the model catalog has; none to leave its names unchecked.
     pub(crate) models: Option<ModelNames>,
+    /// The packs of skills that may be meant.
+    pub(crate) packs: Vec<Arc<Pack>>,
 }
 
 /// Every machine that the entry can start.
@@ -49,6 +55,10 @@ pub(crate) struct Lowered {
     pub(crate) strict: bool,
     /// Parts that are declassified and that no schema bounds. A run that began with them goes on: they keep their labels.
     pub(crate) unbounded: Vec<declassify::Unbounded>,
+    /// The packs that are used, by their ids.
+    pub(crate) packs: BTreeMap<String, Arc<Pack>>,
+    /// The names of all skills that were met, known or not.
+    pub(crate) skill_names: BTreeSet<String>,
 }
 
 /// A machine that waits to be lowered.
@@ -72,6 +82,12 @@ pub(crate) struct Lowering<'d, 'f> {
     /// Where each machine starts each other one, for diagnostics.
     starts: BTreeMap<(Name, Name), Span>,
     declassified: Vec<declassify::Declassified>,
+    packs: BTreeMap<String, Arc<Pack>>,
+    skill_names: BTreeSet<String>,
+    /// Where each skill uses each other one.
+    skill_uses: BTreeMap<(Name, Name), Span>,
+    /// What agents' documents name of skills, of the machine that is lowered.
+    agent_skills: Vec<(Name, Vec<(Name, Span)>)>,
 }
 
 /// Lowers the machine at `entry` and everything it can start.
@@ -86,6 +102,10 @@ pub(crate) fn lower(docs: &mut Documents<'_>, entry: &str, around: &Surroundings
         checked: BTreeSet::new(),
         starts: BTreeMap::new(),
         declassified: Vec::new(),
+        packs: BTreeMap::new(),
+        skill_names: BTreeSet::new(),
+        skill_uses: BTreeMap::new(),
+        agent_skills: Vec::new(),
     };
     let mut machines = BTreeMap::new();
     let mut strict = false;
@@ -104,11 +124,13 @@ pub(crate) fn lower(docs: &mut Documents<'_>, entry: &str, around: &Surroundings
             machines.insert(key, machine);
         }
     }
+    lowering.check_skill_cycles();
     if lowering.docs.sink.errors() == 0 {
         graph::check_cycles(&machines, &lowering.starts, &mut lowering.docs.sink);
     }
     let unbounded = declassify::settle(&mut machines, lowering.declassified);
-    Lowered { machines, strict, unbounded }
+    let Lowering { packs, skill_names, .. } = lowering;
+    Lowered { machines, strict, unbounded, packs, skill_names }
 }
 
 impl Lowering<'_, '_> {

@@ -21,6 +21,7 @@ use windlass_runtime::{
     Waiting,
 };
 use windlass_spec::diagnostics::Diagnostic;
+use windlass_spec::skill::Pack;
 use windlass_spec::source::{DirFiles, Files, MemoryFiles};
 use windlass_spec::{LoadOptions, ModelNames, load};
 use windlass_tools::FnTool;
@@ -138,6 +139,7 @@ pub struct Builder {
     settings: Settings,
     ceilings: Ceilings,
     strict: bool,
+    skills: Vec<Arc<Pack>>,
 }
 
 impl Default for Builder {
@@ -154,6 +156,7 @@ impl Default for Builder {
             settings: Settings::default(),
             ceilings: Ceilings::default(),
             strict: false,
+            skills: Vec::new(),
         }
     }
 }
@@ -193,6 +196,13 @@ impl Builder {
     #[must_use]
     pub fn tool(mut self, tool: impl Tool + 'static) -> Self {
         self.tools.push(Arc::new(tool));
+        self
+    }
+
+    /// A skill that machines may use. [`crate::skills`] reads packs from folders and from the registry of a store.
+    #[must_use]
+    pub fn skill(mut self, pack: Pack) -> Self {
+        self.skills.push(Arc::new(pack));
         self
     }
 
@@ -317,7 +327,7 @@ impl Builder {
             settings: self.settings,
         });
         self.wiring.bind(&engine);
-        Ok(Windlass { engine, catalog, models, ceilings: self.ceilings, strict: self.strict })
+        Ok(Windlass { engine, catalog, models, ceilings: self.ceilings, strict: self.strict, skills: self.skills })
     }
 }
 
@@ -329,6 +339,7 @@ pub struct Windlass {
     models: Option<ModelNames>,
     ceilings: Ceilings,
     strict: bool,
+    skills: Vec<Arc<Pack>>,
 }
 
 impl Windlass {
@@ -381,6 +392,7 @@ impl Windlass {
             strict: self.strict,
             refuse_inline_keys: true,
             models: self.models.clone(),
+            skills: self.skills.clone(),
         };
         let loaded = load(files, entry, &options).map_err(Error::Document)?;
         let submission = Submission {

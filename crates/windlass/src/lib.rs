@@ -44,6 +44,7 @@
 
 pub mod encryption;
 pub mod secrets;
+pub mod skills;
 pub mod wire;
 mod builder;
 mod renewed;

@@ -114,6 +114,7 @@ impl Doing {
                 Self::named("secret.remove", &args.name, if args.previous { "the value before" } else { "" })
             }
             Command::Tokens(tokens) => Self::of_tokens(tokens),
+            Command::Skills(skills) => Self::of_skills(skills),
             Command::Trust(args::Trust::Set(args)) => {
                 let detail = format!("{}: {}", args.score, args.reason);
                 Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
@@ -166,6 +167,17 @@ impl Doing {
             Candidate::Status | Candidate::Differences(_) => return None,
         };
         Self::named(action, version.as_deref().unwrap_or("the configured one"), reason).map(|doing| doing.by(by))
+    }
+
+    fn of_skills(skills: &args::Skills) -> Option<Self> {
+        use args::Skills;
+        match skills {
+            Skills::Add(args) => {
+                Self::named("skill.add", &args.folder.display().to_string(), "").map(|doing| doing.by(&args.by))
+            }
+            Skills::Remove(args) => Self::named("skill.remove", &args.skill, "").map(|doing| doing.by(&args.by)),
+            Skills::List(_) | Skills::Search(_) | Skills::Show(_) | Skills::Check(_) => None,
+        }
     }
 
     fn of_tools(tools: &args::Tools) -> Option<Self> {

@@ -103,13 +103,15 @@ fn host_of(address: &str) -> &str {
 
 fn summary(app: &App, path: &Path, wiring: &Wiring) -> Json {
     let Ok(catalog) = wiring.catalog() else { return Json::Null };
-    match documents::read(path, &documents::options(app, &catalog, false)) {
+    let Ok(read) = documents::read(app, path, &documents::options(app, &catalog, false)) else { return Json::Null };
+    match read {
         Err(found) => json!({ "path": path.display().to_string(), "valid": false, "diagnostics": places(&found) }),
         Ok(loaded) => json!({
             "path": path.display().to_string(),
             "valid": true,
             "bundle": loaded.program.bundle.to_string(),
             "files": loaded.bundle.files.keys().collect::<Vec<_>>(),
+            "skills": loaded.bundle.skills.keys().collect::<Vec<_>>(),
             "warnings": places(&loaded.diagnostics),
             "machines": loaded.program.machines.values().map(|machine| shape(machine)).collect::<Vec<_>>(),
         }),

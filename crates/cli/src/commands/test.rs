@@ -88,7 +88,7 @@ fn machine(app: &App, suite: &Suite) -> Result<windlass_spec::Loaded, Problem> {
     let app = &app.beside(&suite.machine)?;
     let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
     let catalog = wiring.catalog().map_err(session::setting)?;
-    documents::read(&suite.machine, &documents::options(app, &catalog, false)).map_err(|found| {
+    documents::read(app, &suite.machine, &documents::options(app, &catalog, false))?.map_err(|found| {
         output::note(&output::printable(&windlass_spec::diagnostics::render_all(&found)));
         documents::refused(&suite.machine, &found)
     })

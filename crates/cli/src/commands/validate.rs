@@ -70,7 +70,7 @@ fn check(app: &App, path: &Path, strict: bool) -> Result<Vec<Diagnostic>, Proble
     let app = app.beside(path)?;
     let wiring = Wiring { needs_secrets: false, ..session::wiring(&app, Path::new("")) };
     let catalog = wiring.catalog().map_err(session::setting)?;
-    Ok(match documents::read(path, &documents::options(&app, &catalog, strict)) {
+    Ok(match documents::read(&app, path, &documents::options(&app, &catalog, strict))? {
         Ok(mut loaded) => {
             loaded.diagnostics.extend(used::models(&app, &wiring, &loaded, strict)?);
             loaded.diagnostics
@@ -89,7 +89,9 @@ fn machines(folder: &Path) -> Result<Vec<PathBuf>, Problem> {
         for entry in entries.flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if !name.starts_with('.') && !matches!(&*name, "target" | "node_modules") {
+                // What is in a skill is checked with it: `windlass skills check`.
+                let is_skill = path.join(windlass_spec::skill::MANIFEST).is_file();
+                if !is_skill && !name.starts_with('.') && !matches!(&*name, "target" | "node_modules") {
                     folders.push(path);
                 }
             } else if is_machine(&path) {

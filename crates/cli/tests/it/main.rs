@@ -41,6 +41,7 @@ mod schedules;
 mod secrets;
 mod signals;
 mod sim;
+mod skills;
 mod skip;
 mod slo;
 mod tables;

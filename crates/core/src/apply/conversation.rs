@@ -1,6 +1,6 @@
 //! Conversations that get too long: what a run keeps of that.
 
-use super::leave_agent;
+use super::{leave_agent, with_loop};
 use crate::ids::Name;
 use crate::machine::ON_NEAR;
 use crate::run::Run;
@@ -25,4 +25,14 @@ pub(super) fn near(run: &mut Run) {
     if let Some(exec) = &mut run.exec {
         exec.near = true;
     }
+}
+
+/// A tool is shut off for the run, and shown to its model no longer.
+pub(super) fn shut_off(run: &mut Run, tool: &Name, why: &Name) {
+    run.pulse.shut_off(tool, why);
+    with_loop(run, |state, _| {
+        if let Some(offered) = &mut state.offered {
+            offered.retain(|offered| offered.definition.name != *tool);
+        }
+    });
 }

@@ -88,6 +88,7 @@ impl<'a> Turn<'a> {
             })
         };
         let system = text(self, "system", &agent.system, &scope)?;
+        let system = self.with_skills(&agent.name, system);
         let mut user = text(self, "user", &agent.user, &scope)?;
         let suffix = text(self, "instruction_suffix", &agent.instruction_suffix, &scope)?;
         if !suffix.trim().is_empty() {

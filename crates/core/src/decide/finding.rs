@@ -58,11 +58,14 @@ impl<'a> Turn<'a> {
         let config = call.tool_loop.as_ref();
         let names = self.machine.searched_tools.iter();
         let contracts = names.filter_map(|name| self.machine.tools.get(name)).map(|contract| &**contract);
+        let skills = self.machine.skills.found().map(|skill| &*skill.contract);
         contracts
+            .chain(skills)
             .filter(|contract| self.may_call(call, &contract.name))
             .filter(|contract| {
                 let named = config.is_some_and(|config| config.allowed_tools.contains(&contract.name));
-                contract.class == Class::Read || named
+                // What the tools of a skill may change was allowed where it is named.
+                contract.class == Class::Read || named || self.skill(&contract.name).is_some()
             })
             .collect()
     }
@@ -79,7 +82,9 @@ impl<'a> Turn<'a> {
 
     /// Whether a call asks for tools rather than for the world.
     pub(super) fn is_search(&self, name: &str) -> bool {
-        name == FIND_TOOL && !self.machine.tools.contains_key(FIND_TOOL) && !self.machine.searched_tools.is_empty()
+        let is_own = !self.machine.tools.contains_key(FIND_TOOL);
+        let finds = !self.machine.searched_tools.is_empty() || !self.machine.skills.searched.is_empty();
+        name == FIND_TOOL && is_own && finds
     }
 
     /// Answers a search: what was found is offered from the next turn on, in the place of what was found before.
@@ -106,7 +111,7 @@ impl<'a> Turn<'a> {
             let name = &tool.definition.name;
             let kept = room == 0
                 || tool.hook.is_some()
-                || !self.machine.searched_tools.contains(name)
+                || !(self.machine.searched_tools.contains(name) || self.machine.skills.searched.contains(name))
                 || called(name)
                 || found.iter().any(|one| one.definition.name == *name);
             if !kept {

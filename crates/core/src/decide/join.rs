@@ -16,6 +16,8 @@ use crate::value::{Map, Value};
 
 /// A child to be started.
 pub(super) struct Wanted {
+    /// The name that the machine has for it; none for one that a hook asked for.
+    pub name: Option<Name>,
     /// Key of its machine in the program.
     pub machine: Name,
     /// What its contract bounds it by.
@@ -40,8 +42,7 @@ impl Turn<'_> {
     /// Starts the children of a state, or looks whether they are done.
     pub(super) fn join(&mut self, call: &Call) -> Result<Flow, Failure> {
         let Some(join) = self.run.join.take() else { return self.open_join(call) };
-        let done = join.open == 0 || join.winner.is_some();
-        let result = done.then(|| join_result(&join));
+        let result = result(&join);
         self.run.join = Some(join);
         let Some(result) = result else { return Ok(Flow::Rest) };
         let output = result?;
@@ -127,9 +128,10 @@ impl Turn<'_> {
     }
 
     /// A child by its name in the machine.
-    fn child_wanted(&self, name: &Name, input: Value, marks: Marks) -> Wanted {
+    pub(super) fn child_wanted(&self, name: &Name, input: Value, marks: Marks) -> Wanted {
         let contract = self.machine.child_contracts.get(name);
         Wanted {
+            name: Some(name.clone()),
             machine: self.machine.machines.get(name).cloned().unwrap_or_default(),
             bounds: contract.map(|contract| contract.ceilings).unwrap_or_default(),
             terms: self.run.start.terms.narrowed(contract),
@@ -159,7 +161,10 @@ impl Turn<'_> {
         let mut ledger = self.run.ledger.clone();
         ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
         let below = Ceilings { depth: Some(depth_left - 1), ..Ceilings::default() };
-        for (slot, Wanted { machine, bounds, terms, input, marks }) in wanted.into_iter().enumerate() {
+        for (slot, Wanted { name, machine, bounds, terms, input, marks }) in wanted.into_iter().enumerate() {
+            if let Some(name) = &name {
+                self.note_child_skill(name);
+            }
             let (bounds, allotment) = ledger.carve(count, &bounds.tighter(&below));
             let hidden = self.run.hidden.within(&input);
             let child = ChildStart {
@@ -199,6 +204,11 @@ fn distinct(keys: Vec<Name>) -> Result<Vec<Name>, Failure> {
         }
         None => Ok(keys),
     }
+}
+
+/// The result of a join; none while it waits.
+pub(super) fn result(join: &Join) -> Option<Result<Value, Failure>> {
+    (join.open == 0 || join.winner.is_some()).then(|| join_result(join))
 }
 
 /// The result of a join that is done.

@@ -312,6 +312,10 @@ impl Turn<'_> {
     }
 
     fn contract_of_slot(&self, slot: u32) -> Option<&ChildContract> {
+        if self.run.exec.is_some() {
+            // A skill that a model called; nothing that it says is declassified.
+            return None;
+        }
         let name = match &self.state()?.call.as_ref()?.targets {
             Targets::One { machine, .. } | Targets::Foreach { machine, .. } => machine,
             Targets::Many(children) => &children.get(slot as usize)?.0,

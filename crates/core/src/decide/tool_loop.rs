@@ -59,7 +59,7 @@ pub(super) fn open_questions(machine: &Machine, have: LabelSet, exec: &Exec) -> 
 }
 
 /// How the loop goes on after one look at it.
-enum Next {
+pub(super) enum Next {
     /// Look again.
     Again,
     /// The world is needed.
@@ -176,6 +176,7 @@ impl<'a> Turn<'a> {
                 finding::add(&mut tools, finding::offered(contract));
             }
         }
+        self.skill_tools(call, &mut tools);
         tools.retain(|tool| self.may_call(call, &tool.definition.name));
         self.select_tools(call, &mut tools);
         self.offer(tools);
@@ -275,6 +276,7 @@ impl<'a> Turn<'a> {
         match &pending.state {
             PendingState::Calling(_) => Ok(Next::Rest),
             PendingState::Done => Ok(Next::Again),
+            PendingState::Wanted if self.run.join.is_some() => Ok(self.skill_ended(index)),
             PendingState::Wanted => self.start_call(call, &looping, index, pending),
             PendingState::Settled(outcome) => {
                 let (content, is_error) =
@@ -353,6 +355,9 @@ impl<'a> Turn<'a> {
                 self.search_tools(call, looping, index, request);
                 return Ok(Next::Again);
             }
+            None if let Some(skill) = self.skill(&request.name) => {
+                return self.call_skill(&call.agent, looping, index, request, skill);
+            }
             None => self
                 .permit(&question(&call.agent, request, labels::arguments(self.run, true)))
                 .map_err(|failure| format!("Tool '{}' is not allowed: {}", request.name, failure.message)),
@@ -385,7 +390,8 @@ impl<'a> Turn<'a> {
     pub(super) fn may_call(&self, call: &AgentCall, name: &Name) -> bool {
         let is_shut = self.run.pulse.shut(name).is_some();
         let is_listed = call.tool_loop.as_ref().is_none_or(|config| is_allowed(config, name));
-        !is_shut && is_listed && self.run.start.terms.allow(name)
+        // A skill changes nothing but by its tools, which have to be allowed themselves.
+        !is_shut && is_listed && (self.skill(name).is_some() || self.run.start.terms.allow(name))
     }
 
     /// Why a call cannot be made, whatever the policy says; the model reads it as the call's answer.
@@ -408,7 +414,7 @@ impl<'a> Turn<'a> {
         }
         let offered = looping.offered.iter().flatten().find(|tool| tool.definition.name == *name);
         let Some(offered) = offered else { return Some(format!("Unknown tool: {name}")) };
-        if offered.hook.is_none() && !self.machine.tools.contains_key(name) && !self.is_search(name) {
+        if offered.hook.is_none() && self.contract_named(name).is_none() && !self.is_search(name) {
             return Some(format!("Unknown tool: {name}: nothing implements it here"));
         }
         let Value::Map(_) = &request.arguments else {
@@ -418,7 +424,7 @@ impl<'a> Turn<'a> {
             };
             return Some(format!("Tool '{name}': {why}"));
         };
-        if let Some(contract) = self.machine.tools.get(name).filter(|c| !c.input_schema.is_null())
+        if let Some(contract) = self.contract_named(name).filter(|c| !c.input_schema.is_null())
             && let Err(problems) = self.evaluator.fit(&contract.input_schema, &plan::plain(contract, request))
         {
             return Some(format!("Tool '{name}': the arguments do not fit its schema: {}", problems.join("; ")));

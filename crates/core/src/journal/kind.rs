@@ -61,6 +61,7 @@ impl Entry {
             Self::BreakerTripped { .. } => "breaker_tripped",
             Self::LoopStopped { .. } => "loop_stopped",
             Self::RowFired { .. } => "row_fired",
+            Self::SkillUsed(_) => "skill_used",
             Self::AgentEnded => "agent_ended",
             Self::TransitionTaken { .. } => "transition_taken",
             Self::FailureRaised { .. } => "failure_raised",

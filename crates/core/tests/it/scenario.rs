@@ -72,9 +72,18 @@ impl Bench {
             .unwrap_or_default();
         let chains = files.get("chains.json").map(|text| chains(text)).unwrap_or_default();
         let ours = ["tools.json", "chains.json"];
-        let files = files.into_iter().filter(|(name, _)| !ours.contains(&name.as_str())).collect();
+        let files = files.into_iter().filter(|(name, _)| !ours.contains(&name.as_str()));
+        // `skills/NAME@VERSION/FILE` is a file of a pack.
+        let (packed, files): (Vec<_>, Vec<_>) = files.partition(|(name, _)| name.starts_with("skills/"));
+        let mut skills: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for (name, text) in packed {
+            let mut parts = name.splitn(3, '/').skip(1).map(str::to_owned);
+            let (pack, file) = parts.next().zip(parts.next()).expect("skills/NAME@VERSION/FILE");
+            skills.entry(pack).or_default().insert(file, text);
+        }
+        let files = files.into_iter().collect();
         let hooks = [("*".to_owned(), HookKind::ALL.to_vec())].into_iter().collect();
-        let bundle = Bundle { entry: "machine.yml".into(), files, hooks, tools, strict: false };
+        let bundle = Bundle { entry: "machine.yml".into(), files, hooks, tools, strict: false, skills };
         let program = compile(&bundle).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let run = Run::blank(start_of(&program, Value::Null, Ceilings::default()));
         Self {

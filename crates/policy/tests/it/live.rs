@@ -39,6 +39,7 @@ pub(crate) fn machine() -> Machine {
         ceilings: windlass_core::budget::Ceilings::default(),
         input_schema: None,
         output_schema: None,
+        skills: windlass_core::skill::Skills::default(),
         child_contracts: BTreeMap::new(),
         placement: Placement::default(),
         provenance: windlass_core::machine::Provenance::default(),

@@ -78,6 +78,8 @@ pub(super) fn missing(machine: &Machine, catalog: &Catalog) -> Option<Name> {
     let acting = |state: &State| machine.performed(state).cloned().filter(|action| !by_hook(state) && known(action));
     let declared = machine.agents.values().flat_map(|agent| &agent.tools).map(|declared| declared.name.clone());
     let used = machine.states.values().filter_map(acting).chain(machine.offered_tools.iter().cloned());
+    let of_skills = machine.skills.known.values().flat_map(|skill| &skill.tools).cloned();
+    let used = used.chain(of_skills);
     let mut used = used.chain(declared.filter(|name| machine.tools.contains_key(name)));
     used.find_map(|name| {
         let verifier = machine.tools.get(&name).and_then(|contract| match &contract.on_unknown {

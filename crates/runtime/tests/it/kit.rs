@@ -272,6 +272,7 @@ impl Kit {
             ceilings,
             input_schema: None,
             output_schema: None,
+            skills: windlass_core::skill::Skills::default(),
             child_contracts: BTreeMap::new(),
             placement: Placement::default(),
             provenance: windlass_core::machine::Provenance::default(),

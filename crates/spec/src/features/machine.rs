@@ -1,7 +1,7 @@
 //! Fields of machine documents.
 
 use super::{
-    AGENT, Claim, Feature, Others, Section, Shape, compatible, field, idle, legacy, needed, ours, ours_needed,
+    AGENT, Claim, Feature, Others, SKILLS, Section, Shape, compatible, field, idle, legacy, needed, ours, ours_needed,
 };
 
 const HOOKS: Shape = Shape::OneOf(&[
@@ -164,6 +164,7 @@ pub static SETTINGS: Section = Section {
             Shape::MapOf(&Shape::Section(&TABLE)),
             "Decision tables by name; a state asks one with `action: NAME`.",
         ),
+        ours("skills", Shape::Section(&SKILLS), "Skills that its agents and states use."),
         ours("pool", Shape::Text, "The pool whose workers take its runs; that of the parent run by default."),
         ours("pools", Shape::MapOf(&Shape::Text), "Pools of single states, by the state's name; needs `pool` too."),
         ours(

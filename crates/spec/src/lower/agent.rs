@@ -32,6 +32,8 @@ impl Lowering<'_, '_> {
             self.mcp(&mcp);
         }
         let voting = self.voting(&root);
+        let skills = super::skills::of_document(&root, &mut self.docs.sink);
+        self.agent_skills.push((entry.key.clone(), skills));
         let sink = &mut self.docs.sink;
         if prompt.entry("user").is_none() {
             let message = format!("the prompt of `{}` has no `user` text", entry.key);

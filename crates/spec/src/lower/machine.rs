@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use windlass_core::ids::{Digest, Name};
-use windlass_core::machine::{ChildContract, Engine, Machine, State, Template};
+use windlass_core::machine::{Agent, ChildContract, Engine, Machine, State, Template};
+use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Span};
 use crate::features::{MACHINE, MACHINE_RUNTIME};
@@ -13,6 +14,7 @@ use crate::source::folder_of;
 use crate::yaml::{Entry, Node};
 
 use super::model::Catalog;
+use super::skills::{self, User};
 use super::state::Names;
 use super::{Lowering, Waiting, graph, pairs, settings, template};
 
@@ -26,20 +28,15 @@ impl Lowering<'_, '_> {
     pub(super) fn machine(&mut self, waiting: Waiting) -> Option<Machine> {
         let Waiting { key, root, folder, catalog } = waiting;
         let data = root.get("data").filter(|d| d.as_map().is_some())?.clone();
-        let spec_version = root.get("spec_version").and_then(|v| v.scalar_text());
-        if spec_version.is_none() && root.entry("spec").is_some() {
-            let span = root.span;
-            let first_line = Span { end_line: span.line, end_column: span.column + 1, ..span };
-            let advice = format!("add `spec_version: \"{VERSION_DEFAULT}\"`");
-            self.docs.sink.warn(Rule::MissingKey, first_line, "the document names no version", advice);
-        }
-        let engine = match data.text("expression_engine").map(|e| &**e) {
-            Some("cel") => Engine::Cel,
-            _ => Engine::Simple,
-        };
+        let spec_version = self.version(&root);
+        let is_cel = data.text("expression_engine").is_some_and(|word| &**word == "cel");
+        let engine = if is_cel { Engine::Cel } else { Engine::Simple };
         let legacy_hooks = self.legacy_hooks(&data);
         let agents = self.agents(&data, &folder, catalog.as_ref());
-        let machines = self.children(&key, &data, &folder, catalog.as_ref());
+        let mut machines = self.children(&key, &data, &folder, catalog.as_ref());
+        let by_agents = std::mem::take(&mut self.agent_skills);
+        let brought = self.skills(User { key: &key, data: &data, catalog: catalog.as_ref(), by_agents });
+        machines.extend(brought.machines);
         self.note_declassified(&key, &data);
         let mut lifecycle = self.hooks(data.get("lifecycle_hooks"));
         if data.get("lifecycle_hooks").is_none() {
@@ -53,7 +50,7 @@ impl Lowering<'_, '_> {
             states: pairs(&data, "states").map(|e| e.key.clone()).collect(),
             agents: pairs(&data, "agents").map(|e| e.key.clone()).collect(),
             machines: machines.clone(),
-            listed: pairs(&data, "machines").map(|e| e.key.clone()).collect(),
+            listed: pairs(&data, "machines").map(|e| e.key.clone()).chain(skills::named_machines(&data)).collect(),
             hooks: legacy_hooks,
         };
         let states = self.states(&data, &names);
@@ -62,14 +59,19 @@ impl Lowering<'_, '_> {
         let around = data.get("settings");
         let conversation = settings::conversation(around, &states, &mut self.docs.sink);
         let ways_in = [&initial].into_iter().chain(&conversation.on_near);
+        self.check_loops(&data, &states, &brought.skills);
+        let (input_schema, output_schema) = self.schemas(&key, &data);
         graph::check_reach(&data, &states, ways_in, &lifecycle, &mut self.docs.sink);
+        let mut tools = settings::tools(around, &self.around.tools, &mut self.docs.sink);
+        self.within_pack(&key, &data, &mut tools);
         let sink = &mut self.docs.sink;
         settings::persistence(&data, sink);
-        let tools = settings::tools(around, &self.around.tools, sink);
+        let mut child_contracts = contracts(&data, &self.around.tools, sink);
+        child_contracts.extend(brought.contracts);
         Some(Machine {
             key,
             name: data.text("name").cloned().unwrap_or_else(|| NAME_DEFAULT.into()),
-            spec_version: spec_version.unwrap_or_else(|| VERSION_DEFAULT.into()),
+            spec_version,
             bundle: Digest::ZERO,
             engine,
             context: context(&data, sink),
@@ -78,18 +80,40 @@ impl Lowering<'_, '_> {
             conversation,
             states,
             initial,
-            agents,
+            agents: skills::hashed(agents, &brought.skills),
             machines,
             tools: self.around.tools.clone(),
             offered_tools: tools.offered,
             searched_tools: tools.searched,
             lifecycle,
             ceilings: settings::ceilings(around, sink),
-            input_schema: settings::schema(around, "input_schema", sink),
-            output_schema: settings::schema(around, "output_schema", sink),
-            child_contracts: contracts(&data, &self.around.tools, sink),
             tables: names.tables.by_name,
+            input_schema,
+            output_schema,
+            child_contracts,
+            skills: brought.skills,
         })
+    }
+
+    /// The version that a document is written for.
+    fn version(&mut self, root: &Node) -> Name {
+        let named = root.get("spec_version").and_then(|v| v.scalar_text());
+        if named.is_none() && root.entry("spec").is_some() {
+            let span = root.span;
+            let first_line = Span { end_line: span.line, end_column: span.column + 1, ..span };
+            let advice = format!("add `spec_version: \"{VERSION_DEFAULT}\"`");
+            self.docs.sink.warn(Rule::MissingKey, first_line, "the document names no version", advice);
+        }
+        named.unwrap_or_else(|| VERSION_DEFAULT.into())
+    }
+
+    /// The schemas of the machine's input and output.
+    fn schemas(&mut self, key: &Name, data: &Node) -> (Option<Value>, Option<Value>) {
+        if let Some(given) = self.pack_schemas(key, data) {
+            return given;
+        }
+        let (around, sink) = (data.get("settings"), &mut self.docs.sink);
+        (settings::schema(around, "input_schema", sink), settings::schema(around, "output_schema", sink))
     }
 
     /// `data.hooks` of documents until 2.x.
@@ -101,14 +125,9 @@ impl Lowering<'_, '_> {
         self.hooks(Some(&entry.value))
     }
 
-    fn agents(
-        &mut self,
-        data: &Node,
-        folder: &str,
-        catalog: Option<&Arc<Catalog>>,
-    ) -> BTreeMap<Name, Arc<windlass_core::machine::Agent>> {
+    fn agents(&mut self, data: &Node, folder: &str, catalog: Option<&Arc<Catalog>>) -> BTreeMap<Name, Agent> {
         pairs(data, "agents")
-            .filter_map(|entry| self.agent(entry, folder, catalog).map(|agent| (entry.key.clone(), Arc::new(agent))))
+            .filter_map(|entry| self.agent(entry, folder, catalog).map(|agent| (entry.key.clone(), agent)))
             .collect()
     }
 

@@ -9,3 +9,4 @@ mod parity;
 mod refusals;
 mod schemas;
 mod tables;
+mod skills;

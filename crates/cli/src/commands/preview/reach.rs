@@ -165,10 +165,24 @@ impl<'a> Reach<'a> {
             let (model_calls, tool_calls) = asked(call, agent, one.attempts);
             uses.model_calls = uses.model_calls.plus(model_calls);
             uses.tool_calls = uses.tool_calls.plus(tool_calls);
+            if call.tool_loop.is_some() {
+                uses = uses.plus(self.skills(machine, &call.agent, tool_calls));
+            }
             uses.tokens = uses.tokens.plus(model_calls.times(one.tokens));
             uses.cost_micros = uses.cost_micros.plus(model_calls.times(one.cost_micros));
         }
         uses
+    }
+
+    /// What the machines of an agent's skills use, each called as often as its loop calls tools.
+    fn skills(&mut self, machine: &Machine, agent: &Name, calls: Bounds) -> Uses {
+        let skills = machine.skills.of_agent(agent).chain(machine.skills.found());
+        let children: Vec<&Name> = skills.filter_map(|skill| skill.machine.as_ref()).collect();
+        let nothing = Uses::default().each(|_| Bounds::exactly(0));
+        children.into_iter().fold(nothing, |sum, child| {
+            let one = self.child(machine, child);
+            sum.plus(one.each(|bounds| calls.times(bounds)))
+        })
     }
 
     fn child(&mut self, machine: &Machine, name: &Name) -> Uses {
@@ -328,7 +342,9 @@ pub(crate) fn tools<'a>(machines: &[&'a Machine]) -> BTreeMap<Name, Option<&'a C
                 continue;
             };
             let declared = machine.agents.get(&call.agent).into_iter().flat_map(|agent| &agent.tools);
+            let skills = machine.skills.of_agent(&call.agent).chain(machine.skills.found());
             let offered = machine.offered_tools.iter().chain(&machine.searched_tools);
+            let offered = offered.chain(skills.flat_map(|skill| &skill.tools));
             declared
                 .map(|tool| &tool.name)
                 .chain(offered)

@@ -70,7 +70,7 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     for (tier, used) in &run.tiers {
         rows.push(pair("cost by tier", &format!("`{tier}` {}, {} tokens", dollars(used.cost_micros), used.tokens)));
     }
-    rows.extend(overrides(&run).iter().map(|text| pair("model", &veil.shown(text))));
+    rows.extend(models_and_skills(&run, &veil));
     if let Some(owner) = &head.owner {
         rows.push(pair("worker", &owner.0));
     }
@@ -108,6 +108,12 @@ fn overrides(run: &Run) -> Vec<String> {
     };
     let all = run.overrides.all.iter().map(|instead| said("every agent", instead));
     all.chain(run.overrides.agents.iter().map(|(agent, instead)| said(&format!("`{agent}`"), instead))).collect()
+}
+
+/// What of the run's models and skills is not in its documents: models that were changed, and which skills it used.
+fn models_and_skills(run: &Run, veil: &Veil) -> Vec<Vec<String>> {
+    let models = overrides(run).into_iter().map(|text| pair("model", &veil.shown(&text)));
+    models.chain(run.skills.iter().map(|skill| pair("skill", &skill.to_string()))).collect()
 }
 
 /// The files of a run's output, or of its context while it has none, as far as they may be shown.
