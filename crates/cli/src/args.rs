@@ -8,6 +8,7 @@ mod audit;
 mod bench;
 mod budgets;
 mod chaos;
+mod choices;
 mod debug;
 mod erase;
 mod limits;
@@ -15,6 +16,7 @@ mod many;
 mod policy;
 #[cfg(test)]
 mod deploy;
+mod drill;
 mod runs;
 mod schedules;
 mod secrets;
@@ -45,7 +47,9 @@ pub(crate) use budgets::{
     Budgets, BudgetsObjectives, BudgetsRaise, BudgetsRemove, BudgetsScope, BudgetsSet, Caps, Every, Then,
 };
 pub(crate) use chaos::{Chaos, ChaosRun};
+pub(crate) use choices::RunsChoices;
 pub(crate) use debug::{Debug, DebugCapture, DebugOne, DebugShow};
+pub(crate) use drill::{Drill, DrillModelRetired};
 pub(crate) use erase::{Erase, Export};
 pub(crate) use limits::LimitsShow;
 pub(crate) use many::Many;
@@ -198,6 +202,9 @@ pub(crate) enum Command {
     Preview(Preview),
     /// Check that everything is there that a machine needs to run
     Preflight(Preflight),
+    /// Try out what is to hold when something goes wrong
+    #[command(subcommand)]
+    Drill(Drill),
     /// Draw a machine
     Graph(Graph),
     /// List every field of the document format and how well it is supported

@@ -9,6 +9,7 @@ mod chaos;
 mod bulk;
 mod debug;
 mod diagnostics;
+mod drill;
 mod erase;
 mod explain;
 mod graph;
@@ -74,6 +75,7 @@ pub(crate) fn dispatch(output: Output, cli: Cli) -> Result<Exit, Problem> {
         Command::Bench(args::Bench::Start(args)) => bench::start(&app, &args),
         Command::Tools(args::Tools::List(args)) => tools::list(&app, &args),
         Command::Preflight(args) => preflight::preflight(&app, &args),
+        Command::Drill(args) => drill::drill(&app, &args),
         Command::Tools(args::Tools::Show(args)) => tools::show(&app, &args),
         Command::Policy(args::Policy::Check(args)) => policy::check(&app, &args),
         Command::Policy(args::Policy::Schema(args)) => Ok(policy::schema(&app, &args)),
@@ -170,6 +172,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         | Command::Validate(_)
         | Command::Graph(_)
         | Command::Preflight(_)
+        | Command::Drill(_)
         | Command::Sim(_)
         | Command::Policy(args::Policy::Check(_) | args::Policy::Schema(_) | args::Policy::Starter(_))
         | Command::Test(_) => Err(Problem::bug("this command was not dispatched")),
@@ -183,6 +186,7 @@ async fn run_command(app: &mut App, command: args::Runs) -> Result<Exit, Problem
         Runs::List(args) => runs::list(app, args).await,
         Runs::Stuck(args) => runs::stuck(app, args).await,
         Runs::Show(args) => runs::show(app, args).await,
+        Runs::Choices(args) => runs::choices(app, *args).await,
         Runs::Journal(args) => runs::journal(app, args).await,
         Runs::Watch(args) => runs::watch(app, args).await,
         Runs::Cancel(args) => runs::cancel(app, args).await,
@@ -235,6 +239,7 @@ fn machine(command: &Command) -> Option<&Path> {
         Command::Diagnostics(args) => args.machine.as_deref(),
         Command::Preview(args) => args.machine.as_deref(),
         Command::Preflight(args) => Some(&args.machine),
+        Command::Drill(args::Drill::ModelRetired(args)) => Some(&args.machine),
         Command::Validate(args) => args.paths.first().filter(|path| path.is_file()).map(std::path::PathBuf::as_path),
         _ => None,
     }

@@ -4,8 +4,10 @@ pub(crate) mod case;
 pub(crate) mod compare;
 pub(crate) mod report;
 mod perform;
+mod served;
 
 pub(crate) use perform::perform;
+pub(crate) use served::Served;
 
 use serde_json::Value as Json;
 

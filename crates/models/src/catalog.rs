@@ -395,6 +395,24 @@ impl Catalog {
         Ok(())
     }
 
+    /// The same catalog as if a model had retired long ago, by its name here or as its provider knows it, with another entry
+    /// in its place where one is given.
+    ///
+    /// # Errors
+    /// An entry that is not there, or replacements that go in a circle.
+    pub fn retired(&self, model: &str, to: Option<&str>) -> Result<Self, String> {
+        let mut catalog = self.clone();
+        if let Some(name) = to.filter(|name| catalog.entry(name).is_none()) {
+            return Err(format!("the model catalog has no model `{name}`"));
+        }
+        for entry in catalog.models.iter_mut().filter(|entry| *entry.name == *model || *entry.model == *model) {
+            entry.retires = Some(Date::ZERO);
+            entry.replacement = to.map(Into::into).or_else(|| entry.replacement.take());
+        }
+        catalog.models.iter().try_for_each(|entry| catalog.replacements(entry))?;
+        Ok(catalog)
+    }
+
     /// The entry of a name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&Entry> {

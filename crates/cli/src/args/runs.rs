@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use windlass_core::budget::Meter;
 
+use super::choices::RunsChoices;
 use super::{Follow, Many};
 use crate::config::Span;
 
@@ -16,6 +17,8 @@ pub(crate) enum Runs {
     List(RunsList),
     /// Show one run: status, state, context, waits, cost
     Show(RunsShow),
+    /// Print which models were called, why, and what came of it
+    Choices(Box<RunsChoices>),
     /// List runs that do not go on, with the cause and the next step
     Stuck(RunsStuck),
     /// Print the journal of a run, one record per line

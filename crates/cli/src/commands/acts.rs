@@ -146,6 +146,7 @@ impl Doing {
             | Command::Validate(_)
             | Command::Preview(_)
             | Command::Preflight(_)
+            | Command::Drill(_)
             | Command::Graph(_)
             | Command::ExplainSchema(_)
             | Command::Fsck(_)
@@ -262,7 +263,9 @@ impl Doing {
                     [older, keep, machine].into_iter().flatten().chain(args.wanted.clone()).collect();
                 Self::named("runs.prune", "finished runs", &parts.join(" "))
             }
-            Runs::List(_) | Runs::Show(_) | Runs::Stuck(_) | Runs::Journal(_) | Runs::Watch(_) => None,
+            Runs::List(_) | Runs::Show(_) | Runs::Choices(_) | Runs::Stuck(_) | Runs::Journal(_) | Runs::Watch(_) => {
+                None
+            }
         }
     }
 

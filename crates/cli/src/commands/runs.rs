@@ -1,5 +1,6 @@
 //! `windlass runs`: lists runs, shows one, and steers them. One file for each group of subcommands.
 
+mod choices;
 mod edit;
 mod fork;
 mod list;
@@ -10,6 +11,7 @@ mod stuck;
 mod watch;
 
 pub(crate) use fork::fork;
+pub(crate) use choices::choices;
 pub(crate) use list::{head, list, prune};
 pub(crate) use model::model;
 pub(crate) use show::{journal, replayed, show};

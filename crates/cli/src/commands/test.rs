@@ -11,10 +11,10 @@ use crate::documents;
 use crate::exit::{Exit, Problem};
 use crate::output::{self, Form};
 use crate::session;
-use crate::testing;
 use crate::testing::case::{self, Suite};
 use crate::testing::compare::{differences, updated};
 use crate::testing::report::{Ran, junit, rewrite};
+use crate::testing::{self, Served};
 
 /// Runs every case at or below a path.
 ///
@@ -56,7 +56,7 @@ fn perform(app: &App, args: &args::Test, suite: &Suite, ran: &mut Vec<Ran>) -> R
     let loaded = machine(app, suite)?;
     let mut text = suite.text.clone();
     for case in suite.file.cases.iter().filter(|case| wanted(&case.name)) {
-        let performed = testing::perform(&loaded, &suite.file, case, &folder)?;
+        let performed = testing::perform(&loaded, &suite.file, case, &folder, &Served::default())?;
         let mut found = differences(&case.expect, &performed.seen);
         if !found.is_empty() && args.update {
             let expect = updated(&case.expect, &performed.seen);

@@ -31,7 +31,9 @@ use windlass_spec::Loaded;
 
 use super::Performed;
 use super::case::{Answers, Case, CaseApproval, TestFile};
+
 use super::compare::Seen;
+use super::served::Served;
 use crate::exit::Problem;
 use crate::outcome;
 
@@ -46,28 +48,33 @@ const BEGIN_MS: u64 = 1_700_000_000_000;
 ///
 /// # Errors
 /// A script or an input that cannot be used, or a fault of the engine.
-pub(crate) fn perform(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Result<Performed, Problem> {
+pub(crate) fn perform(
+    loaded: &Loaded,
+    file: &TestFile,
+    case: &Case,
+    folder: &Path,
+    served: &Served,
+) -> Result<Performed, Problem> {
     let begun = std::time::Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .map_err(|error| Problem::bug(format!("a test cannot be started: {error}")))?;
-    let seen = runtime.block_on(run(loaded, file, case, folder))?;
+    let seen = runtime.block_on(run(loaded, file, case, folder, served))?;
     Ok(Performed { seen, seconds: begun.elapsed().as_secs_f64() })
 }
 
-async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path) -> Result<Seen, Problem> {
+async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path, served: &Served) -> Result<Seen, Problem> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let clock = Arc::new(CaseClock::new());
     let people = People { store: Arc::clone(&store), answers: Mutex::new(case.approvals.clone()) };
     let tally = Arc::new(Tally::new(Arc::clone(&loaded.program), people));
-    let models =
-        windlass_models::Models::builder().scripts(scripts(file, case, folder)?).script_everything(true).build();
+    let models = served.models(scripts(file, case, folder)?);
     let engine = Engine::new(Parts {
         store: Arc::clone(&store),
         compiler: wire::compiler(),
-        model: Arc::new(models),
+        model: models,
         catalog: Arc::new(catalog(loaded, file, case)),
         policy: Arc::new(AllowAll),
         clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -9,6 +9,7 @@ mod budgets;
 mod bulk;
 mod canary;
 mod chaos;
+mod choices;
 #[path = "../../../telemetry/tests/it/collector.rs"]
 mod collector;
 mod debug;
