@@ -4,6 +4,7 @@
 mod told;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -88,17 +89,18 @@ async fn models<'p>(
     bundle: Digest,
     known: &'p mut BTreeMap<Digest, Models>,
 ) -> Result<&'p Models, Problem> {
-    if !known.contains_key(&bundle) {
-        let bytes = store.blob(bundle).await?.unwrap_or_default();
-        let program = Bundle::decode(&bytes).ok().and_then(|read| windlass::wire::compiler().compile(&read).ok());
-        let machines = program.iter().flat_map(|program| program.machines.values());
-        let of = |machine: &Arc<windlass_core::machine::Machine>| {
-            let models = machine.agents.iter().map(|(name, agent)| (name.clone(), agent.model.clone()));
-            (machine.name.clone(), models.collect())
-        };
-        known.insert(bundle, machines.map(of).collect());
-    }
-    Ok(&known[&bundle])
+    let free = match known.entry(bundle) {
+        Entry::Occupied(found) => return Ok(found.into_mut()),
+        Entry::Vacant(free) => free,
+    };
+    let bytes = store.blob(bundle).await?.unwrap_or_default();
+    let program = Bundle::decode(&bytes).ok().and_then(|read| windlass::wire::compiler().compile(&read).ok());
+    let machines = program.iter().flat_map(|program| program.machines.values());
+    let of = |machine: &Arc<windlass_core::machine::Machine>| {
+        let models = machine.agents.iter().map(|(name, agent)| (name.clone(), agent.model.clone()));
+        (machine.name.clone(), models.collect())
+    };
+    Ok(free.insert(machines.map(of).collect()))
 }
 
 /// The choices of one run.
