@@ -45,6 +45,7 @@ fn facts() -> Facts {
     Facts {
         now: Timestamp(1),
         seed: 1,
+        worker: None,
         quotes: Arc::new(BTreeMap::new()),
         traits: Arc::new(BTreeMap::new()),
         routes: Arc::new(BTreeMap::new()),

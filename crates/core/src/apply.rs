@@ -3,6 +3,7 @@
 mod conversation;
 mod routes;
 mod begin;
+mod children;
 mod question;
 mod raise;
 
@@ -11,20 +12,21 @@ use std::sync::Arc;
 use crate::approval;
 use crate::audit;
 use crate::budget::{Amounts, Ledger, Meter};
-use crate::effect::{Call, ChildStart, OpenCall, Outcome, WaitKind};
+use crate::effect::{Call, OpenCall, OpenWait, Outcome, WaitKind};
 use crate::escrow::{Asked, Share};
 use crate::failure::Code;
-use crate::ids::{Digest, EffectId, Name, RunId};
-use crate::input::Ending;
+use crate::ids::{Digest, EffectId, Name};
 use crate::journal::Entry;
 use crate::label;
 use crate::machine::HookKind;
 use crate::overrides;
 use crate::route::Choice;
-use crate::run::{HookChain, LoopState, OpenChild, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
+use crate::run::{HookChain, LoopState, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
 use crate::time::Timestamp;
+use crate::took;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
+use children::{child_settled, child_started};
 use question::{approval_answered, approval_asked, may_escalate, transition_row};
 
 use routes::{count_tier, escalated, note_prefix, routed};
@@ -32,10 +34,12 @@ use routes::{count_tier, escalated, note_prefix, routed};
 /// Applies one entry. Gives back the audit row that belongs to it, if one does.
 #[expect(clippy::too_many_lines, reason = "one arm for each entry, so that the compiler lists what is missing")]
 pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
+    took::note(run, entry);
     match entry {
-        Entry::Decided { at, verdicts, .. } => {
+        Entry::Decided { at, by, verdicts, .. } => {
             run.version += 1;
             run.now = run.now.max(*at);
+            run.worker = by.clone().or(run.worker.take());
             run.keep_choice(verdicts);
         }
         Entry::RunStarted(start) => return started(run, start),
@@ -122,7 +126,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::CallAbandoned { effect, used, estimated } => return abandoned(run, *effect, used, *estimated),
         Entry::WaitOpened { effect, wait } => {
             named(run, *effect);
-            run.waits.insert(*effect, wait.clone());
+            run.waits.insert(*effect, OpenWait { at: kept_time(run), ..wait.clone() });
             if let WaitKind::Transition { from, to, rule, shown, escalation, .. } = &wait.kind {
                 may_escalate(run, *effect, escalation.as_ref());
                 return Some(transition_row(run, *effect, (from, to), *shown, "asked", rule));
@@ -269,6 +273,7 @@ fn entered(run: &mut Run, state: &Name) {
     run.step += 1;
     run.ledger.charge(&Amounts::ZERO.with(Meter::Steps, 1));
     run.state = Some(state.clone());
+    run.entered_at = kept_time(run);
     run.stage = Stage::Entering;
     run.output = Value::Null;
     run.ordinal = 0;
@@ -278,6 +283,11 @@ fn entered(run: &mut Run, state: &Name) {
     run.labels.empty("output");
     run.jump = None;
     run.failure = None;
+}
+
+/// The time, for a run that keeps when what is open began.
+fn kept_time(run: &Run) -> Timestamp {
+    if run.start.audit >= audit::WHERE_VERSION { run.now } else { Timestamp::default() }
 }
 
 fn named(run: &mut Run, effect: EffectId) {
@@ -470,33 +480,6 @@ fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -
     Some(row(run, effect, &call, "abandoned", None))
 }
 
-fn child_started(run: &mut Run, child: &ChildStart, slot: Option<u32>) {
-    run.ordinal += 1;
-    let launch = Amounts::ZERO.with(Meter::Launches, 1);
-    run.ledger.charge(&launch);
-    note(run, &child.machine, &launch);
-    run.ledger.grant(&child.allotment);
-    let machine = if run.start.watched { child.machine.clone() } else { Name::default() };
-    let open = OpenChild { slot, awaited: child.awaited, allotment: child.allotment, cancelled: false, machine };
-    run.children.insert(child.id.clone(), open);
-}
-
-fn child_settled(run: &mut Run, child: &RunId, ending: &Ending, used: &Amounts) {
-    let Some(open) = run.children.remove(child) else { return };
-    // Steps are of one run only; those of a child never count against its parent's ceiling.
-    let used = used.with(Meter::Steps, 0);
-    run.ledger.reclaim(&open.allotment, &used);
-    note(run, &open.machine, &used);
-    let (Some(slot), Some(join)) = (open.slot, &mut run.join) else { return };
-    if let Some(place @ None) = join.slots.get_mut(slot as usize) {
-        *place = Some(ending.clone());
-        join.open = join.open.saturating_sub(1);
-        if join.any && join.winner.is_none() && matches!(ending, Ending::Completed { .. }) {
-            join.winner = Some(slot);
-        }
-    }
-}
-
 fn set_sample(run: &mut Run, index: u32, state: SampleState) {
     if let Some(sample) = run.exec.as_mut().and_then(|exec| exec.samples.get_mut(index as usize)) {
         sample.state = state;
@@ -579,6 +562,8 @@ fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Op
         arguments: call.arguments,
         result,
         owner: None,
+        plan: call.call.plan().cloned().filter(|_| run.start.audit >= audit::WHERE_VERSION),
+        worker: run.worker.clone(),
         at: run.now,
         previous: run.audit.head,
     };

@@ -11,9 +11,11 @@ use crate::ids::{Digest, EffectId, Name};
 use crate::time::Timestamp;
 
 /// Version of the rows of runs that this build starts. The rows of one run all have one version.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Rows of before a run had a first row of its own, and texts had their lengths in the hash.
 const FIRST_VERSION: u32 = 1;
+/// From here on rows say by which worker, and by which plan.
+pub(crate) const WHERE_VERSION: u32 = 3;
 
 const fn first_version() -> u32 {
     FIRST_VERSION
@@ -85,6 +87,12 @@ pub struct Row {
     /// Whose the run is: of `started` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Box<Owner>>,
+    /// The plan that a call applies, of a tool that goes by plans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Name>,
+    /// The worker that decided it; none in rows of before version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Name>,
     /// When.
     pub at: Timestamp,
     /// Hash of the row before.
@@ -128,14 +136,22 @@ impl Row {
                 text(&mut hasher, owner.by.as_deref());
             }
         }
+        if self.v >= WHERE_VERSION {
+            text(&mut hasher, self.plan.as_deref());
+            text(&mut hasher, self.worker.as_deref());
+        }
         hasher.update(&self.arguments.0);
         hasher.update(&self.previous.0);
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// Whether another row could have its hash: in the first version texts were only set apart by line feeds.
+    /// Whether another row could have its hash: in the first version texts were only set apart by line feeds, and before the
+    /// third one nothing said by which worker and plan.
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
+        if self.v < WHERE_VERSION && (self.plan.is_some() || self.worker.is_some()) {
+            return true;
+        }
         let texts = [&self.stage, &self.kind, &self.target, &self.class];
         self.v == FIRST_VERSION
             && (texts.into_iter().chain(&self.result).any(|text| text.contains('\n'))
@@ -248,6 +264,8 @@ mod tests {
             arguments: Digest::of(b"{}"),
             result: Some("x\nboss".into()),
             owner: None,
+            plan: None,
+            worker: None,
             at: Timestamp(7),
             previous: Digest::ZERO,
         }
@@ -288,6 +306,29 @@ mod tests {
         ] {
             assert_ne!(hash, started(other));
         }
+    }
+
+    #[test]
+    fn by_which_worker_and_plan_is_hashed_from_the_third_version_on() {
+        let with = |v, plan: Option<&str>, worker: Option<&str>| Row {
+            plan: plan.map(Name::from),
+            worker: worker.map(Name::from),
+            ..row(v)
+        };
+        let all =
+            [with(3, None, None), with(3, Some("p"), None), with(3, None, Some("p")), with(3, Some("p"), Some("w"))];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!one.is_ambiguous());
+            assert!(all[at + 1..].iter().all(|other| other.hash() != one.hash()), "{one:?}");
+        }
+        for v in [1, 2] {
+            let added = with(v, None, Some("w"));
+            assert_eq!(added.hash(), row(v).hash(), "an older hash does not cover it");
+            assert!(added.is_ambiguous(), "so that such a row is none");
+        }
+        assert_ne!(row(2).hash(), row(3).hash());
+        let text = serde_json::to_string(&row(2)).expect("JSON");
+        assert!(!text.contains("worker") && !text.contains("plan"), "{text}");
     }
 
     #[test]

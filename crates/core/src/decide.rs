@@ -142,7 +142,8 @@ pub fn decide(
     let stage = run.stage.clone();
     let (decision, used) = (Decision::default(), Vec::new());
     let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
-    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), verdicts: Vec::new() });
+    let by = turn.worker();
+    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), by, verdicts: Vec::new() });
     turn.keep_labels();
     turn.take(input);
     turn.refit();
@@ -276,6 +277,12 @@ impl<'a> Turn<'a> {
             self.decision.audit.push(row);
         }
         self.decision.entries.push(entry);
+    }
+
+    /// The worker that decides, where the run does not know it yet. A run whose rows do not say it goes on without.
+    fn worker(&self) -> Option<Name> {
+        let says = !self.run.started || self.run.start.audit >= crate::audit::WHERE_VERSION;
+        self.facts.worker.clone().filter(|worker| says && self.run.worker.as_ref() != Some(worker))
     }
 
     /// The decision, with the policy answers that it used. They change nothing in the run that a decision looks at, so they

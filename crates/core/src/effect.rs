@@ -319,6 +319,17 @@ pub struct OpenWait {
     /// When it gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Timestamp>,
+    /// When it was opened, of a wait that a run has; 0 where that was not kept.
+    #[serde(default, skip_serializing_if = "Timestamp::is_zero")]
+    pub at: Timestamp,
+}
+
+impl OpenWait {
+    /// A wait that is about to be opened.
+    #[must_use]
+    pub fn new(channel: Name, kind: WaitKind, due: Option<Timestamp>) -> Self {
+        Self { channel, kind, due, at: Timestamp::default() }
+    }
 }
 
 /// The channel of waits for a decision about a tool.

@@ -301,6 +301,12 @@ pub fn completed(value: &Value) -> Result<Option<Value>, String> {
     }
 }
 
+/// Whether a value says that it is a file.
+#[must_use]
+pub fn is_file(value: &Value) -> bool {
+    inner(value).is_some()
+}
+
 /// Whether there is a file in a value.
 #[must_use]
 pub fn is_in(value: &Value) -> bool {

@@ -209,6 +209,8 @@ pub struct Facts {
     pub now: Timestamp,
     /// For jitter. Journaled where used, as the time it led to.
     pub seed: u64,
+    /// Who decides; none where nobody keeps count of workers.
+    pub worker: Option<Name>,
     /// Prices of the machine's agents, for reservations: agent name to quote.
     pub quotes: Arc<BTreeMap<Name, Quote>>,
     /// What else is known of the models of the machine's agents: agent name to it.

@@ -39,6 +39,9 @@ pub enum Entry {
         at: Timestamp,
         /// The kind of its input.
         input: Name,
+        /// The worker that took it, where that is another one than took the decision before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Name>,
         /// Policy answers used.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         verdicts: Vec<Verdict>,

@@ -457,8 +457,10 @@ pub fn of_result(run: &Run, ending: &Ending) -> Option<Marks> {
     if !run.labels.kept {
         return None;
     }
-    if let Ending::Completed { .. } = ending {
-        return Some(run.labels.marks.below(&path(["output"])));
+    if let Ending::Completed { output } = ending {
+        let marks = run.labels.marks.below(&path(["output"]));
+        // Which part of the output a piece of its text was is not known any more.
+        return Some(if is_cut(output) { Marks::whole(marks.all()) } else { marks });
     }
     // Why it ended may repeat anything that it had, and what others said.
     let mut tags = run.labels.marks.all();
@@ -474,7 +476,8 @@ pub fn cut_answer(bytes: u64, text: &str) -> Value {
 }
 
 /// Whether an answer is one of [`cut_answer`].
-fn is_cut(answer: &Value) -> bool {
+#[must_use]
+pub fn is_cut(answer: &Value) -> bool {
     answer.get("truncated") == Some(&Value::Bool(true)) && answer.get("bytes").is_some() && answer.get("text").is_some()
 }
 

@@ -108,6 +108,12 @@ pub const SNAPSHOT_ENTRIES_MAX: u64 = 200;
 /// Share of a ceiling, in percent, at which a warning is recorded; and of what a model takes at once, where a machine does
 /// not say otherwise.
 pub const WARN_PERCENT: u64 = 80;
+/// Bytes of what is handed to a child in an envelope, as JSON without the contents of files, when its contract names none.
+pub const HANDOFF_BYTES_DEFAULT: u64 = 64 * 1024;
+/// Bytes of a reference in an envelope that is text.
+pub const REFERENCE_BYTES_MAX: usize = 1_024;
+/// Bytes that an output at least has room for which is cut where it is larger.
+pub const CUT_OUTPUT_BYTES_MIN: u64 = 1_024;
 /// Plans of calls that one run makes.
 pub const PLANS_MAX: usize = 1_000;
 /// How often the call of a tool that is not what was accepted is made before its failure counts.

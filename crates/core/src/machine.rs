@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 
 use crate::budget::Ceilings;
 use crate::contract::Contract;
+use crate::handoff::Handoff;
 use crate::ids::{Digest, Name};
 use crate::skill::Skills;
 use crate::table::Table;
@@ -134,6 +135,10 @@ pub struct ChildContract {
     pub tools: Option<Vec<Name>>,
     /// Bytes of its output at most.
     pub output_bytes: Option<u64>,
+    /// Whether of a larger output the beginning is given, rather than none.
+    pub cut_output: bool,
+    /// What it is handed, where that is said: nothing else crosses.
+    pub handoff: Option<Handoff>,
     /// Parts of its output that have no label, as keys from the output inwards. Its schema bounds them all.
     pub declassified: Vec<Vec<Name>>,
     /// JSON Schema that its output fits; null where nothing is declassified.

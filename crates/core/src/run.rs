@@ -24,6 +24,7 @@ use crate::overrides::{ModelOverride, Overrides};
 use crate::policy::{Choice, Verdict};
 use crate::skill::SkillRef;
 use crate::time::Timestamp;
+use crate::took::Took;
 use crate::trace::Incoming;
 use crate::value::Value;
 
@@ -130,6 +131,9 @@ pub struct Terms {
     /// Bytes of its output at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
+    /// Whether of a larger output the beginning is given, rather than none.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut_output: bool,
 }
 
 impl Terms {
@@ -154,7 +158,8 @@ impl Terms {
     pub fn narrowed(&self, contract: Option<&ChildContract>) -> Self {
         let mut tools = self.tools.clone();
         tools.extend(contract.and_then(|contract| contract.tools.clone()));
-        Self { tools, output_bytes: contract.and_then(|contract| contract.output_bytes) }
+        let output_bytes = contract.and_then(|contract| contract.output_bytes);
+        Self { tools, output_bytes, cut_output: contract.is_some_and(|contract| contract.cut_output) }
     }
 }
 
@@ -332,6 +337,9 @@ pub struct OpenChild {
     /// Key of its machine; empty where nobody counts.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub machine: Name,
+    /// When it was started; 0 where that was not kept.
+    #[serde(default, skip_serializing_if = "Timestamp::is_zero")]
+    pub at: Timestamp,
 }
 
 /// The state of one run.
@@ -447,6 +455,15 @@ pub struct Run {
     pub skills: Vec<SkillRef>,
     /// End of its audit chain.
     pub audit: audit::Chain,
+    /// The worker that took the last decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Name>,
+    /// When it entered its state; 0 for a run that began before that was kept.
+    #[serde(default, skip_serializing_if = "Timestamp::is_zero")]
+    pub entered_at: Timestamp,
+    /// How long that took which the last decision ended.
+    #[serde(skip)]
+    pub took: Took,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
@@ -500,6 +517,9 @@ impl Run {
             labels: Labels::default(),
             choice: None,
             audit: audit::Chain::default(),
+            worker: None,
+            entered_at: Timestamp::default(),
+            took: Took::default(),
         }
     }
 

@@ -14,6 +14,12 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// Whether it is none: no run lives at the epoch.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Milliseconds from `earlier` to this point; zero when `earlier` lies later.
     #[must_use]
     pub fn since_ms(self, earlier: Self) -> u64 {

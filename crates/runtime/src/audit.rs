@@ -107,6 +107,12 @@ pub struct CallLine {
     pub actor: Option<Name>,
     /// The idempotency key that the call is sent with.
     pub idempotency_key: Name,
+    /// The plan that the call applies, of a tool that goes by plans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Name>,
+    /// The worker that decided it; absent in rows of before version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<Name>,
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
     /// Hash of the row before; all zeroes before the first.
@@ -145,6 +151,8 @@ impl CallLine {
             actor: row.owner.as_ref().map_or_else(|| result.clone().filter(|_| answered), |owner| owner.by.clone()),
             result: result.filter(|_| !answered),
             idempotency_key: row.effect.key(&whose.run).into(),
+            plan: row.plan.clone(),
+            worker: row.worker.clone(),
             at_ms: row.at.0,
             previous: row.previous,
             hash: row.hash(),
@@ -174,6 +182,8 @@ impl CallLine {
             arguments: self.arguments,
             result: answered.or_else(|| self.result.clone()),
             owner: self.bundle.map(|bundle| Box::new(owner(bundle))),
+            plan: self.plan.clone(),
+            worker: self.worker.clone(),
             at: Timestamp(self.at_ms),
             previous: self.previous,
         }

@@ -279,7 +279,7 @@ mod tests {
     fn a_draft_has_everything_that_the_decision_changes() {
         let mut run = run();
         run.version = 4;
-        let wait = OpenWait { channel: "c".into(), kind: WaitKind::Signal, due: None };
+        let wait = OpenWait::new("c".into(), WaitKind::Signal, None);
         run.waits.insert(EffectId(1), wait);
         let child = ChildStart {
             id: run.id().child(1, 0),

@@ -273,7 +273,7 @@ mod tests {
     fn parked() -> (Run, Vec<WaitRow>) {
         let mut run = run();
         run.version = 3;
-        let wait = OpenWait { channel: "c".into(), kind: WaitKind::Signal, due: Some(Timestamp(1 << 40)) };
+        let wait = OpenWait::new("c".into(), WaitKind::Signal, Some(Timestamp(1 << 40)));
         run.waits.insert(EffectId(1), wait);
         let timer = OpenTimer { due: Timestamp(1 << 40), purpose: TimerPurpose::StateTimeout };
         run.timers.insert(EffectId(2), timer);

@@ -11,10 +11,16 @@ use windlass_core::failure::Failure;
 use windlass_core::ids::{EffectId, Name};
 use windlass_core::input::Ending;
 use windlass_core::journal::Entry;
+use windlass_core::label;
 use windlass_core::run::{Hold, Run};
 use windlass_core::time::Timestamp;
+use windlass_core::took::Took;
 
 use crate::commit::target_of;
+
+mod parts;
+
+pub use parts::{CallIntended, CallSettled, FailureSeen, Totals};
 
 /// What one commit did to a run.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +71,8 @@ pub enum What {
         index: Option<u32>,
         /// The name in `on_error` that led there; null otherwise.
         on_error: Option<Name>,
+        /// Milliseconds since the state that it leaves was entered, by the times of the journal; null where that is not known.
+        duration_ms: Option<u64>,
     },
     /// An agent is asked.
     AgentStarted {
@@ -81,6 +89,8 @@ pub enum What {
     CallAbandoned {
         /// The call.
         effect: u64,
+        /// Milliseconds since its last attempt was decided on, by the times of the journal; null where that is not known.
+        duration_ms: Option<u64>,
     },
     /// A call waits for a person before it leaves.
     ApprovalAsked {
@@ -158,11 +168,15 @@ pub enum What {
         effect: u64,
         /// The signal.
         signal: Name,
+        /// Milliseconds since the wait was opened, by the times of the journal; null where that is not known.
+        duration_ms: Option<u64>,
     },
     /// A wait ended without a signal.
     WaitClosed {
         /// The wait.
         effect: u64,
+        /// Milliseconds since it was opened, by the times of the journal; null where that is not known.
+        duration_ms: Option<u64>,
     },
     /// A timer runs.
     TimerSet {
@@ -193,6 +207,10 @@ pub enum What {
         child_run_id: Name,
         /// `completed`, `failed`, `cancelled`.
         status: Name,
+        /// Whether its output is a part of what it gave, because the whole is larger than its contract allows.
+        truncated: bool,
+        /// Milliseconds since it was started, by the times of the journal; null where that is not known.
+        duration_ms: Option<u64>,
     },
     /// The state failed.
     FailureRaised(FailureSeen),
@@ -273,68 +291,6 @@ pub enum What {
     },
 }
 
-/// A call that is about to leave.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct CallIntended {
-    /// The call.
-    pub effect: u64,
-    /// `model`, `tool`, `hook`, `action`, `verify`.
-    pub kind: Name,
-    /// Agent, tool, hook or action.
-    pub target: Name,
-    /// 1 for the first try.
-    pub attempt: u32,
-}
-
-/// An attempt that ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct CallSettled {
-    /// The call.
-    pub effect: u64,
-    /// `model`, `tool`, `hook`, `action`, `verify`.
-    pub kind: Option<Name>,
-    /// Agent, tool, hook or action.
-    pub target: Option<Name>,
-    /// 1 for the first try.
-    pub attempt: u32,
-    /// Whether it succeeded.
-    pub ok: bool,
-    /// The failure's code.
-    pub code: Option<Name>,
-    /// The failure's message.
-    pub message: Option<Name>,
-    /// Tokens used.
-    pub tokens: u64,
-    /// Cost in micro-USD.
-    pub cost_micros: u64,
-    /// Whether tokens and cost are the reservation, because nobody said what was used.
-    pub estimated: bool,
-}
-
-/// A failure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct FailureSeen {
-    /// Its code.
-    pub code: Name,
-    /// What happened, for people.
-    pub message: Name,
-}
-
-/// What a run used, finished children included.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Totals {
-    /// Steps of the run itself.
-    pub steps: u64,
-    /// Model calls.
-    pub model_calls: u64,
-    /// Tool calls.
-    pub tool_calls: u64,
-    /// Tokens.
-    pub tokens: u64,
-    /// Cost in micro-USD.
-    pub cost_micros: u64,
-}
-
 /// The JSON Schema of one line of an events file.
 #[must_use]
 pub fn schema() -> serde_json::Value {
@@ -345,6 +301,7 @@ pub fn schema() -> serde_json::Value {
 #[must_use]
 pub fn of(seen: Seen<'_>) -> Vec<Event> {
     let mut place = Place::before(&seen);
+    let mut took = seen.run.took.clone();
     let mut events = Vec::new();
     for entry in seen.entries {
         if let Entry::StateEntered { state } = entry {
@@ -354,7 +311,8 @@ pub fn of(seen: Seen<'_>) -> Vec<Event> {
         if let Entry::Decided { at, .. } = entry {
             place.at = *at;
         }
-        if let Some(what) = what(entry, &seen) {
+        let took = if Took::is_end(entry) { took.next_ms() } else { None };
+        if let Some(what) = what(entry, &seen, took) {
             events.push(Event {
                 what,
                 run_id: seen.run.id().as_str().into(),
@@ -390,12 +348,13 @@ impl Place {
     }
 }
 
-fn what(entry: &Entry, seen: &Seen<'_>) -> Option<What> {
-    flow(entry, seen.run).or_else(|| work(entry, seen.audit)).or_else(|| waiting(entry))
+/// What an entry tells, and how long that took which it ends.
+fn what(entry: &Entry, seen: &Seen<'_>, took: Option<u64>) -> Option<What> {
+    flow(entry, seen.run, took).or_else(|| work(entry, seen.audit, took)).or_else(|| waiting(entry, took))
 }
 
 /// Entries about the run's way through its states.
-fn flow(entry: &Entry, run: &Run) -> Option<What> {
+fn flow(entry: &Entry, run: &Run, duration_ms: Option<u64>) -> Option<What> {
     Some(match entry {
         Entry::RunStarted(_) => What::RunStarted,
         Entry::StateEntered { .. } => What::StateEntered,
@@ -417,11 +376,15 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
         }
         Entry::PlanApplied { id } => What::PlanApplied { plan: id.clone() },
         Entry::TransitionTaken { from, to, index } => {
-            What::Transition { from: from.clone(), to: to.clone(), index: *index, on_error: None }
+            What::Transition { from: from.clone(), to: to.clone(), index: *index, on_error: None, duration_ms }
         }
-        Entry::FailureRouted { from, to, by } => {
-            What::Transition { from: from.clone(), to: to.clone(), index: None, on_error: Some(by.clone()) }
-        }
+        Entry::FailureRouted { from, to, by } => What::Transition {
+            from: from.clone(),
+            to: to.clone(),
+            index: None,
+            on_error: Some(by.clone()),
+            duration_ms,
+        },
         Entry::FailureRaised { failure } => What::FailureRaised(failure_seen(failure)),
         Entry::HoldPlaced { hold } => {
             let (kind, reason) = match hold {
@@ -449,12 +412,12 @@ fn flow(entry: &Entry, run: &Run) -> Option<What> {
         Entry::StateSkipped { state, by, reason } => {
             What::StateSkipped { state: state.clone(), by: by.clone(), reason: reason.clone() }
         }
-        Entry::RunEnded => ended(run),
+        Entry::RunEnded => ended(run, duration_ms),
         _ => return None,
     })
 }
 
-fn ended(run: &Run) -> What {
+fn ended(run: &Run, duration_ms: Option<u64>) -> What {
     let used = run.used();
     let totals = Totals {
         steps: run.step,
@@ -462,6 +425,7 @@ fn ended(run: &Run) -> What {
         tool_calls: used.tool_calls,
         tokens: used.tokens,
         cost_micros: used.cost_micros,
+        duration_ms,
     };
     match &run.ending {
         Some(Ending::Completed { .. }) => What::RunCompleted(totals),
@@ -472,7 +436,7 @@ fn ended(run: &Run) -> What {
 }
 
 /// Entries about agents, calls and children.
-fn work(entry: &Entry, audit: &[audit::Row]) -> Option<What> {
+fn work(entry: &Entry, audit: &[audit::Row], duration_ms: Option<u64>) -> Option<What> {
     Some(match entry {
         Entry::AgentStarted { exec } => What::AgentStarted { agent: exec.agent.clone() },
         Entry::CallIntended { effect, call } => What::CallIntended(intended(*effect, call)),
@@ -487,12 +451,16 @@ fn work(entry: &Entry, audit: &[audit::Row]) -> Option<What> {
         }
         Entry::CallSettled { effect, attempt, outcome, used, estimated } => {
             let failure = if let Outcome::Failed(failure) = outcome { Some(failure) } else { None };
-            What::CallSettled(settled(*effect, *attempt, failure, used, *estimated, audit))
+            What::CallSettled(CallSettled {
+                duration_ms,
+                ..settled(*effect, *attempt, failure, used, *estimated, audit)
+            })
         }
-        Entry::AttemptFailed { effect, attempt, failure, used, estimated, .. } => {
-            What::AttemptFailed(settled(*effect, *attempt, Some(failure), used, *estimated, audit))
-        }
-        Entry::CallAbandoned { effect, .. } => What::CallAbandoned { effect: effect.0 },
+        Entry::AttemptFailed { effect, attempt, failure, used, estimated, .. } => What::AttemptFailed(CallSettled {
+            duration_ms,
+            ..settled(*effect, *attempt, Some(failure), used, *estimated, audit)
+        }),
+        Entry::CallAbandoned { effect, .. } => What::CallAbandoned { effect: effect.0, duration_ms },
         Entry::DoubtRaised { effect, doubt } => {
             let by = match doubt {
                 Doubt::Verifying(_) => "verifying",
@@ -511,7 +479,8 @@ fn work(entry: &Entry, audit: &[audit::Row]) -> Option<What> {
                 Ending::Failed { .. } => "failed",
                 Ending::Cancelled { .. } => "cancelled",
             };
-            What::ChildSettled { child_run_id: child.as_str().into(), status: status.into() }
+            let truncated = matches!(ending, Ending::Completed { output } if label::is_cut(output));
+            What::ChildSettled { child_run_id: child.as_str().into(), status: status.into(), truncated, duration_ms }
         }
         _ => return None,
     })
@@ -546,11 +515,12 @@ fn settled(
         tokens: used.tokens,
         cost_micros: used.cost_micros,
         estimated,
+        duration_ms: None,
     }
 }
 
 /// Entries about waits and timers.
-fn waiting(entry: &Entry) -> Option<What> {
+fn waiting(entry: &Entry, duration_ms: Option<u64>) -> Option<What> {
     Some(match entry {
         Entry::WaitOpened { effect, wait } => What::WaitOpened {
             effect: effect.0,
@@ -559,9 +529,9 @@ fn waiting(entry: &Entry) -> Option<What> {
             due: wait.due.map(|due| due.0),
         },
         Entry::WaitClosed { effect, signal: Some(signal) } => {
-            What::SignalReceived { effect: effect.0, signal: signal.clone() }
+            What::SignalReceived { effect: effect.0, signal: signal.clone(), duration_ms }
         }
-        Entry::WaitClosed { effect, signal: None } => What::WaitClosed { effect: effect.0 },
+        Entry::WaitClosed { effect, signal: None } => What::WaitClosed { effect: effect.0, duration_ms },
         Entry::TimerSet { effect, timer } => {
             What::TimerSet { effect: effect.0, purpose: purpose(timer.purpose).into(), due: timer.due.0 }
         }
@@ -603,7 +573,7 @@ mod tests {
         run.step = 3;
         run.state = Some("c".into());
         let entries = [
-            Entry::Decided { at: Timestamp(42), input: "settled".into(), verdicts: Vec::new() },
+            Entry::Decided { at: Timestamp(42), input: "settled".into(), by: None, verdicts: Vec::new() },
             Entry::TransitionTaken { from: "a".into(), to: "b".into(), index: Some(0) },
             Entry::StateEntered { state: "b".into() },
             Entry::FailureRaised { failure: Failure::new(Code::ToolFailed, "no") },

@@ -69,7 +69,8 @@ pub fn nothing(run: &mut Run, now: Timestamp) -> Decision {
 }
 
 fn record(run: &mut Run, now: Timestamp, input: &str, more: Vec<Entry>) -> Decision {
-    let mut entries = vec![Entry::Decided { at: now.max(run.now), input: input.into(), verdicts: Vec::new() }];
+    let mut entries =
+        vec![Entry::Decided { at: now.max(run.now), input: input.into(), by: None, verdicts: Vec::new() }];
     entries.extend(more);
     let audit = entries.iter().filter_map(|entry| apply(run, entry)).collect();
     Decision { entries, effects: Vec::new(), audit }
@@ -176,7 +177,14 @@ pub(crate) mod tests {
         for id in &ids[..2] {
             run.children.insert(
                 id.clone(),
-                OpenChild { slot: None, allotment: Amounts::ZERO, awaited: true, cancelled: false, machine: "".into() },
+                OpenChild {
+                    slot: None,
+                    allotment: Amounts::ZERO,
+                    awaited: true,
+                    cancelled: false,
+                    machine: "".into(),
+                    at: Timestamp::default(),
+                },
             );
         }
         let ending = Ending::Cancelled { reason: "x".into() };

@@ -6,6 +6,7 @@ mod agent;
 mod declassify;
 mod execution;
 mod graph;
+mod handoff;
 mod hooks;
 mod machine;
 mod model;

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use windlass_core::contract::{Class, Contract};
 use windlass_core::failure::{Code, Failure, Retry};
+use windlass_core::handoff::beginning;
 use windlass_core::ids::Name;
 use windlass_core::label::cut_answer;
 use windlass_core::limits::VALUE_BYTES_MAX;
@@ -312,16 +313,8 @@ impl Limited {
 /// The beginning of a result, as text, within a bound.
 fn cut(value: &Value, bytes: u64, bytes_max: u64) -> Value {
     let text = value.as_str().map_or_else(|| value.to_json(), str::to_owned);
-    let mut most = usize::try_from(bytes_max).unwrap_or(usize::MAX).min(text.len());
-    loop {
-        let start = &text[..text.floor_char_boundary(most)];
-        let value = cut_answer(bytes, start);
-        if value.size_bytes() as u64 <= bytes_max || most == 0 {
-            return value;
-        }
-        // What has to be escaped takes more room than it has bytes.
-        most = most * 7 / 8;
-    }
+    let most = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    beginning(&text, most, |start| cut_answer(bytes, start), |value| value.size_bytes() <= most)
 }
 
 impl Tool for Limited {

@@ -107,7 +107,7 @@ async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let cells: Vec<Vec<String>> = rows.lines.iter().map(cells).collect();
     let next = rows.next.as_ref().map(Place::text);
     let lines: Vec<RowLine> = rows.lines.into_iter().map(|line| RowLine::Call(Box::new(line))).collect();
-    let header = ["at", "run", "call", "stage", "kind", "target", "class", "result", "by"];
+    let header = ["at", "run", "call", "stage", "kind", "target", "class", "plan", "result", "by", "worker"];
     let unread: Vec<_> = rows.unread.iter().map(|(run, why)| json!({ "run": run, "message": why })).collect();
     app.output.table(&json!({ "rows": lines, "next": next, "unread": unread }), &header, &cells);
     for (run, why) in &rows.unread {
@@ -129,8 +129,10 @@ fn cells(line: &CallLine) -> Vec<String> {
         line.kind.to_string(),
         line.target.to_string(),
         line.class.to_string(),
+        line.plan.as_deref().unwrap_or_default().to_owned(),
         Digest::parse(result).map_or_else(|| result.to_owned(), |digest| digest.short()),
         line.actor.as_ref().or(line.user.as_ref()).map(ToString::to_string).unwrap_or_default(),
+        line.worker.as_deref().unwrap_or_default().to_owned(),
     ]
 }
 

@@ -10,8 +10,8 @@ mod show;
 mod stuck;
 mod watch;
 
-pub(crate) use fork::fork;
 pub(crate) use choices::choices;
+pub(crate) use fork::fork;
 pub(crate) use list::{head, list, prune};
 pub(crate) use model::model;
 pub(crate) use show::{journal, replayed, show};

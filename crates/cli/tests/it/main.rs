@@ -14,8 +14,10 @@ mod choices;
 mod collector;
 mod debug;
 mod encryption;
+mod events;
 mod fleet;
 mod fsck;
+mod handoff;
 mod help;
 #[path = "../../../telemetry/tests/it/http.rs"]
 mod http;

@@ -26,6 +26,8 @@ pub(super) fn first_row(run: &mut Run) -> audit::Row {
         arguments: start.input.digest(),
         result: None,
         owner: Some(Box::new(owner)),
+        plan: None,
+        worker: run.worker.clone(),
         at: run.now,
         previous: run.audit.head,
     };

@@ -39,6 +39,8 @@ pub(super) fn transition_row(
         arguments: shown,
         result: Some(result.clone()),
         owner: None,
+        plan: None,
+        worker: run.worker.clone(),
         at: run.now,
         previous: run.audit.head,
     };

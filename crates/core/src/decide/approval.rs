@@ -120,7 +120,7 @@ impl Turn<'_> {
         let escalation = asking.escalation.or_else(|| terms.escalation.clone());
         let kind = WaitKind::Approval { effect, shown: shown(self.run.id(), wait, effect, open) };
         // Without a channel no signal can reach it: an answer comes from whoever may give one.
-        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due } });
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new("".into(), kind, due) });
         self.ask(Effect::OpenWait(wait));
         self.emit(Entry::ApprovalAsked { effect, wait, rule, reason, escalation });
         self.await_answer(wait);
@@ -163,7 +163,7 @@ impl Turn<'_> {
         let (from, to) = (from.clone(), to.clone());
         let escalation: Option<Escalation> = escalation;
         let kind = WaitKind::Transition { from, to, index, rule, reason, shown, escalation };
-        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due } });
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new("".into(), kind, due) });
         self.ask(Effect::OpenWait(wait));
         self.await_answer(wait);
     }

@@ -365,7 +365,7 @@ impl Turn<'_> {
     fn ask_person(&mut self, effect: EffectId) {
         let wait = self.next_effect();
         let channel = format!("outcome/{}", effect.key(self.run.id())).into();
-        let open = OpenWait { channel, kind: WaitKind::Outcome { effect }, due: None };
+        let open = OpenWait::new(channel, WaitKind::Outcome { effect }, None);
         self.emit(Entry::WaitOpened { effect: wait, wait: open });
         self.ask(Effect::OpenWait(wait));
         self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Asking(wait) });

@@ -49,7 +49,7 @@ impl Turn<'_> {
         let Some(open) = self.run.calls.get(&effect) else { return };
         let kind = WaitKind::Ceiling { effect, shown: shown(self.run.id(), wait, effect, open), over };
         let reason = exceeded(self.run, over).message;
-        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel: "".into(), kind, due: None } });
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new("".into(), kind, None) });
         self.ask(Effect::OpenWait(wait));
         self.emit(Entry::ApprovalAsked { effect, wait, rule: "ceiling".into(), reason, escalation: None });
     }

@@ -125,7 +125,7 @@ impl Turn<'_> {
         let shown = shown(self.run.id(), wait, effect, open);
         let channel = escrow::channel(&refusal.scope);
         let kind = WaitKind::Budget { effect, shown, refusal: Box::new(refusal) };
-        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel, kind, due } });
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new(channel, kind, due) });
         self.ask(Effect::OpenWait(wait));
         self.emit(Entry::ApprovalAsked { effect, wait, rule: why.rule, reason: why.reason, escalation: None });
         if let Some(due) = due {

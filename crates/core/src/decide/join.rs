@@ -4,6 +4,7 @@ use super::{Flow, Turn, exceeded};
 use crate::budget::{Amounts, Ceilings, Meter};
 use crate::effect::{ChildStart, Effect, TimerPurpose};
 use crate::failure::{Code, Failure};
+use crate::handoff::{self, Handoff};
 use crate::ids::Name;
 use crate::input::Ending;
 use crate::journal::Entry;
@@ -24,6 +25,8 @@ pub(super) struct Wanted {
     pub bounds: Ceilings,
     /// What it may do.
     pub terms: Terms,
+    /// What may cross to it, where its contract has an envelope.
+    pub handoff: Option<Handoff>,
     /// Its input.
     pub input: Value,
     /// The labels of that.
@@ -135,9 +138,22 @@ impl Turn<'_> {
             machine: self.machine.machines.get(name).cloned().unwrap_or_default(),
             bounds: contract.map(|contract| contract.ceilings).unwrap_or_default(),
             terms: self.run.start.terms.narrowed(contract),
+            handoff: contract.and_then(|contract| contract.handoff.clone()),
             input,
             marks,
         }
+    }
+
+    /// Nothing crosses to a child that its envelope does not name; none is started otherwise.
+    fn check_envelopes(&self, wanted: &[Wanted]) -> Result<(), Failure> {
+        for Wanted { name, input, handoff, .. } in wanted {
+            let Some(handoff) = handoff else { continue };
+            handoff.check(input).map_err(|why| {
+                let name = name.as_deref().unwrap_or_default();
+                Failure::new(Code::RunBadInput, format!("what is handed to `{name}` does not fit its envelope: {why}"))
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn start_children(&mut self, wanted: Vec<Wanted>, awaited: bool) -> Result<(), Failure> {
@@ -157,15 +173,20 @@ impl Turn<'_> {
         for child in &wanted {
             self.permitted(&Question::StartMachine { machine: child.machine.clone() })?;
         }
+        self.check_envelopes(&wanted)?;
         // What is carved is what is left once these launches are counted.
         let mut ledger = self.run.ledger.clone();
         ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
         let below = Ceilings { depth: Some(depth_left - 1), ..Ceilings::default() };
-        for (slot, Wanted { name, machine, bounds, terms, input, marks }) in wanted.into_iter().enumerate() {
+        for (slot, Wanted { name, machine, bounds, terms, handoff, input, marks }) in wanted.into_iter().enumerate() {
             if let Some(name) = &name {
                 self.note_child_skill(name);
             }
             let (bounds, allotment) = ledger.carve(count, &bounds.tighter(&below));
+            let input = match handoff {
+                Some(_) => handoff::with_limits(&input, &bounds, &terms),
+                None => input,
+            };
             let hidden = self.run.hidden.within(&input);
             let child = ChildStart {
                 id: self.run.id().child(self.run.step, self.run.ordinal),

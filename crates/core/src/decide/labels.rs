@@ -305,7 +305,10 @@ impl Turn<'_> {
     pub(super) fn label_child(&mut self, slot: Option<u32>, ending: &Ending, labels: Option<Marks>) {
         let Some(slot) = slot.filter(|_| self.run.labels.kept) else { return };
         let mut labels = labels.unwrap_or_else(|| Marks::whole(unknown()));
-        if let (Ending::Completed { output }, Some(contract)) = (ending, self.contract_of_slot(slot)) {
+        // Which part of the output a piece of a cut one is, nobody knows.
+        if let (Ending::Completed { output }, Some(contract)) = (ending, self.contract_of_slot(slot))
+            && !label::is_cut(output)
+        {
             labels = labels.freed(output, &self.free(&contract.declassified, &contract.output_schema, output));
         }
         self.label(path(["join", &slot.to_string()]), labels);

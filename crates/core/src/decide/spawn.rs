@@ -50,6 +50,11 @@ impl Turn<'_> {
         }
         // It is not said by which name it was meant, so that all of their contracts hold.
         let contracts: Vec<_> = names.iter().filter_map(|name| self.machine.child_contracts.get(name)).collect();
+        if contracts.iter().any(|contract| contract.handoff.is_some()) {
+            let message =
+                format!("the contract of `{machine}` has an envelope, and a worker takes its jobs from the pool");
+            return Err(Failure::new(Code::HookFailed, message));
+        }
         let bounds = contracts.iter().fold(Ceilings::default(), |all, contract| all.tighter(&contract.ceilings));
         let terms = narrowed(&self.run.start.terms, &contracts);
         let marks = self.marks_of(input);
@@ -59,7 +64,7 @@ impl Turn<'_> {
             let mut input = input.as_map().cloned().unwrap_or_default();
             input.insert("worker_id".into(), Value::from(id.as_str()));
             let (machine, terms, marks) = (machine.clone(), terms.clone(), marks.clone());
-            Wanted { name: None, machine, bounds, terms, input: Value::map(input), marks }
+            Wanted { name: None, machine, bounds, terms, handoff: None, input: Value::map(input), marks }
         });
         self.start_children(wanted.collect(), false)?;
         Ok(ids.iter().map(|id| Value::from(id.as_str())).collect())
@@ -90,5 +95,6 @@ fn narrowed(terms: &Terms, contracts: &[&ChildContract]) -> Terms {
     Terms {
         tools: terms.tools.iter().cloned().chain(tools).collect(),
         output_bytes: contracts.iter().filter_map(|contract| contract.output_bytes).min(),
+        cut_output: !contracts.is_empty() && contracts.iter().all(|contract| contract.cut_output),
     }
 }

@@ -4,6 +4,7 @@ use super::{Flow, Permit, Turn, exceeded, labels};
 use crate::budget::{Amounts, Meter};
 use crate::effect::{Call, Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure};
+use crate::handoff;
 use crate::ids::{Digest, Name};
 use crate::input::Ending;
 use crate::journal::Entry;
@@ -186,7 +187,7 @@ impl<'a> Turn<'a> {
         }
         let effect = self.next_effect();
         let due = wait.timeout_ms.map(|ms| self.facts.now.plus_ms(ms));
-        self.emit(Entry::WaitOpened { effect, wait: OpenWait { channel, kind: WaitKind::Signal, due } });
+        self.emit(Entry::WaitOpened { effect, wait: OpenWait::new(channel, WaitKind::Signal, due) });
         self.ask(Effect::OpenWait(effect));
         if let Some(due) = due {
             self.set_timer(due, TimerPurpose::WaitTimeout { wait: effect });
@@ -296,18 +297,32 @@ impl<'a> Turn<'a> {
         if output.size_bytes() > limits::VALUE_BYTES_MAX || output.depth() > limits::VALUE_DEPTH_MAX {
             return Err(Failure::new(Code::RunTooLarge, "the output is larger or deeper than a run may give"));
         }
-        if let Some(most) = self.run.start.terms.output_bytes {
-            let size = output.to_json().len() as u64;
-            if size > most {
-                let message = format!("the output has {size} bytes, and the contract of this run allows {most}");
-                return Err(Failure::new(Code::RunTooLarge, message));
-            }
+        let too_large = |output: &Value| {
+            let terms = &self.run.start.terms;
+            let size = terms.output_bytes.map(|most| (output.to_json().len() as u64, most));
+            size.filter(|(size, most)| size > most)
+        };
+        let cuts = self.run.start.terms.cut_output;
+        if let Some((size, most)) = too_large(&output).filter(|_| !cuts) {
+            let message = format!("the output has {size} bytes, and the contract of this run allows {most}");
+            return Err(Failure::new(Code::RunTooLarge, message));
         }
         let output = match &self.machine.output_schema {
             None => output,
             Some(schema) => self.evaluator.fit(schema, &output).map_err(|problems| {
                 Failure::new(Code::RunBadOutput, format!("the output does not fit its schema: {}", problems.join("; ")))
             })?,
+        };
+        let output = match too_large(&output).filter(|_| cuts) {
+            None => output,
+            Some((_, most)) => {
+                let cut = handoff::cut_output(&output, most, self.run.id());
+                if output != self.run.output {
+                    // The run keeps the whole of it.
+                    self.emit(Entry::OutputProduced { output });
+                }
+                cut
+            }
         };
         self.end(Ending::Completed { output });
         Ok(Flow::Go)

@@ -61,6 +61,8 @@ pub(crate) struct Bench {
     unpriced: bool,
     /// Tokens that the models of agents without a chain take.
     context_tokens: Option<u64>,
+    /// Who decides.
+    pub(crate) worker: Option<Arc<str>>,
 }
 
 impl Bench {
@@ -105,6 +107,7 @@ impl Bench {
             spent: None,
             unpriced: false,
             context_tokens: None,
+            worker: None,
         }
     }
 
@@ -181,6 +184,7 @@ impl Bench {
         let facts = Facts {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
+            worker: self.worker.clone(),
             quotes: Arc::new(self.quotes()),
             traits: Arc::new(self.traits()),
             routes: Arc::new(routes),

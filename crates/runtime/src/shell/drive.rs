@@ -251,8 +251,8 @@ impl Work<'_> {
     }
 
     fn next(&mut self) -> Option<Ready> {
-        if let Some(input) = self.recovering.pop_front() {
-            return Some(Ready { input, source: Source::Memory });
+        if let Some(recovered) = self.recovered() {
+            return Some(recovered);
         }
         if self.is_leaving() || (self.claimed.quiet && self.inbox_left == 0) {
             let place = self.ready.iter().position(|ready| ready.source == Source::Memory)?;
@@ -343,6 +343,7 @@ impl Work<'_> {
         Facts {
             now: self.now(),
             seed: parts.clock.seed(),
+            worker: Some(self.claimed.worker.0.clone()),
             quotes: Arc::clone(&self.loaded.quotes),
             traits: Arc::clone(&self.loaded.traits),
             routes: Arc::new(routes),

@@ -144,6 +144,50 @@ async fn a_dead_process_leaves_reads_to_be_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_that_came_after_a_crash_is_heard_before_the_lost_call_is_made_again() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let run = die_in_call(&slow, "r").await;
+    slow.kit.deliver(&run, "cancel", Input::Cancel { reason: "no longer wanted".into() }).await;
+    let engine = slow.kit.engine();
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    assert_eq!(report(&engine, &run).await.head.status, Status::Cancelled);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 1, "what was cancelled is not made again");
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_came_after_a_crash_holds_the_lost_call_until_it_ends() {
+    let slow = slow(Class::Read, Idempotency::None);
+    let run = die_in_call(&slow, "r").await;
+    slow.kit.deliver(&run, "pause", Input::Pause { reason: "mine".into() }).await;
+    let engine = slow.kit.engine();
+    assert!(matches!(tree(&engine, &run).await, Driven::Parked { .. }));
+    assert_eq!(report(&engine, &run).await.head.status, Status::Paused);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 1, "what is held is not made again");
+    slow.kit.deliver(&run, "unpause", Input::Unpause).await;
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    assert_eq!(slow.calls.load(Ordering::SeqCst), 2);
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_at_a_call_that_changes_something_has_two_rows_with_their_workers_after_a_crash_too() {
+    let slow = slow(Class::Write, Idempotency::Key);
+    let run = die_in_call(&slow, "r").await;
+    let engine = slow.kit.engine();
+    assert_eq!(tree(&engine, &run).await, Driven::Ended);
+    let rows = slow.kit.store.audit(run.clone()).await.expect("rows");
+    let of_slow = rows.iter().filter(|row| &*row.target == "slow");
+    let said: Vec<(u32, &str)> = of_slow.clone().map(|row| (row.attempt, &*row.stage)).collect();
+    assert_eq!(said, [(1, "intended"), (1, "failed"), (2, "intended"), (2, "settled")]);
+    let workers: Vec<_> = of_slow.map(|row| row.worker.clone().expect("a worker")).collect();
+    assert_ne!(workers[0], workers[1], "whoever goes on writes what became of it");
+    assert!(workers[1..].iter().all(|worker| *worker == workers[1]));
+    assert!(rows.iter().all(|row| row.v == 3 && row.worker.is_some()), "{rows:?}");
+    slow.kit.fsck().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_process_leaves_writes_in_doubt() {
     let slow = slow(Class::Write, Idempotency::None);
     let run = die_in_call(&slow, "r").await;

@@ -364,6 +364,31 @@ fn audited(history: &History, found: &mut Vec<Violation>) {
                 found.push(Violation::of("audit", &end.start.id, format!("call {effect} is done and not audited")));
             }
         }
+        paired(end, found);
+    }
+}
+
+/// Every attempt at a call that changes something has one row that begins it and one that ends it, each with the worker
+/// that wrote it.
+fn paired(end: &RunEnd, found: &mut Vec<Violation>) {
+    let changes = |row: &&windlass_core::audit::Row| &*row.class != "read" && matches!(&*row.kind, "tool" | "action");
+    let mut attempts: BTreeMap<(EffectId, u32), (u32, u32)> = BTreeMap::new();
+    for row in end.audit.iter().filter(changes) {
+        let (begun, ended) = attempts.entry((row.effect, row.attempt)).or_default();
+        match &*row.stage {
+            "intended" | "shadowed" => *begun += 1,
+            "settled" | "failed" | "abandoned" => *ended += 1,
+            _ => {}
+        }
+        if row.worker.is_none() {
+            let message = format!("row {} of call {} names no worker", row.number, row.effect);
+            found.push(Violation::of("audit", &end.start.id, message));
+        }
+    }
+    for ((effect, attempt), (begun, ended)) in attempts.into_iter().filter(|(_, rows)| *rows != (1, 1)) {
+        let message =
+            format!("attempt {attempt} at call {effect} has {begun} rows that begin it and {ended} that end it");
+        found.push(Violation::of("audit", &end.start.id, message));
     }
 }
 

@@ -108,12 +108,35 @@ pub static CONTRACT: Section = Section {
             TEXTS,
             "Tools and actions that it and all below it may call; `NAME*` stands for all whose names begin so.",
         ),
-        ours("max_output_bytes", Shape::Count, "Bytes of its output, as JSON; a larger one fails it."),
+        ours("max_output_bytes", Shape::Count, "Bytes of its output, as JSON; a larger one fails it, or is cut."),
+        ours(
+            "larger_output",
+            Shape::Word(&["fail", "cut"]),
+            "What becomes of a larger output: the child fails, or its parent gets the beginning, its size and its hash.",
+        ),
+        ours("handoff", Shape::Section(&HANDOFF), "The envelope that it is handed; nothing else crosses."),
         ours(
             "declassified",
             TEXTS,
             "Parts of its output that have no label, each as a JSON Pointer: what they may say is bounded by its schema.",
         ),
+    ],
+};
+
+/// The envelope of a child's contract.
+pub static HANDOFF: Section = Section {
+    name: "Handoff",
+    noun: "an envelope",
+    others: Others::Refused,
+    claims: Claim::Any,
+    features: &[
+        ours("facts", TEXTS, "The facts that may cross, by name."),
+        ours(
+            "refs",
+            TEXTS,
+            "The references that may cross, by name: files, and texts that name what is kept elsewhere.",
+        ),
+        ours("max_bytes", Shape::Count, "Bytes of it, as JSON without the contents of files; 65,536 by default."),
     ],
 };
 

@@ -16,7 +16,7 @@ use crate::yaml::{Entry, Node};
 use super::model::Catalog;
 use super::skills::{self, User};
 use super::state::Names;
-use super::{Lowering, Waiting, graph, pairs, settings, template};
+use super::{Lowering, Waiting, graph, handoff, pairs, settings, template};
 
 /// The version taken for a document that names none.
 const VERSION_DEFAULT: &str = "4.2.1";
@@ -68,6 +68,7 @@ impl Lowering<'_, '_> {
         settings::persistence(&data, sink);
         let mut child_contracts = contracts(&data, &self.around.tools, sink);
         child_contracts.extend(brought.contracts);
+        handoff::check(&data, &child_contracts, sink);
         Some(Machine {
             key,
             name: data.text("name").cloned().unwrap_or_else(|| NAME_DEFAULT.into()),

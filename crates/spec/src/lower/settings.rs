@@ -9,6 +9,7 @@ use windlass_core::budget::{Beyond, Ceilings, Unpriced};
 use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
+use windlass_core::limits::CUT_OUTPUT_BYTES_MIN;
 use windlass_core::machine::{ChildContract, Conversation, Placement, Priority, Provenance, State};
 use windlass_core::value::Value;
 
@@ -16,7 +17,7 @@ use crate::diagnostics::{Rule, Sink, suggest};
 use crate::eval;
 use crate::yaml::Node;
 
-use super::texts;
+use super::{handoff, texts};
 
 /// Milliseconds of a number of seconds; saturates.
 pub(crate) fn millis(seconds: f64) -> u64 {
@@ -117,10 +118,24 @@ pub(crate) fn contract<T>(node: &Arc<Node>, known: &BTreeMap<Name, T>, sink: &mu
             sink.warn(Rule::NoEffect, *span, format!("there is no tool or action `{name}`"), advice);
         }
     }
+    let cut_output = node.text("larger_output").is_some_and(|word| &**word == "cut");
+    let output_bytes = node.get("max_output_bytes").and_then(|n| n.as_u64());
+    if let Some(entry) = node.entry("larger_output").filter(|_| output_bytes.is_none()) {
+        let message = "`larger_output` has no effect without `max_output_bytes`";
+        sink.warn(Rule::NoEffect, entry.key_span, message, "add `max_output_bytes`");
+    }
+    if let Some(entry) = node.entry("max_output_bytes").filter(|_| cut_output)
+        && output_bytes.is_some_and(|bytes| bytes < CUT_OUTPUT_BYTES_MIN)
+    {
+        let message = format!("an output that is cut needs {CUT_OUTPUT_BYTES_MIN} bytes");
+        sink.error(Rule::WrongValue, entry.value.span, message, "allow more, or write `larger_output: fail`");
+    }
     ChildContract {
         ceilings: ceilings(Some(node), sink),
         tools: listed.map(|names| names.into_iter().map(|(name, _)| name).collect()),
-        output_bytes: node.get("max_output_bytes").and_then(|n| n.as_u64()),
+        output_bytes,
+        cut_output,
+        handoff: node.get("handoff").map(|envelope| handoff::of(envelope)),
         declassified: pointers(node.get("declassified"), sink),
         output_schema: Value::Null,
     }

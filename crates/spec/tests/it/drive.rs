@@ -101,6 +101,7 @@ impl<'a> Driver<'a> {
         let facts = Facts {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
+            worker: None,
             quotes: Arc::new(BTreeMap::new()),
             traits: Arc::new(BTreeMap::new()),
             routes: Arc::new(BTreeMap::new()),

@@ -125,6 +125,8 @@ pub(crate) fn audit_row(number: u64, previous: Digest) -> audit::Row {
         arguments: Digest::ZERO,
         result: None,
         owner: None,
+        plan: None,
+        worker: None,
         at: Timestamp(number),
         previous,
     }

@@ -88,6 +88,8 @@ pub(super) fn audit_row(number: u64, previous: Digest) -> audit::Row {
         arguments: Digest::of(b"{}"),
         result: None,
         owner: None,
+        plan: None,
+        worker: None,
         at: NOW,
         previous,
     }

@@ -27,6 +27,8 @@ fn rows(count: u64) -> Vec<Row> {
             arguments: Digest::of(b"{}"),
             result: (number % 2 == 0).then(|| "anna".into()),
             owner: (number == 1).then(|| Box::new(owner)),
+            plan: None,
+            worker: None,
             at: Timestamp(number),
             previous,
         };

@@ -120,6 +120,27 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// The next loss of a call. A cancel or a pause that came before it was heard goes first: what it stops must not leave
+    /// once more.
+    pub(super) fn recovered(&mut self) -> Option<Ready> {
+        let is_open = |run: &Run, input: &Input| match input {
+            Input::Lost { effect, .. } => run.calls.contains_key(effect),
+            _ => true,
+        };
+        self.recovering.retain(|input| is_open(&self.run, input));
+        self.recovering.front()?;
+        let stops = |ready: &Ready| matches!(ready.input, Input::Cancel { .. } | Input::Pause { .. });
+        if let Some(place) = self.ready.iter().position(stops) {
+            let ready = self.ready.remove(place)?;
+            if matches!(ready.source, Source::Inbox(_)) {
+                self.inbox_left -= 1;
+            }
+            return Some(ready);
+        }
+        let input = self.recovering.pop_front()?;
+        Some(Ready { input, source: Source::Memory })
+    }
+
     /// Children that ended without a word. A store that keeps its promises has none.
     async fn hear_missed(&mut self, inbox: &[InboxItem]) -> Result<(), Fault> {
         let core = &self.claimed.core;
