@@ -380,11 +380,20 @@ pub(crate) struct SecretsTable {
     /// The file that has them, relative to this file. Only its owner may read and write it. Default:
     /// `.windlass/secrets.json`.
     pub file: PathBuf,
+    /// Secrets that something else keeps: by name, the program that writes the value to stdout, and its arguments. No shell
+    /// reads them; the program runs in the folder of this file. See docs/secrets.md.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub commands: BTreeMap<String, Vec<String>>,
+    /// How long such a program may take. Default: `10s`.
+    pub timeout: Span,
+    /// How old its answer may be before it is asked again, in the background. Default: `5m`.
+    pub fresh: Span,
 }
 
 impl Default for SecretsTable {
     fn default() -> Self {
-        Self { file: ".windlass/secrets.json".into() }
+        let (timeout, fresh) = (Span(10_000), Span(300_000));
+        Self { file: ".windlass/secrets.json".into(), commands: BTreeMap::new(), timeout, fresh }
     }
 }
 

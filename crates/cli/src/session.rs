@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use windlass::secrets::SecretFile;
+use windlass::secrets::{Commands, SecretFile};
 use windlass::wire::{self, Capturing, Wiring};
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::Program;
@@ -278,7 +278,13 @@ pub(crate) fn setting(error: wire::WireError) -> Problem {
 /// The operator's own secrets.
 #[must_use]
 pub(crate) fn secrets(app: &App) -> SecretFile {
-    let file = SecretFile::new(app.loaded.folder.join(&app.loaded.config.secrets.file));
+    let config = &app.loaded.config.secrets;
+    let file = SecretFile::new(app.loaded.folder.join(&config.file)).asking(Commands {
+        programs: config.commands.clone(),
+        folder: app.loaded.folder.clone(),
+        timeout: Duration::from_millis(config.timeout.0),
+        fresh: Duration::from_millis(config.fresh.0),
+    });
     file.encrypted(app.keys().map_err(|problem| problem.message))
 }
 

@@ -3,6 +3,8 @@
 //! Owns the file, its permissions, versions and what stays known of a value that was replaced. A value is read where it is
 //! needed and again whenever the file has changed; nothing here shows or logs one.
 
+mod asked;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,6 +16,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use windlass_core::time::Timestamp;
 use windlass_stores::{Keyring, is_encrypted};
+
+use asked::Asked;
+pub use asked::Commands;
 
 /// What the file is called where it is encrypted, wherever it is.
 const ENCRYPTED_AS: &str = "secrets";
@@ -132,9 +137,11 @@ struct Seen {
     wrong: Option<String>,
 }
 
-/// The file. Reads it again whenever it has changed.
+/// The file, and the commands that tell what it does not have. Reads it again whenever it has changed.
 pub struct SecretFile {
     path: PathBuf,
+    /// Secrets that commands tell; they go before those in the file.
+    asked: Option<Asked>,
     /// Keys that it is encrypted with, or why they cannot be had.
     keys: Result<Option<Keyring>, String>,
     seen: Mutex<Seen>,
@@ -150,7 +157,32 @@ impl SecretFile {
     /// A file that may not be there yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), keys: Ok(None), seen: Mutex::default() }
+        Self { path: path.into(), asked: None, keys: Ok(None), seen: Mutex::default() }
+    }
+
+    /// The same file, and beside it secrets that commands tell.
+    #[must_use]
+    pub fn asking(self, commands: Commands) -> Self {
+        Self { asked: Some(Asked::new(commands)), ..self }
+    }
+
+    /// Whether a command tells this secret.
+    #[must_use]
+    pub fn is_asked(&self, name: &str) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.has(name))
+    }
+
+    /// The names of the secrets that commands tell.
+    pub fn asked(&self) -> impl Iterator<Item = &String> {
+        self.asked.iter().flat_map(Asked::names)
+    }
+
+    /// Runs the command of a secret.
+    ///
+    /// # Errors
+    /// Why it does not tell it, with nothing of what it said.
+    pub fn ask(&self, name: &str) -> Result<(), String> {
+        self.asked.as_ref().map_or_else(|| Err("no command tells it".into()), |asked| asked.check(name))
     }
 
     /// The same file, encrypted with these keys; with why they cannot be had, it cannot be used where it is encrypted.
@@ -187,6 +219,9 @@ impl SecretFile {
     /// The present value of a secret; none when it has none.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<SecretString> {
+        if let Some(asked) = self.asked.as_ref().filter(|asked| asked.has(name)) {
+            return asked.value(name);
+        }
         let (_, contents) = self.current();
         contents.get(name).map(|kept| kept.value.0.clone().into())
     }
@@ -199,13 +234,15 @@ impl SecretFile {
             let previous = kept.previous.iter().map(|previous| &previous.value);
             std::iter::once(&kept.value).chain(previous)
         });
-        both.map(|value| value.0.clone().into()).collect()
+        let kept = both.map(|value| value.0.clone().into());
+        kept.chain(self.asked.iter().flat_map(Asked::values)).collect()
     }
 
     /// A number that changes with the contents.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.current().0
+        // Both only grow, so their sum changes with either.
+        self.current().0 + self.asked.as_ref().map_or(0, Asked::generation)
     }
 
     /// What may be shown, by name. Values that are past their time count as forgotten.
@@ -230,6 +267,10 @@ impl SecretFile {
         if !is_name(name) {
             let message =
                 format!("`{name}` names no secret: use up to {NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`");
+            return Err(SecretsError::Unfit(message));
+        }
+        if self.is_asked(name) {
+            let message = format!("`{name}` is told by a command of the configuration: it is not kept here");
             return Err(SecretsError::Unfit(message));
         }
         let value = Plain(value.expose_secret().to_owned());

@@ -376,7 +376,7 @@ impl Wiring {
             folder: &self.folder,
             environment: &*self.environment,
             secret: &|reference| {
-                let found = self.secret(reference);
+                let found = if self.needs_secrets || !self.is_asked(reference) { self.secret(reference) } else { None };
                 follows.fetch_or(reference.starts_with(SCHEME), Ordering::Relaxed);
                 secrets.lock().unwrap_or_else(PoisonError::into_inner).extend(found.clone());
                 found.or_else(|| (!self.needs_secrets).then(|| SecretString::from("")))
@@ -575,6 +575,12 @@ impl Wiring {
     fn variable(&self, name: &str) -> Option<SecretString> {
         let value = (self.environment)(name)?.into_string().ok()?;
         (!value.trim().is_empty()).then(|| value.into())
+    }
+
+    /// Whether a command tells the secret behind a reference.
+    fn is_asked(&self, reference: &str) -> bool {
+        let name = reference.strip_prefix(SCHEME);
+        name.is_some_and(|name| self.secrets.as_ref().is_some_and(|file| file.is_asked(name)))
     }
 
     /// The secret behind `env:NAME`, `file:PATH` or `secret:NAME`; none when there is nothing that can be read.

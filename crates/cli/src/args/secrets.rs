@@ -23,11 +23,16 @@ pub(crate) enum Secrets {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass secrets list
+  windlass secrets list --check
   windlass secrets list --json | jq '.secrets[] | select(.used_by == [])'
 
-Names every secret that is kept, set in the environment or in a file of its own, or missing,
-with the keys of the configuration and the documents below its folder that name it.")]
-pub(crate) struct SecretsList {}
+Names every secret that is kept, told by a command, set in the environment or in a file of its
+own, or missing, with the keys of the configuration and the documents below its folder that name it.")]
+pub(crate) struct SecretsList {
+    /// Run the commands of `[secrets.commands]`, and say of each whether it tells its secret; exits with 3 when one does not
+    #[arg(long)]
+    pub check: bool,
+}
 
 /// Where a value is read from. It is never an argument: those are seen by other processes.
 #[derive(Debug, Args)]

@@ -80,20 +80,38 @@ fn told(app: &App, name: &str, version: u64, what: &str) {
 }
 
 /// Lists secrets and what uses them.
-pub(crate) fn list(app: &App, _: &SecretsList) -> Result<Exit, Problem> {
+pub(crate) fn list(app: &App, args: &SecretsList) -> Result<Exit, Problem> {
     let file = session::secrets(app);
     file.forget(app.now()).map_err(problem)?;
-    let kept = file.list(app.now()).map_err(problem)?;
-    let users = users(app);
+    // What a command tells goes before what the file has under the same name.
+    let kept: Vec<_> = file.list(app.now()).map_err(problem)?;
+    let kept: Vec<_> = kept.into_iter().filter(|secret| !file.is_asked(&secret.name)).collect();
+    let mut users = users(app);
+    for name in file.asked() {
+        users.entry(format!("{SCHEME}{name}")).or_default();
+    }
+    let mut exit = Exit::Ok;
     let mut rows = Vec::new();
     let mut documents = Vec::new();
     let named: BTreeSet<String> = kept.iter().map(|secret| format!("{SCHEME}{}", secret.name)).collect();
     for reference in named.iter().chain(users.keys().filter(|reference| !named.contains(*reference))) {
         let found = kept.iter().find(|secret| reference.strip_prefix(SCHEME) == Some(&secret.name));
         let used_by = users.get(reference).cloned().unwrap_or_default();
-        let state = if found.is_some() || is_there(app, reference) { "set" } else { "missing" };
-        let mut document =
-            json!({ "reference": reference, "source": source(reference), "state": state, "used_by": used_by });
+        let asked = reference.strip_prefix(SCHEME).filter(|name| file.is_asked(name));
+        let (state, why) = match asked.map(|name| args.check.then(|| file.ask(name))) {
+            Some(None) => ("asked", None),
+            Some(Some(Ok(()))) => ("told", None),
+            Some(Some(Err(why))) => ("not told", Some(why)),
+            None if found.is_some() || is_there(app, reference) => ("set", None),
+            None => ("missing", None),
+        };
+        let source = if asked.is_some() { "command" } else { source(reference) };
+        let mut document = json!({ "reference": reference, "source": source, "state": state, "used_by": used_by });
+        if let Some(why) = why {
+            app.output.note(&printable(&format!("`{reference}`: {why}")));
+            document["why"] = json!(why);
+            exit = Exit::Failed;
+        }
         if let Some(secret) = found {
             document["version"] = json!(secret.version);
             document["set_at"] = json!(time(secret.set_at));
@@ -111,7 +129,7 @@ pub(crate) fn list(app: &App, _: &SecretsList) -> Result<Exit, Problem> {
     }
     let document = json!({ "file": file.path(), "secrets": documents });
     app.output.table(&document, &["secret", "is", "version", "set", "previous until", "used by"], &rows);
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// Where the value of a reference is.
@@ -142,6 +160,10 @@ fn users(app: &App) -> BTreeMap<String, Vec<String>> {
 }
 
 fn in_config(value: &Json, key: &str, users: &mut BTreeMap<String, Vec<String>>) {
+    // Arguments of commands are theirs.
+    if key == "secrets.commands" {
+        return;
+    }
     let below = |part: &str| if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") };
     match value {
         Json::Object(map) => map.iter().for_each(|(part, value)| in_config(value, &below(part), users)),

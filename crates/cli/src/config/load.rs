@@ -167,6 +167,22 @@ fn check(config: &Config) -> Result<(), Problem> {
             return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint(hint));
         }
     }
+    for (name, program) in &config.secrets.commands {
+        let why = match program.first() {
+            _ if !windlass::secrets::is_name(name) => {
+                "names no secret: use up to 128 letters, digits, `.`, `_` and `-`"
+            }
+            None => "is the program that tells the secret, and its arguments: `[\"pass\", \"show\", \"crm\"]`",
+            Some(first) if first.is_empty() => "names no program",
+            Some(_) => continue,
+        };
+        let key = format!("secrets.commands.{name}");
+        let hint = "docs/secrets.md has recipes for keychains and vaults";
+        return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint(hint));
+    }
+    if config.secrets.timeout.0 == 0 {
+        return Err(wrong("`secrets.timeout` is at least `1ms`".into()).detail("key", "secrets.timeout"));
+    }
     let at = &config.limits.breakers;
     for (name, bound) in [("failed_calls", at.failed_calls), ("failed_attempts", at.failed_attempts)] {
         if bound.is_some_and(|bound| bound > FAILURES_KEPT_MAX) {

@@ -62,6 +62,7 @@ const LOOKS: &[&[&str]] = &[
     &["runs", "journal", "leaky", "--json"],
     &["replay", "leaky", "--json"],
     &["secrets", "list"],
+    &["secrets", "list", "--check"],
     &["runs", "show", "rotated", "--json"],
     &["audit", "acts", "--json"],
     &["audit", "list", "--json"],
@@ -173,10 +174,12 @@ class = "read"
 command = ["python3", "pipe.py"]
 secret_env = {{ PIPE_KEY = "env:PIPE_KEY" }}
 tools = {{ leak = {{ class = "read" }} }}
+[secrets.commands]
+more = ["sh", "-c", "echo \"$WEB_HEADER\""]
 [mcp.web]
 url = "http://{address}/web"
 api_key = "env:WEB_KEY"
-secret_headers = {{ "x-more" = "env:WEB_HEADER" }}
+secret_headers = {{ "x-more" = "secret:more" }}
 tools = {{ leak = {{ class = "read" }} }}
 [mcp.token]
 url = "http://{address}/token-web"

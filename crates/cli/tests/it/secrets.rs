@@ -80,3 +80,41 @@ fn values_come_in_by_stdin_and_files_and_no_other_way() {
     let refused = told(&place, &["secrets", "list"], "");
     assert!(refused.code() == 2 && refused.shown().contains("chmod 600"), "{}", refused.shown());
 }
+
+#[test]
+fn commands_tell_secrets_and_none_of_what_they_say_is_shown() {
+    let place = Place::new();
+    let config = "[tools.crm]\ntype = \"http\"\nurl = \"http://127.0.0.1:1/\"\nclass = \"read\"\n\
+                  secret_headers = { x-api-key = \"secret:crm\" }\n\
+                  [secrets.commands]\ncrm = [\"sh\", \"-c\", \"echo canary-5e1; echo canary-5e1 >&2\"]\n\
+                  unused = [\"sh\", \"-c\", \"echo secret:canary-5e1; exit 7\"]\n\
+                  binary = [\"printf\", \"canary-5e1\\\\377\"]\n";
+    place.write("windlass.toml", config);
+    let row = |listed: &serde_json::Value, name: &str| {
+        let rows = listed["secrets"].as_array().expect("rows").clone();
+        rows.into_iter().find(|row| row["reference"] == format!("secret:{name}")).expect("a row")
+    };
+    let listed = place.windlass(&["secrets", "list"]);
+    assert_eq!(listed.code(), 0, "{}", listed.shown());
+    let crm = row(&listed.json(), "crm");
+    assert_eq!((&crm["source"], &crm["state"]), (&json!("command"), &json!("asked")), "nothing is run");
+    assert_eq!(crm["used_by"], json!(["tools.crm.secret_headers.x-api-key"]));
+    let checked = place.windlass(&["secrets", "list", "--check"]);
+    assert_eq!(checked.code(), 3, "{}", checked.shown());
+    assert_eq!(row(&checked.json(), "crm")["state"], "told");
+    let failed = row(&checked.json(), "unused");
+    assert_eq!((&failed["state"], &failed["why"]), (&json!("not told"), &json!("`sh` ended with exit status: 7")));
+    assert_eq!(row(&checked.json(), "binary")["why"], "`printf` says what is no text");
+    assert!(!checked.shown().contains("canary-5e1"), "{}", checked.shown());
+    place.write("value.txt", "another-value\n");
+    let set = place.windlass(&["secrets", "set", "crm", "--file", "value.txt"]);
+    assert_eq!(set.code(), 2, "{}", set.shown());
+    for (lines, key) in [("crm = []\n", "secrets.commands.crm"), ("\"a b\" = [\"true\"]\n", "secrets.commands.a b")] {
+        place.write("windlass.toml", &format!("[secrets.commands]\n{lines}"));
+        let refused = place.windlass(&["secrets", "list"]);
+        assert_eq!(refused.code(), 2, "{}", refused.shown());
+        assert!(refused.stderr().contains(key), "{}", refused.shown());
+    }
+    place.write("windlass.toml", "preset = \"prod-safe\"\n[secrets.commands]\ncrm = [\"true\"]\n");
+    assert_eq!(place.windlass(&["secrets", "list"]).code(), 0, "the operator wrote it");
+}

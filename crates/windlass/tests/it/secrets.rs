@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::FutureExt;
-use windlass::secrets::SecretFile;
+use windlass::secrets::{Commands, SecretFile};
 use windlass::wire::{ProviderConfig, Wiring};
 use windlass::{Code, Failure, Invocation, RunId, Value};
 use windlass_core::effect::Spent;
@@ -90,6 +91,49 @@ async fn a_rotated_secret_is_sent_from_the_next_call_on_and_neither_value_comes_
     call(&catalog).await;
     let sent = keys.lock().expect("kept").clone();
     assert_eq!(sent, ["first-value-of-it", "second-value-of-it", "first-value-of-it"]);
+}
+
+#[tokio::test]
+async fn a_secret_that_a_command_tells_is_sent_and_followed_and_no_value_of_it_comes_back() {
+    let (address, keys) = server();
+    let folder = tempfile::tempdir().expect("a folder");
+    let keep = |text: &str| {
+        std::fs::write(folder.path().join("next"), text).expect("written");
+        std::fs::rename(folder.path().join("next"), folder.path().join("kept")).expect("in place");
+    };
+    keep("first-value-of-it\n");
+    let commands = Commands {
+        programs: BTreeMap::from([("crm".to_owned(), vec!["cat".to_owned(), "kept".to_owned()])]),
+        folder: folder.path().to_owned(),
+        timeout: Duration::from_secs(60),
+        fresh: Duration::ZERO,
+    };
+    let file = Arc::new(SecretFile::new(folder.path().join("secrets.json")).asking(commands));
+    let refused = file.set("crm", &"another-value".into(), Timestamp(1), 0).expect_err("refused");
+    assert!(refused.to_string().contains("told by a command"), "{refused}");
+    let table = format!(
+        "type = 'http'\nurl = 'http://{address}/'\nclass = 'read'\nsecret_headers = {{ x-key = 'secret:crm' }}\n"
+    );
+    let tools = BTreeMap::from([("look".to_owned(), toml::from_str(&table).expect("a table"))]);
+    let catalog = CatalogConfig { tools, ..CatalogConfig::default() };
+    let wiring = Wiring { catalog, secrets: Some(Arc::clone(&file)), ..Wiring::default() };
+    let checks = Wiring { needs_secrets: false, ..wiring.clone() };
+    checks.catalog().expect("a catalog");
+    assert!(file.values().is_empty(), "what calls nothing asks for nothing");
+    let catalog = wiring.catalog().expect("a catalog");
+    assert!(!call(&catalog).await.contains("first-value"));
+    keep("second-value-of-it\n");
+    // It is asked for in the background: sooner or later the other value is sent.
+    loop {
+        assert!(!call(&catalog).await.contains("value-of-it"), "neither comes back");
+        if keys.lock().expect("kept").last().is_some_and(|sent| sent == "second-value-of-it") {
+            break;
+        }
+    }
+    std::fs::remove_file(folder.path().join("kept")).expect("removed");
+    file.ask("crm").expect_err("it is gone");
+    call(&catalog).await;
+    assert_eq!(keys.lock().expect("kept").last().map(String::as_str), Some("second-value-of-it"), "the last one stays");
 }
 
 /// A model that says what it was asked, and fails with it.
