@@ -76,7 +76,7 @@ pub(crate) use slo::{Slo, SloReport};
 pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus};
 pub(crate) use tokens::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
 pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsShow};
-pub(crate) use trust::{Trust, TrustSet, TrustShow};
+pub(crate) use trust::{SeverityWord, Trust, TrustAuto, TrustExplain, TrustIncident, TrustSet, TrustShow};
 
 /// A durable runtime for agent workflows.
 #[derive(Debug, Parser)]
@@ -436,9 +436,12 @@ pub(crate) struct Verify {
   windlass test examples/triage --filter refund
   windlass test --junit report.xml
   windlass test machine.test.yml --update
+  windlass test examples/triage --record
 
 Finds `tests.yml` and `*.test.yml` below PATH. Tests run in memory on a clock of their own:
-timers fire at once, no key and no network is used.")]
+timers fire at once, no key and no network is used. `--record` alone writes to the store: how
+many cases passed and failed, for the version of each agent of the machine, from which trust
+scores are computed.")]
 pub(crate) struct Test {
     /// A test file, or a folder to search
     #[arg(value_name = "PATH", default_value = ".")]
@@ -452,6 +455,9 @@ pub(crate) struct Test {
     /// Write what really happened into `expect` of the cases that differ
     #[arg(long)]
     pub update: bool,
+    /// Record how many cases passed as evidence about the versions of the agents
+    #[arg(long, conflicts_with = "update")]
+    pub record: bool,
 }
 
 /// Check documents.

@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub objectives: BTreeMap<String, Objective>,
     /// Rules over what runs may do.
     pub policy: PolicyTable,
+    /// How scores of versions of agents follow from evidence.
+    pub trust: windlass_policy::TrustConfig,
     /// The operator's own secrets, which `windlass secrets` keeps.
     pub secrets: SecretsTable,
     /// Where skills are found beside those registered in the store.

@@ -11,7 +11,7 @@ use windlass::wire::{self, Capturing, Wiring};
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::Program;
 use windlass_core::redact;
-use windlass_policy::{LivePolicy, Load, TrustBook};
+use windlass_policy::{LivePolicy, Load, TrustBook, TrustConfig};
 use windlass_ports::compile::Bundle;
 use windlass_ports::policy::{AllowAll, Policy};
 use windlass_ports::store::Store;
@@ -53,6 +53,7 @@ pub(crate) struct Session {
 pub(crate) struct Rules {
     policy: Arc<LivePolicy>,
     trust: TrustBook,
+    config: TrustConfig,
 }
 
 /// What an engine needs beside the configuration.
@@ -84,7 +85,7 @@ impl Session {
         let exporter = telemetry::exporter(app)?;
         let capturing = Capturing::new(wiring, materials.secrets.values().cloned().collect());
         let spans = exporter.clone().map(|exporter| Arc::new(Spans::new(exporter)) as Arc<dyn Meter>);
-        let meter: Arc<dyn Meter> = Arc::new(Meters(spans.into_iter().chain([Arc::clone(&capturing) as _]).collect()));
+        let meter: Arc<dyn Meter> = Arc::new(Meters(spans.into_iter().chain(counting(&capturing, wiring)).collect()));
         let wait = follow.wait.unwrap_or(app.loaded.config.run.wait);
         let engine = Engine::new(Parts {
             store: materials.store,
@@ -107,7 +108,7 @@ impl Session {
     pub(crate) async fn settle(&self, run: &RunId) -> Result<(), Problem> {
         let _following = follow_rules(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await?;
         let settled = self.engine.settle(run).await;
-        settle_trial(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await;
+        settle_counts(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await;
         self.engine.leave().await;
         self.watcher.finish();
         settled.map_err(outcome::engine_problem)
@@ -130,7 +131,7 @@ impl Session {
         interrupts.abort();
         sealing.abort();
         self.engine.seal_now().await;
-        settle_trial(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await;
+        settle_counts(self.rules.as_ref(), &self.engine.parts().store, &self.actor).await;
         self.capturing.flush(FLUSH).await;
         if let Some(exporter) = &self.exporter {
             exporter.flush(FLUSH).await;
@@ -173,7 +174,10 @@ impl Drop for Following {
 /// Rules that are not good, or none where tools need some.
 pub(crate) async fn rules(app: &App, wiring: &Wiring) -> Result<Option<Rules>, Problem> {
     match wiring.rules() {
-        Ok(rules) => Ok(rules.map(|policy| Rules { policy, trust: wiring.trust.clone() })),
+        Ok(rules) => Ok(rules.map(|policy| {
+            let (trust, config) = (wiring.trust.clone(), app.loaded.config.trust.clone());
+            Rules { policy, trust, config }
+        })),
         Err(error) => {
             if let Some(folder) = &wiring.policy
                 && app.store_url() != "memory:"
@@ -206,19 +210,30 @@ pub(crate) async fn follow_rules(
     store: &Arc<dyn Store>,
     actor: &Name,
 ) -> Result<Option<Following>, Problem> {
-    let Some(Rules { policy, trust }) = rules else { return Ok(None) };
+    let Some(Rules { policy, trust, config }) = rules else { return Ok(None) };
     let recording = tokio::spawn(wire::record_loads(policy, store, actor.clone()).await?);
-    let trusting = tokio::spawn(wire::follow_trust(trust, store).await?);
+    let trusting = tokio::spawn(wire::follow_trust(trust, store, config.clone()).await?);
     let trying = tokio::spawn(wire::follow_trial(policy, store, actor.clone()).await?);
     Ok(Some(Following(vec![recording, trusting, trying])))
 }
 
-/// Stores what was counted of a candidate. A command that did its work is not failed for it.
-pub(crate) async fn settle_trial(rules: Option<&Rules>, store: &Arc<dyn Store>, actor: &Name) {
-    let Some(Rules { policy, .. }) = rules else { return };
+/// Stores what was counted of a candidate and of agents. A command that did its work is not failed for it.
+pub(crate) async fn settle_counts(rules: Option<&Rules>, store: &Arc<dyn Store>, actor: &Name) {
+    let Some(Rules { policy, trust, config }) = rules else { return };
+    if config.computed
+        && let Err(error) = wire::settle_trust(trust, &**store, config, false).await
+    {
+        tracing::warn!(%error, "evidence about agents could not be stored");
+    }
     if let Err(error) = wire::settle_trial(policy, &**store, actor).await {
         tracing::warn!(%error, "what was counted of the candidate rule set could not be stored");
     }
+}
+
+/// What keeps calls for tests, and what counts evidence about agents.
+#[must_use]
+pub(crate) fn counting(capturing: &Arc<Capturing>, wiring: &Wiring) -> [Arc<dyn Meter>; 2] {
+    [Arc::clone(capturing) as _, Arc::new(wire::Counting(wiring.trust.clone()))]
 }
 
 /// Reads what is to be captured of calls before any is made, and follows it until the answer is dropped.
@@ -313,7 +328,7 @@ pub(crate) fn wiring(app: &App, folder: &Path) -> Wiring {
         policy: config.policy.path.clone(),
         candidate: config.policy.candidate.clone(),
         require_policy: config.policy.required,
-        trust: TrustBook::default(),
+        trust: if config.trust.computed { TrustBook::counting() } else { TrustBook::default() },
         scan: config.scan.clone(),
         environment: Arc::new(|name| std::env::var_os(name)),
         secrets: Some(Arc::new(secrets(app))),

@@ -373,6 +373,7 @@ impl Policy for LivePolicy {
     fn answer(&self, asker: &Asker<'_>, questions: &[Question]) -> Vec<Verdict> {
         let snapshot = self.snapshot();
         let subject = Subject::of(asker.scope, asker.machine);
+        self.trust.know(asker.machine);
         let choice = self.side(&snapshot, asker);
         let beside = choice.as_ref().filter(|choice| choice.chosen).and(snapshot.candidate.as_ref());
         let (judge, other) = match (&choice, beside) {

@@ -1,16 +1,21 @@
-//! Trust scores of versions of agents: objects of the store that people change, and what a process last read of them.
+//! Trust scores of versions of agents: objects of the store that people and evidence change, and what a process last read of them.
 //!
 //! A score is about one version, the hash of an agent's resolved definition: another prompt or model is another version,
 //! which nobody has a score for yet.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use windlass_core::ids::Name;
+use windlass_core::ids::{Digest, Name};
+use windlass_core::journal::Entry;
+use windlass_core::machine::Machine;
+use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Put, Store, StoreError};
+
+use crate::evidence::{self, Counts, Versions};
 
 /// The kind of the objects.
 pub const TRUST: &str = "trust";
@@ -22,6 +27,8 @@ const CHANGES_MAX: usize = 100;
 const TRIES_MAX: u32 = 100;
 /// Scores that are read at a time.
 const PAGE: usize = 500;
+/// Machines whose agents a process knows for counting; more are looked up again.
+const MACHINES_MAX: usize = 1_000;
 /// Digits of a version.
 const VERSION_DIGITS: usize = 12;
 
@@ -36,6 +43,9 @@ pub struct Change {
     pub reason: Name,
     /// When.
     pub at: Timestamp,
+    /// Whether evidence gave it. A score that a person set stays until a person changes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub computed: bool,
 }
 
 /// The score of one version, as it was changed; the last is in force.
@@ -74,15 +84,86 @@ impl FromIterator<(Name, u32)> for Scores {
     }
 }
 
-/// The scores that a process knows, shared by all who ask and by who reads them from the store.
+/// The scores that a process knows, shared by all who ask and by who reads them from the store; and the evidence that it
+/// counts.
 #[derive(Clone, Debug, Default)]
-pub struct TrustBook(Arc<ArcSwap<Scores>>);
+pub struct TrustBook {
+    scores: Arc<ArcSwap<Scores>>,
+    /// What was counted and is not stored yet; none where nothing is.
+    counted: Option<Arc<Mutex<Counted>>>,
+}
+
+/// Evidence that a process counted.
+#[derive(Debug, Default)]
+struct Counted {
+    /// By `AGENT@VERSION`.
+    agents: BTreeMap<Name, Counts>,
+    /// The agents of machines whose runs asked, by bundle and key.
+    versions: BTreeMap<(Digest, Name), Versions>,
+}
 
 impl TrustBook {
+    /// One that counts evidence.
+    #[must_use]
+    pub fn counting() -> Self {
+        Self { counted: Some(Arc::default()), ..Self::default() }
+    }
+
     /// The scores as last read.
     #[must_use]
     pub fn scores(&self) -> Arc<Scores> {
-        self.0.load_full()
+        self.scores.load_full()
+    }
+
+    fn counted(&self) -> Option<MutexGuard<'_, Counted>> {
+        self.counted.as_ref().map(|counted| counted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes the versions of the agents of a machine whose run asks.
+    pub(crate) fn know(&self, machine: &Machine) {
+        let Some(mut counted) = self.counted() else { return };
+        let key = (machine.bundle, machine.key.clone());
+        if counted.versions.contains_key(&key) {
+            return;
+        }
+        if counted.versions.len() >= MACHINES_MAX {
+            counted.versions.clear();
+        }
+        let version = |agent: &Name| {
+            let known = machine.agents.get(agent)?;
+            Some((agent.clone(), format!("{agent}@{}", known.hash.short()).into()))
+        };
+        let versions = machine.agents.keys().filter_map(version).collect();
+        counted.versions.insert(key, versions);
+    }
+
+    /// Counts what a decision that is durable says about agents. The run is as it is after it.
+    pub fn count(&self, run: &Run, entries: &[Entry]) {
+        let Some(mut counted) = self.counted() else { return };
+        let key = (run.start.bundle, run.start.machine.clone());
+        let Some(versions) = counted.versions.get(&key) else { return };
+        let observed = evidence::observed(run, versions, entries);
+        observed.into_iter().for_each(|(agent, counts)| merge(&mut counted.agents, agent, counts));
+    }
+
+    /// Stores what was counted. Gives back the versions of agents that it is about.
+    ///
+    /// # Errors
+    /// The store fails; what was not stored is stored the next time.
+    pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<BTreeSet<Name>, StoreError> {
+        let mut left = self.counted().map(|mut counted| std::mem::take(&mut counted.agents)).unwrap_or_default();
+        let mut stored = BTreeSet::new();
+        while let Some((agent, counts)) = left.pop_first() {
+            if let Err(error) = evidence::add(store, &agent, &counts, now).await {
+                left.insert(agent, counts);
+                if let Some(mut counted) = self.counted() {
+                    left.into_iter().for_each(|(agent, counts)| merge(&mut counted.agents, agent, counts));
+                }
+                return Err(error);
+            }
+            stored.insert(agent);
+        }
+        Ok(stored)
     }
 
     /// Reads the scores of a store. True when they are others than before.
@@ -95,8 +176,16 @@ impl TrustBook {
         if *self.scores() == read {
             return Ok(false);
         }
-        self.0.store(Arc::new(read));
+        self.scores.store(Arc::new(read));
         Ok(true)
+    }
+}
+
+fn merge(into: &mut BTreeMap<Name, Counts>, agent: Name, counts: Counts) {
+    let known = into.entry(agent).or_default();
+    for (kind, n) in counts {
+        let count = known.entry(kind).or_default();
+        *count = count.saturating_add(n);
     }
 }
 
@@ -135,6 +224,27 @@ pub async fn all(store: &dyn Store) -> Result<BTreeMap<Name, Score>, StoreError>
 /// # Errors
 /// The store fails, or others change it all the time.
 pub async fn set(store: &dyn Store, agent: &str, change: Change) -> Result<Score, StoreError> {
+    Ok(edit(store, agent, |_| Some(change.clone())).await?.0)
+}
+
+/// Changes the score of a version of an agent by what it was, or leaves it. Gives back the change that was made.
+///
+/// # Errors
+/// As [`set`].
+pub(crate) async fn change(
+    store: &dyn Store,
+    agent: &str,
+    mut next: impl FnMut(Option<&Change>) -> Option<Change>,
+) -> Result<Option<Change>, StoreError> {
+    let (score, is_changed) = edit(store, agent, |score| next(score.last())).await?;
+    Ok(score.last().filter(|_| is_changed).cloned())
+}
+
+async fn edit(
+    store: &dyn Store,
+    agent: &str,
+    mut next: impl FnMut(&Score) -> Option<Change>,
+) -> Result<(Score, bool), StoreError> {
     let key: Name = agent.into();
     for _ in 0..TRIES_MAX {
         let found = store.object(TRUST.into(), key.clone()).await?;
@@ -142,12 +252,13 @@ pub async fn set(store: &dyn Store, agent: &str, change: Change) -> Result<Score
             Some(object) => (object.revision, decode(&key, &object.bytes)?),
             None => (0, Score::default()),
         };
-        score.changes.push(change.clone());
+        let Some(change) = next(&score) else { return Ok((score, false)) };
+        score.changes.push(change);
         let surplus = score.changes.len().saturating_sub(CHANGES_MAX);
         score.changes.drain(..surplus);
         let bytes = serde_json::to_vec(&score).map_err(|error| StoreError::Invalid(error.to_string()))?;
         if store.put_object(Put { kind: TRUST.into(), key: key.clone(), expected, bytes: Some(bytes) }).await? {
-            return Ok(score);
+            return Ok((score, true));
         }
     }
     Err(StoreError::Unavailable(format!("the trust score `{key}` is changed by others all the time")))

@@ -12,7 +12,7 @@ use windlass_core::input::Ending;
 use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
-use windlass_policy::CandidateConfig;
+use windlass_policy::{CandidateConfig, TrustConfig};
 use windlass_ports::model::Model;
 use windlass_ports::store::{Queueing, Signal, Signalled, StoreError};
 use windlass_ports::tool::{Catalog, Hook, Tool};
@@ -313,7 +313,7 @@ impl Builder {
         let store = wire::open_store_with(&self.store, self.keys).await?;
         let rules = self.wiring.rules()?;
         if let Some(rules) = &rules {
-            tokio::spawn(wire::follow_trust(&self.wiring.trust, &store).await?);
+            tokio::spawn(wire::follow_trust(&self.wiring.trust, &store, TrustConfig::default()).await?);
             tokio::spawn(wire::follow_trial(rules, &store, "windlass".into()).await?);
         }
         let engine = Engine::new(Parts {

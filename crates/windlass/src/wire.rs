@@ -242,7 +242,7 @@ impl WireError {
 pub use capture::{Capturing, follow_captures};
 pub use in_force::{answering, note_load, record_loads};
 pub use opened::{open_store, open_store_to_read, open_store_with};
-pub use people::follow_trust;
+pub use people::{Counting, follow_trust, settle_trust};
 pub use trial::{follow_trial, settle_trial};
 
 /// Compiles documents.

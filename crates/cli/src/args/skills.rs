@@ -33,8 +33,8 @@ pub(crate) struct SkillsAdd {
     /// The folder with a `skill.yml`
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
 }
 
@@ -93,8 +93,8 @@ pub(crate) struct SkillsRemove {
     /// The version: `NAME@VERSION`
     #[arg(value_name = "SKILL")]
     pub skill: String,
-    /// Your name, as it is remembered
-    #[arg(long, value_name = "NAME", env = "USER", hide_env_values = true)]
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
 }
 

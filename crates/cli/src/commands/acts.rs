@@ -115,10 +115,7 @@ impl Doing {
             }
             Command::Tokens(tokens) => Self::of_tokens(tokens),
             Command::Skills(skills) => Self::of_skills(skills),
-            Command::Trust(args::Trust::Set(args)) => {
-                let detail = format!("{}: {}", args.score, args.reason);
-                Self::named("trust.set", &args.agent, &detail).map(|doing| doing.by(&args.by))
-            }
+            Command::Trust(trust) => Self::of_trust(trust),
             Command::Policy(args::Policy::Candidate(candidate)) => Self::of_candidate(candidate),
             Command::Policy(_) => None,
             Command::Debug(debug) => Self::of_debug(debug),
@@ -129,7 +126,6 @@ impl Doing {
             | Command::Readonly(args::Readonly::Status(_))
             | Command::Secrets(args::Secrets::List(_))
             | Command::Notify(_)
-            | Command::Trust(args::Trust::List | args::Trust::Show(_))
             | Command::Audit(_)
             // Says itself how much it removes.
             | Command::Erase(_)
@@ -158,6 +154,21 @@ impl Doing {
             | Command::Completions(_)
             | Command::Docs(_) => None,
         }
+    }
+
+    fn of_trust(trust: &args::Trust) -> Option<Self> {
+        use args::Trust;
+        let (action, agent, detail, by) = match trust {
+            Trust::Set(args) => ("trust.set", &args.agent, format!("{}: {}", args.score, args.reason), &args.by),
+            Trust::Incident(args) => {
+                let detail = format!("{}: {}", args.severity.as_str(), args.reason);
+                ("trust.incident", &args.agent, detail, &args.by)
+            }
+            Trust::Auto(args) => ("trust.auto", &args.agent, args.reason.clone(), &args.by),
+            // Computing writes down itself what it changes.
+            Trust::List | Trust::Show(_) | Trust::Explain(_) | Trust::Compute => return None,
+        };
+        Self::named(action, agent, &detail).map(|doing| doing.by(by))
     }
 
     fn of_candidate(candidate: &args::PolicyCandidate) -> Option<Self> {

@@ -115,7 +115,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let mut meters = vec![Arc::clone(&metrics) as Arc<dyn windlass_runtime::Meter>];
     meters.extend(exporter.as_ref().map(|exporter| spans(exporter, &metrics)));
     let capturing = wire::Capturing::new(&wiring, Vec::new());
-    meters.push(Arc::clone(&capturing) as Arc<dyn windlass_runtime::Meter>);
+    meters.extend(session::counting(&capturing, &wiring));
     if !config.notify.is_empty() {
         meters.push(Arc::clone(&notifier) as Arc<dyn windlass_runtime::Meter>);
     }
@@ -182,7 +182,7 @@ async fn worked(
     stop: &Stop,
 ) -> Result<Exit, Problem> {
     let result = work(app, engine, role, stop).await;
-    session::settle_trial(rules, &engine.parts().store, &actor().into()).await;
+    session::settle_counts(rules, &engine.parts().store, &actor().into()).await;
     result
 }
 

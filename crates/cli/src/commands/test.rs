@@ -1,9 +1,16 @@
 //! `windlass test`: runs the cases of test files and compares.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
-use windlass::wire::Wiring;
+use windlass::wire::{self, Wiring};
+use windlass_core::ids::Name;
+use windlass_core::machine::Program;
+use windlass_core::run::TenantScope;
+use windlass_policy::TrustBook;
+use windlass_policy::evidence::{self, Counts, Kind};
+use windlass_runtime::trail::{self, Deed};
 
 use crate::app::App;
 use crate::args;
@@ -27,10 +34,11 @@ pub(crate) fn test(app: &App, args: &args::Test) -> Result<Exit, Problem> {
             .hint("test files are `tests.yml` and `NAME.test.yml`"));
     }
     let mut ran = Vec::new();
+    let mut evidence = BTreeMap::new();
     let mut changed: Vec<String> = Vec::new();
     for path in files {
         let suite = case::read(&path)?;
-        if perform(app, args, &suite, &mut ran)? {
+        if perform(app, args, &suite, &mut ran, &mut evidence)? {
             changed.push(path.display().to_string());
         }
     }
@@ -43,11 +51,40 @@ pub(crate) fn test(app: &App, args: &args::Test) -> Result<Exit, Problem> {
     if let Some(path) = &args.junit {
         write(path, &junit(&ran))?;
     }
-    Ok(show(app, &ran, &changed))
+    let mut document = document(&ran, &changed);
+    if args.record {
+        super::runtime(app)?.block_on(record(app, &evidence))?;
+        document["recorded"] = json!(evidence);
+    }
+    Ok(show(app, &ran, &document))
+}
+
+/// Adds results to the evidence about versions of agents, and sets the scores that follow.
+async fn record(app: &App, found: &BTreeMap<Name, Counts>) -> Result<(), Problem> {
+    let (store, now) = (app.store().await?, app.now());
+    for (agent, counts) in found {
+        evidence::add(&*store, agent, counts, now).await?;
+        let of = |kind| counts.get(&kind).copied().unwrap_or_default();
+        let detail = format!("{} cases passed, {} failed", of(Kind::Passed), of(Kind::Failed));
+        let (actor, action) = (crate::caller::actor().as_str().into(), "trust.record".into());
+        let deed = Deed { at: now, actor, action, subject: agent.clone(), detail: Some(detail.into()) };
+        trail::note(&*store, &TenantScope::default().tenant, deed).await?;
+    }
+    let config = &app.loaded.config.trust;
+    if config.computed {
+        wire::settle_trust(&TrustBook::default(), &*store, config, true).await?;
+    }
+    Ok(())
 }
 
 /// Runs the cases of one file. True when the file was changed.
-fn perform(app: &App, args: &args::Test, suite: &Suite, ran: &mut Vec<Ran>) -> Result<bool, Problem> {
+fn perform(
+    app: &App,
+    args: &args::Test,
+    suite: &Suite,
+    ran: &mut Vec<Ran>,
+    evidence: &mut BTreeMap<Name, Counts>,
+) -> Result<bool, Problem> {
     let folder = suite.path.parent().unwrap_or_else(|| Path::new("")).to_owned();
     let wanted = |name: &str| args.filter.as_deref().is_none_or(|filter| name.contains(filter));
     if !suite.file.cases.iter().any(|case| wanted(&case.name)) {
@@ -68,6 +105,10 @@ fn perform(app: &App, args: &args::Test, suite: &Suite, ran: &mut Vec<Ran>) -> R
                 None => found.push("`--update` cannot change this file: write its cases as blocks".into()),
             }
         }
+        let kind = if found.is_empty() { Kind::Passed } else { Kind::Failed };
+        for agent in agents(&loaded.program) {
+            *evidence.entry(agent).or_default().entry(kind).or_default() += 1;
+        }
         ran.push(Ran {
             file: suite.path.display().to_string(),
             case: case.name.clone(),
@@ -80,6 +121,12 @@ fn perform(app: &App, args: &args::Test, suite: &Suite, ran: &mut Vec<Ran>) -> R
         write(&suite.path, &text)?;
     }
     Ok(is_changed)
+}
+
+/// The versions of the agents of a machine and of those that it starts.
+fn agents(program: &Program) -> BTreeSet<Name> {
+    let agents = program.machines.values().flat_map(|machine| machine.agents.values());
+    agents.map(|agent| format!("{}@{}", agent.name, agent.hash.short()).into()).collect()
 }
 
 /// The machine of a test file, with the hooks and tools that are configured beside it. No secret is needed: nothing of
@@ -100,7 +147,19 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
     })
 }
 
-fn show(app: &App, ran: &[Ran], changed: &[String]) -> Exit {
+fn document(ran: &[Ran], changed: &[String]) -> Json {
+    let failed = ran.iter().filter(|r| !r.differences.is_empty()).count();
+    let seconds: f64 = ran.iter().map(|r| r.seconds).sum();
+    json!({
+        "passed": ran.len() - failed,
+        "failed": failed,
+        "seconds": (seconds * 1000.0).round() / 1000.0,
+        "changed": changed,
+        "cases": by_file(ran),
+    })
+}
+
+fn show(app: &App, ran: &[Ran], document: &Json) -> Exit {
     let failed: Vec<&Ran> = ran.iter().filter(|r| !r.differences.is_empty()).collect();
     for case in &failed {
         output::note(&output::printable(&format!("FAILED {} · {}", case.file, case.case)));
@@ -113,13 +172,7 @@ fn show(app: &App, ran: &[Ran], changed: &[String]) -> Exit {
     if app.output.form() == Form::Text {
         app.output.text(&summary);
     } else {
-        app.output.document(&json!({
-            "passed": ran.len() - failed.len(),
-            "failed": failed.len(),
-            "seconds": (seconds * 1000.0).round() / 1000.0,
-            "changed": changed,
-            "cases": by_file(ran),
-        }));
+        app.output.document(document);
     }
     if failed.is_empty() { Exit::Ok } else { Exit::Failed }
 }

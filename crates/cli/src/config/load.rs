@@ -183,6 +183,10 @@ fn check(config: &Config) -> Result<(), Problem> {
     if config.secrets.timeout.0 == 0 {
         return Err(wrong("`secrets.timeout` is at least `1ms`".into()).detail("key", "secrets.timeout"));
     }
+    if let Err((key, why)) = config.trust.check() {
+        let key = format!("trust.{key}");
+        return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint("docs/policy.md says what each is"));
+    }
     let at = &config.limits.breakers;
     for (name, bound) in [("failed_calls", at.failed_calls), ("failed_attempts", at.failed_attempts)] {
         if bound.is_some_and(|bound| bound > FAILURES_KEPT_MAX) {

@@ -140,3 +140,98 @@ fn what_is_no_score_is_refused() {
     }
     assert_eq!(place.windlass(&["trust", "show", version]).code(), 4);
 }
+
+#[test]
+fn evidence_sets_the_score_of_a_version_and_says_why() {
+    let place = place();
+    let config = "[trust]\ncomputed = true\nevidence_min = 2\nuntested = 40\ndenied = 0\n";
+    place.write("windlass.toml", &format!("{CONFIG}{config}"));
+    place.write(
+        "payer.test.yml",
+        "machine: payer.yml\nscript: script.yml\nanswers:\n  pay: {returns: {}}\ncases:\n- name: it pays\n  expect:\n    \
+         output: {said: Paid.}\n",
+    );
+    let store = ["--store", place.store()];
+    let windlass = |args: &[&str]| place.windlass(&[args, &store].concat());
+    let said = |run: &str| {
+        let ran = windlass(&["run", "payer.yml", "--run-id", run]);
+        assert_eq!(ran.code(), 0, "{}", ran.shown());
+        ran.json()["said"].clone()
+    };
+    let seen = |run: &str| {
+        let why = windlass(&["policy", "why", run]).json();
+        let rows = why["decisions"].as_array().expect("decisions");
+        let call = rows.iter().find(|row| row["question"]["action"] == "call_tool").expect("a call");
+        let agent = &call["explanation"]["attributes"]["agent"];
+        format!("{}@{}", agent["name"].as_str().expect("a name"), agent["version"].as_str().expect("a version"))
+    };
+    assert_eq!(said("one"), "I was refused.", "a version without evidence has no score");
+    let agent = seen("one");
+    let explained = || windlass(&["trust", "explain", &agent]).json();
+    let first = explained();
+    assert_eq!((&first["trust"], &first["computed"]), (&json!(40), &json!(true)), "{first}");
+    let denied = first["reckoning"]["runs"][0].clone();
+    assert_eq!(
+        (&denied["what"], &denied["count"], &first["reckoning"]["evidence"]),
+        (&json!("denied"), &json!(1), &json!(2))
+    );
+    let tested = windlass(&["test", "payer.test.yml", "--record"]);
+    assert_eq!(tested.code(), 0, "{}", tested.shown());
+    assert_eq!(tested.json()["recorded"][&agent]["passed"], 1, "{}", tested.shown());
+    assert_eq!(explained()["trust"], 100);
+    assert_eq!(said("two"), "Paid.");
+    let incident = |severity: &str| {
+        windlass(&["trust", "incident", &agent, "--severity", severity, "--reason", "paid twice", "--by", "ada"]).json()
+    };
+    let major = incident("major");
+    assert_eq!((&major["changed"][0]["before"], &major["changed"][0]["after"]), (&json!(100), &json!(75)), "{major}");
+    incident("critical");
+    assert_eq!(said("three"), "I was refused.");
+    assert_eq!(explained()["incidents"].as_array().map(Vec::len), Some(2));
+    // What a person sets stays, until a person gives it back.
+    assert_eq!(windlass(&["trust", "set", &agent, "90", "--by", "ada", "--reason", "mended"]).code(), 0);
+    assert_eq!(incident("minor")["changed"], json!([]));
+    assert_eq!(said("four"), "Paid.");
+    assert_eq!(windlass(&["trust", "compute"]).json()["changed"], json!([]));
+    assert_eq!(windlass(&["trust", "auto", &agent, "--by", "ada", "--reason", "over"]).json()["trust"], 0);
+    assert_eq!(said("five"), "I was refused.");
+    let acts = windlass(&["audit", "acts"]).json();
+    let rows = acts["rows"].as_array().expect("acts");
+    let of = |action: &str| {
+        let mut of: Vec<&str> =
+            rows.iter().filter(|act| act["action"] == action).filter_map(|act| act["detail"].as_str()).collect();
+        of.sort_unstable();
+        of
+    };
+    let computed = of("trust.compute");
+    assert_eq!(computed.len(), 4, "{computed:?}");
+    assert!(computed.iter().any(|detail| detail.starts_with("75; before: 100; ")), "{computed:?}");
+    assert!(computed.iter().any(|detail| detail.starts_with("40; before: none; ")), "{computed:?}");
+    assert_eq!(
+        (of("trust.incident").len(), of("trust.record"), of("trust.auto").len()),
+        (3, vec!["1 cases passed, 0 failed"], 1)
+    );
+    // Another prompt is another version, which nobody knows anything about.
+    let machine = std::fs::read_to_string(place.path("payer.yml")).expect("read");
+    place.write("payer.yml", &machine.replacen("user: ", "user: Please ", 1));
+    assert_eq!(said("six"), "I was refused.");
+    assert_ne!(seen("six"), agent);
+    assert_eq!(windlass(&["trust", "explain", &seen("six")]).json()["reckoning"]["tests"][0]["count"], 0);
+}
+
+#[test]
+fn what_is_no_evidence_is_refused() {
+    let place = place();
+    let version = "clerk@0123456789ab";
+    let refused: [&[&str]; 4] = [
+        &["trust", "explain", "clerk"],
+        &["trust", "incident", version, "--severity", "bad", "--reason", "r", "--by", "ada"],
+        &["trust", "incident", version, "--severity", "minor", "--reason", " ", "--by", "ada"],
+        &["trust", "auto", "clerk", "--reason", "r", "--by", "ada"],
+    ];
+    for args in refused {
+        assert_eq!(place.windlass(args).code(), 2, "{args:?}");
+    }
+    place.write("windlass.toml", &format!("{CONFIG}[trust]\nhalf_life_days = 0\n"));
+    assert!(place.windlass(&["trust", "list"]).stderr().contains("trust.half_life_days"));
+}

@@ -116,7 +116,7 @@ unless { context has agent && context.agent.trust >= 50 };"#;
     };
     assert_eq!(asked(), (Answer::Deny, None));
     // An agent that the machine does not have has no version.
-    let change = |score| Change { score, by: "ada".into(), reason: "evals".into(), at: Timestamp(1) };
+    let change = |score| Change { score, by: "ada".into(), reason: "evals".into(), at: Timestamp(1), computed: false };
     block_on(trust::set(&store, "clerk@", change(80))).expect("set");
     assert_eq!(asked(), (Answer::Deny, None), "it has not been read yet");
     assert!(block_on(book.refresh(&store)).expect("read"));

@@ -1,6 +1,7 @@
 //! Rule sets from files, and the scanner on its corpus.
 
 mod candidate;
+mod evidence;
 mod rules;
 mod live;
 mod scanner;
