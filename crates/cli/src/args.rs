@@ -41,7 +41,7 @@ pub(crate) use approvals::{Approvals, ApprovalsApprove, ApprovalsList, Approvals
 pub(crate) use audit::{Audit, AuditActs, AuditExport, AuditList, AuditPrune, AuditSeal, AuditVerify};
 pub(crate) use bench::{
     Bench, BenchFairness, BenchFanOut, BenchGoverned, BenchIdle, BenchLatency, BenchLoad, BenchPark, BenchPlace,
-    BenchRecovery, BenchStart, BenchSteps, BenchSurge,
+    BenchRecovery, BenchSelect, BenchStart, BenchSteps, BenchSurge,
 };
 pub(crate) use budgets::{
     Budgets, BudgetsObjectives, BudgetsRaise, BudgetsRemove, BudgetsScope, BudgetsSet, Caps, Every, Then,

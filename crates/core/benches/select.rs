@@ -2,7 +2,7 @@
 
 use divan::{Bencher, black_box};
 use windlass_core::contract::{Class, Contract};
-use windlass_core::select::rank;
+use windlass_core::select::Index;
 
 fn main() {
     divan::main();
@@ -31,9 +31,17 @@ fn tools() -> Vec<Contract> {
     tools
 }
 
+const QUERY: &str = "please find the unpaid invoices of this customer and send them a message with the report";
+
 #[divan::bench(sample_count = 1_000)]
 fn one_of_a_thousand_tools(bencher: Bencher<'_, '_>) {
     let tools = tools();
-    let query = "please find the unpaid invoices of this customer and send them a message with the report";
-    bencher.bench_local(|| rank(black_box(&tools), black_box(query), 12).len());
+    let index = Index::of(&tools);
+    bencher.bench_local(|| index.rank(black_box(&tools).iter().map(Some), black_box(QUERY), 12).len());
+}
+
+#[divan::bench(sample_count = 100)]
+fn reading_a_thousand_tools(bencher: Bencher<'_, '_>) {
+    let tools = tools();
+    bencher.bench_local(|| Index::of(black_box(&tools)));
 }

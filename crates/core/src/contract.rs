@@ -89,6 +89,10 @@ pub struct Contract {
     /// What a call costs beside others, 1 for an ordinary one. Only the order in which tools are shown depends on it.
     #[serde(default = "ordinary", skip_serializing_if = "is_ordinary")]
     pub cost_weight: u32,
+    /// How long a call usually takes, in milliseconds, as its operator says. Only the order in which tools are shown depends
+    /// on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<u64>,
     /// What its answers mean for the labels of values.
     #[serde(default, skip_serializing_if = "Flow::is_default")]
     pub flow: Flow,
@@ -254,6 +258,7 @@ impl Contract {
             approval: Terms::default(),
             plan: None,
             cost_weight: ordinary(),
+            latency_ms: None,
             flow: Flow::default(),
             redact: Redact::default(),
             errors: Vec::new(),

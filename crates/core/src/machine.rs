@@ -9,6 +9,7 @@ use crate::budget::Ceilings;
 use crate::contract::Contract;
 use crate::handoff::Handoff;
 use crate::ids::{Digest, Name};
+use crate::select::Indexed;
 use crate::skill::Skills;
 use crate::table::Table;
 use crate::value::Value;
@@ -75,6 +76,8 @@ pub struct Machine {
     pub tables: BTreeMap<Name, Arc<Table>>,
     /// The skills that it uses.
     pub skills: Skills,
+    /// What its searched tools and skills say, read once.
+    pub tool_index: Indexed,
 }
 
 /// By what a run is said to have left a state to shorten its conversation.
@@ -107,6 +110,12 @@ pub struct Provenance {
 }
 
 impl Machine {
+    /// The tools and skills that its tool loops may find, always in the same order.
+    pub fn findable(&self) -> impl Iterator<Item = &Contract> {
+        let tools = self.searched_tools.iter().filter_map(|name| self.tools.get(name)).map(|contract| &**contract);
+        tools.chain(self.skills.found().map(|skill| &*skill.contract))
+    }
+
     /// The pool that a run in this state asks for; that of its parent, or the default one, when none.
     #[must_use]
     pub fn pool_of(&self, state: Option<&str>) -> Option<&Name> {

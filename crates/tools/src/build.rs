@@ -254,6 +254,10 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     if table.cost_weight.is_some_and(|weight| !(1..=COST_WEIGHT_MAX).contains(&weight)) {
         site.wrong("cost_weight", format!("must be from 1 to {COST_WEIGHT_MAX}"), None);
     }
+    let most = table.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT);
+    if table.latency_ms.is_some_and(|usual| !(1..=most).contains(&usual)) {
+        site.wrong("latency_ms", format!("must be from 1 to {most}, its `timeout_ms`"), None);
+    }
     let said = Said::by(table, role);
     if site.requires_contracts() {
         let describes = table.description.as_ref().is_some_and(|text| !text.trim().is_empty());
@@ -321,6 +325,7 @@ fn contract(name: &str, table: &ToolConfig, said: &Said<'_>) -> Contract {
         timeout_ms: table.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: table.output_bytes_max.unwrap_or(base.output_bytes_max),
         cost_weight: table.cost_weight.unwrap_or(base.cost_weight),
+        latency_ms: table.latency_ms,
         flow: Flow {
             trusted: table.trusted.unwrap_or_default(),
             foreign: false,

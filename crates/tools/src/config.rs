@@ -148,6 +148,9 @@ pub struct ToolConfig {
     /// What a call costs beside others, 1 to 1000. Of tools that fit alike, models are shown the cheaper one first.
     /// Default: 1.
     pub cost_weight: Option<u32>,
+    /// How long a call usually takes, in milliseconds, at most `timeout_ms`. Of tools that fit alike, models are shown the
+    /// quicker one first; up to a second all count the same. Default: as if a second.
+    pub latency_ms: Option<u64>,
     /// Whether nobody outside writes its answers: they are not `untrusted` then. Default: false.
     pub trusted: Option<bool>,
     /// Parts of its answers that are `secret`, each as a JSON Pointer. Default: none.
@@ -409,6 +412,7 @@ impl ToolConfig {
             on_large: _,
             limits: _,
             cost_weight: _,
+            latency_ms: _,
             trusted: _,
             secret: _,
             declassified: _,

@@ -35,43 +35,36 @@ pub(crate) struct Said<'a> {
     errors: Option<&'a [String]>,
 }
 
+/// What a table says: those of tools and of servers' tools have the same keys for it, and are of different types.
+macro_rules! said {
+    ($table:expr, $role:expr) => {
+        Self {
+            role: $role,
+            class: $table.class,
+            idempotency: $table.idempotency,
+            approval: $table.approval,
+            approval_expires_ms: $table.approval_expires_ms,
+            escalate_to: $table.approval_escalate_to.as_deref(),
+            escalate_after_ms: $table.approval_escalate_after_ms,
+            plan: $table.plan.as_ref(),
+            plan_expires_ms: $table.plan_expires_ms,
+            shadow: $table.shadow,
+            shadow_answer: $table.shadow_answer.as_ref(),
+            ramp_percent: $table.ramp_percent,
+            errors: $table.errors.as_deref(),
+        }
+    };
+}
+
 impl<'a> Said<'a> {
     /// By the table of a tool or an action.
     pub(crate) fn by(table: &'a ToolConfig, role: Role) -> Self {
-        Self {
-            role,
-            class: table.class,
-            idempotency: table.idempotency,
-            approval: table.approval,
-            approval_expires_ms: table.approval_expires_ms,
-            escalate_to: table.approval_escalate_to.as_deref(),
-            escalate_after_ms: table.approval_escalate_after_ms,
-            plan: table.plan.as_ref(),
-            plan_expires_ms: table.plan_expires_ms,
-            shadow: table.shadow,
-            shadow_answer: table.shadow_answer.as_ref(),
-            ramp_percent: table.ramp_percent,
-            errors: table.errors.as_deref(),
-        }
+        said!(table, role)
     }
 
     /// By the table of a tool of a server.
     pub(crate) fn by_mcp(table: &'a ContractConfig) -> Self {
-        Self {
-            role: Role::Tool,
-            class: table.class,
-            idempotency: table.idempotency,
-            approval: table.approval,
-            approval_expires_ms: table.approval_expires_ms,
-            escalate_to: table.approval_escalate_to.as_deref(),
-            escalate_after_ms: table.approval_escalate_after_ms,
-            plan: table.plan.as_ref(),
-            plan_expires_ms: table.plan_expires_ms,
-            shadow: table.shadow,
-            shadow_answer: table.shadow_answer.as_ref(),
-            ramp_percent: table.ramp_percent,
-            errors: table.errors.as_deref(),
-        }
+        said!(table, Role::Tool)
     }
 
     /// Says what of it cannot be used, wherever the table stands.

@@ -98,6 +98,15 @@ With `--binding`, runs for which little more is left in their budgets than they 
 draws for itself, take turns with runs whose budgets have room; both have the rule set and the audit
 rows. `plain_*` are the latter then.")]
     Governed(BenchGoverned),
+    /// Choosing among many tools which ones a model is shown
+    #[command(after_help = "Examples:
+  windlass bench select
+  windlass bench select --tools 10000 --times 2000 --json
+
+The tools are made up, with names and descriptions of the usual length, and so are the questions,
+which take turns. p50 and p99 are of one choice, as each turn of a tool loop and each search makes
+it. `index_ms` is what reading all tools once takes, for all runs of a machine. No store is used.")]
+    Select(BenchSelect),
     /// From process start to the first completed run, in a new store
     #[command(after_help = "Examples:\n  windlass bench start --times 20")]
     Start(BenchStart),
@@ -315,6 +324,17 @@ pub(crate) struct BenchFairness {
     /// Where.
     #[command(flatten)]
     pub place: BenchPlace,
+}
+
+/// Choosing among many tools.
+#[derive(Debug, Args)]
+pub(crate) struct BenchSelect {
+    /// Tools to choose among
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub tools: u32,
+    /// Choices to make
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub times: u32,
 }
 
 /// From process start to the first completed run.

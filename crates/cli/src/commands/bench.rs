@@ -13,6 +13,7 @@ mod naps;
 mod park;
 mod recovery;
 mod resume;
+mod select;
 mod start;
 mod steps;
 mod surge;
@@ -36,6 +37,7 @@ use crate::process;
 pub(crate) async fn bench(app: &App, what: Bench) -> Result<Exit, Problem> {
     let measured = match what {
         Bench::Start(args) => return start(app, &args),
+        Bench::Select(args) => Ok(select::select(&args)),
         Bench::Floor(args) => field::within(app, &args.place, async |field| steps::floor(field, &args).await).await,
         Bench::Steps(args) => {
             field::within(app, &args.load.place, async |field| steps::steps(field, &args).await).await

@@ -8,7 +8,7 @@ use crate::journal::Entry;
 use crate::limits::{TOOLS_FOUND_MAX, TOOLS_SELECTED_MAX, TOOLS_SELECTED_SAVING, TOOLS_SHOWN_MAX, TOOLS_SHOWN_SAVING};
 use crate::machine::{AgentCall, ToolDefinition};
 use crate::run::{LoopState, OfferedTool};
-use crate::select::rank;
+use crate::select::Index;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
 
@@ -40,34 +40,35 @@ impl<'a> Turn<'a> {
         let saves = self.saving().is_some();
         let (shown_max, selected_max) =
             if saves { (TOOLS_SHOWN_SAVING, TOOLS_SELECTED_SAVING) } else { (TOOLS_SHOWN_MAX, TOOLS_SELECTED_MAX) };
-        if named || tools.len() + searched.len() <= shown_max {
-            searched.iter().for_each(|contract| add(tools, offered(contract)));
+        if named || tools.len() + searched.iter().flatten().count() <= shown_max {
+            searched.into_iter().flatten().for_each(|contract| add(tools, offered(contract)));
             return;
         }
         if !self.machine.tools.contains_key(FIND_TOOL) {
             add(tools, find_tool());
         }
         let room = shown_max.saturating_sub(tools.len()).min(selected_max);
-        for contract in rank(searched, &self.asked(), room) {
+        for contract in self.index().rank(searched, &self.asked(), room) {
             add(tools, offered(contract));
         }
     }
 
-    /// The tools that a loop may find: those that change nothing, and those that its state names.
-    fn searched(&self, call: &AgentCall) -> Vec<&'a Contract> {
+    /// The tools that a loop may find: those that change nothing, and those that its state names. None in the place of one
+    /// that it may not.
+    fn searched(&self, call: &AgentCall) -> Vec<Option<&'a Contract>> {
         let config = call.tool_loop.as_ref();
-        let names = self.machine.searched_tools.iter();
-        let contracts = names.filter_map(|name| self.machine.tools.get(name)).map(|contract| &**contract);
-        let skills = self.machine.skills.found().map(|skill| &*skill.contract);
-        contracts
-            .chain(skills)
-            .filter(|contract| self.may_call(call, &contract.name))
-            .filter(|contract| {
-                let named = config.is_some_and(|config| config.allowed_tools.contains(&contract.name));
-                // What the tools of a skill may change was allowed where it is named.
-                contract.class == Class::Read || named || self.skill(&contract.name).is_some()
-            })
-            .collect()
+        let may_find = |contract: &Contract| {
+            let named = config.is_some_and(|config| config.allowed_tools.contains(&contract.name));
+            // What the tools of a skill may change was allowed where it is named.
+            let is_open = contract.class == Class::Read || named || self.skill(&contract.name).is_some();
+            is_open && self.may_call(call, &contract.name)
+        };
+        self.machine.findable().map(|contract| may_find(contract).then_some(contract)).collect()
+    }
+
+    /// What may be found, read once for all runs of the machine.
+    fn index(&self) -> &'a Index {
+        self.machine.tool_index.of(self.machine.findable())
     }
 
     /// What the model is asked: the last message of a person in its prompt.
@@ -91,7 +92,7 @@ impl<'a> Turn<'a> {
     pub(super) fn search_tools(&mut self, call: &AgentCall, looping: &LoopState, index: u32, request: &ToolRequest) {
         let query = request.arguments.get("query").and_then(Value::as_str).unwrap_or_default();
         let found: Vec<OfferedTool> =
-            rank(self.searched(call), query, TOOLS_FOUND_MAX).into_iter().map(offered).collect();
+            self.index().rank(self.searched(call), query, TOOLS_FOUND_MAX).into_iter().map(offered).collect();
         let content = if found.is_empty() {
             "no tool fits these words; try others".to_owned()
         } else {

@@ -3,39 +3,14 @@
 use windlass_core::effect::Spent;
 use windlass_core::failure::{Code, Retry};
 use windlass_core::machine::{ModelSettings, Priority};
-use windlass_core::request::ModelRequest;
 use windlass_core::transcript::Message;
 use windlass_core::value::Value;
 use windlass_models::{ALL, Models, ProviderSettings};
+pub(crate) use windlass_ports::conformance::model::question as request;
 use windlass_ports::model::{Model, ModelResult};
 
 use crate::server::{Act, End, Server};
 use crate::streams::{anthropic_text, openai_text};
-
-pub(crate) fn request(provider: &str, base_url: &str) -> ModelRequest {
-    ModelRequest {
-        agent: "writer".into(),
-        provider: provider.into(),
-        model: "m".into(),
-        base_url: Some(base_url.into()),
-        key: None,
-        messages: vec![Message::User { content: "q".into() }],
-        files: vec![],
-        tools: vec![],
-        output_schema: None,
-        max_tokens: Some(100),
-        params: Value::Null,
-        stream: false,
-        timeout_ms: 10_000,
-        idempotency_key: "run/1".into(),
-        tenant: "default".into(),
-        priority: Priority::Normal,
-        trace: None,
-        repeat: false,
-        denied: Vec::new(),
-        link: None,
-    }
-}
 
 /// One call of a server that always does the same.
 pub(crate) async fn ask(provider: &str, act: Act, stream: bool) -> ModelResult {

@@ -40,6 +40,7 @@ pub(crate) fn machine() -> Machine {
         input_schema: None,
         output_schema: None,
         skills: windlass_core::skill::Skills::default(),
+        tool_index: windlass_core::select::Indexed::default(),
         child_contracts: BTreeMap::new(),
         placement: Placement::default(),
         provenance: windlass_core::machine::Provenance::default(),

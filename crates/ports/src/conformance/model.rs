@@ -231,6 +231,33 @@ pub async fn leaves_nothing_when_dropped(subject: &impl Subject, stream: bool) {
     subject.quiet().await;
 }
 
+/// The question `q` to the model `m` of a provider at an address, and nothing else.
+#[must_use]
+pub fn question(provider: &str, base_url: &str) -> ModelRequest {
+    ModelRequest {
+        agent: "writer".into(),
+        provider: provider.into(),
+        model: "m".into(),
+        base_url: Some(base_url.into()),
+        key: None,
+        messages: vec![Message::User { content: "q".into() }],
+        files: vec![],
+        tools: vec![],
+        output_schema: None,
+        max_tokens: Some(100),
+        params: Value::Null,
+        stream: false,
+        timeout_ms: 10_000,
+        idempotency_key: "run/1".into(),
+        tenant: "default".into(),
+        priority: Priority::Normal,
+        trace: None,
+        repeat: false,
+        denied: Vec::new(),
+        link: None,
+    }
+}
+
 /// A conversation with every kind of message in it, and a tool.
 #[must_use]
 pub fn request(settings: &ModelSettings, stream: bool, timeout_ms: u64) -> ModelRequest {

@@ -273,6 +273,7 @@ impl Kit {
             input_schema: None,
             output_schema: None,
             skills: windlass_core::skill::Skills::default(),
+            tool_index: windlass_core::select::Indexed::default(),
             child_contracts: BTreeMap::new(),
             placement: Placement::default(),
             provenance: windlass_core::machine::Provenance::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::machine::{Agent, ChildContract, Engine, Machine, State, Template};
+use windlass_core::select::Indexed;
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Span};
@@ -93,6 +94,7 @@ impl Lowering<'_, '_> {
             output_schema,
             child_contracts,
             skills: brought.skills,
+            tool_index: Indexed::default(),
         })
     }
 

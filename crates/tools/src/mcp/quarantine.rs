@@ -33,6 +33,8 @@ const TRIES_MAX: u32 = 64;
 pub(crate) const CHANGES_MAX: usize = 20;
 /// Decisions about one definition that are kept; the oldest ones are forgotten.
 const DECISIONS_MAX: usize = 50;
+/// Definitions of one tool about which decisions are kept; the ones decided on longest ago are forgotten.
+const DEFINITIONS_MAX: usize = 20;
 
 /// An accepted definition in whose place its server showed something else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +117,8 @@ pub async fn decided(store: &dyn Store) -> Result<Vec<Decided>, StoreError> {
     all(store, DECIDED).await
 }
 
-/// Writes down that a person accepted a definition. Where it is blocked it runs again: whoever accepts has looked.
+/// Writes down that a person accepted a definition. Where it is blocked it runs again: whoever accepts has looked. What was
+/// decided about older definitions of the tool is forgotten beyond the latest ones.
 ///
 /// # Errors
 /// The store fails, or others change the same all the time.
@@ -125,7 +128,34 @@ pub async fn accept(
     decision: &Decision,
 ) -> Result<(), StoreError> {
     decide(store, (server, tool, hash), decision).await?;
-    unblock(store, &key(server, tool, hash)).await
+    unblock(store, &key(server, tool, hash)).await?;
+    forget(store, server, tool).await
+}
+
+/// Removes what was decided longest ago about definitions of a tool, beyond the latest ones. That a definition is blocked is
+/// never removed: another process may still have it as accepted.
+async fn forget(store: &dyn Store, server: &str, tool: &str) -> Result<(), StoreError> {
+    let start: Name = format!("{server}/{tool}@").into();
+    let (mut known, mut after) = (Vec::new(), Some(start.clone()));
+    while let Some(from) = after.take() {
+        let page = store.objects(DECIDED.into(), Some(from), PAGE).await?;
+        let is_last = page.len() < PAGE;
+        for object in page.into_iter().take_while(|object| object.key.starts_with(&*start)) {
+            let decided = decode::<Decided>(&object)?;
+            let latest = decided.decisions.last().map_or(Timestamp(0), |decision| decision.at);
+            after = (!is_last).then(|| object.key.clone());
+            known.push((latest, object));
+        }
+    }
+    known.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.key.cmp(&y.key)));
+    for (_, object) in known.into_iter().skip(DEFINITIONS_MAX) {
+        let is_blocked = store.object(BLOCKED.into(), object.key.clone()).await?.is_some();
+        // Who changed it meanwhile has decided anew.
+        if !is_blocked {
+            put(store, DECIDED, &object.key, object.revision, None).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets a tool run again that is blocked: every definition of it that is. Gives back those.
@@ -357,6 +387,29 @@ mod tests {
         assert_eq!(blocked(&*store).await.unwrap().len(), 1);
         accept(&*store, ("s", "t", hash), &by(Verdict::Accepted)).await.unwrap();
         assert_eq!(blocked(&*store).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_longest_ago_is_forgotten_unless_it_is_blocked() {
+        let store = Arc::new(MemoryStore::new());
+        let hash = |n: u64| Digest::of(&n.to_be_bytes());
+        let accepted = |n: u64| Decision { at: Timestamp(n), ..by(Verdict::Accepted) };
+        accept(&*store, ("s", "t", hash(0)), &accepted(0)).await.unwrap();
+        process(&store).block(Blocked { accepted: hash(0), ..one("t") }).await;
+        // Names that begin alike are other tools.
+        accept(&*store, ("s", "t2", hash(0)), &accepted(0)).await.unwrap();
+        let count = DEFINITIONS_MAX as u64 + 5;
+        for n in 1..=count {
+            accept(&*store, ("s", "t", hash(n)), &accepted(n)).await.unwrap();
+        }
+        let mut kept: Vec<Digest> =
+            decided(&*store).await.unwrap().into_iter().filter(|one| one.tool == "t").map(|one| one.hash).collect();
+        let mut wanted: Vec<Digest> = (6..=count).chain([0]).map(hash).collect();
+        kept.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(kept, wanted);
+        assert!(decided(&*store).await.unwrap().iter().any(|one| one.tool == "t2"));
+        assert_eq!(blocked(&*store).await.unwrap().len(), 1);
     }
 
     #[tokio::test]

@@ -157,6 +157,7 @@ fn bounds(site: &mut Site<'_>, name: &str, contract: &ContractConfig) {
         ("timeout_ms", contract.timeout_ms, TIMEOUT_MS_MAX),
         ("output_bytes_max", contract.output_bytes_max, VALUE_BYTES_MAX as u64),
         ("cost_weight", contract.cost_weight.map(Into::into), COST_WEIGHT_MAX.into()),
+        ("latency_ms", contract.latency_ms, contract.timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT)),
     ] {
         if given.is_some_and(|number| !(1..=most).contains(&number)) {
             site.wrong(&format!("tools.{name}.{key}"), format!("must be from 1 to {most}"), None);
@@ -283,6 +284,7 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
         timeout_ms: declared.timeout_ms.unwrap_or(base.timeout_ms),
         output_bytes_max: declared.output_bytes_max.unwrap_or(base.output_bytes_max),
         cost_weight: declared.cost_weight.unwrap_or(base.cost_weight),
+        latency_ms: declared.latency_ms,
         flow: Flow {
             trusted: declared.trusted.unwrap_or_default(),
             foreign: !declared.trusted.unwrap_or_default(),

@@ -56,6 +56,7 @@ command = ['/bin/true']
             timeout_ms: 5_000,
             output_bytes_max: 4_096,
             cost_weight: 1,
+            latency_ms: None,
             flow: Flow { secret: vec![vec!["card".into(), "number".into()]], ..Flow::default() },
             approval: Terms { always: true, expires_ms: 60_000, escalation: None },
             plan: None,

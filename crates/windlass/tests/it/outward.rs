@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex};
 use windlass::wire::Wiring;
 use windlass::{Code, Value};
 use windlass_core::effect::Spent;
-use windlass_core::machine::Priority;
-use windlass_core::request::ModelRequest;
-use windlass_core::transcript::Message;
+use windlass_ports::conformance::model::question;
 use windlass_ports::model::{Model, ModelResult};
 use windlass_tools::CatalogConfig;
 use windlass_tools::config::OutboundConfig;
@@ -55,29 +53,7 @@ fn wiring(outbound: OutboundConfig) -> Wiring {
 }
 
 async fn asked(models: &impl Model, provider: &str, address: &str) -> ModelResult {
-    let request = ModelRequest {
-        agent: "writer".into(),
-        provider: provider.into(),
-        model: "m".into(),
-        base_url: Some(address.into()),
-        key: None,
-        messages: vec![Message::User { content: "q".into() }],
-        files: vec![],
-        tools: vec![],
-        output_schema: None,
-        max_tokens: Some(100),
-        params: Value::Null,
-        stream: false,
-        timeout_ms: 5_000,
-        idempotency_key: "run/1".into(),
-        tenant: "default".into(),
-        priority: Priority::Normal,
-        trace: None,
-        repeat: false,
-        denied: Vec::new(),
-        link: None,
-    };
-    models.call(request).await
+    models.call(question(provider, address)).await
 }
 
 #[tokio::test]

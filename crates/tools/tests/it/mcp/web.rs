@@ -170,6 +170,42 @@ async fn a_list_counts_for_its_time_to_live_and_no_longer_than_configured() {
     assert_eq!(case.seen("tools/call").len(), 3);
 }
 
+/// A server with two tools that read, and a kept list in which the first was changed.
+async fn kept_with_a_change() -> (TempDir, Server, Arc<Mutex<String>>, Arc<dyn Tool>) {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), SUBJECT.replace("subject", "other"));
+    let tools = Arc::new(Mutex::new(format!("{SUBJECT},{other}")));
+    let reply = |_: &Request, message: &Value| document(result(message, r#"{"content":[]}"#));
+    let server = modern(tools.clone(), 60_000, Arc::new(reply)).await;
+    let toml = format!("[mcp.web]\nurl = '{}/mcp'\n{READ}\n[mcp.web.tools.other]\nclass = 'read'", server.url);
+    accept(folder.path(), &toml).await;
+    let catalog = crate::catalog_in(folder.path(), &toml).expect("a catalog");
+    *tools.lock().expect("the tools") = format!("{},{other}", SUBJECT.replace("Does", "Did"));
+    ask(&crate::tool(&catalog, "web__other")).await.expect("an answer");
+    let subject = crate::tool(&catalog, "web__subject");
+    (folder, server, tools, subject)
+}
+
+#[tokio::test]
+async fn a_kept_list_is_looked_at_anew_before_it_blocks_a_tool() {
+    let lists = |server: &Server| {
+        let is_list =
+            |request: &Request| json(&request.body).get("method").and_then(Value::as_str) == Some("tools/list");
+        server.seen().iter().filter(|request| is_list(request)).count()
+    };
+    let (_folder, server, tools, subject) = kept_with_a_change().await;
+    let other = SUBJECT.replace("subject", "other");
+    *tools.lock().expect("the tools") = format!("{SUBJECT},{other}");
+    assert_eq!(lists(&server), 2, "one to accept, one that is kept");
+    ask(&subject).await.expect("it was put right since");
+    assert_eq!(lists(&server), 3);
+
+    let (_folder, server, tools, subject) = kept_with_a_change().await;
+    assert_eq!(ask(&subject).await.expect_err("a refusal").code, Code::ToolChanged);
+    assert_eq!(lists(&server), 3, "it is still changed when it is looked at anew");
+    *tools.lock().expect("the tools") = format!("{SUBJECT},{other}");
+    assert_eq!(ask(&subject).await.expect_err("a refusal").code, Code::ToolChanged, "it stays blocked");
+}
+
 #[tokio::test]
 async fn questions_are_answered_as_configured_and_with_a_new_id() {
     let calls = |_: &Request, message: &Value| {
