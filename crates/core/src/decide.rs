@@ -175,7 +175,9 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         Input::Drawn { number, .. } => {
             open(run.escrow.asked.as_ref().is_some_and(|asked| asked.number == *number), format!("draw {number}"))
         }
-        Input::Signalled { wait, .. } if asks_approval(run, *wait) => not_now("an approval is not given by a signal"),
+        Input::Signalled { wait, .. } if approval::asks_approval(run, *wait) => {
+            not_now("an approval is not given by a signal")
+        }
         Input::Signalled { wait, .. } => open(run.waits.contains_key(wait), format!("wait {wait}")),
         Input::TimerFired { timer } => open(run.timers.contains_key(timer), format!("timer {timer}")),
         Input::ChildEnded { child, .. } | Input::ChildRaised { child, .. } => {
@@ -214,17 +216,6 @@ fn admit(machine: &Machine, run: &Run, input: &Input) -> Result<(), Rejected> {
         | Input::FreeWrites
         | Input::Migrated { .. } => Ok(()),
     }
-}
-
-fn asks_approval(run: &Run, wait: EffectId) -> bool {
-    let is_answered = |kind: &WaitKind| {
-        matches!(kind, WaitKind::Approval { .. } | WaitKind::Ceiling { .. } | WaitKind::Transition { .. })
-    };
-    run.waits.get(&wait).is_some_and(|open| is_answered(&open.kind))
-}
-
-fn asks_budget(run: &Run, wait: EffectId) -> bool {
-    run.waits.get(&wait).is_some_and(|open| matches!(open.kind, WaitKind::Budget { .. }))
 }
 
 /// One decision being made.
@@ -550,8 +541,12 @@ impl<'a> Turn<'a> {
             TimerPurpose::StateTimeout => {
                 self.raise(Failure::new(Code::RunTimeout, "the state is out of time"));
             }
-            TimerPurpose::WaitTimeout { wait } if asks_approval(self.run, wait) => self.approval_expired(wait),
-            TimerPurpose::WaitTimeout { wait } if asks_budget(self.run, wait) => self.budget_moved(wait, None),
+            TimerPurpose::WaitTimeout { wait } if approval::asks_approval(self.run, wait) => {
+                self.approval_expired(wait)
+            }
+            TimerPurpose::WaitTimeout { wait } if approval::asks_budget(self.run, wait) => {
+                self.budget_moved(wait, None)
+            }
             TimerPurpose::WaitTimeout { wait } => {
                 let channel = self.run.waits.get(&wait).map(|open| open.channel.clone()).unwrap_or_default();
                 self.close_wait(wait, None);
@@ -569,7 +564,7 @@ impl<'a> Turn<'a> {
 
     fn on_signal(&mut self, wait: EffectId, signal: Name, data: Value) {
         let Some(open) = self.run.waits.get(&wait).cloned() else { return };
-        if asks_budget(self.run, wait) {
+        if approval::asks_budget(self.run, wait) {
             return self.budget_moved(wait, Some(signal));
         }
         self.close_wait(wait, Some(signal));

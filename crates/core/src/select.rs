@@ -152,7 +152,8 @@ fn score(tool: &Contract, matched: u64) -> u64 {
     let cost = logarithm(u64::from(tool.cost_weight.max(1)) * ONE);
     let latency = tool.latency_ms.unwrap_or(LATENCY_MS_USUAL).clamp(LATENCY_MS_USUAL, LATENCY_MS_MOST);
     let slow = logarithm(latency * ONE / LATENCY_MS_USUAL);
-    matched * percent / 100 * ONE / (ONE + cost * 6 / 100 + slow * 3 / 100)
+    // In thousandths, so that a word which many tools share tells them apart too.
+    matched * 1_000 * percent * ONE / (100 * ONE + cost * 6 + slow * 3)
 }
 
 /// How much a word says that so many of all tools say: `ln(1 + (total - found + 0.5) / (found + 0.5))`.
@@ -312,12 +313,12 @@ mod tests {
         let tools = [
             timed("apple_day", Some(u64::MAX)),
             timed("berry_minute", Some(60_000)),
-            timed("cherry_ten_seconds", Some(10_000)),
+            timed("cherry_seconds", Some(10_000)),
             timed("damson_unsaid", None),
-            timed("elder_at_once", Some(1)),
+            timed("elder_once", Some(1)),
         ];
         // What is said to take less than a second, or not said at all, is alike: the name decides.
-        let ranked = ["damson_unsaid", "elder_at_once", "cherry_ten_seconds", "berry_minute", "apple_day"];
+        let ranked = ["damson_unsaid", "elder_once", "cherry_seconds", "berry_minute", "apple_day"];
         assert_eq!(names(&tools, "price"), ranked);
         // The words weigh more than the time.
         let better = Contract { latency_ms: Some(60_000), ..tool("fig", "Looks up a price of fruit.", Class::Read, 1) };

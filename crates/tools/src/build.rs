@@ -9,7 +9,7 @@ use std::sync::Arc;
 use reqwest::Url;
 use secrecy::SecretString;
 use windlass_core::bounded;
-use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown, TIMEOUT_MS_DEFAULT};
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
 use windlass_core::limits::VALUE_BYTES_MAX;

@@ -141,16 +141,15 @@ fn what_is_no_score_is_refused() {
     assert_eq!(place.windlass(&["trust", "show", version]).code(), 4);
 }
 
+const CASE: &str = "machine: payer.yml\nscript: script.yml\nanswers:\n  pay: {returns: {}}\ncases:\n- name: it pays\n  expect:\n    \
+     output: {said: Paid.}\n";
+
 #[test]
 fn evidence_sets_the_score_of_a_version_and_says_why() {
     let place = place();
     let config = "[trust]\ncomputed = true\nevidence_min = 2\nuntested = 40\ndenied = 0\n";
     place.write("windlass.toml", &format!("{CONFIG}{config}"));
-    place.write(
-        "payer.test.yml",
-        "machine: payer.yml\nscript: script.yml\nanswers:\n  pay: {returns: {}}\ncases:\n- name: it pays\n  expect:\n    \
-         output: {said: Paid.}\n",
-    );
+    place.write("payer.test.yml", CASE);
     let store = ["--store", place.store()];
     let windlass = |args: &[&str]| place.windlass(&[args, &store].concat());
     let said = |run: &str| {

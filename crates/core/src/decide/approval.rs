@@ -269,3 +269,16 @@ impl Turn<'_> {
         self.emit(Entry::CallSettled { effect, attempt, outcome, used: Amounts::ZERO, estimated: false });
     }
 }
+
+/// Whether a wait is a question that a person answers.
+pub(super) fn asks_approval(run: &Run, wait: EffectId) -> bool {
+    let is_answered = |kind: &WaitKind| {
+        matches!(kind, WaitKind::Approval { .. } | WaitKind::Ceiling { .. } | WaitKind::Transition { .. })
+    };
+    run.waits.get(&wait).is_some_and(|open| is_answered(&open.kind))
+}
+
+/// Whether a wait is for room in a budget.
+pub(super) fn asks_budget(run: &Run, wait: EffectId) -> bool {
+    run.waits.get(&wait).is_some_and(|open| matches!(open.kind, WaitKind::Budget { .. }))
+}

@@ -27,7 +27,7 @@ impl Turn<'_> {
         let wait = self.next_effect();
         let channel = tool_channel(&server, &tool);
         let kind = WaitKind::ToolChanged { effect, server, tool };
-        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait { channel, kind, due: None } });
+        self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new(channel, kind, None) });
         self.ask(Effect::OpenWait(wait));
         let doubled = TOOL_PAUSE_MS_MIN.checked_shl(open.attempt - 1).unwrap_or(TOOL_PAUSE_MS_MAX);
         // It did not leave, so that it counts as no call.

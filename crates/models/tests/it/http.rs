@@ -2,7 +2,7 @@
 
 use windlass_core::effect::Spent;
 use windlass_core::failure::{Code, Retry};
-use windlass_core::machine::{ModelSettings, Priority};
+use windlass_core::machine::ModelSettings;
 use windlass_core::transcript::Message;
 use windlass_core::value::Value;
 use windlass_models::{ALL, Models, ProviderSettings};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use reqwest::header::HeaderMap;
 use serde_json::Map;
-use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown, TIMEOUT_MS_DEFAULT};
 use windlass_core::failure::{Code, Failure};
 use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_core::trace::carried;

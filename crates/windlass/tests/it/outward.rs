@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
+use windlass::Code;
 use windlass::wire::Wiring;
-use windlass::{Code, Value};
 use windlass_core::effect::Spent;
 use windlass_ports::conformance::model::question;
 use windlass_ports::model::{Model, ModelResult};
