@@ -10,6 +10,7 @@ mod pools;
 mod poison;
 mod served;
 mod stuck;
+mod traces;
 mod page;
 
 use std::io::{BufRead, BufReader, Read, Write};
