@@ -326,12 +326,12 @@ mod tests {
         assert_eq!(names(&tools, "price of fruit")[0], "fig");
         // Cost, risk and time are all of the score.
         let all = [
-            Contract { class: Class::Write, ..timed("a", Some(1)) },
-            Contract { cost_weight: 10, ..timed("b", Some(1)) },
-            timed("c", Some(10_000)),
-            timed("d", Some(1)),
+            Contract { class: Class::Write, ..timed("ant", Some(1)) },
+            Contract { cost_weight: 10, ..timed("bee", Some(1)) },
+            timed("cat", Some(10_000)),
+            timed("dog", Some(1)),
         ];
-        assert_eq!(names(&all, "price"), ["d", "c", "a", "b"]);
+        assert_eq!(names(&all, "price"), ["dog", "cat", "ant", "bee"]);
     }
 
     #[test]

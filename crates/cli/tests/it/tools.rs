@@ -91,7 +91,7 @@ fn a_tool_runs_once_it_was_accepted_and_no_longer_when_it_changes() {
     );
     let stuck = place.windlass(&["runs", "stuck", "--older", "0"]).json();
     let one = &stuck["runs"][0];
-    let (cause, next) = (&one["cause"], &one["next"]);
+    let (cause, next) = (&one["cause"], &one["next_step"]);
     assert_eq!((cause, next), (&json!("tool_changed"), &json!("windlass tools blocked stub")), "{stuck}");
     let diff = place.windlass(&["tools", "diff", "stub", "--plain"]);
     assert_eq!(diff.code(), 3);

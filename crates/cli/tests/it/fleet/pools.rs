@@ -188,7 +188,7 @@ fn checker_workers_and_reaper_share_a_work_pool() {
     // Workers are part of the run that starts them, so that a command would wait for them.
     let check = |id: &str| {
         fleet.submit("checker.yml", id, &["--input", r#"{"pool_id": "p", "max_workers": 2}"#]);
-        fleet.output(id)
+        fleet.until(id, "completed")["run"]["ending"]["completed"]["output"].clone()
     };
     let worker = fleet.start(&["worker"]);
     let checked = check("c1");
@@ -204,7 +204,8 @@ fn checker_workers_and_reaper_share_a_work_pool() {
     fleet.until_all("the job is being done", || fleet.place.path("held").exists().then_some(()));
     assert_eq!(run("reaper.yml", json!({"pool_id": "p"}))["stale"], 0, "its run goes on");
     let lost = checked["ids"][0].as_str().expect("an id");
-    fleet.run(&["runs", "cancel", lost]);
+    let cancelled = fleet.run(&["runs", "cancel", lost]);
+    assert_eq!(cancelled.code(), 0, "{}", cancelled.shown());
     fleet.until(lost, "cancelled");
     let reaped = run("reaper.yml", json!({"pool_id": "p"}));
     assert_eq!(reaped, json!({"stale": 1, "reaped": 1, "released": 1}));
