@@ -181,7 +181,10 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::BreakerTripped { is_agent: true, .. } => run.pulse.calm(),
         Entry::BreakerTripped { target, why, .. } => conversation::shut_off(run, target, why),
         Entry::LoopStopped { reason, to } => {
-            run.jump.clone_from(to);
+            // What a table of the state has said goes before what the loop found.
+            if let Some(to) = to {
+                run.jump.get_or_insert_with(|| to.clone());
+            }
             with_loop(run, |state, _| state.stop = Some(reason.clone()));
         }
         Entry::RowFired { to, .. } => run.jump.clone_from(to),
@@ -201,7 +204,10 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HoldLifted => hold_lifted(run),
         Entry::CancelRequested { reason } => run.cancel = Some(reason.clone()),
         Entry::CeilingNear { meter, .. } => run.warned.push(*meter),
-        Entry::CeilingsChanged { ceilings, .. } => change_ceilings(&mut run.ledger, ceilings, run.started_at),
+        Entry::CeilingsChanged { ceilings, .. } => {
+            let gone_ms = gone_before(&run.start);
+            change_ceilings(&mut run.ledger, ceilings, (run.started_at, gone_ms));
+        }
         Entry::EndingDecided { ending } => {
             run.ending = Some(ending.clone());
             run.stage = Stage::Draining;
@@ -218,11 +224,16 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
     None
 }
 
+/// How long the run that a fork starts from had gone on, in milliseconds: so much less time has the fork.
+fn gone_before(start: &Start) -> u64 {
+    start.origin.as_ref().map_or(0, |origin| origin.elapsed_ms)
+}
+
 fn started(run: &mut Run, start: &Start) -> Option<audit::Row> {
     run.start = start.clone();
     run.started_at = run.now;
     run.started = true;
-    let gone_ms = start.origin.as_ref().map_or(0, |origin| origin.elapsed_ms);
+    let gone_ms = gone_before(start);
     let own = start.ceilings.wall_ms.map(|ms| run.now.plus_ms(ms.saturating_sub(gone_ms)));
     let deadline = match (own, start.deadline) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -537,14 +548,14 @@ fn tool_answered(run: &mut Run, index: u32, content: &Name, is_error: bool, coun
     });
 }
 
-fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, started_at: Timestamp) {
+fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, (started_at, gone_ms): (Timestamp, u64)) {
     ledger.rebound(new);
     if new.depth.is_some() {
         ledger.ceilings.depth = new.depth;
     }
     if let Some(ms) = new.wall_ms {
         ledger.ceilings.wall_ms = Some(ms);
-        ledger.deadline = Some(started_at.plus_ms(ms));
+        ledger.deadline = Some(started_at.plus_ms(ms.saturating_sub(gone_ms)));
     }
 }
 
@@ -563,7 +574,7 @@ fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Op
         result,
         owner: None,
         plan: call.call.plan().cloned().filter(|_| run.start.audit >= audit::WHERE_VERSION),
-        worker: run.worker.clone(),
+        worker: run.worker.clone().filter(|_| run.start.audit >= audit::WHERE_VERSION),
         at: run.now,
         previous: run.audit.head,
     };

@@ -42,7 +42,7 @@ use crate::budget::Meter;
 use crate::effect::{Call, Effect, OpenTimer, Outcome, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
 use crate::failure::{Code, Failure};
-use crate::ids::{EffectId, Name, RunId};
+use crate::ids::{EffectId, Name};
 use crate::input::{Ending, Facts, Input, Sent};
 use crate::journal::Entry;
 use crate::label::{LabelSet, Mark};
@@ -586,15 +586,4 @@ impl<'a> Turn<'a> {
             | WaitKind::Transition { .. } => {}
         }
     }
-}
-
-/// The message that tells a parent how its child ended.
-fn farewell(run: &Run, ending: Ending) -> Option<(RunId, Name, Input)> {
-    let parent = run.start.parent.as_ref()?;
-    let mut used = run.ledger.settled;
-    used.add(&run.ledger.granted);
-    let id: Name = format!("ended:{}", run.id()).into();
-    let labels = crate::label::of_result(run, &ending);
-    let hidden = run.hidden.within_ending(&ending);
-    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used, labels, hidden }))
 }

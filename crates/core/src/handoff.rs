@@ -125,7 +125,8 @@ pub fn cut_output(output: &Value, bytes_max: u64, run: &RunId) -> Value {
             ("bytes_max", Value::count(bytes_max)),
             ("digest", digest.clone()),
             ("run", Value::str(run.as_str())),
-            ("text", Value::str(start)),
+            // The mark by which a hidden value is known that is cut in the middle.
+            ("text", Value::str(format!("{start}…"))),
         ])
     };
     beginning(&text, most, make, |value| value.to_json().len() <= most)
@@ -198,6 +199,7 @@ mod tests {
             assert_eq!(cut.get("digest"), Some(&Value::str(output.digest().to_string())));
             assert_eq!(cut.get("run"), Some(&Value::str("r~1.0")));
             let start = cut.get("text").and_then(Value::as_str).expect("text");
+            let start = start.strip_suffix('…').expect("it says that it is cut");
             assert!(start.len() > 200 && output.to_json().starts_with(start));
         }
     }

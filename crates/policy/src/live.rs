@@ -116,6 +116,8 @@ struct Tried {
     config: CandidateConfig,
     /// Of the candidate of this version.
     ledger: Mutex<(Name, Ledger)>,
+    /// Held while what was counted is stored, so that it is stored once.
+    storing: futures::lock::Mutex<()>,
 }
 
 impl Tried {
@@ -169,7 +171,11 @@ impl LivePolicy {
         let Some(set) = in_force.set.clone() else { return Err(in_force.broken.take().unwrap_or_default()) };
         let files = Folders { in_force, candidate: candidate.as_ref().map(|candidate| Files::read(&candidate.path)) };
         let current = ArcSwap::new(Snapshot::new(set, None, trust.scores()));
-        let tried = candidate.map(|config| Tried { config, ledger: Mutex::default() });
+        let tried = candidate.map(|config| Tried {
+            config,
+            ledger: Mutex::default(),
+            storing: futures::lock::Mutex::default(),
+        });
         let (folder, files) = (folder.to_owned(), Mutex::new(files));
         let policy = Self { folder, current, trust, files, tried, told: Mutex::default() };
         {
@@ -324,6 +330,7 @@ impl LivePolicy {
         at: Timestamp,
     ) -> Result<Option<(Name, Trial)>, StoreError> {
         let (Some(tried), Some(candidate)) = (&self.tried, self.offered()) else { return Ok(None) };
+        let _alone = tried.storing.lock().await;
         tried.is_open(&candidate);
         let draft = tried.ledger().1.draft();
         let trial = draft.store(store, (&candidate, &tried.config), (by, at)).await?;

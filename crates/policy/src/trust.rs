@@ -91,6 +91,8 @@ pub struct TrustBook {
     scores: Arc<ArcSwap<Scores>>,
     /// What was counted and is not stored yet; none where nothing is.
     counted: Option<Arc<Mutex<Counted>>>,
+    /// Held while what was counted is stored: whoever comes last finds all of it stored.
+    storing: Arc<futures::lock::Mutex<()>>,
 }
 
 /// Evidence that a process counted.
@@ -151,6 +153,7 @@ impl TrustBook {
     /// # Errors
     /// The store fails; what was not stored is stored the next time.
     pub async fn flush(&self, store: &dyn Store, now: Timestamp) -> Result<BTreeSet<Name>, StoreError> {
+        let _alone = self.storing.lock().await;
         let mut left = self.counted().map(|mut counted| std::mem::take(&mut counted.agents)).unwrap_or_default();
         let mut stored = BTreeSet::new();
         while let Some((agent, counts)) = left.pop_first() {

@@ -299,7 +299,8 @@ impl Issuer {
             tenant,
             user,
             scopes: Scopes::of(claims.get(&self.claims.scope)).ok_or(Refusal::Claims)?,
-            key: key.cloned(),
+            // A key without an id goes by the name of its issuer, so that it can be revoked.
+            key: Some(key.cloned().unwrap_or_else(|| self.issuer.as_str().into())),
             id,
             expires,
         })

@@ -18,6 +18,9 @@ pub(crate) enum Tokens {
     /// Take a revocation back
     Restore(TokensRestore),
     /// List what is revoked
+    #[command(after_help = "Examples:
+  windlass tokens revoked
+  windlass tokens revoked --json | jq '.revoked[].name'")]
     Revoked,
 }
 
@@ -96,8 +99,8 @@ pub(crate) struct TokensRevoke {
     /// Its id or name
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// Who revokes it
-    #[arg(long, value_name = "NAME")]
+    /// Who revokes it [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT")]
@@ -118,8 +121,8 @@ pub(crate) struct TokensRestore {
     /// Its id or name
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// Who takes it back
-    #[arg(long, value_name = "NAME")]
+    /// Who takes it back [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
     pub by: String,
     /// Why
     #[arg(long, value_name = "TEXT")]

@@ -138,13 +138,14 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let heard = announce(app, role, listener.as_ref());
     let probe = Probe { engine: engine.clone(), metrics, works: role.works(), stop: stop.clone() };
     let ended = tokio_util::sync::CancellationToken::new();
+    // Calls over HTTP are decided by what runs are decided by.
+    let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &actor().into()).await?;
+    let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
     let serving = Serving::begin(&engine, &probe.metrics, calls, &stop);
     let router = windlass_server::router(probe, serving.api.clone());
     let listening = listener.map(|listener| tokio::spawn(windlass_server::serve(listener, router, ended.clone())));
     heard?;
     let notifying = notify(notifier, &engine, &stop, !config.notify.is_empty());
-    let _following = session::follow_rules(rules.as_ref(), &engine.parts().store, &actor().into()).await?;
-    let _capturing = session::follow_captures(&capturing, &engine.parts().store).await?;
     let result = worked(app, &engine, (role, rules.as_ref()), &stop).await;
     capturing.flush(FLUSH).await;
     // What is being sent is ended, so that nobody is told twice.

@@ -63,12 +63,12 @@ pub(crate) fn test(app: &App, args: &args::Test) -> Result<Exit, Problem> {
 async fn record(app: &App, found: &BTreeMap<Name, Counts>) -> Result<(), Problem> {
     let (store, now) = (app.store().await?, app.now());
     for (agent, counts) in found {
-        evidence::add(&*store, agent, counts, now).await?;
         let of = |kind| counts.get(&kind).copied().unwrap_or_default();
         let detail = format!("{} cases passed, {} failed", of(Kind::Passed), of(Kind::Failed));
         let (actor, action) = (crate::caller::actor().as_str().into(), "trust.record".into());
         let deed = Deed { at: now, actor, action, subject: agent.clone(), detail: Some(detail.into()) };
         trail::note(&*store, &TenantScope::default().tenant, deed).await?;
+        evidence::add(&*store, agent, counts, now).await?;
     }
     let config = &app.loaded.config.trust;
     if config.computed {

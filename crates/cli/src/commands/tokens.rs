@@ -19,8 +19,8 @@ use crate::exit::{Exit, Problem};
 use crate::output::{printable, time};
 use crate::session;
 
-/// For how long the id of a token is refused: as long as any may be of use.
-const TOKEN_MS_MAX: u64 = 24 * 3_600_000;
+/// For how long the id of a token is refused: as long as any may be of use, with the clocks of both sides apart.
+const TOKEN_MS_MAX: u64 = 24 * 3_600_000 + 2 * 5 * 60_000;
 /// Bytes of a name that can be revoked.
 const NAME_BYTES_MAX: usize = 128;
 

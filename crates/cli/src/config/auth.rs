@@ -9,6 +9,8 @@ use windlass_server::auth::{self, ClaimNames, Keys};
 
 use super::Span;
 
+/// Bytes of the name of an issuer or an audience.
+const NAME_BYTES_MAX: usize = 128;
 /// The longest that a token may be configured to be of use, in milliseconds: a day.
 const LIFETIME_MS_MAX: u64 = 24 * 3_600_000;
 /// By how much clocks may differ at most, in milliseconds.
@@ -138,6 +140,9 @@ impl Issuer {
         for (key, text) in [("issuer", &self.issuer), ("audience", &self.audience)] {
             if text.trim().is_empty() {
                 return Err((key, "is empty".into()));
+            }
+            if text.len() > NAME_BYTES_MAX {
+                return Err((key, format!("has {NAME_BYTES_MAX} bytes at most")));
             }
         }
         if self.leeway.0 > LEEWAY_MS_MAX {

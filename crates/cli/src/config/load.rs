@@ -17,6 +17,8 @@ use crate::places;
 
 /// The file that is looked for.
 const FILE_NAME: &str = "windlass.toml";
+/// How long a command may take that tells a secret.
+const SECRETS_TIMEOUT_MS_MAX: u64 = 60_000;
 const PREFIX: &str = "WINDLASS_";
 /// Variables that are read elsewhere: by the command line.
 const NOT_KEYS: &[&str] = &["actor", "config"];
@@ -180,8 +182,8 @@ fn check(config: &Config) -> Result<(), Problem> {
         let hint = "docs/secrets.md has recipes for keychains and vaults";
         return Err(wrong(format!("`{key}` {why}")).detail("key", key).hint(hint));
     }
-    if config.secrets.timeout.0 == 0 {
-        return Err(wrong("`secrets.timeout` is at least `1ms`".into()).detail("key", "secrets.timeout"));
+    if !(1..=SECRETS_TIMEOUT_MS_MAX).contains(&config.secrets.timeout.0) {
+        return Err(wrong("`secrets.timeout` is from `1ms` to `1m`".into()).detail("key", "secrets.timeout"));
     }
     if let Err((key, why)) = config.trust.check() {
         let key = format!("trust.{key}");

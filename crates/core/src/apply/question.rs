@@ -40,7 +40,7 @@ pub(super) fn transition_row(
         result: Some(result.clone()),
         owner: None,
         plan: None,
-        worker: run.worker.clone(),
+        worker: run.worker.clone().filter(|_| run.start.audit >= audit::WHERE_VERSION),
         at: run.now,
         previous: run.audit.head,
     };

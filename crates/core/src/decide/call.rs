@@ -128,7 +128,11 @@ impl Turn<'_> {
     /// The price of an agent's model, or of the link of its chain; none when it has none.
     pub(super) fn quote(&self, agent: &str, route: Option<&Choice>) -> Option<&Quote> {
         match route {
-            Some(choice) => self.facts.routes.get(agent).and_then(|chain| chain.link(choice)?.quote.as_ref()),
+            Some(choice) => match self.facts.routes.get(agent) {
+                Some(chain) => chain.link(choice)?.quote.as_ref(),
+                // Its own model, since another one was taken back.
+                None => self.facts.quotes.get(agent),
+            },
             None => self.facts.quotes.get(agent),
         }
     }

@@ -12,6 +12,9 @@ use crate::journal::Entry;
 use crate::limits::{TOOL_LOOKS_MAX, TOOL_PAUSE_MS_MAX, TOOL_PAUSE_MS_MIN};
 use crate::value::Value;
 
+/// How often the pause is doubled: until it is as long as it may be.
+const DOUBLINGS_MAX: u32 = 8;
+
 impl Turn<'_> {
     /// Whether a call was stopped because its tool changed, and waits for a person by now.
     pub(super) fn awaits_tool(&mut self, effect: EffectId, open: &OpenCall, outcome: &Outcome) -> bool {
@@ -29,7 +32,7 @@ impl Turn<'_> {
         let kind = WaitKind::ToolChanged { effect, server, tool };
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new(channel, kind, None) });
         self.ask(Effect::OpenWait(wait));
-        let doubled = TOOL_PAUSE_MS_MIN.checked_shl(open.attempt - 1).unwrap_or(TOOL_PAUSE_MS_MAX);
+        let doubled = TOOL_PAUSE_MS_MIN << (open.attempt - 1).min(DOUBLINGS_MAX);
         // It did not leave, so that it counts as no call.
         self.back_off(
             effect,

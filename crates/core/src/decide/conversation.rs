@@ -104,7 +104,10 @@ impl Turn<'_> {
 
     fn traits(&self, agent: &Agent, route: Option<&Choice>) -> Traits {
         let known = match route {
-            Some(choice) => self.facts.routes.get(&agent.name).and_then(|chain| chain.link(choice)).map(|l| l.traits),
+            Some(choice) => match self.facts.routes.get(&agent.name) {
+                Some(chain) => chain.link(choice).map(|link| link.traits),
+                None => self.facts.traits.get(&agent.name).copied(),
+            },
             None => self.facts.traits.get(&agent.name).copied(),
         };
         known.unwrap_or_default()

@@ -5,14 +5,14 @@ use crate::budget::{Amounts, Ceilings, Meter};
 use crate::effect::{ChildStart, Effect, TimerPurpose};
 use crate::failure::{Code, Failure};
 use crate::handoff::{self, Handoff};
-use crate::ids::Name;
-use crate::input::Ending;
+use crate::ids::{Name, RunId};
+use crate::input::{Ending, Input};
 use crate::journal::Entry;
 use crate::label::{Marks, Tags, path};
 use crate::limits;
 use crate::machine::{Call, Launch, Mode, Targets};
 use crate::policy::Question;
-use crate::run::{Join, JoinShape, Terms};
+use crate::run::{Join, JoinShape, Run, Terms};
 use crate::value::{Map, Value};
 
 /// A child to be started.
@@ -286,4 +286,19 @@ fn all_failed(join: &Join) -> Failure {
     };
     Failure::new(Code::RunAllFailed, format!("all {} children failed; the first: {first}", join.slots.len()))
         .detail(Value::object([("failures", Value::list(reasons))]))
+}
+
+/// The message that tells a parent how its child ended.
+pub(super) fn farewell(run: &Run, ending: Ending) -> Option<(RunId, Name, Input)> {
+    let parent = run.start.parent.as_ref()?;
+    let mut used = run.ledger.settled;
+    used.add(&run.ledger.granted);
+    let id: Name = format!("ended:{}", run.id()).into();
+    let labels = crate::label::of_result(run, &ending);
+    let hidden = match &ending {
+        // Of a value that was cut only the beginning stands there.
+        Ending::Completed { output } if crate::label::is_cut(output) => run.hidden.clone(),
+        _ => run.hidden.within_ending(&ending),
+    };
+    Some((parent.run.clone(), id, Input::ChildEnded { child: run.id().clone(), ending, used, labels, hidden }))
 }

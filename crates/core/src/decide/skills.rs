@@ -80,10 +80,15 @@ impl<'a> Turn<'a> {
             return Ok(Next::Again);
         }
         let marks = Marks::whole(of_arguments(self.run, true));
+        let mut wanted = self.child_wanted(child, request.arguments.clone(), marks);
+        if let Some(Err(why)) = wanted.handoff.as_ref().map(|handoff| handoff.check(&wanted.input)) {
+            let content = format!("Tool '{}': the arguments do not fit its envelope: {why}", request.name).into();
+            self.emit(Entry::ToolAnswered { index, content, is_error: true, counted: false });
+            return Ok(Next::Again);
+        }
         let join = Join { shape: JoinShape::One, any: false, slots: vec![None], open: 1, winner: None };
         self.emit(Entry::JoinStarted { join });
         let wall_ms = Some(looping.bounds.tool_timeout_ms).filter(|ms| *ms > 0);
-        let mut wanted = self.child_wanted(child, request.arguments.clone(), marks);
         wanted.bounds = wanted.bounds.tighter(&Ceilings { wall_ms, ..Ceilings::default() });
         self.start_children(vec![wanted], true)?;
         Ok(Next::Rest)

@@ -337,7 +337,7 @@ impl<'a> Turn<'a> {
         self.emit(Entry::RunEnded);
         self.goto(Stage::Ended);
         if let Some(ending) = self.run.ending.clone()
-            && let Some((to, id, input)) = super::farewell(self.run, ending)
+            && let Some((to, id, input)) = super::join::farewell(self.run, ending)
         {
             self.ask(Effect::Tell { to, id, input: Box::new(input) });
         }

@@ -84,7 +84,7 @@ impl Keys {
         let key = match algorithm {
             Algorithm::Hs256 if text.len() < SECRET_BYTES_MIN => return Err(BadKey::Short),
             // Whoever puts the public key of another algorithm here would let everybody sign.
-            Algorithm::Hs256 if text.contains("-----BEGIN") => return Err(BadKey::NoKey),
+            Algorithm::Hs256 if text.contains("-----BEGIN") || text.starts_with('{') => return Err(BadKey::NoKey),
             Algorithm::Hs256 => Ok(DecodingKey::from_secret(text.as_bytes())),
             _ if !text.contains("PUBLIC KEY-----") => return Err(BadKey::NoKey),
             Algorithm::EdDsa => DecodingKey::from_ed_pem(text.as_bytes()),

@@ -17,11 +17,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::VALUE_BYTES_MAX;
 
 /// How long a command that failed is left alone, when its answers are kept for longer.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// How long it is waited for the end of a program that was killed.
+const REAPED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How the keepers of secrets are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,16 +105,20 @@ impl Asked {
     pub(crate) fn value(&self, name: &str) -> Option<SecretString> {
         let keeper = self.keepers.get(name)?;
         if keeper.is_new() {
-            let _first = keeper.first.lock().unwrap_or_else(PoisonError::into_inner);
-            if keeper.is_new()
-                && let Err(why) = self.ask(name)
-            {
-                tracing::error!(secret = name, error = %why, "the command of a secret does not tell it");
-            }
+            unhurried(|| self.ask_first(name, keeper));
         } else {
             self.renew(name, keeper);
         }
         keeper.answer().value.clone()
+    }
+
+    fn ask_first(&self, name: &str, keeper: &Keeper) {
+        let _first = keeper.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeper.is_new()
+            && let Err(why) = self.ask(name)
+        {
+            tracing::error!(secret = name, error = %why, "the command of a secret does not tell it");
+        }
     }
 
     /// Asks for a secret now.
@@ -177,6 +184,14 @@ impl Asked {
     }
 }
 
+/// Waits for a program without keeping other work of the same thread from going on.
+fn unhurried(work: impl FnOnce()) {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// What a program writes to stdout, without the line break at its end. No error has anything of it. When it is done with,
 /// nothing that it started is left in its process group.
 fn run(program: &[String], folder: &Path, timeout: Duration) -> Result<SecretString, String> {
@@ -188,7 +203,10 @@ fn run(program: &[String], folder: &Path, timeout: Duration) -> Result<SecretStr
     let said = listen(&mut child, name, timeout);
     // One that has ended with all it started need not be killed.
     let _gone = group.map(|group| killpg(group, Signal::SIGKILL));
-    let _reaped = child.wait();
+    if until_ended(&mut child, REAPED_WITHIN).is_none() {
+        // One of another user cannot be killed: it is reaped when it ends.
+        let _reaper = std::thread::Builder::new().name("windlass-secret-reap".into()).spawn(move || child.wait());
+    }
     said
 }
 

@@ -52,9 +52,14 @@ impl Wiring {
         let configured = self.providers.keys().map(|name| windlass_models::keys::variable(name));
         let variables = windlass_models::key_variables().chain(configured).chain(CLOUD.map(str::to_owned));
         found.extend(variables.filter_map(|variable| self.variable(&variable)));
-        found.extend(self.private.iter().filter_map(|reference| self.secret(reference)));
+        found.extend(self.private.iter().filter_map(|reference| self.told(reference)));
         found.extend(self.secrets.iter().flat_map(|file| file.values()));
         found
+    }
+
+    /// A secret as far as it is known: what is to be kept out of texts asks no command for a value that nobody has yet.
+    fn told(&self, reference: &str) -> Option<SecretString> {
+        if self.is_asked(reference) { None } else { self.secret(reference) }
     }
 
     fn look(&self, settings: &impl Serialize, found: &mut Vec<SecretString>) {
@@ -75,7 +80,7 @@ impl Wiring {
                     "key_secret" => format!("{SCHEME}{text}"),
                     _ => text.clone(),
                 };
-                found.extend(self.secret(&reference));
+                found.extend(self.told(&reference));
             }
             Json::Null | Json::Bool(_) | Json::Number(_) => {}
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use windlass_core::journal::Entry;
 use windlass_core::run::{Run, TenantScope};
+use windlass_core::time::Timestamp;
 use windlass_policy::evidence::{self, COMPUTED_BY, Computed};
 use windlass_policy::{TrustBook, TrustConfig};
 use windlass_ports::notify::Channel;
@@ -113,17 +114,25 @@ pub async fn settle_trust(
             agents
         }
     };
-    let changed = evidence::compute(store, &agents, config, at).await?;
-    for Computed { agent, before, after, cause } in &changed {
-        let before = before.map_or_else(|| "none".to_owned(), |before| before.to_string());
-        let deed = Deed {
-            at,
-            actor: COMPUTED_BY.into(),
-            action: "trust.compute".into(),
-            subject: agent.clone(),
-            detail: Some(format!("{after}; before: {before}; {cause}").into()),
-        };
-        trail::note(store, &TenantScope::default().tenant, deed).await?;
+    let mut changed = Vec::new();
+    // One after another, so that no more than one change can be without its act, whatever ends this.
+    for (agent, known) in agents {
+        for computed in evidence::compute(store, &[(agent, known)].into(), config, at).await? {
+            trail::note(store, &TenantScope::default().tenant, computed_deed(&computed, at)).await?;
+            changed.push(computed);
+        }
     }
     Ok(changed)
+}
+
+/// The act of a score that was computed.
+fn computed_deed(Computed { agent, before, after, cause }: &Computed, at: Timestamp) -> Deed {
+    let before = before.map_or_else(|| "none".to_owned(), |before| before.to_string());
+    Deed {
+        at,
+        actor: COMPUTED_BY.into(),
+        action: "trust.compute".into(),
+        subject: agent.clone(),
+        detail: Some(format!("{after}; before: {before}; {cause}").into()),
+    }
 }

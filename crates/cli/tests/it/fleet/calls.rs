@@ -763,7 +763,9 @@ fn tokens_are_made_shown_and_revoked_and_are_nowhere_else() {
     assert_eq!(show(token).json()["tools"], json!(["search"]));
     let by = ["--by", "ops", "--reason", "left"];
     let other = issue(&["--tool", "search"]).json()["token"].as_str().expect("a token").to_owned();
-    for (what, name, hits_other) in [("token", id, false), ("user", "ann", true)] {
+    // A key without an id goes by the name of its issuer.
+    for (what, name, hits_other) in [("token", id, false), ("user", "ann", true), ("key", "https://hmac.example", true)]
+    {
         let revoked = world.run(&[&["tokens", "revoke", what, name], &by[..]].concat());
         assert_eq!(revoked.code(), 0, "{}", revoked.shown());
         assert_eq!(good(), 401, "{what}");
@@ -786,8 +788,11 @@ fn tokens_are_made_shown_and_revoked_and_are_nowhere_else() {
     assert!(acts.iter().any(|(action, subject, _)| action == "token.issue" && subject == "ann"), "{acts:?}");
     // What the store has, whole and as it is shown, has neither a token nor the key; what must be found shows that it is read.
     let runs = world.run(&["runs", "list", "--json"]).json();
-    let run = runs["runs"][0]["run_id"].as_str().unwrap_or_else(|| panic!("{runs}")).to_owned();
-    let mut all = world.run(&["runs", "journal", &run, "--json"]).stdout().into_bytes();
+    let mut all = Vec::new();
+    for run in runs["runs"].as_array().unwrap_or_else(|| panic!("{runs}")) {
+        let run = run["id"].as_str().unwrap_or_else(|| panic!("{runs}"));
+        all.extend(world.run(&["runs", "journal", run, "--json"]).stdout().into_bytes());
+    }
     all.extend(world.run(&["audit", "acts", "--tenant", "acme", "--json"]).stdout().into_bytes());
     let World { fleet, served, .. } = world;
     assert_eq!(served.stop().code(), Some(0));
@@ -819,6 +824,7 @@ fn calls_are_served_to_nobody_where_nobody_is_known() {
         (format!("{issuer}algorithm = \"HS256\"\nkey = \"{canary}\"\n"), "names nothing"),
         (format!("{issuer}algorithm = \"HS256\"\nkey = \"file:short\"\n"), "at least 32 bytes"),
         (format!("{issuer}algorithm = \"HS256\"\nkey = \"file:rsa.pem\"\n"), "no key of this algorithm"),
+        (format!("{issuer}algorithm = \"HS256\"\nkey = \"file:set.json\"\n"), "no key of this algorithm"),
         (format!("{issuer}algorithm = \"EdDSA\"\nkey = \"file:rsa.pem\"\n"), "no key of this algorithm"),
         (format!("{issuer}algorithm = \"ES256\"\nkey = \"file:set.json\"\n"), "key 1 of the set"),
         (format!("{issuer}algorithm = \"none\"\nkey = \"file:rsa.pem\"\n"), "EdDSA"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::input::{Input, Sent};
 use windlass_core::run::{Hold, Run, Stage, Status};
 use windlass_ports::store::{InboxItem, Query, StoreError, Stored, WorkerId};
@@ -18,6 +18,17 @@ use crate::shell::programs::{Loaded, ProgramError};
 use crate::shell::send::patiently;
 use crate::shell::unfit::unlisted;
 use crate::timers::Timers;
+
+/// What this worker lacks to go on with a run; nothing where the run has yet to hear of what ends that it needs it.
+async fn lacking(core: &Core, loaded: &Loaded, run: &Run) -> Result<Option<Name>, StoreError> {
+    if loaded.lacks.is_some() {
+        return Ok(loaded.lacks.clone());
+    }
+    let Some(model) = unlisted(&loaded.machine, run, &*core.parts.model) else { return Ok(None) };
+    let inbox = patiently(core, || core.parts.store.inbox(run.id().clone())).await?;
+    let is_remedy = |input: &Input| matches!(input, Input::ModelChanged(_) | Input::Cancel { .. });
+    Ok((!inbox.iter().any(|item| is_remedy(&item.input))).then_some(model))
+}
 
 /// Children looked up at a time.
 const PAGE: usize = 500;
@@ -46,8 +57,9 @@ impl<'a> Work<'a> {
                 (folded, pool, loaded)
             }
         };
-        let lacks = loaded.lacks.clone().or_else(|| unlisted(&loaded.machine, &folded.run, &*core.parts.model));
-        if let (true, Some(lacks)) = (claimed.serving, lacks) {
+        if claimed.serving
+            && let Some(lacks) = lacking(core, &loaded, &folded.run).await?
+        {
             return Err(Fault::Unfit(lacks));
         }
         Ok(Self {
