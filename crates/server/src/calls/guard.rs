@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use windlass_core::ids::Name;
 
 use super::body::once;
 use super::problem::Problem;
@@ -58,6 +59,10 @@ pub(crate) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
 impl Api {
     async fn admit(&self, token: Result<Caller, Refusal>, path: &str) -> Result<(Caller, gate::Place), Problem> {
         let caller = self.caller(token).await?;
+        // Whoever may not speak for a tenant takes the places of none: the name of a tenant has no control characters.
+        let foreign = || Name::from(format!("\u{0}{}", caller.issuer));
+        let whose = if caller.may_speak { caller.tenant.clone() } else { foreign() };
+        let place = self.gate.enter(&whose).inspect_err(|_| self.metrics.requests.decided("busy"))?;
         if !caller.may_speak {
             self.metrics.requests.decided("tenant");
             let why = format!("its issuer may not speak for the tenant `{}`", caller.tenant);
@@ -65,7 +70,6 @@ impl Api {
             let detail = "the issuer of the token may not speak for its tenant";
             return Err(Problem::new(StatusCode::FORBIDDEN, "auth.tenant", detail));
         }
-        let place = self.gate.enter(&caller.tenant).inspect_err(|_| self.metrics.requests.decided("busy"))?;
         Ok((caller, place))
     }
 
