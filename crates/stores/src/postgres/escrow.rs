@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use futures::StreamExt;
-use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use windlass_core::escrow::{Draw, Drawn};
@@ -45,32 +44,41 @@ static WRITE: Sql = Sql {
 
 /// Begins a transaction that does not wait long for accounts that somebody else holds.
 const TOGETHER: &str = "BEGIN; SET LOCAL lock_timeout = '500ms'";
-/// Connections that draws use at a time which cannot be answered together.
+/// Connections that draws use at a time which cannot be answered together, and as many for those that wait for an account.
 const APART_MAX: usize = 4;
 /// Draws in one transaction: enough to share a sync widely, few enough to answer soon.
 const TOGETHER_MAX: usize = 128;
 
 /// Draws of one handle, which share transactions: draws on one budget come one after another, and each by itself would
 /// hold its account for as long as a synced write takes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Draws {
     waiting: Mutex<Vec<Waiting>>,
     /// Held by whoever draws for all that wait.
     turn: tokio::sync::Mutex<()>,
+    apart: Semaphore,
+    patient: Semaphore,
+}
+
+impl Default for Draws {
+    fn default() -> Self {
+        let (apart, patient) = (Semaphore::new(APART_MAX), Semaphore::new(APART_MAX));
+        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default(), apart, patient }
+    }
 }
 
 #[derive(Debug)]
 struct Waiting {
     draw: Draw,
-    answer: oneshot::Sender<Result<Drawn, StoreError>>,
+    told: oneshot::Sender<Told>,
 }
 
-impl Waiting {
-    /// Gives the answer to whoever asked, who may have gone: what was written stays written.
-    fn tell(self, settled: Result<Vec<Drawn>, Trouble>) {
-        let answer = settled.map_err(Trouble::error).and_then(|mut answers| answers.pop().ok_or_else(unknown));
-        let _gone = self.answer.send(answer);
-    }
+/// What whoever draws for all tells one that waits. Whoever waits may have gone: what was written stays written.
+#[derive(Debug)]
+enum Told {
+    Answer(Result<Drawn, StoreError>),
+    /// Not answered with the others.
+    Apart(Draw),
 }
 
 impl Draws {
@@ -81,17 +89,24 @@ impl Draws {
     /// Draws, with all others that wait. Where whoever draws for all goes away, what became of the draws of others is
     /// not known: the same draw again gets the same answer.
     pub(super) async fn draw(&self, pool: &Pool, draw: Draw) -> Result<Drawn, StoreError> {
-        let (answer, mut answered) = oneshot::channel();
-        self.waiting().push(Waiting { draw, answer });
+        match self.together(pool, draw).await {
+            Told::Answer(answer) => answer,
+            Told::Apart(draw) => self.apart(pool, &[draw]).await.map_err(Trouble::error),
+        }
+    }
+
+    async fn together(&self, pool: &Pool, draw: Draw) -> Told {
+        let (told, mut hears) = oneshot::channel();
+        self.waiting().push(Waiting { draw, told });
         loop {
             let turn = tokio::select! {
                 biased;
-                answer = &mut answered => return answer.unwrap_or_else(|_| Err(unknown())),
+                told = &mut hears => return told.unwrap_or_else(|_| unknown()),
                 turn = self.turn.lock() => turn,
             };
-            match answered.try_recv() {
-                Ok(answer) => return answer,
-                Err(TryRecvError::Closed) => return Err(unknown()),
+            match hears.try_recv() {
+                Ok(told) => return told,
+                Err(TryRecvError::Closed) => return unknown(),
                 Err(TryRecvError::Empty) => {}
             }
             let together: Vec<Waiting> = {
@@ -100,42 +115,49 @@ impl Draws {
                 waiting.drain(..count).collect()
             };
             let draws: Vec<Draw> = together.iter().map(|one| one.draw.clone()).collect();
-            let (settled, count) = (settle_once(pool, &draws, TOGETHER).await, draws.len());
+            let settled = settle_once(pool, &draws, TOGETHER).await;
             drop(turn);
-            match settled {
-                Ok(answers) => together.into_iter().zip(answers).for_each(|(one, answer)| one.tell(Ok(vec![answer]))),
-                Err(Trouble::Again(_)) => settle_apart(pool, together).await,
-                Err(Trouble::Refused(_)) if count > 1 => settle_apart(pool, together).await,
-                Err(trouble) => {
-                    let error = trouble.error();
-                    together.into_iter().for_each(|one| one.tell(Err(Trouble::Passing(copy(&error)))));
-                }
+            tell(together, settled);
+        }
+    }
+
+    /// Answers a draw by itself. Those whose accounts nobody else holds do not queue behind those that wait for one, so that
+    /// an account that is held for long keeps back its own draws only.
+    async fn apart(&self, pool: &Pool, draw: &[Draw; 1]) -> Result<Drawn, Trouble> {
+        let settled = {
+            let _one = self.apart.acquire().await;
+            settle_once(pool, draw, TOGETHER).await
+        };
+        let mut answers = match settled {
+            Err(Trouble::Again(_)) => {
+                let _one = self.patient.acquire().await;
+                settle(pool, draw).await?
             }
+            settled => settled?,
+        };
+        answers.pop().ok_or_else(|| Trouble::Passing(StoreError::Unavailable("no answer to a draw; draw again".into())))
+    }
+}
+
+fn tell(together: Vec<Waiting>, settled: Result<Vec<Drawn>, Trouble>) {
+    let one_of_many = together.len() > 1;
+    let apart = |one: Waiting| drop(one.told.send(Told::Apart(one.draw)));
+    match settled {
+        Ok(answers) => {
+            together.into_iter().zip(answers).for_each(|(one, answer)| drop(one.told.send(Told::Answer(Ok(answer)))));
+        }
+        Err(Trouble::Again(_)) => together.into_iter().for_each(apart),
+        Err(Trouble::Refused(_)) if one_of_many => together.into_iter().for_each(apart),
+        Err(trouble) => {
+            let error = trouble.error();
+            together.into_iter().for_each(|one| drop(one.told.send(Told::Answer(Err(copy(&error))))));
         }
     }
 }
 
-fn unknown() -> StoreError {
-    StoreError::Unavailable("whoever drew on budgets for several runs at once was stopped; draw again".into())
-}
-
-/// Answers draws that cannot be answered together. Those whose accounts nobody else holds come first, so that one account
-/// that is held for long keeps back its own draws only.
-async fn settle_apart(pool: &Pool, together: Vec<Waiting>) {
-    let held = Mutex::new(Vec::new());
-    let quick = |one: Waiting| async {
-        match settle_once(pool, std::slice::from_ref(&one.draw), TOGETHER).await {
-            Err(Trouble::Again(_)) => held.lock().unwrap_or_else(PoisonError::into_inner).push(one),
-            settled => one.tell(settled),
-        }
-    };
-    futures::stream::iter(together).for_each_concurrent(APART_MAX, quick).await;
-    let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let patient = |one: Waiting| async {
-        let settled = settle(pool, std::slice::from_ref(&one.draw)).await;
-        one.tell(settled);
-    };
-    futures::stream::iter(held).for_each_concurrent(APART_MAX, patient).await;
+fn unknown() -> Told {
+    let text = "whoever drew on budgets for several runs at once was stopped; draw again";
+    Told::Answer(Err(StoreError::Unavailable(text.into())))
 }
 
 /// Answers draws in one transaction, tried again when that may help.
