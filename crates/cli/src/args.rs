@@ -73,7 +73,9 @@ pub(crate) use serve::{Placed, Role, Serve, Worker, Workers};
 pub(crate) use sim::Sim;
 pub(crate) use skills::{Skills, SkillsAdd, SkillsCheck, SkillsList, SkillsRemove, SkillsSearch, SkillsShow};
 pub(crate) use slo::{Slo, SloReport};
-pub(crate) use store::{Store, StoreBackup, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus};
+pub(crate) use store::{
+    Store, StoreBackup, StoreCompact, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus,
+};
 pub(crate) use tokens::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
 pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsShow};
 pub(crate) use trust::{SeverityWord, Trust, TrustAuto, TrustExplain, TrustIncident, TrustSet, TrustShow};

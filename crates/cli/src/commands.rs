@@ -155,6 +155,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Store(args::Store::Backup(args)) => store::backup(app, args).await,
         Command::Store(args::Store::Restore(args)) => store::restore(app, args).await,
         Command::Store(args::Store::Rekey(args)) => store::rekey(app, args).await,
+        Command::Store(args::Store::Compact(args)) => store::compact(app, args).await,
         Command::Store(args::Store::Fence(args)) => store::fence(app, args).await,
         Command::Tools(command) => tools::perform(app, command).await,
         Command::Policy(args::Policy::Why(args)) => policy::why(app, *args).await,

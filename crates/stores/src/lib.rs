@@ -178,6 +178,40 @@ pub async fn rekey(
     }
 }
 
+/// What came of writing a store anew. Sizes in bytes, of the file without its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// What it had.
+    pub before: u64,
+    /// What it has.
+    pub after: u64,
+    /// Why the file or its log may still hold what was removed. None when they do not.
+    pub remains: Option<String>,
+}
+
+/// Writes the file of a store of SQLite anew, so that it takes no more room than it needs and holds nothing of what was
+/// removed.
+///
+/// # Errors
+/// [`StoreError::Invalid`] for a store of another kind, for one that is not there, and for one whose schema is not this
+/// build's, otherwise why it cannot be used.
+pub async fn compact(url: &str, options: Options) -> Result<Compacted, StoreError> {
+    let Some(("sqlite", path)) = url.split_once(':') else {
+        return Err(StoreError::Invalid(
+            "only a file of SQLite is compacted from here: on PostgreSQL `VACUUM` frees what was removed, and `VACUUM FULL` \
+             gives it back to the system"
+                .into(),
+        ));
+    };
+    let found = schema(url).await?.ok_or_else(|| StoreError::Invalid(format!("there is no store at `{path}`")))?;
+    if found.found != found.known {
+        return Err(migration_due(found.found, found.known));
+    }
+    let path = Path::new(path).to_path_buf();
+    let done = tokio::task::spawn_blocking(move || sqlite::compact::compact(&path, &options)).await;
+    done.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("it was given up: {error}"))))
+}
+
 /// A class as it is stored.
 fn priority_of(code: i64) -> Priority {
     usize::try_from(code).ok().and_then(|place| Priority::ALL.get(place).copied()).unwrap_or_default()

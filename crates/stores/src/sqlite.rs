@@ -5,6 +5,7 @@
 
 mod claim;
 mod commit;
+pub(crate) mod compact;
 pub(crate) mod encryption;
 mod escrow;
 mod fsck;

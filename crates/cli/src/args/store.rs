@@ -17,6 +17,8 @@ pub(crate) enum Store {
     Restore(StoreRestore),
     /// Encrypt everything with the active key
     Rekey(StoreRekey),
+    /// Write the file of the store anew, without what was removed
+    Compact(StoreCompact),
     /// Void every lease and hold back every unfinished run
     Fence(StoreFence),
 }
@@ -53,6 +55,18 @@ pub(crate) struct StoreRekey {
     #[arg(long)]
     pub from_plain: bool,
 }
+
+/// Write the file of the store anew.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass store compact
+  windlass erase --tenant acme --yes && windlass store compact
+
+For SQLite. The file takes no more room than it needs, and between its values nothing is left
+of what was removed. Needs as much free space as the file has. While it works, others read
+and nobody writes: run it when little is done. Exits with 4 when another process kept it from
+that; nothing is lost then.")]
+pub(crate) struct StoreCompact {}
 
 /// Bring the schema up to date.
 #[derive(Debug, Args)]

@@ -349,6 +349,7 @@ impl Doing {
             Store::Rekey(_) => after(Self::named("store.rekey", "store", "")),
             Store::Fence(args) => Self::named("store.fence", "store", &args.reason),
             Store::Backup(args) => Self::named("store.backup", "store", &file(&args.file)),
+            Store::Compact(_) => Self::named("store.compact", "store", ""),
             Store::Status(_) => None,
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
+use windlass::wire;
 use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::{Head, Pruned, Query, Retention, Store};
@@ -200,6 +201,10 @@ fn tell_removed(app: &App, removed: &Pruned, others: &[Beside], dry_run: bool) {
         app.output.note(
             "another process reads the log of the file, which holds what was removed: the same command empties it",
         );
+    }
+    if !dry_run && wire::store_path(app.store_url()).is_some() {
+        app.output
+            .note("`windlass store compact` writes the file anew, so that nothing is left between its values either");
     }
     if dry_run {
         app.output.note("nothing was removed; `--yes` does it");

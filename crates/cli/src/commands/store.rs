@@ -1,6 +1,7 @@
 //! `windlass store` and `windlass fsck`: the store as a whole.
 
 mod accounts;
+mod compact;
 mod copy;
 mod fsck;
 mod rekey;
@@ -15,6 +16,7 @@ use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
 
+pub(crate) use compact::compact;
 pub(crate) use copy::{backup, restore};
 pub(crate) use fsck::{fsck, waits};
 pub(crate) use rekey::rekey;

@@ -74,6 +74,14 @@ impl Victim {
         }
     }
 
+    /// Whether the file of the store, or the log beside it, holds a text.
+    fn holds(&self, text: &str) -> bool {
+        ["w.db", "w.db-wal"].iter().any(|name| {
+            let bytes = std::fs::read(self.place.path(name)).unwrap_or_default();
+            bytes.windows(text.len()).any(|part| part == text.as_bytes())
+        })
+    }
+
     fn rows(&self, run: &str) -> Vec<CallLine> {
         let listed = self.ok(&["audit", "list", "--run", run]);
         let rows = listed["rows"].as_array().expect("rows").clone();

@@ -274,14 +274,7 @@ fn finish(connection: &Connection, cipher: &Cipher, keys: &Keyring) -> Result<En
 
 /// Writes the file anew, so that nothing plain is left in its free pages or its log. Tells what could not be done.
 fn emptied(connection: &Connection) -> Option<String> {
-    let done = connection.execute_batch("VACUUM").and_then(|()| {
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)).map(|busy| busy == 0)
-    });
-    let why = match done {
-        Ok(true) => return None,
-        Ok(false) => "another process reads it".to_owned(),
-        Err(error) => error.to_string(),
-    };
+    let why = super::compact::rewrite(connection).err()?;
     Some(format!(
         "free pages and the log of the file may still hold earlier values ({why}); stop everything that uses the store, and run \
          this again, or `sqlite3 FILE VACUUM`"

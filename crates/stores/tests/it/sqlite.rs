@@ -311,3 +311,47 @@ async fn a_seal_that_was_read_before_a_removal_is_void() {
     let again = store.trail().unsealed(100).await.unwrap();
     assert_eq!(again.chains.iter().map(|grown| grown.chain.rows).collect::<Vec<_>>(), [2]);
 }
+
+#[tokio::test]
+async fn a_file_that_was_compacted_holds_nothing_of_what_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let url = format!("sqlite:{}", path.display());
+    let store = open(&path).await;
+    let put =
+        |key: usize, expected, bytes| Put { kind: "kept".into(), key: format!("{key:05}").into(), expected, bytes };
+    let said = |key: usize| format!("{}{}", "canary-".repeat(key % 90), key).into_bytes();
+    // Out of order, so that pages are split and values moved.
+    let keys: Vec<usize> = (0..500).map(|n| n * 7 % 500).collect();
+    for key in &keys {
+        assert!(store.put_object(put(*key, 0, Some(said(*key)))).await.unwrap());
+    }
+    for key in &keys {
+        assert!(store.put_object(put(*key, 1, (*key == 0).then(|| b"stays".to_vec()))).await.unwrap());
+    }
+    let compacted = windlass_stores::compact(&url, Options::default()).await.unwrap();
+    assert_eq!(compacted.remains, None);
+    assert!(compacted.after < compacted.before, "{compacted:?}");
+    for name in ["windlass.db", "windlass.db-wal"] {
+        let bytes = std::fs::read(dir.path().join(name)).unwrap_or_default();
+        assert!(!bytes.windows(7).any(|part| part == b"canary-"), "something is left in `{name}`");
+    }
+    let stays = store.object("kept".into(), "00000".into()).await.unwrap();
+    assert_eq!(stays.map(|object| object.bytes), Some(b"stays".to_vec()), "a store that is open goes on");
+}
+
+#[tokio::test]
+async fn a_file_that_others_read_is_said_to_hold_what_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("windlass.db");
+    let store = open(&path).await;
+    begin(&store, "a").await;
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN; SELECT count(*) FROM runs").unwrap();
+    let url = format!("sqlite:{}", path.display());
+    let compacted = windlass_stores::compact(&url, Options::default()).await.unwrap();
+    assert_eq!(compacted.remains.as_deref(), Some("another process reads it"));
+    other.execute_batch("COMMIT").unwrap();
+    let compacted = windlass_stores::compact(&url, Options::default()).await.unwrap();
+    assert_eq!(compacted.remains, None);
+}

@@ -136,6 +136,7 @@ const COMMANDS: &[(&str, Class)] = &[
     ("store backup f", Acts("store.backup")),
     ("store restore f", Acts("store.restore")),
     ("store rekey", Acts("store.rekey")),
+    ("store compact", Acts("store.compact")),
     ("store fence --reason restored", Acts("store.fence")),
     ("policy check", Looks),
     ("policy why r", Looks),
