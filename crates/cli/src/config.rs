@@ -20,7 +20,7 @@ use windlass_core::breakers;
 use windlass_core::budget::{self, Ceilings};
 use windlass_server::CostBound;
 
-pub(crate) use auth::{Auth, MISSING};
+pub(crate) use auth::{Auth, Issuer, MISSING};
 pub(crate) use load::{Loaded, Origin, load, unknown_variables, variable};
 pub(crate) use quantity::{Bytes, Span};
 pub(crate) use rates::{RateLimit, limits as rate_limits};
@@ -458,6 +458,10 @@ pub(crate) struct Serve {
     /// when it listens there, else any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
+    /// How callers reach this server, such as `https://tools.acme.io`: told to whoever has no token that is taken. Default:
+    /// `http://` and what the request has as `Host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// An address and a port.

@@ -185,6 +185,14 @@ impl Authority {
         self.issuers.is_empty()
     }
 
+    /// Issuers that clients may ask for tokens: those with an address, whose keys only they can sign with.
+    #[must_use]
+    pub fn servers(&self) -> Vec<&str> {
+        let asks =
+            |issuer: &&Issuer| issuer.issuer.starts_with("https://") && issuer.keys.algorithm() != Algorithm::Hs256;
+        self.issuers.values().filter(asks).map(|issuer| issuer.issuer.as_str()).collect()
+    }
+
     /// Who sends this token. `now_s` is the present in seconds since 1970. Whether it was revoked is not known here.
     ///
     /// # Errors

@@ -5,8 +5,10 @@
 
 mod answer;
 mod body;
+mod commits;
 mod gate;
 mod guard;
+mod metadata;
 mod problem;
 mod record;
 mod route;
@@ -14,6 +16,7 @@ mod route;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use windlass_core::budget::Ceilings;
 use windlass_core::contract::Contract;
 use windlass_core::ids::{Digest, Name, RunId};
@@ -31,9 +34,11 @@ use gate::Gate;
 use record::Records;
 
 pub use body::BODY_BYTES_MAX;
+pub use commits::Commits;
 pub use gate::{CALLS_MAX, TENANT_CALLS_MAX};
 pub(crate) use guard::guard;
 pub use guard::{OPEN, hosts_of};
+pub use metadata::METADATA;
 pub(crate) use route::routes;
 pub use route::{ROUTES, Route};
 
@@ -64,13 +69,23 @@ pub struct Calls {
     pub ceilings: Ceilings,
     /// Names of this server, as `Host` has them, without a port. Any when empty.
     pub hosts: Vec<String>,
+    /// How callers reach it: scheme and host, without a slash at the end. By what a request says when none is given.
+    pub url: Option<String>,
+    /// What the engine is observed by.
+    pub commits: Arc<Commits>,
 }
 
 /// The calls of a process: what is served, and what is remembered meanwhile.
 #[derive(Debug)]
 pub struct Api {
     engine: Engine,
-    calls: Calls,
+    /// Whose tokens are taken. The keys of issuers change while the process runs.
+    authority: ArcSwap<Authority>,
+    tools: BTreeMap<Name, Callable>,
+    ceilings: Ceilings,
+    hosts: Vec<String>,
+    url: Option<String>,
+    commits: Arc<Commits>,
     metrics: Arc<Metrics>,
     stop: Stop,
     gate: Gate,
@@ -81,7 +96,15 @@ impl Api {
     /// Serves these calls with this engine until it is told to stop.
     #[must_use]
     pub fn new(engine: Engine, metrics: Arc<Metrics>, calls: Calls, stop: Stop) -> Arc<Self> {
-        Arc::new(Self { engine, calls, metrics, stop, gate: Gate::default(), records: Records::default() })
+        let Calls { authority, tools, ceilings, hosts, url, commits } = calls;
+        let authority = ArcSwap::from_pointee(authority);
+        let (gate, records) = (Gate::default(), Records::default());
+        Arc::new(Self { engine, authority, tools, ceilings, hosts, url, commits, metrics, stop, gate, records })
+    }
+
+    /// Takes the tokens of these issuers from the next request on, and no others.
+    pub fn trust(&self, authority: Authority) {
+        self.authority.store(Arc::new(authority));
     }
 
     /// What the rules say to a call of a tool for this caller, before there is a run of it. None where there are no rules.

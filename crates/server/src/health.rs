@@ -18,6 +18,7 @@ use windlass_runtime::{Engine, Stop};
 use crate::backup;
 use crate::calls::{self, Api};
 use crate::metrics::{Metrics, Stored};
+use crate::request;
 use crate::writes::Writes;
 
 /// How long the store may take to answer a question about its health.
@@ -46,13 +47,15 @@ struct Watched {
 }
 
 /// The routes of a process: those about itself, and its calls where it serves some. Those are behind one guard, which lets
-/// everybody come to the paths of [`crate::calls::OPEN`] alone.
+/// everybody come to the paths of [`crate::calls::OPEN`] alone. Each request has an id.
 pub fn router(probe: Probe, api: Option<Arc<Api>>) -> Router {
+    let engine = probe.engine.clone();
     let open = open(probe);
-    match api {
+    let all = match api {
         None => open,
         Some(api) => open.merge(calls::routes(Arc::clone(&api))).layer(from_fn_with_state(api, calls::guard)),
-    }
+    };
+    all.layer(from_fn_with_state(engine, request::identified))
 }
 
 fn open(probe: Probe) -> Router {

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod backup;
 pub mod listen;
 mod health;
+mod request;
 mod writes;
 
 pub use health::{Probe, router};

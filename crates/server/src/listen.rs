@@ -47,7 +47,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            converse(stream, router, stop).await;
+            converse(Pressed { stream, patience: WRITE_PATIENCE, stalled: None }, router, stop).await;
             drop(place);
         });
         while connections.try_join_next().is_some() {}
@@ -72,11 +72,10 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn converse(stream: Pressed, router: Router, stop: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
-    let connection =
-        http.serve_connection(TokioIo::new(Pressed { stream, stalled: None }), TowerToHyperService::new(router));
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -90,10 +89,11 @@ async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
     }
 }
 
-/// A connection that ends when the other side takes nothing of an answer for [`WRITE_PATIENCE`]. Without it, whoever asks and
+/// A connection that ends when the other side takes nothing of an answer for so long. Without it, whoever asks and
 /// never reads would keep a place for good.
 struct Pressed {
     stream: TcpStream,
+    patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -103,7 +103,8 @@ impl Pressed {
             self.stalled = None;
             return done;
         }
-        let late = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_PATIENCE)));
+        let patience = self.patience;
+        let late = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         ready!(late.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -142,5 +143,63 @@ impl AsyncWrite for Pressed {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.pressed(cx, done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, Bytes};
+    use axum::routing::get;
+    use futures::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Pieces of an answer, and more than any socket keeps of one.
+    const PIECE: usize = 64 * 1024;
+    const PIECES: usize = 1_024;
+
+    /// Serves one answer of many pieces. What comes from the channel ends with the answer: it says how far that came.
+    async fn serving(patience: Duration) -> (TcpStream, mpsc::Receiver<usize>) {
+        let (count, counted) = mpsc::channel(PIECES);
+        let answer = move || {
+            let count = count.clone();
+            let pieces = futures::stream::iter(0..PIECES).map(move |piece| {
+                // Nobody may look any more.
+                let _told = count.try_send(piece);
+                Ok::<_, io::Error>(Bytes::from(vec![b'x'; PIECE]))
+            });
+            async { Body::from_stream(pieces) }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
+        let router = Router::new().route("/", get(answer));
+        // One connection is all that the router is for: it goes with it.
+        let (taken, _) = listener.accept().await.expect("taken");
+        let stream_of = Pressed { stream: taken, patience, stalled: None };
+        tokio::spawn(converse(stream_of, router, CancellationToken::new()));
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.expect("sent");
+        (stream, counted)
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_answer_nobody_takes_ends() {
+        let (stream, mut counted) = serving(Duration::from_millis(1)).await;
+        let mut sent = 0;
+        while counted.recv().await.is_some() {
+            sent += 1;
+        }
+        assert!((1..PIECES).contains(&sent), "{sent} pieces were taken by nobody");
+        drop(stream);
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_answer_is_taken_gets_all_of_it() {
+        let (mut stream, _counted) = serving(Duration::from_secs(3_600)).await;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.expect("read");
+        assert!(bytes.len() > PIECE * PIECES, "{} bytes came", bytes.len());
+        assert!(bytes.ends_with(b"\r\n0\r\n\r\n"), "it came to its end");
     }
 }

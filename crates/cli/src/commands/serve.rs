@@ -1,6 +1,7 @@
 //! `windlass serve`, `worker` and `workers`: this process as one of a fleet.
 
 mod calls;
+mod issuers;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,9 +16,7 @@ use windlass_core::ids::Name;
 use windlass_core::machine::Placement;
 use windlass_ports::store::{Store, StoreError, WorkerRow};
 use windlass_ports::tool::Catalog;
-use windlass_runtime::{
-    Driven, Engine, Meters, Notifier, Parts, Schedules, Scope, Settings, Silent, Stop, SystemClock,
-};
+use windlass_runtime::{Driven, Engine, Meters, Notifier, Parts, Schedules, Scope, Settings, Stop, SystemClock};
 use windlass_server::{CostObjective, Metrics, Probe};
 use windlass_stores::Schema;
 use windlass_telemetry::{Exporter, Spans};
@@ -105,7 +104,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     let rules = session::rules(app, &wiring).await?;
     let notifier = Arc::new(Notifier::new(wiring.channels().map_err(session::setting)?));
     let address = place.listen.or_else(|| role.listens().then_some(config.serve.listen.0));
-    let calls = calls::configured(app, &catalog, address.filter(|_| role.listens()))?;
+    let calls = calls::configured(app, &wiring, &catalog, address.filter(|_| role.listens()))?;
     let listener = match address {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -129,7 +128,7 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
         catalog: Arc::new(catalog),
         policy: session::answering(rules.as_ref()),
         clock: Arc::new(SystemClock::new()),
-        observer: Arc::new(Silent),
+        observer: calls::observer(calls.as_ref()),
         settings,
     });
     wiring.bind(&engine);

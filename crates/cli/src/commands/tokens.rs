@@ -1,5 +1,6 @@
 //! `windlass tokens`: makes, shows and revokes tokens for calls over HTTP. Prints no key.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -15,6 +16,7 @@ use windlass_server::auth::{
 use crate::app::App;
 use crate::args::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
 use crate::caller::actor;
+use crate::config::Issuer;
 use crate::exit::{Exit, Problem};
 use crate::output::{printable, time};
 use crate::session;
@@ -39,11 +41,22 @@ pub(crate) async fn perform(app: &App, command: Tokens) -> Result<Exit, Problem>
 ///
 /// # Errors
 /// An issuer that cannot be used.
-pub(super) fn authority(app: &App) -> Result<Authority, Problem> {
+fn authority(app: &App) -> Result<Authority, Problem> {
     let wiring = session::wiring(app, &app.loaded.folder);
+    authority_of(&app.loaded.config.auth.issuers, &|reference| wiring.secret(reference))
+}
+
+/// The same with these secrets.
+///
+/// # Errors
+/// As [`authority`].
+pub(super) fn authority_of(
+    tables: &BTreeMap<String, Issuer>,
+    secret: &dyn Fn(&str) -> Option<SecretString>,
+) -> Result<Authority, Problem> {
     let mut issuers = Vec::new();
-    for (name, issuer) in &app.loaded.config.auth.issuers {
-        let lowered = issuer.lowered(&|reference| wiring.secret(reference));
+    for (name, issuer) in tables {
+        let lowered = issuer.lowered(secret);
         issuers.push(lowered.map_err(|(key, why)| wrong(&format!("auth.issuers.{name}.{key}"), &why))?);
     }
     let count = issuers.len();

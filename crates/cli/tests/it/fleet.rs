@@ -90,8 +90,8 @@ impl Fleet {
     /// The same with more said to it.
     fn start_with(&self, args: &[&str], more: impl FnOnce(&mut std::process::Command)) -> Served {
         let mut command = command(&self.place.path(""));
-        more(&mut command);
         command.args(args).env("WINDLASS_STORE", &self.store.url).stdout(Stdio::piped()).stderr(Stdio::null());
+        more(&mut command);
         let mut child = command.spawn().expect("a process");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its stdout");

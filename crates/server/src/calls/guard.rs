@@ -12,29 +12,26 @@ use axum::response::Response;
 use windlass_core::ids::Name;
 
 use super::body::once;
+use super::metadata::METADATA;
 use super::problem::Problem;
 use super::{Api, gate};
 use crate::auth::{Caller, Refusal, revocations};
+use crate::request::RequestId;
 
 /// Paths that anybody may ask for: what they say is about the process, and they change nothing.
-pub const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+pub const OPEN: [&str; 4] = ["/healthz", "/readyz", "/metrics", METADATA];
 
 /// How long the store may take to say what is revoked.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// How a token begins in its header.
 const SCHEME: &str = "bearer ";
 
-/// The id under which a request is answered, and logged when it fails.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
-
 /// Lets a request through to its route, or answers it.
 pub(crate) async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     if OPEN.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let id = format!("{:016x}", api.engine.parts().clock.seed());
-    request.extensions_mut().insert(RequestId(id.clone()));
+    let metadata = api.metadata_url(&request);
     let said = api.place_of(&request).map(|()| (api.authenticated(&request), request.uri().path().to_owned()));
     let admitted = match said {
         Ok((token, path)) => api.admit(token, &path).await,
@@ -45,14 +42,14 @@ pub(crate) async fn guard(State(api): State<Arc<Api>>, mut request: Request, nex
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(problem) => problem.answer(&id),
+        Err(problem) => {
+            let id = request.extensions().get().map(|RequestId(id)| id.as_str()).unwrap_or_default();
+            metadata.map_or(problem.clone(), |url| problem.naming(&url)).answer(id)
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert("x-request-id", id);
-    }
     response
 }
 
@@ -74,7 +71,7 @@ impl Api {
     }
 
     /// Refuses what a browser sends for a page, and what was meant for another server.
-    fn place_of(&self, request: &Request) -> Result<(), Problem> {
+    pub(super) fn place_of(&self, request: &Request) -> Result<(), Problem> {
         let refused = |why, problem| {
             self.metrics.requests.refused(why);
             self.records.refused(why);
@@ -103,7 +100,7 @@ impl Api {
     fn is_here(&self, host: &str) -> bool {
         let name = host_name(host);
         let named = |known: &String| known.eq_ignore_ascii_case(name);
-        self.calls.hosts.is_empty() || self.calls.hosts.iter().any(named)
+        self.hosts.is_empty() || self.hosts.iter().any(named)
     }
 
     /// Whose the token of a request is, unless it was revoked.
@@ -130,7 +127,7 @@ impl Api {
         let text = first.to_str().map_err(|_| Refusal::Malformed)?;
         let is_bearer = text.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
         let token = if is_bearer { text[SCHEME.len()..].trim() } else { return Err(Refusal::Malformed) };
-        self.calls.authority.authenticate(token, self.engine.parts().clock.now().0 / 1_000)
+        self.authority.load().authenticate(token, self.engine.parts().clock.now().0 / 1_000)
     }
 
     fn unauthenticated(&self, refusal: Refusal) -> Problem {

@@ -64,6 +64,14 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "auth.unauthenticated", said).challenged(challenge)
     }
 
+    /// The same with where it says whose tokens are taken, when the answer asks for one.
+    pub(crate) fn naming(mut self, metadata: &str) -> Self {
+        if let Some(challenge) = self.0.challenge.as_mut() {
+            challenge.push_str(&format!(", resource_metadata=\"{metadata}\""));
+        }
+        self
+    }
+
     /// The token does not allow the tool.
     pub(crate) fn scope(tool: &str) -> Self {
         let scope = Scopes::needed(tool);

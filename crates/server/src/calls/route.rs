@@ -1,5 +1,6 @@
 //! The routes: which tools a caller may use, a call of one, and what became of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,17 +19,18 @@ use windlass_core::policy::Answer;
 use windlass_core::run::{self, Status};
 use windlass_core::trace::Incoming;
 use windlass_core::value::Value;
-use windlass_ports::store::Queueing;
+use windlass_ports::store::{Head, Query, Queueing};
 use windlass_runtime::{Report, Submission};
 
-use super::guard::RequestId;
+use super::metadata::{self, METADATA};
 use super::problem::Problem;
 use super::{Api, Callable, TAG_TOOL, TAG_USER, answer, body, scope};
 use crate::auth::Caller;
+use crate::request::RequestId;
 
 /// Tools of one page.
 const PAGE: usize = 200;
-/// The first and the longest pause between two looks at a run that is waited for.
+/// The first and the longest pause between two looks at a run that another process drives, which says nothing here.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// How long the store may take to say how a run is.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
@@ -53,6 +55,7 @@ pub const ROUTES: [Route; 3] = [
 /// The routes, and an answer for everything that is none.
 pub(crate) fn routes(api: Arc<Api>) -> Router {
     let all = ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.serve)()));
+    let all = all.route(METADATA, get(metadata::show));
     all.method_not_allowed_fallback(not_so).fallback(nothing).with_state(api)
 }
 
@@ -130,7 +133,7 @@ impl Api {
             None => None,
             Some(query) => Some(query.strip_prefix("after=").ok_or_else(|| Problem::bad("the query is `after=NAME`"))?),
         };
-        let rest = self.calls.tools.iter().filter(|(name, _)| after.is_none_or(|after| &***name > after));
+        let rest = self.tools.iter().filter(|(name, _)| after.is_none_or(|after| &***name > after));
         // No run: what a candidate of the rules says to some is not told of.
         let none = RunId::stored("");
         let mut shown = Vec::new();
@@ -177,8 +180,8 @@ impl Api {
         let tool = self.allowed(caller, &asked).await?;
         let wait = asked.wait;
         let run = self.submit(caller, tool, asked).await?;
-        let report = self.wait(&run, wait, is_held).await?;
-        answer::call(&report, name)
+        self.wait(&run, wait, is_held).await?;
+        answer::call(&self.report(&run).await?, name)
     }
 
     /// The tool, when this caller may call it like that.
@@ -190,7 +193,7 @@ impl Api {
             self.decided(caller, false, name, &why).await?;
             return Err(Problem::scope(name));
         }
-        let tool = self.calls.tools.get(name).ok_or_else(Problem::not_found)?;
+        let tool = self.tools.get(name).ok_or_else(Problem::not_found)?;
         let verdict = self.verdict(caller, tool, &asked.run);
         if let Some(verdict) = verdict.as_ref().filter(|verdict| verdict.answer == Answer::Deny) {
             self.metrics.requests.decided("policy");
@@ -214,7 +217,7 @@ impl Api {
             program: Arc::clone(&tool.program),
             input: Value::object([("arguments", asked.arguments)]),
             run_id: Some(asked.run),
-            ceilings: self.calls.ceilings,
+            ceilings: self.ceilings,
             scope: scope(caller),
             origin: None,
             queueing: Queueing { tags, ..Queueing::default() },
@@ -231,17 +234,21 @@ impl Api {
         RunId::stored(&format!("call-{:016x}{:016x}", clock.seed(), clock.seed()))
     }
 
-    /// A run as it is when it has ended, when its status is one that is enough, or when the time is over.
-    async fn wait(&self, run: &RunId, wait: Duration, enough: fn(Status) -> bool) -> Result<Report, Problem> {
+    /// Waits until a run has ended, until its status is one that is enough, or until the time is over.
+    async fn wait(&self, run: &RunId, wait: Duration, enough: fn(Status) -> bool) -> Result<(), Problem> {
         let until = Instant::now() + wait;
+        let watched = self.commits.watch(run);
         let mut pause = LOOKS.0;
         loop {
-            let report = self.report(run).await?.ok_or_else(Problem::not_found)?;
-            let status = report.head.status;
+            // Listened for before the look, so that what is committed in between is not missed.
+            let mut committed = pin!(watched.committed());
+            committed.as_mut().enable();
+            let status = self.head(Query { root: Some(run.clone()), ..Query::default() }).await?.status;
             if status.is_final() || enough(status) || Instant::now() >= until || self.stop.is_stopping() {
-                return Ok(report);
+                return Ok(());
             }
             tokio::select! {
+                () = committed => {}
                 () = tokio::time::sleep_until((Instant::now() + pause).min(until)) => {}
                 () = self.stop.graceful.cancelled() => {}
             }
@@ -249,9 +256,17 @@ impl Api {
         }
     }
 
-    async fn report(&self, run: &RunId) -> Result<Option<Report>, Problem> {
-        let asking = tokio::time::timeout(STORE_PATIENCE, self.engine.status(run));
-        asking.await.map_err(|_| Problem::away())?.map_err(|error| Problem::engine(&error))
+    /// The run that nobody started but a caller, of this query, as its row has it: nothing of what it did is read.
+    async fn head(&self, query: Query) -> Result<Head, Problem> {
+        let listing = self.engine.parts().store.list(Query { roots_only: true, limit: 1, ..query });
+        let listed = tokio::time::timeout(STORE_PATIENCE, listing).await.map_err(|_| Problem::away())?;
+        listed.map_err(|error| Problem::store(&error))?.heads.pop().ok_or_else(Problem::not_found)
+    }
+
+    async fn report(&self, run: &RunId) -> Result<Report, Problem> {
+        let asking = tokio::time::timeout(STORE_PATIENCE, self.engine.status(run)).await;
+        let report = asking.map_err(|_| Problem::away())?.map_err(|error| Problem::engine(&error))?;
+        report.ok_or_else(Problem::not_found)
     }
 
     /// A run of a call of this caller's. Whatever else there is looks as if it were not there.
@@ -261,12 +276,20 @@ impl Api {
             query => body::wait(query)?,
         };
         let id = RunId::new(id).map_err(|_| Problem::not_found())?;
-        let report = self.report(&id).await?.ok_or_else(Problem::not_found)?;
-        let is_own = report.head.tenant == caller.tenant && report.head.tags.get(TAG_USER) == Some(&caller.user);
-        let tool = report.head.tags.get(TAG_TOOL).filter(|tool| is_own && caller.scopes.allow(tool)).cloned();
+        let own = Query {
+            root: Some(id.clone()),
+            tenant: Some(caller.tenant.clone()),
+            tags: vec![(TAG_USER.into(), Some(caller.user.clone()))],
+            ..Query::default()
+        };
+        // Whose it is comes first: that a run cannot be read is nothing to others.
+        let head = self.head(own).await?;
+        let tool = head.tags.get(TAG_TOOL).filter(|tool| caller.scopes.allow(tool)).cloned();
         let tool = tool.ok_or_else(Problem::not_found)?;
-        let report = if wait.is_zero() { report } else { self.wait(&id, wait, |_| false).await? };
-        Ok(answer::document(StatusCode::OK, &answer::run(&report, &tool)))
+        if !wait.is_zero() {
+            self.wait(&id, wait, |_| false).await?;
+        }
+        Ok(answer::document(StatusCode::OK, &answer::run(&self.report(&id).await?, &tool)))
     }
 }
 

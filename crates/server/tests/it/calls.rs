@@ -55,7 +55,7 @@ async fn serving() -> Serving {
     let base = process(false).await;
     let (metrics, stop) = (Arc::new(Metrics::new()), Stop::new());
     let authority = Authority::new([issuer()]);
-    let calls = Calls { authority, tools: BTreeMap::new(), ceilings: Ceilings::default(), hosts: Vec::new() };
+    let calls = Calls { authority, tools: BTreeMap::new(), ceilings: Ceilings::default(), ..Calls::default() };
     let api = Api::new(base.engine.clone(), Arc::clone(&metrics), calls, stop.clone());
     let probe = Probe { engine: base.engine.clone(), metrics, works: false, stop: stop.clone() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

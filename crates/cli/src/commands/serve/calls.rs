@@ -6,19 +6,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-use windlass::wire;
+use windlass::wire::{self, Wiring};
 use windlass_core::contract::{Contract, OnUnknown};
 use windlass_core::ids::Name;
 use windlass_ports::tool::Catalog;
-use windlass_runtime::{Engine, Stop};
+use windlass_runtime::{Engine, Observer, Silent, Stop};
 use windlass_server::Metrics;
-use windlass_server::calls::{Api, Callable, Calls, hosts_of};
+use windlass_server::calls::{Api, Callable, Calls, Commits, hosts_of};
 use windlass_spec::diagnostics::render_all;
 use windlass_spec::source::MemoryFiles;
 use windlass_spec::{LoadOptions, load};
 
+use super::issuers::Issuers;
 use crate::app::App;
-use crate::commands::tokens;
 use crate::exit::{Exit, Problem};
 
 /// The document of such a machine, within its bundle.
@@ -28,13 +28,19 @@ const ENTRY: &str = "call.yml";
 ///
 /// # Errors
 /// An issuer that cannot be used, calls that are wanted where nobody could make one, or a tool that no machine can call.
-pub(super) fn configured(app: &App, catalog: &Catalog, address: Option<SocketAddr>) -> Result<Option<Calls>, Problem> {
+pub(super) fn configured(
+    app: &App,
+    wiring: &Wiring,
+    catalog: &Catalog,
+    address: Option<SocketAddr>,
+) -> Result<Option<(Calls, Issuers)>, Problem> {
     let config = &app.loaded.config;
     let Some(address) = address else { return Ok(None) };
     if !config.serve.calls.unwrap_or(!config.auth.issuers.is_empty()) {
         return Ok(None);
     }
-    let authority = tokens::authority(app)?;
+    let mut issuers = Issuers::new(config.auth.issuers.clone(), wiring.clone());
+    let authority = issuers.look()?.unwrap_or_default();
     if authority.is_empty() {
         let message = "`serve.calls` is true, and there is nobody whose token would be taken";
         return Err(Problem::new(Exit::Invalid, "cli.config", message)
@@ -50,12 +56,33 @@ pub(super) fn configured(app: &App, catalog: &Catalog, address: Option<SocketAdd
         true => hosts_of(address.ip()),
         false => config.serve.hosts.clone(),
     };
-    Ok(Some(Calls {
+    let calls = Calls {
         authority,
         tools: tools.collect::<Result<_, Problem>>()?,
         ceilings: config.limits.ceilings(),
         hosts,
-    }))
+        url: config.serve.url.as_deref().map(url).transpose()?,
+        commits: Arc::new(Commits::default()),
+    };
+    Ok(Some((calls, issuers)))
+}
+
+/// What observes the engine of a process that serves these calls.
+pub(super) fn observer(calls: Option<&(Calls, Issuers)>) -> Arc<dyn Observer> {
+    calls.map_or_else(|| Arc::new(Silent) as Arc<dyn Observer>, |(calls, _)| Arc::clone(&calls.commits) as _)
+}
+
+/// An address of this server: scheme and host, and a port where it has one.
+fn url(text: &str) -> Result<String, Problem> {
+    let url = text.strip_suffix('/').unwrap_or(text);
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']');
+    if !host.is_empty() && host.bytes().all(is_host) {
+        return Ok(url.to_owned());
+    }
+    Err(Problem::new(Exit::Invalid, "cli.config", "`serve.url` is no address of a server")
+        .detail("key", "serve.url")
+        .hint("write scheme and host, such as `https://tools.acme.io`, without a path"))
 }
 
 /// A tool with the machine that calls it.
@@ -94,17 +121,26 @@ pub(super) struct Serving {
     /// For the router.
     pub(super) api: Option<Arc<Api>>,
     keeping: Option<tokio::task::JoinHandle<()>>,
+    following: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Serving {
-    pub(super) fn begin(engine: &Engine, metrics: &Arc<Metrics>, calls: Option<Calls>, stop: &Stop) -> Self {
-        let api = calls.map(|calls| Api::new(engine.clone(), Arc::clone(metrics), calls, stop.clone()));
-        let keeping = api.clone().map(|api| tokio::spawn(async move { api.keep_records().await }));
-        Self { api, keeping }
+    pub(super) fn begin(engine: &Engine, metrics: &Arc<Metrics>, calls: Option<(Calls, Issuers)>, stop: &Stop) -> Self {
+        let Some((calls, issuers)) = calls else { return Self { api: None, keeping: None, following: None } };
+        let api = Api::new(engine.clone(), Arc::clone(metrics), calls, stop.clone());
+        let keeping = tokio::spawn({
+            let api = Arc::clone(&api);
+            async move { api.keep_records().await }
+        });
+        let following = tokio::spawn(issuers.follow(Arc::clone(&api)));
+        Self { api: Some(api), keeping: Some(keeping), following: Some(following) }
     }
 
     /// Waits until what was refused is written down. It bounds its own time.
     pub(super) async fn end(self) {
+        if let Some(following) = self.following {
+            following.abort();
+        }
         if let Some(keeping) = self.keeping {
             let _ended = keeping.await;
         }
