@@ -5,7 +5,8 @@ mod svg;
 use std::fmt::Write;
 
 use serde::Serialize;
-use windlass_core::machine::{Machine, ON_NEAR, State, Targets};
+use windlass_core::machine::{Machine, State, Targets};
+use windlass_core::near::ON_NEAR;
 
 pub(crate) use svg::svg;
 

@@ -64,8 +64,9 @@ fn way(entry: &Entry, run: &Run, step: u64) -> Option<String> {
             let to = to.as_ref().map(|to| format!(" leads to {to}")).unwrap_or_default();
             format!("   table {table}: row {row}{id}{to}")
         }
-        Entry::ConversationNear { agent, tokens, context_tokens, .. } => {
-            format!("   the conversation of {agent} is long: about {tokens} of {context_tokens} tokens")
+        Entry::ConversationNear { agent, tokens, context_tokens, saving, .. } => {
+            let why = saving.as_ref().map(|saving| format!(", and {saving} is nearly used up")).unwrap_or_default();
+            format!("   the conversation of {agent} is long: about {tokens} of {context_tokens} tokens{why}")
         }
         Entry::CeilingsChanged { by, .. } => format!("limits changed by {by}"),
         Entry::ModelChanged(change) => model_changed(change),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breakers::Breakers;
 use crate::ids::Name;
-use crate::limits::{AMOUNT_MAX, WARN_PERCENT};
+use crate::limits::AMOUNT_MAX;
 use crate::time::Timestamp;
 
 /// One thing that is counted against a ceiling.
@@ -339,22 +339,22 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// How much of a ceiling is used or held, with the ceiling, where that is most of it.
+    /// How much of a ceiling is used or held, with the ceiling, where that is so many percent of it.
     #[must_use]
-    pub fn near(&self, meter: Meter) -> Option<(u64, u64)> {
+    pub fn near(&self, meter: Meter, percent: u8) -> Option<(u64, u64)> {
         let ceiling = self.ceilings.get(meter)?;
         let used = ceiling - self.left(meter).unwrap_or(0).min(ceiling);
-        let is_near = used.saturating_mul(100) >= ceiling.saturating_mul(WARN_PERCENT);
+        let is_near = used.saturating_mul(100) >= ceiling.saturating_mul(percent.into());
         (used > 0 && is_near).then_some((used, ceiling))
     }
 
-    /// Whether most of what a run has for itself is used. What calls and children hold comes back for the most part.
+    /// Whether so many percent of what a run has for itself is used. What calls and children hold comes back for the most part.
     #[must_use]
-    pub fn nearly_used(&self, meter: Meter) -> bool {
+    pub fn nearly_used(&self, meter: Meter, percent: u8) -> bool {
         let Some(ceiling) = self.ceilings.get(meter) else { return false };
         let own = ceiling.saturating_sub(self.granted.get(meter));
         let used = self.settled.get(meter).saturating_add(self.inherited.get(meter));
-        used > 0 && used.saturating_mul(100) >= own.saturating_mul(WARN_PERCENT)
+        used > 0 && used.saturating_mul(100) >= own.saturating_mul(percent.into())
     }
 }
 
@@ -570,7 +570,7 @@ mod tests {
         let one = Amounts::ZERO.with(Meter::ModelCalls, 1);
         assert_eq!(ledger.left(Meter::ModelCalls), Some(1));
         ledger.charge(&one);
-        assert!(ledger.nearly_used(Meter::ModelCalls) && ledger.near(Meter::ModelCalls) == Some((3, 3)));
+        assert!(ledger.nearly_used(Meter::ModelCalls, 80) && ledger.near(Meter::ModelCalls, 80) == Some((3, 3)));
         assert_eq!(ledger.check(&one).map_err(|over| over.left), Err(0));
         assert_eq!(ledger.settled, one);
     }

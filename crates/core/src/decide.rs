@@ -408,7 +408,7 @@ impl<'a> Turn<'a> {
     /// Records each ceiling of which most is used, once.
     fn warn(&mut self) {
         for meter in Meter::ALL {
-            if let Some((used, ceiling)) = self.run.ledger.near(meter)
+            if let Some((used, ceiling)) = self.run.ledger.near(meter, self.machine.near_percent)
                 && !self.run.warned.contains(&meter)
             {
                 self.emit(Entry::CeilingNear { meter, used, ceiling });

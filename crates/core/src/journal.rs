@@ -524,6 +524,9 @@ pub enum Entry {
         tokens: u64,
         /// How many the model takes.
         context_tokens: u64,
+        /// Of what so much is used up that a shorter one counts as long. None where it would at any time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        saving: Option<Name>,
     },
     /// The ceilings changed.
     CeilingsChanged {

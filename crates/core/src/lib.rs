@@ -26,6 +26,7 @@ pub mod contract;
 pub mod bounded;
 pub mod label;
 pub mod handoff;
+pub mod near;
 pub mod table;
 pub mod machine;
 pub mod eval;

@@ -105,9 +105,6 @@ pub const HIDDEN_BYTES_MAX: usize = 1024 * 1024;
 pub const CHANNEL_BYTES_MAX: usize = 512;
 /// Entries after the last snapshot above which a new snapshot is taken.
 pub const SNAPSHOT_ENTRIES_MAX: u64 = 200;
-/// Share of a ceiling, in percent, at which a warning is recorded; and of what a model takes at once, where a machine does
-/// not say otherwise.
-pub const WARN_PERCENT: u64 = 80;
 /// Bytes of what is handed to a child in an envelope, as JSON without the contents of files, when its contract names none.
 pub const HANDOFF_BYTES_DEFAULT: u64 = 64 * 1024;
 /// Bytes of a reference in an envelope that is text.

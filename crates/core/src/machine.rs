@@ -9,6 +9,7 @@ use crate::budget::Ceilings;
 use crate::contract::Contract;
 use crate::handoff::Handoff;
 use crate::ids::{Digest, Name};
+use crate::near::Conversation;
 use crate::select::Indexed;
 use crate::skill::Skills;
 use crate::table::Table;
@@ -72,30 +73,14 @@ pub struct Machine {
     pub provenance: Provenance,
     /// What happens when a conversation gets long.
     pub conversation: Conversation,
+    /// Share of each ceiling of a run, in percent, from which it is nearly used up.
+    pub near_percent: u8,
     /// Decision tables, by the actions that ask them.
     pub tables: BTreeMap<Name, Arc<Table>>,
     /// The skills that it uses.
     pub skills: Skills,
     /// What its searched tools and skills say, read once.
     pub tool_index: Indexed,
-}
-
-/// By what a run is said to have left a state to shorten its conversation.
-pub const ON_NEAR: &str = "on_near";
-
-/// What happens when a conversation gets nearly as long as its model takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conversation {
-    /// Share of what the model takes, in percent, from which it is nearly as long.
-    pub near_percent: u8,
-    /// The state that shortens it: the run goes there instead of making the call.
-    pub on_near: Option<Name>,
-}
-
-impl Default for Conversation {
-    fn default() -> Self {
-        Self { near_percent: crate::limits::WARN_PERCENT as u8, on_near: None }
-    }
 }
 
 /// Where what a machine is given comes from, for the labels of values.

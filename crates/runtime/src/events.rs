@@ -258,6 +258,8 @@ pub enum What {
         tokens: u64,
         /// How many the model takes.
         context_tokens: u64,
+        /// Of what so much is used up that a shorter one counts as long; null where it would at any time.
+        saving: Option<Name>,
     },
     /// The run ended with an output.
     RunCompleted(Totals),
@@ -399,11 +401,12 @@ fn flow(entry: &Entry, run: &Run, duration_ms: Option<u64>) -> Option<What> {
         Entry::RowFired { table, row, id, to, .. } => {
             What::RowFired { table: table.clone(), row: *row, id: id.clone(), to: to.clone() }
         }
-        Entry::ConversationNear { agent, model, tokens, context_tokens } => What::ConversationNear {
+        Entry::ConversationNear { agent, model, tokens, context_tokens, saving } => What::ConversationNear {
             agent: agent.clone(),
             model: model.clone(),
             tokens: *tokens,
             context_tokens: *context_tokens,
+            saving: saving.clone(),
         },
         Entry::CeilingNear { meter, used, ceiling } => {
             What::CeilingNear { meter: meter.as_str().into(), used: *used, ceiling: *ceiling }

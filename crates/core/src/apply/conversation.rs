@@ -2,7 +2,7 @@
 
 use super::{leave_agent, with_loop};
 use crate::ids::Name;
-use crate::machine::ON_NEAR;
+use crate::near::ON_NEAR;
 use crate::run::Run;
 
 /// The agent of a state is done: its conversation may be shortened again.

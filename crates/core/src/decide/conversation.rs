@@ -15,7 +15,8 @@ use crate::ids::Name;
 use crate::input::Traits;
 use crate::journal::Entry;
 use crate::label::{Tags, path};
-use crate::machine::{Agent, ON_NEAR};
+use crate::machine::Agent;
+use crate::near::ON_NEAR;
 use crate::request;
 use crate::route::{Chain, Choice, Link};
 use crate::transcript::Message;
@@ -45,14 +46,19 @@ impl Turn<'_> {
         let Some(most) = self.traits(agent, route).context_tokens else { return Ok(()) };
         let Call::Model { sample, .. } = call else { return Ok(()) };
         let tokens = request::conversation_tokens(self.run, agent, *sample).about;
-        let percent = u64::from(self.machine.conversation.near_percent);
-        if tokens.saturating_mul(100) < most.saturating_mul(percent) {
-            return Ok(());
-        }
+        let conversation = &self.machine.conversation;
+        let fills = |percent: u8| tokens.saturating_mul(100) >= most.saturating_mul(percent.into());
+        let saving = if fills(conversation.near_percent) {
+            None
+        } else {
+            let saving = conversation.saving_percent.filter(|percent| fills(*percent)).and_then(|_| self.saving());
+            let Some(saving) = saving else { return Ok(()) };
+            Some(saving)
+        };
         let model = route.map_or(&agent.model, |route| &route.settings).model.clone();
         if self.run.exec.as_ref().is_some_and(|exec| !exec.near) {
             let (agent, model) = (agent.name.clone(), model.clone());
-            self.emit(Entry::ConversationNear { agent, model, tokens, context_tokens: most });
+            self.emit(Entry::ConversationNear { agent, model, tokens, context_tokens: most, saving });
         }
         if self.shortens() { Err(too_long(&model, "about", tokens, most)) } else { Ok(()) }
     }
@@ -131,7 +137,9 @@ impl Turn<'_> {
         if let Some(scope) = escrow::near(&self.facts.budgets, &self.run.start.scope) {
             return Some(format!("the budget of `{scope}`").into());
         }
-        let near = [Meter::CostMicros, Meter::Tokens].into_iter().find(|meter| self.run.ledger.nearly_used(*meter));
+        let near = [Meter::CostMicros, Meter::Tokens]
+            .into_iter()
+            .find(|meter| self.run.ledger.nearly_used(*meter, self.machine.near_percent));
         near.map(|meter| format!("the run's ceiling of {}", meter.as_str()).into())
     }
 

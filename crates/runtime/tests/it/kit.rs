@@ -277,7 +277,8 @@ impl Kit {
             child_contracts: BTreeMap::new(),
             placement: Placement::default(),
             provenance: windlass_core::machine::Provenance::default(),
-            conversation: windlass_core::machine::Conversation::default(),
+            conversation: windlass_core::near::Conversation::default(),
+            near_percent: windlass_core::near::NEAR_PERCENT,
             tables: BTreeMap::new(),
         };
         self.machines.insert(name.into(), Arc::new(machine));

@@ -166,6 +166,12 @@ pub static SETTINGS: Section = Section {
             "What happens to a call beyond `max_model_calls`, `max_tool_calls`, `max_tokens` or `max_cost`: it fails, or the \
              run waits for a person. Whoever else sets ceilings for the run has to say `ask` too.",
         ),
+        ours(
+            "near_percent",
+            Shape::Count,
+            "Share of each ceiling, in percent, from which it counts as nearly used up: it is recorded, and of cost and tokens \
+             the run makes do with less; 80 by default.",
+        ),
         ours("strict", Shape::Flag, "Whether warnings are errors."),
         ours(
             "tools",
@@ -257,6 +263,12 @@ pub static CONVERSATION: Section = Section {
             Shape::Count,
             "Share of the model's `context_tokens`, in percent, from which a conversation is recorded as nearly too long; 80 \
              by default.",
+        ),
+        ours(
+            "saving_percent",
+            Shape::Count,
+            "The same share while a budget, or a ceiling of cost or tokens, is nearly used up: a smaller one keeps what is \
+             sent small then.",
         ),
         ours(
             "on_near",

@@ -80,6 +80,7 @@ impl Lowering<'_, '_> {
             placement: settings::placement(around, &states, sink),
             provenance: settings::provenance(around, sink),
             conversation,
+            near_percent: settings::near_percent(around, sink),
             states,
             initial,
             agents: skills::hashed(agents, &brought.skills),

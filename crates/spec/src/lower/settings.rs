@@ -10,7 +10,8 @@ use windlass_core::contract::Contract;
 use windlass_core::ids::Name;
 use windlass_core::label::pointer;
 use windlass_core::limits::CUT_OUTPUT_BYTES_MIN;
-use windlass_core::machine::{ChildContract, Conversation, Placement, Priority, Provenance, State};
+use windlass_core::machine::{ChildContract, Placement, Priority, Provenance, State};
+use windlass_core::near::{Conversation, NEAR_PERCENT};
 use windlass_core::value::Value;
 
 use crate::diagnostics::{Rule, Sink, suggest};
@@ -152,6 +153,21 @@ pub(crate) fn provenance(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Prove
     }
 }
 
+/// Share of each ceiling from which it is nearly used up.
+pub(crate) fn near_percent(settings: Option<&Arc<Node>>, sink: &mut Sink) -> u8 {
+    percent(settings, "near_percent", sink).unwrap_or(NEAR_PERCENT)
+}
+
+/// A share of something, in percent. One that is none is an error.
+fn percent(node: Option<&Arc<Node>>, key: &str, sink: &mut Sink) -> Option<u8> {
+    let given = node?.get(key)?;
+    let percent = given.as_u64().and_then(|n| u8::try_from(n).ok()).filter(|n| (1..=100).contains(n));
+    if percent.is_none() {
+        sink.error(Rule::WrongValue, given.span, format!("`{key}` is a number from 1 to 100"), ());
+    }
+    percent
+}
+
 /// What a machine says about conversations that get long.
 pub(crate) fn conversation(
     settings: Option<&Arc<Node>>,
@@ -160,14 +176,8 @@ pub(crate) fn conversation(
 ) -> Conversation {
     let mut conversation = Conversation::default();
     let Some(node) = settings.and_then(|s| s.get("conversation")) else { return conversation };
-    if let Some(percent) = node.get("near_percent") {
-        match percent.as_u64().and_then(|n| u8::try_from(n).ok()).filter(|n| (1..=100).contains(n)) {
-            Some(percent) => conversation.near_percent = percent,
-            None => {
-                sink.error(Rule::WrongValue, percent.span, "`near_percent` is a number from 1 to 100", ());
-            }
-        }
-    }
+    conversation.near_percent = percent(Some(node), "near_percent", sink).unwrap_or(NEAR_PERCENT);
+    conversation.saving_percent = percent(Some(node), "saving_percent", sink);
     let named = node.get("on_near").and_then(|n| n.as_str().map(|name| (name.clone(), n.span)));
     if let Some((name, span)) = named {
         if !states.contains_key(&name) {
