@@ -141,14 +141,28 @@ impl Default for Audit {
     }
 }
 
+/// What a collector speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) enum Otlp {
+    /// Protobuf over HTTP.
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+    /// gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
+}
+
 /// Where spans of runs and calls go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Telemetry {
-    /// Address of an OTLP collector over HTTP, such as `http://localhost:4318`; `v1/traces` is added. The variables of
+    /// Address of an OTLP collector, such as `http://localhost:4318`; over HTTP `v1/traces` is added. The variables of
     /// OpenTelemetry (`OTEL_EXPORTER_OTLP_ENDPOINT` and others) win over it. Default: spans are not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// What it speaks. `OTEL_EXPORTER_OTLP_PROTOCOL` wins over it. Default: `http/protobuf`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Otlp>,
 }
 
 /// How documents are read.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use windlass_telemetry::{Config, Exporter, Protocol};
 
 use crate::app::App;
+use crate::config::{Otlp, Telemetry};
 use crate::exit::{Exit, Problem};
 
 /// What is put after an address that is for all kinds of telemetry.
@@ -22,7 +23,7 @@ type Environment = BTreeMap<String, String>;
 /// A setting that cannot be used: nothing is ignored in silence.
 pub(crate) fn exporter(app: &App) -> Result<Option<Exporter>, Problem> {
     let environment = std::env::vars().filter(|(name, value)| name.starts_with("OTEL_") && !value.is_empty()).collect();
-    let Some(config) = config(app.loaded.config.telemetry.endpoint.as_deref(), &environment)? else { return Ok(None) };
+    let Some(config) = config(&app.loaded.config.telemetry, &environment)? else { return Ok(None) };
     Exporter::start(config).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
@@ -30,7 +31,7 @@ fn wrong(message: String) -> Problem {
     Problem::new(Exit::Invalid, "cli.config", message).hint("docs/telemetry.md names every setting")
 }
 
-fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<Config>, Problem> {
+fn config(configured: &Telemetry, environment: &Environment) -> Result<Option<Config>, Problem> {
     let said = |name: &str| environment.get(name).map(String::as_str);
     let of_traces = |name: &str| {
         said(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| said(&format!("OTEL_EXPORTER_OTLP_{name}")))
@@ -52,18 +53,22 @@ fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<
             )));
         }
     }
+    let protocol = match of_traces("PROTOCOL") {
+        None => match configured.protocol {
+            None | Some(Otlp::HttpProtobuf) => Protocol::HttpProtobuf,
+            Some(Otlp::Grpc) => Protocol::Grpc,
+        },
+        Some(word) => Protocol::parse(word).ok_or_else(|| {
+            wrong(format!("`OTEL_EXPORTER_OTLP_PROTOCOL`: spans are sent as `http/protobuf` or `grpc`, not `{word}`"))
+        })?,
+    };
     let whole = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(str::to_owned);
-    let base = said("OTEL_EXPORTER_OTLP_ENDPOINT").or(configured);
-    let below = base.map(|base| format!("{}/{TRACES}", base.trim_end_matches('/')));
+    let base = said("OTEL_EXPORTER_OTLP_ENDPOINT").or(configured.endpoint.as_deref());
+    let below = base.map(|base| match protocol {
+        Protocol::HttpProtobuf => format!("{}/{TRACES}", base.trim_end_matches('/')),
+        Protocol::Grpc => base.to_owned(),
+    });
     let Some(endpoint) = whole.or(below) else { return Ok(None) };
-    match of_traces("PROTOCOL") {
-        None | Some("http/protobuf") => {}
-        Some(other) => {
-            return Err(wrong(format!(
-                "`OTEL_EXPORTER_OTLP_PROTOCOL`: spans are sent as `http/protobuf`, not `{other}`"
-            )));
-        }
-    }
     let timeout = match of_traces("TIMEOUT") {
         None => TIMEOUT_MS,
         Some(text) => text
@@ -80,7 +85,7 @@ fn config(configured: Option<&str>, environment: &Environment) -> Result<Option<
         service,
         resource,
         timeout: Duration::from_millis(timeout),
-        protocol: Protocol::HttpProtobuf,
+        protocol,
         parent_based: said("OTEL_TRACES_SAMPLER") != Some("always_on"),
     }))
 }
@@ -139,7 +144,8 @@ mod tests {
 
     fn read(configured: Option<&str>, said: &[(&str, &str)]) -> Result<Option<Config>, String> {
         let environment = said.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        config(configured, &environment).map_err(|problem| problem.message)
+        let configured = Telemetry { endpoint: configured.map(str::to_owned), protocol: None };
+        config(&configured, &environment).map_err(|problem| problem.message)
     }
 
     #[test]
@@ -179,8 +185,17 @@ mod tests {
         let encoded = ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20YTpi,x=a%2Cb%3Dc+d");
         let told = read(None, &[base, encoded]).expect("read").expect("on");
         assert_eq!((&*told.headers[0].1, &*told.headers[1].1), ("Basic YTpi", "a,b=c+d"));
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        let told = read(None, &[base, grpc]).expect("read").expect("on");
+        assert_eq!((&*told.endpoint, told.protocol), ("http://b:4318", Protocol::Grpc));
+        let configured = Telemetry { endpoint: Some("http://a:4317".into()), protocol: Some(Otlp::Grpc) };
+        let told = config(&configured, &Environment::new()).expect("read").expect("on");
+        assert_eq!((&*told.endpoint, told.protocol), ("http://a:4317", Protocol::Grpc));
+        let http = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL".to_owned(), "http/protobuf".to_owned());
+        let told = config(&configured, &[http].into()).expect("read").expect("on");
+        assert_eq!((&*told.endpoint, told.protocol), ("http://a:4317/v1/traces", Protocol::HttpProtobuf));
         for wrong in [
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_TRACES_EXPORTER", "zipkin"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "s3cret"),

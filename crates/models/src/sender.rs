@@ -142,7 +142,7 @@ impl Sender {
         let made = client.get_or_init(|| {
             // Fails only when the process has chosen a provider before, which is as good.
             let _chosen_before = rustls::crypto::ring::default_provider().install_default();
-            let builder = reqwest::Client::builder();
+            let builder = reqwest::Client::builder().http1_only();
             let builder = match resolver {
                 Some(resolver) => builder.dns_resolver(resolver),
                 None => builder,

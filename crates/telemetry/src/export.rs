@@ -1,4 +1,4 @@
-//! Sends spans over OTLP (HTTP, protobuf), some at a time. The queue has an end: while the other side is slow or away, what
+//! Sends spans over OTLP, some at a time. The queue has an end: while the other side is slow or away, what
 //! comes is dropped and counted, and nobody waits.
 
 use std::fmt;
@@ -13,11 +13,10 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
-use prost::Message;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 use windlass_core::trace::Incoming;
 
+use crate::carrier::{Carrier, Protocol};
 use crate::spans::{Field, Taken};
 
 /// Spans that wait to be sent.
@@ -29,18 +28,10 @@ const PACE: Duration = Duration::from_millis(1_000);
 /// Flags of a span whose parent is of another process: it is sampled.
 const SAMPLED: u32 = 1;
 
-/// How spans are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// OTLP over HTTP, as protobuf.
-    #[default]
-    HttpProtobuf,
-}
-
 /// Where spans go.
 #[derive(Clone)]
 pub struct Config {
-    /// The whole address, with its path.
+    /// The whole address, with its path; of one for gRPC the path is not looked at.
     pub endpoint: String,
     /// Headers of every request; their values are secrets.
     pub headers: Vec<(String, String)>,
@@ -71,7 +62,7 @@ impl fmt::Debug for Config {
 
 /// An address as it may be shown: without a user, a password and what is asked, which may be secrets. Of what is no address
 /// nothing is known, and nothing is shown.
-fn shown(endpoint: &str) -> String {
+pub(crate) fn shown(endpoint: &str) -> String {
     match reqwest::Url::parse(endpoint) {
         Ok(url) if url.has_host() => {
             let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -131,31 +122,13 @@ impl Exporter {
     /// # Errors
     /// An address or a header that cannot be used.
     pub fn start(config: Config) -> Result<Self, SetupError> {
-        let url = reqwest::Url::parse(&config.endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.ok_or_else(|| SetupError::Endpoint(shown(&config.endpoint)))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        for (name, value) in &config.headers {
-            let parsed = HeaderName::try_from(name.as_str()).ok().zip(HeaderValue::from_str(value).ok());
-            let (key, mut value) = parsed.ok_or_else(|| SetupError::Header(name.clone()))?;
-            value.set_sensitive(true);
-            headers.insert(key, value);
-        }
-        // Fails only when the process has chosen a provider before, which is as good.
-        let _chosen_before = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(config.timeout)
-            .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| SetupError::Client(error.to_string()))?;
+        let carrier = Carrier::new(&config)?;
         let named = [("service.name".to_owned(), config.service)];
         let attributes = named.into_iter().chain(config.resource).map(|(key, value)| text(&key, value)).collect();
         let resource = Resource { attributes, ..Resource::default() };
         let (queue, orders) = mpsc::channel(QUEUE_MAX);
         let counts = Arc::new(Counts::default());
-        let sender = Sender { client, url, headers, resource, counts: Arc::clone(&counts), warned: false };
+        let sender = Sender { carrier, resource, counts: Arc::clone(&counts), warned: false };
         tokio::spawn(sender.run(orders));
         Ok(Self { queue, counts, parent_based: config.parent_based })
     }
@@ -201,9 +174,7 @@ impl Exporter {
 }
 
 struct Sender {
-    client: reqwest::Client,
-    url: reqwest::Url,
-    headers: HeaderMap,
+    carrier: Carrier,
     resource: Resource,
     counts: Arc<Counts>,
     /// It was said that the other side takes nothing.
@@ -244,21 +215,15 @@ impl Sender {
             return;
         }
         let count = batch.len() as u64;
-        let body = self.request(batch).encode_to_vec();
-        let sent = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body).send().await;
-        let refused = match sent {
-            Ok(response) if response.status().is_success() => {
-                self.counts.sent.fetch_add(count, Ordering::Relaxed);
-                if self.counts.is_full.swap(false, Ordering::Relaxed) {
-                    tracing::info!("spans are sent again");
-                }
-                if std::mem::take(&mut self.warned) {
-                    tracing::info!("spans are taken again");
-                }
-                return;
+        let Err(refused) = self.carrier.carry(&self.request(batch)).await else {
+            self.counts.sent.fetch_add(count, Ordering::Relaxed);
+            if self.counts.is_full.swap(false, Ordering::Relaxed) {
+                tracing::info!("spans are sent again");
             }
-            Ok(response) => response.status().to_string(),
-            Err(error) => error.without_url().to_string(),
+            if std::mem::take(&mut self.warned) {
+                tracing::info!("spans are taken again");
+            }
+            return;
         };
         self.counts.dropped.fetch_add(count, Ordering::Relaxed);
         if !std::mem::replace(&mut self.warned, true) {

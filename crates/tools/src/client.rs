@@ -75,7 +75,7 @@ impl Clients {
 fn make(pooled: bool, guard: Option<&Guard>) -> Result<Client, String> {
     // Fails when one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder();
+    let mut builder = Client::builder().http1_only();
     if let Some(guard) = guard {
         builder = builder.dns_resolver(guard.resolver());
     }

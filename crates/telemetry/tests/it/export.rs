@@ -8,7 +8,7 @@ use windlass_telemetry::{Config, Exporter, Field, Protocol, QUEUE_MAX, SetupErro
 
 use crate::collector::{Collector, Manner};
 
-fn config(endpoint: &str) -> Config {
+pub(crate) fn config(endpoint: &str) -> Config {
     Config {
         endpoint: endpoint.to_owned(),
         headers: vec![("api-key".to_owned(), "s3cret".to_owned())],
@@ -20,7 +20,7 @@ fn config(endpoint: &str) -> Config {
     }
 }
 
-fn span(number: u64) -> Taken {
+pub(crate) fn span(number: u64) -> Taken {
     let run = RunId::stored("r");
     Taken {
         trace: TraceId::of(&run),

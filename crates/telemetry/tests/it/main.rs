@@ -3,3 +3,4 @@
 mod collector;
 mod http;
 mod export;
+mod grpc;
