@@ -17,11 +17,11 @@ pub enum Passage {
 
 /// Decides about addresses that neither the operator wrote nor a provider is known by.
 pub trait Outward: Send + Sync + fmt::Debug {
-    /// Looks at an address before anything is connected to.
+    /// Looks at an address that a run of a tenant has, before anything is connected to.
     ///
     /// # Errors
     /// Why nothing may be sent there, for people.
-    fn check(&self, url: &Url) -> Result<Passage, String>;
+    fn check(&self, url: &Url, tenant: &str) -> Result<Passage, String>;
 
     /// Resolves hosts, and fails for those that may not be connected to.
     fn resolver(&self) -> Arc<dyn Resolve>;

@@ -283,7 +283,7 @@ impl Models {
         }
         wire.prove(&body)?;
         let url = sender::address(address, &wire.place(request))?;
-        let passage = if own_address { Passage::Free } else { self.sender.passage(&url)? };
+        let passage = if own_address { Passage::Free } else { self.sender.passage(&url, &request.tenant)? };
         let mut outgoing = Outgoing {
             url,
             // What the operator sends to the provider may be secret too.

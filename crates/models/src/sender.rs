@@ -74,9 +74,9 @@ impl Sender {
     }
 
     /// How a request to an address goes that a document wrote.
-    pub(crate) fn passage(&self, url: &reqwest::Url) -> Result<Passage, Fault> {
+    pub(crate) fn passage(&self, url: &reqwest::Url, tenant: &str) -> Result<Passage, Fault> {
         let Some(outward) = &self.outward else { return Ok(Passage::Free) };
-        outward.check(url).map_err(Fault::Forbidden)
+        outward.check(url, tenant).map_err(Fault::Forbidden)
     }
 
     /// One exchange: the answer, and what the headers say about it; or why there is none, and what the start of an answer

@@ -59,7 +59,8 @@ impl Hook for Addressed {
             }
             event.body = without_args(&event.body);
             let caller = Caller::hook(&event.hook, event.kind);
-            webhook::post(Author::Anyone, &self.clients, &caller, url, &self.headers, event).await
+            let tenant = event.tenant.clone();
+            webhook::post(Author::Anyone(&tenant), &self.clients, &caller, url, &self.headers, event).await
         }
         .boxed()
     }

@@ -21,7 +21,7 @@ use crate::addressed::Addressed;
 use crate::agents;
 use crate::client::Clients;
 use crate::config::{CatalogConfig, ConfigError, HookConfig, PlanConfig, Problem, RedactConfig, SecretRef, ToolConfig};
-use crate::guard::{Guard, place};
+use crate::guard::{Guard, Host, Hosts, place};
 use crate::kind::{ALL, Kind, Make};
 use crate::limits;
 use crate::mcp::{self, Pins, Quarantine, Server};
@@ -73,7 +73,7 @@ impl fmt::Debug for Surroundings<'_> {
 /// Every unknown type, misplaced key, missing key, wrong value and missing secret.
 pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) -> Result<Catalog, ConfigError> {
     let mut problems = Vec::new();
-    let clients = Arc::new(Clients::new(Guard::default().allowing(written(config, &mut problems))));
+    let clients = Arc::new(Clients::new(guarded(config, &mut problems)));
     let mut catalog = Catalog::default();
     for name in [crate::observer::LOGGING.name, crate::observer::METRICS.name] {
         catalog.hooks.insert(name.into(), Arc::new(Observer));
@@ -112,7 +112,32 @@ pub fn build_catalog(config: &CatalogConfig, surroundings: &Surroundings<'_>) ->
 /// [`build_catalog`].
 #[must_use]
 pub fn guard(config: &CatalogConfig) -> Guard {
-    Guard::default().allowing(written(config, &mut Vec::new()))
+    guarded(config, &mut Vec::new())
+}
+
+fn guarded(config: &CatalogConfig, problems: &mut Vec<Problem>) -> Guard {
+    let written = written(config, problems);
+    let mut parsed = |key: &str, entries: &[String]| {
+        let mut hosts = Vec::new();
+        for entry in entries {
+            match Host::parse(entry) {
+                Some(host) => hosts.push(host),
+                None => problems.push(Problem {
+                    key: key.to_owned(),
+                    message: format!("`{}` is no host", crate::answer::printable(entry)),
+                    hint: Some("write `api.acme.com`, `api.acme.com:8443` or `*.acme.com`".into()),
+                }),
+            }
+        }
+        hosts
+    };
+    let outbound = &config.outbound;
+    let all = outbound.hosts.as_deref().map(|entries| parsed("outbound.hosts", entries));
+    let of_tenant = |(tenant, entries): (&String, &Vec<String>)| {
+        (tenant.as_str().into(), parsed(&format!("outbound.tenants.{tenant}"), entries))
+    };
+    let of_tenants = outbound.tenants.iter().map(of_tenant).collect();
+    Guard::default().allowing(written).among(Hosts { all, of_tenants })
 }
 
 /// The configured MCP servers, whether or not a tool of theirs was accepted. Nothing is connected.

@@ -42,11 +42,11 @@ pub(crate) struct Clients {
 
 /// Who wrote the address of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Author {
+pub(crate) enum Author<'a> {
     /// Who runs this process, in its configuration.
     Operator,
-    /// Anyone else: a document, a tenant, a model.
-    Anyone,
+    /// Anyone else: a document, a tenant, a model. In a run of this tenant.
+    Anyone(&'a str),
 }
 
 impl Clients {
@@ -56,8 +56,8 @@ impl Clients {
     }
 
     /// A client for an address that anyone wrote. Its connections are not kept: whose they are is not known.
-    fn guarded(&self, url: &Url, repeatable: bool) -> Result<&Client, Trouble> {
-        let made = match self.guard.check(url).map_err(Trouble::Refused)? {
+    fn guarded(&self, url: &Url, tenant: &str, repeatable: bool) -> Result<&Client, Trouble> {
+        let made = match self.guard.check(url, tenant).map_err(Trouble::Refused)? {
             Passage::Written => return self.client(repeatable).map_err(Trouble::Unmade),
             Passage::Checked => self.guarded.get_or_init(|| make(false, Some(&self.guard))),
         };
@@ -206,7 +206,7 @@ pub(crate) async fn exchange(
 /// # Errors
 /// The same, and `policy.denied` for an address that nobody else may name; nothing was connected to then.
 pub(crate) async fn exchange_for(
-    author: Author,
+    author: Author<'_>,
     clients: &Clients,
     caller: &Caller,
     message: Message,
@@ -236,15 +236,12 @@ pub(crate) async fn exchange_for(
 
 /// The failure of a call to an address that it may not go to.
 fn denied(caller: &Caller, refused: &Refused) -> Failure {
-    let message = format!(
-        "rule `{OUTBOUND}`: `{}` was not called: {refused}; `allow = [\"HOST:PORT\"]` under `[outbound]` lets it through",
-        caller.name
-    );
+    let message = format!("rule `{OUTBOUND}`: `{}` was not called: {refused}; {}", caller.name, refused.way_out());
     Failure::new(Code::PolicyDenied, message).detail(Value::object([("rule", Value::str(OUTBOUND))]))
 }
 
 async fn follow(
-    author: Author,
+    author: Author<'_>,
     clients: &Clients,
     repeatable: bool,
     mut message: Message,
@@ -253,7 +250,7 @@ async fn follow(
     for _ in 0..=REDIRECTS_MAX {
         let client = match author {
             Author::Operator => clients.client(repeatable).map_err(Trouble::Unmade)?,
-            Author::Anyone => clients.guarded(&message.url, repeatable)?,
+            Author::Anyone(tenant) => clients.guarded(&message.url, tenant, repeatable)?,
         };
         let mut request = client.request(message.method.clone(), message.url.clone()).headers(message.headers.clone());
         if !message.permit.holds() {

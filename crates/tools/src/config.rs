@@ -34,7 +34,8 @@ pub struct CatalogConfig {
     pub outbound: OutboundConfig,
 }
 
-/// Where calls may go whose address comes from a document or a model. The public Internet is always open to them.
+/// Where calls may go whose address comes from a document or a model. Unless `hosts` or `tenants` says otherwise the public
+/// Internet is open to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutboundConfig {
@@ -42,6 +43,13 @@ pub struct OutboundConfig {
     /// `localhost:3000`. Those of `url` in `[hooks]`, `[tools]` and `[actions]`, and of `base_url` in `[providers]` and the
     /// model catalog, need no entry.
     pub allow: Vec<String>,
+    /// The hosts that documents may name, and no others: `api.acme.com`, `api.acme.com:8443`, or `*.acme.com` for all names
+    /// below one; without a port those of `http` and `https`. Default: every public host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+    /// The same for documents in runs of a tenant, in place of `hosts`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, Vec<String>>,
     /// Whether a document may name the address of a model on this host, such as `http://localhost:11434`. Default: `true`;
     /// `false` in `prod-safe`.
     pub local_models: bool,
@@ -49,7 +57,7 @@ pub struct OutboundConfig {
 
 impl Default for OutboundConfig {
     fn default() -> Self {
-        Self { allow: Vec::new(), local_models: true }
+        Self { allow: Vec::new(), hosts: None, tenants: BTreeMap::new(), local_models: true }
     }
 }
 

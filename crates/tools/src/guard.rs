@@ -4,6 +4,7 @@
 //! A name is resolved once, every address it has is checked, and the connection goes to an address that was checked. What
 //! the operator wrote is let through by exact host and port.
 
+mod hosts;
 mod range;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use windlass_ports::BoxFuture;
 
+pub use hosts::{Host, Hosts};
 pub use range::{is_public, range_of};
 
 use crate::answer;
@@ -43,6 +45,14 @@ pub enum Refused {
         /// What the address is part of.
         range: &'static str,
     },
+    /// A host that the documents of a tenant may not name.
+    #[error("`{host}` is none of the hosts that documents of tenant `{tenant}` may name")]
+    NotListed {
+        /// The host as written.
+        host: String,
+        /// The tenant.
+        tenant: String,
+    },
     /// A name that is not found.
     #[error("`{host}` cannot be resolved: {why}")]
     Unresolved {
@@ -51,6 +61,17 @@ pub enum Refused {
         /// Why.
         why: String,
     },
+}
+
+impl Refused {
+    /// What lets the address through.
+    #[must_use]
+    pub fn way_out(&self) -> &'static str {
+        match self {
+            Self::NotListed { .. } => "`hosts` or `tenants` under `[outbound]` names the hosts",
+            _ => "`allow = [\"HOST:PORT\"]` under `[outbound]` lets it through",
+        }
+    }
 }
 
 /// Finds the addresses of a name.
@@ -77,12 +98,13 @@ impl Lookup for System {
 #[derive(Clone)]
 pub struct Guard {
     allowed: Arc<BTreeSet<(String, u16)>>,
+    hosts: Arc<Hosts>,
     lookup: Arc<dyn Lookup>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { allowed: Arc::default(), lookup: Arc::new(System) }
+        Self { allowed: Arc::default(), hosts: Arc::default(), lookup: Arc::new(System) }
     }
 }
 
@@ -109,22 +131,32 @@ impl Guard {
         Self { allowed: Arc::new(allowed), ..self }
     }
 
+    /// Lets documents name these hosts alone.
+    #[must_use]
+    pub fn among(self, hosts: Hosts) -> Self {
+        Self { hosts: Arc::new(hosts), ..self }
+    }
+
     /// Resolves names otherwise than the operating system does.
     #[must_use]
     pub fn resolving(self, lookup: Arc<dyn Lookup>) -> Self {
         Self { lookup, ..self }
     }
 
-    /// Looks at an address as it is written. Names are looked at again when they are resolved, by [`Guard::resolver`].
+    /// Looks at an address as a document of a tenant has it. Names are looked at again when they are resolved, by [`Guard::resolver`].
     ///
     /// # Errors
     /// Why nothing may be sent there.
-    pub fn check(&self, url: &Url) -> Result<Passage, Refused> {
+    pub fn check(&self, url: &Url, tenant: &str) -> Result<Passage, Refused> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Refused::Scheme(answer::printable(url.scheme())));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Refused::Credentials);
+        }
+        if !self.hosts.hold(url, tenant) {
+            let host = answer::printable(url.host_str().unwrap_or("nowhere"));
+            return Err(Refused::NotListed { host, tenant: answer::printable(tenant) });
         }
         if place(url).is_some_and(|place| self.allowed.contains(&place)) {
             return Ok(Passage::Written);
@@ -239,7 +271,7 @@ mod tests {
     #[test]
     fn what_the_operator_wrote_is_let_through_by_host_and_port() {
         let guard = Guard::default().allowing([("localhost".to_owned(), 8080), ("10.0.0.5".to_owned(), 443)]);
-        let check = |text: &str| guard.check(&Url::parse(text).expect("an address")).ok();
+        let check = |text: &str| guard.check(&Url::parse(text).expect("an address"), "acme").ok();
         assert_eq!(check("http://localhost:8080/x"), Some(Passage::Written));
         assert_eq!(check("http://LOCALHOST.:8080/x"), Some(Passage::Written));
         assert_eq!(check("https://10.0.0.5/x"), Some(Passage::Written));

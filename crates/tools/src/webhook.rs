@@ -92,7 +92,7 @@ impl Hook for Webhook {
 
 /// Posts one event within its bounds and reads the answer.
 pub(crate) async fn post(
-    author: Author,
+    author: Author<'_>,
     clients: &Clients,
     caller: &Caller,
     url: Url,

@@ -140,3 +140,33 @@ fn what_is_let_through_is_a_host_with_a_port() {
     }
     crate::catalog("[outbound]\nallow = ['localhost:80', '[::1]:8080', 'wiki.acme.io:443']");
 }
+
+#[tokio::test]
+async fn documents_of_a_tenant_name_its_hosts_alone() {
+    let server = Server::start(|_| Reply::Full(200, "", "{}".into())).await;
+    let place = server.url.trim_start_matches("http://").to_owned();
+    let config = |lists: &str| format!("[outbound]\nallow = ['{place}']\n{lists}");
+    // Events are of the tenant `t`.
+    for (lists, is_called) in [
+        (String::new(), true),
+        (format!("hosts = ['{place}']"), true),
+        ("hosts = ['*.acme.com']".to_owned(), false),
+        ("hosts = []".to_owned(), false),
+        (format!("hosts = []\n[outbound.tenants]\nt = ['{place}']"), true),
+        (format!("hosts = ['{place}']\n[outbound.tenants]\nt = []"), false),
+        (format!("hosts = ['{place}']\n[outbound.tenants]\nother = []"), true),
+    ] {
+        let before = server.seen().len();
+        let called = call(&catalog(&config(&lists)), &server.url).await;
+        assert_eq!(called.is_ok(), is_called, "{lists}");
+        if let Err(failure) = called {
+            assert_eq!(failure.code, Code::PolicyDenied, "{failure}");
+            assert!(failure.message.contains("`hosts` or `tenants` under `[outbound]`"), "{failure}");
+        }
+        assert_eq!(server.seen().len(), before + usize::from(is_called), "{lists}");
+    }
+    for wrong in ["hosts = ['http://a.com']", "hosts = ['*']", "[outbound.tenants]\nacme = ['a:0']"] {
+        let error = crate::catalog_in(std::path::Path::new("/"), &config(wrong));
+        assert!(error.expect_err(wrong).to_string().contains("is no host"), "{wrong}");
+    }
+}

@@ -21,8 +21,8 @@ pub(super) fn guarded(config: &CatalogConfig) -> Arc<dyn Outward> {
 }
 
 impl Outward for Guarded {
-    fn check(&self, url: &Url) -> Result<Passage, String> {
-        match self.guard.check(url) {
+    fn check(&self, url: &Url, tenant: &str) -> Result<Passage, String> {
+        match self.guard.check(url, tenant) {
             Ok(guard::Passage::Written) => Ok(Passage::Free),
             Ok(guard::Passage::Checked) => Ok(Passage::Resolved),
             Err(guard::Refused::Private { .. }) if self.to_this_host && guard::is_this_host(url) => Ok(Passage::Free),
@@ -41,7 +41,8 @@ impl Outward for Guarded {
 
 fn said(refused: &guard::Refused) -> String {
     format!(
-        "rule `outbound`: the model was not called: {refused}; `allow = [\"HOST:PORT\"]` under `[outbound]`, or a \
-         `base_url` in the configuration or the model catalog, lets it through"
+        "rule `outbound`: the model was not called: {refused}; {}, and so does a `base_url` in the configuration or the model \
+         catalog",
+        refused.way_out()
     )
 }

@@ -79,7 +79,9 @@ async fn models_on_this_host_are_called_where_that_is_allowed_and_without_a_key(
     let (port, heard) = listening();
     let local = wiring(OutboundConfig::default()).models(&BTreeMap::new(), None).expect("models");
     let allow = vec![format!("127.0.0.1:{port}")];
-    let written = wiring(OutboundConfig { allow, local_models: false }).models(&BTreeMap::new(), None).expect("models");
+    let written = wiring(OutboundConfig { allow, local_models: false, ..OutboundConfig::default() })
+        .models(&BTreeMap::new(), None)
+        .expect("models");
     for provider in PROVIDERS {
         let before = heard.lock().expect("heard").len();
         for models in [&local, &written] {
@@ -96,4 +98,31 @@ async fn models_on_this_host_are_called_where_that_is_allowed_and_without_a_key(
     }
     let heard = heard.lock().expect("heard").join("\n");
     assert!(!heard.contains(CANARY), "{heard}");
+}
+
+#[tokio::test]
+async fn models_of_documents_are_called_at_the_hosts_of_the_tenant_alone() {
+    let (port, heard) = listening();
+    let of = |tenant: &str, hosts: Vec<String>| {
+        let tenants = [(tenant.to_owned(), hosts)].into();
+        let allow = vec![format!("127.0.0.1:{port}")];
+        let outbound = OutboundConfig { allow, tenants, ..OutboundConfig::default() };
+        wiring(outbound).models(&BTreeMap::new(), None).expect("models")
+    };
+    // Questions are of the tenant `default`.
+    let (named, others) = (of("default", vec![format!("127.0.0.1:{port}")]), of("other", Vec::new()));
+    let unnamed = of("default", vec!["api.acme.com".to_owned()]);
+    for provider in PROVIDERS {
+        let address = format!("http://127.0.0.1:{port}/v1");
+        let before = heard.lock().expect("heard").len();
+        let refused = asked(&unnamed, provider, &address).await;
+        let failure = refused.outcome.expect_err("refused");
+        assert_eq!((failure.code, refused.spent), (Code::PolicyDenied, Spent::Unsent), "{provider}: {failure}");
+        assert!(failure.message.contains("none of the hosts that documents of tenant `default` may name"), "{failure}");
+        assert_eq!(heard.lock().expect("heard").len(), before, "{provider}");
+        for models in [&named, &others] {
+            asked(models, provider, &address).await.outcome.expect_err("nothing is answered");
+        }
+        assert_eq!(heard.lock().expect("heard").len(), before + 2, "{provider}");
+    }
 }
