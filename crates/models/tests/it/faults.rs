@@ -11,7 +11,7 @@ use windlass_core::value::Value;
 use windlass_models::{Bounds, Models};
 use windlass_ports::model::{Model, ModelResult};
 
-use crate::cassettes::recorded;
+use crate::fixtures::documented;
 use crate::formats::{Format, Why, aws, aws_frame};
 use crate::server::{Act, End, Server};
 use crate::streams::{bytes, for_every_cut, may_have_cost, request_as};
@@ -168,45 +168,45 @@ async fn a_whole_answer_of_any_format_cut_after_any_byte_is_no_answer() {
     }
 }
 
-// Slow on purpose: every recorded stream is cut after each of its bytes, in both ways in which a connection ends.
+// Slow on purpose: every stream of the fixtures is cut after each of its bytes, in both ways in which a connection ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorded_stream_of_openai_cut_after_any_byte_is_truncated() {
-    recorded_cut(Format::OpenAi).await;
+async fn a_documented_stream_of_openai_cut_after_any_byte_is_truncated() {
+    documented_cut(Format::OpenAi).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorded_stream_of_anthropic_cut_after_any_byte_is_truncated() {
-    recorded_cut(Format::Anthropic).await;
+async fn a_documented_stream_of_anthropic_cut_after_any_byte_is_truncated() {
+    documented_cut(Format::Anthropic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorded_text_of_responses_cut_after_any_byte_is_truncated() {
-    for_every_cut(Format::Responses, recorded(Format::Responses, "text")).await;
+async fn a_documented_text_of_responses_cut_after_any_byte_is_truncated() {
+    for_every_cut(Format::Responses, documented(Format::Responses, "text")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recorded_calls_of_responses_cut_after_any_byte_are_truncated() {
-    for_every_cut(Format::Responses, recorded(Format::Responses, "tools")).await;
+async fn documented_calls_of_responses_cut_after_any_byte_are_truncated() {
+    for_every_cut(Format::Responses, documented(Format::Responses, "tools")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorded_stream_of_gemini_cut_after_any_byte_is_truncated() {
-    recorded_cut(Format::Gemini).await;
+async fn a_documented_stream_of_gemini_cut_after_any_byte_is_truncated() {
+    documented_cut(Format::Gemini).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorded_stream_of_bedrock_cut_after_any_byte_is_truncated() {
-    recorded_cut(Format::Bedrock).await;
+async fn a_documented_stream_of_bedrock_cut_after_any_byte_is_truncated() {
+    documented_cut(Format::Bedrock).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recorded_stream_of_ollama_cut_after_any_byte_is_truncated() {
-    recorded_cut(Format::Ollama).await;
+async fn a_documented_stream_of_ollama_cut_after_any_byte_is_truncated() {
+    documented_cut(Format::Ollama).await;
 }
 
-async fn recorded_cut(format: Format) {
+async fn documented_cut(format: Format) {
     for name in ["text", "tools"] {
-        for_every_cut(format, recorded(format, name)).await;
+        for_every_cut(format, documented(format, name)).await;
     }
 }
 
@@ -215,7 +215,7 @@ async fn bytes_that_are_no_text_within_any_answer_are_no_answer() {
     let client = Client::new();
     for format in Format::ALL {
         for name in ["text", "tools"] {
-            let played = recorded(format, name);
+            let played = documented(format, name);
             let whole = client.ask(format, played.clone(), true).await.outcome.expect("an answer");
             let body = bytes(&played);
             for at in (0..body.len()).step_by(23) {
@@ -274,7 +274,7 @@ async fn a_piece_sent_twice_changes_neither_the_count_nor_a_call_of_any_format()
     let client = Client::new();
     for format in Format::ALL {
         for name in ["text", "tools"] {
-            let played = recorded(format, name);
+            let played = documented(format, name);
             let pieces = chunks(format, &bytes(&played));
             assert!(pieces.len() > 1, "{format:?} {name}");
             let asked = client.ask(format, played.clone(), true).await;

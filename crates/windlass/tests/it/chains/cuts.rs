@@ -1,6 +1,6 @@
-//! The recorded stream of every format, cut after every byte, as the first link of a chain: what broke off is never an
-//! answer, the next link answers in the same call, and the run is charged the reservation of the broken stream, or what
-//! its provider had said by then that it used where that is more, and what the next link used.
+//! The stream of every format as its provider documents it, cut after every byte, as the first link of a chain: what broke off
+//! is never an answer, the next link answers in the same call, and the run is charged the reservation of the broken stream, or
+//! what its provider had said by then that it used where that is more, and what the next link used.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,12 +22,12 @@ const CALLS_MAX: usize = 1_000;
 /// The model of the second link.
 const OTHER: &str = "claude-haiku-4-5";
 
-/// One provider and its recorded stream.
+/// One provider and its stream.
 #[derive(Clone, Copy)]
 struct Format {
     provider: &'static str,
     model: &'static str,
-    /// Where the stream is, below the recorded answers of the adapters.
+    /// Where the stream is, below the fixtures of the adapters.
     file: &'static str,
     kind: &'static str,
     /// The numbers of input tokens in it, in the words of the provider.
@@ -126,10 +126,10 @@ fn frame(line: &str) -> Vec<u8> {
 }
 
 impl Format {
-    /// The stream, with this many more input tokens than were recorded.
-    fn recorded(&self, more: &str) -> Vec<u8> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/cassettes").join(self.file);
-        let text = std::fs::read_to_string(path).expect("a recorded stream");
+    /// The stream, with this many more input tokens than the fixture has.
+    fn stream(&self, more: &str) -> Vec<u8> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures").join(self.file);
+        let text = std::fs::read_to_string(path).expect("a stream");
         let text = text.replace(self.input, &format!("{}{more}", self.input));
         match self.kind {
             "application/vnd.amazon.eventstream" => text.lines().flat_map(frame).collect(),
@@ -195,7 +195,7 @@ fn first(entries: &[Entry]) -> (Amounts, Amounts, bool) {
 /// Cuts the stream of a format after every byte: after every second one, beginning with `breaks`, the connection breaks
 /// off, and after the others it ends as if that were all. Gives how often more had been said than was held.
 async fn cut(format: Format, more: &str, breaks: usize) -> u64 {
-    let stream = format.recorded(more);
+    let stream = format.stream(more);
     let (next, length) = (Arc::new(AtomicUsize::new(0)), stream.len());
     let (place, body) = (Arc::clone(&next), stream.clone());
     let server = Server::start(move |_, request| {
@@ -242,10 +242,10 @@ async fn cut(format: Format, more: &str, breaks: usize) -> u64 {
     beyond
 }
 
-/// Cuts the stream as it was recorded, and, where it says early what was used, one that used more than was held.
+/// Cuts the stream as it is, and, where it says early what was used, one that used more than was held.
 async fn every(provider: &str) {
     let format = *FORMATS.iter().find(|format| format.provider == provider).expect("a format");
-    assert_eq!(cut(format, "", 0).await, 0, "the recorded answer is a short one");
+    assert_eq!(cut(format, "", 0).await, 0, "the answer is a short one");
     if format.early {
         assert!(
             cut(format, "7000", 1).await > 0,
