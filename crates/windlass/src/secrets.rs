@@ -245,6 +245,12 @@ impl SecretFile {
         self.current().0 + self.asked.as_ref().map_or(0, Asked::generation)
     }
 
+    /// The same without the first answers of commands: whoever needed one of those waited for it.
+    #[must_use]
+    pub(crate) fn changes(&self) -> u64 {
+        self.current().0 + self.asked.as_ref().map_or(0, Asked::changes)
+    }
+
     /// What may be shown, by name. Values that are past their time count as forgotten.
     ///
     /// # Errors

@@ -329,32 +329,31 @@ impl Wiring {
     /// # Errors
     /// Every mistake in their tables, and a file of secrets that cannot be used.
     pub fn catalog(&self) -> Result<Catalog, WireError> {
-        let generation = self.checked_secrets()?;
+        self.checked_secrets()?;
         let (catalog, follows) = self.catalog_of_now()?;
-        match &self.secrets {
-            Some(file) if follows => {
+        match (&self.secrets, follows) {
+            (Some(file), Some(generation)) => {
                 let wiring = self.clone();
                 let build = move || wiring.catalog_of_now().map(|(catalog, _)| catalog);
                 Ok(renewed(catalog, Arc::clone(file), generation, build))
             }
-            Some(_) | None => Ok(catalog),
+            (Some(_), None) | (None, _) => Ok(catalog),
         }
     }
 
-    /// The catalog with the secrets of now, and whether any of them is the operator's own.
-    fn catalog_of_now(&self) -> Result<(Catalog, bool), WireError> {
+    /// The catalog with the secrets of now, and their generation where any of them is the operator's own.
+    fn catalog_of_now(&self) -> Result<(Catalog, Option<u64>), WireError> {
         let (catalog, secrets, follows) = self.surrounded(|surroundings| build_catalog(&self.catalog, surroundings))?;
         Ok((self.scanned_tools(redacted_catalog(catalog, &self.redactor(&secrets))), follows))
     }
 
-    /// The generation of the operator's own secrets.
-    fn checked_secrets(&self) -> Result<u64, WireError> {
-        let Some(file) = &self.secrets else { return Ok(0) };
+    /// That the operator's own secrets can be used.
+    fn checked_secrets(&self) -> Result<(), WireError> {
+        let Some(file) = &self.secrets else { return Ok(()) };
         file.check().map_err(|error| {
             let hint = "only its owner may read and write a file of secrets: mode 600";
             WireError::new("secrets.file", error).hint(hint)
-        })?;
-        Ok(file.generation())
+        })
     }
 
     /// The configured MCP servers, whether or not a tool of theirs was accepted.
@@ -365,11 +364,13 @@ impl Wiring {
         Ok(self.surrounded(|surroundings| build_servers(&self.catalog, surroundings))?.0)
     }
 
-    /// What is made of the tables, the secrets that were resolved for it, and whether any is the operator's own.
+    /// What is made of the tables, the secrets that were resolved for it, and where any is the operator's own their generation.
+    /// That is the one after it was made, so that what a command told for the first time is no change to it.
     fn surrounded<T>(
         &self,
         work: impl FnOnce(&Surroundings<'_>) -> Result<T, ConfigError>,
-    ) -> Result<(T, Vec<SecretString>, bool), WireError> {
+    ) -> Result<(T, Vec<SecretString>, Option<u64>), WireError> {
+        let before = self.secrets.as_ref().map(|file| (file.changes(), file.generation()));
         let secrets: Mutex<Vec<SecretString>> = Mutex::default();
         let follows = AtomicBool::new(false);
         let surroundings = Surroundings {
@@ -391,12 +392,14 @@ impl Wiring {
             WireError { key, message: error.to_string(), hint: None }
         })?;
         let mut secrets = secrets.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let follows = follows.into_inner();
-        if let (true, Some(file)) = (follows, &self.secrets) {
-            // What was replaced a while ago is still one.
-            secrets.extend(file.values());
-        }
-        Ok((made, secrets, follows))
+        let (Some(file), Some((changes, generation)), true) = (&self.secrets, before, follows.into_inner()) else {
+            return Ok((made, secrets, None));
+        };
+        let after = file.generation();
+        let follows = if file.changes() == changes { after } else { generation };
+        // What was replaced a while ago is still one.
+        secrets.extend(file.values());
+        Ok((made, secrets, Some(follows)))
     }
 
     /// The configured models. `secrets` are the keys that documents held, by reference; `program` names further ones.
@@ -629,5 +632,36 @@ mod tests {
         let wiring = Wiring { environment: Arc::new(|_| Some("sk-secret-value".into())), ..Wiring::default() };
         let models = wiring.models(&BTreeMap::new(), None).expect("models");
         assert!(!format!("{wiring:?} {models:?}").contains("sk-secret"));
+    }
+
+    #[test]
+    fn a_catalog_is_of_the_secrets_that_commands_told_for_it_and_not_of_those_told_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("kept"), "one-value").expect("written");
+        let commands = crate::secrets::Commands {
+            programs: BTreeMap::from([("crm".to_owned(), vec!["cat".to_owned(), "kept".to_owned()])]),
+            folder: folder.path().to_owned(),
+            timeout: std::time::Duration::from_secs(60),
+            fresh: std::time::Duration::ZERO,
+        };
+        let file = Arc::new(SecretFile::new(folder.path().join("secrets.json")).asking(commands));
+        let tool = toml::toml! {
+            type = "http"
+            url = "http://127.0.0.1:1/"
+            class = "read"
+            secret_headers = { x-api-key = "secret:crm" }
+        };
+        let tools = BTreeMap::from([("crm".to_owned(), tool.try_into().expect("a tool"))]);
+        let catalog = CatalogConfig { tools, ..CatalogConfig::default() };
+        let wiring = Wiring { catalog, secrets: Some(Arc::clone(&file)), needs_secrets: true, ..Wiring::default() };
+        let (_, follows) = wiring.catalog_of_now().expect("a catalog");
+        assert_eq!((follows, file.changes()), (Some(2), 1), "it has the first answer in it, beside the file");
+        std::fs::write(folder.path().join("kept"), "another-value").expect("written");
+        while file.generation() == 2 {
+            std::thread::yield_now();
+        }
+        assert_eq!((file.generation(), file.changes()), (3, 2), "it is to be built again");
+        let (_, follows) = wiring.catalog_of_now().expect("a catalog");
+        assert_eq!(follows, Some(3));
     }
 }

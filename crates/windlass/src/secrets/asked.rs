@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use secrecy::{ExposeSecret, SecretString};
@@ -66,6 +68,10 @@ pub(crate) struct Asked {
     keepers: Arc<BTreeMap<String, Keeper>>,
     /// Grows with every value that is another one than before.
     generation: Arc<AtomicU64>,
+    /// The same without the answers that were the first ones: whoever needed those waited for them.
+    changes: Arc<AtomicU64>,
+    /// Programs that could not be killed, such as those of another user.
+    unreaped: Arc<Mutex<Vec<Child>>>,
 }
 
 impl fmt::Debug for Asked {
@@ -87,7 +93,8 @@ impl Keeper {
 impl Asked {
     pub(crate) fn new(commands: Commands) -> Self {
         let keepers = commands.programs.keys().map(|name| (name.clone(), Keeper::default())).collect();
-        Self { commands: Arc::new(commands), keepers: Arc::new(keepers), generation: Arc::default() }
+        let (generation, changes, unreaped) = (Arc::default(), Arc::default(), Arc::default());
+        Self { commands: Arc::new(commands), keepers: Arc::new(keepers), generation, changes, unreaped }
     }
 
     /// Whether a command tells this secret.
@@ -146,6 +153,11 @@ impl Asked {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// How often a value became another one than it was known to be.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     fn renew(&self, name: &str, keeper: &Keeper) {
         {
             let mut answer = keeper.answer();
@@ -170,8 +182,9 @@ impl Asked {
         let (Some(keeper), Some(program)) = (self.keepers.get(name), self.commands.programs.get(name)) else {
             return Err("no command tells it".into());
         };
-        let told = run(program, &self.commands.folder, self.commands.timeout);
+        let told = self.run(program);
         let mut answer = keeper.answer();
+        let is_first = answer.again_at.is_none();
         let pause = if told.is_ok() { self.commands.fresh } else { self.commands.fresh.min(AGAIN_MAX) };
         (answer.again_at, answer.asking) = (Some(Instant::now() + pause), false);
         let value = told?;
@@ -179,8 +192,18 @@ impl Asked {
         if !is_same {
             answer.previous = answer.value.replace(value);
             self.generation.fetch_add(1, Ordering::AcqRel);
+            self.changes.fetch_add(u64::from(!is_first), Ordering::AcqRel);
         }
         Ok(())
+    }
+
+    /// What a program tells. One that cannot be ended is reaped by whoever runs one after it has ended.
+    fn run(&self, program: &[String]) -> Result<SecretString, String> {
+        let unreaped = || self.unreaped.lock().unwrap_or_else(PoisonError::into_inner);
+        unreaped().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        let (said, left) = run(program, &self.commands.folder, self.commands.timeout);
+        unreaped().extend(left);
+        said
     }
 }
 
@@ -192,38 +215,30 @@ fn unhurried(work: impl FnOnce()) {
     }
 }
 
-/// What a program writes to stdout, without the line break at its end. No error has anything of it. When it is done with,
-/// nothing that it started is left in its process group.
-fn run(program: &[String], folder: &Path, timeout: Duration) -> Result<SecretString, String> {
-    let (name, arguments) = program.split_first().ok_or("it names no program")?;
+/// What a program writes to stdout, without the line break at its end, and the program where it could not be ended. No error
+/// has anything of what it wrote. When it is done with, nothing that it started is left in its process group, and nothing
+/// here waits for what is left elsewhere.
+fn run(program: &[String], folder: &Path, timeout: Duration) -> (Result<SecretString, String>, Option<Child>) {
+    let Some((name, arguments)) = program.split_first() else { return (Err("it names no program".into()), None) };
     let mut command = Command::new(name);
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.process_group(0).spawn().map_err(|error| format!("`{name}` cannot be started: {error}"))?;
+    let mut child = match command.process_group(0).spawn() {
+        Ok(child) => child,
+        Err(error) => return (Err(format!("`{name}` cannot be started: {error}")), None),
+    };
     let group = i32::try_from(child.id()).ok().map(Pid::from_raw);
     let said = listen(&mut child, name, timeout);
     // One that has ended with all it started need not be killed.
     let _gone = group.map(|group| killpg(group, Signal::SIGKILL));
-    if until_ended(&mut child, REAPED_WITHIN).is_none() {
-        // One of another user cannot be killed: it is reaped when it ends.
-        let _reaper = std::thread::Builder::new().name("windlass-secret-reap".into()).spawn(move || child.wait());
-    }
-    said
+    let left = until_ended(&mut child, REAPED_WITHIN).is_none();
+    (said, left.then_some(child))
 }
 
 fn listen(child: &mut Child, name: &str, timeout: Duration) -> Result<SecretString, String> {
     let stdout = child.stdout.take().ok_or_else(|| format!("`{name}` has no output"))?;
-    let (told, telling) = mpsc::channel();
-    let read = move || {
-        let mut bytes = Vec::new();
-        let read = stdout.take(VALUE_BYTES_MAX + 2).read_to_end(&mut bytes);
-        // Nobody may wait any more.
-        let _gone = told.send(read.map(|_| bytes));
-    };
     let begun = Instant::now();
-    let reader = std::thread::Builder::new().name("windlass-secret-read".into()).spawn(read);
-    reader.map_err(|error| format!("`{name}` cannot be read: {error}"))?;
-    let read = telling.recv_timeout(timeout).map_err(|_| format!("`{name}` did not answer in {timeout:?}"))?;
-    let bytes = read.map_err(|error| format!("`{name}` cannot be read: {error}"))?;
+    let read = read(stdout, begun, timeout).map_err(|error| format!("`{name}` cannot be read: {error}"))?;
+    let bytes = read.ok_or_else(|| format!("`{name}` did not answer in {timeout:?}"))?;
     if bytes.len() as u64 > VALUE_BYTES_MAX + 1 {
         return Err(format!("`{name}` says more than {VALUE_BYTES_MAX} bytes"));
     }
@@ -244,6 +259,30 @@ fn listen(child: &mut Child, name: &str, timeout: Duration) -> Result<SecretStri
         return Err(format!("`{name}` says what is no text"));
     }
     Ok(text.into())
+}
+
+/// What is written until nobody can write any more, or until it is more than a secret has; none when that takes too long. The
+/// pipe is closed then, whoever has its other end.
+fn read(mut stdout: ChildStdout, begun: Instant, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
+    let (mut bytes, mut part) = (Vec::new(), [0; 4 * 1024]);
+    while bytes.len() as u64 <= VALUE_BYTES_MAX + 1 {
+        let left = timeout.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], wait) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // There is something, or its end: this does not wait.
+        match stdout.read(&mut part)? {
+            0 => break,
+            count => bytes.extend_from_slice(&part[..count]),
+        }
+    }
+    Ok(Some(bytes))
 }
 
 /// How a program ended; none when it did not in this time. It has closed its output, so it is about to.
@@ -283,7 +322,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(shown(asked.value("a")).as_deref(), Some("what it is"));
         }
-        assert_eq!((asked.generation(), asked.values().len()), (1, 1));
+        assert_eq!((asked.generation(), asked.changes(), asked.values().len()), (1, 0, 1));
         assert_eq!(std::fs::read_to_string(folder.path().join("asked")).expect("read"), "asked\n");
         assert!(!format!("{asked:?}").contains("what it is\""));
     }
@@ -299,6 +338,7 @@ mod tests {
         while asked.generation() < 2 {
             std::thread::yield_now();
         }
+        assert_eq!(asked.changes(), 1, "the first answer is no change");
         let values: Vec<_> = asked.values().into_iter().map(|value| shown(Some(value)).unwrap_or_default()).collect();
         assert_eq!(values, ["two", "one"], "the value before is kept out of texts too");
         std::fs::remove_file(folder.path().join("kept")).expect("removed");
@@ -311,7 +351,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let refused = |program: &[&str], timeout: Duration| {
             let program: Vec<String> = program.iter().map(|word| (*word).to_owned()).collect();
-            run(&program, folder.path(), timeout).expect_err("refused")
+            run(&program, folder.path(), timeout).0.expect_err("refused")
         };
         let patient = Duration::from_secs(60);
         for (program, said) in [
@@ -332,5 +372,32 @@ mod tests {
             let why = refused(&["sh", "-c", slow], Duration::from_millis(50));
             assert!(why.contains("did not") && !why.contains("canary"), "{why}");
         }
+    }
+
+    /// The threads of this process.
+    fn threads() -> usize {
+        std::fs::read_dir("/proc/self/task").expect("a list").count()
+    }
+
+    #[test]
+    fn what_left_the_process_group_and_keeps_the_output_open_holds_nothing_here() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // It is there before anything is said, and in a session of its own, where it is not ended with the program.
+        let away =
+            "setsid sh -c 'echo $$ > pid.new; mv pid.new pid; exec sleep 600' & until [ -e pid ]; do :; done; echo a";
+        let program = ["sh", "-c", away].map(str::to_owned);
+        let before = threads();
+        let mut timeout = Duration::from_millis(100);
+        // On a busy machine it may not be there in time: it is tried again with more.
+        let left = loop {
+            let why = run(&program, folder.path(), timeout).0.expect_err("its output stays open");
+            assert!(why.contains("did not answer in"), "{why}");
+            match std::fs::read_to_string(folder.path().join("pid")) {
+                Ok(pid) => break Pid::from_raw(pid.trim().parse().expect("a pid")),
+                Err(_) => timeout *= 2,
+            }
+        };
+        assert_eq!(threads(), before, "nobody waits for it");
+        nix::sys::signal::kill(left, Signal::SIGKILL).expect("it lives, and is ended by this test");
     }
 }

@@ -30,16 +30,16 @@ impl Wiring {
     /// # Errors
     /// Every mistake in their tables, and a file of secrets that cannot be used.
     pub fn channels(&self) -> Result<Vec<Arc<dyn Channel>>, WireError> {
-        let generation = self.checked_secrets()?;
+        self.checked_secrets()?;
         let build = |wiring: &Self| wiring.surrounded(|surroundings| build_channels(&wiring.notify, surroundings));
         let (channels, _, follows) = build(self)?;
-        match &self.secrets {
-            Some(file) if follows => {
+        match (&self.secrets, follows) {
+            (Some(file), Some(generation)) => {
                 let wiring = self.clone();
                 let build = move || build(&wiring).map(|(channels, ..)| channels);
                 Ok(renewed_channels(channels, Arc::clone(file), generation, build))
             }
-            Some(_) | None => Ok(channels),
+            (Some(_), None) | (None, _) => Ok(channels),
         }
     }
 }
