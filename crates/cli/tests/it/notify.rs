@@ -1,5 +1,5 @@
-//! Notices over real HTTP: the signature as the documented recipe checks it, a server that is down, and processes that
-//! are killed.
+//! Notices over real HTTP: the signature as the documented recipe checks it, the messages of Slack and Teams, a server that is
+//! down, and processes that are killed.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,8 +8,11 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
+
 use super::http::{Request, serve};
 use super::kit::{Killed, Place, command};
+use super::policy;
 
 const MACHINE: &str = r#"spec: flatmachine
 spec_version: "4.2.1"
@@ -58,6 +61,10 @@ fn id_of(request: &Request) -> String {
     headers(request)["webhook-id"].to_owned()
 }
 
+fn body_of(request: &Request) -> Json {
+    serde_json::from_slice(&request.body).expect("JSON")
+}
+
 fn verify(request: &Request, key: &str) -> bool {
     let headers = serde_json::to_string(&headers(request)).expect("JSON");
     let mut python = Command::new("python3")
@@ -87,8 +94,12 @@ fn place(port: u16) -> Place {
 
 /// A worker that ends with the test.
 fn working(place: &Place) -> Killed {
+    working_on(place, &["--store", place.store()])
+}
+
+fn working_on(place: &Place, more: &[&str]) -> Killed {
     let mut command = command(place.path("").as_path());
-    command.args(["worker", "--store", place.store()]).env("NOTIFY_KEY", KEY).env("CHAT_URL", "http://127.0.0.1:1/x");
+    command.arg("worker").args(more).env("NOTIFY_KEY", KEY).env("CHAT_URL", "http://127.0.0.1:1/x");
     Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a worker"))
 }
 
@@ -116,7 +127,7 @@ fn a_notice_survives_a_server_that_is_down_and_a_worker_that_is_killed() {
     assert!(verify(&first, KEY), "the signature is that of the recipe");
     assert!(!verify(&first, "another key that nobody has"), "and of no other key");
     let id = id_of(&first);
-    let body: serde_json::Value = serde_json::from_slice(&first.body).expect("JSON");
+    let body = body_of(&first);
     assert_eq!((&body["kind"], &body["question"]["target"]), (&"approval".into(), &"pay".into()), "{body}");
     assert!(body.get("arguments").is_none() && body["question"].get("arguments").is_none(), "{body}");
     first.answer("503 Service Unavailable", "");
@@ -162,7 +173,7 @@ fn a_channel_can_be_tried_and_what_waits_is_listed() {
     let secret = with_secrets(&["notify", "test", "chat"]);
     assert!(secret.code() != 0 && !secret.shown().contains("127.0.0.1:1"), "{}", secret.shown());
     assert_eq!(with_secrets(&["notify", "test", "nobody"]).code(), 2);
-    assert_eq!(place.windlass(&["notify", "list"]).json(), serde_json::json!({"notices": []}));
+    assert_eq!(place.windlass(&["notify", "list"]).json(), json!({"notices": []}));
 }
 
 #[test]
@@ -178,4 +189,168 @@ fn a_channel_that_cannot_be_used_is_named_before_anything_starts() {
     let ran = place.windlass(&["worker", "--store", place.store()]);
     assert!(!ran.shown().contains("hunter2"), "a key that was written here is not shown: {}", ran.shown());
     assert_eq!(ran.code(), 2, "{}", ran.shown());
+}
+
+/// The address of a channel that is a secret, as those of Slack and Teams are.
+const SECRET_PATH: &str = "/services/T000/canary-4f1";
+
+fn is_keys(value: &Json, keys: &[&str]) -> bool {
+    value.as_object().is_some_and(|map| map.keys().map(String::as_str).eq(keys.iter().copied()))
+}
+
+/// A message of Slack's incoming webhooks: a text, and blocks of plain text with what the notice says.
+fn assert_slack(body: &Json, facts: &[(&str, &str)]) {
+    assert!(is_keys(body, &["text", "blocks"]), "{body}");
+    let (head, fields) = (&body["blocks"][0], &body["blocks"][1]);
+    assert_eq!(body["blocks"].as_array().map(Vec::len), Some(2), "{body}");
+    assert!(is_keys(head, &["type", "text"]) && is_keys(fields, &["type", "fields"]), "{body}");
+    assert!(head["type"] == "section" && fields["type"] == "section", "{body}");
+    let fields = fields["fields"].as_array().expect("fields");
+    // Slack refuses a section with more.
+    assert!(fields.len() <= 10, "{body}");
+    for text in fields.iter().chain([&head["text"]]) {
+        assert!(is_keys(text, &["type", "emoji", "text"]), "{text}");
+        assert_eq!((&text["type"], &text["emoji"]), (&json!("plain_text"), &json!(false)), "{text}");
+    }
+    assert_eq!(head["text"]["text"], body["text"]);
+    for (name, value) in facts {
+        assert!(fields.iter().any(|field| field["text"] == format!("{name}\n{value}")), "{name} in {body}");
+    }
+}
+
+/// A message of Teams' incoming webhooks: one adaptive card of text runs.
+fn assert_teams(body: &Json, facts: &[(&str, &str)]) {
+    assert!(is_keys(body, &["type", "attachments"]) && body["type"] == "message", "{body}");
+    let attachment = &body["attachments"][0];
+    assert_eq!(body["attachments"].as_array().map(Vec::len), Some(1), "{body}");
+    assert_eq!(attachment["contentType"], "application/vnd.microsoft.card.adaptive");
+    let card = &attachment["content"];
+    assert_eq!((&card["type"], &card["version"]), (&json!("AdaptiveCard"), &json!("1.4")), "{card}");
+    let blocks = card["body"].as_array().expect("blocks");
+    let line = |block: &Json| {
+        assert_eq!(block["type"], "RichTextBlock", "{block}");
+        let runs = block["inlines"].as_array().expect("runs");
+        assert!(runs.iter().all(|run| run["type"] == "TextRun"), "{block}");
+        runs.iter().map(|run| run["text"].as_str().expect("a text")).collect::<String>()
+    };
+    let lines: Vec<String> = blocks.iter().map(line).collect();
+    for (name, value) in facts {
+        assert!(lines.contains(&format!("{name}: {value}")), "{name} in {lines:?}");
+    }
+}
+
+// Slow on purpose: a channel that failed is tried again after two seconds.
+#[test]
+fn slack_and_teams_get_their_messages_and_get_them_again_when_they_fail() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}{SECRET_PATH}", listener.local_addr().expect("an address"));
+    let channels = ["slack", "teams"].map(|kind| {
+        format!("[notify.{kind}]\ntype = \"{kind}\"\nsecret_url = \"file:{kind}\"\nkinds = [\"approval\"]\n")
+    });
+    let place = Place::new();
+    place.write("payer.yml", MACHINE);
+    let (action, _) = CONFIG.split_once("[notify.").expect("channels");
+    place.write("windlass.toml", &format!("{action}{}[log]\nfilter = \"info\"\n", channels.concat()));
+    for kind in ["slack", "teams"] {
+        place.write(kind, &format!("{address}/{kind}"));
+    }
+    asks(&place, "r");
+    let requests = requests(listener);
+    let log = std::fs::File::create(place.path("log")).expect("a file");
+    let mut worker = command(place.path("").as_path());
+    let worker = worker.args(["worker", "--store", place.store()]).stdout(Stdio::null()).stderr(log);
+    let worker = Killed(worker.spawn().expect("a worker"));
+    let mut first: BTreeMap<&str, (String, Vec<u8>)> = BTreeMap::new();
+    let mut taken = BTreeMap::new();
+    while taken.len() < 2 {
+        let request = next(&requests);
+        let kind = if request.head.contains(&format!("POST {SECRET_PATH}/slack ")) { "slack" } else { "teams" };
+        assert!(request.head.contains(&format!("POST {SECRET_PATH}/{kind} ")), "{}", request.head);
+        let headers = headers(&request);
+        assert_eq!(headers["content-type"], "application/json");
+        assert!(!headers.contains_key("webhook-signature") && !headers.contains_key("authorization"), "{headers:?}");
+        let (id, body) = (id_of(&request), request.body.clone());
+        match first.get(kind) {
+            // The first time nobody takes it.
+            None => {
+                first.insert(kind, (id, body));
+                request.answer("502 Bad Gateway", "");
+            }
+            Some(before) => {
+                assert_eq!(before, &(id.clone(), body), "the same message under the same id");
+                let call = "pay (action, write)";
+                let facts =
+                    [("kind", "approval"), ("run", "r"), ("machine", "payer"), ("state", "pay"), ("notice", &*id)];
+                match kind {
+                    "slack" => assert_slack(&body_of(&request), &[&facts[..], &[("call", call)]].concat()),
+                    _ => assert_teams(&body_of(&request), &[&facts[..], &[("call", call)]].concat()),
+                }
+                assert!(taken.insert(kind, id).is_none(), "what was taken is not sent again");
+                request.answer("200 OK", "");
+            }
+        }
+    }
+    assert_eq!(taken["slack"], taken["teams"], "one notice");
+    // The next notice is that of another question: what was taken is not sent again.
+    asks(&place, "s");
+    for _ in 0..2 {
+        let other = next(&requests);
+        assert_ne!(id_of(&other), taken["slack"]);
+        other.answer("200 OK", "");
+    }
+    drop(worker);
+    let log = std::fs::read_to_string(place.path("log")).expect("read");
+    assert!(!log.contains("canary"), "an address that is a secret is in no log: {log}");
+}
+
+#[test]
+fn a_candidate_that_is_withdrawn_by_itself_is_told_over_a_channel() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let channel = format!(
+        "[notify.ops]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{port}/hook\"\nsigning_key = \"file:key\"\n\
+         kinds = [\"policy\"]\n"
+    );
+    let place = policy::trying(&format!("mode = \"enforce\"\ndecisions_min = 3\ndiffer_max = 10\n{channel}"));
+    place.write("key", KEY);
+    for (run, code) in [("one", 3), ("two", 3), ("three", 3), ("four", 0)] {
+        let ran = policy::asks(&place, run);
+        assert_eq!(ran.code(), code, "{run}: {}", ran.shown());
+    }
+    let requests = requests(listener);
+    let worker = working_on(&place, &[]);
+    let told = next(&requests);
+    assert!(verify(&told, KEY), "the signature is that of the recipe");
+    let (body, id) = (body_of(&told), id_of(&told));
+    let candidate = place.windlass(&["policy", "candidate", "status"]).json()["candidate"].clone();
+    let begins = format!("the candidate rule set {} was withdrawn: ", candidate.as_str().expect("a version"));
+    assert_eq!((&body["kind"], &body["tenant"]), (&json!("policy"), &json!("default")), "{body}");
+    let text = body["text"].as_str().expect("a text");
+    assert!(text.starts_with(&begins) && text.contains("denied 3 of 3 questions"), "{text}");
+    assert_eq!(
+        (&body["run_id"], &body["machine"]),
+        (&json!("three"), &json!("asks")),
+        "the run that led to it: {body}"
+    );
+    told.answer("500 Internal Server Error", "");
+    let again = next(&requests);
+    assert_eq!(id_of(&again), id, "it is tried again under the same id");
+    again.answer("200 OK", "");
+    // It is told once: all that is kept of it is that it was taken, whichever process looks.
+    let listed = || place.windlass(&["notify", "list", "--waiting"]).json()["notices"].clone();
+    while listed() != json!([]) {
+        std::thread::yield_now();
+    }
+    drop(worker);
+    let version = candidate.as_str().expect("a version");
+    let resumed = place.windlass(&["policy", "candidate", "resume", version, "--by", "ada", "--reason", "fine"]);
+    assert_eq!(resumed.code(), 0, "{}", resumed.shown());
+    for run in ["five", "six", "seven"] {
+        assert_eq!(policy::asks(&place, run).code(), 3);
+    }
+    let _another = working_on(&place, &[]);
+    let next = next(&requests);
+    assert_ne!(id_of(&next), id, "the next that is heard of is another one");
+    assert_eq!(body_of(&next)["run_id"], "seven");
+    next.answer("200 OK", "");
 }

@@ -40,7 +40,7 @@ fn governed() -> Place {
     place
 }
 
-fn asks(place: &Place, run: &str) -> Ran {
+pub(crate) fn asks(place: &Place, run: &str) -> Ran {
     place.windlass(&["run", "asks.yml", "--input", "{\"topic\":\"tides\"}", "--run-id", run])
 }
 
@@ -212,7 +212,7 @@ fn the_rules_to_begin_with_ask_about_what_outsiders_wrote_and_what_cannot_be_und
 }
 
 /// A place whose candidate is `STRICT`, with these lines in its table.
-fn trying(lines: &str) -> Place {
+pub(crate) fn trying(lines: &str) -> Place {
     let place = governed();
     rules(&place, "next", STRICT);
     let config = "[providers.scripted]\nscript = \"script.yml\"\n[policy]\npath = \"policies\"\n";

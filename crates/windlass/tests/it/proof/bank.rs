@@ -1,7 +1,8 @@
 //! The bank test: a thousand calls on a budget for a hundred of them, with workers killed in the middle, once all wanted at
-//! the same moment, once over every format of providers and over streams, and smaller ones over a chain and for tokens and
-//! money.
-//! What the counting server saw is what was charged, and at no commit is more than the cap drawn or spent.
+//! the same moment, once of a tool, once over a chain, once over every format of providers and over streams, and smaller ones
+//! for tokens and money.
+//! What the counting server saw is what was charged, and at no commit is more than the cap drawn or spent: all journals are
+//! folded together in the order of their commits.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use windlass_core::apply;
-use windlass_core::budget::Meter;
-use windlass_core::escrow::{Beyond, Budget, Period};
+use windlass_core::budget::{Amounts, Meter};
+use windlass_core::effect::Outcome;
+use windlass_core::escrow::{Allotment, Beyond, Budget, Period};
 use windlass_core::ids::{Name, RunId};
 use windlass_core::journal::{Entry, Record};
 use windlass_core::run::{Run, Status};
@@ -21,7 +23,8 @@ use windlass_ports::store::{Query, Store, escrow};
 use windlass_runtime::{Scope, Stop};
 
 use super::cuts::block_on;
-use super::place::Place;
+use super::machine::table;
+use super::place::{Place, store_url};
 use super::wires;
 use super::worker::{self, BROKEN, End, FOLDER, GRANTS, RUN, WIDE, engine, store, wait};
 use super::world::World;
@@ -46,8 +49,11 @@ pub(super) const WHOLE: Size = Size { runs: 1_000, cap: CAP, meter: Meter::Model
 pub(super) const BRANCH: Size = Size { kills: 3, ..WHOLE };
 /// A branch that is small for the same reason.
 const SMALL: Size = Size { runs: 150, cap: 30, ..BRANCH };
-/// A branch in which each run makes a call that fails and one that is to follow it: a third of the latter fit.
-const CHAIN: Size = Size { cap: 200, ..SMALL };
+/// A branch in which each run makes a call that fails and one that is to follow it. While less than two hundred are left, a run
+/// draws one at a time, so that nobody is refused for what another one holds and does not use.
+const CHAIN: Size = Size { cap: 200, ..BRANCH };
+/// A branch in which each run calls a tool.
+const TOOL: Size = Size { meter: Meter::ToolCalls, ..BRANCH };
 /// Banks of tokens and of money, in which a call is held at many times what it turns out to use.
 const AMOUNTS: [Size; 2] =
     [Size { cap: 2_500, meter: Meter::Tokens, ..SMALL }, Size { cap: 30_000, meter: Meter::CostMicros, ..SMALL }];
@@ -63,6 +69,21 @@ const DELAY_MS: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(240);
 
 const SCOPES: [&str; 3] = ["environment", "tenant:default", "user:default/ada"];
+/// What only calls of the tool count against.
+const TOOL_SCOPE: &str = "tool:default/till";
+
+impl Size {
+    /// The budgets of the bank.
+    fn scopes(self) -> impl Iterator<Item = &'static str> {
+        let of_tool = (self.meter == Meter::ToolCalls).then_some(TOOL_SCOPE);
+        SCOPES.into_iter().chain(of_tool)
+    }
+
+    /// Whether calls are counted, and not what they use.
+    fn counts_calls(self) -> bool {
+        matches!(self.meter, Meter::ModelCalls | Meter::ToolCalls)
+    }
+}
 
 const MACHINE: &str = r##"
 spec: flatmachine
@@ -76,6 +97,24 @@ data:
     ask: {type: initial, agent: teller, input: {n: context.n}, output_to_context: {r: output.content}, transitions: [{to: end}]}
     end: {type: final, output: {r: context.r}}
 "##;
+
+/// Calls a tool that must not be called twice, and of which nobody can tell whether it was called.
+const TOOL_MACHINE: &str = r##"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: bank
+  states:
+    take: {type: initial, action: till, transitions: [{to: end}]}
+    end: {type: final}
+"##;
+
+/// Makes a folder's runs call the tool.
+fn with_tool(folder: &Path, world: &World) {
+    let text = table(&world.address, "till", "write", "none", "\"fail\"");
+    std::fs::write(folder.join("windlass.toml"), format!("[providers]\n{text}")).expect("a writable folder");
+    std::fs::write(folder.join("machine.yml"), TOOL_MACHINE).expect("a writable folder");
+}
 
 fn spawn(folder: &Path, broken: bool, wide: bool) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
@@ -104,7 +143,7 @@ fn a_bank_worker() {
 /// Fills the bank: the budgets, and every run in the queue.
 async fn open(folder: &Path, size: Size) {
     let store = store(folder).await;
-    for scope in SCOPES {
+    for scope in size.scopes() {
         let caps = [(size.meter, size.cap)].into();
         let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
         assert!(escrow::put_budget(&*store, &scope.into(), 0, Some(&budget)).await.expect("set"));
@@ -124,8 +163,9 @@ async fn open(folder: &Path, size: Size) {
 }
 
 /// What is drawn and what was spent of the budgets at this moment: never more than the caps.
-async fn within(store: &dyn Store, Size { cap, meter, .. }: Size) -> Result<(), String> {
-    for scope in SCOPES {
+async fn within(store: &dyn Store, size: Size) -> Result<(), String> {
+    let Size { cap, meter, .. } = size;
+    for scope in size.scopes() {
         let row = escrow::budget(store, &scope.into(), Timestamp(1)).await.expect("read").expect("there");
         let (drawn, spent) = (row.account.drawn.get(meter), row.account.spent.get(meter));
         if drawn + spent > cap {
@@ -206,36 +246,107 @@ fn used_by_one(meter: Meter) -> u64 {
     }
 }
 
+/// How often a call left, of those that the bank is about.
+fn calls(of: &Amounts, meter: Meter) -> u64 {
+    if meter == Meter::ToolCalls { of.tool_calls } else { of.model_calls }
+}
+
 pub(super) async fn charged(store: &dyn Store, id: &RunId, meter: Meter) -> Charged {
     let stored = store.load(id.clone()).await.expect("read").expect("there");
     let mut run = Run::blank(stored.start);
     let mut charged = Charged::default();
     for row in store.journal(id.clone(), 0, 1_000).await.expect("read") {
         for entry in Record::decode(&row.bytes).expect("a record").entries {
-            let (calls, amount, estimated) = match &entry {
+            let (count, amount, is_lost) = match &entry {
+                // Every call of a tool that the server saw was answered well, and one costs the same whether or not it was lost.
+                Entry::CallSettled { used, outcome, .. } if meter == Meter::ToolCalls => {
+                    (used.tool_calls, used.tool_calls, matches!(outcome, Outcome::Failed(_)))
+                }
                 Entry::CallSettled { used, estimated, .. }
                 | Entry::AttemptFailed { used, estimated, .. }
-                | Entry::CallAbandoned { used, estimated, .. } => (used.model_calls, used.get(meter), *estimated),
+                | Entry::CallAbandoned { used, estimated, .. } => (calls(used, meter), used.get(meter), *estimated),
                 _ => (0, 0, false),
             };
-            *(if estimated { &mut charged.lost } else { &mut charged.known }) += calls;
-            *(if estimated { &mut charged.held } else { &mut charged.billed }) += amount;
+            *(if is_lost { &mut charged.lost } else { &mut charged.known }) += count;
+            *(if is_lost { &mut charged.held } else { &mut charged.billed }) += amount;
             apply(&mut run, &entry);
         }
-        for scope in SCOPES {
+        for scope in SCOPES.into_iter().chain((meter == Meter::ToolCalls).then_some(TOOL_SCOPE)) {
             let allotment = run.escrow.allotments.get(scope).cloned().unwrap_or_default();
             charged.most = charged.most.max(allotment.spent.get(meter) + allotment.reserved.get(meter));
         }
     }
-    assert_eq!(run.ledger.settled.model_calls, charged.known + charged.lost, "the ledger of `{id}`");
+    assert_eq!(calls(&run.ledger.settled, meter), charged.known + charged.lost, "the ledger of `{id}`");
     assert_eq!(run.ledger.settled.get(meter), charged.billed + charged.held, "the ledger of `{id}`");
     charged
+}
+
+/// All commits of a folder in the order in which they became durable: run and version. None on PostgreSQL, which keeps no such
+/// order.
+fn order(folder: &Path) -> Option<Vec<(RunId, u64)>> {
+    let path = windlass::wire::store_path(&store_url(folder))?;
+    let connection = rusqlite::Connection::open(path).expect("the file opens");
+    let sql = "SELECT runs.id, journal.version FROM journal JOIN runs ON runs.key = journal.run ORDER BY journal.key";
+    let mut rows = connection.prepare(sql).expect("prepared");
+    let row = |row: &rusqlite::Row<'_>| Ok((RunId::stored(&row.get::<_, String>(0)?), row.get::<_, i64>(1)? as u64));
+    Some(rows.query_map([], row).expect("asked").map(|row| row.expect("a row")).collect())
+}
+
+/// What a run holds of a budget, or has spent of it.
+fn had(run: &Run, scope: &str, meter: Meter) -> u64 {
+    let had = |of: &Allotment| of.free.get(meter) + of.reserved.get(meter) + of.spent.get(meter);
+    run.escrow.allotments.get(scope).map_or(0, had)
+}
+
+/// Folds the journals of all runs together: after no commit do they have more than the caps. Tells how many commits there were.
+async fn at_each_commit(folder: &Path, store: &dyn Store, size: Size) -> Result<usize, String> {
+    let Some(order) = order(folder) else { return Ok(0) };
+    let (mut runs, mut all) = (BTreeMap::new(), BTreeMap::<&str, u64>::new());
+    for (at, (id, version)) in order.iter().enumerate() {
+        if !runs.contains_key(id) {
+            let start = store.load(id.clone()).await.expect("read").expect("there").start;
+            let rows = store.journal(id.clone(), 0, 1_000).await.expect("read").into_iter();
+            runs.insert(id.clone(), (Run::blank(start), rows));
+        }
+        let (run, rows) = runs.get_mut(id).expect("it is there");
+        let row = rows.next().filter(|row| row.version == *version).expect("versions follow one another");
+        let before: Vec<u64> = size.scopes().map(|scope| had(run, scope, size.meter)).collect();
+        for entry in Record::decode(&row.bytes).expect("a record").entries {
+            apply(run, &entry);
+        }
+        for (scope, before) in size.scopes().zip(before) {
+            let sum = all.entry(scope).or_default();
+            *sum = *sum + had(run, scope, size.meter) - before;
+            if *sum > size.cap {
+                let cap = size.cap;
+                return Err(format!("beyond {cap}: {sum} of `{scope}` after commit {at}, of `{id}`"));
+            }
+        }
+    }
+    if all.values().any(|sum| *sum == 0) {
+        return Err(format!("nothing was ever held: {all:?}"));
+    }
+    Ok(order.len())
+}
+
+/// By what the server knows the call of a run.
+async fn known_as(store: &dyn Store, n: u64, meter: Meter) -> String {
+    if meter != Meter::ToolCalls {
+        return format!("\"take {n}\"/2");
+    }
+    let id = RunId::stored(&format!("b{n}"));
+    let rows = store.journal(id.clone(), 0, 1_000).await.expect("read");
+    let entries = rows.iter().flat_map(|row| Record::decode(&row.bytes).expect("a record").entries);
+    let intended = |entry| if let Entry::CallIntended { effect, .. } = entry { Some(effect.key(&id)) } else { None };
+    entries.into_iter().find_map(intended).unwrap_or_else(|| format!("nothing of `{id}`"))
 }
 
 /// Compares journals, accounts and what the server saw.
 async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, String> {
     let Size { runs, cap, meter, .. } = size;
     let store = store(folder).await;
+    let commits = at_each_commit(folder, &*store, size).await?;
+    assert!(commits == 0 || commits as u64 > runs, "only {commits} commits");
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for deed in world.take() {
         *seen.entry(deed.key).or_default() += 1;
@@ -244,7 +355,7 @@ async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, Stri
     for n in 0..runs {
         let id = RunId::stored(&format!("b{n}"));
         let one = charged(&*store, &id, meter).await;
-        let arrived = seen.remove(&format!("\"take {n}\"/2")).unwrap_or(0);
+        let arrived = seen.remove(&known_as(&*store, n, meter).await).unwrap_or(0);
         if arrived < one.known || arrived > one.known + one.lost {
             return Err(format!("run `{id}` was charged {one:?}, and the server saw {arrived}"));
         }
@@ -262,7 +373,7 @@ async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, Stri
         return Err(format!("calls that no run was charged for: {seen:?}"));
     }
     let charged = all.billed + all.held;
-    let is_calls = meter == Meter::ModelCalls;
+    let is_calls = size.counts_calls();
     // Calls that are spent and reserved never shrink in a run here, so their sums at any moment are at most these.
     if charged > cap || (is_calls && all.most > cap) {
         return Err(format!("beyond {cap}: {all:?}"));
@@ -271,7 +382,7 @@ async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, Stri
     if is_short || (!is_calls && refused == 0) {
         return Err(format!("what there was has not been used: {all:?}, {refused} refused"));
     }
-    for scope in SCOPES {
+    for scope in size.scopes() {
         let scope: Name = scope.into();
         let account = escrow::budget(&*store, &scope, Timestamp(1)).await.expect("read").expect("there").account;
         let (drawn, spent) = (account.drawn.get(meter), account.spent.get(meter));
@@ -367,6 +478,16 @@ fn the_bank_holds_over_a_chain_whose_first_link_is_down() {
     let world = World::start();
     let (charged, kills) =
         bank(&world, CHAIN, false, |folder| wires::chain(folder, &world)).unwrap_or_else(|why| panic!("{why}"));
+    assert!(charged.known > 0 && kills > 0, "{kills} kills: {charged:?}");
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the counts are part of the proof")]
+fn the_bank_holds_for_calls_of_a_tool() {
+    let world = World::start();
+    let (charged, kills) =
+        bank(&world, TOOL, false, |folder| with_tool(folder, &world)).unwrap_or_else(|why| panic!("{why}"));
+    println!("{TOOL:?}, {kills} workers killed: {charged:?}");
     assert!(charged.known > 0 && kills > 0, "{kills} kills: {charged:?}");
 }
 
