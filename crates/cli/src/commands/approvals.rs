@@ -76,6 +76,30 @@ impl Question {
         }
     }
 
+    /// What is asked: whether a call may leave, whether a transition may be taken, or for more of a budget or a ceiling.
+    fn asks(&self) -> &'static str {
+        match (&self.refusal, self.over) {
+            (Some(_), _) => "budget",
+            (None, Some(_)) => "ceiling",
+            (None, None) if self.kind == TRANSITION => TRANSITION,
+            (None, None) => "call",
+        }
+    }
+
+    /// Of what there is too little and how much is wanted, where more is asked for.
+    fn wanted(&self) -> Option<String> {
+        let of = |meter: Meter, wanted: u64, left: u64, most: u64| {
+            format!("{wanted} {} wanted, {left} of {most} left", meter.as_str())
+        };
+        match (&self.refusal, self.over) {
+            (Some(Refusal { scope, meter, cap, left, wanted, .. }), _) => {
+                Some(format!("budget {scope}: {}", of(*meter, *wanted, *left, *cap)))
+            }
+            (None, Some(over)) => Some(format!("ceiling: {}", of(over.meter, over.wanted, over.left, over.ceiling))),
+            (None, None) => None,
+        }
+    }
+
     /// What there is too little of.
     fn meter(&self) -> Option<Meter> {
         self.refusal.as_ref().map(|refusal| refusal.meter).or(self.over.map(|over| over.meter))
@@ -121,12 +145,12 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
                 head.machine.to_string(),
                 question.tool.to_string(),
                 question.class.to_owned(),
-                printable(&question.visible(run).to_string()),
+                printable(&question.wanted().unwrap_or_else(|| question.visible(run).to_string())),
                 question.expires_at.map(time).unwrap_or_default(),
             ]
         })
         .collect();
-    app.output.table(&value, &["approval", "machine", "call", "class", "arguments", "expires"], &rows);
+    app.output.table(&value, &["approval", "machine", "call", "class", "asks", "expires"], &rows);
     if let (Form::Text, Some(next)) = (app.output.form(), &page.next) {
         app.output.note(&format!("more: --cursor {next}"));
     }
@@ -151,7 +175,10 @@ pub(crate) async fn show(app: &App, args: ApprovalsShow) -> Result<Exit, Problem
         pair("state", head.state.as_deref().unwrap_or("-")),
         pair(question.kind, &question.tool),
         pair("class", question.class),
-        pair("arguments", &arguments),
+        match question.wanted() {
+            Some(wanted) => pair("asks for", &wanted),
+            None => pair("arguments", &arguments),
+        },
         pair("asked by", &veil.shown(&format!("rule {}: {}", question.rule, question.reason))),
         pair("asked", &time(question.asked_at)),
     ];
@@ -418,6 +445,7 @@ fn described(head: &Head, run: &Run, question: &Question) -> Json {
         "tenant": &*head.tenant,
         "machine": &*head.machine,
         "state": head.state.as_deref(),
+        "asks": question.asks(),
         "kind": question.kind,
         "call": &*question.tool,
         "class": question.class,

@@ -25,6 +25,14 @@ fn budget(place: &Place) -> Value {
     place.windlass(&["budgets", "show", "tenant:default"]).json()
 }
 
+/// What people read of a question says for what it asks, and nothing of arguments that there are none of.
+fn assert_asks(place: &Place, id: &str, asked: &str) {
+    for args in [&["approvals", "list", "--plain"][..], &["approvals", "show", id, "--plain"]] {
+        let read = place.windlass(args).stdout();
+        assert!(read.contains(asked) && !read.contains("null") && !read.contains("arguments"), "{read}");
+    }
+}
+
 /// Starts a run with a budget for one model call, which waits for more at the second one.
 fn waiting(place: &Place, run: &str) -> Value {
     let set = ["budgets", "set", "tenant:default", "--model-calls", "1", "--beyond", "ask"];
@@ -38,6 +46,9 @@ fn waiting(place: &Place, run: &str) -> Value {
     assert_eq!((&shown["budget"]["left"], &shown["budget"]["wanted"]), (&json!(0), &json!(1)));
     assert_eq!(shown["drivers"], json!([{"name": "clerk", "used": 1}]), "what used most so far");
     assert_eq!(place.windlass(&["approvals", "list"]).json()["approvals"], json!([shown]));
+    assert_eq!(shown["asks"], "budget");
+    let asked = "budget tenant:default: 1 model_calls wanted, 0 of 1 left";
+    assert_asks(place, shown["id"].as_str().expect("an id"), asked);
     let stuck = place.windlass(&["runs", "stuck", "--older", "0s"]).json();
     assert_eq!(stuck["runs"][0]["cause"], "budget", "{stuck}");
     assert_eq!(
@@ -174,6 +185,8 @@ fn a_run_at_its_own_ceiling_shows_what_it_has_and_goes_on_when_a_person_raises_i
     let ceiling = json!({"meter": "model_calls", "ceiling": 1, "left": 0, "wanted": 1});
     assert_eq!((&shown["ceiling"], &shown["rule"]), (&ceiling, &json!("ceiling")), "{shown}");
     assert_eq!(shown["drivers"], json!([{"name": "clerk", "used": 1}]));
+    assert_eq!(shown["asks"], "ceiling");
+    assert_asks(&place, shown["id"].as_str().expect("an id"), "ceiling: 1 model_calls wanted, 0 of 1 left");
     assert!(shown["context"].is_object(), "what it has so far: {shown}");
     let why = shown["reason"].as_str().expect("a text");
     assert!(why.contains("the ceiling of 1 model_calls is reached") && why.contains("`clerk` 1"), "{why}");

@@ -6,6 +6,7 @@ mod adversary;
 mod away;
 mod blocked;
 mod calls;
+mod family;
 mod pools;
 mod poison;
 mod served;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -34,6 +34,9 @@ const PAUSE_MS_MIN: u64 = 100;
 const PAUSE_MS_MAX: u64 = 30_000;
 /// How long a process must have lived for the next pause to be short again, in milliseconds.
 const STEADY_MS: u64 = 60_000;
+/// How long a process may take nothing of what is written to it, in milliseconds. One that takes nothing answers nothing either,
+/// and whoever comes next waits behind what is being written.
+const WRITE_MS_MAX: u64 = 30_000;
 /// How long a process that was told to end may take, in milliseconds.
 const GRACE_MS: u64 = 2_000;
 
@@ -151,7 +154,7 @@ impl Stdio {
         };
         let generation = self.starts.fetch_add(1, Ordering::AcqRel) + 1;
         let tasks = vec![
-            tokio::spawn(write(stdin, lines)),
+            tokio::spawn(feed(stdin, lines, group.clone())),
             tokio::spawn(pass_on(stderr, self.local.clone(), self.program.clone())),
             tokio::spawn(reader.run(child, group.clone(), stdout, close)),
         ];
@@ -242,26 +245,45 @@ fn line(message: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Writes line after line. Whether one may still leave is asked right before it does.
-async fn write(mut pipe: ChildStdin, mut lines: mpsc::Receiver<Line>) {
+/// Writes to a process for as long as it takes what is written. One that does not is ended, so that the next call starts another.
+async fn feed(pipe: impl AsyncWrite + Unpin, lines: mpsc::Receiver<Line>, group: Arc<Group>) {
+    if !write(pipe, lines).await {
+        group.finish();
+    }
+}
+
+/// Writes line after line. Whether one may still leave is asked right before it does. False when one could not be written.
+async fn write(mut pipe: impl AsyncWrite + Unpin, mut lines: mpsc::Receiver<Line>) -> bool {
     while let Some(line) = lines.recv().await {
         let result = if line.permit.holds() {
-            match pipe.write_all(&line.bytes).await {
-                Ok(()) => pipe.flush().await.map_err(|error| Trouble::Broken(error.to_string())),
-                // A part of it may have been read.
-                Err(error) => Err(Trouble::Broken(error.to_string())),
-            }
+            // A part of it may have been read.
+            push(&mut pipe, &line.bytes).await.map_err(Trouble::Broken)
         } else {
             Err(Trouble::NotSent("this worker may no longer send it".into()))
         };
-        let broken = matches!(result, Err(Trouble::Broken(_)));
+        let is_broken = matches!(result, Err(Trouble::Broken(_)));
         if let Some(sent) = line.sent {
             let _ = sent.send(result);
         }
-        if broken {
-            return;
+        if is_broken {
+            return false;
         }
     }
+    true
+}
+
+/// Writes it all, and gives up when nothing of it is taken for too long.
+async fn push(pipe: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> Result<(), String> {
+    let patience = Duration::from_millis(WRITE_MS_MAX);
+    let unread = |_| format!("its process took nothing of what was written to it for {WRITE_MS_MAX} ms");
+    while !bytes.is_empty() {
+        let written = tokio::time::timeout(patience, pipe.write(bytes)).await.map_err(unread)?;
+        match written.map_err(|error| error.to_string())? {
+            0 => return Err("its process takes nothing any more".into()),
+            count => bytes = &bytes[count..],
+        }
+    }
+    tokio::time::timeout(patience, pipe.flush()).await.map_err(unread)?.map_err(|error| error.to_string())
 }
 
 /// What a server says on its standard error goes to the log.
@@ -381,5 +403,50 @@ impl Reader {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    async fn queued(lines: &mpsc::Sender<Line>, bytes: usize) -> oneshot::Receiver<Result<(), Trouble>> {
+        let (sent, written) = oneshot::channel();
+        let line = Line { bytes: vec![b'x'; bytes], permit: Permit::default(), sent: Some(sent) };
+        lines.send(line).await.expect("it is written");
+        written
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_takes_nothing_is_given_up_and_holds_nobody_else() {
+        let (pipe, other) = duplex(64);
+        let (writer, lines) = mpsc::channel(WRITES_MAX);
+        let writing = tokio::spawn(write(pipe, lines));
+        let fits = queued(&writer, 64).await;
+        assert!(fits.await.expect("an answer").is_ok(), "what the pipe has room for is written");
+        let (stuck, behind) = (queued(&writer, 1).await, queued(&writer, 1).await);
+        let why = stuck.await.expect("an answer").expect_err("nobody reads");
+        assert!(matches!(&why, Trouble::Broken(why) if why.contains("took nothing")), "{why:?}");
+        assert!(!writing.await.expect("it ends"), "the process is to be ended");
+        behind.await.expect_err("nobody writes any more");
+        drop(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_takes_a_little_at_a_time_gets_all_of_it() {
+        let (pipe, mut other) = duplex(1);
+        let (writer, lines) = mpsc::channel(WRITES_MAX);
+        let writing = tokio::spawn(write(pipe, lines));
+        let long = queued(&writer, 10).await;
+        for _ in 0..10 {
+            // All of it together takes far longer than any part of it may.
+            tokio::time::sleep(Duration::from_millis(WRITE_MS_MAX - 1)).await;
+            assert_eq!(other.read_u8().await.expect("a byte"), b'x');
+        }
+        assert!(long.await.expect("an answer").is_ok());
+        drop(writer);
+        assert!(writing.await.expect("it ends"));
     }
 }

@@ -152,3 +152,19 @@ async fn a_host_that_does_not_listen_was_not_called() {
     let failure = tool(&catalog(table), "t").call(call("{}")).await.unwrap_err();
     assert_eq!((failure.code, failure.retry), (Code::HookUnreachable, Retry::Backoff));
 }
+
+/// More than any socket keeps of what nobody reads.
+const UNREAD_BYTES: usize = 32 * 1024 * 1024;
+
+#[tokio::test]
+async fn a_server_that_does_not_read_the_request_holds_the_call_for_its_time_and_no_longer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let arguments = format!("{{\"n\":\"{}\"}}", "x".repeat(UNREAD_BYTES));
+    let toml = format!("[tools.t]\ntype = 'http'\nurl = 'http://{address}/'\nclass = 'write'\ntimeout_ms = 300\n");
+    let catalog = catalog(&toml);
+    // The system takes the connection, and nobody takes it from there: what was read nobody knows.
+    let failure = tool(&catalog, "t").call(call(&arguments)).await.expect_err("nobody reads");
+    assert_eq!((failure.code, failure.retry), (Code::ToolTimeout, Retry::Unknown), "{failure:?}");
+    drop(listener);
+}
