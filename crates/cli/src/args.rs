@@ -380,7 +380,9 @@ pub(crate) struct Resume {
   windlass signal approvals/order-4711 --data @answer.json --run order-4711
   windlass signal go --id ticket-17
 
-A signal that nobody waits for is kept for the next run that waits on its channel.
+A signal that nobody waits for is kept for the next run that waits on its channel. On a
+channel `outcome/RUN#N` the data is {\"happened\": BOOL, \"result\"?, \"by\"?}; without `by` it is
+who gives the command, as `WINDLASS_ACTOR` says.
 `--id` makes a repeat of this command harmless.")]
 pub(crate) struct Signal {
     /// The channel

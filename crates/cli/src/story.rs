@@ -124,6 +124,15 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
         Entry::DoubtRaised { effect, .. } => {
             Some(format!("   {} may or may not have happened", named(audit, *effect).1))
         }
+        Entry::DoubtResolved { effect, found, by } => {
+            let by = by.as_ref().map(|by| format!(", as {by} says")).unwrap_or_default();
+            let found = match &**found {
+                "happened" => "happened",
+                "not_happened" => "did not happen",
+                _ => return None,
+            };
+            Some(format!("   {} {found}{by}", named(audit, *effect).1))
+        }
         Entry::CallAbandoned { effect, .. } => {
             let (is_hook, name) = named(audit, *effect);
             (!is_hook).then(|| format!("   {name} abandoned"))

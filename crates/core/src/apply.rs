@@ -2,6 +2,7 @@
 
 mod conversation;
 mod routes;
+mod rows;
 mod begin;
 mod children;
 mod question;
@@ -20,6 +21,7 @@ use crate::journal::Entry;
 use crate::label;
 use crate::machine::HookKind;
 use crate::overrides;
+use crate::policy::Ruled;
 use crate::route::Choice;
 use crate::run::{HookChain, LoopState, PendingState, PendingTool, Run, Sample, SampleState, Stage, Start};
 use crate::time::Timestamp;
@@ -27,7 +29,7 @@ use crate::took;
 use crate::transcript::{Message, ToolRequest};
 use crate::value::Value;
 use children::{child_settled, child_started};
-use question::{approval_answered, approval_asked, may_escalate, transition_row};
+use question::{approval_answered, approval_asked, may_escalate};
 
 use routes::{count_tier, escalated, note_prefix, routed};
 
@@ -62,35 +64,39 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HooksEnded => run.hooks = None,
         Entry::OutputProduced { output } => run.output = output.clone(),
         Entry::CallIntended { effect, call } => return Some(intended(run, *effect, call)),
-        Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants, output_max } => {
-            let row = attempted(run, *effect, *attempt, reserved, route.as_deref(), *arguments);
+        Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants, output_max, ruled } => {
             if let Some(call) = run.calls.get_mut(effect) {
                 call.wants = *wants;
                 call.output_max = output_max.or(call.output_max);
+                call.ruled = ruled.clone().or(call.ruled.take());
             }
-            return row;
+            return attempted(run, *effect, *attempt, reserved, route.as_deref(), *arguments);
         }
         Entry::AttemptFailed { effect, failure, used, estimated, backoff, .. } => {
             return attempt_failed(run, *effect, failure.code.as_str(), used, *estimated, *backoff);
         }
-        Entry::ApprovalAsked { effect, wait, rule, reason, escalation } => {
+        Entry::ApprovalAsked { effect, wait, rule, version, reason, escalation } => {
             may_escalate(run, *wait, escalation.as_ref());
-            let question =
-                approval::Question { wait: *wait, rule: rule.clone(), reason: reason.clone(), granted: false };
+            let (rule, version, reason) = (rule.clone(), version.clone(), reason.clone());
+            let question = approval::Question { wait: *wait, rule, version, reason, granted: false };
             return approval_asked(run, *effect, question);
         }
-        Entry::ApprovalAnswered { effect, answer, by, arguments, .. } => {
-            return approval_answered(run, *effect, *answer, by, arguments.as_ref());
+        Entry::ApprovalAnswered { effect, answer, by, reason, arguments, resources } => {
+            let said = rows::Said { answer: *answer, by, reason };
+            return approval_answered(run, *effect, said, arguments.as_ref().map(|new| (new, &**resources)));
         }
         Entry::RoomHeld { effect } => room_held(run, *effect),
-        Entry::ApprovalEscalated { wait, level, .. } => {
+        Entry::ApprovalEscalated { wait, level, to } => {
             if let Some(escalating) = run.escalating.get_mut(wait) {
                 escalating.level = *level;
             }
+            return rows::escalated(run, *wait, to);
         }
-        Entry::TransitionAnswered { wait, from, to, answer, by, shown, .. } => {
-            return Some(transition_row(run, *wait, (from, to), *shown, answer.as_str(), by));
+        Entry::TransitionAnswered { wait, from, to, answer, by, shown, reason } => {
+            let said = rows::Said { answer: *answer, by, reason };
+            return Some(rows::transition_answered(run, *wait, (from, to), *shown, said));
         }
+        Entry::Denied(denial) => return rows::denied(run, denial),
         Entry::PlanMade { id, plan } => {
             run.plans.insert(id.clone(), plan.clone());
         }
@@ -119,7 +125,9 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             if let Some(call) = run.calls.get_mut(effect) {
                 call.doubt = Some(doubt.clone());
             }
+            return rows::doubted(run, *effect, doubt);
         }
+        Entry::DoubtResolved { effect, found, by } => return rows::resolved(run, *effect, found, by.as_ref()),
         Entry::CallSettled { effect, outcome, used, estimated, .. } => {
             return settled(run, *effect, outcome, used, *estimated);
         }
@@ -127,9 +135,10 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::WaitOpened { effect, wait } => {
             named(run, *effect);
             run.waits.insert(*effect, OpenWait { at: kept_time(run), ..wait.clone() });
-            if let WaitKind::Transition { from, to, rule, shown, escalation, .. } = &wait.kind {
+            if let WaitKind::Transition { from, to, rule, version, shown, escalation, .. } = &wait.kind {
                 may_escalate(run, *effect, escalation.as_ref());
-                return Some(transition_row(run, *effect, (from, to), *shown, "asked", rule));
+                let ruled = Ruled { rule: rule.clone(), version: version.clone() };
+                return Some(rows::transition_asked(run, *effect, (from, to), *shown, ruled));
             }
         }
         Entry::WaitClosed { effect, .. } => {
@@ -190,7 +199,8 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::RowFired { to, .. } => run.jump.clone_from(to),
         Entry::SkillUsed(used) => crate::skill::note(run, used),
         Entry::AgentEnded => conversation::ended(run),
-        Entry::TransitionTaken { .. } | Entry::StateSkipped { .. } => {}
+        Entry::TransitionTaken { .. } => {}
+        Entry::StateSkipped { state, by, reason } => return rows::overridden(run, ("state", state), None, by, reason),
         Entry::FailureRaised { failure } => {
             run.failure = Some(failure.clone());
             run.hooks = None;
@@ -204,9 +214,10 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         Entry::HoldLifted => hold_lifted(run),
         Entry::CancelRequested { reason } => run.cancel = Some(reason.clone()),
         Entry::CeilingNear { meter, .. } => run.warned.push(*meter),
-        Entry::CeilingsChanged { ceilings, .. } => {
-            let gone_ms = gone_before(&run.start);
+        Entry::CeilingsChanged { ceilings, by } => {
+            let (gone_ms, new) = (gone_before(&run.start), rows::changed(&run.ledger.ceilings, ceilings));
             change_ceilings(&mut run.ledger, ceilings, (run.started_at, gone_ms));
+            return rows::overridden(run, ("ceilings", &"run".into()), Some(new), by, "");
         }
         Entry::EndingDecided { ending } => {
             run.ending = Some(ending.clone());
@@ -218,7 +229,12 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
         }
         Entry::RunEnded => run.stage = Stage::Ended,
         Entry::RunReopened => begin::reopened(run),
-        Entry::ModelChanged(change) => overrides::apply(run, change),
+        Entry::ModelChanged(change) => {
+            overrides::apply(run, change);
+            let agent = change.agent.clone().unwrap_or_else(|| "*".into());
+            let to = change.to.as_ref().map(|to| format!("{}/{}", to.provider, to.model).into());
+            return rows::overridden(run, ("model", &agent), to, &change.by, &change.reason);
+        }
         Entry::Migrated { bundle, machine } => begin::migrated(run, *bundle, machine),
     }
     None
@@ -326,7 +342,7 @@ fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> audit::Row {
         Call::Verify { .. } => {}
     }
     run.calls.insert(effect, call.clone());
-    row(run, effect, call, call.intention(), None)
+    rows::intended(run, effect, call)
 }
 
 fn wanted<'a>(state: &'a mut LoopState, call_id: &Name) -> Option<&'a mut PendingTool> {
@@ -366,7 +382,7 @@ fn attempted(
     {
         routed(run, *sample, &call);
     }
-    Some(row(run, effect, &call, call.intention(), None))
+    Some(rows::intended(run, effect, &call))
 }
 
 fn attempt_failed(
@@ -390,7 +406,7 @@ fn attempt_failed(
     run.ledger.settle(&reserved, used, estimated);
     note(run, call.call.target(), used);
     count_tier(run, &call, used);
-    Some(row(run, effect, &call, "failed", Some(code.into())))
+    Some(rows::row(run, effect, &call, "failed", Some(code.into())))
 }
 
 fn share_held(run: &mut Run, effect: EffectId, shares: &[Share]) {
@@ -466,20 +482,7 @@ fn settled(run: &mut Run, effect: EffectId, outcome: &Outcome, used: &Amounts, e
     if run.start.watched {
         run.pulse.settled(&call, outcome, run.now);
     }
-    let (stage, result) = match outcome {
-        Outcome::Replied(reply) => ("settled", Some(reply_hash(reply))),
-        Outcome::Returned(value) => ("settled", Some(value.digest().to_string().into())),
-        Outcome::Failed(failure) => ("failed", Some(failure.code.as_str().into())),
-    };
-    Some(row(run, effect, &call, stage, result))
-}
-
-fn reply_hash(reply: &crate::transcript::Reply) -> Name {
-    let mut parts = vec![Value::Str(reply.content.clone())];
-    for call in &reply.tool_calls {
-        parts.extend([Value::Str(call.id.clone()), Value::Str(call.name.clone()), call.arguments.clone()]);
-    }
-    Value::list(parts).digest().to_string().into()
+    Some(rows::settled(run, effect, &call, outcome))
 }
 
 fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -> Option<audit::Row> {
@@ -488,7 +491,7 @@ fn abandoned(run: &mut Run, effect: EffectId, used: &Amounts, estimated: bool) -
     note(run, call.call.target(), used);
     run.escrow.settle(call.call.target(), &call.held, used);
     count_tier(run, &call, used);
-    Some(row(run, effect, &call, "abandoned", None))
+    Some(rows::row(run, effect, &call, "abandoned", None))
 }
 
 fn set_sample(run: &mut Run, index: u32, state: SampleState) {
@@ -557,29 +560,6 @@ fn change_ceilings(ledger: &mut Ledger, new: &crate::budget::Ceilings, (started_
         ledger.ceilings.wall_ms = Some(ms);
         ledger.deadline = Some(started_at.plus_ms(ms.saturating_sub(gone_ms)));
     }
-}
-
-/// The next audit row, with the chain moved on.
-fn row(run: &mut Run, effect: EffectId, call: &OpenCall, stage: &str, result: Option<Name>) -> audit::Row {
-    let row = audit::Row {
-        v: run.start.audit.max(1),
-        number: run.audit.rows + 1,
-        effect,
-        attempt: call.attempt,
-        stage: stage.into(),
-        kind: call.call.kind().into(),
-        target: call.call.target().clone(),
-        class: call.class.as_str().into(),
-        arguments: call.arguments,
-        result,
-        owner: None,
-        plan: call.call.plan().cloned().filter(|_| run.start.audit >= audit::WHERE_VERSION),
-        worker: run.worker.clone().filter(|_| run.start.audit >= audit::WHERE_VERSION),
-        at: run.now,
-        previous: run.audit.head,
-    };
-    run.audit = audit::Chain { rows: row.number, head: row.hash() };
-    row
 }
 
 /// Whether hooks of this event come from the machine rather than from its current state.

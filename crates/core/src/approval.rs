@@ -9,6 +9,7 @@ use crate::budget::{Amounts, CALL_METERS, Meter};
 use crate::effect::{Call, OpenCall, TimerPurpose, WaitKind};
 use crate::hidden;
 use crate::ids::{Digest, EffectId, Name, RunId};
+use crate::policy::Ruled;
 use crate::redact::REDACTED;
 use crate::run::{Hold, Run};
 use crate::time::Timestamp;
@@ -108,11 +109,22 @@ pub struct Question {
     pub wait: EffectId,
     /// The rule that asks, or `contract`.
     pub rule: Name,
+    /// Version of its rule set; empty where there is none, or it was not kept.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub version: Name,
     /// Why it asks.
     pub reason: Name,
     /// Somebody agreed while the run was held: the call leaves when the run goes on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub granted: bool,
+}
+
+impl Question {
+    /// The rule that asks.
+    #[must_use]
+    pub fn ruled(&self) -> Ruled {
+        Ruled { rule: self.rule.clone(), version: self.version.clone() }
+    }
 }
 
 /// How a question ended.

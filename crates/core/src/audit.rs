@@ -1,4 +1,5 @@
-//! Audit rows: `started` first, then two for each call, `intended` before and `settled` after, chained by hash within a run.
+//! Audit rows: `started` first, then two for each call, `intended` before and `settled` after, and what was decided about it
+//! in between, chained by hash within a run.
 //!
 //! Rows are derived from entries and written in the same transaction, so they cannot tell another story. What people do
 //! beside runs has rows of its own, chained per tenant.
@@ -8,14 +9,19 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Digest, EffectId, Name};
+use crate::policy::Ruled;
+use crate::resource::Resource;
 use crate::time::Timestamp;
 
 /// Version of the rows of runs that this build starts. The rows of one run all have one version.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Rows of before a run had a first row of its own, and texts had their lengths in the hash.
 const FIRST_VERSION: u32 = 1;
 /// From here on rows say by which worker, and by which plan.
 pub(crate) const WHERE_VERSION: u32 = 3;
+/// From here on rows say by which rule, who answered and why, and what is touched; a call that failed for good is `settled`,
+/// and what was denied, doubted and overridden has rows.
+pub(crate) const RULED_VERSION: u32 = 4;
 
 const fn first_version() -> u32 {
     FIRST_VERSION
@@ -66,24 +72,43 @@ pub struct Row {
     pub v: u32,
     /// Number within the run, from 1.
     pub number: u64,
-    /// The call; 0 for `started`.
+    /// The call, or the wait of a question about a transition; 0 for what is about none.
     pub effect: EffectId,
-    /// The attempt; 0 for `started`.
+    /// The attempt; 0 for what is about no call.
     pub attempt: u32,
-    /// `started`, `intended`, `shadowed` for a call that is recorded and not made, `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
+    /// `started`, `denied`, `intended`, `shadowed` for a call that is recorded and not made, `asked`, `escalated`, `approved`,
+    /// `rejected`, `expired`, `doubted`, `resolved`, `failed` for an attempt that is followed by another, `settled`,
+    /// `abandoned`, `overridden`. Before version 4 `failed` is also that of a call that failed for good.
     pub stage: Name,
-    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`; `transition` for a question about one.
+    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`, `machine` for a child that was denied;
+    /// `transition` for a decision about one; of `overridden` `model`, `ceilings`, `state`.
     pub kind: Name,
-    /// Agent, tool, hook or action; the machine for `started`.
+    /// Agent, tool, hook, action or machine; of a transition `FROM->TO`; of `overridden` what was changed.
     pub target: Name,
-    /// `read`, `write`, `danger`; empty for `started`.
+    /// `read`, `write`, `danger`; empty where none is known.
     pub class: Name,
     /// Hash of the arguments; of the run's input for `started`.
     pub arguments: Digest,
-    /// Hash of the result, once settled; the failure's code when it failed; the rule that asked for an approval, or who
-    /// answered.
+    /// Hash of the result, once settled; the failure's code when it failed or was denied; of `doubted` how it is resolved
+    /// (`verify`, `ask`, `fail`), of `resolved` what was said (`happened`, `not_happened`, `unknown`); to whom it was
+    /// `escalated`. Before version 4 the rule that asked, or who answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Name>,
+    /// The rule that decided: let it go, asked about it or denied it. None where no rule was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruled: Option<Ruled>,
+    /// Who answered or overrode: a person; of `resolved` also a tool, `contract` or `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Name>,
+    /// Why, as whoever answered or overrode said it. At most [`REASON_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Name>,
+    /// The agent whose model asked for the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Name>,
+    /// What it touches, of `intended`, `shadowed` and `denied`, and of `approved` with other arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource>,
     /// Whose the run is: of `started` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Box<Owner>>,
@@ -99,6 +124,9 @@ pub struct Row {
     pub previous: Digest,
 }
 
+/// Bytes of a reason in a row; the rest is cut with a mark.
+pub const REASON_BYTES_MAX: usize = 512;
+
 /// Rows of one version cannot have the hash of one of another: they are hashed under another key.
 static KEYED: LazyLock<blake3::Hasher> = LazyLock::new(|| blake3::Hasher::new_derive_key("windlass audit row 2"));
 
@@ -111,6 +139,34 @@ fn text(hasher: &mut blake3::Hasher, text: Option<&str>) {
 }
 
 impl Row {
+    /// A row that says nothing yet but its stage, and stands nowhere.
+    #[must_use]
+    pub fn blank(effect: EffectId, stage: &str) -> Self {
+        let none = || Name::from("");
+        Self {
+            v: VERSION,
+            number: 0,
+            effect,
+            attempt: 0,
+            stage: stage.into(),
+            kind: none(),
+            target: none(),
+            class: none(),
+            arguments: Digest::ZERO,
+            result: None,
+            ruled: None,
+            by: None,
+            reason: None,
+            agent: None,
+            resources: Vec::new(),
+            owner: None,
+            plan: None,
+            worker: None,
+            at: Timestamp(0),
+            previous: Digest::ZERO,
+        }
+    }
+
     /// The hash of this row: over every field, each text with its length before it.
     #[must_use]
     pub fn hash(&self) -> Digest {
@@ -140,15 +196,31 @@ impl Row {
             text(&mut hasher, self.plan.as_deref());
             text(&mut hasher, self.worker.as_deref());
         }
+        if self.v >= RULED_VERSION {
+            text(&mut hasher, self.ruled.as_ref().map(|ruled| &*ruled.rule));
+            text(&mut hasher, self.ruled.as_ref().map(|ruled| &*ruled.version));
+            for part in [&self.by, &self.reason, &self.agent] {
+                text(&mut hasher, part.as_deref());
+            }
+            hasher.update(&(self.resources.len() as u64).to_le_bytes());
+            for resource in &self.resources {
+                text(&mut hasher, Some(&resource.name));
+                text(&mut hasher, Some(&resource.id));
+            }
+        }
         hasher.update(&self.arguments.0);
         hasher.update(&self.previous.0);
         Digest(*hasher.finalize().as_bytes())
     }
 
-    /// Whether another row could have its hash: in the first version texts were only set apart by line feeds, and before the
-    /// third one nothing said by which worker and plan.
+    /// Whether another row could have its hash: in the first version texts were only set apart by line feeds, before the
+    /// third one nothing said by which worker and plan, and before the fourth nothing by which rule, by whom, and on what.
     #[must_use]
     pub fn is_ambiguous(&self) -> bool {
+        let more = [&self.by, &self.reason, &self.agent].into_iter().any(Option::is_some);
+        if self.v < RULED_VERSION && (more || self.ruled.is_some() || !self.resources.is_empty()) {
+            return true;
+        }
         if self.v < WHERE_VERSION && (self.plan.is_some() || self.worker.is_some()) {
             return true;
         }
@@ -173,6 +245,17 @@ impl Row {
         hasher.update(&self.arguments.0);
         hasher.update(&self.previous.0);
         Digest(*hasher.finalize().as_bytes())
+    }
+}
+
+/// A reason as rows have it; none for an empty one.
+#[must_use]
+pub fn reason(text: &str) -> Option<Name> {
+    let cut = text.floor_char_boundary(REASON_BYTES_MAX);
+    match text.trim() {
+        "" => None,
+        _ if cut < text.len() => Some(format!("{}…", &text[..cut]).into()),
+        _ => Some(text.into()),
     }
 }
 
@@ -249,25 +332,22 @@ impl Chain {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn row(v: u32) -> Row {
         Row {
             v,
             number: 3,
-            effect: EffectId(1),
             attempt: 1,
-            stage: "approved".into(),
             kind: "tool".into(),
             target: "pay".into(),
             class: "write".into(),
             arguments: Digest::of(b"{}"),
             result: Some("x\nboss".into()),
-            owner: None,
-            plan: None,
-            worker: None,
             at: Timestamp(7),
-            previous: Digest::ZERO,
+            ..Row::blank(EffectId(1), "approved")
         }
     }
 
@@ -329,6 +409,60 @@ mod tests {
         assert_ne!(row(2).hash(), row(3).hash());
         let text = serde_json::to_string(&row(2)).expect("JSON");
         assert!(!text.contains("worker") && !text.contains("plan"), "{text}");
+    }
+
+    #[test]
+    fn what_decided_is_hashed_from_the_fourth_version_on() {
+        let ruled = |rule: &str, version: &str| Some(Ruled { rule: rule.into(), version: version.into() });
+        let touched = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, id)| Resource { name: (*name).into(), id: (*id).into() }).collect()
+        };
+        let (by, none) = (Some(Name::from("x")), Vec::new());
+        let all = |v| {
+            [
+                row(v),
+                Row { ruled: ruled("x", "y"), ..row(v) },
+                Row { ruled: ruled("xy", ""), ..row(v) },
+                Row { by: by.clone(), ..row(v) },
+                Row { reason: by.clone(), ..row(v) },
+                Row { agent: by.clone(), ..row(v) },
+                Row { resources: touched(&[("x", "y")]), ..row(v) },
+                Row { resources: touched(&[("x", "y"), ("", "")]), ..row(v) },
+                Row { resources: touched(&[("xy", "")]), ..row(v) },
+            ]
+        };
+        let hashes: BTreeSet<Digest> = all(4).iter().map(Row::hash).collect();
+        assert_eq!(hashes.len(), all(4).len());
+        assert!(all(4).iter().all(|row| !row.is_ambiguous()));
+        for added in &all(3)[1..] {
+            assert_eq!(added.hash(), row(3).hash(), "an older hash does not cover it");
+            assert!(added.is_ambiguous(), "so that such a row is none: {added:?}");
+        }
+        assert_ne!(row(3).hash(), row(4).hash());
+        let text = serde_json::to_string(&Row { resources: none, ..row(4) }).expect("JSON");
+        assert!(["ruled", "by", "reason", "agent", "resources"].iter().all(|key| !text.contains(key)), "{text}");
+    }
+
+    /// Hashes of rows as builds wrote them whose newest version was that of the row.
+    #[test]
+    fn rows_of_every_version_keep_their_hashes() {
+        let shared = |v| Row { plan: None, worker: None, result: Some("boss".into()), ..row(v) };
+        let placed = Row { plan: Some("p".into()), worker: Some("w".into()), ..shared(3) };
+        for (row, hash) in [
+            (shared(1), "67399457346038d7f1bf981eb443d341ea3a1803593f28210fe69a79c75f9ffa"),
+            (shared(2), "fc3bfc276d259adf87055047016b673467a449aff09cf30353a92f128c06f96e"),
+            (placed, "3e37669c35a5b2d86df8f1e4aa833ce4e8763f49a61f363a5609d376c5d975b5"),
+        ] {
+            assert_eq!(row.hash().to_string(), hash, "version {}", row.v);
+        }
+    }
+
+    #[test]
+    fn a_reason_is_bounded_and_never_empty() {
+        assert_eq!((reason(""), reason("  ")), (None, None));
+        assert_eq!(reason("because").as_deref(), Some("because"));
+        let long = reason(&"é".repeat(REASON_BYTES_MAX)).expect("a reason");
+        assert!(long.ends_with("é…") && long.len() <= REASON_BYTES_MAX + "…".len(), "{long}");
     }
 
     #[test]

@@ -99,6 +99,9 @@ pub struct Contract {
     /// What of its calls is not shown.
     #[serde(default, skip_serializing_if = "Redact::is_default")]
     pub redact: Redact,
+    /// The arguments that are the ids of what a call touches, as keys inwards, for the audit trail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Vec<Name>>,
     /// The kinds of errors that it may answer with, as its operator names them. Nothing depends on them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Name>,
@@ -261,6 +264,7 @@ impl Contract {
             latency_ms: None,
             flow: Flow::default(),
             redact: Redact::default(),
+            resources: Vec::new(),
             errors: Vec::new(),
             shadow: None,
         }

@@ -21,6 +21,7 @@ mod join;
 mod hidden;
 mod labels;
 mod overrides;
+mod permit;
 mod plan;
 mod route;
 mod scope;
@@ -33,8 +34,8 @@ mod voting;
 
 pub(crate) use scope::with_metadata;
 
-use approval::Asked;
 use ceiling::exceeded;
+use permit::{About, Permit};
 
 use crate::apply::apply;
 use crate::audit;
@@ -48,7 +49,7 @@ use crate::journal::Entry;
 use crate::label::{LabelSet, Mark};
 use crate::limits;
 use crate::machine::{Machine, State};
-use crate::policy::{Answer, Question, Verdict};
+use crate::policy::{Question, Verdict};
 use crate::run::{Hold, Part, Run, Stage, Start};
 use crate::time::Timestamp;
 use crate::value::{Map, Value};
@@ -235,14 +236,6 @@ struct Turn<'a> {
     scope: Option<Scope>,
 }
 
-/// What the policy says.
-enum Permit {
-    /// Go on.
-    Granted,
-    /// A person decides.
-    Asks(Asked),
-}
-
 /// Whether the run can be driven on.
 enum Flow {
     Go,
@@ -353,55 +346,6 @@ impl<'a> Turn<'a> {
         let removed: Vec<_> = old.keys().filter(|key| !new.contains_key(*key)).cloned().collect();
         if !(set.is_empty() && removed.is_empty()) {
             self.emit(Entry::ContextChanged { set, removed });
-        }
-    }
-
-    /// Notes that an answer was used, and what brought the labels that it was about.
-    fn note(&mut self, verdict: &'a Verdict) {
-        if !self.used.iter().any(|(used, _)| *used == verdict) {
-            let origins = self.origins(&verdict.question);
-            self.used.push((verdict, origins));
-        }
-    }
-
-    /// What the policy says to something that can wait for a person.
-    fn permit(&mut self, question: &Question) -> Result<Permit, Failure> {
-        let verdict = self.facts.verdict(question);
-        if let Some(verdict) = verdict {
-            self.note(verdict);
-        }
-        match verdict {
-            Some(verdict) => match verdict.answer {
-                Answer::Allow => Ok(Permit::Granted),
-                Answer::Ask => {
-                    let asking = verdict.asking.as_deref().cloned().unwrap_or_default();
-                    let (rule, reason) = (verdict.rule.clone(), verdict.reason.clone());
-                    Ok(Permit::Asks(Asked { rule, reason, asking }))
-                }
-                Answer::Deny => {
-                    let failure =
-                        Failure::new(Code::PolicyDenied, format!("rule `{}`: {}", verdict.rule, verdict.reason));
-                    let name = |name: &Name| Value::Str(name.clone());
-                    let detail = [("rule", name(&verdict.rule)), ("version", name(&verdict.version))];
-                    Err(failure.detail(Value::object(detail)))
-                }
-            },
-            None if self.facts.allow_unasked => Ok(Permit::Granted),
-            None => Err(Failure::new(Code::PolicyDenied, "no rule was asked, so it is denied")),
-        }
-    }
-
-    /// Whether the policy allows something that cannot wait for a person.
-    fn permitted(&mut self, question: &Question) -> Result<(), Failure> {
-        match self.permit(question)? {
-            Permit::Granted => Ok(()),
-            Permit::Asks(asked) => Err(Failure::new(
-                Code::PolicyDenied,
-                format!(
-                    "rule `{}` asks for an approval, which only a call of a tool or a transition can wait for",
-                    asked.rule
-                ),
-            )),
         }
     }
 
@@ -577,7 +521,8 @@ impl<'a> Turn<'a> {
             }
             WaitKind::Outcome { effect } => {
                 let tags = self.signal_labels(self.run.state.clone());
-                self.resolve_doubt(effect, &data, tags);
+                let by = data.get("by").and_then(Value::as_str).filter(|by| !by.trim().is_empty()).map(Name::from);
+                self.resolve_doubt(effect, &data, by, tags);
             }
             WaitKind::ToolChanged { effect, .. } => self.judge_again(effect),
             WaitKind::Approval { .. }

@@ -12,6 +12,8 @@ use crate::ids::{Digest, EffectId, Name, RunId};
 use crate::input::Input;
 use crate::label::Marks;
 use crate::machine::HookKind;
+use crate::policy::Ruled;
+use crate::resource::Resource;
 use crate::route::Choice;
 use crate::run::Terms;
 use crate::time::Timestamp;
@@ -222,6 +224,12 @@ pub struct OpenCall {
     /// Parts of its arguments that whoever is asked about it is not shown, as the contract says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub veiled: Vec<Vec<Name>>,
+    /// The rule that let it go or asked about it; none where no rule was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruled: Option<Box<Ruled>>,
+    /// The ids of what it touches, as its contract says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource>,
     /// What is read in its place: it is not made. None for a call that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<Value>,
@@ -259,6 +267,20 @@ pub enum Doubt {
     Verifying(EffectId),
     /// By a person: the wait that carries the question.
     Asking(EffectId),
+    /// By nobody: it counts as unknown, and the call fails.
+    Failing,
+}
+
+impl Doubt {
+    /// The way as a word: `verify`, `ask`, `fail`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Verifying(_) => "verify",
+            Self::Asking(_) => "ask",
+            Self::Failing => "fail",
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -405,6 +427,9 @@ pub enum WaitKind {
         index: u32,
         /// The rule that asks.
         rule: Name,
+        /// Version of its rule set; empty where that was not kept.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        version: Name,
         /// Why it asks.
         reason: Name,
         /// Hash of what is shown, see [`crate::approval::shown_transition`].

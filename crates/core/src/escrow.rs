@@ -556,6 +556,8 @@ mod tests {
             agreed: None,
             output_max: None,
             veiled: Vec::new(),
+            ruled: None,
+            resources: Vec::new(),
             shadow: None,
             wants: Amounts::ZERO,
         };

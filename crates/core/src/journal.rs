@@ -19,7 +19,8 @@ use crate::input::Ending;
 use crate::label::Marks;
 use crate::machine::HookKind;
 use crate::overrides::ModelChange;
-use crate::policy::Verdict;
+use crate::policy::{Denial, Ruled, Verdict};
+use crate::resource::Resource;
 use crate::route::Choice;
 use crate::run::{Exec, Hold, Join, OfferedTool, Raised, Stage, Start};
 use crate::skill::SkillUsed;
@@ -129,6 +130,9 @@ pub enum Entry {
         /// Output tokens that it asks for at most, where the attempts before it asked for none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output_max: Option<u64>,
+        /// The rule that lets it go, where that is another one than that of the attempt before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ruled: Option<Box<Ruled>>,
     },
     /// An attempt failed and another one will follow.
     AttemptFailed {
@@ -155,6 +159,9 @@ pub enum Entry {
         wait: EffectId,
         /// The rule that asks, or `contract`.
         rule: Name,
+        /// Version of its rule set; empty where there is none.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        version: Name,
         /// Why it asks.
         reason: Name,
         /// Who else is asked when nobody answers.
@@ -212,6 +219,9 @@ pub enum Entry {
         /// The arguments it leaves with, when those were changed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         arguments: Option<Value>,
+        /// The ids of what it touches with those.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        resources: Vec<Resource>,
     },
     /// The ceilings have enough for a call that waited for more of them: what it takes is held.
     RoomHeld {
@@ -258,6 +268,18 @@ pub enum Entry {
         /// How the doubt is being resolved.
         doubt: Doubt,
     },
+    /// Somebody said whether a call in doubt happened.
+    DoubtResolved {
+        /// The call.
+        effect: EffectId,
+        /// `happened`, `not_happened` or `unknown`.
+        found: Name,
+        /// Who: the person of a signal that says so, a tool, `contract` or `policy`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Name>,
+    },
+    /// The rules or a contract did not let something happen.
+    Denied(Box<Denial>),
     /// A call ended.
     CallSettled {
         /// The call.

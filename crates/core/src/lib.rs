@@ -46,6 +46,7 @@ pub mod took;
 pub mod snapshot;
 pub mod redact;
 pub mod hidden;
+pub mod resource;
 pub mod request;
 pub mod retry;
 pub mod route;

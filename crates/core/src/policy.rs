@@ -5,8 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Asking;
-use crate::ids::{Digest, Name};
+use crate::contract::Class;
+use crate::failure::Code;
+use crate::ids::{Digest, EffectId, Name};
 use crate::label::{LabelSet, Mark};
+use crate::resource::Resource;
 
 /// What a run wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -169,7 +172,44 @@ pub struct Other {
     pub version: Name,
 }
 
+/// The rule that decided something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruled {
+    /// The rule; `contract`, `budget` or `ceiling` where one of these asked.
+    pub rule: Name,
+    /// Version of the rule set; empty where no rule set did.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub version: Name,
+}
+
+/// That something was not let happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denial {
+    /// What the run wanted to do.
+    pub question: Question,
+    /// `policy.denied`, or `tool.denied` where the contract of the run or its state does not allow it.
+    pub code: Code,
+    /// The rule; none where none was asked, or a contract denied it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruled: Option<Ruled>,
+    /// The call, where one had been committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<EffectId>,
+    /// What it would do to the world, of a tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// What it would touch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource>,
+}
+
 impl Verdict {
+    /// The rule that decided.
+    #[must_use]
+    pub fn ruled(&self) -> Ruled {
+        Ruled { rule: self.rule.clone(), version: self.version.clone() }
+    }
+
     /// What the set in force and the candidate say, in this order, where both were asked.
     #[must_use]
     pub fn sides(&self) -> Option<(Side<'_>, Side<'_>)> {

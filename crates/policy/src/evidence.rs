@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use windlass_core::effect::Call;
+use windlass_core::effect::{Call, Doubt};
 use windlass_core::failure::Code;
 use windlass_core::ids::Name;
 use windlass_core::journal::Entry;
@@ -392,7 +392,8 @@ pub(crate) fn observed(run: &Run, versions: &Versions, entries: &[Entry]) -> BTr
             Entry::BreakerTripped { target, is_agent, .. } => {
                 note(if *is_agent { Some(target) } else { asking }, Kind::Breaker);
             }
-            Entry::DoubtRaised { effect, .. } => {
+            // What nobody is asked about is counted as the failure that it is.
+            Entry::DoubtRaised { effect, doubt } if *doubt != Doubt::Failing => {
                 let is_tool = run.calls.get(effect).is_some_and(|open| matches!(open.call, Call::Tool { .. }));
                 note(asking.filter(|_| is_tool), Kind::Unknown);
             }

@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_core::audit::{Act, Owner, Row};
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
+use windlass_core::policy::Ruled;
+use windlass_core::resource::Resource;
 use windlass_core::seal::{Last, Leaf, Seal, Segment, Sibling};
 use windlass_core::time::Timestamp;
 
@@ -59,6 +61,15 @@ const fn first_version() -> u32 {
     1
 }
 
+/// The id of one thing that a call touches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Touched {
+    /// The argument, as keys inwards with dots between them.
+    pub name: Name,
+    /// Its value; `[redacted]` where that is not shown.
+    pub id: Name,
+}
+
 /// One audit row of a run or a call: who, what, when, with which result. Bodies are hashes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CallLine {
@@ -79,32 +90,55 @@ pub struct CallLine {
     pub life: u64,
     /// Number within the run, from 1.
     pub number: u64,
-    /// Number of the call within the run; joins its rows. 0 for `started`.
+    /// Number of the call within the run, or of the question about a transition; joins its rows. 0 for what is about
+    /// none: `started`, `overridden`, and `denied` before a call was committed.
     pub effect: u64,
     /// Its attempt.
     pub attempt: u32,
-    /// `started` for the first row of a run; else of a call: `intended`, `shadowed` where it is recorded and not made,
-    /// `asked`, `approved`, `rejected`, `expired`, `settled`, `failed`, `lost`, `abandoned`.
+    /// `started` for the first row of a run; else of a call: `denied`, `intended`, `shadowed` where it is recorded and not
+    /// made, `asked`, `escalated`, `approved`, `rejected`, `expired`, `doubted`, `resolved`, `failed` for an attempt that is
+    /// followed by another, and one of `settled` and `abandoned` as the last; `overridden` for what a person put in the place
+    /// of what was written. In rows of before version 4 `failed` is also that of a call that failed for good.
     pub stage: Name,
-    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`.
+    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`; `transition` and `machine` for decisions about
+    /// these; of `overridden` `model`, `ceilings`, `state`.
     pub kind: Name,
-    /// Agent, tool, hook or action; the machine for `started`.
+    /// Agent, tool, hook, action or machine; `FROM->TO` of a transition; of `overridden` the agent or `*`, `run`, the state.
     pub target: Name,
-    /// `read`, `write`, `danger`; empty for `started`.
+    /// `read`, `write`, `danger`; empty where none is known.
     pub class: Name,
     /// Hash of the arguments; of the input for `started`.
     #[schemars(with = "String")]
     pub arguments: Digest,
-    /// Hash of the result, code of the failure, or rule that asked; absent before there is one.
+    /// Hash of the result, or code of the failure or denial; `verify`, `ask` or `fail` of `doubted`, `happened`,
+    /// `not_happened` or `unknown` of `resolved`; whom `escalated` asks; what `overridden` put in place. In rows of before
+    /// version 4 also the rule that asked. Absent before there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Name>,
+    /// The rule that let it go, asked about it or denied it; `contract`, `budget` or `ceiling` where one of these asked.
+    /// Absent where no rule was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Name>,
+    /// Version of the rule set of that rule, as `windlass policy check` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_set: Option<Name>,
+    /// The agent whose model asked for the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Name>,
+    /// What the call touches, where its contract says which arguments are ids: of `intended`, `shadowed` and `denied`, and of
+    /// `approved` with other arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Touched>,
     /// Of `started`: hash of the bundle that the run began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub bundle: Option<Digest>,
-    /// Who answered an approval; of `started`, who started the run.
+    /// Who answered or overrode; of `resolved` a person, a tool, `contract` or `policy`; of `started`, who started the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<Name>,
+    /// Why, as whoever answered or overrode said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Name>,
     /// The idempotency key that the call is sent with.
     pub idempotency_key: Name,
     /// The plan that the call applies, of a tool that goes by plans.
@@ -123,15 +157,28 @@ pub struct CallLine {
     pub hash: Digest,
 }
 
-/// Stages whose result is who answered.
+/// Stages whose result is who answered, in rows of before there was a place for that.
 const ANSWERED: [&str; 2] = ["approved", "rejected"];
+/// Version of the first rows with that place.
+const RULED_VERSION: u32 = 4;
+
+impl Touched {
+    fn of(resource: &Resource) -> Self {
+        Self { name: resource.name.clone(), id: resource.id.clone() }
+    }
+
+    fn resource(&self) -> Resource {
+        Resource { name: self.name.clone(), id: self.id.clone() }
+    }
+}
 
 impl CallLine {
     /// The line of a row.
     #[must_use]
     pub fn of(whose: &Whose, row: &Row) -> Self {
-        let answered = ANSWERED.contains(&&*row.stage);
+        let answered = row.v < RULED_VERSION && ANSWERED.contains(&&*row.stage);
         let result = row.result.clone();
+        let actor = || row.by.clone().or_else(|| result.clone().filter(|_| answered));
         Self {
             v: row.v,
             tenant: whose.tenant.clone(),
@@ -148,7 +195,12 @@ impl CallLine {
             class: row.class.clone(),
             arguments: row.arguments,
             bundle: row.owner.as_ref().map(|owner| owner.bundle),
-            actor: row.owner.as_ref().map_or_else(|| result.clone().filter(|_| answered), |owner| owner.by.clone()),
+            actor: row.owner.as_ref().map_or_else(actor, |owner| owner.by.clone()),
+            reason: row.reason.clone(),
+            rule: row.ruled.as_ref().map(|ruled| ruled.rule.clone()),
+            rule_set: row.ruled.as_ref().map(|ruled| ruled.version.clone()).filter(|version| !version.is_empty()),
+            agent: row.agent.clone(),
+            resources: row.resources.iter().map(Touched::of).collect(),
             result: result.filter(|_| !answered),
             idempotency_key: row.effect.key(&whose.run).into(),
             plan: row.plan.clone(),
@@ -169,7 +221,9 @@ impl CallLine {
             bundle,
             by: self.actor.clone(),
         };
-        let answered = self.actor.clone().filter(|_| self.bundle.is_none());
+        let actor = self.actor.clone().filter(|_| self.bundle.is_none());
+        let (by, answered) = if self.v < RULED_VERSION { (None, actor) } else { (actor, None) };
+        let ruled = |rule| Ruled { rule, version: self.rule_set.clone().unwrap_or_default() };
         Row {
             v: self.v,
             number: self.number,
@@ -181,6 +235,11 @@ impl CallLine {
             class: self.class.clone(),
             arguments: self.arguments,
             result: answered.or_else(|| self.result.clone()),
+            ruled: self.rule.clone().map(ruled),
+            by,
+            reason: self.reason.clone(),
+            agent: self.agent.clone(),
+            resources: self.resources.iter().map(Touched::resource).collect(),
             owner: self.bundle.map(|bundle| Box::new(owner(bundle))),
             plan: self.plan.clone(),
             worker: self.worker.clone(),

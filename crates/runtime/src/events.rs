@@ -148,7 +148,7 @@ pub enum What {
     DoubtRaised {
         /// The call.
         effect: u64,
-        /// `verifying` by a tool, or `asking` a person.
+        /// `verifying` by a tool, `asking` a person, or `failing` the call.
         by: Name,
     },
     /// A signal is waited for.
@@ -468,6 +468,7 @@ fn work(entry: &Entry, audit: &[audit::Row], duration_ms: Option<u64>) -> Option
             let by = match doubt {
                 Doubt::Verifying(_) => "verifying",
                 Doubt::Asking(_) => "asking",
+                Doubt::Failing => "failing",
             };
             What::DoubtRaised { effect: effect.0, by: by.into() }
         }

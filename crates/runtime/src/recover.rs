@@ -130,6 +130,8 @@ pub(crate) mod tests {
             agreed: None,
             output_max: None,
             veiled: Vec::new(),
+            ruled: None,
+            resources: Vec::new(),
             shadow: None,
             approval: None,
             held: Vec::new(),

@@ -303,6 +303,7 @@ fn tool(site: &mut Site<'_>, table: &ToolConfig, role: Role) -> Option<Arc<dyn T
     RedactConfig::check(site, "", table.redact.as_ref());
     said.check(site);
     said.check_plan_argument(site, "input_schema", table.input_schema.as_ref());
+    said.check_resources(site, table.input_schema.as_ref());
     let contract = contract(site.name, table, &said);
     match kind.make {
         Make::Tool(make) => {
@@ -362,6 +363,7 @@ fn contract(name: &str, table: &ToolConfig, said: &Said<'_>) -> Contract {
         plan: said.planning(),
         shadow: said.shadow(),
         errors: said.errors(),
+        resources: said.resources(),
         ..base
     }
 }

@@ -170,6 +170,9 @@ pub struct ToolConfig {
     /// `{ arguments = [POINTER], result = [POINTER] }`. A pointer is a JSON Pointer; `*` stands for each item of a list and
     /// each value of a mapping. Default: none.
     pub redact: Option<RedactConfig>,
+    /// Arguments that are the ids of what a call touches, each as a JSON Pointer, such as `/customer_id`: they stand in the
+    /// audit rows of calls, with `[redacted]` for what is not shown. Default: none.
+    pub resources: Option<Vec<String>>,
     /// JSON Schema of the arguments. Default: any.
     pub input_schema: Option<serde_json::Value>,
     /// JSON Schema of the result. Default: any.
@@ -425,6 +428,7 @@ impl ToolConfig {
             secret: _,
             declassified: _,
             redact: _,
+            resources: _,
             input_schema: _,
             output_schema: _,
             method,

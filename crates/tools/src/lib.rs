@@ -28,6 +28,7 @@ mod group;
 mod process;
 mod role;
 mod terms;
+mod touched;
 
 pub use build::{Surroundings, build_agents, build_catalog, build_servers};
 pub use config::{CatalogConfig, ConfigError};

@@ -7,10 +7,11 @@ use windlass_core::contract::{Class, Idempotency, PLAN_ID, PLAN_MS_DEFAULT, PLAN
 use windlass_core::ids::Name;
 use windlass_core::value::Value;
 
-use crate::build::Site;
+use crate::build::{Site, paths};
 use crate::config::{ApprovalConfig, PlanConfig, ToolConfig};
 use crate::mcp::ContractConfig;
 use crate::role::Role;
+use crate::touched;
 
 /// Names of errors in a contract.
 const ERRORS_MAX: usize = 64;
@@ -33,6 +34,7 @@ pub(crate) struct Said<'a> {
     shadow_answer: Option<&'a serde_json::Value>,
     ramp_percent: Option<u32>,
     errors: Option<&'a [String]>,
+    resources: Option<&'a [String]>,
 }
 
 /// What a table says: those of tools and of servers' tools have the same keys for it, and are of different types.
@@ -52,6 +54,7 @@ macro_rules! said {
             shadow_answer: $table.shadow_answer.as_ref(),
             ramp_percent: $table.ramp_percent,
             errors: $table.errors.as_deref(),
+            resources: $table.resources.as_deref(),
         }
     };
 }
@@ -181,6 +184,16 @@ impl<'a> Said<'a> {
         if self.plan.is_some() && properties.and_then(|properties| properties.get(PLAN_ID)).is_some() {
             site.wrong(key, format!("the argument `{PLAN_ID}` is that of the plan"), Some("rename it"));
         }
+    }
+
+    /// What it touches is named by its arguments, as far as their schema is known.
+    pub(crate) fn check_resources(&self, site: &mut Site<'_>, schema: Option<&serde_json::Value>) {
+        touched::check(site, self.role, self.resources, schema);
+    }
+
+    /// The arguments that are ids, as a contract says it.
+    pub(crate) fn resources(&self) -> Vec<Vec<Name>> {
+        paths(self.resources)
     }
 
     fn check_shadow(&self, site: &mut Site<'_>) {

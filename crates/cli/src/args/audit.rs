@@ -23,12 +23,33 @@ pub(crate) enum Audit {
     Export(AuditExport),
 }
 
+/// What rows of runs and calls are about.
+const STAGES: [&str; 15] = [
+    "started",
+    "denied",
+    "intended",
+    "shadowed",
+    "asked",
+    "escalated",
+    "approved",
+    "rejected",
+    "expired",
+    "doubted",
+    "resolved",
+    "failed",
+    "settled",
+    "abandoned",
+    "overridden",
+];
+
 /// List audit rows of calls.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass audit list
   windlass audit list --run order-4711
   windlass audit list --tool refund --class danger --since 24h
+  windlass audit list --stage denied --since 7d
+  windlass audit list --resource customer_id=cus-4711
   windlass audit list --actor anna --json | jq -r '.rows[].run'
 
 Newest runs first, the rows of a run in order. Arguments and results are hashes. The rows of
@@ -46,6 +67,15 @@ pub(crate) struct AuditList {
     /// Only calls of this class: `read`, `write` or `danger`
     #[arg(long, value_name = "CLASS", value_parser = ["read", "write", "danger"])]
     pub class: Option<String>,
+    /// Only rows of this stage: `denied`, `intended`, `settled`, `approved`, ...
+    #[arg(long, value_name = "STAGE", value_parser = STAGES)]
+    pub stage: Option<String>,
+    /// Only what this rule allowed, asked about or denied
+    #[arg(long, value_name = "RULE")]
+    pub rule: Option<String>,
+    /// Only what touches this, as a contract's `resources` name it: an id, or ARGUMENT=ID
+    #[arg(long, value_name = "ID|ARGUMENT=ID")]
+    pub resource: Option<String>,
     /// Only rows of runs for this user, and answers of this person
     #[arg(long, value_name = "NAME")]
     pub actor: Option<String>,

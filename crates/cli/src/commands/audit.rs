@@ -26,6 +26,9 @@ const PAGE: usize = 100;
 struct Wanted {
     tool: Option<String>,
     class: Option<String>,
+    stage: Option<String>,
+    rule: Option<String>,
+    resource: Option<String>,
     actor: Option<String>,
     since: Option<Timestamp>,
 }
@@ -34,9 +37,15 @@ impl Wanted {
     fn takes(&self, line: &CallLine) -> bool {
         let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
         let by = |name: &Option<Name>| name.is_some() && name.as_deref() == self.actor.as_deref();
+        let touches = |wanted: &String| {
+            line.resources.iter().any(|one| *one.id == **wanted || format!("{}={}", one.name, one.id) == *wanted)
+        };
         // The row of a run names its machine, which is no tool.
-        is(&self.tool, if line.effect == 0 { "" } else { &line.target })
+        is(&self.tool, if &*line.kind == "run" { "" } else { &line.target })
             && is(&self.class, &line.class)
+            && is(&self.stage, &line.stage)
+            && is(&self.rule, line.rule.as_deref().unwrap_or_default())
+            && self.resource.as_ref().is_none_or(touches)
             && (self.actor.is_none() || by(&line.user) || by(&line.actor))
             && self.since.is_none_or(|since| line.at_ms >= since.0)
     }
@@ -93,7 +102,8 @@ pub(crate) async fn perform(app: &App, wanted: Audit) -> Result<Exit, Problem> {
 /// Lists audit rows of calls.
 async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let since = args.since.as_deref().map(|text| moment("--since", text, app.now())).transpose()?;
-    let wanted = Wanted { tool: args.tool, class: args.class, actor: args.actor, since };
+    let AuditList { tool, class, stage, rule, resource, actor, .. } = args;
+    let wanted = Wanted { tool, class, stage, rule, resource, actor, since };
     let limit = args.limit as usize;
     let from = args.cursor.as_deref().map(Place::parse).transpose()?.unwrap_or_default();
     let rows = match (app.store_to_read().await?, args.run) {
@@ -107,7 +117,21 @@ async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let cells: Vec<Vec<String>> = rows.lines.iter().map(cells).collect();
     let next = rows.next.as_ref().map(Place::text);
     let lines: Vec<RowLine> = rows.lines.into_iter().map(|line| RowLine::Call(Box::new(line))).collect();
-    let header = ["at", "run", "call", "stage", "kind", "target", "class", "plan", "result", "by", "worker"];
+    let header = [
+        "at",
+        "run",
+        "call",
+        "stage",
+        "kind",
+        "target",
+        "class",
+        "rule",
+        "resources",
+        "plan",
+        "result",
+        "by",
+        "worker",
+    ];
     let unread: Vec<_> = rows.unread.iter().map(|(run, why)| json!({ "run": run, "message": why })).collect();
     app.output.table(&json!({ "rows": lines, "next": next, "unread": unread }), &header, &cells);
     for (run, why) in &rows.unread {
@@ -129,6 +153,8 @@ fn cells(line: &CallLine) -> Vec<String> {
         line.kind.to_string(),
         line.target.to_string(),
         line.class.to_string(),
+        line.rule.as_deref().unwrap_or_default().to_owned(),
+        line.resources.iter().map(|one| format!("{}={}", one.name, one.id)).collect::<Vec<_>>().join(" "),
         line.plan.as_deref().unwrap_or_default().to_owned(),
         Digest::parse(result).map_or_else(|| result.to_owned(), |digest| digest.short()),
         line.actor.as_ref().or(line.user.as_ref()).map(ToString::to_string).unwrap_or_default(),

@@ -8,8 +8,12 @@ use windlass_ports::store::{Signal, Signalled, Store};
 
 use crate::app::App;
 use crate::args;
+use crate::caller::actor;
 use crate::exit::{Exit, Problem};
 use crate::input;
+
+/// What channels begin with on which somebody says whether a call happened.
+const OUTCOME: &str = "outcome/";
 
 /// Sends the signal and says what became of it.
 pub(crate) async fn signal(app: &App, args: args::Signal) -> Result<Exit, Problem> {
@@ -18,6 +22,7 @@ pub(crate) async fn signal(app: &App, args: args::Signal) -> Result<Exit, Proble
     }
     let data = input::value("--data", args.data.as_deref())?;
     check_outcome(&args.channel, &data)?;
+    let data = signed(&args.channel, data);
     let store = app.store().await?;
     let run = match args.run.as_deref().map(RunId::stored) {
         Some(run) => Some(listener(&*store, run, &args.channel).await?),
@@ -47,11 +52,22 @@ pub(crate) async fn signal(app: &App, args: args::Signal) -> Result<Exit, Proble
 
 /// An answer about a call in doubt has to say whether it happened: the run would ask again otherwise.
 fn check_outcome(channel: &str, data: &Value) -> Result<(), Problem> {
-    if !channel.starts_with("outcome/") || data.get("happened").is_some_and(|said| matches!(said, Value::Bool(_))) {
+    if !channel.starts_with(OUTCOME) || data.get("happened").is_some_and(|said| matches!(said, Value::Bool(_))) {
         return Ok(());
     }
     Err(Problem::invalid(format!("`{channel}` asks whether a call happened, and `--data` does not say"))
         .hint("--data '{\"happened\": true, \"result\": ...}', or '{\"happened\": false}' to have it made again"))
+}
+
+/// The same with whoever says it: the audit row of the answer names them.
+fn signed(channel: &str, mut data: Value) -> Value {
+    if let Value::Map(map) = &mut data
+        && channel.starts_with(OUTCOME)
+        && !map.contains_key("by")
+    {
+        std::sync::Arc::make_mut(map).insert("by".into(), Value::str(actor()));
+    }
+    data
 }
 
 /// Whom a signal for a run is for: the run itself, unless it is one below it that waits on the channel.

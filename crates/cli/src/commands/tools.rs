@@ -130,6 +130,8 @@ fn lines(contract: &Contract) -> String {
     line("takes", schema(&contract.input_schema));
     line("gives", schema(&contract.output_schema));
     line("errors", contract.errors.join(", "));
+    let touches: Vec<String> = contract.resources.iter().map(|path| path.join(".")).collect();
+    line("touches", touches.join(", "));
     line("takes ms", contract.latency_ms.map(|ms| format!("{ms} usually")).unwrap_or_default());
     line("cost", contract.cost_weight.to_string());
     line("bounds", format!("{} ms, {} bytes", contract.timeout_ms, contract.output_bytes_max));

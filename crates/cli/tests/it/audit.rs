@@ -7,6 +7,7 @@ use windlass_runtime::audit::CallLine;
 
 use crate::kit::{Place, Ran};
 
+mod decided;
 mod erasing;
 mod pruning;
 

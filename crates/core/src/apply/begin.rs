@@ -1,5 +1,6 @@
 //! The first audit row of a run, and what it goes on under.
 
+use super::rows::next;
 use crate::audit;
 use crate::ids::{Digest, EffectId, Name};
 use crate::run::{Origin, Run, Stage};
@@ -15,24 +16,13 @@ pub(super) fn first_row(run: &mut Run) -> audit::Row {
         by: start.caller.by.clone(),
     };
     let row = audit::Row {
-        v: start.audit,
-        number: run.audit.rows + 1,
-        effect: EffectId(0),
-        attempt: 0,
-        stage: "started".into(),
         kind: "run".into(),
         target: start.machine_name.clone(),
-        class: "".into(),
         arguments: start.input.digest(),
-        result: None,
         owner: Some(Box::new(owner)),
-        plan: None,
-        worker: run.worker.clone(),
-        at: run.now,
-        previous: run.audit.head,
+        ..audit::Row::blank(EffectId(0), "started")
     };
-    run.audit = audit::Chain { rows: row.number, head: row.hash() };
-    row
+    next(run, row)
 }
 
 /// The run begins where another one was, with what that one had used by then.

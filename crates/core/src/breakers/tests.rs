@@ -45,6 +45,8 @@ fn call(tool: &str, at: u64) -> OpenCall {
         agreed: None,
         output_max: None,
         veiled: Vec::new(),
+        ruled: None,
+        resources: Vec::new(),
         shadow: None,
     }
 }

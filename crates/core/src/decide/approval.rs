@@ -1,6 +1,6 @@
 //! Calls that wait for a person: asking, the answer, and what happens when nobody answers.
 
-use super::{Permit, Rejected, Turn, labels, step};
+use super::{About, Permit, Rejected, Turn, labels, step};
 use crate::approval::{
     Answer, Asking, Escalation, Reply, Terms, asked, asked_transition, refusal, shown, shown_transition,
 };
@@ -14,7 +14,7 @@ use crate::input::Facts;
 use crate::journal::Entry;
 use crate::label::LabelSet;
 use crate::machine::Machine;
-use crate::policy::{self, Question};
+use crate::policy::{self, Question, Ruled};
 use crate::run::{Run, Stage};
 use crate::value::Value;
 
@@ -23,6 +23,8 @@ use crate::value::Value;
 pub(super) struct Asked {
     /// The rule, or `contract`.
     pub(super) rule: Name,
+    /// Version of its rule set; empty where there is none.
+    pub(super) version: Name,
     /// Why, for people.
     pub(super) reason: Name,
     /// What the rule says about the question.
@@ -32,7 +34,12 @@ pub(super) struct Asked {
 impl Asked {
     /// Asked by a rule that says nothing about the question.
     pub(super) fn new(rule: &str, reason: Name) -> Self {
-        Self { rule: rule.into(), reason, asking: Asking::default() }
+        Self { rule: rule.into(), version: "".into(), reason, asking: Asking::default() }
+    }
+
+    /// The rule that asks.
+    pub(super) fn ruled(&self) -> Ruled {
+        Ruled { rule: self.rule.clone(), version: self.version.clone() }
     }
 
     /// The reason that lies in a contract, if one does.
@@ -115,14 +122,14 @@ impl Turn<'_> {
     pub(super) fn ask_approval(&mut self, effect: EffectId, why: Asked, terms: &Terms) {
         let wait = self.next_effect();
         let Some(open) = self.run.calls.get(&effect) else { return };
-        let Asked { rule, reason, asking } = why;
+        let Asked { rule, version, reason, asking } = why;
         let due = Some(self.facts.now.plus_ms(asking.expires_ms.unwrap_or(terms.expires_ms)));
         let escalation = asking.escalation.or_else(|| terms.escalation.clone());
         let kind = WaitKind::Approval { effect, shown: shown(self.run.id(), wait, effect, open) };
         // Without a channel no signal can reach it: an answer comes from whoever may give one.
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new("".into(), kind, due) });
         self.ask(Effect::OpenWait(wait));
-        self.emit(Entry::ApprovalAsked { effect, wait, rule, reason, escalation });
+        self.emit(Entry::ApprovalAsked { effect, wait, rule, version, reason, escalation });
         self.await_answer(wait);
     }
 
@@ -156,13 +163,13 @@ impl Turn<'_> {
     /// Puts a transition to a person. The run stays where it is.
     pub(super) fn ask_transition(&mut self, from: &Name, to: &Name, index: u32, why: Asked) {
         let wait = self.next_effect();
-        let Asked { rule, reason, asking } = why;
+        let Asked { rule, version, reason, asking } = why;
         let Asking { expires_ms, escalation } = asking;
         let due = Some(self.facts.now.plus_ms(expires_ms.unwrap_or(Terms::default().expires_ms)));
         let shown = shown_transition(self.run, wait, from, to);
         let (from, to) = (from.clone(), to.clone());
         let escalation: Option<Escalation> = escalation;
-        let kind = WaitKind::Transition { from, to, index, rule, reason, shown, escalation };
+        let kind = WaitKind::Transition { from, to, index, rule, version, reason, shown, escalation };
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new("".into(), kind, due) });
         self.ask(Effect::OpenWait(wait));
         self.await_answer(wait);
@@ -186,10 +193,13 @@ impl Turn<'_> {
             Answer::Rejected => self.raise(refused(format!("refused by {by}: {reason}"))),
             Answer::Expired => self.raise(refused("nobody approved it in time".into())),
             // The rules may have changed since the question was put.
-            Answer::Approved => match self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() }) {
-                Ok(Permit::Granted | Permit::Asks(_)) => self.goto(Stage::Moving { to, index }),
-                Err(failure) => self.raise(failure),
-            },
+            Answer::Approved => {
+                let question = Question::TakeTransition { from: from.clone(), to: to.clone() };
+                match self.permit(&question, About::Nothing) {
+                    Ok(_) => self.goto(Stage::Moving { to, index }),
+                    Err(failure) => self.raise(failure),
+                }
+            }
         }
     }
 
@@ -208,11 +218,13 @@ impl Turn<'_> {
         self.close_wait(reply.wait, None);
         let Reply { approve, by, reason, arguments, raise, .. } = reply;
         let answer = if approve { Answer::Approved } else { Answer::Rejected };
-        if let Some(arguments) = &arguments {
+        let resources = arguments.as_ref().map(|arguments| {
             self.label_person(&by);
             self.hide_chosen(open.call.target(), arguments);
-        }
-        self.emit(Entry::ApprovalAnswered { effect, answer, by: by.clone(), reason: reason.clone(), arguments });
+            self.touched(open.call.target(), arguments, labels_now(self.run, &open.call))
+        });
+        let (said, resources) = ((by.clone(), reason.clone()), resources.unwrap_or_default());
+        self.emit(Entry::ApprovalAnswered { effect, answer, by: said.0, reason: said.1, arguments, resources });
         if let (false, Some(mut failure)) = (approve, short) {
             failure.message = format!("{}; {by} refused more: {reason}", failure.message).into();
             return self.settle_refused(effect, &open, failure);
@@ -224,8 +236,9 @@ impl Turn<'_> {
             return self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
         }
         // The rules may have changed since the question was put.
-        let allowed = self.model_permitted(&open);
-        let asked = |turn: &mut Self| question.map_or(Ok(Permit::Granted), |question| turn.permit(&question));
+        let allowed = self.model_permitted(effect, &open);
+        let ask = |turn: &mut Self, question| turn.permit(&question, About::Call(effect));
+        let asked = |turn: &mut Self| question.map_or(Ok(Permit::Granted(None)), |question| ask(turn, question));
         let permit = match allowed.and_then(|()| asked(self)) {
             Ok(permit) => permit,
             Err(failure) => return self.settle_refused(effect, &open, failure),
@@ -239,8 +252,8 @@ impl Turn<'_> {
                 let contract = self.contract_of(&open.call);
                 self.ask_approval(effect, why, &contract.approval);
             }
-            Permit::Granted | Permit::Asks(_) if self.run.hold.is_some() => {}
-            Permit::Granted | Permit::Asks(_) => self.leave(effect),
+            Permit::Granted(_) | Permit::Asks(_) if self.run.hold.is_some() => {}
+            Permit::Granted(_) | Permit::Asks(_) => self.leave(effect),
         }
     }
 
@@ -254,8 +267,8 @@ impl Turn<'_> {
         };
         self.close_wait(wait, None);
         let reason: Name = "nobody answered in time".into();
-        let answer = Answer::Expired;
-        self.emit(Entry::ApprovalAnswered { effect, answer, by: "".into(), reason, arguments: None });
+        let (answer, resources) = (Answer::Expired, Vec::new());
+        self.emit(Entry::ApprovalAnswered { effect, answer, by: "".into(), reason, arguments: None, resources });
         self.refuse(effect, &open, "nobody approved it in time".into());
     }
 

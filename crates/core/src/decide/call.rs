@@ -1,20 +1,22 @@
 //! Calls: intended, settled, tried again, lost with their process, and in doubt.
 
 use super::Turn;
-use super::approval::{Asked, labels_now, question_of};
+use super::approval::{labels_now, question_of};
+use super::permit::{About, Terms};
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown};
 use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Said, Spent, TimerPurpose, WaitKind};
 use crate::escrow;
 use crate::failure::{Code, Failure, Retry};
-use crate::ids::{Digest, EffectId};
+use crate::ids::{Digest, EffectId, Name};
 use crate::input::{Input, Quote};
 use crate::journal::Entry;
 use crate::label::{LabelSet, Tags};
 use crate::limits::{CALL_COST_MICROS_MAX, CALL_TOKENS_MAX, LOSSES_MAX, OUTPUT_TOKENS_DEFAULT};
 use crate::machine::{Agent, Execution};
-use crate::policy::Question;
+use crate::policy::{Question, Ruled};
 use crate::request;
+use crate::resource::Resource;
 use crate::retry::pause_ms;
 use crate::route::Choice;
 use crate::run::Run;
@@ -35,13 +37,14 @@ impl Turn<'_> {
         call: Call,
         contract: &Contract,
         timeout_ms: u64,
-        asked: Option<Asked>,
+        terms: Terms,
     ) -> Result<(), Failure> {
         let reserved = match &call {
             Call::Tool { .. } | Call::Action { .. } => Amounts::ZERO.with(Meter::ToolCalls, 1),
             Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => Amounts::ZERO,
         };
-        let effect = self.intend_reserved(call, contract, timeout_ms, reserved, None)?;
+        let Terms { ruled, asked } = terms;
+        let effect = self.intend_reserved(call, contract, (timeout_ms, reserved), None, ruled)?;
         // Nobody is asked about what is not done.
         let is_shadow = self.run.calls.get(&effect).is_some_and(|open| open.shadow.is_some());
         match asked.filter(|_| !is_shadow) {
@@ -53,7 +56,7 @@ impl Turn<'_> {
 
     /// Commits to a model call, holding its worst case.
     pub(super) fn intend_model(&mut self, agent: &Agent, sample: u32) -> Result<(), Failure> {
-        self.permitted(&self.model_question(agent))?;
+        self.permitted(&self.model_question(agent), About::Nothing)?;
         let route = self.first_route(agent, sample)?;
         let call = Call::Model { agent: agent.name.clone(), sample };
         self.note_conversation(agent, &call, route.as_ref())?;
@@ -66,7 +69,8 @@ impl Turn<'_> {
             output_bytes_max: crate::limits::VALUE_BYTES_MAX as u64,
             ..Contract::undeclared(&agent.name)
         };
-        let effect = self.intend_reserved(call, &contract, timeout_ms, reserved, route)?;
+        let ruled = self.model_ruled(agent, route.as_ref());
+        let effect = self.intend_reserved(call, &contract, (timeout_ms, reserved), route, ruled)?;
         self.leave(effect);
         Ok(())
     }
@@ -75,9 +79,9 @@ impl Turn<'_> {
         &mut self,
         call: Call,
         contract: &Contract,
-        timeout_ms: u64,
-        reserved: Amounts,
+        (timeout_ms, reserved): (u64, Amounts),
         route: Option<Choice>,
+        ruled: Option<Ruled>,
     ) -> Result<EffectId, Failure> {
         let (reserved, wants) = self.hold_or_want(reserved)?;
         let effect = self.next_effect();
@@ -103,15 +107,31 @@ impl Turn<'_> {
             agreed: None,
             output_max: None,
             veiled: contract.redact.arguments.clone(),
+            ruled: ruled.map(Box::new),
+            resources: Vec::new(),
             shadow: None,
         };
         open.shadow = self.stub(&open.call, contract);
         open.cached_expected = self.cached_expected(&open);
         self.hide_sent(&open.call);
+        open.resources = self.resources_of(&open.call);
         open.output_max = self.output_max(&open);
         open.arguments = request::digest(self.machine, self.run, effect, &open);
         self.emit(Entry::CallIntended { effect, call: Box::new(open) });
         Ok(effect)
+    }
+
+    /// The ids of what a call touches, as its contract says.
+    fn resources_of(&self, call: &Call) -> Vec<Resource> {
+        let name = match call {
+            Call::Tool { tool: name, hook: None, .. } | Call::Action { action: name } => name,
+            Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } | Call::Verify { .. } => return Vec::new(),
+        };
+        if self.machine.tools.get(name).is_none_or(|contract| contract.resources.is_empty()) {
+            return Vec::new();
+        }
+        let arguments = request::arguments_of(self.machine, self.run, call);
+        arguments.map(|arguments| self.touched(name, &arguments, labels_now(self.run, call))).unwrap_or_default()
     }
 
     /// What a call reads that this run does not make.
@@ -210,8 +230,9 @@ impl Turn<'_> {
                     Outcome::Replied(_) | Outcome::Failed(_) => Value::Null,
                 };
                 let tags = self.verified_labels(about, tool, &answer);
+                let by = Some(tool.clone());
                 self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
-                self.resolve_doubt(about, &answer, tags);
+                self.resolve_doubt(about, &answer, by, tags);
             }
             Call::Model { .. } | Call::Hook { .. } => {
                 self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated });
@@ -262,7 +283,7 @@ impl Turn<'_> {
         if let Some(route) = route {
             open.route = Some(Box::new(route.after(open.route.as_deref())));
         }
-        if let Err(failure) = self.model_permitted(&open) {
+        if let Err(failure) = self.model_permitted(effect, &open) {
             return self.settle_refused(effect, &open, failure);
         }
         if let Some(failure) = self.cannot_take(&open) {
@@ -285,9 +306,22 @@ impl Turn<'_> {
         open.output_max = had_max.or(output_max);
         let changes = is_rerouted || output_max.is_some();
         let arguments = changes.then(|| request::digest(self.machine, self.run, effect, &open));
+        let ruled = self.ruled_anew(&open);
         let (attempt, route) = (open.attempt + 1, open.route.filter(|_| is_rerouted));
-        self.emit(Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants, output_max });
+        self.emit(Entry::AttemptStarted { effect, attempt, reserved, route, arguments, wants, output_max, ruled });
         self.leave(effect);
+    }
+
+    /// The rule that lets a call go once more, where that is another one than before.
+    fn ruled_anew(&self, open: &OpenCall) -> Option<Box<Ruled>> {
+        let ruled = match &open.call {
+            Call::Model { agent, .. } => self.model_ruled(self.machine.agents.get(agent)?, open.route.as_deref())?,
+            call => {
+                let question = question_of(self.run, call, None, labels_now(self.run, call))?;
+                self.facts.verdict(&question)?.ruled()
+            }
+        };
+        (open.ruled.as_deref() != Some(&ruled)).then(|| Box::new(ruled))
     }
 
     /// The process that held this call is gone.
@@ -298,10 +332,10 @@ impl Turn<'_> {
         {
             let message = format!("the rules do not let `{tool}` tell by now whether the call happened");
             self.settle_refused(effect, &open, Failure::new(Code::PolicyDenied, message));
-            return self.resolve_doubt(*about, &Value::Null, Tags::new());
+            return self.resolve_doubt(*about, &Value::Null, None, Tags::new());
         }
         if !maybe_sent {
-            return match self.still_permitted(&open) {
+            return match self.still_permitted(effect, &open) {
                 Ok(()) => self.ask(Effect::Call(effect)),
                 Err(failure) => self.settle_refused(effect, &open, failure),
             };
@@ -310,8 +344,8 @@ impl Turn<'_> {
         if !is_model && !open.may_repeat() {
             return self.doubt(effect, &open);
         }
-        if !is_model && let Err(failure) = self.still_permitted(&open) {
-            return self.settle_unknown(effect, &format!("it is not made again: {}", failure.message));
+        if !is_model && let Err(failure) = self.still_permitted(effect, &open) {
+            return self.settle_unknown(effect, "policy", &format!("it is not made again: {}", failure.message));
         }
         // Nobody will ever say what a lost model attempt cost, so it is charged in full. A tool that may repeat is
         // the same call made once more.
@@ -323,7 +357,7 @@ impl Turn<'_> {
             let outcome = Outcome::Failed(failure);
             self.emit(Entry::CallSettled { effect, attempt, outcome, used, estimated: is_model });
             if let Call::Verify { about, .. } = open.call {
-                self.resolve_doubt(about, &Value::Null, Tags::new());
+                self.resolve_doubt(about, &Value::Null, None, Tags::new());
             }
             return;
         }
@@ -333,32 +367,30 @@ impl Turn<'_> {
 
     /// Whether nothing denies by now a call that was decided on before: the rules may have changed since. What asks a
     /// person by now was let go when it was decided on. A plan that has expired since is not applied.
-    pub(super) fn still_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
+    pub(super) fn still_permitted(&mut self, effect: EffectId, open: &OpenCall) -> Result<(), Failure> {
         if let Some(why) = self.expired_plan(open) {
             return Err(Failure::new(Code::ToolDenied, why));
         }
-        self.model_permitted(open)?;
+        self.model_permitted(effect, open)?;
         let question = question_of(self.run, &open.call, None, labels_now(self.run, &open.call));
-        question.map_or(Ok(()), |question| self.permit(&question).map(|_| ()))
+        question.map_or(Ok(()), |question| self.permit(&question, About::Call(effect)).map(|_| ()))
     }
 
     /// A call that must not be repeated may or may not have happened.
     fn doubt(&mut self, effect: EffectId, open: &OpenCall) {
         let contract = self.contract_of(&open.call);
         match &contract.on_unknown {
-            OnUnknown::Fail => self.settle_unknown(effect, "its contract says to fail"),
+            OnUnknown::Fail => self.settle_unknown(effect, "contract", "its contract says to fail"),
             OnUnknown::Verify { tool } => {
                 let Some(reader) = self.machine.tools.get(tool).filter(|reader| reader.class == Class::Read).cloned()
                 else {
                     return self.ask_person(effect);
                 };
-                if !self.may_verify(open, tool) {
-                    return self.ask_person(effect);
-                }
+                let Some(ruled) = self.may_verify(open, tool) else { return self.ask_person(effect) };
                 let verify = self.next_effect();
                 self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Verifying(verify) });
                 let call = Call::Verify { tool: tool.clone(), about: effect };
-                if self.intend(call, &reader, reader.timeout_ms, None).is_err() {
+                if self.intend(call, &reader, reader.timeout_ms, Terms { ruled, asked: None }).is_err() {
                     self.ask_person(effect);
                 }
             }
@@ -385,8 +417,11 @@ impl Turn<'_> {
 
     /// Someone says whether the call happened: `{"happened": bool, "result"?: any}`. Its result has the labels of whoever
     /// said it beside its own.
-    pub(super) fn resolve_doubt(&mut self, effect: EffectId, answer: &Value, tags: Tags) {
+    pub(super) fn resolve_doubt(&mut self, effect: EffectId, answer: &Value, by: Option<Name>, tags: Tags) {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
+        if let Some(Value::Bool(happened)) = answer.get("happened") {
+            self.found(effect, if *happened { "happened" } else { "not_happened" }, by);
+        }
         match answer.get("happened") {
             Some(Value::Bool(true)) => {
                 let result = answer.get("result").cloned().unwrap_or_default();
@@ -399,7 +434,7 @@ impl Turn<'_> {
                 self.emit(Entry::CallSettled { effect, attempt: open.attempt, outcome, used, estimated: false });
             }
             Some(Value::Bool(false)) => {
-                if let Err(failure) = self.still_permitted(&open) {
+                if let Err(failure) = self.still_permitted(effect, &open) {
                     return self.settle_refused(effect, &open, failure);
                 }
                 let attempt = open.attempt;
@@ -413,7 +448,13 @@ impl Turn<'_> {
         }
     }
 
-    fn settle_unknown(&mut self, effect: EffectId, why: &str) {
+    fn found(&mut self, effect: EffectId, found: &str, by: Option<Name>) {
+        self.emit(Entry::DoubtResolved { effect, found: found.into(), by });
+    }
+
+    fn settle_unknown(&mut self, effect: EffectId, by: &str, why: &str) {
+        self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Failing });
+        self.found(effect, "unknown", Some(by.into()));
         let Some(open) = self.run.calls.get(&effect) else { return };
         let (attempt, used) = (open.attempt, open.reserved);
         let message = format!("`{}` may or may not have been called: {why}", open.call.target());

@@ -2,6 +2,7 @@
 //! and the failure that names the ceiling and what used most.
 
 use super::Turn;
+use super::approval::Asked;
 use crate::approval::shown;
 use crate::budget::{Amounts, Beyond, Exceeded};
 use crate::effect::{Effect, OpenWait, WaitKind};
@@ -48,10 +49,17 @@ impl Turn<'_> {
         let wait = self.next_effect();
         let Some(open) = self.run.calls.get(&effect) else { return };
         let kind = WaitKind::Ceiling { effect, shown: shown(self.run.id(), wait, effect, open), over };
-        let reason = exceeded(self.run, over).message;
+        let why = Asked::new("ceiling", exceeded(self.run, over).message);
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new("".into(), kind, None) });
         self.ask(Effect::OpenWait(wait));
-        self.emit(Entry::ApprovalAsked { effect, wait, rule: "ceiling".into(), reason, escalation: None });
+        self.emit(Entry::ApprovalAsked {
+            effect,
+            wait,
+            rule: why.rule,
+            version: why.version,
+            reason: why.reason,
+            escalation: None,
+        });
     }
 
     /// Lets calls go for which there is enough by now, because a ceiling was raised or others used less than was held.

@@ -60,7 +60,7 @@ impl Turn<'_> {
         let Some(open) = self.run.calls.get(&effect).cloned() else { return };
         let refused = match self.stale_plan(&open) {
             Some(why) => Err(Failure::new(Code::ToolDenied, why)),
-            None => self.still_permitted(&open),
+            None => self.still_permitted(effect, &open),
         };
         match refused {
             Ok(()) => self.attempt_again(effect),

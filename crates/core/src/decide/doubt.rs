@@ -1,13 +1,13 @@
 //! What a call in doubt asks the policy about the tool that is to tell, and which labels the answer brings. How a doubt is
 //! raised and settled is in `call`.
 
-use super::{Permit, Turn, labels, step};
+use super::{About, Permit, Turn, labels, step};
 use crate::contract::OnUnknown;
 use crate::effect::{Call, OpenCall};
 use crate::ids::{EffectId, Name};
 use crate::label::{self, LabelSet, Marks, Source, SourceKind, Tags, of_arguments, path};
 use crate::machine::Machine;
-use crate::policy::Question;
+use crate::policy::{Question, Ruled};
 use crate::run::Run;
 use crate::value::Value;
 
@@ -42,17 +42,20 @@ pub(super) fn questions<'a>(machine: &'a Machine, run: &'a Run) -> impl Iterator
 }
 
 impl Turn<'_> {
-    /// Whether the policy lets a tool be asked about a call in doubt. Where a rule wants a person to decide, a person may
-    /// as well say what happened.
-    pub(super) fn may_verify(&mut self, open: &OpenCall, tool: &Name) -> bool {
+    /// Whether the policy lets a tool be asked about a call in doubt, and by which rule. Where a rule wants a person to
+    /// decide, a person may as well say what happened.
+    pub(super) fn may_verify(&mut self, open: &OpenCall, tool: &Name) -> Option<Option<Ruled>> {
         let question = question(self.run, open, tool, labels::arguments(self.run, is_by_model(self.run, &open.call)));
-        matches!(self.permit(&question), Ok(Permit::Granted))
+        match self.permit(&question, About::Nothing) {
+            Ok(Permit::Granted(ruled)) => Some(ruled),
+            Ok(Permit::Asks(_)) | Err(_) => None,
+        }
     }
 
     /// The same once more before the tool is asked again: the rules may have changed since.
     pub(super) fn may_tell(&mut self, about: EffectId, tool: &Name) -> bool {
         let open = self.run.calls.get(&about).cloned();
-        open.is_none_or(|open| self.may_verify(&open, tool))
+        open.is_none_or(|open| self.may_verify(&open, tool).is_some())
     }
 
     /// The labels of what a tool says about a call in doubt: its own, and those of what it was given.

@@ -4,7 +4,7 @@
 //! One draw is out at a time. Calls that need one wait for their turn, in the order in which they were made.
 
 use super::approval::{self, Asked};
-use super::{Permit, Turn, ceiling, hold};
+use super::{About, Permit, Turn, ceiling, hold};
 use crate::approval::shown;
 use crate::effect::{Call, Effect, OpenCall, OpenWait, TimerPurpose, WaitKind};
 use crate::escrow::{self, Beyond, Drawn, Refusal, Share, rests};
@@ -127,7 +127,8 @@ impl Turn<'_> {
         let kind = WaitKind::Budget { effect, shown, refusal: Box::new(refusal) };
         self.emit(Entry::WaitOpened { effect: wait, wait: OpenWait::new(channel, kind, due) });
         self.ask(Effect::OpenWait(wait));
-        self.emit(Entry::ApprovalAsked { effect, wait, rule: why.rule, reason: why.reason, escalation: None });
+        let Asked { rule, version, reason, .. } = why;
+        self.emit(Entry::ApprovalAsked { effect, wait, rule, version, reason, escalation: None });
         if let Some(due) = due {
             self.set_timer(due, TimerPurpose::WaitTimeout { wait });
         }
@@ -153,14 +154,14 @@ impl Turn<'_> {
             self.settle_refused(effect, &open, Failure::new(Code::ToolDenied, why));
             return false;
         }
-        if let Err(failure) = self.model_permitted(&open) {
+        if let Err(failure) = self.model_permitted(effect, &open) {
             self.settle_refused(effect, &open, failure);
             return false;
         }
         let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call))
-            .map(|question| self.permit(&question));
+            .map(|question| self.permit(&question, About::Call(effect)));
         match permit {
-            None | Some(Ok(Permit::Granted)) => return true,
+            None | Some(Ok(Permit::Granted(_))) => return true,
             Some(Ok(Permit::Asks(why))) if open.agreed.as_ref() == Some(&why.rule) => return true,
             Some(Ok(Permit::Asks(why))) => {
                 let contract = self.contract_of(&open.call);

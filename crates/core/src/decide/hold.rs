@@ -10,7 +10,7 @@
 //! A read-only switch holds each run by itself, when a call of it that changes something is to leave, and lets it go on.
 //! Somebody who pauses such a run holds it beyond that.
 
-use super::{Rejected, Turn};
+use super::{About, Rejected, Turn};
 use crate::effect::{Effect, OpenCall, TimerPurpose, WaitKind};
 use crate::ids::{EffectId, Name};
 use crate::input::Input;
@@ -93,7 +93,8 @@ impl Turn<'_> {
         if self.run.hooks.is_some() || self.run.ending.is_some() {
             return;
         }
-        if let Err(failure) = self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() }) {
+        let question = Question::TakeTransition { from: from.clone(), to: to.clone() };
+        if let Err(failure) = self.permit(&question, About::Nothing) {
             self.raise(failure);
         }
     }

@@ -1,7 +1,7 @@
 //! Hooks of an event, called one after another, each seeing what the ones before changed.
 
-use super::approval::Asked;
-use super::{Permit, Turn, labels, step};
+use super::permit::Terms;
+use super::{About, Permit, Turn, labels, step};
 use crate::apply::is_lifecycle;
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
@@ -10,6 +10,7 @@ use crate::hidden;
 use crate::ids::Name;
 use crate::journal::Entry;
 use crate::machine::{Hook, HookKind, State};
+use crate::policy::Ruled;
 use crate::value::Value;
 
 impl Turn<'_> {
@@ -42,11 +43,14 @@ impl Turn<'_> {
             match participants.get(passed) {
                 Some(call) => {
                     let (call, contract) = (call.clone(), self.hook_contract(call));
-                    let (call, asked) = match call {
+                    let (call, terms) = match call {
                         Call::Tool { tool, .. } => self.tool_of_state(&tool, &contract)?,
-                        call => (call, Asked::by_contract(&contract)),
+                        call => {
+                            let terms = Permit::Granted(self.action_ruled(&call)).terms(&contract);
+                            (call, terms)
+                        }
                     };
-                    self.intend(call, &contract, contract.timeout_ms, asked)?;
+                    self.intend(call, &contract, contract.timeout_ms, terms)?;
                     return Ok(None);
                 }
                 None => {
@@ -74,8 +78,8 @@ impl Turn<'_> {
         self.state().map_or(&[], |state| &state.hooks)
     }
 
-    /// The call of a tool that a state makes, and why a person is asked about it, if one is.
-    fn tool_of_state(&mut self, tool: &Name, contract: &Contract) -> Result<(Call, Option<Asked>), Failure> {
+    /// The call of a tool that a state makes, and what lets it go.
+    fn tool_of_state(&mut self, tool: &Name, contract: &Contract) -> Result<(Call, Terms), Failure> {
         let Some(template) = self.state().and_then(|state| state.arguments.as_ref()) else {
             return Err(Failure::new(
                 Code::InternalInvariant,
@@ -96,11 +100,20 @@ impl Turn<'_> {
         {
             return denied(format!("the arguments do not fit its schema: {}", problems.join("; ")));
         }
-        let asked = match self.permit(&step::question(tool, labels::arguments(self.run, false)))? {
-            Permit::Granted => Asked::by_contract(contract),
-            Permit::Asks(asked) => Some(asked),
+        let question = step::question(tool, labels::arguments(self.run, false));
+        let terms = self.permit(&question, About::Arguments(&arguments))?.terms(contract);
+        Ok((step::call(tool, arguments), terms))
+    }
+
+    /// The rule that let the action of the state be performed, by whomever it is.
+    fn action_ruled(&self, call: &Call) -> Option<Ruled> {
+        let action = match call {
+            Call::Action { action } => action,
+            Call::Hook { event: HookKind::Action, .. } => self.state()?.action.as_ref()?,
+            Call::Hook { .. } | Call::Model { .. } | Call::Tool { .. } | Call::Verify { .. } => return None,
         };
-        Ok((step::call(tool, arguments), asked))
+        let verdict = self.facts.verdict(&step::question(action, labels::arguments(self.run, false)))?;
+        Some(verdict.ruled())
     }
 
     fn participants(&self, event: HookKind) -> Vec<Call> {

@@ -1,6 +1,6 @@
 //! Children and launches: started with ids derived from their place, awaited, cancelled.
 
-use super::{Flow, Turn, exceeded};
+use super::{About, Flow, Turn, exceeded};
 use crate::budget::{Amounts, Ceilings, Meter};
 use crate::effect::{ChildStart, Effect, TimerPurpose};
 use crate::failure::{Code, Failure};
@@ -171,7 +171,7 @@ impl Turn<'_> {
         let launches = Amounts::ZERO.with(Meter::Launches, count);
         self.run.ledger.check(&launches).map_err(|over| exceeded(self.run, over))?;
         for child in &wanted {
-            self.permitted(&Question::StartMachine { machine: child.machine.clone() })?;
+            self.permitted(&Question::StartMachine { machine: child.machine.clone() }, About::Nothing)?;
         }
         self.check_envelopes(&wanted)?;
         // What is carved is what is left once these launches are counted.

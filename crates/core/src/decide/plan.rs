@@ -4,8 +4,9 @@
 //! A plan is an entry of the run. Its id is a hash of what it is bound to, so that no other run and no other arguments
 //! come to it.
 
-use super::{Permit, Turn, labels};
-use crate::approval::Terms;
+use super::permit::Terms;
+use super::{About, Turn, labels};
+use crate::approval;
 use crate::contract::{Class, Contract, Idempotency, PLAN_ID, Plan, PlanStep};
 use crate::effect::{Call, OpenCall, Outcome};
 use crate::failure::{Code, Failure};
@@ -13,7 +14,7 @@ use crate::ids::{Digest, Name};
 use crate::journal::Entry;
 use crate::label::LabelSet;
 use crate::limits::PLANS_MAX;
-use crate::policy::Question;
+use crate::policy::{Question, Ruled};
 use crate::run::LoopState;
 use crate::transcript::ToolRequest;
 use crate::value::Value;
@@ -123,28 +124,29 @@ impl Turn<'_> {
         expired.then(|| format!("the plan `{id}` expired before the call left; call it without `{PLAN_ID}`"))
     }
 
-    /// Shows what a call would do, which changes nothing.
+    /// Shows what a call would do, which changes nothing. `ruled` lets the call itself go.
     pub(super) fn intend_plan(
         &mut self,
         agent: &Name,
         looping: &LoopState,
         request: &ToolRequest,
+        ruled: Option<Ruled>,
     ) -> Result<(), Failure> {
         let Some(contract) = self.machine.tools.get(&request.name).cloned() else { return Ok(()) };
         let Some(planning) = &contract.plan else { return Ok(()) };
         let arguments = plain(&contract, request);
-        let (contract, tool, arguments, asked) = match &planning.step {
+        let (contract, tool, arguments, terms) = match &planning.step {
             PlanStep::Argument(argument) => {
                 let mut with = arguments.as_map().cloned().unwrap_or_default();
                 with.insert(argument.clone(), Value::Bool(true));
                 let shows = Contract {
                     class: Class::Read,
                     idempotency: Idempotency::Natural,
-                    approval: Terms::default(),
+                    approval: approval::Terms::default(),
                     plan: None,
                     ..Contract::clone(&contract)
                 };
-                (shows, request.name.clone(), Value::map(with), None)
+                (shows, request.name.clone(), Value::map(with), Terms { ruled, asked: None })
             }
             PlanStep::Tool(tool) => {
                 let Some(shows) = self.machine.tools.get(tool).filter(|shows| shows.class == Class::Read).cloned()
@@ -152,11 +154,9 @@ impl Turn<'_> {
                     let message = format!("there is no tool `{tool}` of class `read` that shows what it would do");
                     return Err(Failure::new(Code::PolicyDenied, message));
                 };
-                let asked = match self.permit(&question(agent, tool, request, labels::arguments(self.run, true)))? {
-                    Permit::Granted => super::approval::Asked::by_contract(&shows),
-                    Permit::Asks(asked) => Some(asked),
-                };
-                (Contract::clone(&shows), tool.clone(), arguments, asked)
+                let question = question(agent, tool, request, labels::arguments(self.run, true));
+                let terms = self.permit(&question, About::Arguments(&arguments))?.terms(&shows);
+                (Contract::clone(&shows), tool.clone(), arguments, terms)
             }
         };
         let timeout_ms = match looping.bounds.tool_timeout_ms {
@@ -164,7 +164,7 @@ impl Turn<'_> {
             ms => ms.min(contract.timeout_ms),
         };
         let call = Call::Tool { tool, call_id: request.id.clone(), arguments, hook: None, plan: None };
-        self.intend(call, &contract, timeout_ms, asked)
+        self.intend(call, &contract, timeout_ms, terms)
     }
 
     /// What was shown becomes a plan, and the model reads how to apply it. None for a call that was no showing, or failed.

@@ -1,13 +1,13 @@
 //! Which link of an agent's fallback chain an attempt takes. A link that the policy forbids is passed over, and the
 //! verdict is recorded; one that is shut is passed over with the reason.
 
-use super::Turn;
+use super::{About, Turn};
 use crate::effect::{Call, OpenCall};
 use crate::failure::{Code, Failure};
 use crate::ids::{EffectId, Name};
 use crate::input::Input;
 use crate::machine::{Agent, ModelSettings};
-use crate::policy::{Answer, Question};
+use crate::policy::{Answer, Question, Verdict};
 use crate::route::{Chain, Choice, Link, Wanted};
 use crate::run::{Raised, Run};
 
@@ -114,31 +114,40 @@ impl Turn<'_> {
         let chain = self.fitting(facts.routes.get(&agent.name)?, agent, call);
         let saving = self.saving();
         let denied = |link: &Link| self.denied(agent, link);
-        let mut choice = chain.choose(from, reason, last_resort, saving.as_ref(), wanted, denied)?;
-        choice.by = self.run.overrides.of(&agent.name).map(|instead| instead.by.clone());
-        for link in chain.links.iter().take(choice.link as usize + 1) {
+        let choice = chain.choose(from, reason, last_resort, saving.as_ref(), wanted, denied);
+        // Where none can be taken, each was passed over.
+        let looked_at = choice.as_ref().map_or(chain.links.len(), |choice| choice.link as usize + 1);
+        for (at, link) in chain.links.iter().take(looked_at).enumerate() {
             let asked = question(agent, &link.settings);
-            if let Some(verdict) = facts.verdict(&asked) {
+            let verdict = facts.verdict(&asked);
+            if let Some(verdict) = verdict.filter(|_| choice.is_some()) {
                 self.note(verdict);
             }
+            if at >= from as usize && self.denied(agent, link).is_some() {
+                self.deny(&asked, Code::PolicyDenied, verdict.map(Verdict::ruled), About::Nothing);
+            }
         }
+        let mut choice = choice?;
+        choice.by = self.run.overrides.of(&agent.name).map(|instead| instead.by.clone());
         Some(choice)
     }
 
     /// Whether the policy allows an attempt at a model now: what the call was intended for may be long ago.
-    pub(super) fn model_permitted(&mut self, open: &OpenCall) -> Result<(), Failure> {
+    pub(super) fn model_permitted(&mut self, effect: EffectId, open: &OpenCall) -> Result<(), Failure> {
         let (Call::Model { agent, .. }, machine) = (&open.call, self.machine) else { return Ok(()) };
         let Some(agent) = machine.agents.get(agent) else { return Ok(()) };
+        let about = About::Call(effect);
         match &open.route {
             Some(route) if route.by.is_some() => {
-                self.permitted(&Question::CallModel { agent: agent.name.clone(), model: route.chain.clone() })?;
-                self.permitted(&question(agent, &route.settings))
+                let named = Question::CallModel { agent: agent.name.clone(), model: route.chain.clone() };
+                self.permitted(&named, about)?;
+                self.permitted(&question(agent, &route.settings), about)
             }
             Some(route) => {
-                self.permitted(&question(agent, &agent.model))?;
-                self.permitted(&question(agent, &route.settings))
+                self.permitted(&question(agent, &agent.model), about)?;
+                self.permitted(&question(agent, &route.settings), about)
             }
-            None => self.permitted(&question(agent, &agent.model)),
+            None => self.permitted(&question(agent, &agent.model), about),
         }
     }
 

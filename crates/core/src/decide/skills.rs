@@ -4,7 +4,7 @@
 //! run has its join. A state's own children are done before its agent is asked, so there is never another.
 
 use super::tool_loop::Next;
-use super::{Turn, finding, join};
+use super::{About, Turn, finding, join};
 use crate::budget::Ceilings;
 use crate::contract::Contract;
 use crate::failure::Failure;
@@ -74,7 +74,7 @@ impl<'a> Turn<'a> {
             return Ok(Next::Again);
         };
         let key = self.machine.machines.get(child).cloned().unwrap_or_default();
-        if let Err(failure) = self.permitted(&Question::StartMachine { machine: key }) {
+        if let Err(failure) = self.permitted(&Question::StartMachine { machine: key }, About::Nothing) {
             let content = format!("Tool '{}' is not allowed: {}", request.name, failure.message).into();
             self.emit(Entry::ToolAnswered { index, content, is_error: true, counted: false });
             return Ok(Next::Again);

@@ -1,6 +1,6 @@
 //! Driving a run through its states: stages, parts of a body, transitions, the end.
 
-use super::{Flow, Permit, Turn, exceeded, labels};
+use super::{About, Flow, Permit, Turn, exceeded, labels};
 use crate::budget::{Amounts, Meter};
 use crate::effect::{Call, Effect, OpenWait, TimerPurpose, WaitKind};
 use crate::failure::{Code, Failure};
@@ -152,6 +152,8 @@ impl<'a> Turn<'a> {
         let Some(action) = &state.action else { return Ok(Some(Value::Null)) };
         if self.run.hooks.is_none() {
             if !self.run.start.terms.allow(action) {
+                let asking = question(action, labels::arguments(self.run, false));
+                self.deny(&asking, Code::ToolDenied, None, About::Action);
                 let message = format!("the contract of this run does not allow the action `{action}`");
                 return Err(Failure::new(Code::ToolDenied, message));
             }
@@ -161,7 +163,7 @@ impl<'a> Turn<'a> {
             }
             // The call of a tool can wait for a person: what the rules say of it is looked at when it is made.
             if state.arguments.is_none() {
-                self.permitted(&question(action, labels::arguments(self.run, false)))?;
+                self.permitted(&question(action, labels::arguments(self.run, false)), About::Action)?;
             }
         }
         self.hooks(HookKind::Action, || Value::Null)
@@ -257,8 +259,8 @@ impl<'a> Turn<'a> {
 
     /// A transition applies: it is taken, or put to a person.
     fn chosen(&mut self, from: &Name, to: Name, index: u32) -> Result<Flow, Failure> {
-        match self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() })? {
-            Permit::Granted => {
+        match self.permit(&Question::TakeTransition { from: from.clone(), to: to.clone() }, About::Nothing)? {
+            Permit::Granted(_) => {
                 self.goto(Stage::Moving { to, index });
                 Ok(Flow::Go)
             }

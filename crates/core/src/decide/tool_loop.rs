@@ -1,9 +1,8 @@
 //! The tool loop: a model asks for tools turn by turn. Every call is answered before the model is asked again, and a
 //! loop resumes at its last settled effect.
 
-use super::approval::Asked;
 use super::circles::goes_in_circles;
-use super::{Flow, Permit, Turn, finding, labels, plan};
+use super::{About, Flow, Permit, Turn, finding, labels, plan};
 use crate::contract::Contract;
 use crate::effect::{Call, Outcome};
 use crate::failure::{Code, Failure};
@@ -348,8 +347,14 @@ impl<'a> Turn<'a> {
             return Ok(Next::Again);
         }
         let request = &pending.request;
+        let asking = question(&call.agent, request, labels::arguments(self.run, true));
         let permit = match self.refusal(call, looping, index, request) {
-            Some(refusal) => Err(refusal),
+            Some(refusal) => {
+                if self.is_forbidden(call, &request.name) {
+                    self.deny(&asking, Code::ToolDenied, None, About::Arguments(&request.arguments));
+                }
+                Err(refusal)
+            }
             None if self.is_search(&request.name) => {
                 // It reads what the run has anyway: nothing leaves, so there is nothing to permit.
                 self.search_tools(call, looping, index, request);
@@ -359,7 +364,7 @@ impl<'a> Turn<'a> {
                 return self.call_skill(&call.agent, looping, index, request, skill);
             }
             None => self
-                .permit(&question(&call.agent, request, labels::arguments(self.run, true)))
+                .permit(&asking, About::Arguments(&request.arguments))
                 .map_err(|failure| format!("Tool '{}' is not allowed: {}", request.name, failure.message)),
         };
         match permit {
@@ -369,7 +374,8 @@ impl<'a> Turn<'a> {
             }
             Ok(permit) => {
                 if self.wants_plan(request) {
-                    return match self.intend_plan(&call.agent, looping, request) {
+                    let ruled = permit.terms(&Contract::undeclared(&request.name)).ruled;
+                    return match self.intend_plan(&call.agent, looping, request, ruled) {
                         Ok(()) => Ok(Next::Rest),
                         Err(failure) if failure.code == Code::PolicyDenied => {
                             let content = format!("Tool '{}' cannot be planned: {}", request.name, failure.message);
@@ -392,6 +398,12 @@ impl<'a> Turn<'a> {
         let is_listed = call.tool_loop.as_ref().is_none_or(|config| is_allowed(config, name));
         // A skill changes nothing but by its tools, which have to be allowed themselves.
         !is_shut && is_listed && (self.skill(name).is_some() || self.run.start.terms.allow(name))
+    }
+
+    /// Whether the state or the contract of the run does not allow a tool that is neither unknown nor shut off.
+    fn is_forbidden(&self, call: &AgentCall, name: &Name) -> bool {
+        let is_known = self.contract_named(name).is_some() && !self.is_search(name);
+        is_known && self.run.pulse.shut(name).is_none() && !self.may_call(call, name)
     }
 
     /// Why a call cannot be made, whatever the policy says; the model reads it as the call's answer.
@@ -454,11 +466,8 @@ impl<'a> Turn<'a> {
             self.emit(Entry::PlanApplied { id: id.clone() });
         }
         let call = Call::Tool { tool: name.clone(), call_id: request.id.clone(), arguments, hook, plan };
-        let asked = match permit {
-            Permit::Asks(asked) => Some(asked),
-            Permit::Granted => Asked::by_contract(&contract),
-        };
-        self.intend(call, &contract, timeout, asked)
+        let terms = permit.terms(&contract);
+        self.intend(call, &contract, timeout, terms)
     }
 
     /// The hooks see the answer; then a conditional transition may end the loop.

@@ -35,6 +35,8 @@ impl Entry {
             Self::ShareHeld { .. } => "share_held",
             Self::SharesReturned { .. } => "shares_returned",
             Self::DoubtRaised { .. } => "doubt_raised",
+            Self::DoubtResolved { .. } => "doubt_resolved",
+            Self::Denied(_) => "denied",
             Self::CallSettled { .. } => "call_settled",
             Self::CallAbandoned { .. } => "call_abandoned",
             Self::WaitOpened { .. } => "wait_opened",

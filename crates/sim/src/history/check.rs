@@ -369,12 +369,16 @@ fn audited(history: &History, found: &mut Vec<Violation>) {
 }
 
 /// Every attempt at a call that changes something has one row that begins it and one that ends it, each with the worker
-/// that wrote it.
+/// that wrote it, and every such call one row that ends it for good.
 fn paired(end: &RunEnd, found: &mut Vec<Violation>) {
-    let changes = |row: &&windlass_core::audit::Row| &*row.class != "read" && matches!(&*row.kind, "tool" | "action");
+    let changes = |row: &&windlass_core::audit::Row| {
+        row.effect != EffectId(0) && &*row.class != "read" && matches!(&*row.kind, "tool" | "action")
+    };
     let mut attempts: BTreeMap<(EffectId, u32), (u32, u32)> = BTreeMap::new();
+    let mut over: BTreeMap<EffectId, u32> = BTreeMap::new();
     for row in end.audit.iter().filter(changes) {
         let (begun, ended) = attempts.entry((row.effect, row.attempt)).or_default();
+        *over.entry(row.effect).or_default() += u32::from(matches!(&*row.stage, "settled" | "abandoned"));
         match &*row.stage {
             "intended" | "shadowed" => *begun += 1,
             "settled" | "failed" | "abandoned" => *ended += 1,
@@ -388,6 +392,10 @@ fn paired(end: &RunEnd, found: &mut Vec<Violation>) {
     for ((effect, attempt), (begun, ended)) in attempts.into_iter().filter(|(_, rows)| *rows != (1, 1)) {
         let message =
             format!("attempt {attempt} at call {effect} has {begun} rows that begin it and {ended} that end it");
+        found.push(Violation::of("audit", &end.start.id, message));
+    }
+    for (effect, rows) in over.into_iter().filter(|(_, rows)| *rows != 1) {
+        let message = format!("call {effect} has {rows} rows that end it for good");
         found.push(Violation::of("audit", &end.start.id, message));
     }
 }

@@ -131,6 +131,10 @@ impl Path<'_> {
             }
             Entry::CallAbandoned { effect, .. } => self.open(*effect, "abandoned").map(|_| ()),
             Entry::DoubtRaised { effect, .. } => self.open(*effect, "doubted").map(|_| ()),
+            Entry::DoubtResolved { effect, .. } => {
+                let open = self.open(*effect, "resolved")?;
+                holds(open.doubt.is_some(), &format!("{effect} is resolved and was not in doubt"))
+            }
             Entry::WaitClosed { effect, .. } => {
                 holds(self.run.waits.contains_key(effect), &format!("wait {effect} ended and is not open"))
             }

@@ -114,21 +114,14 @@ pub(crate) fn commit(lease: &Lease, worker: &WorkerId, expected: u64) -> Commit 
 /// An audit row.
 pub(crate) fn audit_row(number: u64, previous: Digest) -> audit::Row {
     audit::Row {
-        v: audit::VERSION,
         number,
-        effect: EffectId(number),
         attempt: 1,
-        stage: "intended".into(),
         kind: "tool".into(),
         target: "tool".into(),
         class: "write".into(),
-        arguments: Digest::ZERO,
-        result: None,
-        owner: None,
-        plan: None,
-        worker: None,
         at: Timestamp(number),
         previous,
+        ..audit::Row::blank(EffectId(number), "intended")
     }
 }
 

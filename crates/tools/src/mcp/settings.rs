@@ -107,6 +107,9 @@ pub struct ContractConfig {
     /// `{ arguments = [POINTER], result = [POINTER] }`. A pointer is a JSON Pointer; `*` stands for each item of a list and
     /// each value of a mapping. Default: none.
     pub redact: Option<RedactConfig>,
+    /// Arguments that are the ids of what a call touches, each as a JSON Pointer, such as `/customer_id`: they stand in the
+    /// audit rows of calls, with `[redacted]` for what is not shown. Default: none.
+    pub resources: Option<Vec<String>>,
     /// When a person has to agree to a call before it leaves, as for other tools.
     pub approval: Option<ApprovalConfig>,
     /// How long an approval is waited for, in milliseconds, as for other tools.

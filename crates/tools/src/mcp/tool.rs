@@ -247,6 +247,7 @@ pub(crate) fn tools(
             below.wrong("redact.arguments", format!("{}, which is not hidden", one.said()), Some(hint));
         }
         said.check_plan_argument(&mut below, "plan", Some(definition.input_schema()));
+        said.check_resources(&mut below, Some(definition.input_schema()));
         if below.requires_contracts() {
             said.check_declared(&mut below, !contract.description.trim().is_empty(), true);
         }
@@ -296,6 +297,7 @@ fn contract(name: &str, definition: &Definition, declared: &ContractConfig) -> C
         plan: said.planning(),
         shadow: said.shadow(),
         errors: said.errors(),
+        resources: said.resources(),
         ..base
     }
 }

@@ -31,6 +31,7 @@ approval = 'always'
 approval_expires_ms = 60000
 errors = ['card_declined']
 secret = ['/card/number']
+resources = ['/customer/id']
 input_schema = { type = 'object', required = ['amount'] }
 
 [tools.find_refund]
@@ -61,6 +62,7 @@ command = ['/bin/true']
             approval: Terms { always: true, expires_ms: 60_000, escalation: None },
             plan: None,
             redact: windlass_core::contract::Redact::default(),
+            resources: vec![vec!["customer".into(), "id".into()]],
             errors: vec!["card_declined".into()],
             shadow: None,
         }
@@ -209,6 +211,34 @@ fn shadows_and_ramps_are_read_and_checked() {
     assert_eq!(
         problems(&table("shadow_answer = 1"), false),
         ["tools.t.shadow_answer: needs `shadow = true` or `ramp_percent`"]
+    );
+}
+
+#[test]
+fn what_a_call_touches_is_named_by_arguments_that_the_schema_has() {
+    let table = |resources: &str| {
+        format!(
+            "[tools.t]\ntype = 'command'\ncommand = ['/bin/true']\nresources = {resources}\n\
+             input_schema = {{ type = 'object', properties = {{ id = {{ type = 'string' }} }} }}\n"
+        )
+    };
+    let named = tool(&catalog(&table("['/id']")), "t").contract().resources.clone();
+    assert_eq!(named, [vec![windlass_core::ids::Name::from("id")]]);
+    assert_eq!(
+        problems(&table("['/ids', '', 'id']"), false),
+        [
+            "tools.t.resources: `id` is no JSON Pointer",
+            "tools.t.resources: `/ids` names no id: there is no argument `ids` (`input_schema`)",
+            "tools.t.resources: `` names no id: it is all of the arguments, and no id",
+        ]
+    );
+    assert_eq!(problems(&table("[]"), false), ["tools.t.resources: names 1 to 16 arguments"]);
+    let action = "[actions.t]\ntype = 'command'\ncommand = ['/bin/true']\nresources = ['/context/id', '/id']\n";
+    assert_eq!(
+        problems(action, false),
+        [
+            "actions.t.resources: `/id` names no id: the arguments of an action are action, state, machine, run_id, context"
+        ]
     );
 }
 

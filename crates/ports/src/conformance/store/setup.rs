@@ -77,21 +77,15 @@ pub(super) fn wait(effect: u64, channel: &str) -> WaitRow {
 /// Audit row `number`, after the row of the given hash.
 pub(super) fn audit_row(number: u64, previous: Digest) -> audit::Row {
     audit::Row {
-        v: audit::VERSION,
         number,
-        effect: EffectId(number),
         attempt: 1,
-        stage: "intended".into(),
         kind: "tool".into(),
         target: "search".into(),
         class: "read".into(),
         arguments: Digest::of(b"{}"),
-        result: None,
-        owner: None,
-        plan: None,
-        worker: None,
         at: NOW,
         previous,
+        ..audit::Row::blank(EffectId(number), "intended")
     }
 }
 

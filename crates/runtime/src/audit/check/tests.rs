@@ -1,6 +1,8 @@
 //! Edits, cuts and forgeries of a trail, and what is found of them.
 
 use windlass_core::ids::EffectId;
+use windlass_core::policy::Ruled;
+use windlass_core::resource::Resource;
 
 use super::*;
 use crate::audit::{CallLine, Line, Reading};
@@ -18,19 +20,16 @@ fn rows(count: u64) -> Vec<Row> {
         let row = Row {
             v: 2,
             number,
-            effect: EffectId(number.div_ceil(2)),
             attempt: 1,
-            stage: if number % 2 == 1 { "intended" } else { "approved" }.into(),
             kind: "tool".into(),
             target: "pay".into(),
             class: "danger".into(),
             arguments: Digest::of(b"{}"),
             result: (number % 2 == 0).then(|| "anna".into()),
             owner: (number == 1).then(|| Box::new(owner)),
-            plan: None,
-            worker: None,
             at: Timestamp(number),
             previous,
+            ..Row::blank(EffectId(number.div_ceil(2)), if number % 2 == 1 { "intended" } else { "approved" })
         };
         previous = row.hash();
         rows.push(row);
@@ -103,6 +102,39 @@ fn an_edit_a_delete_a_reorder_and_a_cut_are_found() {
     let verdict = checked(&all, &forged);
     assert_eq!(verdict.findings.len(), 1);
     assert_eq!(verdict.findings[0].row, Some(3), "the first row after what is known to be right");
+}
+
+#[test]
+fn rows_of_every_version_come_back_from_their_lines_and_verify() {
+    for v in 1..=VERSION {
+        let mut all = rows(4);
+        let mut previous = Digest::ZERO;
+        for row in &mut all {
+            row.v = v;
+            if v == 1 {
+                row.owner = None;
+            }
+            if v >= 3 {
+                (row.plan, row.worker) = (Some("p".into()), Some("w".into()));
+            }
+            if v >= 4 {
+                row.ruled = Some(Ruled { rule: "r".into(), version: if row.number == 2 { "" } else { "s" }.into() });
+                row.agent = Some("a".into());
+                row.resources = vec![Resource { name: "id".into(), id: "7".into() }];
+                if row.number % 2 == 0 {
+                    (row.by, row.reason, row.result) = (row.result.take(), Some("because".into()), None);
+                }
+            }
+            row.previous = previous;
+            previous = row.hash();
+        }
+        let lines: Vec<CallLine> = all.iter().map(|row| CallLine::of(&whose(), row)).collect();
+        let back: Vec<Row> = lines.iter().map(CallLine::row).collect();
+        assert_eq!(back, all, "version {v}");
+        assert_eq!(lines[1].actor.as_deref(), Some("anna"), "version {v}");
+        let verdict = checked(&all, &back);
+        assert_eq!((verdict.findings, verdict.sealed), (Vec::new(), 4), "version {v}");
+    }
 }
 
 #[test]
