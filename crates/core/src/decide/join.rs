@@ -25,8 +25,6 @@ pub(super) struct Wanted {
     pub bounds: Ceilings,
     /// What it may do.
     pub terms: Terms,
-    /// What may cross to it, where its contract has an envelope.
-    pub handoff: Option<Handoff>,
     /// Its input.
     pub input: Value,
     /// The labels of that.
@@ -138,18 +136,22 @@ impl Turn<'_> {
             machine: self.machine.machines.get(name).cloned().unwrap_or_default(),
             bounds: contract.map(|contract| contract.ceilings).unwrap_or_default(),
             terms: self.run.start.terms.narrowed(contract),
-            handoff: contract.and_then(|contract| contract.handoff.clone()),
             input,
             marks,
         }
     }
 
+    /// What may cross to a child, where its contract has an envelope. One that a hook asked for has none.
+    pub(super) fn envelope(&self, wanted: &Wanted) -> Option<&Handoff> {
+        self.machine.child_contracts.get(wanted.name.as_ref()?)?.handoff.as_ref()
+    }
+
     /// Nothing crosses to a child that its envelope does not name; none is started otherwise.
     fn check_envelopes(&self, wanted: &[Wanted]) -> Result<(), Failure> {
-        for Wanted { name, input, handoff, .. } in wanted {
-            let Some(handoff) = handoff else { continue };
-            handoff.check(input).map_err(|why| {
-                let name = name.as_deref().unwrap_or_default();
+        for child in wanted {
+            let Some(envelope) = self.envelope(child) else { continue };
+            envelope.check(&child.input).map_err(|why| {
+                let name = child.name.as_deref().unwrap_or_default();
                 Failure::new(Code::RunBadInput, format!("what is handed to `{name}` does not fit its envelope: {why}"))
             })?;
         }
@@ -178,15 +180,14 @@ impl Turn<'_> {
         let mut ledger = self.run.ledger.clone();
         ledger.charge(&Amounts::ZERO.with(Meter::Launches, count));
         let below = Ceilings { depth: Some(depth_left - 1), ..Ceilings::default() };
-        for (slot, Wanted { name, machine, bounds, terms, handoff, input, marks }) in wanted.into_iter().enumerate() {
+        for (slot, child) in wanted.into_iter().enumerate() {
+            let has_envelope = self.envelope(&child).is_some();
+            let Wanted { name, machine, bounds, terms, input, marks } = child;
             if let Some(name) = &name {
                 self.note_child_skill(name);
             }
             let (bounds, allotment) = ledger.carve(count, &bounds.tighter(&below));
-            let input = match handoff {
-                Some(_) => handoff::with_limits(&input, &bounds, &terms),
-                None => input,
-            };
+            let input = if has_envelope { handoff::with_limits(&input, &bounds, &terms) } else { input };
             let hidden = self.run.hidden.within(&input);
             let child = ChildStart {
                 id: self.run.id().child(self.run.step, self.run.ordinal),

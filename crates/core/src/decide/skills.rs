@@ -63,14 +63,14 @@ impl<'a> Turn<'a> {
     /// Makes a call of a skill: starts its machine, or answers its instructions.
     pub(super) fn call_skill(
         &mut self,
-        agent: &Name,
+        call: &AgentCall,
         looping: &LoopState,
         index: u32,
         request: &ToolRequest,
         skill: &'a Skill,
     ) -> Result<Next, Failure> {
         let Some(child) = &skill.machine else {
-            self.read_skill(agent, looping, index, skill);
+            self.read_skill(call, looping, index, skill);
             return Ok(Next::Again);
         };
         let key = self.machine.machines.get(child).cloned().unwrap_or_default();
@@ -81,7 +81,7 @@ impl<'a> Turn<'a> {
         }
         let marks = Marks::whole(of_arguments(self.run, true));
         let mut wanted = self.child_wanted(child, request.arguments.clone(), marks);
-        if let Some(Err(why)) = wanted.handoff.as_ref().map(|handoff| handoff.check(&wanted.input)) {
+        if let Some(Err(why)) = self.envelope(&wanted).map(|envelope| envelope.check(&wanted.input)) {
             let content = format!("Tool '{}': the arguments do not fit its envelope: {why}", request.name).into();
             self.emit(Entry::ToolAnswered { index, content, is_error: true, counted: false });
             return Ok(Next::Again);
@@ -110,11 +110,14 @@ impl<'a> Turn<'a> {
         Next::Again
     }
 
-    /// A skill without a machine that was found: its instructions are the answer, and its tools are offered.
-    fn read_skill(&mut self, agent: &Name, looping: &LoopState, index: u32, skill: &Skill) {
-        self.note_skill(skill, Way::Read, agent);
-        let mut tools = looping.offered.clone().unwrap_or_default();
-        self.tools_of(skill, &mut tools);
+    /// A skill without a machine that was found: its instructions are the answer, and those of its tools are offered that the
+    /// loop may call.
+    fn read_skill(&mut self, call: &AgentCall, looping: &LoopState, index: u32, skill: &Skill) {
+        self.note_skill(skill, Way::Read, &call.agent);
+        let (mut tools, mut brought) = (looping.offered.clone().unwrap_or_default(), Vec::new());
+        self.tools_of(skill, &mut brought);
+        brought.retain(|tool| self.may_call(call, &tool.definition.name));
+        brought.into_iter().for_each(|tool| finding::add(&mut tools, tool));
         if looping.offered.as_ref() != Some(&tools) {
             self.offer(tools);
         }

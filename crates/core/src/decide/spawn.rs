@@ -64,7 +64,7 @@ impl Turn<'_> {
             let mut input = input.as_map().cloned().unwrap_or_default();
             input.insert("worker_id".into(), Value::from(id.as_str()));
             let (machine, terms, marks) = (machine.clone(), terms.clone(), marks.clone());
-            Wanted { name: None, machine, bounds, terms, handoff: None, input: Value::map(input), marks }
+            Wanted { name: None, machine, bounds, terms, input: Value::map(input), marks }
         });
         self.start_children(wanted.collect(), false)?;
         Ok(ids.iter().map(|id| Value::from(id.as_str())).collect())

@@ -361,7 +361,7 @@ impl<'a> Turn<'a> {
                 return Ok(Next::Again);
             }
             None if let Some(skill) = self.skill(&request.name) => {
-                return self.call_skill(&call.agent, looping, index, request, skill);
+                return self.call_skill(call, looping, index, request, skill);
             }
             None => self
                 .permit(&asking, About::Arguments(&request.arguments))
