@@ -52,6 +52,7 @@ fn facts() -> Facts {
         standing: Arc::default(),
         verdicts: Vec::new(),
         allow_unasked: true,
+        reads_arguments: false,
         budgets: Arc::default(),
     }
 }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod approval;
+mod arguments;
 mod breaking;
 mod call;
 mod changed;
@@ -32,6 +33,7 @@ mod table;
 mod tool_loop;
 mod voting;
 
+pub use arguments::{Filled, arguments, decide_asking};
 pub(crate) use scope::with_metadata;
 
 use ceiling::exceeded;
@@ -63,6 +65,9 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// Audit rows of the entries, in order.
     pub audit: Vec<audit::Row>,
+    /// What it asked about arguments that it filled in itself and had no answer to, so that it is none to go by:
+    /// [`decide_asking`] sees to it. Empty where [`Facts::reads_arguments`] is false.
+    pub unanswered: Vec<Filled>,
 }
 
 /// Why an input does not apply to a run as it is. Nothing is recorded.
@@ -92,6 +97,7 @@ pub fn standing(machine: &Machine) -> Vec<Question> {
         questions.extend(
             state.transitions.iter().map(|to| Question::TakeTransition { from: state.name.clone(), to: to.to.clone() }),
         );
+        questions.extend(failing::questions(state));
         questions.extend(machine.performed(state).into_iter().flat_map(|action| {
             labels::reachable(LabelSet::default()).map(move |labels| step::question(action, labels))
         }));

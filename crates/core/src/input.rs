@@ -226,6 +226,8 @@ pub struct Facts {
     pub verdicts: Vec<Verdict>,
     /// Whether questions without an answer are allowed: true where no policy is configured.
     pub allow_unasked: bool,
+    /// Whether a rule looks at arguments of tools: what a state calls a tool with is then part of the question.
+    pub reads_arguments: bool,
 }
 
 impl Facts {

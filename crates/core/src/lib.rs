@@ -59,4 +59,4 @@ mod apply;
 mod decide;
 
 pub use apply::apply;
-pub use decide::{Decision, Rejected, decide, plan, standing};
+pub use decide::{Decision, Filled, Rejected, arguments, decide, decide_asking, plan, standing};

@@ -26,7 +26,8 @@ pub enum Question {
     CallTool {
         /// The tool.
         tool: Name,
-        /// Hash of the canonical arguments. Those of an action are the run itself: all zeroes.
+        /// Hash of the canonical arguments. Those of an action are the run itself: all zeroes, and so is that of a tool
+        /// which a state calls where no rule looks at arguments.
         arguments: Digest,
         /// The agent whose model asks for it; none for an action.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use windlass_core::policy::{Answer, Verdict};
 
 use crate::question::{Asked, Subject};
-use crate::set::RuleSet;
+use crate::set::{ARGUMENTS_UNKNOWN, RuleSet};
 
 /// A decision that would be another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,13 +25,30 @@ pub struct Change {
     pub reason: String,
 }
 
-/// Compares a recorded verdict with what `candidate` says to the same question. None when both say the same.
+/// What comes of asking another set the same question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The same answer.
+    Same,
+    /// Another one.
+    Other(Change),
+    /// A rule of it looks at arguments that are not known any more.
+    Unknown,
+}
+
+/// Compares a recorded verdict with what `candidate` says to the same question.
 #[must_use]
-pub fn compare(candidate: &RuleSet, subject: &Subject, asked: &Asked, recorded: &Verdict) -> Option<Change> {
+pub fn compare(candidate: &RuleSet, subject: &Subject, asked: &Asked, recorded: &Verdict) -> Compared {
     // The agent is trusted as it was then.
     let scores = recorded.trust.and_then(|score| Some((asked.agent_version()?, score))).into_iter().collect();
     let ruling = candidate.rule_on(subject, asked, &scores);
-    (ruling.answer != recorded.answer).then(|| Change {
+    if &*ruling.rule == ARGUMENTS_UNKNOWN {
+        return Compared::Unknown;
+    }
+    if ruling.answer == recorded.answer {
+        return Compared::Same;
+    }
+    Compared::Other(Change {
         action: asked.action(),
         on: asked.target(),
         was: recorded.answer,

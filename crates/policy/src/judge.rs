@@ -36,6 +36,8 @@ impl Judge {
     pub(crate) fn ruling(&self, subject: &Subject, asked: Asked, scores: &Scores) -> Ruling {
         // Where no rule looks at labels, one answer serves all of them.
         let asked = if self.set.reads_labels() { asked } else { asked.without_labels() };
+        // Of arguments that no rule looks at, any have the same answer.
+        let asked = if self.set.reads_arguments() { asked } else { asked.without_arguments() };
         let key = (subject.clone(), asked);
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(ruling) = given {
@@ -46,7 +48,7 @@ impl Judge {
         if given.len() >= REMEMBERED_MAX {
             given.clear();
         }
-        given.insert(key, ruling.clone());
+        given.insert((key.0, key.1.without_values()), ruling.clone());
         ruling
     }
 }

@@ -3,6 +3,7 @@
 //! Decisions are data with a rule id. Nothing here decides what follows from one, waits, or calls out.
 
 mod diagnostic;
+mod arguments;
 mod schema;
 mod entities;
 mod source;
@@ -19,8 +20,9 @@ pub mod trust;
 pub mod scan;
 pub mod redact;
 
+pub use arguments::Arguments;
 pub use candidate::{CandidateConfig, PLACES, place};
-pub use compare::{Change, compare};
+pub use compare::{Change, Compared, compare};
 pub use diagnostic::{Finding, Findings, Severity};
 pub use evidence::TrustConfig;
 pub use live::{LivePolicy, Load};

@@ -389,7 +389,11 @@ impl Policy for LivePolicy {
         };
         let version = judge.version();
         let verdict = |question: &Question| {
-            let asked = Asked::of(question, asker.machine);
+            let arguments = match question {
+                Question::CallTool { arguments, .. } => asker.arguments.get(arguments),
+                _ => None,
+            };
+            let asked = Asked::of(question, asker.machine, arguments);
             let other = other.map(|other| {
                 let Ruling { answer, rule, .. } = other.ruling(&subject, asked.clone(), &snapshot.scores);
                 Box::new(Other { answer, rule, version: other.version() })
@@ -404,6 +408,11 @@ impl Policy for LivePolicy {
 
     fn choice(&self, asker: &Asker<'_>) -> Option<Choice> {
         self.side(&self.snapshot(), asker)
+    }
+
+    fn reads_arguments(&self) -> bool {
+        let snapshot = self.snapshot();
+        std::iter::once(&snapshot.in_force).chain(&snapshot.candidate).any(|judge| judge.set().reads_arguments())
     }
 
     fn judged(&self, run: &Run, verdicts: &[Verdict]) {

@@ -8,9 +8,14 @@ use windlass_core::label::LabelSet;
 use windlass_core::machine::Machine;
 use windlass_core::policy::Question;
 use windlass_core::run::TenantScope;
+use windlass_core::value::Value;
 
+use crate::arguments::{Arguments, Declared};
 use crate::entities::{Record, Registry, Uid, escaped};
 use crate::trust::Scores;
+
+/// Under which rules see the arguments of a call.
+pub(crate) const ARGS: &str = "args";
 
 /// For whom, by which agent and from where something is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -39,7 +44,7 @@ impl Subject {
 }
 
 /// What is asked, with everything that the rules may look at and no file says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Asked {
     /// Call a model.
     CallModel {
@@ -60,6 +65,8 @@ pub enum Asked {
         agent: Option<(String, String)>,
         /// The labels of the arguments.
         labels: LabelSet,
+        /// The arguments.
+        arguments: Arguments,
     },
     /// Start a machine.
     StartMachine {
@@ -76,9 +83,9 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// A question of a run of `machine`.
+    /// A question of a run of `machine`; `arguments` is none when it is not known what those of a tool call are.
     #[must_use]
-    pub fn of(question: &Question, machine: &Machine) -> Self {
+    pub fn of(question: &Question, machine: &Machine, arguments: Option<&Value>) -> Self {
         let agent = |name: &str| {
             let version = machine.agents.get(name).map(|agent| agent.hash.short()).unwrap_or_default();
             (name.to_owned(), version)
@@ -89,11 +96,12 @@ impl Asked {
                 provider: machine.agents.get(name).map(|a| a.model.provider.to_string()).unwrap_or_default(),
                 agent: agent(name),
             },
-            Question::CallTool { tool, agent: name, labels, .. } => Self::CallTool {
+            Question::CallTool { tool, agent: name, labels, arguments: hash } => Self::CallTool {
                 tool: tool.to_string(),
                 contract: machine.tools.get(tool).map(|contract| contract_of(contract)),
                 agent: name.as_deref().map(agent),
                 labels: *labels,
+                arguments: Arguments::of(*hash, arguments, machine.tools.get(tool).map(|contract| &**contract)),
             },
             Question::StartMachine { machine } => Self::StartMachine { machine: machine.to_string() },
             Question::TakeTransition { from, to } => {
@@ -102,11 +110,38 @@ impl Asked {
         }
     }
 
+    /// The same where nobody knows the arguments of the call.
+    #[must_use]
+    pub fn with_unknown_arguments(mut self) -> Self {
+        if let Self::CallTool { arguments, .. } = &mut self {
+            *arguments = Arguments::unknown();
+        }
+        self
+    }
+
     /// The same without labels, for rules that do not look at them.
     #[must_use]
     pub(crate) fn without_labels(mut self) -> Self {
         if let Self::CallTool { labels, .. } = &mut self {
             *labels = LabelSet::default();
+        }
+        self
+    }
+
+    /// The same without arguments, for rules that do not look at them.
+    #[must_use]
+    pub(crate) fn without_arguments(mut self) -> Self {
+        if let Self::CallTool { arguments, .. } = &mut self {
+            *arguments = Arguments::default();
+        }
+        self
+    }
+
+    /// The same question, as it is kept: no argument stays in memory with it.
+    #[must_use]
+    pub(crate) fn without_values(mut self) -> Self {
+        if let Self::CallTool { arguments, .. } = &mut self {
+            *arguments = arguments.without_values();
         }
         self
     }
@@ -185,7 +220,7 @@ pub struct Attributes {
     pub action: &'static str,
     /// On what.
     pub resource: Json,
-    /// The agent and the place.
+    /// The agent and the place; of arguments what may be shown to people.
     pub context: Json,
     /// The agent's attributes, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,16 +235,22 @@ pub struct Attributes {
 
 impl Attributes {
     /// Gathers what files and contracts say about a question.
-    pub(crate) fn gather(registry: &Registry, subject: &Subject, asked: &Asked, scores: &Scores) -> Self {
+    pub(crate) fn gather(
+        (registry, declared): (&Registry, &Declared),
+        subject: &Subject,
+        asked: &Asked,
+        scores: &Scores,
+    ) -> Self {
         let who = Uid::new("User", format!("{}/{}", escaped(&subject.tenant), subject.user));
         let principal = registry.completed(&who, registry.get(&who).cloned().unwrap_or_default());
         let (what, resource, known) = resource(registry, subject, asked);
         let mut entities = vec![(who.clone(), principal.clone()), (what.clone(), resource.clone())];
         let place = json!({ "machine": subject.machine, "bundle": subject.bundle });
         let mut context = Map::from_iter([("place".to_owned(), place)]);
-        if let Asked::CallTool { labels, .. } = asked {
+        if let Asked::CallTool { labels, arguments, .. } = asked {
             let words: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
             context.insert("labels".to_owned(), json!(words));
+            context.insert(ARGS.to_owned(), arguments.described(declared));
         }
         let mut shown = None;
         if let Some((name, version)) = asked.agent() {

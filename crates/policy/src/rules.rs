@@ -8,15 +8,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
-use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use miette::Diagnostic;
 use regex::Regex;
+use serde_json::{Value as Json, json};
 use windlass_core::approval::{Asking, ESCALATIONS_MAX, EXPIRES_MS_MAX, Escalation};
 use windlass_core::ids::Name;
 use windlass_core::label::Label;
 
+use crate::arguments::{self, Declared, Reads};
 use crate::diagnostic::{Finding, place};
-use crate::schema::{ACTIONS, schema};
+use crate::schema::ACTIONS;
 use crate::source::File;
 
 /// Bytes of a rule's id.
@@ -43,6 +45,8 @@ pub(crate) struct Rule {
     pub(crate) reason: Name,
     /// What it says about its question, when it asks.
     pub(crate) asking: Option<Box<Asking>>,
+    /// The arguments that it looks at.
+    pub(crate) reads: Option<Reads>,
     pub(crate) file: PathBuf,
     pub(crate) line: usize,
     pub(crate) text: String,
@@ -56,6 +60,8 @@ pub(crate) struct Rules {
     pub(crate) firm: PolicySet,
     /// The rules that a person can lift.
     pub(crate) liftable: PolicySet,
+    /// Of each rule that looks at arguments a `permit` with its scope alone: for whom, which action, on what.
+    pub(crate) scopes: PolicySet,
     places: BTreeMap<Name, usize>,
     permitted: Vec<&'static str>,
 }
@@ -75,7 +81,11 @@ impl Rules {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub(crate) fn read(&mut self, file: &File) -> Result<Vec<Finding>, Vec<Finding>> {
+    pub(crate) fn read(
+        &mut self,
+        file: &File,
+        (declared, schema): (&Declared, &Schema),
+    ) -> Result<Vec<Finding>, Vec<Finding>> {
         let set = PolicySet::from_str(&file.text).map_err(|errors| {
             let found = errors.iter().map(|error| located(file, error, Finding::error(&file.path, error)));
             found.collect::<Vec<_>>()
@@ -85,7 +95,7 @@ impl Rules {
             let finding = Finding::error(&file.path, format_args!("`{}` is a template", template.id()));
             errors.push(finding.hint("write the user or tool instead of `?principal` or `?resource`"));
         }
-        let checked = Validator::new(schema().clone()).validate(&set, ValidationMode::default());
+        let checked = Validator::new(schema.clone()).validate(&set, ValidationMode::default());
         errors.extend(
             checked
                 .validation_errors()
@@ -107,14 +117,14 @@ impl Rules {
                 let finding = Finding::warning(&file.path, message).at(&file.text, at);
                 finding.hint(format_args!("labels are {}", words.join(" and ")))
             }));
-            if let Err(finding) = self.add(file, policy, at) {
+            if let Err(finding) = self.add((file, declared), policy, at) {
                 errors.push(finding.at(&file.text, at));
             }
         }
         if errors.is_empty() { Ok(warnings) } else { Err(errors) }
     }
 
-    fn add(&mut self, file: &File, policy: &Policy, at: usize) -> Result<(), Finding> {
+    fn add(&mut self, (file, declared): (&File, &Declared), policy: &Policy, at: usize) -> Result<(), Finding> {
         let wrong = |message: String| Finding::error(&file.path, message);
         let (line, _) = place(&file.text, at);
         for (key, _) in policy.annotations() {
@@ -148,6 +158,16 @@ impl Rules {
         let asking = asking(policy, weight).map_err(|(message, hint)| wrong(message).hint(hint))?;
         let set = if weight == Weight::Ask { &mut self.liftable } else { &mut self.firm };
         set.add(policy.new_id(PolicyId::new(&id))).map_err(|error| wrong(error.to_string()))?;
+        let json = policy.to_json().map_err(|error| wrong(error.to_string()))?;
+        let reads = Reads::of(&json);
+        if let Some(name) = reads.as_ref().and_then(|reads| reads.undeclared(declared)) {
+            let finding =
+                wrong(format!("looks at the argument `{name}`, which is not declared, so it would never hold"));
+            return Err(finding.hint(format_args!("declare it in the file `{}`", arguments::FILE)));
+        }
+        if reads.is_some() {
+            self.scopes.add(scope(&id, json).map_err(wrong)?).map_err(|error| wrong(error.to_string()))?;
+        }
         if weight == Weight::Permit {
             self.permitted.extend(actions(policy));
         }
@@ -155,9 +175,16 @@ impl Rules {
         self.places.insert(id.clone(), self.rules.len());
         let reason = if reason.is_empty() { default_reason(weight, file, line) } else { reason.into() };
         let text = policy.to_string();
-        self.rules.push(Rule { id, weight, reason, asking, file: file.path.clone(), line, text });
+        self.rules.push(Rule { id, weight, reason, asking, reads, file: file.path.clone(), line, text });
         Ok(())
     }
+}
+
+/// A rule in its JSON form, without conditions, as a `permit`.
+fn scope(id: &str, mut rule: Json) -> Result<Policy, String> {
+    rule["effect"] = json!("permit");
+    rule["conditions"] = json!([]);
+    Policy::from_json(Some(PolicyId::new(id)), rule).map_err(|error| error.to_string())
 }
 
 fn default_reason(weight: Weight, file: &File, line: usize) -> Name {
@@ -273,7 +300,7 @@ fn begin(text: &str, policy: &Policy, from: usize) -> usize {
 }
 
 /// With the place that Cedar names, and what it says would help.
-fn located(file: &File, diagnostic: &dyn Diagnostic, finding: Finding) -> Finding {
+pub(crate) fn located(file: &File, diagnostic: &dyn Diagnostic, finding: Finding) -> Finding {
     let mut finding = finding;
     if let Some(label) = diagnostic.labels().and_then(|mut labels| labels.next()) {
         finding = finding.at(&file.text, label.offset());

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use cedar_policy::Schema;
 
+use crate::arguments::{Declared, NONE};
+
 /// The schema as text, for people and editors.
 pub const SCHEMA: &str = include_str!("schema.cedarschema");
 
@@ -20,6 +22,17 @@ pub(crate) fn schema() -> &'static Schema {
     &PARSED
 }
 
+/// The schema with the arguments that a rule set declares.
+///
+/// # Errors
+/// What does not go together.
+pub(crate) fn schema_with(declared: &Declared) -> Result<Schema, String> {
+    let Some(text) = declared.declaration() else { return Ok(schema().clone()) };
+    let (schema, _warnings) =
+        Schema::from_cedarschema_str(&SCHEMA.replace(NONE, text)).map_err(|error| error.to_string())?;
+    Ok(schema)
+}
+
 /// The actions that rules are about.
 pub(crate) const ACTIONS: [&str; 4] = ["CallModel", "CallTool", "StartMachine", "TakeTransition"];
 
@@ -34,5 +47,6 @@ mod tests {
         let mut actions: Vec<String> = schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
         actions.sort();
         assert_eq!(actions, ACTIONS);
+        assert_eq!(SCHEMA.matches(NONE).count(), 1);
     }
 }

@@ -3,19 +3,24 @@
 //! What decides: a `forbid` that applies denies, else one that a person can lift asks, else a `permit` allows, else it is
 //! denied. A tool that nothing describes is denied before any rule is asked, and so is what cannot be evaluated.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use cedar_policy::{Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request};
+use cedar_policy::{
+    AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    EvaluationError, Request, RestrictedExpression, Schema,
+};
 use serde::Serialize;
 use windlass_core::approval::Asking;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::policy::Answer;
 
+use crate::arguments::Declared;
 use crate::diagnostic::{Finding, Findings, Severity};
 use crate::entities::{Registry, Uid, entity_json};
-use crate::question::{Asked, Attributes, Subject};
+use crate::question::{ARGS, Asked, Attributes, Subject};
 use crate::rules::{Rules, Weight};
-use crate::schema::schema;
+use crate::schema::schema_with;
 use crate::source::{Kind, Sources};
 use crate::trust::Scores;
 
@@ -25,6 +30,10 @@ pub(crate) const BUILT_IN: &str = "windlass.";
 const DEFAULT_DENY: &str = "windlass.default_deny";
 /// Nothing describes the tool.
 const UNKNOWN_TOOL: &str = "windlass.unknown_tool";
+/// A rule looks at an argument that is not what the set declares.
+const ARGUMENT_UNFIT: &str = "windlass.argument_unfit";
+/// A rule looks at arguments that nobody knows any more.
+pub(crate) const ARGUMENTS_UNKNOWN: &str = "windlass.arguments_unknown";
 /// A rule could not be evaluated.
 const CANNOT_EVALUATE: &str = "windlass.cannot_evaluate";
 
@@ -47,6 +56,10 @@ pub struct RuleSet {
     version: Digest,
     rules: Rules,
     registry: Registry,
+    /// The arguments of calls that its rules may look at.
+    declared: Declared,
+    /// What it was checked against.
+    schema: Schema,
     warnings: Vec<Finding>,
     reads_labels: bool,
 }
@@ -94,9 +107,16 @@ impl RuleSet {
     pub fn load(folder: &Path) -> Result<Self, Findings> {
         let (sources, mut findings) = Sources::read(folder).map_err(Findings)?;
         let (mut rules, mut registry) = (Rules::default(), Registry::default());
+        let declaring = sources.files.iter().find(|file| file.kind == Kind::Arguments);
+        let declared = declaring.map(Declared::read).transpose().map_err(Findings)?.unwrap_or_default();
+        let schema = schema_with(&declared).map_err(|why| {
+            let at = declaring.map_or(folder, |file| &file.path);
+            Findings(vec![Finding::error(at, why)])
+        })?;
         for file in &sources.files {
             let found = match file.kind {
-                Kind::Rules => rules.read(file),
+                Kind::Arguments => continue,
+                Kind::Rules => rules.read(file, (&declared, &schema)),
                 Kind::Entities => registry.read(file).map(|()| Vec::new()),
             };
             match found {
@@ -120,7 +140,7 @@ impl RuleSet {
         let Sources { folder, version, .. } = sources;
         // The whole file, so that no way to write the attribute's name is missed but an escape, which the schema checks.
         let reads_labels = rules.rules.iter().any(|rule| rule.text.contains("labels") || rule.text.contains('\\'));
-        Ok(Self { folder, version, rules, registry, warnings: findings, reads_labels })
+        Ok(Self { folder, version, rules, registry, declared, schema, warnings: findings, reads_labels })
     }
 
     /// The folder it was read from.
@@ -158,16 +178,22 @@ impl RuleSet {
         self.reads_labels
     }
 
+    /// Whether a rule looks at arguments of calls.
+    #[must_use]
+    pub fn reads_arguments(&self) -> bool {
+        self.rules.rules.iter().any(|rule| rule.reads.is_some())
+    }
+
     /// Answers a question.
     pub(crate) fn rule_on(&self, subject: &Subject, asked: &Asked, scores: &Scores) -> Ruling {
-        let attributes = Attributes::gather(&self.registry, subject, asked, scores);
+        let attributes = Attributes::gather((&self.registry, &self.declared), subject, asked, scores);
         Ruling { trust: asked.score(scores), ..self.ruling(asked, &attributes).0 }
     }
 
     /// Answers a question and says why, with the scores that were set for versions of agents.
     #[must_use]
     pub fn explain(&self, subject: &Subject, asked: &Asked, scores: &Scores) -> Explanation {
-        let attributes = Attributes::gather(&self.registry, subject, asked, scores);
+        let attributes = Attributes::gather((&self.registry, &self.declared), subject, asked, scores);
         let (ruling, applied) = self.ruling(asked, &attributes);
         let shown = |index: &usize| {
             self.rules.rules.get(*index).map(|rule| Applied {
@@ -195,10 +221,17 @@ impl RuleSet {
             let reason = format!("no contract and no entity describes the tool `{tool}`");
             return (denied(UNKNOWN_TOOL, &reason), Vec::new());
         }
-        let request = match request(attributes) {
+        let (shown, unfit) = match asked {
+            Asked::CallTool { arguments, .. } if self.reads_arguments() => arguments.shown(&self.declared),
+            _ => Default::default(),
+        };
+        let request = match request(attributes, &self.schema, shown) {
             Ok(request) => request,
             Err(why) => return (denied(CANNOT_EVALUATE, &why), Vec::new()),
         };
+        if let Some(ruling) = self.blind(asked, &unfit, &request) {
+            return (ruling, Vec::new());
+        }
         // A rule that errs is left out by Cedar; a `forbid` left out would allow, so nothing is allowed then.
         let firm = match self.evaluate(&self.rules.firm, &request) {
             Ok(found) => found,
@@ -221,6 +254,36 @@ impl RuleSet {
         }
     }
 
+    /// The denial of a call with an argument that is not shown to a rule which would look at it: left out, it would be a way
+    /// around that rule.
+    fn blind(
+        &self,
+        asked: &Asked,
+        unfit: &BTreeSet<String>,
+        (request, entities): &(Request, Entities),
+    ) -> Option<Ruling> {
+        if unfit.is_empty() {
+            return None;
+        }
+        let Asked::CallTool { arguments, .. } = asked else { return None };
+        let response = Authorizer::new().is_authorized(request, &self.rules.scopes, entities);
+        let scoped = response.diagnostics().reason().filter_map(|id| self.rules.index(AsRef::<str>::as_ref(id)));
+        let mut scoped: Vec<usize> = scoped.collect();
+        scoped.sort_unstable();
+        let (rule, name) = scoped.into_iter().filter_map(|index| self.rules.rules.get(index)).find_map(|rule| {
+            let name = unfit.iter().find(|name| rule.reads.as_ref().is_some_and(|reads| reads.has(name)))?;
+            Some((&rule.id, name))
+        })?;
+        Some(if arguments.is_known() {
+            let why =
+                format!("rule `{rule}` looks at the argument `{name}`, which is not what the rule set declares it as");
+            denied(ARGUMENT_UNFIT, &why)
+        } else {
+            let why = format!("rule `{rule}` looks at the arguments, and they are not known any more");
+            denied(ARGUMENTS_UNKNOWN, &why)
+        })
+    }
+
     /// The decision of a set and the rules behind it, in their order.
     fn evaluate(
         &self,
@@ -228,8 +291,8 @@ impl RuleSet {
         (request, entities): &(Request, Entities),
     ) -> Result<(Decision, Vec<usize>), String> {
         let response = Authorizer::new().is_authorized(request, set, entities);
-        if let Some(error) = response.diagnostics().errors().next() {
-            return Err(error.to_string());
+        if let Some(AuthorizationError::PolicyEvaluationError(error)) = response.diagnostics().errors().next() {
+            return Err(format!("rule `{}`: {}", error.policy_id(), erred(error.inner())));
         }
         let mut rules: Vec<usize> =
             response.diagnostics().reason().filter_map(|id| self.rules.index(AsRef::<str>::as_ref(id))).collect();
@@ -248,20 +311,38 @@ impl RuleSet {
     }
 }
 
+/// Why a rule cannot be evaluated. Values of arguments are not repeated.
+fn erred(error: &EvaluationError) -> String {
+    match error {
+        EvaluationError::IntegerOverflow(_) => "a number becomes too large".to_owned(),
+        EvaluationError::FailedExtensionFunctionExecution(_) => "a function is given what it does not take".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 fn denied(rule: &str, reason: &str) -> Ruling {
     Ruling { answer: Answer::Deny, rule: rule.into(), reason: reason.into(), asking: None, trust: None }
 }
 
-fn request(attributes: &Attributes) -> Result<(Request, Entities), String> {
+fn request(
+    attributes: &Attributes,
+    schema: &Schema,
+    shown: Vec<(String, RestrictedExpression)>,
+) -> Result<(Request, Entities), String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let action = uid(&Uid::new("Action", attributes.action))?;
     let (principal, resource) = (uid(&attributes.ends.0)?, uid(&attributes.ends.1)?);
-    let context = Context::from_json_value(attributes.context.clone(), Some((schema(), &action)))
-        .map_err(|error| said(&error))?;
-    let request = Request::new(principal, action, resource, context, Some(schema())).map_err(|error| said(&error))?;
+    let mut context = attributes.context.clone();
+    let has_arguments = context.as_object_mut().is_some_and(|context| context.remove(ARGS).is_some());
+    let mut context = Context::from_json_value(context, None).map_err(|error| said(&error))?;
+    if has_arguments {
+        let record = RestrictedExpression::new_record(shown).map_err(|error| said(&error))?;
+        context = context.merge([(ARGS.to_owned(), record)]).map_err(|error| said(&error))?;
+    }
+    let request = Request::new(principal, action, resource, context, Some(schema)).map_err(|error| said(&error))?;
     let mut entities = Vec::with_capacity(attributes.entities.len());
     for (uid, record) in &attributes.entities {
-        let entity = Entity::from_json_value(entity_json(uid, record), Some(schema()));
+        let entity = Entity::from_json_value(entity_json(uid, record), Some(schema));
         entities.push(entity.map_err(|error| said(&error))?);
     }
     let entities = Entities::from_entities(entities, None).map_err(|error| said(&error))?;

@@ -16,6 +16,8 @@ const FILES_MAX: usize = 256;
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
+    /// The arguments that rules look at: `arguments.cedarschema`.
+    Arguments,
     /// Rules: `.cedar`.
     Rules,
     /// Entities: `.json`.
@@ -72,6 +74,9 @@ impl Fingerprint {
 
 fn kind_of(path: &Path) -> Option<Kind> {
     let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    if path.file_name().is_some_and(|name| name == crate::arguments::FILE) {
+        return Some(Kind::Arguments);
+    }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("cedar") if !hidden => Some(Kind::Rules),
         Some("json") if !hidden => Some(Kind::Entities),

@@ -1,9 +1,12 @@
 //! Policy as a port.
 
-use windlass_core::ids::RunId;
+use std::collections::BTreeMap;
+
+use windlass_core::ids::{Digest, RunId};
 use windlass_core::machine::Machine;
 use windlass_core::policy::{Choice, Question, Verdict};
 use windlass_core::run::{Run, TenantScope};
+use windlass_core::value::Value;
 
 /// Whose questions are answered.
 #[derive(Clone, Copy, Debug)]
@@ -16,13 +19,15 @@ pub struct Asker<'a> {
     pub machine: &'a Machine,
     /// On which side of a candidate it was put before.
     pub kept: Option<&'a Choice>,
+    /// The arguments of its tool calls, by the hashes that questions name. Empty unless [`Policy::reads_arguments`].
+    pub arguments: &'a BTreeMap<Digest, Value>,
 }
 
 impl<'a> Asker<'a> {
     /// A run of `machine`.
     #[must_use]
-    pub fn of(run: &'a Run, machine: &'a Machine) -> Self {
-        Self { root: &run.start.root, scope: &run.start.scope, machine, kept: run.choice.as_deref() }
+    pub fn of(run: &'a Run, machine: &'a Machine, arguments: &'a BTreeMap<Digest, Value>) -> Self {
+        Self { root: &run.start.root, scope: &run.start.scope, machine, kept: run.choice.as_deref(), arguments }
     }
 }
 
@@ -35,6 +40,11 @@ pub trait Policy: Send + Sync + std::fmt::Debug {
     /// to runs of another.
     fn choice(&self, _asker: &Asker<'_>) -> Option<Choice> {
         None
+    }
+
+    /// Whether a rule looks at arguments of tool calls. Only then are they gathered.
+    fn reads_arguments(&self) -> bool {
+        false
     }
 
     /// Hears of the answers that a decision used, once it is durable. Must not wait.

@@ -100,7 +100,7 @@ pub fn draft(
     keep: Keep,
     tail: &mut Tail,
 ) -> Draft {
-    let Decision { entries, effects, audit } = decision;
+    let Decision { entries, effects, audit, .. } = decision;
     let record = Record { format: journal::FORMAT, version: run.version, entries };
     let external = payload::externalize(record.encode());
     tail.add(record.entries.len(), external.bytes.len());
@@ -309,7 +309,7 @@ mod tests {
             Effect::Tell { to: RunId::stored("parent"), id: "x".into(), input: Box::new(told) },
             Effect::Call(EffectId(7)),
         ];
-        let decision = Decision { entries: vec![Entry::RunEnded], effects, audit: Vec::new() };
+        let decision = Decision { entries: vec![Entry::RunEnded], effects, ..Decision::default() };
         let under =
             Under { op: OpId(1), lease: &lease(), worker: &WorkerId("w".into()), pool: None, strikes: 0, begins: None };
         let mut tail = Tail::default();

@@ -73,7 +73,7 @@ fn record(run: &mut Run, now: Timestamp, input: &str, more: Vec<Entry>) -> Decis
         vec![Entry::Decided { at: now.max(run.now), input: input.into(), by: None, verdicts: Vec::new() }];
     entries.extend(more);
     let audit = entries.iter().filter_map(|entry| apply(run, entry)).collect();
-    Decision { entries, effects: Vec::new(), audit }
+    Decision { entries, audit, ..Decision::default() }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use windlass_core::label::{Label, LabelSet};
 use windlass_core::machine::Program;
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::run::TenantScope;
+use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::policy::Asker;
 use windlass_runtime::{Engine, Stop};
@@ -108,15 +109,19 @@ impl Api {
     }
 
     /// What the rules say to a call of a tool for this caller, before there is a run of it. None where there are no rules.
-    /// Whatever a caller sends is untrusted. By `run` it is decided whether a candidate of the rules is asked.
-    fn verdict(&self, caller: &Caller, tool: &Callable, run: &RunId) -> Option<Verdict> {
+    /// Whatever a caller sends is untrusted. By `run` it is decided whether a candidate of the rules is asked. Without
+    /// `arguments` it is answered as to a call that has none.
+    fn verdict(&self, caller: &Caller, tool: &Callable, run: &RunId, arguments: Option<&Value>) -> Option<Verdict> {
         let policy = &self.engine.parts().policy;
         let machine = tool.program.machines.get(&tool.program.entry)?;
         let labels = LabelSet::from_iter([Label::Untrusted]);
         let name = tool.contract.name.clone();
-        let question = Question::CallTool { tool: name, arguments: Digest::ZERO, agent: None, labels };
+        let given = arguments.filter(|_| policy.reads_arguments()).map(|value| (value.digest(), value.clone()));
+        let given: BTreeMap<Digest, Value> = given.into_iter().collect();
+        let arguments = given.keys().next().copied().unwrap_or(Digest::ZERO);
+        let question = Question::CallTool { tool: name, arguments, agent: None, labels };
         let scope = scope(caller);
-        let asker = Asker { root: run, scope: &scope, machine, kept: None };
+        let asker = Asker { root: run, scope: &scope, machine, kept: None, arguments: &given };
         let verdict = policy.answer(&asker, std::slice::from_ref(&question)).pop();
         match verdict {
             Some(verdict) => Some(verdict),

@@ -28,7 +28,8 @@ pub(crate) enum Policy {
   windlass policy check
   windlass policy check policies/ --json | jq .findings
 
-Reads every `.cedar` and `.json` file of the folder and checks each against the schema.
+Reads every `.cedar` and `.json` file of the folder, and `arguments.cedarschema`, and checks
+each against the schema.
 Exits with 2 when the set cannot be used; warnings alone exit with 0.")]
 pub(crate) struct PolicyCheck {
     /// The folder; without it that of `[policy] path`, and that of `[policy.candidate]`
@@ -44,6 +45,7 @@ pub(crate) struct PolicyCheck {
   windlass policy why order-4711
   windlass policy why order-4711 --step 3
   windlass policy why --tool refund --user ada --tenant acme --agent clerk
+  windlass policy why --tool refund --arguments '{\"amount\": 120}'
   windlass policy why --transition review:pay --machine orders
 
 For a run, prints what its journal holds: every question, the answer, the rule and the version
@@ -98,6 +100,9 @@ pub(crate) struct PolicyAsker {
     /// A label of the arguments of `--tool`; may be given again
     #[arg(long, value_name = "LABEL", requires = "tool")]
     pub label: Vec<LabelWord>,
+    /// The arguments of `--tool`, for rules that look at them: JSON, or @FILE, or - for standard input
+    #[arg(long, value_name = "JSON", requires = "tool")]
+    pub arguments: Option<String>,
     /// The class of `--tool`, when the configuration does not have it: `read`, `write` or `danger`
     #[arg(long, value_name = "CLASS", requires = "tool")]
     pub class: Option<String>,
@@ -128,8 +133,10 @@ impl From<LabelWord> for windlass_core::label::Label {
   windlass policy test --candidate policies-next/ --last 1000 --machine orders --json
 
 Takes what the newest runs asked from their journals. What a run did without being asked,
-because there were no rules, counts as allowed. Nothing is run and nothing is changed. Exits
-with 3 when something would change, with 0 when nothing would.")]
+because there were no rules, counts as allowed. Rules that look at arguments get those of the
+journal; where it does not have them, the decision is counted as one that cannot be compared.
+Nothing is run and nothing is changed. Exits with 3 when something would change, with 0 when
+nothing would.")]
 pub(crate) struct PolicyTest {
     /// The folder with the other rules
     #[arg(long, value_name = "DIR")]

@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use windlass_core::contract::{Class, Idempotency};
+use windlass_core::hidden::Veil;
 use windlass_core::label::{Label, Mark};
 use windlass_core::policy::{Answer, Question};
-use windlass_policy::{Asked, Explanation, Finding, RuleSet, SCHEMA, STARTER, Scores, Severity, Subject, compare};
-use windlass_ports::store::Query;
+use windlass_policy::{
+    Arguments, Asked, Compared, Explanation, Finding, RuleSet, SCHEMA, STARTER, Scores, Severity, Subject, compare,
+};
 
 use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
+use crate::input;
 use crate::output::Form;
 use crate::story::counted;
 pub(crate) use candidate::candidate;
-use recorded::{Decided, Recorded};
-
-/// Runs read from the store at a time.
-const PAGE_RUNS: usize = 200;
+use recorded::{Decided, Newest, Recorded};
 
 /// Prints the schema.
 pub(crate) fn schema(app: &App, _: &args::PolicySchema) -> Exit {
@@ -152,6 +152,11 @@ async fn why_asked(app: &App, args: &args::PolicyWhy) -> Result<Exit, Problem> {
 
 fn asked(app: &App, args: &args::PolicyWhy) -> Result<Asked, Problem> {
     let asker = &args.asker;
+    let of_tool = [("--arguments", asker.arguments.is_some()), ("--label", !asker.label.is_empty())];
+    let of_tool = of_tool.into_iter().chain([("--class", asker.class.is_some())]);
+    if let Some((flag, _)) = of_tool.into_iter().find(|(_, is_given)| *is_given && args.tool.is_none()) {
+        return Err(Problem::invalid(format!("`{flag}` is about a call of a tool")).hint("name it with `--tool NAME`"));
+    }
     let agent = asker.agent.as_deref().map(|text| {
         let (name, version) = text.split_once('@').unwrap_or((text, ""));
         (name.to_owned(), version.to_owned())
@@ -162,6 +167,10 @@ fn asked(app: &App, args: &args::PolicyWhy) -> Result<Asked, Problem> {
             contract: contract(app, tool, asker.class.as_deref())?,
             agent,
             labels: asker.label.iter().copied().map(Label::from).collect(),
+            arguments: match asker.arguments.as_deref() {
+                Some(text) => Arguments::given(&input::value("--arguments", Some(text))?),
+                None => Arguments::default(),
+            },
         });
     }
     if let Some(model) = &args.model {
@@ -241,11 +250,12 @@ async fn why_run(app: &App, run: &str, step: Option<u64>, named: Option<&Path>) 
     let tried = app.loaded.config.policy.candidate.as_ref().map(|config| app.loaded.folder.join(&config.path));
     let folders = folder(app, named).ok().into_iter().chain(tried);
     let sets: Vec<RuleSet> = folders.filter_map(|folder| RuleSet::load(&folder).ok()).collect();
-    let mut recorded = Recorded::new(store);
+    let mut recorded = Recorded::new(store, sets.iter().any(RuleSet::reads_arguments));
     let decisions = recorded.of(&head.id).await?;
+    let veil = recorded.veil();
     let decisions = decisions.iter().filter(|decided| step.is_none_or(|step| decided.step == step));
     let rows: Vec<(Json, String)> =
-        decisions.filter(|decided| decided.was_asked).map(|decided| row(decided, &sets)).collect();
+        decisions.filter(|decided| decided.was_asked).map(|decided| row(decided, &sets, veil)).collect();
     let mut lines: Vec<String> = rows.iter().map(|(_, line)| line.clone()).collect();
     if lines.is_empty() {
         lines.push("nothing was asked: no rules were configured where this run was driven, or none was needed".into());
@@ -260,9 +270,8 @@ fn origin(mark: &Mark) -> String {
     format!("\n    {} by {}", mark.label.as_str(), mark.from)
 }
 
-fn row(decided: &Decided, sets: &[RuleSet]) -> (Json, String) {
-    let verdict = &decided.verdict;
-    let asked = Asked::of(&verdict.question, &decided.machine);
+fn row(decided: &Decided, sets: &[RuleSet], veil: &Veil) -> (Json, String) {
+    let Decided { verdict, asked, .. } = decided;
     let mut row = json!({
         "version": decided.version,
         "step": decided.step,
@@ -293,14 +302,19 @@ fn row(decided: &Decided, sets: &[RuleSet]) -> (Json, String) {
         line.push_str(&why);
     }
     if let Some(set) = sets.iter().find(|set| set.version() == verdict.version) {
-        let scores = given_with(verdict, &asked);
-        let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), &asked, &scores);
+        let scores = given_with(verdict, asked);
+        let explanation = set.explain(&Subject::of(&decided.scope, &decided.machine), asked, &scores);
         let attributes = &explanation.attributes;
         line.push_str(&format!("\n    principal {}\n    resource {}", attributes.principal, attributes.resource));
         if let Some(agent) = &attributes.agent {
             line.push_str(&format!("\n    agent {agent}"));
         }
-        row["explanation"] = json!(explanation);
+        row["explanation"] = veil.document(&explanation);
+        if let Some(given) =
+            row["explanation"]["attributes"]["context"].get("args").filter(|given| **given != json!({}))
+        {
+            line.push_str(&format!("\n    args {given}"));
+        }
     }
     (row, line)
 }
@@ -309,31 +323,20 @@ fn row(decided: &Decided, sets: &[RuleSet]) -> (Json, String) {
 pub(crate) async fn test(app: &App, args: args::PolicyTest) -> Result<Exit, Problem> {
     let candidate = load(&args.candidate)?;
     let store = app.store_to_read().await?;
-    let (mut runs, mut decisions, mut changes) = (0_u64, 0_u64, Vec::new());
+    let (mut runs, mut decisions, mut unknown, mut changes) = (0_u64, 0_u64, 0_u64, Vec::new());
     if let Some(store) = store {
-        let mut recorded = Recorded::new(store.clone());
-        let mut cursor = None;
-        'pages: while runs < args.last as u64 {
-            let machine = args.machine.as_deref().map(Into::into);
-            let limit = PAGE_RUNS.min(args.last);
-            let page = store.list(Query { machine, cursor, limit, ..Query::default() }).await?;
-            for head in &page.heads {
-                if runs >= args.last as u64 {
-                    break 'pages;
+        let recorded = Recorded::new(store, candidate.reads_arguments());
+        let mut newest = Newest::new(recorded, args.last, args.machine.as_deref());
+        while let Some((run, of_run)) = newest.next().await? {
+            runs += 1;
+            for decided in of_run {
+                decisions += 1;
+                let subject = Subject::of(&decided.scope, &decided.machine);
+                match compare(&candidate, &subject, &decided.asked, &decided.verdict) {
+                    Compared::Same => {}
+                    Compared::Unknown => unknown += 1,
+                    Compared::Other(change) => changes.push((run.clone(), decided.step, change)),
                 }
-                runs += 1;
-                for decided in recorded.of(&head.id).await? {
-                    decisions += 1;
-                    let asked = Asked::of(&decided.verdict.question, &decided.machine);
-                    let subject = Subject::of(&decided.scope, &decided.machine);
-                    if let Some(change) = compare(&candidate, &subject, &asked, &decided.verdict) {
-                        changes.push((head.id.clone(), decided.step, change));
-                    }
-                }
-            }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
             }
         }
     }
@@ -348,7 +351,7 @@ pub(crate) async fn test(app: &App, args: args::PolicyTest) -> Result<Exit, Prob
         .collect();
     let document = json!({
         "candidate": args.candidate, "version": candidate.version(), "runs": runs, "decisions": decisions,
-        "changes": rows,
+        "unknown": unknown, "changes": rows,
     });
     let mut lines: Vec<String> = changes
         .iter()
@@ -367,6 +370,10 @@ pub(crate) async fn test(app: &App, args: args::PolicyTest) -> Result<Exit, Prob
         .collect();
     let n = changes.len() as u64;
     lines.push(format!("{} of {} in {} would change", n, counted(decisions, "decision"), counted(runs, "run")));
+    if unknown > 0 {
+        let of = counted(unknown, "decision");
+        lines.push(format!("{of} could not be compared: a rule looks at arguments that no journal has any more"));
+    }
     app.output.sentence(&document, &lines.join("\n"));
     Ok(if n == 0 { Exit::Ok } else { Exit::Failed })
 }

@@ -319,3 +319,110 @@ fn a_candidate_that_cannot_be_meant_is_refused() {
         2
     );
 }
+
+const PAYS: &str = "spec: flatmachine
+spec_version: \"4.2.1\"
+data:
+  name: pays
+  states:
+    start:
+      type: initial
+      action: pay
+      arguments: {amount: \"{{ input.amount }}\", to: canary-9b1}
+      transitions: [{to: done}]
+    done: {type: final}
+";
+
+/// Rules that permit everything but calls above a bound.
+fn bounded(place: &Place, folder: &str, bound: u64) {
+    let text = format!(
+        "@id(\"open\") permit (principal, action, resource);\n@id(\"large\") @reason(\"too much\")\n\
+         forbid (principal, action == Action::\"CallTool\", resource == Tool::\"pay\")\n\
+         when {{ context.args has amount && context.args.amount > {bound} }};\n"
+    );
+    rules(place, folder, &text);
+    place.write(&format!("{folder}/arguments.cedarschema"), "type Arguments = { amount?: Long, to?: String };\n");
+}
+
+fn pays(policy: &str) -> Place {
+    let place = Place::new();
+    place.write("pays.yml", PAYS);
+    let tool = "[tools.pay]\ntype = \"command\"\ncommand = [\"true\"]\nclass = \"write\"\nidempotency = \"natural\"\n\
+                description = \"Pays.\"\ninput_schema = { type = \"object\" }\n";
+    place.write("windlass.toml", &format!("{policy}{tool}"));
+    place
+}
+
+#[test]
+fn a_question_about_arguments_is_explained_without_what_they_say() {
+    let place = pays("[policy]\npath = \"policies\"\n");
+    bounded(&place, "policies", 100);
+    assert_eq!(place.windlass(&["policy", "check"]).code(), 0);
+    let why = |arguments: &str, more: &[&str]| {
+        let mut all = vec!["policy", "why", "--tool", "pay", "--arguments", arguments];
+        all.extend(more);
+        place.windlass(&all)
+    };
+    let denied = why("{\"amount\": 120, \"to\": \"canary-9b1\"}", &[]);
+    let args = json!({"amount": 120, "to": "[text of 10 bytes]"});
+    assert_eq!((&denied.json()["rule"], &denied.json()["attributes"]["context"]["args"]), (&json!("large"), &args));
+    assert!(!denied.shown().contains("canary"), "{}", denied.shown());
+    assert_eq!(why("{\"amount\": 100}", &[]).json()["rule"], "open");
+    assert_eq!(why("{\"amount\": \"canary-9b1\"}", &[]).json()["rule"], "windlass.argument_unfit");
+    assert!(!why("{\"amount\": \"canary-9b1\"}", &["--plain"]).shown().contains("canary"));
+    assert_eq!(why("{amount", &[]).code(), 2);
+    assert_eq!(place.windlass(&["policy", "why", "--start", "a", "--arguments", "{}"]).code(), 2);
+    // A misspelt name is an error: the rule would never hold.
+    place.write("policies/arguments.cedarschema", "type Arguments = { amuont?: Long };\n");
+    let broken = place.windlass(&["policy", "check"]);
+    assert_eq!(broken.code(), 2, "{}", broken.shown());
+    assert!(broken.shown().contains("`amount`, which is not declared"), "{}", broken.shown());
+}
+
+#[test]
+fn a_run_tells_which_arguments_rules_decided_by() {
+    let place = pays("[policy]\npath = \"policies\"\n");
+    bounded(&place, "policies", 100);
+    let ran = place.windlass(&["run", "pays.yml", "--input", "{\"amount\": 50}", "--run-id", "one"]);
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+    let why = place.windlass(&["policy", "why", "one"]);
+    let decision = &why.json()["decisions"][0];
+    assert_eq!(
+        (&decision["rule"], &decision["question"]["action"]),
+        (&json!("open"), &json!("call_tool")),
+        "{decision}"
+    );
+    let args = &decision["explanation"]["attributes"]["context"]["args"];
+    assert_eq!(*args, json!({"amount": 50, "to": "[text of 10 bytes]"}), "{decision}");
+    let plain = place.windlass(&["policy", "why", "one", "--plain"]);
+    assert!(plain.stdout().contains("\"amount\":50"), "{}", plain.shown());
+    assert!(!plain.shown().contains("canary"), "{}", plain.shown());
+    let ran = place.windlass(&["run", "pays.yml", "--input", "{\"amount\": 150}", "--run-id", "two"]);
+    assert_eq!((ran.code(), &ran.json()["error"]["code"]), (3, &json!("policy.denied")), "{}", ran.shown());
+    assert!(ran.shown().contains("rule `large`: too much"), "{}", ran.shown());
+}
+
+#[test]
+fn rules_about_arguments_are_tried_on_what_was_recorded() {
+    let place = pays("");
+    let ran = place.windlass(&["run", "pays.yml", "--input", "{\"amount\": 150}", "--run-id", "one"]);
+    assert_eq!(ran.code(), 0, "{}", ran.shown());
+    bounded(&place, "low", 100);
+    bounded(&place, "high", 200);
+    let test = |folder: &str| place.windlass(&["policy", "test", "--candidate", folder]);
+    assert_eq!(test("high").code(), 0, "{}", test("high").shown());
+    let low = test("low");
+    assert_eq!((low.code(), &low.json()["changes"][0]["would_be_by"]), (3, &json!("large")), "{}", low.shown());
+    assert_eq!(low.json()["unknown"], 0);
+    // What was denied before a call was made of it has left no arguments behind.
+    rules(&place, "policies", STRICT);
+    let policy = "[policy]\npath = \"policies\"\n";
+    let config = std::fs::read_to_string(place.path("windlass.toml")).expect("the configuration");
+    place.write("windlass.toml", &format!("{policy}{config}"));
+    let ran = place.windlass(&["run", "pays.yml", "--input", "{\"amount\": 150}", "--run-id", "two"]);
+    assert_eq!(ran.code(), 3, "{}", ran.shown());
+    let low = place.windlass(&["policy", "test", "--candidate", "low", "--last", "1"]);
+    assert_eq!((low.code(), &low.json()["unknown"]), (0, &json!(1)), "{}", low.shown());
+    let plain = place.windlass(&["policy", "test", "--candidate", "low", "--last", "1", "--plain"]);
+    assert!(plain.stdout().contains("1 decision could not be compared"), "{}", plain.shown());
+}

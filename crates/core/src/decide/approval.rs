@@ -52,21 +52,30 @@ impl Asked {
 }
 
 /// The question that an approved call puts to the policy, with the arguments that it would leave with.
-fn question(run: &Run, reply: &Reply, labels: LabelSet) -> Option<Question> {
+fn question(run: &Run, reply: &Reply, labels: LabelSet, by_value: bool) -> Option<Question> {
     let (_, open) = asked(run, reply.wait)?;
-    question_of(run, &open.call, reply.arguments.as_ref(), labels)
+    question_of(run, &open.call, reply.arguments.as_ref(), labels, by_value)
 }
 
 /// The same for every set of labels that its arguments may have by then.
 pub(super) fn questions(run: &Run, reply: &Reply) -> impl Iterator<Item = Question> {
-    LabelSet::ALL.into_iter().filter_map(|labels| question(run, reply, labels))
+    LabelSet::ALL.into_iter().filter_map(|labels| question(run, reply, labels, true))
 }
 
 /// The question that a call which waited puts to the policy once more before it leaves, with other arguments than its own
-/// when there are some.
-pub(super) fn question_of(run: &Run, call: &Call, edited: Option<&Value>, labels: LabelSet) -> Option<Question> {
+/// when there are some. `by_value` says whether those of a state's call are part of it.
+pub(super) fn question_of(
+    run: &Run,
+    call: &Call,
+    edited: Option<&Value>,
+    labels: LabelSet,
+    by_value: bool,
+) -> Option<Question> {
     match call {
-        Call::Tool { tool, .. } if step::is_by_state(run) => Some(step::question(tool, labels)),
+        Call::Tool { tool, arguments, .. } if step::is_by_state(run) => {
+            let arguments = edited.unwrap_or(arguments);
+            Some(if by_value { step::question_with(tool, arguments, labels) } else { step::question(tool, labels) })
+        }
         Call::Tool { tool, arguments, .. } => {
             let arguments = edited.unwrap_or(arguments).digest();
             Some(Question::CallTool { tool: tool.clone(), arguments, agent: agent(run), labels })
@@ -108,7 +117,8 @@ pub(super) fn admit(
     {
         return not_now(format!("the changed arguments do not fit the schema of `{tool}`: {}", problems.join("; ")));
     }
-    let Some(question) = question_of(run, &open.call, Some(arguments), labels_now(run, &open.call)) else {
+    let labels = labels_now(run, &open.call);
+    let Some(question) = question_of(run, &open.call, Some(arguments), labels, facts.reads_arguments) else {
         return Ok(());
     };
     match facts.verdict(&question).filter(|verdict| verdict.answer == policy::Answer::Deny) {
@@ -118,6 +128,11 @@ pub(super) fn admit(
 }
 
 impl Turn<'_> {
+    /// The question that an open call puts to the policy as it is.
+    pub(super) fn question_now(&self, call: &Call) -> Option<Question> {
+        question_of(self.run, call, None, labels_now(self.run, call), self.facts.reads_arguments)
+    }
+
     /// Puts a call that has just been committed to a person.
     pub(super) fn ask_approval(&mut self, effect: EffectId, why: Asked, terms: &Terms) {
         let wait = self.next_effect();
@@ -211,7 +226,7 @@ impl Turn<'_> {
         let Some((effect, open)) = asked(self.run, reply.wait).map(|(effect, open)| (effect, open.clone())) else {
             return;
         };
-        let question = question(self.run, &reply, labels_now(self.run, &open.call));
+        let question = question(self.run, &reply, labels_now(self.run, &open.call), self.facts.reads_arguments);
         let short = self.short_budget(reply.wait);
         let is_room = short.is_some();
         let is_ceiling = !open.wants.is_zero() && is_room;

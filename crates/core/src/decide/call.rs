@@ -26,8 +26,9 @@ use crate::value::Value;
 pub(super) fn questions<'a>(run: &'a Run, input: &'a Input) -> impl Iterator<Item = Question> + 'a {
     let lost = if let Input::Lost { effect, .. } = input { Some(*effect) } else { None };
     let again = run.calls.iter().filter(move |(effect, open)| lost == Some(**effect) || open.doubt.is_some());
-    again
-        .flat_map(|(_, open)| LabelSet::ALL.into_iter().filter_map(|labels| question_of(run, &open.call, None, labels)))
+    again.flat_map(|(_, open)| {
+        LabelSet::ALL.into_iter().filter_map(|labels| question_of(run, &open.call, None, labels, true))
+    })
 }
 
 impl Turn<'_> {
@@ -317,7 +318,7 @@ impl Turn<'_> {
         let ruled = match &open.call {
             Call::Model { agent, .. } => self.model_ruled(self.machine.agents.get(agent)?, open.route.as_deref())?,
             call => {
-                let question = question_of(self.run, call, None, labels_now(self.run, call))?;
+                let question = self.question_now(call)?;
                 self.facts.verdict(&question)?.ruled()
             }
         };
@@ -372,7 +373,7 @@ impl Turn<'_> {
             return Err(Failure::new(Code::ToolDenied, why));
         }
         self.model_permitted(effect, open)?;
-        let question = question_of(self.run, &open.call, None, labels_now(self.run, &open.call));
+        let question = self.question_now(&open.call);
         question.map_or(Ok(()), |question| self.permit(&question, About::Call(effect)).map(|_| ()))
     }
 

@@ -26,10 +26,9 @@ pub(super) fn questions(run: &Run) -> impl Iterator<Item = Question> {
         WaitKind::Signal | WaitKind::Outcome { .. } | WaitKind::Approval { .. } | WaitKind::Transition { .. } => None,
     });
     let drawing = run.calls.values().filter(|open| open.draws).map(|open| &open.call);
-    waiting
-        .chain(drawing)
-        .chain(hold::granted(run).map(|(_, open)| &open.call))
-        .flat_map(|call| LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels)))
+    waiting.chain(drawing).chain(hold::granted(run).map(|(_, open)| &open.call)).flat_map(|call| {
+        LabelSet::ALL.into_iter().filter_map(|labels| approval::question_of(run, call, None, labels, true))
+    })
 }
 
 impl Turn<'_> {
@@ -158,8 +157,7 @@ impl Turn<'_> {
             self.settle_refused(effect, &open, failure);
             return false;
         }
-        let permit = approval::question_of(self.run, &open.call, None, approval::labels_now(self.run, &open.call))
-            .map(|question| self.permit(&question, About::Call(effect)));
+        let permit = self.question_now(&open.call).map(|question| self.permit(&question, About::Call(effect)));
         match permit {
             None | Some(Ok(Permit::Granted(_))) => return true,
             Some(Ok(Permit::Asks(why))) if open.agreed.as_ref() == Some(&why.rule) => return true,

@@ -1,15 +1,23 @@
 //! Failures and endings: what is open is closed first, so nothing outlives the state that asked for it.
 
+use super::permit::{About, Permit};
 use super::{Flow, Turn};
 use crate::budget::Amounts;
 use crate::effect::{Effect, OpenCall, TimerPurpose};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::ids::Name;
 use crate::input::{Ending, Input};
 use crate::journal::Entry;
-use crate::machine::HookKind;
+use crate::machine::{HookKind, State};
+use crate::policy::Question;
 use crate::run::Stage;
 use crate::value::Value;
+
+/// The questions that the failures of a state put to the policy.
+pub(super) fn questions(state: &State) -> impl Iterator<Item = Question> {
+    let recoveries = state.on_error.by_name.iter().map(|(_, to)| to).chain(&state.on_error.default);
+    recoveries.map(|to| Question::TakeTransition { from: state.name.clone(), to: to.clone() })
+}
 
 impl Turn<'_> {
     /// The current state has failed.
@@ -39,9 +47,29 @@ impl Turn<'_> {
             .find_map(|name| state.on_error.by_name.iter().find(|(key, _)| *key == name))
             .map(|(key, to)| (key.clone(), to.clone()));
         match matched.or_else(|| state.on_error.default.clone().map(|to| ("default".into(), to))) {
-            Some((by, to)) => self.route(by, to),
+            Some((by, to)) => self.recover_to(by, to, &failure),
             None => self.goto(Stage::Failing),
         }
+    }
+
+    /// A failure leads elsewhere, where the policy allows that transition. Where it does not the run is over: nothing else
+    /// was meant to come of the failure.
+    fn recover_to(&mut self, by: Name, to: Name, failure: &Failure) {
+        let from = self.run.state.clone().unwrap_or_default();
+        let question = Question::TakeTransition { from: from.clone(), to: to.clone() };
+        let mut denied = match self.permit(&question, About::Nothing) {
+            Ok(Permit::Granted(_)) => return self.route(by, to),
+            Ok(Permit::Asks(asked)) => {
+                self.deny(&question, Code::PolicyDenied, Some(asked.ruled()), About::Nothing);
+                let message = format!("rule `{}` asks for an approval, which `on_error` does not wait for", asked.rule);
+                Failure::new(Code::PolicyDenied, message).detail(Value::object([("rule", Value::Str(asked.rule))]))
+            }
+            Err(denied) => denied,
+        };
+        let why =
+            format!("{}; so the failure of `{from}` does not lead to `{to}`: {}", denied.message, failure.message);
+        denied.message = why.into();
+        self.end(Ending::Failed { failure: denied, state: Some(from) });
     }
 
     pub(super) fn route(&mut self, by: Name, to: Name) {

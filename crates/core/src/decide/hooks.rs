@@ -100,7 +100,16 @@ impl Turn<'_> {
         {
             return denied(format!("the arguments do not fit its schema: {}", problems.join("; ")));
         }
-        let question = step::question(tool, labels::arguments(self.run, false));
+        let labels = labels::arguments(self.run, false);
+        let question = if self.facts.reads_arguments {
+            let question = step::question_with(tool, &arguments, labels);
+            if self.facts.verdict(&question).is_none() {
+                self.decision.unanswered.push((question.clone(), arguments.clone()));
+            }
+            question
+        } else {
+            step::question(tool, labels)
+        };
         let terms = self.permit(&question, About::Arguments(&arguments))?.terms(contract);
         Ok((step::call(tool, arguments), terms))
     }

@@ -20,6 +20,11 @@ pub(super) fn question(action: &Name, labels: LabelSet) -> Question {
     Question::CallTool { tool: action.clone(), arguments: Digest::ZERO, agent: None, labels }
 }
 
+/// The question that the call of a tool by a state puts to the policy where rules look at its arguments.
+pub(super) fn question_with(tool: &Name, arguments: &Value, labels: LabelSet) -> Question {
+    Question::CallTool { tool: tool.clone(), arguments: arguments.digest(), agent: None, labels }
+}
+
 /// The call of a tool by a state. No model has asked for it, so it answers no request of one.
 pub(super) fn call(tool: &Name, arguments: Value) -> Call {
     Call::Tool { tool: tool.clone(), call_id: "".into(), arguments, hook: None, plan: None }

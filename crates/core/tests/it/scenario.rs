@@ -23,7 +23,7 @@ use windlass_core::run::{Parent, Run, Start, TenantScope, Terms};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
 use windlass_core::value::Value;
-use windlass_core::{Decision, apply, decide, plan, snapshot, standing};
+use windlass_core::{Decision, Filled, apply, decide_asking, plan, snapshot, standing};
 use windlass_ports::compile::Bundle;
 use windlass_spec::compile::compile;
 use windlass_spec::eval::Engine;
@@ -45,7 +45,7 @@ pub(crate) struct Bench {
     /// When the next answer was delivered, where that is not when it is taken up.
     delivered: Option<Timestamp>,
     started: bool,
-    /// What the policy says: to calls of tools by their names, to `FROM->TO`, `model NAME` and `machine KEY`; it allows
+    /// What the policy says: to calls of tools by their names, or with certain arguments, to `FROM->TO`, `model NAME` and `machine KEY`; it allows
     /// everything else. None where there is no policy.
     policy: Option<BTreeMap<String, Answer>>,
     user: Option<Arc<str>>,
@@ -192,8 +192,16 @@ impl Bench {
             standing: self.verdicts(standing(&machine)).into(),
             verdicts: self.verdicts(questions),
             allow_unasked: self.policy.is_none(),
+            reads_arguments: self.policy.iter().flat_map(BTreeMap::keys).any(|key| key.contains('{')),
         };
-        match decide(&machine, &self.evaluator, &mut self.run, input, &facts) {
+        let judged = |mut facts: Facts, _: &Run, _: &Input, filled: &[Filled]| {
+            facts.verdicts.extend(self.verdicts(filled.iter().map(|(question, _)| question.clone()).collect()));
+            facts
+        };
+        let mut run = before.clone();
+        let decided = decide_asking(&machine, &self.evaluator, &mut run, input, facts, judged);
+        self.run = run;
+        match decided {
             Ok(decision) => {
                 self.keep(&before, &decision);
                 self.give_back(&decision);
@@ -234,9 +242,17 @@ impl Bench {
 
     fn verdicts(&self, questions: Vec<Question>) -> Vec<Verdict> {
         let Some(policy) = &self.policy else { return Vec::new() };
-        // `TOOL`, or `TOOL LABEL` for arguments with that label.
+        // `TOOL`, `TOOL LABEL` for arguments with that label, or `TOOL {…}` for these arguments.
         let answer = |question: &Question| match question {
-            Question::CallTool { tool, labels, .. } => {
+            Question::CallTool { tool, labels, arguments, .. } => {
+                let is_same = |given: &str| Value::from_json(given).is_ok_and(|given| given.digest() == *arguments);
+                let by_value = policy.iter().find(|(key, _)| {
+                    let given = key.strip_prefix(&**tool).filter(|rest| rest.starts_with(" {"));
+                    given.is_some_and(|given| is_same(given.trim_start()))
+                });
+                if let Some((_, answer)) = by_value {
+                    return *answer;
+                }
                 let mut words: Vec<&str> = labels.iter().map(|label| label.as_str()).collect();
                 // What is secret weighs more.
                 words.reverse();

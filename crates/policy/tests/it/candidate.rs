@@ -1,6 +1,6 @@
 //! A rule set that is tried beside the one in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -133,7 +133,8 @@ fn a_run_keeps_its_side_until_the_candidate_is_another_one() {
         chosen: true,
     };
     let asked = |kept: &Choice| {
-        let asker = Asker { root: &root, scope: &scope, machine: &machine, kept: Some(kept) };
+        let asker =
+            Asker { root: &root, scope: &scope, machine: &machine, kept: Some(kept), arguments: &BTreeMap::new() };
         assert_eq!(policy.choice(&asker), policy.answer(&asker, &[look()])[0].choice.as_deref().cloned());
         policy.answer(&asker, &[look()])[0].answer
     };

@@ -44,7 +44,8 @@ pub(crate) fn machine() -> Machine {
         child_contracts: BTreeMap::new(),
         placement: Placement::default(),
         provenance: windlass_core::machine::Provenance::default(),
-        conversation: windlass_core::machine::Conversation::default(),
+        conversation: windlass_core::near::Conversation::default(),
+        near_percent: windlass_core::near::NEAR_PERCENT,
         tables: BTreeMap::new(),
     }
 }
@@ -52,7 +53,7 @@ pub(crate) fn machine() -> Machine {
 /// What a run that no candidate was chosen for before is answered.
 pub(crate) fn ask(policy: &LivePolicy, run: &str, question: &Question) -> Verdict {
     let (machine, scope, root) = (machine(), TenantScope::default(), RunId::stored(run));
-    let asker = Asker { root: &root, scope: &scope, machine: &machine, kept: None };
+    let asker = Asker { root: &root, scope: &scope, machine: &machine, kept: None, arguments: &BTreeMap::new() };
     let mut verdicts = policy.answer(&asker, std::slice::from_ref(question));
     assert_eq!(verdicts.len(), 1);
     verdicts.remove(0)

@@ -1,5 +1,6 @@
 //! Rule sets from files, and the scanner on its corpus.
 
+mod arguments;
 mod candidate;
 mod evidence;
 mod rules;

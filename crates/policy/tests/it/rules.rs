@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use windlass_core::contract::{Class, Idempotency};
 use windlass_core::label::LabelSet;
 use windlass_core::policy::Answer;
-use windlass_policy::{Asked, Explanation, RuleSet, Scores, Severity, Subject};
+use windlass_policy::{Arguments, Asked, Explanation, RuleSet, Scores, Severity, Subject};
 
 /// Rules of the examples in the documentation.
 const RULES: &str = r#"
@@ -68,6 +68,7 @@ fn tool(name: &str, class: Option<Class>, agent: Option<(&str, &str)>) -> Asked 
         contract: class.map(|class| (class, Idempotency::None)),
         agent: agent.map(|(name, version)| (name.into(), version.into())),
         labels: LabelSet::default(),
+        arguments: Arguments::default(),
     }
 }
 

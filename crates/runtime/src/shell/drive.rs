@@ -25,7 +25,7 @@ use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Facts, Input};
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
-use windlass_core::{Decision, Rejected, decide};
+use windlass_core::{Decision, Rejected, decide_asking};
 use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 
 use super::budgets;
@@ -299,8 +299,10 @@ impl Work<'_> {
         let core = Arc::clone(&self.claimed.core);
         let budgets = during(&mut self.calls, &mut self.ready, budgets::known(&core)).await?;
         let facts = self.facts(&input, budgets);
+        let (policy, loaded) = (&*core.parts.policy, &self.loaded);
+        let judged = |facts, run: &Run, input: &Input, with: &[_]| loaded.judged(policy, facts, (run, input), with);
         self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
-        match decide(&self.loaded.machine, &*core.evaluator, &mut self.run, input, &facts) {
+        match decide_asking(&loaded.machine, &*core.evaluator, &mut self.run, input, facts, judged) {
             Ok(decision) => {
                 self.strikes = strikes;
                 let parted = self.commit(decision, source, about).await;
@@ -334,23 +336,22 @@ impl Work<'_> {
 
     fn facts(&self, input: &Input, budgets: Arc<Budgets>) -> Facts {
         let parts = &self.claimed.core.parts;
-        let allow_unasked = parts.policy.allow_unasked();
-        let routes = self.routes(input);
-        let (standing, verdicts) = match allow_unasked {
-            true => (Arc::default(), Vec::new()),
-            false => self.loaded.verdicts(&*parts.policy, &self.run, input, &routes),
-        };
-        Facts {
+        let facts = Facts {
             now: self.now(),
             seed: parts.clock.seed(),
             worker: Some(self.claimed.worker.0.clone()),
             quotes: Arc::clone(&self.loaded.quotes),
             traits: Arc::clone(&self.loaded.traits),
-            routes: Arc::new(routes),
+            routes: Arc::new(self.routes(input)),
             budgets,
-            standing,
-            verdicts,
-            allow_unasked,
+            standing: Arc::default(),
+            verdicts: Vec::new(),
+            allow_unasked: parts.policy.allow_unasked(),
+            reads_arguments: false,
+        };
+        match facts.allow_unasked {
+            true => facts,
+            false => self.loaded.judged(&*parts.policy, facts, (&self.run, input), &[]),
         }
     }
 

@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_core::ids::{Digest, Name};
-use windlass_core::input::{Input, Quote, Traits};
+use windlass_core::input::{Facts, Input, Quote, Traits};
 use windlass_core::machine::{Machine, Program};
 use windlass_core::policy::{Choice, Verdict};
-use windlass_core::route::Chain;
 use windlass_core::run::{Run, TenantScope};
 use windlass_core::time::Timestamp;
-use windlass_core::{plan, standing};
+use windlass_core::{Filled, arguments, plan, standing};
 use windlass_ports::compile::Bundle;
 use windlass_ports::policy::{Asker, Policy};
 use windlass_ports::store::StoreError;
@@ -93,23 +92,31 @@ impl Given {
 }
 
 impl Loaded {
-    /// What the policy says to the questions that `input` of a run may raise: those that stand, and its own.
-    pub(super) fn verdicts(
+    /// The facts with what the policy says to the questions that `input` of a run may raise: those that stand, its own, and
+    /// those about arguments that the decision `filled` in.
+    pub(super) fn judged(
         &self,
         policy: &dyn Policy,
-        run: &Run,
-        input: &Input,
-        routes: &BTreeMap<Name, Chain>,
-    ) -> (Arc<[Verdict]>, Vec<Verdict>) {
-        let asker = Asker::of(run, &self.machine);
+        facts: Facts,
+        (run, input): (&Run, &Input),
+        filled: &[Filled],
+    ) -> Facts {
         let mut questions = plan(&self.machine, run, input);
-        questions.extend(routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
+        questions.extend(facts.routes.iter().flat_map(|(agent, chain)| chain.questions(agent)));
+        questions.extend(filled.iter().map(|(question, _)| question.clone()));
         loop {
             let epoch = policy.epoch();
-            let answers = (self.standing.answers(policy, &asker), policy.answer(&asker, &questions));
+            let reads_arguments = policy.reads_arguments();
+            let mut given = BTreeMap::new();
+            if reads_arguments {
+                given = arguments(&self.machine, run, Some(input));
+                given.extend(filled.iter().map(|(_, value)| (value.digest(), value.clone())));
+            }
+            let asker = Asker::of(run, &self.machine, &given);
+            let (standing, verdicts) = (self.standing.answers(policy, &asker), policy.answer(&asker, &questions));
             // One decision goes by one set: where another came into use in between, it is asked once more.
             if policy.epoch() == epoch {
-                return answers;
+                return Facts { standing, verdicts, reads_arguments, ..facts };
             }
         }
     }

@@ -139,7 +139,7 @@ impl Api {
         let mut shown = Vec::new();
         let mut next = Json::Null;
         for (name, tool) in rest.filter(|(name, tool)| caller.scopes.allow(name) && tool.contract.plan.is_none()) {
-            let verdict = self.verdict(caller, tool, &none);
+            let verdict = self.verdict(caller, tool, &none, None);
             let answer = verdict.map_or(Answer::Allow, |verdict| verdict.answer);
             if answer == Answer::Deny {
                 continue;
@@ -194,7 +194,7 @@ impl Api {
             return Err(Problem::scope(name));
         }
         let tool = self.tools.get(name).ok_or_else(Problem::not_found)?;
-        let verdict = self.verdict(caller, tool, &asked.run);
+        let verdict = self.verdict(caller, tool, &asked.run, Some(&asked.arguments));
         if let Some(verdict) = verdict.as_ref().filter(|verdict| verdict.answer == Answer::Deny) {
             self.metrics.requests.decided("policy");
             self.decided(caller, false, name, &format!("rule {}: {}", verdict.rule, verdict.reason)).await?;

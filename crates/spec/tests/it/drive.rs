@@ -108,6 +108,7 @@ impl<'a> Driver<'a> {
             standing: Arc::default(),
             verdicts: Vec::new(),
             allow_unasked: true,
+            reads_arguments: false,
             budgets: Arc::default(),
         };
         let decision = decide(self.machine, &self.evaluator, &mut self.run, input, &facts)

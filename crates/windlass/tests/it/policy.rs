@@ -68,6 +68,10 @@ async fn run(policy: &TempDir, calls: &[&str]) -> Outcome {
 }
 
 async fn run_with(builder: Builder, calls: &[&str]) -> Outcome {
+    run_machine(builder, calls, MACHINE, Value::empty_map()).await
+}
+
+async fn run_machine(builder: Builder, calls: &[&str], machine: &str, input: Value) -> Outcome {
     let performed: Arc<Mutex<Vec<String>>> = Arc::default();
     let mut builder = builder.script(script(calls));
     for name in TOOLS.into_iter().chain(["greet"]) {
@@ -79,7 +83,7 @@ async fn run_with(builder: Builder, calls: &[&str]) -> Outcome {
         }));
     }
     let windlass = builder.build().await.expect("built");
-    let outcome = windlass.run_text(MACHINE, Value::empty_map()).await.expect("runs");
+    let outcome = windlass.run_text(machine, input).await.expect("runs");
     let id: RunId = outcome.run_id().clone();
     let parts = windlass.engine().parts();
     let rows = parts.store.journal(id.clone(), 0, 10_000).await.expect("a journal");
@@ -129,6 +133,10 @@ fn needs(entry: &Entry, agent: &Name) -> Option<Fits> {
             Some(Box::new(move |question| *question == wanted))
         }
         Entry::TransitionTaken { from, to, index: Some(_) } => {
+            let wanted = Question::TakeTransition { from: from.clone(), to: to.clone() };
+            Some(Box::new(move |question| *question == wanted))
+        }
+        Entry::FailureRouted { from, to, by } if &**by != "hook" => {
             let wanted = Question::TakeTransition { from: from.clone(), to: to.clone() };
             Some(Box::new(move |question| *question == wanted))
         }
@@ -271,4 +279,74 @@ async fn an_action_that_no_rule_permits_fails_the_run_with_the_rule() {
     assert_eq!((failure.code, state.as_deref()), (windlass::Code::PolicyDenied, Some("open")));
     assert_eq!(failure.detail.get("rule"), Some(&Value::from("windlass.default_deny")), "{failure}");
     assert!(failure.detail.get("version").is_some());
+}
+
+/// Rules that permit everything, but no call with an `n` above 1.
+fn small_ones() -> TempDir {
+    let folder = rules(&BTreeSet::from(["greet", "a", "b", "c"]));
+    let large = "@id(\"large\") @reason(\"too large\") forbid (principal, action == Action::\"CallTool\", resource)\n\
+                 when { context.args has n && context.args.n > 1 };\n";
+    std::fs::write(folder.path().join("large.cedar"), large).expect("written");
+    std::fs::write(folder.path().join("arguments.cedarschema"), "type Arguments = { n?: Long };\n").expect("written");
+    folder
+}
+
+/// The verdicts of a journal that a rule gave.
+fn by_rule<'a>(records: &'a [Record], rule: &str) -> Vec<&'a Verdict> {
+    let entries = records.iter().flat_map(|record| &record.entries);
+    let verdicts = entries.flat_map(|entry| match entry {
+        Entry::Decided { verdicts, .. } => verdicts.as_slice(),
+        _ => &[],
+    });
+    verdicts.filter(|verdict| &*verdict.rule == rule).collect()
+}
+
+#[tokio::test]
+async fn rules_decide_by_what_a_model_puts_into_a_call() {
+    let folder = small_ones();
+    // The model counts its calls: the third and the fourth have a 2 and a 3.
+    let outcome = run(&folder, &["a", "b", "c", "a"]).await;
+    assert_eq!(outcome.performed, ["greet", "a", "b"]);
+    nothing_goes_around(&outcome.records);
+    let asked: Vec<_> = by_rule(&outcome.records, "large").iter().map(|verdict| verdict.question.clone()).collect();
+    let with = |n: i64| Value::object([("n", Value::Int(n))]).digest();
+    for n in [2, 3] {
+        let is_bound =
+            |question: &Question| matches!(question, Question::CallTool { arguments, .. } if *arguments == with(n));
+        assert!(asked.iter().any(is_bound), "{asked:?}");
+    }
+}
+
+/// A state that calls a tool with what the run was given.
+const CALLS: &str = r#"
+spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: calls
+  states:
+    call:
+      type: initial
+      action: a
+      arguments: { n: "{{ input.n }}" }
+      transitions:
+        - to: done
+    done: { type: final }
+"#;
+
+#[tokio::test]
+async fn rules_decide_by_what_a_state_calls_a_tool_with() {
+    for (n, performed) in [(1, vec!["a"]), (2, vec![])] {
+        let folder = small_ones();
+        let input = Value::object([("n", Value::Int(n))]);
+        let outcome = run_machine(Windlass::builder().policy(folder.path()), &["a"], CALLS, input.clone()).await;
+        assert_eq!(outcome.performed, performed);
+        let rule = if n > 1 { "large" } else { "may.a" };
+        let asked = by_rule(&outcome.records, rule);
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        let hash = input.digest();
+        assert!(matches!(asked[0].question, Question::CallTool { arguments, .. } if arguments == hash), "{asked:?}");
+        if n == 1 {
+            nothing_goes_around(&outcome.records);
+        }
+    }
 }

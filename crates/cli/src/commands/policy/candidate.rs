@@ -6,9 +6,8 @@ use windlass_core::policy::{Choice, Sticky, Verdict};
 use windlass_core::run::TenantScope;
 use windlass_policy::trial::{self, Trial};
 use windlass_policy::{Asked, CandidateConfig, PLACES, RuleSet, Scores, Subject, place};
-use windlass_ports::store::Query;
 
-use super::{Decided, PAGE_RUNS, Recorded, load, word};
+use super::{Decided, Newest, Recorded, load, word};
 use crate::app::App;
 use crate::args::{PolicyCandidate, PolicyDifferences};
 use crate::exit::{Exit, Problem};
@@ -130,24 +129,10 @@ async fn status(app: &App) -> Result<Exit, Problem> {
 async fn differences(app: &App, args: PolicyDifferences) -> Result<Exit, Problem> {
     let (mut runs, mut found) = (0_u64, Vec::new());
     if let Some(store) = app.store_to_read().await? {
-        let mut recorded = Recorded::new(store.clone());
-        let mut cursor = None;
-        'pages: while runs < args.last as u64 {
-            let machine = args.machine.as_deref().map(Into::into);
-            let limit = PAGE_RUNS.min(args.last);
-            let page = store.list(Query { machine, cursor, limit, ..Query::default() }).await?;
-            for head in &page.heads {
-                if runs >= args.last as u64 {
-                    break 'pages;
-                }
-                runs += 1;
-                let decisions = recorded.of(&head.id).await?;
-                found.extend(decisions.iter().filter_map(|decided| difference(&head.id, decided, &args)));
-            }
-            match page.next {
-                Some(next) => cursor = Some(next),
-                None => break,
-            }
+        let mut newest = Newest::new(Recorded::new(store, false), args.last, args.machine.as_deref());
+        while let Some((run, decisions)) = newest.next().await? {
+            runs += 1;
+            found.extend(decisions.iter().filter_map(|decided| difference(&run, decided, &args)));
         }
     }
     let mut lines: Vec<String> = found.iter().map(|(_, line)| printable(line)).collect();
@@ -159,13 +144,12 @@ async fn differences(app: &App, args: PolicyDifferences) -> Result<Exit, Problem
 
 /// A decision that the two sets answered differently.
 fn difference(run: &RunId, decided: &Decided, args: &PolicyDifferences) -> Option<(Json, String)> {
-    let Decided { verdict, machine, step, version, .. } = decided;
+    let Decided { verdict, asked, step, version, .. } = decided;
     let (in_force, candidate) = verdict.sides()?;
     let is_wanted = args.candidate.as_deref().is_none_or(|wanted| &**candidate.version == wanted);
     if in_force.answer == candidate.answer || !is_wanted {
         return None;
     }
-    let asked = Asked::of(&verdict.question, machine);
     let side = |side: windlass_core::policy::Side<'_>| json!({ "answer": side.answer, "rule": side.rule, "version": side.version });
     let row = json!({
         "run_id": run.as_str(), "step": step, "version": version, "question": verdict.question,

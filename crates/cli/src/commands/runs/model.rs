@@ -135,7 +135,7 @@ fn permitted(policy: &dyn Policy, machine: &Machine, run: &Run, agent: &Agent, c
     }
     let named = Question::CallModel { agent: agent.name.clone(), model: chain.name.clone() };
     let questions: Vec<Question> = [named].into_iter().chain(chain.questions(&agent.name)).collect();
-    let verdicts = policy.answer(&Asker::of(run, machine), &questions);
+    let verdicts = policy.answer(&Asker::of(run, machine, &BTreeMap::new()), &questions);
     let denied = |question: &Question| {
         verdicts.iter().find(|verdict| verdict.question == *question && verdict.answer != Answer::Allow)
     };
