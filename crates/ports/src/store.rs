@@ -32,7 +32,7 @@ pub use fleet::{
     STRIKES_SUSPECT, SWITCHES, WorkerRow, lost_too_often, strikes_after, switch_epoch, switch_key,
 };
 pub use query::{Page, Query};
-pub use trail::{Grown, Kept, Mark, Pruning, Removed, Sealing, Trail, Unread, Unsealed};
+pub use trail::{Deed, Grown, Kept, Mark, Pruning, Removed, Sealing, Trail, Unread, Unsealed};
 pub use upkeep::{Depth, Finding, Pruned, Retention, Stats};
 
 /// What can go wrong. A run is untouched by any of these.

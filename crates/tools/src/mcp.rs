@@ -13,6 +13,7 @@ mod client;
 mod diff;
 mod elicitation;
 mod exchange;
+mod heard;
 mod http;
 mod listing;
 mod negotiate;

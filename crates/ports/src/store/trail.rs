@@ -5,7 +5,7 @@
 use std::fmt;
 
 use windlass_core::audit::{self, Act, Chain};
-use windlass_core::ids::{Name, RunId};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::seal::{Last, Segment};
 use windlass_core::time::Timestamp;
 
@@ -148,4 +148,42 @@ pub trait Trail: Send + Sync + fmt::Debug {
 
     /// The last act of a tenant.
     fn last_act(&self, tenant: Name) -> BoxFuture<'_, Result<Option<Act>, StoreError>>;
+}
+
+/// Tries to be the next to add an act.
+const TRIES_MAX: u32 = 64;
+
+/// An act without its place.
+#[derive(Clone, Debug)]
+pub struct Deed {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub actor: Name,
+    /// What, as `noun.verb`.
+    pub action: Name,
+    /// To what.
+    pub subject: Name,
+    /// More about it.
+    pub detail: Option<Name>,
+}
+
+impl dyn Trail + '_ {
+    /// Adds to what people and processes did in a tenant. Durable when it returns.
+    ///
+    /// # Errors
+    /// The store fails, or others add all the time.
+    pub async fn note(&self, tenant: &Name, deed: Deed) -> Result<Act, StoreError> {
+        let Deed { at, actor, action, subject, detail } = deed;
+        for _ in 0..TRIES_MAX {
+            let last = self.last_act(tenant.clone()).await?;
+            let (number, previous) = last.map_or((1, Digest::ZERO), |last| (last.number + 1, last.hash()));
+            let (actor, action) = (actor.clone(), action.clone());
+            let act = Act { number, at, actor, action, subject: subject.clone(), detail: detail.clone(), previous };
+            if self.act(tenant.clone(), act.clone()).await? {
+                return Ok(act);
+            }
+        }
+        Err(StoreError::Unavailable(format!("others add to the audit trail of `{tenant}` all the time")))
+    }
 }

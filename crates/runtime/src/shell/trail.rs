@@ -13,6 +13,8 @@ use windlass_ports::store::{Head, Query, Removed, Store, StoreError, Unsealed};
 
 use crate::audit::{ActLine, CallLine, Checker, Cut, Cuts, FORMAT, Line, Verdict, Whose, owner};
 
+pub use windlass_ports::store::Deed;
+
 pub use prune::{Prunable, prunable, prune};
 pub use unproven::{UNPROVEN, unproven};
 
@@ -20,41 +22,13 @@ pub use unproven::{UNPROVEN, unproven};
 const PAGE: usize = 256;
 /// Times that a trail is checked which is pruned meanwhile.
 const CUTS_MAX: u32 = 3;
-/// Tries to be the next to add an act.
-const TRIES_MAX: u32 = 64;
-
-/// An act without its place.
-#[derive(Clone, Debug)]
-pub struct Deed {
-    /// When.
-    pub at: Timestamp,
-    /// Who.
-    pub actor: Name,
-    /// What, as `noun.verb`.
-    pub action: Name,
-    /// To what.
-    pub subject: Name,
-    /// More about it.
-    pub detail: Option<Name>,
-}
 
 /// Adds to what people did in a tenant. Durable when it returns.
 ///
 /// # Errors
 /// The store fails, or others add all the time.
 pub async fn note(store: &dyn Store, tenant: &Name, deed: Deed) -> Result<Act, StoreError> {
-    let Deed { at, actor, action, subject, detail } = deed;
-    let trail = store.trail();
-    for _ in 0..TRIES_MAX {
-        let last = trail.last_act(tenant.clone()).await?;
-        let (number, previous) = last.map_or((1, Digest::ZERO), |last| (last.number + 1, last.hash()));
-        let (actor, action) = (actor.clone(), action.clone());
-        let act = Act { number, at, actor, action, subject: subject.clone(), detail: detail.clone(), previous };
-        if trail.act(tenant.clone(), act.clone()).await? {
-            return Ok(act);
-        }
-    }
-    Err(StoreError::Unavailable(format!("others add to the audit trail of `{tenant}` all the time")))
+    store.trail().note(tenant, deed).await
 }
 
 /// Seals everything that there is.

@@ -15,6 +15,7 @@ use windlass_ports::tool::Permit;
 use crate::answer;
 use crate::mcp::definition::Definition;
 use crate::mcp::exchange::{Answered, Local, Outgoing, Trouble};
+use crate::mcp::heard::Asked;
 use crate::mcp::http::Http;
 use crate::mcp::listing::{Listing, PAGE_BYTES_MAX, PAGES_MAX};
 use crate::mcp::negotiate::{self, Era, Verdict};
@@ -69,6 +70,8 @@ pub(crate) struct Asking {
     pub(crate) bytes_max: u64,
     pub(crate) repeatable: bool,
     pub(crate) headers: HeaderMap,
+    /// For which call of which run.
+    pub(crate) asked: Option<Arc<Asked>>,
 }
 
 /// A request without the answer that was hoped for.
@@ -187,8 +190,7 @@ impl Client {
             cursor = listing.add(&page).map_err(|why| McpError(Trouble::Malformed(why)))?;
             if cursor.is_none() {
                 for refused in &listing.refused {
-                    let (tool, why) = (&refused.name, &refused.why);
-                    tracing::warn!(server = self.local.name, tool, why, "a tool of an MCP server is left out");
+                    self.local.heard.excluded(&refused.name, &refused.why).await;
                 }
                 return Ok(listing);
             }
@@ -225,7 +227,8 @@ impl Client {
         for _ in 0..=ROUNDS_MAX {
             let mut params = params.clone();
             params.append(&mut more);
-            let asking = Asking { permit: asking.permit.clone(), headers: mirrored.clone(), ..asking };
+            let (permit, headers, asked) = (asking.permit.clone(), mirrored.clone(), asking.asked.clone());
+            let asking = Asking { permit, headers, asked, ..asking };
             let result = self.request("tools/call", params, asking).await?;
             match questions(&result)? {
                 None => return Ok(result),
@@ -258,7 +261,8 @@ impl Client {
     /// Sends a request, in a new session where the server has forgotten the old one.
     async fn request(&self, method: &str, params: Map<String, Value>, asking: Asking) -> Answered {
         let session = self.session().await?;
-        let again = Asking { permit: asking.permit.clone(), headers: asking.headers.clone(), ..asking };
+        let (permit, headers, asked) = (asking.permit.clone(), asking.headers.clone(), asking.asked.clone());
+        let again = Asking { permit, headers, asked, ..asking };
         match self.send(session, method, params.clone(), asking).await {
             // The server said that it did nothing with it.
             Err(Trouble::SessionLost) => {
@@ -414,10 +418,16 @@ impl Client {
             bytes_max: asking.bytes_max,
             repeatable: asking.repeatable,
         };
+        let out = self.local.heard.begins(id, asking.asked);
         let answered = match &self.wire {
             Wire::Http(http) => self.authorized(http, outgoing).await,
             Wire::Stdio(stdio) => stdio.request(session.generation, outgoing).await,
         };
+        match &answered {
+            // An answer may still come.
+            Err(Trouble::Broken(_) | Trouble::TimedOut(_)) => drop(out),
+            _ => out.ended(),
+        }
         match answered {
             Ok(result) if result.get().len() as u64 > asking.bytes_max => Err(Trouble::TooLarge),
             answered => self.told.answered(answered),

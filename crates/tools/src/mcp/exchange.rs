@@ -10,7 +10,9 @@ use windlass_ports::tool::Permit;
 use crate::answer;
 use crate::client::Answer;
 use crate::mcp::elicitation::{self, ElicitationConfig};
+use crate::mcp::heard::Heard;
 use crate::mcp::protocol::{METHOD_NOT_FOUND, RpcError};
+use crate::mcp::quarantine::Quarantine;
 
 /// A request on its way out.
 #[derive(Debug)]
@@ -55,14 +57,16 @@ pub(crate) struct Local {
     /// The server's name in the configuration, for the log.
     pub(crate) name: String,
     elicitation: ElicitationConfig,
+    /// What it says that nobody waits for.
+    pub(crate) heard: Heard,
     /// Grows when the server says that its tools changed.
     changes: AtomicU64,
 }
 
 impl Local {
     /// Our side of a server.
-    pub(crate) fn new(name: &str, elicitation: ElicitationConfig) -> Self {
-        Self { name: name.to_owned(), elicitation, changes: AtomicU64::new(0) }
+    pub(crate) fn new(name: &str, elicitation: ElicitationConfig, trail: Quarantine) -> Self {
+        Self { name: name.to_owned(), elicitation, heard: Heard::new(name, trail), changes: AtomicU64::new(0) }
     }
 
     /// What we can do for a server.
@@ -104,8 +108,8 @@ impl Local {
     }
 
     /// An answer came that nobody waits for: too late, twice, or to something that was never asked.
-    pub(crate) fn late(&self, id: Option<u64>) {
-        tracing::warn!(server = self.name, id, "an MCP server answered what nobody waits for; the answer is dropped");
+    pub(crate) fn late(&self, id: Option<u64>, answer: &Result<Box<RawValue>, RpcError>) {
+        self.heard.late(id, &answer.as_ref().map(|raw| raw.get()).map_err(|error| error.code));
     }
 }
 

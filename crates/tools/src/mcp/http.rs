@@ -202,7 +202,7 @@ impl Http {
     /// Takes a message that is no answer to what is waited for.
     async fn heard(&self, message: Incoming) {
         match message {
-            Incoming::Answer { id, .. } => self.local.late(id),
+            Incoming::Answer { id, answer } => self.local.late(id, &answer),
             Incoming::Notification { method, .. } => self.local.notified(&method),
             Incoming::Request { id, method, params } if self.is_legacy() => {
                 let reply = protocol::reply(&id, self.local.answer(&method, &params));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::time::Timestamp;
 use windlass_ports::clock::Clock;
-use windlass_ports::store::{Object, Put, Store, StoreError};
+use windlass_ports::store::{Deed, Object, Put, Store, StoreError};
 
 use crate::mcp::diff::Change;
 
@@ -23,6 +23,8 @@ use crate::mcp::diff::Change;
 const BLOCKED: &str = "mcp_blocked";
 /// The kind of the objects that say who accepted and released a definition.
 const DECIDED: &str = "mcp_accepted";
+/// The kind of the objects that say why tools are left out.
+const EXCLUDED: &str = "mcp_excluded";
 /// How long what was read counts for calls, in milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// Objects read at a time.
@@ -260,6 +262,39 @@ impl Quarantine {
         }
         let key = key(server, tool, hash);
         Ok(known.blocked.get(&key).or_else(|| known.unwritten.get(&key)).cloned())
+    }
+
+    /// Adds an act to the trail of a tenant; nothing where there is no store.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) async fn note(
+        &self,
+        tenant: &Name,
+        action: &str,
+        subject: Name,
+        detail: String,
+    ) -> Result<(), StoreError> {
+        let Some((store, clock)) = self.0.behind.get() else { return Ok(()) };
+        let (at, actor, action) = (clock.now(), "windlass".into(), action.into());
+        let deed = Deed { at, actor, action, subject, detail: Some(detail.into()) };
+        store.trail().note(tenant, deed).await.map(|_| ())
+    }
+
+    /// Adds an act that a tool is left out, where the last one about it does not give the same reason.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) async fn exclude(&self, subject: &Name, why: &str) -> Result<(), StoreError> {
+        let Some((store, _)) = self.0.behind.get() else { return Ok(()) };
+        let found = store.object(EXCLUDED.into(), subject.clone()).await?;
+        if found.as_ref().is_some_and(|object| object.bytes == why.as_bytes()) {
+            return Ok(());
+        }
+        self.note(&"default".into(), "mcp.exclude", subject.clone(), why.to_owned()).await?;
+        let expected = found.map_or(0, |object| object.revision);
+        // Whoever was faster has written it down as well.
+        put(&**store, EXCLUDED, subject, expected, Some(why.as_bytes().to_vec())).await.map(|_| ())
     }
 
     /// Blocks a definition, in the store before anything else is done. Where the store cannot be written, this process

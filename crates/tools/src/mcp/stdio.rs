@@ -378,9 +378,10 @@ impl Reader {
                 let waiting = id.and_then(|id| lock(&self.pending).remove(&id));
                 match waiting {
                     Some(waiting) => {
+                        id.into_iter().for_each(|id| self.local.heard.answered(id));
                         let _ = waiting.send(answer.map_err(|error| Trouble::Rpc(error, None)));
                     }
-                    None => self.local.late(id),
+                    None => self.local.late(id, &answer),
                 }
             }
             Ok(Incoming::Notification { method, .. }) => self.local.notified(&method),

@@ -25,6 +25,7 @@ use crate::limits::{self, OnLarge};
 use crate::mcp::client::{Asking, Client, Wire};
 use crate::mcp::definition::Definition;
 use crate::mcp::exchange::{Local, Trouble};
+use crate::mcp::heard::Asked;
 use crate::mcp::http::Http;
 use crate::mcp::listing::PAGE_BYTES_MAX;
 use crate::mcp::oauth::{self, Oauth};
@@ -84,7 +85,7 @@ impl McpTool {
             }
         };
         self.server.check(&self.caller, &self.accepted, invocation.attempt).await?;
-        let mut meta = Map::new();
+        let (whose, mut meta) = (Asked::by(&invocation), Map::new());
         for (name, value) in carried(&invocation.idempotency_key, invocation.trace.as_ref()) {
             meta.insert(name.into(), value.into());
         }
@@ -97,7 +98,8 @@ impl McpTool {
             asked.fetch_or(holds, Ordering::AcqRel);
             holds
         });
-        let asking = Asking { permit, bytes_max, repeatable: self.caller.repeatable, headers: HeaderMap::new() };
+        let (repeatable, headers) = (self.caller.repeatable, HeaderMap::new());
+        let asking = Asking { permit, bytes_max, repeatable, headers, asked: Some(whose) };
         let answered = self.server.client.call(&self.accepted, arguments, meta, asking).await;
         let raw = answered.map_err(|trouble| McpError(trouble).failure(&self.caller, bytes_max))?;
         result::value(&self.caller, &raw)
@@ -114,7 +116,7 @@ pub(crate) fn server(site: &mut Site<'_>, table: &McpConfig) -> Option<Arc<Serve
     for (name, contract) in &table.tools {
         bounds(site, name, contract);
     }
-    let local = Arc::new(Local::new(site.name, table.elicitation.unwrap_or_default()));
+    let local = Arc::new(Local::new(site.name, table.elicitation.unwrap_or_default(), site.quarantine()));
     let (wire, oauth) = match (&table.command, &table.url) {
         (Some(_), None) => (stdio(site, table, local.clone())?, None),
         (None, Some(_)) => http(site, table, local.clone())?,

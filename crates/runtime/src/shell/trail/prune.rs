@@ -11,9 +11,12 @@ use windlass_core::seal::{ACTS, Last, Leaf};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Grown, Pruning, Removed, Store, StoreError};
 
-use super::{Deed, PAGE, TRIES_MAX, cuts, note, seal};
+use super::{Deed, PAGE, cuts, note, seal};
 use crate::audit::{Cut, Gone};
 use crate::seal::sealing;
+
+/// Tries to be the next to add an act.
+const TRIES_MAX: u32 = 64;
 
 /// Rows of decisions that are looked at for one seal.
 const ROWS_MAX: usize = 20_000;

@@ -8,15 +8,21 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use windlass_core::audit::Act;
 use windlass_core::contract::{Class, Contract};
 use windlass_core::failure::{Code, Retry};
+use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::conformance::tool::{self as suite, Behaviour, Subject};
+use windlass_ports::fake::{ManualClock, MemoryStore};
+use windlass_ports::store::Store;
 use windlass_ports::tool::{Permit, Tool};
+use windlass_tools::mcp::Quarantine;
+use windlass_tools::{CatalogConfig, Surroundings, build_catalog};
 
 use crate::mcp::{SUBJECT, accept, accepted, ask};
-use crate::{call, catalog_in, json, tool};
+use crate::{call, catalog_in, json, tool, with_surroundings};
 
 const STUB: &str = include_str!("stub.py");
 
@@ -274,6 +280,88 @@ async fn answers_that_come_twice_late_or_unasked_are_dropped() {
         let failure = tool.call(short.clone()).await.expect_err("a failure");
         assert_eq!((failure.code, failure.retry), (Code::ToolTimeout, Retry::Unknown));
     }
+}
+
+/// The tool of a process that has this store.
+fn recorded(folder: &Path, toml: &str, store: &Arc<MemoryStore>) -> Arc<dyn Tool> {
+    let quarantine = Quarantine::default();
+    quarantine.bind(Arc::clone(store) as _, Arc::new(ManualClock::new(Timestamp(7), 0)));
+    let config: CatalogConfig = toml::from_str(toml).expect("a configuration");
+    let catalog = with_surroundings(folder, false, |surroundings| {
+        build_catalog(&config, &Surroundings { quarantine: &quarantine, ..*surroundings })
+    });
+    tool(&catalog.expect("a catalog"), "stub__subject")
+}
+
+/// At least so many acts of the trail, once they are there.
+async fn acts(store: &MemoryStore, tenant: &str, count: usize) -> Vec<String> {
+    loop {
+        let acts = store.trail().acts(tenant.into(), 0, 100).await.expect("acts");
+        if acts.len() >= count {
+            let said = |act: &Act| {
+                format!("{} {} {} {}", act.actor, act.action, act.subject, act.detail.as_deref().unwrap_or_default())
+            };
+            return acts.iter().map(said).collect();
+        }
+        // Slow on purpose: another process has to act.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn answers_that_come_twice_or_unasked_are_recorded_once_in_a_while() {
+    let (folder, store) = (folder(SUBJECT), Arc::new(MemoryStore::new()));
+    let toml = table("modern", "twice", "");
+    accept(folder.path(), &toml).await;
+    let tool = recorded(folder.path(), &toml, &store);
+    for _ in 0..3 {
+        assert_eq!(ask(&tool).await, Ok(Value::str("first")));
+    }
+    let mut said = acts(&store, "default", 2).await;
+    said.sort();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].starts_with("windlass mcp.answer stub answered again what it had answered ("), "{said:?}");
+    assert!(said[1].starts_with("windlass mcp.answer stub answered what it was not asked ("), "{said:?}");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_call_that_was_given_up_is_recorded_as_late() {
+    let (folder, store) = (folder(SUBJECT), Arc::new(MemoryStore::new()));
+    let toml = table("modern", "late", "");
+    accept(folder.path(), &toml).await;
+    let tool = recorded(folder.path(), &toml, &store);
+    connect(&tool).await;
+    let calling = tokio::spawn({
+        let tool = tool.clone();
+        let invocation = windlass_ports::tool::Invocation { tenant: "acme".into(), ..call("{}") };
+        async move { tool.call(invocation).await }
+    });
+    wait_for(|| !got(folder.path(), "tools/call").is_empty()).await;
+    calling.abort();
+    assert!(calling.await.expect_err("given up").is_cancelled());
+    let said = acts(&store, "acme", 1).await;
+    assert!(said[0].starts_with("windlass call.late run-1 run-1#7 attempt 1, tool t of stub: result "), "{said:?}");
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[tokio::test]
+async fn a_tool_that_is_left_out_is_recorded_once_for_each_reason() {
+    let (folder, store) = (folder(SUBJECT), Arc::new(MemoryStore::new()));
+    let toml = table("modern", "answers", "");
+    accept(folder.path(), &toml).await;
+    let bad = |at: &str| format!(r#"{SUBJECT},{{"name":"bad","inputSchema":{{"$ref":"{at}"}}}}"#);
+    show(folder.path(), &bad("http://elsewhere/schema.json"));
+    for _ in 0..2 {
+        let tool = recorded(folder.path(), &toml, &store);
+        ask(&tool).await.expect("an answer");
+        ask(&tool).await.expect("an answer");
+    }
+    let said = acts(&store, "default", 1).await;
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("windlass mcp.exclude stub/bad its `inputSchema` "), "{said:?}");
+    show(folder.path(), &format!(r#"{SUBJECT},{{"name":"bad"}}"#));
+    ask(&recorded(folder.path(), &toml, &store)).await.expect("an answer");
+    assert_eq!(acts(&store, "default", 2).await.len(), 2, "another reason");
 }
 
 #[tokio::test]
