@@ -11,7 +11,7 @@ use windlass_ports::store::{Head, Store, StoreError};
 
 use crate::args::Global;
 use crate::config::{self, Loaded};
-use crate::exit::{Exit, Problem};
+use crate::exit::Problem;
 use crate::output::Output;
 
 /// What to do about a store that cannot be read at all.
@@ -158,6 +158,20 @@ impl App {
         self.unless_named(self.readable_store().await?)
     }
 
+    /// The store to list something of. None as for [`App::store_to_read`], which is said: an empty list reads as if nothing
+    /// were there, and there may be a store elsewhere.
+    ///
+    /// # Errors
+    /// As [`App::store_to_read`].
+    pub(crate) async fn store_to_list(&self) -> Result<Option<Arc<dyn Store>>, Problem> {
+        let store = self.store_to_read().await?;
+        if store.is_none() {
+            self.output
+                .note(&format!("note: there is no store at `{}` yet; `windlass run` creates it", self.shown_store()));
+        }
+        Ok(store)
+    }
+
     /// The store to change something in. None when it is the default one and was not made yet.
     ///
     /// # Errors
@@ -180,7 +194,7 @@ impl App {
     /// There is no store.
     #[must_use]
     pub(crate) fn no_store(&self) -> Problem {
-        Problem::new(Exit::Rejected, "cli.not_found", format!("there is no store at `{}`", self.shown_store()))
+        Problem::not_found(format!("there is no store at `{}`", self.shown_store()))
             .hint("`windlass run` and `windlass store migrate` create it; `--store` names another one")
     }
 

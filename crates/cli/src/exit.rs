@@ -96,6 +96,12 @@ impl Problem {
         Self::new(Exit::Rejected, Code::StoreConflict.as_str(), message)
     }
 
+    /// What is named is not there.
+    #[must_use]
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Exit::Rejected, "cli.not_found", message)
+    }
+
     /// A fault of Windlass.
     #[must_use]
     pub(crate) fn bug(message: impl Into<String>) -> Self {

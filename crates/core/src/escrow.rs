@@ -120,22 +120,26 @@ pub enum BudgetError {
     Near(u8),
 }
 
+/// Whether a text names what a budget can bind: `environment`, `tenant:NAME`, `user:TENANT/NAME` or `tool:TENANT/NAME`.
+#[must_use]
+pub fn is_scope(text: &str) -> bool {
+    let is_name = |text: &str| !text.is_empty() && !text.contains('/');
+    let is_pair = |text: &str| text.split_once('/').is_some_and(|(tenant, name)| is_name(tenant) && !name.is_empty());
+    match text.split_once(':') {
+        None => text == ENVIRONMENT,
+        Some(("tenant", name)) => is_name(name),
+        Some(("user" | "tool", pair)) => is_pair(pair),
+        Some(_) => false,
+    }
+}
+
 impl Budget {
     /// Checks a budget of a scope.
     ///
     /// # Errors
     /// See [`BudgetError`].
     pub fn check(&self, scope: &str) -> Result<(), BudgetError> {
-        let is_name = |text: &str| !text.is_empty() && !text.contains('/');
-        let is_pair =
-            |text: &str| text.split_once('/').is_some_and(|(tenant, name)| is_name(tenant) && !name.is_empty());
-        let is_scope = match scope.split_once(':') {
-            None => scope == ENVIRONMENT,
-            Some(("tenant", name)) => is_name(name),
-            Some(("user" | "tool", pair)) => is_pair(pair),
-            Some(_) => false,
-        };
-        if !is_scope {
+        if !is_scope(scope) {
             return Err(BudgetError::Scope(scope.to_owned()));
         }
         if let Some(meter) = self.caps.keys().find(|meter| !METERS.contains(meter)) {

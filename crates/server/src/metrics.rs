@@ -16,8 +16,8 @@ use windlass_core::contract::Contract;
 use windlass_core::journal::Entry;
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::Stats;
 use windlass_ports::store::escrow::BudgetRow;
+use windlass_ports::store::{POOL_DEFAULT, Priority, Stats};
 use windlass_runtime::{Called, Leaving, Meter, Span, Tally, Vitals};
 
 use calls::Calls;
@@ -331,6 +331,12 @@ impl Metrics {
         for (status, runs) in &stats.runs {
             self.runs.with_label_values(&[status.as_str()]).set(whole(*runs));
         }
+        for class in Priority::ALL {
+            let labels = [POOL_DEFAULT, class.as_str()];
+            for gauges in [&self.queue_depth, &self.queue_depth_short, &self.queue_age] {
+                gauges.with_label_values(&labels).set(0);
+            }
+        }
         let mut named: Vec<&str> = Vec::new();
         for depth in &stats.queue {
             let known = named.contains(&&*depth.pool);
@@ -383,7 +389,7 @@ mod tests {
     use windlass_core::budget::{self, Amounts};
     use windlass_core::escrow::books::Account;
     use windlass_core::escrow::{Beyond, Budget, Known, Period};
-    use windlass_ports::store::{Depth, Load, Priority};
+    use windlass_ports::store::{Depth, Load};
 
     use windlass_core::contract::Class;
 
@@ -438,6 +444,8 @@ mod tests {
             "windlass_runs{status=\"queued\"} 7",
             "windlass_queue_depth{pool=\"gpu\",priority=\"normal\"} 7",
             "windlass_queue_oldest_seconds{pool=\"gpu\",priority=\"normal\"} 4",
+            "queue_depth{pool=\"default\",priority=\"high\"} 0",
+            "windlass_queue_oldest_seconds{pool=\"default\",priority=\"low\"} 0",
             "windlass_store_up 1",
             "windlass_budget_cap{meter=\"tokens\",scope=\"tenant:acme\"} 100",
             "windlass_budget_used{meter=\"tokens\",scope=\"tenant:acme\"} 30",
@@ -491,7 +499,7 @@ mod tests {
         let stored = Stored { stats: Stats { queue, ..Stats::default() }, is_writable: true, ..Stored::default() };
         let text = metrics.render(&vitals(), Some(&stored), Timestamp(9_500));
         assert!(!text.contains("windlass_backup_age_seconds "), "no backup is known");
-        assert_eq!(text.lines().filter(|line| line.starts_with("windlass_queue_depth{")).count(), POOLS_MAX + 1);
+        assert_eq!(text.lines().filter(|line| line.starts_with("windlass_queue_depth{")).count(), POOLS_MAX + 1 + 3);
         assert!(text.contains("windlass_queue_depth{pool=\"other\",priority=\"normal\"} 900"), "{text}");
     }
 }

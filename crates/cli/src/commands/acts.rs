@@ -1,6 +1,7 @@
 //! What a command does to runs, rules and the store, as the act that the audit trail has of it: written down before it is
 //! done, whatever comes of it.
 
+use windlass_core::escrow::is_scope;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::run::TenantScope;
 use windlass_ports::store::{Store, escrow};
@@ -316,7 +317,9 @@ impl Doing {
 
     /// Something done to a budget, in the trail of the tenant that it binds.
     fn budget(action: &'static str, scope: &str, detail: &str, by: Option<&String>) -> Self {
-        let tenant = scope.split_once(':').map(|(_, of)| of.split_once('/').map_or(of, |(tenant, _)| tenant));
+        // What is no scope will be refused, and makes no trail of its own.
+        let tenant = scope.split_once(':').filter(|_| is_scope(scope));
+        let tenant = tenant.map(|(_, of)| of.split_once('/').map_or(of, |(tenant, _)| tenant));
         let subject = Subject::Named(tenant.map(str::to_owned), scope.to_owned());
         let (detail, budget) = (detail.to_owned(), Some(scope.to_owned()));
         Self { action, subject, detail, actor: by.cloned(), budget, afterwards: false }

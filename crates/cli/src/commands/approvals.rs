@@ -10,6 +10,7 @@ use windlass_core::effect::{Call, OpenCall, Outcome, WaitKind};
 use windlass_core::escrow::Refusal;
 use windlass_core::hidden;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
+use windlass_core::input::Input;
 use windlass_core::journal::Entry;
 use windlass_core::redact::REDACTED;
 use windlass_core::run::{Run, Status};
@@ -17,7 +18,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::escrow::{self, BudgetRow};
-use windlass_ports::store::{Head, Page, Query, Store};
+use windlass_ports::store::{Head, InboxItem, Page, Query, Store};
 use windlass_runtime::{Answered, store_time};
 
 use super::budgets;
@@ -116,7 +117,7 @@ pub(crate) async fn list(app: &App, args: ApprovalsList) -> Result<Exit, Problem
         cursor: args.cursor,
         ..Query::default()
     };
-    let store = app.store_to_read().await?;
+    let store = app.store_to_list().await?;
     let page = match &store {
         Some(store) => store.list(query).await?,
         None => Page::default(),
@@ -268,7 +269,8 @@ async fn answer(app: &App, id: &str, who: Who, said: Said) -> Result<Exit, Probl
     if let Some(refusal) = asked.question.refusal.as_ref().filter(|_| approve)
         && let Some(row) = grant(&asked, refusal, app.now()).await?
     {
-        budgets::wake(&*asked.store, &row.scope, app.now(), row.known.revision).await?;
+        // Nobody agreed to the calls of other runs.
+        budgets::wake(&*asked.store, &row.scope, app.now(), row.known.revision, Some(&asked.head.id)).await?;
     }
     let word = if approve { "approved" } else { "rejected" };
     let value = json!({ "approval": id, "run_id": asked.head.id.as_str(), "answer": word, "by": by, "shown": shown.to_string() });
@@ -323,6 +325,15 @@ async fn find(app: &App, id: &str, to_change: bool) -> Result<Asked, Problem> {
         Problem::rejected(format!("`{id}` is not open: it has been answered, has expired, or the run went on"))
             .hint(format!("windlass runs journal {}", head.id))
     })?;
+    let closing = |item: &InboxItem| match &item.input {
+        Input::Approved(reply) => (reply.wait == wait).then_some(false),
+        Input::Signalled { wait: woken, .. } => (*woken == wait).then_some(true),
+        _ => None,
+    };
+    if store.inbox(head.id.clone()).await?.iter().find_map(closing) == Some(true) {
+        return Err(Problem::rejected(format!("`{id}` is not open: its budget was raised, and the run draws again"))
+            .hint(format!("windlass resume {}", head.root)));
+    }
     look_up_plans(&store, &run, std::slice::from_mut(&mut question)).await?;
     Ok(Asked { store, head, run, question })
 }

@@ -106,7 +106,7 @@ async fn list(app: &App, args: AuditList) -> Result<Exit, Problem> {
     let wanted = Wanted { tool, class, stage, rule, resource, actor, since };
     let limit = args.limit as usize;
     let from = args.cursor.as_deref().map(Place::parse).transpose()?.unwrap_or_default();
-    let rows = match (app.store_to_read().await?, args.run) {
+    let rows = match (app.store_to_list().await?, args.run) {
         (None, _) => Rows { lines: Vec::new(), next: None, unread: Vec::new() },
         (Some(store), Some(run)) => of_run(&*store, &run, args.tenant.as_deref(), &wanted, (from, limit)).await?,
         (Some(store), None) => {

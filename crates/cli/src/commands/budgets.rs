@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use windlass_core::budget::Meter;
 use windlass_core::effect::WaitKind;
 use windlass_core::escrow::{Beyond, Budget, Period, Refusal, channel};
-use windlass_core::ids::Name;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
@@ -41,7 +41,7 @@ impl Caps {
 
 /// Lists budgets.
 pub(crate) async fn list(app: &App) -> Result<Exit, Problem> {
-    let rows = match app.store_to_read().await? {
+    let rows = match app.store_to_list().await? {
         Some(store) => escrow::budgets(&*store, app.now()).await?,
         None => Vec::new(),
     };
@@ -85,7 +85,7 @@ pub(crate) async fn set(app: &App, args: BudgetsSet) -> Result<Exit, Problem> {
     budget.check(&scope).map_err(|error| Problem::invalid(error.to_string()))?;
     let store = app.store().await?;
     let row = change(&*store, &scope, app.now(), |_| Ok(Some(budget.clone()))).await?;
-    wake(&*store, &scope, app.now(), row.as_ref().map_or(0, |row| row.known.revision)).await?;
+    wake(&*store, &scope, app.now(), row.as_ref().map_or(0, |row| row.known.revision), None).await?;
     said(app, &scope, row, "is set")
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn raise(app: &App, args: BudgetsRaise) -> Result<Exit, Problem
     let store = app.store_to_change().await?.ok_or_else(|| unknown(&args.scope))?;
     let scope: Name = args.scope.as_str().into();
     let row = raise_by(&*store, &scope, &args.more.named(), app.now()).await?;
-    wake(&*store, &scope, app.now(), row.known.revision).await?;
+    wake(&*store, &scope, app.now(), row.known.revision, None).await?;
     said(app, &scope, Some(row), "is raised")
 }
 
@@ -104,7 +104,7 @@ pub(crate) async fn remove(app: &App, args: BudgetsRemove) -> Result<Exit, Probl
     let scope: Name = args.scope.as_str().into();
     let before = find(&*store, &scope, app.now()).await?;
     change(&*store, &scope, app.now(), |row| row.map(|_| None).ok_or_else(|| unknown(&scope))).await?;
-    wake(&*store, &scope, app.now(), before.known.revision + 1).await?;
+    wake(&*store, &scope, app.now(), before.known.revision + 1, None).await?;
     app.output.sentence(&json!({ "scope": &*scope, "removed": true }), &format!("{scope} is removed"));
     Ok(Exit::Ok)
 }
@@ -169,15 +169,21 @@ async fn change(
     Err(Problem::rejected(format!("the budget of `{scope}` was changed by others again and again; try once more")))
 }
 
-/// Tells every run that waits for a budget that it may have more.
-pub(crate) async fn wake(store: &dyn Store, scope: &Name, now: Timestamp, revision: u64) -> Result<(), Problem> {
+/// Tells runs that wait for a budget that they may have more: all of them, or one.
+pub(crate) async fn wake(
+    store: &dyn Store,
+    scope: &Name,
+    now: Timestamp,
+    revision: u64,
+    only: Option<&RunId>,
+) -> Result<(), Problem> {
     let mut query = Query { statuses: vec![Status::Attention, Status::Paused], limit: PAGE, ..Query::default() };
     loop {
         let page = store.list(query.clone()).await?;
         for head in &page.heads {
             for (run, wait) in store.waits(head.id.clone(), false).await? {
                 let WaitKind::Budget { refusal, .. } = &wait.kind else { continue };
-                if refusal.scope == *scope {
+                if refusal.scope == *scope && only.is_none_or(|only| *only == run) {
                     let id = format!("budget:{scope}:{revision}:{}", wait.effect.key(&run)).into();
                     let (channel, data) = (channel(scope), Value::Null);
                     store.signal(Signal { id, channel, run: Some(run), data, at: now }).await?;
@@ -196,8 +202,7 @@ async fn find(store: &dyn Store, scope: &str, now: Timestamp) -> Result<BudgetRo
 }
 
 fn unknown(scope: &str) -> Problem {
-    Problem::new(Exit::Rejected, "cli.not_found", format!("there is no budget of `{scope}`"))
-        .hint("windlass budgets list")
+    Problem::not_found(format!("there is no budget of `{scope}`")).hint("windlass budgets list")
 }
 
 fn said(app: &App, scope: &Name, row: Option<BudgetRow>, what: &str) -> Result<Exit, Problem> {

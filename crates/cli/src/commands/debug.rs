@@ -62,7 +62,7 @@ async fn capture(app: &App, args: DebugCapture) -> Result<Exit, Problem> {
 
 async fn list(app: &App) -> Result<Exit, Problem> {
     let now = app.now();
-    let mut all = match app.store_to_read().await? {
+    let mut all = match app.store_to_list().await? {
         Some(store) => captures::captures(&*store).await?,
         None => Vec::new(),
     };
@@ -133,7 +133,7 @@ async fn found(app: &App, id: &str) -> Result<(std::sync::Arc<dyn Store>, Captur
     captures::forget_expired(&*store, app.now()).await?;
     let capture = captures::captures(&*store).await?.into_iter().find(|capture| *capture.id == *id);
     let capture = capture.ok_or_else(|| {
-        Problem::rejected(format!("there is no capture `{id}`"))
+        Problem::not_found(format!("there is no capture `{id}`"))
             .hint("`windlass debug list` shows those that there are")
     })?;
     Ok((store, capture))

@@ -24,7 +24,7 @@ const PAGE: usize = 500;
 /// The store cannot be read.
 pub(crate) async fn limits(app: &App, args: LimitsShow) -> Result<Exit, Problem> {
     let limits = rate_limits(&app.loaded.config.limits.rates).unwrap_or_default();
-    let (rows, next) = match app.store_to_read().await? {
+    let (rows, next) = match app.store_to_list().await? {
         Some(store) => buckets(&*store, &args).await?,
         None => (Vec::new(), None),
     };

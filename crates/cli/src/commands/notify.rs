@@ -92,7 +92,7 @@ fn described(delivery: &Delivery) -> Json {
 async fn test(app: &App, args: &NotifyTest) -> Result<Exit, Problem> {
     let channels = session::wiring(app, Path::new("")).channels().map_err(session::setting)?;
     let Some(channel) = channels.iter().find(|channel| **channel.name() == *args.channel) else {
-        return Err(Problem::invalid(format!("there is no channel `{}`", args.channel))
+        return Err(Problem::not_found(format!("there is no channel `{}`", args.channel))
             .hint(format!("configure it as `[notify.{}]`", args.channel)));
     };
     let now = app.now();

@@ -18,7 +18,6 @@ use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
 use crate::input;
-use crate::output::Form;
 use crate::story::counted;
 pub(crate) use candidate::candidate;
 use recorded::{Decided, Newest, Recorded};
@@ -33,9 +32,9 @@ pub(crate) fn starter(app: &App, _: &args::PolicyStarter) -> Exit {
     print(app, "rules", STARTER)
 }
 
-/// Prints a text, in a document under this key where one is asked for.
+/// Prints a text, which people write to a file; in a document under this key only where one is asked for.
 fn print(app: &App, key: &str, text: &str) -> Exit {
-    if app.output.form() == Form::Json {
+    if app.global.json {
         app.output.document(&json!({ key: text }));
     } else {
         app.output.text(text.trim_end());

@@ -53,7 +53,7 @@ async fn turn(app: &App, what: Switched, on: bool) -> Result<Exit, Problem> {
 /// Shows the switches.
 async fn status(app: &App, args: ReadonlyStatus) -> Result<Exit, Problem> {
     let tenant: Option<Name> = args.tenant.as_deref().map(Into::into);
-    let mut all = match app.store_to_read().await? {
+    let mut all = match app.store_to_list().await? {
         Some(store) => switches(&*store).await?,
         None => std::collections::BTreeMap::new(),
     };

@@ -257,7 +257,7 @@ fn of_store(store: Arc<dyn Store>) -> (Arc<dyn Store>, Schedules) {
 }
 
 fn unknown(name: &str) -> Problem {
-    Problem::new(Exit::Rejected, "cli.not_found", format!("there is no schedule `{name}` in this store"))
+    Problem::not_found(format!("there is no schedule `{name}` in this store"))
         .hint("`windlass schedules list` shows the schedules; `--store` chooses the store")
 }
 

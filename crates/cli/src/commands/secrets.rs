@@ -40,7 +40,7 @@ pub(crate) fn set(app: &App, args: &SecretsSet) -> Result<Exit, Problem> {
 pub(crate) fn rotate(app: &App, args: &SecretsRotate) -> Result<Exit, Problem> {
     let file = session::secrets(app);
     if !file.list(app.now()).map_err(problem)?.iter().any(|secret| secret.name == args.name) {
-        return Err(Problem::rejected(format!("there is no secret `{}`", args.name)).hint("`windlass secrets set`"));
+        return Err(Problem::not_found(format!("there is no secret `{}`", args.name)).hint("`windlass secrets set`"));
     }
     let version = match args.back {
         true => file.restore(&args.name, app.now(), args.grace.0),

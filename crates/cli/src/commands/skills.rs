@@ -213,7 +213,7 @@ async fn list(app: &App, args: &args::SkillsList) -> Result<Exit, Problem> {
     let mut listed = all(app).await?;
     if let Some(after) = &args.after {
         let place = listed.iter().rposition(|one| one.id() == *after);
-        let place = place.ok_or_else(|| Problem::rejected(format!("there is no skill `{after}`")))?;
+        let place = place.ok_or_else(|| Problem::not_found(format!("there is no skill `{after}`")))?;
         listed.drain(..=place);
     }
     let limit = args.limit.clamp(1, LISTED_MAX);
@@ -263,7 +263,7 @@ async fn show(app: &App, args: &args::SkillsShow) -> Result<Exit, Problem> {
     packs.retain(|pack| wanted.requirement.matches(&pack.version) || text.ends_with("@*"));
     packs.retain(|pack| wanted.digest.is_none_or(|digest| digest == pack.digest));
     let Some(pack) = packs.iter().max_by(|a, b| a.version.cmp(&b.version)) else {
-        return Err(Problem::rejected(format!("there is no skill `{}`", args.skill)).hint("windlass skills list"));
+        return Err(Problem::not_found(format!("there is no skill `{}`", args.skill)).hint("windlass skills list"));
     };
     if packs.iter().any(|other| other.version == pack.version && other.digest != pack.digest) {
         let message = format!("there are two packs of `{}` with different contents", pack.id());

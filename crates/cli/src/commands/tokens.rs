@@ -249,7 +249,7 @@ async fn restore(app: &App, args: TokensRestore) -> Result<Exit, Problem> {
 }
 
 async fn revoked(app: &App) -> Result<Exit, Problem> {
-    let mut all = match app.store_to_read().await? {
+    let mut all = match app.store_to_list().await? {
         Some(store) => revocations(&*store).await?.0,
         None => Vec::new(),
     };

@@ -97,7 +97,7 @@ pub(crate) fn show(app: &App, args: &args::ToolsShow) -> Result<Exit, Problem> {
     let wiring = Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     let tool = catalog.tools.get(args.tool.as_str()).ok_or_else(|| {
-        Problem::new(Exit::Rejected, "cli.not_found", format!("no tool or action `{}` is configured", args.tool))
+        Problem::not_found(format!("no tool or action `{}` is configured", args.tool))
             .hint("`windlass tools list` names them; one of an MCP server exists once it was accepted")
     })?;
     let contract = tool.contract();
@@ -197,7 +197,7 @@ async fn accept(app: &App, args: args::ToolsAccept) -> Result<Exit, Problem> {
     let server = servers.get(&args.server).ok_or_else(|| unknown(&args.server, &servers))?;
     let mut standings = standings(server, &pins, args.timeout.0).await?;
     if let Some(name) = args.tools.iter().find(|name| !standings.contains_key(*name)) {
-        return Err(Problem::new(Exit::Rejected, "cli.not_found", format!("`{}` shows no tool `{name}`", args.server))
+        return Err(Problem::not_found(format!("`{}` shows no tool `{name}`", args.server))
             .hint(format!("`windlass tools diff {}` shows what there is", args.server)));
     }
     standings.retain(|name, _| args.tools.is_empty() || args.tools.contains(name));
@@ -288,8 +288,7 @@ fn configured(app: &App) -> Result<(Servers, Pins), Problem> {
 
 fn unknown(name: &str, servers: &Servers) -> Problem {
     let known = servers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    Problem::new(Exit::Rejected, "cli.not_found", format!("no MCP server `{name}` is configured"))
-        .hint(format!("configured are: {known}"))
+    Problem::not_found(format!("no MCP server `{name}` is configured")).hint(format!("configured are: {known}"))
 }
 
 async fn standings(server: &Server, pins: &Pins, timeout_ms: u64) -> Result<BTreeMap<String, Standing>, Problem> {

@@ -43,7 +43,7 @@ async fn set(app: &App, args: TrustSet) -> Result<Exit, Problem> {
 
 /// Lists the scores in force.
 async fn list(app: &App) -> Result<Exit, Problem> {
-    let all = match app.store_to_read().await? {
+    let all = match app.store_to_list().await? {
         Some(store) => trust::all(&*store).await?,
         None => std::collections::BTreeMap::new(),
     };
@@ -68,7 +68,7 @@ async fn show(app: &App, args: TrustShow) -> Result<Exit, Problem> {
         None => std::collections::BTreeMap::new(),
     };
     let Some(score) = all.get(args.agent.as_str()) else {
-        return Err(Problem::rejected(format!(
+        return Err(Problem::not_found(format!(
             "`{}` has no score: it is trusted as the policy's files say",
             args.agent
         ))

@@ -144,7 +144,33 @@ fn a_person_agrees_to_what_one_call_lacks_or_does_not() {
     assert_eq!(budget(&place)["caps"], json!({"model_calls": 2}));
 }
 
-/// A run whose own ceiling asks, parked at its second model call, with the question.
+#[test]
+fn a_question_whose_budget_was_raised_takes_no_answer() {
+    let place = place();
+    let question = waiting(&place, "one");
+    let id = question["id"].as_str().expect("an id");
+    assert_eq!(place.windlass(&["budgets", "raise", "tenant:default", "--model-calls", "4"]).code(), 0);
+    for args in [&["approvals", "show", id][..], &["approvals", "reject", id, "--by", "ann", "--reason", "no"]] {
+        let refused = place.windlass(args);
+        assert_eq!(refused.code(), 4, "{}", refused.shown());
+        assert!(refused.stderr().contains("its budget was raised"), "{}", refused.shown());
+    }
+    assert_eq!(place.windlass(&["resume", "one"]).json(), json!({"said": "Paid."}));
+}
+
+#[test]
+fn what_is_agreed_to_for_one_run_wakes_no_other() {
+    let place = place();
+    let question = waiting(&place, "one");
+    assert_eq!(place.windlass(&["run", "payer.yml", "--run-id", "two"]).code(), 7);
+    let approve = ["approvals", "approve", question["id"].as_str().expect("an id"), "--by", "ann", "--reason", "ok"];
+    assert_eq!(place.windlass(&approve).code(), 0);
+    let other = place.windlass(&["resume", "two"]);
+    assert_eq!(other.code(), 7, "nobody agreed to its call: {}", other.shown());
+    assert_eq!(place.windlass(&["resume", "one"]).json(), json!({"said": "Paid."}));
+    assert_eq!(budget(&place)["used"], json!({"model_calls": 2}));
+}
+
 #[test]
 fn the_first_answer_counts_and_raises_once() {
     let place = place();
@@ -169,6 +195,7 @@ fn the_first_answer_counts_and_raises_once() {
     assert_eq!(cap(), json!(lacking), "raised once, by what the call lacks");
 }
 
+/// A run whose own ceiling asks, parked at its second model call, with the question.
 fn parked_at_its_ceiling(place: &Place, run: &str) -> Value {
     place.write("payer.yml", &PAYS.replace("{tools: [pay]}", "{tools: [pay], max_model_calls: 1, beyond: ask}"));
     let parked = place.windlass(&["run", "payer.yml", "--run-id", run]);

@@ -172,7 +172,7 @@ fn a_channel_can_be_tried_and_what_waits_is_listed() {
     assert!(serving.join().expect("the server"), "the signature is that of the recipe");
     let secret = with_secrets(&["notify", "test", "chat"]);
     assert!(secret.code() != 0 && !secret.shown().contains("127.0.0.1:1"), "{}", secret.shown());
-    assert_eq!(with_secrets(&["notify", "test", "nobody"]).code(), 2);
+    assert_eq!(with_secrets(&["notify", "test", "nobody"]).code(), 4);
     assert_eq!(place.windlass(&["notify", "list"]).json(), json!({"notices": []}));
 }
 

@@ -192,9 +192,12 @@ fn what_is_blocked_fails_the_call_and_what_is_masked_does_not_arrive() {
 #[test]
 fn the_rules_to_begin_with_ask_about_what_outsiders_wrote_and_what_cannot_be_undone() {
     let place = Place::new();
-    let starter = place.windlass(&["policy", "starter", "--plain"]);
+    let starter = place.windlass(&["policy", "starter"]);
     assert_eq!(starter.code(), 0, "{}", starter.shown());
     rules(&place, "policies", &starter.stdout());
+    place.write("policies/windlass.cedarschema", &place.windlass(&["policy", "schema"]).stdout());
+    let document = place.windlass(&["policy", "starter", "--json"]).json();
+    assert_eq!(document["rules"].as_str().map(str::trim_end), Some(starter.stdout().trim_end()));
     place.write("windlass.toml", "[policy]\npath = 'policies'\n");
     let check = place.windlass(&["policy", "check"]);
     assert_eq!((check.code(), check.json()["findings"].clone()), (0, serde_json::json!([])), "{}", check.shown());

@@ -57,7 +57,7 @@ fn a_secret_is_set_listed_rotated_and_removed() {
     for act in ["secret.set", "secret.rotate", "secret.remove"] {
         assert!(acts.contains(act) && acts.contains("olga"), "{acts}");
     }
-    assert!(acts.contains("came to nothing: store.conflict"), "what was refused is told apart: {acts}");
+    assert!(acts.contains("came to nothing: cli.not_found"), "what was refused is told apart: {acts}");
     let short = told(&place, &["secrets", "set", "pin", "--from-env", "VALUE"], "4711");
     assert!(short.code() == 0 && short.stderr().contains("less than 8 bytes"), "{}", short.shown());
 }

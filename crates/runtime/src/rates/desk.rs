@@ -78,6 +78,11 @@ impl Dry {
         let mut pairs = self.parts.iter().zip(&call.wanted.parts);
         pairs.all(|(mine, other)| other.need >= mine.need || !self.short.contains(&mine.bucket))
     }
+
+    /// The buckets of a lane that had too little; all where none is named.
+    fn short(&self, lane: &Lane) -> Vec<Name> {
+        if self.short.is_empty() { names(lane) } else { self.short.clone() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -218,7 +223,7 @@ impl Desk {
             && dry.expected.max(dry.again) > deadline
         {
             let after_ms = dry.expected.max(dry.again).saturating_sub(now).max(1);
-            return Entered::Now(Verdict::Shed(Shed { buckets: names(&lane), after_ms }));
+            return Entered::Now(Verdict::Shed(Shed { buckets: dry.short(&lane), after_ms }));
         }
         self.last += 1;
         state.waiters += 1;
@@ -242,8 +247,10 @@ impl Desk {
     /// A call waited as long as it may.
     pub fn give_up(&mut self, now: u64, number: u64) -> Option<Shed> {
         let waiter = self.remove(number)?;
-        let expected = self.dry_of(&waiter).map_or(now, |dry| dry.expected);
-        Some(Shed { buckets: names(&waiter.lane), after_ms: expected.saturating_sub(now).max(1) })
+        let dry = self.dry_of(&waiter);
+        let buckets = dry.map_or_else(|| names(&waiter.lane), |dry| dry.short(&waiter.lane));
+        let expected = dry.map_or(now, |dry| dry.expected);
+        Some(Shed { buckets, after_ms: expected.saturating_sub(now).max(1) })
     }
 
     /// In how many milliseconds calls of a class would go at the earliest that take of these buckets; none where nothing
@@ -515,7 +522,7 @@ impl Desk {
             let behind = lane.iter().zip(&*sums).map(|((_, rate), sum)| ms_for(*sum, *rate)).max().unwrap_or(0);
             let expected = dry.expected.saturating_add(behind);
             if expected > *deadline && dry.holds(call) {
-                let shed = Shed { buckets: names(lane), after_ms: expected.saturating_sub(now).max(1) };
+                let shed = Shed { buckets: dry.short(lane), after_ms: expected.saturating_sub(now).max(1) };
                 vain.push((number, Verdict::Shed(shed)));
             } else {
                 sums.iter_mut().zip(&call.wanted.parts).for_each(|(sum, part)| *sum += part.need);

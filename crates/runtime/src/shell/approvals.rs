@@ -64,16 +64,19 @@ pub async fn answer(store: &dyn Store, run: &RunId, reply: Reply, since: u64) ->
         return Ok(answered);
     }
     let first = inbox.into_iter().find_map(|item| match item.input {
-        Input::Approved(first) if first.wait == reply.wait => Some((item.id, first)),
+        Input::Approved(first) if first.wait == reply.wait => Some((item.id, Some(first))),
+        // There is more of the budget that was asked for, or nothing is asked any more.
+        Input::Signalled { wait, .. } if wait == reply.wait => Some((item.id, None)),
+        Input::Cancel { .. } => Some((item.id, None)),
         _ => None,
     });
     Ok(match first {
         Some((first, _)) if first == id => Answered::Counts,
-        Some((_, first)) => {
+        Some((_, Some(first))) => {
             let answer = if first.approve { Answer::Approved } else { Answer::Rejected };
             Answered::Beaten { answer, by: first.by.clone() }
         }
-        None => Answered::Void,
+        Some((_, None)) | None => Answered::Void,
     })
 }
 

@@ -27,7 +27,7 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
         children: args.all,
     };
     let query = Query { cursor: args.cursor, ..filter.query(args.limit as usize) };
-    let page = match app.store_to_read().await? {
+    let page = match app.store_to_list().await? {
         Some(store) => {
             if let Some(below) = &args.below
                 && store.load(RunId::stored(below)).await?.is_none()
@@ -36,11 +36,7 @@ pub(crate) async fn list(app: &App, args: args::RunsList) -> Result<Exit, Proble
             }
             store.list(query).await?
         }
-        None => {
-            app.output
-                .note(&format!("note: there is no store at `{}` yet; `windlass run` creates it", app.shown_store()));
-            Page::default()
-        }
+        None => Page::default(),
     };
     let rows: Vec<Vec<String>> = page.heads.iter().map(row).collect();
     let value = json!({ "runs": page.heads.iter().map(head).collect::<Vec<_>>(), "next": page.next });

@@ -39,6 +39,10 @@ pub(crate) async fn cancel(app: &mut App, args: args::RunsCancel) -> Result<Exit
     };
     let reason = args.reason.as_str().into();
     let (store, head) = app.run_to_change(run).await?;
+    if head.status == Status::Cancelled {
+        report(app, &head.id, head.status, &format!("{} is cancelled already", head.id));
+        return Ok(Exit::Ok);
+    }
     send(&*store, &head, Input::Cancel { reason }).await?;
     settle(app, store, head, "cancelling").await
 }

@@ -26,7 +26,7 @@ const PAGE: usize = 500;
 /// The store cannot be read, or a run in it is damaged.
 pub(crate) async fn stuck(app: &App, args: args::RunsStuck) -> Result<Exit, Problem> {
     let header = ["run", "cause", "since", "what", "next"];
-    let Some(store) = app.store_to_read().await? else {
+    let Some(store) = app.store_to_list().await? else {
         app.output.table(&json!({ "runs": [], "next": null }), &header, &[]);
         return Ok(Exit::Ok);
     };

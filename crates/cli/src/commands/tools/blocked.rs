@@ -38,7 +38,7 @@ pub(super) async fn known(app: &App) -> Result<All, Problem> {
 /// # Errors
 /// A store that cannot be read.
 pub(super) async fn show(app: &App, args: args::ToolsBlocked) -> Result<Exit, Problem> {
-    let store = app.store_to_read().await?;
+    let store = app.store_to_list().await?;
     let mut found = match &store {
         Some(store) => quarantine::blocked(&**store).await?,
         None => Vec::new(),
@@ -83,7 +83,7 @@ pub(super) async fn show(app: &App, args: args::ToolsBlocked) -> Result<Exit, Pr
 pub(super) async fn release(app: &App, args: args::ToolsRelease) -> Result<Exit, Problem> {
     let blocked = || {
         let message = format!("no tool `{}` of `{}` is blocked", args.tool, args.server);
-        Problem::new(Exit::Rejected, "cli.not_found", message).hint("`windlass tools blocked` shows those that are")
+        Problem::not_found(message).hint("`windlass tools blocked` shows those that are")
     };
     if args.reason.trim().is_empty() {
         return Err(Problem::invalid("a tool is released for a reason: `--reason TEXT`"));
