@@ -2,8 +2,10 @@
 
 mod approvals;
 mod readonly;
+mod run_key;
 mod notify;
 mod trust;
+mod versions;
 mod audit;
 mod bench;
 mod budgets;
@@ -60,6 +62,7 @@ pub(crate) use policy::{
 pub(crate) use preflight::Preflight;
 pub(crate) use preview::Preview;
 pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Switched};
+pub(crate) use run_key::RunKey;
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsModel, RunsPause, RunsPrune, RunsRaise, RunsRequeue,
     RunsRetry, RunsShow, RunsSignal, RunsSkip, RunsStuck, RunsUnpause, RunsWatch,
@@ -79,6 +82,7 @@ pub(crate) use store::{
 pub(crate) use tokens::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
 pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsShow};
 pub(crate) use trust::{SeverityWord, Trust, TrustAuto, TrustExplain, TrustIncident, TrustSet, TrustShow};
+pub(crate) use versions::{Versions, VersionsDiff, VersionsList, VersionsPublish, VersionsRollback, VersionsShow};
 
 /// A durable runtime for agent workflows.
 #[derive(Debug, Parser)]
@@ -145,6 +149,9 @@ pub(crate) enum Command {
     /// Register, find, show and check skills
     #[command(subcommand)]
     Skills(Skills),
+    /// Publish machines under names, compare what was published, and roll back
+    #[command(subcommand)]
+    Versions(Versions),
     /// List and answer what runs ask people
     #[command(subcommand)]
     Approvals(Approvals),
@@ -245,6 +252,7 @@ pub(crate) enum Command {
   windlass run machine.yml --input '{\"topic\": \"tides\"}'
   windlass run machine.yml --input @input.json --run-id order-4711
   windlass run machine.yml --detach --tag team=night
+  windlass run triage@ --input @input.json
   windlass run sync.yml --key account-7 --if-running return
   windlass run reindex.yml --key docs --debounce 30s --detach
   cat input.json | windlass run machine.yml --input - | jq .summary
@@ -255,7 +263,7 @@ stdout is the machine's output as one JSON document. A failed run exits with 3 a
 A run id used again with the same input continues or returns that run; with another input
 it is refused.")]
 pub(crate) struct Run {
-    /// The machine document
+    /// The machine document, or a published version: `NAME@` or `NAME@NUMBER`
     #[arg(value_name = "MACHINE")]
     pub machine: PathBuf,
     /// The input: JSON, `@FILE`, or `-` for stdin
@@ -299,29 +307,6 @@ pub(crate) struct Whose {
     /// The user for whom it runs [default: as configured, else none]
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-}
-
-/// What a new run is about.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct RunKey {
-    /// At most one unfinished run with this key: letters, digits, `.`, `_` and `-`
-    #[arg(long, value_name = "KEY", help_heading = "Run keys")]
-    pub key: Option<String>,
-    /// While a run of the key is unfinished: `refuse`, or `return` that run [default: refuse]
-    #[arg(long, value_name = "WHAT", requires = "key", conflicts_with = "debounce", help_heading = "Run keys")]
-    pub if_running: Option<String>,
-    /// Start when nothing with the key was submitted for this long; the last input counts
-    #[arg(
-        long,
-        value_name = "DURATION",
-        requires = "key",
-        conflicts_with_all = ["not_before", "run_id"],
-        help_heading = "Run keys"
-    )]
-    pub debounce: Option<Span>,
-    /// Start after this long at the latest, whatever comes [default: ten times `--debounce`]
-    #[arg(long, value_name = "DURATION", requires = "debounce", help_heading = "Run keys")]
-    pub max_wait: Option<Span>,
 }
 
 /// How a new run waits for a worker.

@@ -19,7 +19,7 @@ pub(crate) fn caller(given: Option<&str>) -> Result<Caller, Problem> {
         })?),
         None => surrounding(|name| std::env::var(name).ok().filter(|text| !text.trim().is_empty())),
     };
-    Ok(Caller { by: Some(actor().into()), trace })
+    Ok(Caller { by: Some(actor().into()), trace, version: None })
 }
 
 /// Who gives the command: as `WINDLASS_ACTOR` says, else the user of the operating system, by its number where the

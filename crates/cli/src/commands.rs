@@ -36,6 +36,7 @@ mod test;
 mod tokens;
 mod tools;
 mod validate;
+pub(crate) mod versions;
 
 use std::path::Path;
 
@@ -136,6 +137,7 @@ async fn perform(app: &mut App, command: Command) -> Result<Exit, Problem> {
         Command::Secrets(args) => secret(app, &args),
         Command::Tokens(command) => tokens::perform(app, command).await,
         Command::Skills(command) => skills::perform(app, command).await,
+        Command::Versions(command) => versions::perform(app, command).await,
         Command::Notify(command) => notify::perform(app, command).await,
         Command::Trust(command) => trust::perform(app, command).await,
         Command::Readonly(command) => readonly::perform(app, command).await,
@@ -241,6 +243,7 @@ fn machine(command: &Command) -> Option<&Path> {
         Command::Preview(args) => args.machine.as_deref(),
         Command::Preflight(args) => Some(&args.machine),
         Command::Drill(args::Drill::ModelRetired(args)) => Some(&args.machine),
+        Command::Versions(args::Versions::Publish(args)) => Some(&args.machine),
         Command::Validate(args) => args.paths.first().filter(|path| path.is_file()).map(std::path::PathBuf::as_path),
         _ => None,
     }

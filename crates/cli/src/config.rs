@@ -4,6 +4,7 @@
 //! unknown key is an error. The reference page is generated from the types here.
 
 mod auth;
+mod behaviour;
 mod load;
 mod quantity;
 mod rates;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use windlass::secrets::{Commands, SecretFile};
 use windlass::wire::{self, Capturing, Wiring};
+use windlass_core::basis::Basis;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::Program;
 use windlass_core::redact;
@@ -87,6 +88,7 @@ impl Session {
         let spans = exporter.clone().map(|exporter| Arc::new(Spans::new(exporter)) as Arc<dyn Meter>);
         let meter: Arc<dyn Meter> = Arc::new(Meters(spans.into_iter().chain(counting(&capturing, wiring)).collect()));
         let wait = follow.wait.unwrap_or(app.loaded.config.run.wait);
+        let basis = basis(app, wiring)?;
         let engine = Engine::new(Parts {
             store: materials.store,
             compiler: wire::compiler(),
@@ -95,7 +97,7 @@ impl Session {
             policy: answering(materials.rules.as_ref()),
             clock: Arc::new(SystemClock::new()),
             observer: Arc::clone(&watcher) as Arc<dyn windlass_runtime::Observer>,
-            settings: Settings { wait_ms: wait.0, meter: Some(meter), ..settings(app) },
+            settings: Settings { wait_ms: wait.0, meter: Some(meter), basis: Some(basis), ..settings(app) },
         });
         wiring.bind(&engine);
         Ok(Self { engine, watcher, exporter, capturing, rules: materials.rules, actor: actor().into() })
@@ -260,6 +262,16 @@ pub(crate) fn settings(app: &App) -> Settings {
         build: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()
     }
+}
+
+/// What is decided under this configuration.
+///
+/// # Errors
+/// A file that the configuration names and that cannot be read.
+pub(crate) fn basis(app: &App, wiring: &Wiring) -> Result<Basis, Problem> {
+    let config = app.loaded.config.behaviour();
+    let config = config.map_err(|error| Problem::bug(format!("the configuration has no hash: {error}")))?;
+    wiring.basis(Some(config)).map_err(setting)
 }
 
 /// The flags that another command needs to find the same store and configuration.

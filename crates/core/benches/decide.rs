@@ -46,6 +46,7 @@ fn facts() -> Facts {
         now: Timestamp(1),
         seed: 1,
         worker: None,
+        basis: None,
         quotes: Arc::new(BTreeMap::new()),
         traits: Arc::new(BTreeMap::new()),
         routes: Arc::new(BTreeMap::new()),

@@ -38,10 +38,11 @@ use routes::{count_tier, escalated, note_prefix, routed};
 pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
     took::note(run, entry);
     match entry {
-        Entry::Decided { at, by, verdicts, .. } => {
+        Entry::Decided { at, by, basis, verdicts, .. } => {
             run.version += 1;
             run.now = run.now.max(*at);
             run.worker = by.clone().or(run.worker.take());
+            run.basis = basis.clone().or(run.basis.take());
             run.keep_choice(verdicts);
         }
         Entry::RunStarted(start) => return started(run, start),

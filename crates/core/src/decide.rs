@@ -41,6 +41,7 @@ use permit::{About, Permit};
 
 use crate::apply::apply;
 use crate::audit;
+use crate::basis::Basis;
 use crate::budget::Meter;
 use crate::effect::{Call, Effect, OpenTimer, Outcome, TimerPurpose, WaitKind};
 use crate::eval::{Evaluator, Scope};
@@ -149,8 +150,8 @@ pub fn decide(
     let stage = run.stage.clone();
     let (decision, used) = (Decision::default(), Vec::new());
     let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
-    let by = turn.worker();
-    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), by, verdicts: Vec::new() });
+    let (by, basis) = (turn.worker(), turn.basis());
+    turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), by, basis, verdicts: Vec::new() });
     turn.keep_labels();
     turn.take(input);
     turn.refit();
@@ -273,6 +274,11 @@ impl<'a> Turn<'a> {
     fn worker(&self) -> Option<Name> {
         let says = !self.run.started || self.run.start.audit >= crate::audit::WHERE_VERSION;
         self.facts.worker.clone().filter(|worker| says && self.run.worker.as_ref() != Some(worker))
+    }
+
+    /// What is decided under, where the run does not know it yet.
+    fn basis(&self) -> Option<Box<Basis>> {
+        self.facts.basis.as_ref().filter(|basis| self.run.basis.as_deref() != Some(*basis)).cloned().map(Box::new)
     }
 
     /// The decision, with the policy answers that it used. They change nothing in the run that a decision looks at, so they

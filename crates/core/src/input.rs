@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::approval;
+use crate::basis::Basis;
 use crate::budget::{Amounts, Ceilings};
 use crate::effect::{Outcome, Spent};
 use crate::escrow::{Budgets, Drawn};
@@ -211,6 +212,8 @@ pub struct Facts {
     pub seed: u64,
     /// Who decides; none where nobody keeps count of workers.
     pub worker: Option<Name>,
+    /// What it is decided under; none where nobody keeps it.
+    pub basis: Option<Basis>,
     /// Prices of the machine's agents, for reservations: agent name to quote.
     pub quotes: Arc<BTreeMap<Name, Quote>>,
     /// What else is known of the models of the machine's agents: agent name to it.

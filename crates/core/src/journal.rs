@@ -8,6 +8,7 @@ mod record;
 use serde::{Deserialize, Serialize};
 
 use crate::approval;
+use crate::basis::Basis;
 use crate::budget::{Amounts, Ceilings, Meter};
 use crate::contract::Plan;
 use crate::effect::{ChildStart, Doubt, OpenCall, OpenTimer, OpenWait, Outcome};
@@ -43,6 +44,9 @@ pub enum Entry {
         /// The worker that took it, where that is another one than took the decision before.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<Name>,
+        /// What it was taken under, where that is not what the decision before was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basis: Option<Box<Basis>>,
         /// Policy answers used.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         verdicts: Vec<Verdict>,

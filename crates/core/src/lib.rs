@@ -32,6 +32,7 @@ pub mod machine;
 pub mod eval;
 pub mod transcript;
 pub mod policy;
+pub mod basis;
 pub mod breakers;
 pub mod budget;
 pub mod escrow;

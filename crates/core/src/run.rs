@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::Escalating;
 use crate::audit;
+use crate::basis::Basis;
 use crate::breakers::Pulse;
 use crate::budget::{Amounts, Ceilings, Ledger};
 use crate::contract::Plan;
@@ -378,6 +379,9 @@ pub struct Run {
     /// The worker that took the last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<Name>,
+    /// What the last decision was taken under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<Box<Basis>>,
     /// When it entered its state; 0 for a run that began before that was kept.
     #[serde(default, skip_serializing_if = "Timestamp::is_zero")]
     pub entered_at: Timestamp,
@@ -438,6 +442,7 @@ impl Run {
             choice: None,
             audit: audit::Chain::default(),
             worker: None,
+            basis: None,
             entered_at: Timestamp::default(),
             took: Took::default(),
         }

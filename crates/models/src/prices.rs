@@ -19,7 +19,8 @@ const BOOK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PER_TOKENS: u128 = 1_000_000;
 
 /// The book that comes with this build.
-const BUILTIN: &str = include_str!("prices/builtin.yml");
+/// The text of the book that comes with this build.
+pub const BUILTIN: &str = include_str!("prices/builtin.yml");
 
 /// Why a price book cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -432,6 +432,10 @@ impl Policy for LivePolicy {
         Some(self.snapshot().epoch)
     }
 
+    fn version(&self) -> Option<Name> {
+        Some(Self::version(self))
+    }
+
     fn allow_unasked(&self) -> bool {
         false
     }

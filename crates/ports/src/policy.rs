@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use windlass_core::ids::{Digest, RunId};
+use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::Machine;
 use windlass_core::policy::{Choice, Question, Verdict};
 use windlass_core::run::{Run, TenantScope};
@@ -53,6 +53,11 @@ pub trait Policy: Send + Sync + std::fmt::Debug {
     /// Stands for all that answers depend on beside the question and the [`Policy::choice`]: as long as it is the same, so is
     /// the answer to the same question. None where answers may change at any time.
     fn epoch(&self) -> Option<u64> {
+        None
+    }
+
+    /// The version of the rules in force; none where there are none.
+    fn version(&self) -> Option<Name> {
         None
     }
 

@@ -577,7 +577,7 @@ mod tests {
         run.step = 3;
         run.state = Some("c".into());
         let entries = [
-            Entry::Decided { at: Timestamp(42), input: "settled".into(), by: None, verdicts: Vec::new() },
+            Entry::Decided { at: Timestamp(42), input: "settled".into(), by: None, basis: None, verdicts: Vec::new() },
             Entry::TransitionTaken { from: "a".into(), to: "b".into(), index: Some(0) },
             Entry::StateEntered { state: "b".into() },
             Entry::FailureRaised { failure: Failure::new(Code::ToolFailed, "no") },

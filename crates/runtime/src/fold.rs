@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn decided(at: u64) -> Entry {
-        Entry::Decided { at: Timestamp(at), input: "started".into(), by: None, verdicts: Vec::new() }
+        Entry::Decided { at: Timestamp(at), input: "started".into(), by: None, basis: None, verdicts: Vec::new() }
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod commit;
 pub mod derived;
 pub mod events;
 pub mod schedule;
+pub mod versions;
 pub mod keys;
 pub mod switch;
 pub mod rates;
@@ -34,5 +35,6 @@ pub use shell::{
     Settings, Silent, Span, Stop, Submission, SubmitError, Submitted, SystemClock, Tally, Vitals, Waiting,
 };
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
+pub use shell::{Publication, Published, VersionError, Versions, VersionsPage};
 pub use shell::{SharedQuotas, quotas};
 pub use shell::{switch as set_switch, switches, tell_held};

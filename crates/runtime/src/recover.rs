@@ -70,7 +70,7 @@ pub fn nothing(run: &mut Run, now: Timestamp) -> Decision {
 
 fn record(run: &mut Run, now: Timestamp, input: &str, more: Vec<Entry>) -> Decision {
     let mut entries =
-        vec![Entry::Decided { at: now.max(run.now), input: input.into(), by: None, verdicts: Vec::new() }];
+        vec![Entry::Decided { at: now.max(run.now), input: input.into(), by: None, basis: None, verdicts: Vec::new() }];
     entries.extend(more);
     let audit = entries.iter().filter_map(|entry| apply(run, entry)).collect();
     Decision { entries, audit, ..Decision::default() }

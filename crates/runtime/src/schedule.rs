@@ -29,7 +29,9 @@ pub use ticks::{EVERY_MS_MIN, Passed, Ticks, Timing, TimingError, in_zone};
 /// The kind of object that a schedule is stored as.
 pub const KIND: &str = "schedule";
 /// The version of the stored form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version of one that starts what it was added with.
+const VERSION_PINNED: u32 = 1;
 /// Bytes of a schedule's name.
 pub const NAME_BYTES_MAX: usize = 100;
 /// Ticks that are caught up at most.
@@ -153,6 +155,9 @@ pub struct Spec {
     pub priority: Option<Priority>,
     /// The pool of its runs.
     pub pool: Option<Name>,
+    /// The published version that its runs are of: `NAME@` for the one that the name points at when a run starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Name>,
 }
 
 /// A tick that comes next.
@@ -297,6 +302,17 @@ impl Spec {
         RunId::stored(&format!("{}-{}", self.name, compact(tick)))
     }
 
+    /// The name that its runs are of the version of at which it points.
+    #[must_use]
+    pub fn follows(&self) -> Option<&str> {
+        self.version.as_ref()?.strip_suffix('@')
+    }
+
+    /// The version of the stored form: a build that knows no published versions would start something else.
+    fn form(&self) -> u32 {
+        if self.follows().is_some() { VERSION } else { VERSION_PINNED }
+    }
+
     fn next(&self, tick: Timestamp) -> Next {
         Next { tick, due: tick.plus_ms(self.jitter(tick)) }
     }
@@ -337,7 +353,7 @@ impl Schedule {
         let dealt_with = Timestamp(now.0.max(spec.start.0.saturating_sub(1)));
         let next = ticks.after(dealt_with).ok_or(TimingError::Never)?;
         Ok(Self {
-            v: VERSION,
+            v: spec.form(),
             next: Some(spec.next(next)),
             created_at: now,
             dealt_with,
@@ -572,7 +588,7 @@ impl Schedule {
         let new = Self::new(spec, now)?;
         self.dealt_with = self.dealt_with.max(new.dealt_with);
         self.next = new.spec.ticks()?.after(self.dealt_with).map(|tick| new.spec.next(tick));
-        self.spec = new.spec;
+        (self.v, self.spec) = (new.v, new.spec);
         self.problem = None;
         Ok(())
     }

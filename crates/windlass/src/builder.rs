@@ -316,6 +316,7 @@ impl Builder {
             tokio::spawn(wire::follow_trust(&self.wiring.trust, &store, TrustConfig::default()).await?);
             tokio::spawn(wire::follow_trial(rules, &store, "windlass".into()).await?);
         }
+        let basis = self.wiring.basis(None)?;
         let engine = Engine::new(Parts {
             store,
             compiler: wire::compiler(),
@@ -324,7 +325,7 @@ impl Builder {
             policy: wire::answering(rules.as_ref()),
             clock: Arc::new(SystemClock::new()),
             observer: self.observer,
-            settings: self.settings,
+            settings: Settings { basis: self.settings.basis.or(Some(basis)), ..self.settings },
         });
         self.wiring.bind(&engine);
         Ok(Windlass { engine, catalog, models, ceilings: self.ceilings, strict: self.strict, skills: self.skills })

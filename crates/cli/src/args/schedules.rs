@@ -34,6 +34,7 @@ pub(crate) enum Schedules {
   windlass schedules add poll poll.yml --every 5m --overlap queue --jitter 10s
   windlass schedules add close close.yml --cron '0 18 L * *' --input '{\"ledger\": \"main\"}' --tag team=finance
   windlass schedules add nightly report.yml --cron '0 3 * * *' --replace
+  windlass schedules add sweep triage@ --cron '@hourly'
 
 Runs are started by `windlass serve`. They are pinned to the documents as they are now; `--replace`
 takes new ones. docs/schedules.md says what daylight saving time, a process that was away, and a
@@ -42,7 +43,7 @@ pub(crate) struct SchedulesAdd {
     /// The schedule's name: letters, digits, `.`, `_` and `-`
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// The machine document
+    /// The machine document, or a published version: `NAME@NUMBER`, or `NAME@` for the one that the name means at each tick
     #[arg(value_name = "MACHINE")]
     pub machine: PathBuf,
     /// When it ticks: five fields, six with seconds in front, or `@daily` and the like

@@ -9,10 +9,14 @@ use windlass_runtime::trail::{self, Deed};
 
 use crate::app::App;
 use crate::args::{self, Command, Many};
+use crate::commands::versions;
 use crate::exit::Problem;
 
 /// Characters of a detail.
 const DETAIL_MAX: usize = 300;
+/// That a version was published, and that a name was moved.
+const PUBLISH: &str = "version.publish";
+const ROLLBACK: &str = "version.rollback";
 
 /// What a command does.
 #[derive(Clone, Debug)]
@@ -116,6 +120,7 @@ impl Doing {
             }
             Command::Tokens(tokens) => Self::of_tokens(tokens),
             Command::Skills(skills) => Self::of_skills(skills),
+            Command::Versions(versions) => Self::of_versions(versions),
             Command::Trust(trust) => Self::of_trust(trust),
             Command::Policy(args::Policy::Candidate(candidate)) => Self::of_candidate(candidate),
             Command::Policy(_) => None,
@@ -190,6 +195,22 @@ impl Doing {
             }
             Skills::Remove(args) => Self::named("skill.remove", &args.skill, "").map(|doing| doing.by(&args.by)),
             Skills::List(_) | Skills::Search(_) | Skills::Show(_) | Skills::Check(_) => None,
+        }
+    }
+
+    fn of_versions(versions: &args::Versions) -> Option<Self> {
+        use args::Versions;
+        match versions {
+            Versions::Publish(args) => {
+                let note = if args.note.is_empty() { String::new() } else { format!(": {}", args.note) };
+                let detail = format!("{}{note}", args.machine.display());
+                Self::named(PUBLISH, &args.name, &detail).map(|doing| doing.by(&args.by))
+            }
+            Versions::Rollback(args) => {
+                let to = args.to.map_or_else(|| "to the one before".to_owned(), |to| format!("to {to}"));
+                Self::named(ROLLBACK, &args.name, &to).map(|doing| doing.by(&args.by))
+            }
+            Versions::List(_) | Versions::Show(_) | Versions::Diff(_) => None,
         }
     }
 
@@ -391,7 +412,13 @@ pub(super) async fn note(app: &App, doing: &Doing) -> Result<bool, Problem> {
         _ => app.existing_store().await?,
     };
     let Some(store) = store else { return Ok(false) };
-    note_in(app, &*store, doing.clone()).await?;
+    let mut doing = doing.clone();
+    if let (ROLLBACK, Subject::Named(_, name)) = (doing.action, &doing.subject)
+        && let Some(current) = versions::current(&store, name).await?
+    {
+        doing.detail = format!("{}; before: {current}", doing.detail);
+    }
+    note_in(app, &*store, doing).await?;
     Ok(true)
 }
 

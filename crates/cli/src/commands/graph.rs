@@ -15,8 +15,8 @@ use crate::session;
 /// # Errors
 /// A document that is not valid.
 pub(crate) fn graph(app: &App, args: &args::Graph) -> Result<Exit, Problem> {
-    let folder = args.machine.parent().unwrap_or_else(|| std::path::Path::new(""));
-    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, folder) };
+    let folder = documents::folder(app, &args.machine);
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, &folder) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
     let machine = loaded.program.machines.get(&loaded.program.entry);

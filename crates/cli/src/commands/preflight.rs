@@ -85,8 +85,8 @@ impl Check {
 /// # Errors
 /// A document or a configuration that is not valid.
 pub(crate) fn preflight(app: &App, args: &args::Preflight) -> Result<Exit, Problem> {
-    let folder = args.machine.parent().unwrap_or_else(|| std::path::Path::new(""));
-    let wiring = session::wiring(app, folder);
+    let folder = documents::folder(app, &args.machine);
+    let wiring = session::wiring(app, &folder);
     let catalog = Wiring { needs_secrets: false, ..wiring.clone() }.catalog().map_err(session::setting)?;
     let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
     let checks = checks(app, &wiring, &loaded.program, &loaded.bundle, &loaded.secrets)?;

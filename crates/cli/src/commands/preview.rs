@@ -107,8 +107,8 @@ struct Subject {
 }
 
 fn of_file(app: &App, path: &Path) -> Result<Subject, Problem> {
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, folder) };
+    let folder = documents::folder(app, path);
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, &folder) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     let loaded = documents::read_to_run(app, path, &catalog)?;
     Ok(Subject { program: loaded.program, wiring, actual: None })

@@ -2,23 +2,22 @@
 
 mod key;
 
-use std::path::Path;
-
 use serde_json::json;
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::machine::Priority;
-use windlass_core::run::TenantScope;
+use windlass_core::run::{Caller, TenantScope};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::store::{Head, Queueing};
 use windlass_runtime::Submission;
+use windlass_runtime::versions::{TAG, Version};
 
 use crate::app::App;
 use crate::args;
 use crate::caller;
 use crate::commands::preflight;
 use crate::config::Span;
-use crate::documents;
+use crate::documents::{self, Meant};
 use crate::exit::{Exit, Problem};
 use crate::files;
 use crate::input;
@@ -41,10 +40,10 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
     let is_typed = args.input.as_deref().is_none_or(|given| given != "-" && !given.starts_with('@'));
     let input = files::into_input(input, is_typed, &args.file)?;
     let scope = scope(app, &args.whose)?;
-    let folder = args.machine.parent().unwrap_or_else(|| Path::new(""));
-    let wiring = session::wiring(app, folder);
+    let folder = documents::folder(app, &args.machine);
+    let wiring = session::wiring(app, &folder);
     let catalog = wiring.catalog().map_err(session::setting)?;
-    let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
+    let Meant { loaded, version } = documents::meant_to_run(app, &args.machine, &catalog)?;
     preflight::require(app, &wiring, &loaded)?;
     let store = app.store().await?;
     let digest = loaded.program.bundle;
@@ -65,11 +64,11 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         ceilings,
         scope,
         origin: None,
-        queueing: queueing(app, &args.queueing)?,
-        caller: caller::caller(args.traceparent.as_deref())?,
+        queueing: of_version(queueing(app, &args.queueing)?, version.as_ref())?,
+        caller: Caller { version: version.map(|it| it.id().into()), ..caller::caller(args.traceparent.as_deref())? },
     };
     let config = app.loaded.file.as_deref().map(places::absolute);
-    let place = Place { config, folder: places::absolute(folder) };
+    let place = Place { config, folder: places::absolute(&folder) };
     let submitted = match &args.keyed.key {
         Some(key) => match key::submit(app, &session, submission, key, &args).await? {
             key::Under::Submitted(submitted) => submitted,
@@ -146,6 +145,20 @@ pub(crate) fn queueing(app: &App, given: &args::Queued) -> Result<Queueing, Prob
     let not_before = given.not_before.as_deref().map(|text| not_before(app, text)).transpose()?;
     let pool = given.pool.as_deref().map(super::serve::pool).transpose()?;
     Ok(Queueing { pool, priority, not_before, tags, queued_max: None })
+}
+
+/// How a run waits that may be of a published version: runs of one are found by its tag.
+///
+/// # Errors
+/// A tag that says which version it is.
+pub(crate) fn of_version(queueing: Queueing, version: Option<&Version>) -> Result<Queueing, Problem> {
+    match version {
+        Some(version) if queueing.tags.contains_key(TAG) => {
+            Err(Problem::invalid(format!("`--tag`: runs of a published version have the tag `{TAG}={}`", version.id()))
+                .hint("give yours another key"))
+        }
+        _ => Ok(queueing),
+    }
 }
 
 /// Bytes of a tag's key and of its value.

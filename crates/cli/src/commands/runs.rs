@@ -3,6 +3,7 @@
 mod choices;
 mod edit;
 mod fork;
+mod hashes;
 mod list;
 mod model;
 mod steer;

@@ -1,6 +1,5 @@
 //! `windlass schedules`: adds, shows and steers schedules. `windlass serve` starts their runs.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -14,7 +13,7 @@ use windlass_runtime::{Plan, ScheduleError, Schedules, Submission};
 use crate::app::App;
 use crate::args;
 use crate::config::Span;
-use crate::documents;
+use crate::documents::{self, Meant};
 use crate::exit::{Exit, Problem};
 use crate::filter;
 use crate::input;
@@ -31,7 +30,7 @@ const PAGE: usize = 500;
 /// Adds a schedule.
 pub(crate) async fn add(app: &App, args: args::SchedulesAdd) -> Result<Exit, Problem> {
     let plan = plan(app, &args)?;
-    let (digest, folder) = (plan.work.program.bundle, places::absolute(folder(&args.machine)));
+    let (digest, folder) = (plan.work.program.bundle, places::absolute(&documents::folder(app, &args.machine)));
     let schedules = Schedules::new(&session::observer(app.store().await?));
     let name = plan.name.clone();
     let mut added = schedules.add(plan, args.replace).await.map_err(problem)?;
@@ -47,10 +46,6 @@ pub(crate) async fn add(app: &App, args: args::SchedulesAdd) -> Result<Exit, Pro
     };
     app.output.sentence(&document(&added, None), &text);
     Ok(Exit::Ok)
-}
-
-fn folder(machine: &Path) -> &Path {
-    machine.parent().unwrap_or_else(|| Path::new(""))
 }
 
 fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
@@ -72,8 +67,14 @@ fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
         not_before: None,
     };
     let queueing: Queueing = super::run::queueing(app, &queued)?;
-    let catalog = session::wiring(app, folder(&args.machine)).catalog().map_err(session::setting)?;
-    let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
+    let folder = documents::folder(app, &args.machine);
+    let catalog = session::wiring(app, &folder).catalog().map_err(session::setting)?;
+    let Meant { loaded, version } = documents::meant_to_run(app, &args.machine, &catalog)?;
+    let queueing = super::run::of_version(queueing, version.as_ref())?;
+    // A name without a number is looked up again at each tick.
+    let follows = documents::reference(&args.machine).filter(|reference| reference.number.is_none());
+    let pinned: Option<Name> = version.filter(|_| follows.is_none()).map(|version| version.id().into());
+    let version = follows.map(|reference| reference.to_string().into()).or_else(|| pinned.clone());
     let mut ceilings = app.loaded.config.limits.ceilings();
     if let Some(steps) = args.max_steps {
         ceilings.steps = Some(ceilings.steps.map_or(steps, |configured| configured.min(steps)));
@@ -88,7 +89,7 @@ fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
         origin: None,
         queueing,
         // A schedule starts what is due itself, and within no trace.
-        caller: windlass_core::run::Caller::default(),
+        caller: windlass_core::run::Caller { version: pinned, ..windlass_core::run::Caller::default() },
     };
     Ok(Plan {
         name: args.name.as_str().into(),
@@ -101,6 +102,7 @@ fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
         jitter_ms: args.jitter.0,
         start: args.start.as_deref().map(|text| filter::time("--start", text)).transpose()?,
         end: args.end.as_deref().map(|text| filter::time("--end", text)).transpose()?,
+        version,
     })
 }
 
@@ -319,7 +321,7 @@ fn row(schedule: &Schedule) -> Vec<String> {
         schedule.spec.name.to_string(),
         state(schedule).to_owned(),
         ticks(schedule),
-        schedule.spec.machine.to_string(),
+        schedule.spec.version.as_ref().unwrap_or(&schedule.spec.machine).to_string(),
         next.map_or_else(|| "-".into(), |next| schedule::in_zone(next.tick, &schedule.spec.zone)),
         schedule.last.as_ref().map_or_else(|| "-".into(), |last| last.run.to_string()),
         schedule.counts.started.to_string(),
@@ -352,6 +354,7 @@ fn document(schedule: &Schedule, last_status: Option<&str>) -> Json {
         "machine": &*spec.machine,
         "tenant": &*spec.tenant,
         "bundle": spec.bundle,
+        "version": spec.version.as_deref(),
         "cron": cron,
         "every_ms": every_ms,
         "zone": &*spec.zone,

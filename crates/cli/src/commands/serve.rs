@@ -120,7 +120,8 @@ async fn process(app: &App, role: Role, place: args::Placed) -> Result<Exit, Pro
     }
     let meter = Arc::new(Meters(meters)) as Arc<dyn windlass_runtime::Meter>;
     // A process of a fleet waits for its store, however long that takes.
-    let settings = Settings { pools, meter: Some(meter), store_patience_ms: u64::MAX, ..session::settings(app) };
+    let basis = Some(session::basis(app, &wiring)?);
+    let settings = Settings { pools, meter: Some(meter), store_patience_ms: u64::MAX, basis, ..session::settings(app) };
     let engine = Engine::new(Parts {
         store: store(app, &place).await?,
         compiler: wire::compiler(),

@@ -1,6 +1,5 @@
 //! `windlass sim`: plays a machine under seeds, and reports the first that breaks a promise.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -85,8 +84,8 @@ fn options(args: &args::Sim) -> Options {
 
 /// The machine with what the configuration beside it says about models, tools and hooks. Nothing of it is called.
 fn setup(app: &App, args: &args::Sim) -> Result<Setup, Problem> {
-    let folder = args.machine.parent().unwrap_or_else(|| Path::new(""));
-    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, folder) };
+    let folder = documents::folder(app, &args.machine);
+    let wiring = Wiring { needs_secrets: false, ..session::wiring(app, &folder) };
     let catalog = wiring.catalog().map_err(session::setting)?;
     let loaded = documents::read_to_run(app, &args.machine, &catalog)?;
     let input = match args.input.as_deref() {

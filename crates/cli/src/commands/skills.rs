@@ -40,26 +40,14 @@ pub(crate) async fn perform(app: &App, command: Skills) -> Result<Exit, Problem>
 
 /// Every version of the skills of these names, of the configured folders and of the store.
 ///
-/// Documents are read by code that waits for nothing, inside of a runtime and outside of one: the store is looked into from
-/// a thread of its own.
-///
 /// # Errors
 /// A pack that cannot be read, or a store that fails.
 pub(crate) fn named(app: &App, names: &BTreeSet<String>) -> Result<Vec<Pack>, Problem> {
     let mut packs: Vec<Pack> = folders(app)?.into_iter().map(|(_, pack)| pack).collect();
     packs.retain(|pack| names.contains(&*pack.name));
-    let registered = std::thread::scope(|scope| {
-        let looking = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| Problem::bug(format!("cannot start a runtime: {error}")))?;
-            runtime.block_on(async {
-                match readable(app).await? {
-                    Some(registry) => registry.packs(names).await.map_err(problem),
-                    None => Ok(Vec::new()),
-                }
-            })
-        });
-        looking.join().unwrap_or_else(|_| Err(Problem::bug("looking for skills panicked")))
+    let registered = documents::looked_up(async || match readable(app).await? {
+        Some(registry) => registry.packs(names).await.map_err(problem),
+        None => Ok(Vec::new()),
     })?;
     // The same pack in both places is one.
     packs.extend(registered);

@@ -24,7 +24,7 @@ pub(crate) fn validate(app: &App, args: &args::Validate) -> Result<Exit, Problem
     for path in &args.paths {
         if path.is_dir() {
             entries.extend(machines(path)?);
-        } else if path.is_file() {
+        } else if path.is_file() || documents::reference(path).is_some() {
             entries.push(path.clone());
         } else {
             return Err(Problem::invalid(format!("there is no file `{}`", path.display())));

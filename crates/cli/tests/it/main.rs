@@ -55,3 +55,4 @@ mod thinking;
 mod tools;
 mod trust;
 mod upgrade;
+mod versions;

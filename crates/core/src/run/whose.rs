@@ -9,7 +9,7 @@ use crate::label::Marks;
 use crate::trace::Incoming;
 use crate::value::Value;
 
-/// Who starts a run, and within which trace.
+/// Who starts a run, within which trace, and by which name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
     /// Who: a person or a schedule. Runs that it starts have the same.
@@ -18,13 +18,16 @@ pub struct Caller {
     /// The trace under which it hangs, when it was started within one. Runs that it starts stay in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Incoming>,
+    /// The published version that it was started as, `NAME@NUMBER`. Runs that it starts have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Name>,
 }
 
 impl Caller {
     /// Whether nothing is known of it.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        self.by.is_none() && self.trace.is_none()
+        self.by.is_none() && self.trace.is_none() && self.version.is_none()
     }
 }
 

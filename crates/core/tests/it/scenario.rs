@@ -185,6 +185,7 @@ impl Bench {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             worker: self.worker.clone(),
+            basis: None,
             quotes: Arc::new(self.quotes()),
             traits: Arc::new(self.traits()),
             routes: Arc::new(routes),

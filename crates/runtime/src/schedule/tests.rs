@@ -23,6 +23,7 @@ fn spec(overlap: Overlap, catch_up: CatchUp) -> Spec {
         tags: BTreeMap::new(),
         priority: None,
         pool: None,
+        version: None,
     }
 }
 
@@ -206,9 +207,24 @@ fn a_schedule_that_cannot_work_is_refused() {
 #[test]
 fn a_schedule_of_a_newer_build_is_not_read() {
     let s = schedule(Overlap::Skip, CatchUp::Last);
-    let newer = String::from_utf8(s.encode()).expect("text").replacen("\"v\":1", "\"v\":2,\"zz\":{}", 1);
-    assert!(matches!(Schedule::decode(newer.as_bytes()), Err(ReadError::Newer { found: 2 })));
+    let newer = String::from_utf8(s.encode()).expect("text").replacen("\"v\":1", "\"v\":3,\"zz\":{}", 1);
+    assert!(matches!(Schedule::decode(newer.as_bytes()), Err(ReadError::Newer { found: 3 })));
     assert!(matches!(Schedule::decode(b"{}"), Err(ReadError::Broken(_))));
+}
+
+#[test]
+fn only_a_schedule_that_follows_a_name_is_kept_from_builds_that_know_none() {
+    let mut schedule = schedule(Overlap::Skip, CatchUp::Last);
+    let form = |schedule: &Schedule| {
+        serde_json::from_slice::<serde_json::Value>(&schedule.encode()).expect("json")["v"].clone()
+    };
+    assert_eq!(form(&schedule), 1);
+    for (version, v) in [(Some("n@"), 2), (Some("n@3"), 1), (None, 1)] {
+        let spec = Spec { version: version.map(Into::into), ..schedule.spec.clone() };
+        schedule.replace(spec, Timestamp(1)).expect("replaced");
+        assert_eq!((form(&schedule), schedule.spec.follows()), (v.into(), version.and_then(|it| it.strip_suffix('@'))));
+        assert_eq!(Schedule::decode(&schedule.encode()).expect("reads back"), schedule);
+    }
 }
 
 #[test]

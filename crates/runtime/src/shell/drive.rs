@@ -4,6 +4,7 @@
 //! durable, and a fault of the run never touches another one.
 
 pub(super) use load::look;
+use perform::{during, settled};
 
 mod load;
 mod perform;
@@ -30,7 +31,7 @@ use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 
 use super::budgets;
 use super::engine::{Core, EngineError, Warm};
-use super::execute::{Calls, Done};
+use super::execute::Calls;
 use super::member::Member;
 use super::observe::{Point, Tally};
 use super::programs::Loaded;
@@ -340,6 +341,7 @@ impl Work<'_> {
             now: self.now(),
             seed: parts.clock.seed(),
             worker: Some(self.claimed.worker.0.clone()),
+            basis: parts.basis(),
             quotes: Arc::clone(&self.loaded.quotes),
             traits: Arc::clone(&self.loaded.traits),
             routes: Arc::new(self.routes(input)),
@@ -581,20 +583,4 @@ async fn release(claimed: &Claimed, keep: Keep) -> Result<(), Fault> {
     let Claimed { core, worker, lease, .. } = claimed;
     patiently(core, || core.parts.store.release(lease.clone(), worker.clone(), keep)).await?;
     Ok(())
-}
-
-fn settled(done: Done) -> Ready {
-    Ready { input: done.into_input(), source: Source::Memory }
-}
-
-/// Waits for `future` while the calls make progress.
-async fn during<T>(calls: &mut Calls, ready: &mut VecDeque<Ready>, future: impl Future<Output = T>) -> T {
-    tokio::pin!(future);
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut future => return answer,
-            done = calls.next(), if !calls.is_empty() => ready.push_back(settled(done)),
-        }
-    }
 }

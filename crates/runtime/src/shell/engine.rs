@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, Semaphore};
+use windlass_core::basis::Basis;
 use windlass_core::eval::Evaluator;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::machine::Priority;
@@ -55,6 +56,13 @@ pub struct Parts {
     pub settings: Settings,
 }
 
+impl Parts {
+    /// What this process decides under now; none where nobody keeps it.
+    pub(super) fn basis(&self) -> Option<Basis> {
+        self.settings.basis.clone().map(|basis| Basis { policy: self.policy.version(), ..basis })
+    }
+}
+
 /// Numbers of an engine.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -87,6 +95,8 @@ pub struct Settings {
     pub queued_max: Option<u32>,
     /// Limits of rates, which all workers of the store meet together.
     pub rates: Arc<Limits>,
+    /// What this process decides under beside its rules, for the journals of runs; none where nobody keeps it.
+    pub basis: Option<Basis>,
     /// The host's name, as others see it in the list of workers.
     pub host: String,
     /// The build, as others see it there.
@@ -145,6 +155,7 @@ impl Default for Settings {
             tenant_held_max: None,
             queued_max: None,
             rates: Arc::default(),
+            basis: None,
             host: String::new(),
             build: String::new(),
             meter: None,

@@ -5,20 +5,18 @@
 //! run. What a schedule does is decided in [`crate::schedule`].
 
 mod drive;
+mod material;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use windlass_core::ids::{Digest, Name, RunId};
 use windlass_core::input::Input;
 use windlass_core::limits::VALUE_DEPTH_MAX;
 use windlass_core::run::Start;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
-use windlass_ports::compile::Bundle;
-use windlass_ports::store::{Created, Head, Message, NewRun, Query, Queueing, StoreError};
+use windlass_ports::store::{Created, Head, Message, NewRun, Query, StoreError};
 
 use super::engine::{Core, Engine};
 use super::objects::{self, Record, TRIES_MAX};
@@ -27,6 +25,7 @@ use super::submit::{Prepared, Submission, SubmitError};
 use crate::schedule::{CatchUp, KIND, Overlap, ReadError, Schedule, Spec, SpecError, TAG, Timing, Wants};
 
 pub use drive::{LATE_MS, Numbers};
+use material::{Asked, Material, Work};
 
 /// The kind of what their runs need.
 pub(super) const WORK: &str = "schedule_work";
@@ -58,6 +57,9 @@ pub struct Plan {
     pub start: Option<Timestamp>,
     /// Ticks are before.
     pub end: Option<Timestamp>,
+    /// The published version that its runs are of: `NAME@` for the one that the name points at when a run starts, which
+    /// `work` is only checked by.
+    pub version: Option<Name>,
 }
 
 /// Why a schedule cannot be made, found or changed.
@@ -114,13 +116,6 @@ pub enum ScheduleError {
     Contended(Name),
 }
 
-/// What the runs of a schedule are made from.
-#[derive(Debug, Serialize, Deserialize)]
-struct Work {
-    bundle: Bundle,
-    start: Start,
-}
-
 /// The schedules of a store. Clones share their numbers.
 #[derive(Clone, Debug)]
 pub struct Schedules {
@@ -158,9 +153,16 @@ impl Schedules {
         let engine = Engine { core: Arc::clone(&self.core) };
         let now = self.core.parts.clock.now();
         let bundle = plan.work.bundle.clone();
+        let asked = Asked {
+            ceilings: plan.work.ceilings,
+            pool: plan.work.queueing.pool.clone(),
+            priority: plan.work.queueing.priority,
+        };
+        let asked = plan.version.as_ref().is_some_and(|version| version.ends_with('@')).then_some(asked);
         let Prepared { digest, bytes, run } = engine.prepare(Submission { run_id: None, ..plan.work })?;
         let NewRun { start, queueing, .. } = run;
-        let work = Work { bundle, start: Start { id: RunId::stored(""), root: RunId::stored(""), ..start } };
+        let start = Start { id: RunId::stored(""), root: RunId::stored(""), ..start };
+        let work = Work { bundle, start, asked };
         let stored = serde_json::to_vec(&work).unwrap_or_default();
         if stored.len() > WORK_BYTES_MAX {
             return Err(ScheduleError::TooLarge { bytes: stored.len() });
@@ -182,6 +184,7 @@ impl Schedules {
             tags: queueing.tags,
             priority: queueing.priority,
             pool: queueing.pool,
+            version: plan.version,
         };
         let new = Schedule::new(spec.clone(), now)?;
         engine.stow(digest, bytes).await?;
@@ -375,19 +378,21 @@ impl Schedules {
     /// Makes the runs that are to be made, and notes that they are. False when the queue is full.
     async fn start(&self, record: &Record<Schedule>, schedule: &mut Schedule) -> Result<bool, ScheduleError> {
         let spec = schedule.spec.clone();
-        let work: Option<Work> = objects::read(&self.core, WORK, &work_key(&spec)).await?.value;
-        let bundle = work.as_ref().map(|work| work.bundle.encode()).unwrap_or_default();
+        let material = self.material(&spec).await?;
         let mut done = Vec::new();
         let mut is_full = false;
         while let (Some(next), true) = (schedule.starting.first().copied(), record.is_fresh(&self.core)) {
-            let Some(work) = &work else {
-                schedule.refused("what its runs are made from is gone");
-                continue;
+            let material = match &material {
+                Ok(material) => material,
+                Err(why) => {
+                    schedule.refused(why);
+                    continue;
+                }
             };
             let at = self.core.parts.clock.now();
-            let run = run_of(&spec, work, next.tick, at, self.queued_max(&spec));
+            let run = run_of(&spec, material, next.tick, at);
             let id = run.start.id.clone();
-            self.core.parts.store.put_bundle(spec.bundle, bundle.clone()).await?;
+            self.core.parts.store.put_bundle(material.digest, material.bytes.clone()).await?;
             match self.core.parts.store.create(run).await? {
                 Created::New => {
                     schedule.started(at);
@@ -413,10 +418,6 @@ impl Schedules {
         }
         record.put(&self.core, schedule).await?;
         Ok(!is_full)
-    }
-
-    fn queued_max(&self, spec: &Spec) -> Option<u32> {
-        self.core.parts.settings.queued_max_of(spec.priority.unwrap_or_default())
     }
 
     /// Asks a run to stop, for the tick that waits for it. The same question again is dropped.
@@ -475,11 +476,11 @@ pub(super) fn work_key(spec: &Spec) -> Name {
 }
 
 /// The run of a tick. Its input says which tick it is for, unless it has something of that name.
-fn run_of(spec: &Spec, work: &Work, tick: Timestamp, at: Timestamp, queued_max: Option<u32>) -> NewRun {
+fn run_of(spec: &Spec, material: &Material, tick: Timestamp, at: Timestamp) -> NewRun {
     let id = spec.run(tick);
-    let mut tags: BTreeMap<Name, Name> = spec.tags.clone();
-    tags.insert(TAG.into(), spec.name.clone());
-    let mut start = work.start.clone();
+    let mut queueing = material.queueing.clone();
+    queueing.tags.insert(TAG.into(), spec.name.clone());
+    let mut start = material.start.clone();
     if let Value::Map(input) = &start.input
         && !input.contains_key("schedule")
         && start.input.depth() < VALUE_DEPTH_MAX - 1
@@ -494,6 +495,5 @@ fn run_of(spec: &Spec, work: &Work, tick: Timestamp, at: Timestamp, queued_max: 
         start.input = Value::map(input);
     }
     start.caller.by = Some(format!("schedule {}", spec.name).into());
-    let queueing = Queueing { pool: spec.pool.clone(), priority: spec.priority, not_before: None, tags, queued_max };
     NewRun { start: Start { root: id.clone(), id, ..start }, at, queueing }
 }

@@ -18,6 +18,7 @@ use super::engine::{Engine, EngineError};
 use super::send::patiently;
 use super::shutdown::Stop;
 use crate::commit;
+use crate::versions::TAG;
 
 /// A run that is wanted.
 #[derive(Clone, Debug)]
@@ -153,7 +154,10 @@ impl Engine {
         };
         let machine = program.machines.get(&program.entry);
         let machine = machine.ok_or_else(|| SubmitError::NoEntry(program.entry.to_string()))?;
-        let queueing = self.queueing(queueing, machine)?;
+        let mut queueing = self.queueing(queueing, machine)?;
+        if let Some(version) = &caller.version {
+            queueing.tags.insert(TAG.into(), version.clone());
+        }
         let now = self.core.parts.clock.now();
         let (digest, bytes) = match self.core.programs.stored_lately(&program, now) {
             Some(digest) => (digest, None),

@@ -21,3 +21,4 @@ mod simple;
 mod switches;
 mod timers;
 mod turns;
+mod versions;

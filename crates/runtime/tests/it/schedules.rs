@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use windlass_core::budget::Ceilings;
 use windlass_core::ids::RunId;
 use windlass_core::input::Input;
 use windlass_core::run::Status;
@@ -13,7 +14,8 @@ use windlass_ports::clock::Clock;
 use windlass_ports::fake::ManualClock;
 use windlass_ports::store::{Head, Query, Queueing, Retention, Store};
 use windlass_runtime::schedule::{CatchUp, Overlap, Timing};
-use windlass_runtime::{Engine, Parts, Plan, ScheduleError, Schedules, Scope, Stop, Submission};
+use windlass_runtime::versions::Sources;
+use windlass_runtime::{Engine, Parts, Plan, Publication, ScheduleError, Schedules, Scope, Stop, Submission, Versions};
 
 use crate::interleaved::Interleaved;
 use crate::kit::{Kit, done, tree};
@@ -49,6 +51,7 @@ fn plan(kit: &Kit, name: &str) -> Plan {
         jitter_ms: 0,
         start: None,
         end: None,
+        version: None,
     }
 }
 
@@ -357,4 +360,53 @@ async fn the_loop_starts_runs_in_time_and_stops_when_told() {
     let (late, _) = schedules.numbers().lateness();
     let (others, _) = other.numbers().lateness();
     assert!(late + others < 100, "{late} and {others}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_tick_of_a_schedule_is_of_the_version_that_its_name_points_at_then() {
+    let (kit, clock) = (waits(), clock());
+    let engine = engine(&kit, Arc::new(kit.store.another()), &clock);
+    let (schedules, versions) = (Schedules::new(&engine), Versions::new(Arc::new(kit.store.another())));
+    let publish = async |text: &str| {
+        let files = BTreeMap::from([("m.yml".to_owned(), text.to_owned())]);
+        let sources = Sources { entry: "m.yml".into(), files, skills: BTreeMap::new() };
+        let (name, machine, by) = ("night".into(), "main".into(), "ann".into());
+        let at = Timestamp(1);
+        let new = Publication { name, sources, machine, agents: BTreeMap::new(), note: "".into(), by, at };
+        versions.publish(new).await.expect("published");
+    };
+    let ceilings = Ceilings { steps: Some(7), ..Ceilings::default() };
+    let follows = plan(&kit, "s");
+    let work = Submission { ceilings, ..follows.work.clone() };
+    let follows = Plan { version: Some("night@".into()), work, ..follows };
+    let tick = async || {
+        clock.advance(MINUTE);
+        schedules.settle().await;
+    };
+    schedules.add(follows, false).await.expect("added");
+    tick().await;
+    let problem = schedules.find("s").await.expect("found").problem.expect("nothing is published");
+    assert_eq!(&*problem, "nothing is published as `night`");
+    publish("one").await;
+    tick().await;
+    publish("two").await;
+    tick().await;
+    versions.rollback("night", None, "ann", Timestamp(2)).await.expect("moved");
+    tick().await;
+    let heads = runs(&kit).await;
+    let mut starts = Vec::new();
+    for head in &heads {
+        assert_eq!(head.tags.get("team").map(|tag| &**tag), Some("night"));
+        let start = kit.store.load(head.id.clone()).await.expect("load").expect("stored").start;
+        assert_eq!((start.ceilings.steps, start.input.get("a")), (Some(7), Some(&Value::Int(1))));
+        assert_eq!(start.caller.by.as_deref(), Some("schedule s"));
+        assert_eq!(head.tags.get("version"), start.caller.version.as_ref());
+        starts.push((start.caller.version.expect("a version"), start.bundle));
+    }
+    let of: Vec<&str> = starts.iter().map(|(version, _)| &**version).collect();
+    assert_eq!(of, ["night@1", "night@2", "night@1"]);
+    assert!(starts[0].1 == starts[2].1 && starts[0].1 != starts[1].1, "{starts:?}");
+    let counts = schedules.find("s").await.expect("found").counts;
+    assert_eq!((counts.started, counts.refused), (3, 1));
+    kit.fsck().await;
 }

@@ -70,6 +70,10 @@ fn rule(failure: &Failure) -> Option<Json> {
 /// A run as its caller sees it.
 pub(super) fn run(report: &Report, tool: &str) -> Json {
     let mut body = json!({ "run_id": report.head.id.as_str(), "tool": tool, "status": word(report.head.status) });
+    body["bundle"] = json!(report.run.start.bundle);
+    if let Some(basis) = &report.run.basis {
+        body["under"] = json!(basis);
+    }
     match Became::of(report) {
         Became::Open => body["waits"] = waits(report),
         Became::Result(result) => body["result"] = result,

@@ -221,7 +221,7 @@ impl Api {
             scope: scope(caller),
             origin: None,
             queueing: Queueing { tags, ..Queueing::default() },
-            caller: run::Caller { by: Some(caller.user.clone()), trace: asked.trace },
+            caller: run::Caller { by: Some(caller.user.clone()), trace: asked.trace, version: None },
         };
         let submitting = tokio::time::timeout(STORE_PATIENCE, self.engine.submit(submission));
         let submitted = submitting.await.map_err(|_| Problem::away())?.map_err(|error| Problem::submit(&error))?;

@@ -102,6 +102,7 @@ impl<'a> Driver<'a> {
             now: Timestamp(self.now),
             seed: 0x7777_7777_7777_7777,
             worker: None,
+            basis: None,
             quotes: Arc::new(BTreeMap::new()),
             traits: Arc::new(BTreeMap::new()),
             routes: Arc::new(BTreeMap::new()),

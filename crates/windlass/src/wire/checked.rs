@@ -1,6 +1,10 @@
-//! The model catalog, and checks of what it and the configuration name together, before anything is called.
+//! The model catalog, checks of what it and the configuration name together before anything is called, and what an engine
+//! decides under, as hashes.
 
+use windlass_core::basis::Basis;
+use windlass_core::ids::Digest;
 use windlass_models::catalog::{Catalog as ModelCatalog, ChainEntry};
+use windlass_models::prices::BUILTIN;
 use windlass_models::scripted::Scripts;
 
 use super::{WireError, Wiring};
@@ -17,6 +21,25 @@ impl Wiring {
             let place = if error.line == 0 { String::new() } else { format!(", line {}", error.line) };
             WireError::new("models", format!("`{}`{place}: {}", path.display(), error.message))
         })
+    }
+
+    /// What runs are decided under beside rules: hashes of the model catalog and of the price books, as their files are now,
+    /// and the one given of the configuration.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn basis(&self, config: Option<Digest>) -> Result<Basis, WireError> {
+        let models = match &self.models {
+            Some(path) => Some(Digest::of(self.read("models", path)?.as_bytes())),
+            None => None,
+        };
+        // What the own book does not have is looked up in the one of the build.
+        let own = match &self.prices {
+            Some(path) => self.read("prices", path)?,
+            None => String::new(),
+        };
+        let prices = Some(Digest::of([own.as_bytes(), BUILTIN.as_bytes()].join(&0).as_slice()));
+        Ok(Basis { policy: None, models, prices, config })
     }
 
     /// No provider has a name that stands for something else where a document names a provider.

@@ -73,6 +73,11 @@ const COMMANDS: &[(&str, Class)] = &[
     ("skills show s", Looks),
     ("skills remove s@1.0.0 --by ann", Acts("skill.remove")),
     ("skills check f", Looks),
+    ("versions publish n m.yml --by ann", Acts("version.publish")),
+    ("versions list", Looks),
+    ("versions show n", Looks),
+    ("versions diff n 1 2", Looks),
+    ("versions rollback n --by ann", Acts("version.rollback")),
     // Made of the tenant's trail, where it says for whom.
     ("tokens issue --tenant t --user u --tool search", Itself),
     ("tokens show", Looks),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use windlass_core::apply;
 use windlass_core::budget::{Ceilings, Meter};
 use windlass_core::journal::Entry;
-use windlass_core::run::{Origin, Run, Start, Status};
+use windlass_core::run::{Caller, Origin, Run, Start, Status};
 use windlass_ports::compile::Bundle;
 use windlass_ports::store::{Head, Queueing, Store};
 use windlass_runtime::Submission;
@@ -43,6 +43,8 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         return Err(Problem::rejected(format!("run `{}` is a child; only a caller's run can be forked", head.id))
             .hint(format!("windlass runs fork {} --at STEP", head.root)));
     }
+    // A run that went on under other documents is of no version that was published.
+    let version = start.caller.version.filter(|_| start.bundle == head.bundle);
     let submission = Submission {
         bundle,
         program,
@@ -52,7 +54,7 @@ pub(crate) async fn fork(app: &mut App, args: args::RunsFork) -> Result<Exit, Pr
         scope: start.scope,
         origin: Some(origin),
         queueing: Queueing::default(),
-        caller: crate::caller::caller(None)?,
+        caller: Caller { version, ..crate::caller::caller(None)? },
     };
     let submitted = session.engine.submit(submission).await.map_err(outcome::submit_problem)?;
     if submitted.existing.is_some() {

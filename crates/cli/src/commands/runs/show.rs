@@ -9,7 +9,9 @@ use windlass_core::journal::Record;
 use windlass_core::overrides::{Listed, ModelOverride};
 use windlass_core::run::Run;
 use windlass_core::value::Value;
+use windlass_ports::store::Head;
 
+use super::hashes::Hashes;
 use super::list;
 use crate::app::App;
 use crate::args;
@@ -30,6 +32,7 @@ const CELL_BYTES: usize = 4_000;
 pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Problem> {
     let (store, head) = app.run(&args.run).await?;
     let run = journal::current(&*store, &head.id).await?;
+    let hashes = Hashes::of(&store, &run).await?;
     let waiting = session::observer(store).status(&head.id).await.map_err(outcome::engine_problem)?;
     let waits = waiting.map(|report| report.waits).unwrap_or_default();
     let left_out = LeftOut::of(&run, waits.len());
@@ -45,6 +48,7 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
                 map.insert("saved".into(), saved.iter().map(Saved::json).collect());
             }
             map.insert("run".into(), shortened(veil.document(&run)));
+            map.insert("hashes".into(), serde_json::to_value(&hashes).unwrap_or_default());
             let waits: Vec<Json> = waits.iter().take(SHOWN).map(outcome::wait).collect();
             map.insert("waits".into(), veil.document(&waits));
             if left_out.is_any() {
@@ -55,22 +59,9 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
         left_out.tell(app, &head.id);
         return Ok(Exit::Ok);
     }
-    let mut rows = vec![
-        pair("run", head.id.as_str()),
-        pair("status", head.status.as_str()),
-        pair("machine", &head.machine),
-        pair("state", head.state.as_deref().unwrap_or("-")),
-        pair("steps", &head.step.to_string()),
-        pair("cost", &format!("{}, {} tokens", dollars(head.cost_micros), head.tokens)),
-        pair("tenant", &head.tenant),
-        pair("user", run.start.scope.user.as_deref().unwrap_or("-")),
-        pair("created", &time(head.created_at)),
-        pair("updated", &time(head.updated_at)),
-    ];
-    for (tier, used) in &run.tiers {
-        rows.push(pair("cost by tier", &format!("`{tier}` {}, {} tokens", dollars(used.cost_micros), used.tokens)));
-    }
+    let mut rows = about(&head, &run);
     rows.extend(models_and_skills(&run, &veil));
+    rows.extend(hashes.rows().iter().take(SHOWN).map(|(name, value)| pair(name, value)));
     if let Some(owner) = &head.owner {
         rows.push(pair("worker", &owner.0));
     }
@@ -96,6 +87,26 @@ pub(crate) async fn show(app: &App, args: args::RunsShow) -> Result<Exit, Proble
     }
     LeftOut { children: 0, slots: 0, ..left_out }.tell(app, &head.id);
     Ok(Exit::Ok)
+}
+
+/// Whose a run is, where it stands and what it cost.
+fn about(head: &Head, run: &Run) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        pair("run", head.id.as_str()),
+        pair("status", head.status.as_str()),
+        pair("machine", &head.machine),
+        pair("state", head.state.as_deref().unwrap_or("-")),
+        pair("steps", &head.step.to_string()),
+        pair("cost", &format!("{}, {} tokens", dollars(head.cost_micros), head.tokens)),
+        pair("tenant", &head.tenant),
+        pair("user", run.start.scope.user.as_deref().unwrap_or("-")),
+        pair("created", &time(head.created_at)),
+        pair("updated", &time(head.updated_at)),
+    ];
+    for (tier, used) in &run.tiers {
+        rows.push(pair("cost by tier", &format!("`{tier}` {}, {} tokens", dollars(used.cost_micros), used.tokens)));
+    }
+    rows
 }
 
 /// The models that stand in the place of those of the documents, each as a sentence.

@@ -2,7 +2,7 @@
 //! up. Decides nothing.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use windlass_core::contract::Class;
@@ -18,6 +18,7 @@ use windlass_ports::store::{Commit, Keep};
 use super::switched::lifts;
 use super::{Ready, Source, Work};
 use crate::recover;
+use crate::shell::execute::{Calls, Done};
 use crate::shell::{budgets, rates};
 
 impl Work<'_> {
@@ -114,7 +115,7 @@ impl Work<'_> {
         if effects.iter().any(|effect| matches!(effect, Effect::GiveBack(_))) {
             let draw = self.run.escrow.draw(self.run.id(), self.now());
             let core = Arc::clone(&self.claimed.core);
-            super::during(&mut self.calls, &mut self.ready, budgets::give_back(&*core.parts.store, draw)).await;
+            during(&mut self.calls, &mut self.ready, budgets::give_back(&*core.parts.store, draw)).await;
         }
         for effect in effects {
             if let Effect::OpenWait(wait) = effect
@@ -122,7 +123,7 @@ impl Work<'_> {
             {
                 // Whoever raised it before the wait was stored found nobody who waits.
                 let looking = budgets::look_again(&self.claimed.core, self.run.id(), *wait, refusal);
-                super::during(&mut self.calls, &mut self.ready, looking).await;
+                during(&mut self.calls, &mut self.ready, looking).await;
             }
         }
     }
@@ -178,6 +179,23 @@ impl Work<'_> {
             && !self.is_told(asked.number)
         {
             self.start_draw();
+        }
+    }
+}
+
+/// An answer as what happened.
+pub(super) fn settled(done: Done) -> Ready {
+    Ready { input: done.into_input(), source: Source::Memory }
+}
+
+/// Waits for `future` while the calls make progress.
+pub(super) async fn during<T>(calls: &mut Calls, ready: &mut VecDeque<Ready>, future: impl Future<Output = T>) -> T {
+    tokio::pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut future => return answer,
+            done = calls.next(), if !calls.is_empty() => ready.push_back(settled(done)),
         }
     }
 }
