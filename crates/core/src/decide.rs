@@ -143,17 +143,25 @@ pub fn decide(
     input: Input,
     facts: &Facts,
 ) -> Result<Decision, Rejected> {
-    match &input {
+    let denied = match &input {
         Input::Approved(reply) if run.stage != Stage::Ended => approval::admit(machine, evaluator, run, reply, facts)?,
-        other => admit(machine, run, other)?,
-    }
+        other => {
+            admit(machine, run, other)?;
+            None
+        }
+    };
     let stage = run.stage.clone();
     let (decision, used) = (Decision::default(), Vec::new());
     let mut turn = Turn { machine, evaluator, facts, run, decision, moves: 0, used, stage, scope: None };
     let (by, basis) = (turn.worker(), turn.basis());
     turn.emit(Entry::Decided { at: facts.now, input: input.kind().into(), by, basis, verdicts: Vec::new() });
     turn.keep_labels();
-    turn.take(input);
+    match (denied, input) {
+        (Some((question, verdict)), Input::Approved(reply)) => {
+            turn.deny_changed(&reply.arguments.unwrap_or_default(), &question, verdict);
+        }
+        (_, input) => turn.take(input),
+    }
     turn.refit();
     turn.drive();
     turn.settle_stage();

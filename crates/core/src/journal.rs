@@ -548,7 +548,7 @@ pub enum Entry {
         model: Name,
         /// About how many tokens it has.
         tokens: u64,
-        /// How many the model takes.
+        /// How many the model takes, or how many it should have at most where that is less.
         context_tokens: u64,
         /// Of what so much is used up that a shorter one counts as long. None where it would at any time.
         #[serde(default, skip_serializing_if = "Option::is_none")]

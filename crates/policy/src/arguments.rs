@@ -323,6 +323,10 @@ struct Found {
 impl Found {
     fn look(&mut self, json: &Json) {
         match json {
+            Json::Object(map) if map.get("Record").is_some_and(Json::is_object) => {
+                let fields = map["Record"].as_object().into_iter().flatten();
+                fields.for_each(|(_, inner)| self.look(inner));
+            }
             Json::Object(map) => match (access(map), path(json)) {
                 (_, Some(path)) if path.is_empty() => self.is_whole = true,
                 (Some((word, _)), Some(path)) if path[0] == "args" => match &path[1..] {
@@ -340,9 +344,11 @@ impl Found {
     }
 }
 
-/// `left.attr` or `left has attr`.
+/// `left.attr` or `left has attr`; a record may have keys like these, and nothing within them looks like an access.
 fn access(map: &Map<String, Json>) -> Option<(&str, &Json)> {
-    map.iter().find_map(|(word, of)| matches!(&**word, "." | "has").then_some((&**word, of)))
+    let is_access =
+        |word: &str, of: &Json| matches!(word, "." | "has") && of.get("left").is_some() && of.get("attr").is_some();
+    map.iter().find_map(|(word, of)| is_access(word, of).then_some((&**word, of)))
 }
 
 /// The names that lead from the context to what an expression takes or looks for; none where it does not begin there.
@@ -448,6 +454,9 @@ mod tests {
         assert_eq!(of("context.args has a && context.args.a > 1"), named(&["a"]));
         assert_eq!(of("context has args.a.b && context[\"args\"][\"c\"].d == 1"), named(&["a.b", "c.d"]));
         assert_eq!(of("context.args == {a: 1}"), Some(Reads::All));
+        assert_eq!(of(r#"{"has": context.args has a && context.args.a > 1}["has"]"#), named(&["a"]));
+        assert_eq!(of(r#"{".": context}["."].args has a"#), Some(Reads::All));
+        assert_eq!(of(r#"{"Record": {"has": context.args.a > 1}}["Record"]["has"]"#), named(&["a"]));
         let declared = read("type Arguments = { a?: { b?: Long }, c?: Long };").expect("good");
         for (condition, undeclared) in [
             ("context.args has a && context.args.c == 1", None),

@@ -256,7 +256,7 @@ pub enum What {
         model: Name,
         /// About how many tokens it has.
         tokens: u64,
-        /// How many the model takes.
+        /// How many the model takes, or how many it should have at most where that is less.
         context_tokens: u64,
         /// Of what so much is used up that a shorter one counts as long; null where it would at any time.
         saving: Option<Name>,

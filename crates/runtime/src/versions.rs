@@ -61,6 +61,9 @@ pub struct Version {
     pub name: Name,
     /// Its number: 1 for the first of a name, then one more each time.
     pub number: u64,
+    /// What the name meant when it was published; none for the first of a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
     /// Hash of its sources.
     pub sources: Digest,
     /// The machine's own name.

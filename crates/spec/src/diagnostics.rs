@@ -88,6 +88,8 @@ rules! {
     RetiredModel = "retired_model",
     /// A model without a price where the cost of runs has a ceiling; found by `windlass validate`.
     UnpricedModel = "unpriced_model",
+    /// Conversations are to be kept short, and how long a model's may be is not known; found by `windlass validate`.
+    UnmeasuredModel = "unmeasured_model",
     /// A hook that is neither built in nor configured.
     UnknownHook = "unknown_hook",
     /// A tool that is not configured.

@@ -63,8 +63,8 @@ pub(crate) struct StoreRekey {
   windlass erase --tenant acme --yes && windlass store compact
 
 For SQLite. The file takes no more room than it needs, and between its values nothing is left
-of what was removed. Needs as much free space as the file has. While it works, others read
-and nobody writes: run it when little is done. Exits with 4 when another process kept it from
+of what was removed. Needs as much free space as the file has in the folder for temporary
+files, and as much beside the file. While it works, others read and nobody writes: run it when little is done. Exits with 4 when another process kept it from
 that; nothing is lost then.")]
 pub(crate) struct StoreCompact {}
 

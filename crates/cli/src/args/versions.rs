@@ -117,7 +117,7 @@ pub(crate) struct VersionsRollback {
     /// The name
     #[arg(value_name = "NAME")]
     pub name: String,
-    /// The number that it is to mean [default: the one before]
+    /// The number that it is to mean [default: what it meant before it was published]
     #[arg(long, value_name = "NUMBER")]
     pub to: Option<u64>,
     /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]

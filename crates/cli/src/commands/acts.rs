@@ -413,7 +413,7 @@ pub(super) async fn note(app: &App, doing: &Doing) -> Result<bool, Problem> {
     };
     let Some(store) = store else { return Ok(false) };
     let mut doing = doing.clone();
-    if let (ROLLBACK, Subject::Named(_, name)) = (doing.action, &doing.subject)
+    if let (PUBLISH | ROLLBACK, Subject::Named(_, name)) = (doing.action, &doing.subject)
         && let Some(current) = versions::current(&store, name).await?
     {
         doing.detail = format!("{}; before: {current}", doing.detail);

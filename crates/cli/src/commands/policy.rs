@@ -10,6 +10,7 @@ use windlass_core::contract::{Class, Idempotency};
 use windlass_core::hidden::Veil;
 use windlass_core::label::{Label, Mark};
 use windlass_core::policy::{Answer, Question};
+use windlass_core::value::Value;
 use windlass_policy::{
     Arguments, Asked, Compared, Explanation, Finding, RuleSet, SCHEMA, STARTER, Scores, Severity, Subject, compare,
 };
@@ -40,6 +41,18 @@ fn print(app: &App, key: &str, text: &str) -> Exit {
         app.output.text(text.trim_end());
     }
     Exit::Ok
+}
+
+/// The arguments of a call, which are a mapping.
+fn mapping(text: &str) -> Result<Value, Problem> {
+    let value = input::value("--arguments", Some(text))?;
+    match value.as_map() {
+        Some(_) => Ok(value),
+        None => {
+            Err(Problem::invalid("`--arguments` is not an object")
+                .hint("for example `--arguments '{\"amount\": 100}'`"))
+        }
+    }
 }
 
 /// Checks a rule set.
@@ -167,7 +180,7 @@ fn asked(app: &App, args: &args::PolicyWhy) -> Result<Asked, Problem> {
             agent,
             labels: asker.label.iter().copied().map(Label::from).collect(),
             arguments: match asker.arguments.as_deref() {
-                Some(text) => Arguments::given(&input::value("--arguments", Some(text))?),
+                Some(text) => Arguments::given(&mapping(text)?),
                 None => Arguments::default(),
             },
         });

@@ -285,7 +285,7 @@ fn approvals(app: &App, wiring: &Wiring, reached: &[&Machine]) -> Result<Check, 
         return Ok(Check::none(name, "nothing asks for an approval"));
     }
     let config = &app.loaded.config;
-    let deaf: BTreeSet<String> = reached
+    let mut deaf: BTreeSet<String> = reached
         .iter()
         .filter(|machine| {
             !config.notify.values().any(|channel| {
@@ -296,6 +296,7 @@ fn approvals(app: &App, wiring: &Wiring, reached: &[&Machine]) -> Result<Check, 
         })
         .map(|machine| format!("no channel tells of approvals of `{}`", machine.name))
         .collect();
+    deaf.extend(wiring.channels().err().map(|error| format!("no notice is sent: {}", error.message)));
     let advice = "add a channel under `[notify]` that takes notices of the kind `approval` (docs/notifications.md)";
     Ok(Check::of(name, &deaf, "a channel tells of them", advice))
 }

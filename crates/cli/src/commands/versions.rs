@@ -159,7 +159,7 @@ fn pointer_of(pointer: &Pointer) -> Json {
 /// Lists names, or the versions of one.
 async fn list(app: &App, args: args::VersionsList) -> Result<Exit, Problem> {
     let limit = args.limit as usize;
-    let store = app.store_to_read().await?;
+    let store = app.store_to_list().await?;
     if let Some(name) = &args.name {
         let below = args.cursor.as_deref().map(number).transpose()?;
         return list_of(app, store, (name, below), limit).await;

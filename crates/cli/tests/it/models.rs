@@ -90,6 +90,15 @@ fn a_retired_model_is_a_finding_of_the_documents_that_use_it() {
 }
 
 #[test]
+fn a_model_of_unknown_length_is_told_of_where_conversations_are_kept_short() {
+    let found = |settings: &str| codes(&place("catalog", "unpriced", settings, ""), false).1;
+    let told = found("{conversation: {near_percent: 50}}");
+    assert_eq!(told[0]["code"], "unmeasured_model", "{told:?}");
+    assert_eq!(found("{conversation: {near_percent: 50, max_tokens: 1000}}"), Vec::<Json>::new());
+    assert_eq!(found("{}"), Vec::<Json>::new());
+}
+
+#[test]
 fn a_model_without_a_price_is_told_of_and_refused_where_money_has_a_ceiling() {
     let ceiling = "{max_cost: 1}";
     let allowed = place("catalog", "unpriced", ceiling, "");

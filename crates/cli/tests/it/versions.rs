@@ -119,7 +119,7 @@ fn a_rollback_is_for_runs_that_start_then_and_touches_none_in_flight() {
         .map(|act| ["action", "subject", "actor", "detail"].map(|key| text(act, key)).join(" | "))
         .collect();
     for act in [
-        "version.publish | desk | ann | desk.yml: Be short.",
+        "version.publish | desk | ann | desk.yml: Be short.; before: 1",
         "version.rollback | desk | bob | to the one before; before: 2",
     ] {
         assert!(told.iter().any(|it| it == act), "{told:?}");

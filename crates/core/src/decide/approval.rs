@@ -14,7 +14,7 @@ use crate::input::Facts;
 use crate::journal::Entry;
 use crate::label::LabelSet;
 use crate::machine::Machine;
-use crate::policy::{self, Question, Ruled};
+use crate::policy::{self, Question, Ruled, Verdict};
 use crate::run::{Run, Stage};
 use crate::value::Value;
 
@@ -95,14 +95,15 @@ fn agent(run: &Run) -> Option<Name> {
     run.exec.as_ref().map(|exec| exec.agent.clone())
 }
 
-/// Refuses answers that do not fit their question. Nothing is recorded, and the question stays open.
-pub(super) fn admit(
+/// Refuses answers that do not fit their question. Nothing is recorded, and the question stays open. Gives what the rules
+/// say of changed arguments that they deny, which is recorded; the question stays open as well.
+pub(super) fn admit<'f>(
     machine: &Machine,
     evaluator: &dyn Evaluator,
     run: &Run,
     reply: &Reply,
-    facts: &Facts,
-) -> Result<(), Rejected> {
+    facts: &'f Facts,
+) -> Result<Option<(Question, &'f Verdict)>, Rejected> {
     let not_now = |text: String| Err(Rejected::NotNow(text));
     if asked(run, reply.wait).is_none() && asked_transition(run, reply.wait).is_none() {
         return Err(Rejected::NotOpen(format!("approval {}", reply.wait)));
@@ -110,7 +111,7 @@ pub(super) fn admit(
     if let Some(why) = refusal(run, reply, facts.now) {
         return not_now(why);
     }
-    let (Some((_, open)), Some(arguments)) = (asked(run, reply.wait), &reply.arguments) else { return Ok(()) };
+    let (Some((_, open)), Some(arguments)) = (asked(run, reply.wait), &reply.arguments) else { return Ok(None) };
     let tool = open.call.target();
     if let Some(contract) = machine.tools.get(tool).filter(|contract| !contract.input_schema.is_null())
         && let Err(problems) = evaluator.fit(&contract.input_schema, arguments)
@@ -119,11 +120,17 @@ pub(super) fn admit(
     }
     let labels = labels_now(run, &open.call);
     let Some(question) = question_of(run, &open.call, Some(arguments), labels, facts.reads_arguments) else {
-        return Ok(());
+        return Ok(None);
     };
-    match facts.verdict(&question).filter(|verdict| verdict.answer == policy::Answer::Deny) {
-        Some(verdict) => not_now(format!("rule `{}` denies the changed arguments: {}", verdict.rule, verdict.reason)),
-        None => Ok(()),
+    let denied = facts.verdict(&question).filter(|verdict| verdict.answer == policy::Answer::Deny);
+    Ok(denied.map(|verdict| (question, verdict)))
+}
+
+impl<'a> Turn<'a> {
+    /// Records that the rules deny the arguments that an answer changed. Its question stays open.
+    pub(super) fn deny_changed(&mut self, arguments: &Value, question: &Question, verdict: &'a Verdict) {
+        self.note(verdict);
+        self.deny(question, Code::PolicyDenied, Some(verdict.ruled()), About::Arguments(arguments));
     }
 }
 

@@ -43,10 +43,11 @@ impl Turn<'_> {
         call: &Call,
         route: Option<&Choice>,
     ) -> Result<(), Failure> {
-        let Some(most) = self.traits(agent, route).context_tokens else { return Ok(()) };
+        let conversation = &self.machine.conversation;
+        let takes = self.traits(agent, route).context_tokens;
+        let Some(most) = takes.into_iter().chain(conversation.tokens_max).min() else { return Ok(()) };
         let Call::Model { sample, .. } = call else { return Ok(()) };
         let tokens = request::conversation_tokens(self.run, agent, *sample).about;
-        let conversation = &self.machine.conversation;
         let fills = |percent: u8| tokens.saturating_mul(100) >= most.saturating_mul(percent.into());
         let saving = if fills(conversation.near_percent) {
             None
@@ -60,7 +61,11 @@ impl Turn<'_> {
             let (agent, model) = (agent.name.clone(), model.clone());
             self.emit(Entry::ConversationNear { agent, model, tokens, context_tokens: most, saving });
         }
-        if self.shortens() { Err(too_long(&model, "about", tokens, most)) } else { Ok(()) }
+        if !self.shortens() {
+            return Ok(());
+        }
+        let whose = if takes == Some(most) { takes_of(&model) } else { "that it should have".to_owned() };
+        Err(too_long(&whose, "about", tokens, most))
     }
 
     /// Whether a call can be made by a route, or as its agent says.
@@ -98,7 +103,7 @@ impl Turn<'_> {
         if let Some(most) = traits.context_tokens {
             let tokens = request::conversation_tokens(self.run, agent, *sample).least;
             if tokens > most {
-                return Err(too_long(model, "at least", tokens, most));
+                return Err(too_long(&takes_of(model), "at least", tokens, most));
             }
         }
         let refuses = self.run.ledger.ceilings.unpriced == Unpriced::Refuse;
@@ -191,8 +196,12 @@ fn said(message: &Message) -> Value {
     }
 }
 
-fn too_long(model: &Name, sure: &str, tokens: u64, most: u64) -> Failure {
-    let message = format!("the conversation has {sure} {tokens} tokens, of {most} that `{model}` takes");
+fn takes_of(model: &Name) -> String {
+    format!("that `{model}` takes")
+}
+
+fn too_long(whose: &str, sure: &str, tokens: u64, most: u64) -> Failure {
+    let message = format!("the conversation has {sure} {tokens} tokens, of {most} {whose}");
     Failure::new(Code::ProviderContextLength, message)
         .detail(Value::object([("tokens", Value::count(tokens)), ("context_tokens", Value::count(most))]))
 }

@@ -146,6 +146,12 @@ impl<'a> Turn<'a> {
         self.emit(Entry::Denied(Box::new(denial)));
     }
 
+    /// Whether a tool of the machine, or its input, may bring something `secret`.
+    fn declares_secrets(&self) -> bool {
+        let by_tool = self.machine.tools.values().any(|contract| !contract.flow.secret.is_empty());
+        by_tool || !self.machine.provenance.secret_input.is_empty()
+    }
+
     /// The ids of what a call of a tool or action touches, as its contract says. None of them is there in clear that is not
     /// shown, or where the arguments are `secret`.
     pub(super) fn touched(&self, tool: &str, arguments: &Value, labels: LabelSet) -> Vec<Resource> {
@@ -154,6 +160,8 @@ impl<'a> Turn<'a> {
         };
         let mut hidden = Hidden::of(arguments, &contract.redact.arguments);
         hidden.join(self.run.hidden.clone());
-        resource::of(arguments, &contract.resources, &hidden, labels.contains(Label::Secret))
+        // Where labels are not kept, what came of something secret is not known.
+        let may_be_secret = !self.run.labels.kept && self.declares_secrets();
+        resource::of(arguments, &contract.resources, &hidden, may_be_secret || labels.contains(Label::Secret))
     }
 }

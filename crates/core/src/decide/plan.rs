@@ -29,6 +29,13 @@ pub(super) fn named(contract: &Contract, request: &ToolRequest) -> Option<Name> 
     }
 }
 
+/// Whether a call names a plan of a tool that has none, and that knows no such argument: its model believes that somebody has
+/// looked at what cannot be undone.
+fn is_made_up(contract: &Contract, request: &ToolRequest) -> bool {
+    let declared = contract.input_schema.get("properties").and_then(|properties| properties.get(PLAN_ID));
+    contract.class == Class::Danger && declared.is_none() && request.arguments.get(PLAN_ID).is_some()
+}
+
 /// The arguments of a call as the tool gets them: without the plan.
 pub(super) fn plain(contract: &Contract, request: &ToolRequest) -> Value {
     match (&contract.plan, &request.arguments) {
@@ -90,7 +97,11 @@ impl Turn<'_> {
 
     /// Why a call cannot apply the plan that it names, or have one made.
     pub(super) fn plan_refusal(&self, request: &ToolRequest) -> Option<String> {
-        let contract = self.machine.tools.get(&request.name).filter(|contract| contract.plan.is_some())?;
+        let contract = self.machine.tools.get(&request.name)?;
+        if contract.plan.is_none() {
+            return is_made_up(contract, request)
+                .then(|| format!("`{}` has no plans; call it without `{PLAN_ID}`", request.name));
+        }
         let again = format!("call it without `{PLAN_ID}` to have another one made");
         let Some(id) = named(contract, request) else {
             let full = self.run.plans.len() >= PLANS_MAX;

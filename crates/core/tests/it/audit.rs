@@ -150,7 +150,10 @@ fn what_the_rules_allow_and_deny_names_the_rule_and_what_would_be_touched() {
 #[test]
 fn where_no_rules_are_no_row_names_one() {
     let bench = played(&["start {}", &format!("reply #1 tools {PAY}"), "return #2 {}"]);
-    assert_eq!(told_of_tools(&rows(&bench)), ["2.1 intended pay customer_id=cus-7 iban=[redacted]", "2.1 settled pay"]);
+    assert_eq!(
+        told_of_tools(&rows(&bench)),
+        ["2.1 intended pay customer_id=[redacted] iban=[redacted]", "2.1 settled pay"]
+    );
 }
 
 #[test]
@@ -203,11 +206,11 @@ fn a_doubt_and_who_resolved_it_have_rows() {
     assert_eq!(
         told_of_tools(&all),
         [
-            "2.1 intended pay customer_id=cus-7 iban=[redacted]",
+            "2.1 intended pay customer_id=[redacted] iban=[redacted]",
             "2.1 doubted pay ask",
             "2.1 resolved pay not_happened by ann",
             "2.1 failed pay tool.outcome_unknown",
-            "2.2 intended pay customer_id=cus-7 iban=[redacted]",
+            "2.2 intended pay customer_id=[redacted] iban=[redacted]",
             "2.2 doubted pay ask",
             "2.2 resolved pay happened",
             "2.2 settled pay",

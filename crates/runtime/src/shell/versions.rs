@@ -157,6 +157,7 @@ impl Versions {
             if let Some(pointer) = &known.pointer {
                 let current = self.read(&new.name, pointer.current).await?;
                 if current.sources == digest {
+                    self.keep(&digest, &bytes).await?;
                     return Ok(Published::Same(current));
                 }
             }
@@ -164,11 +165,10 @@ impl Versions {
             if number > NUMBER_MAX {
                 break;
             }
-            // Whoever stored them before stored the same.
-            let key: Name = digest.to_string().into();
-            objects::put(&*self.store, SOURCES, &key, 0, Some(bytes.clone())).await?;
+            self.keep(&digest, &bytes).await?;
             let Publication { name, machine, agents, note, by, at, .. } = new.clone();
-            let version = Version { name, number, sources: digest, machine, agents, note, by, at };
+            let before = known.pointer.as_ref().map(|pointer| pointer.current);
+            let version = Version { name, number, before, sources: digest, machine, agents, note, by, at };
             if self.put(VERSIONS, &version_key(&new.name, number), 0, &version).await? {
                 self.complete(&version).await?;
                 return Ok(Published::New(version));
@@ -177,6 +177,19 @@ impl Versions {
             self.complete(&self.read(&new.name, number).await?).await?;
         }
         Err(VersionError::Contended(new.name))
+    }
+
+    /// Stores sources by their hash, in place of what is not what its hash says.
+    async fn keep(&self, digest: &Digest, bytes: &[u8]) -> Result<(), VersionError> {
+        let key: Name = digest.to_string().into();
+        let found = self.store.object(SOURCES.into(), key.clone()).await?;
+        if found.as_ref().is_some_and(|object| object.bytes == bytes) {
+            return Ok(());
+        }
+        let expected = found.map_or(0, |object| object.revision);
+        // Whoever was faster stored the same.
+        objects::put(&*self.store, SOURCES, &key, expected, Some(bytes.to_vec())).await?;
+        Ok(())
     }
 
     /// Moves the name to a version that was made, unless it was moved to it before.
@@ -191,7 +204,7 @@ impl Versions {
         Err(VersionError::Contended(version.name.clone()))
     }
 
-    /// Moves a name to a published version, or to the one before that it points at. Gives back where it pointed before, and
+    /// Moves a name to a published version, or to the one that it meant when the version was published that it means. Gives back where it pointed before, and
     /// where it points. Runs stay as they are.
     ///
     /// # Errors
@@ -209,8 +222,10 @@ impl Versions {
         let from = pointer.current;
         let current = match to {
             Some(number) => number,
-            None if from == 1 => return Err(VersionError::First(pointer.name)),
-            None => from - 1,
+            None => {
+                let before = self.read(&pointer.name, from).await?.before;
+                before.ok_or_else(|| VersionError::First(pointer.name.clone()))?
+            }
         };
         let (name, latest) = (pointer.name.clone(), pointer.latest);
         if current == 0 || current > latest {
@@ -338,6 +353,9 @@ fn check(new: &Publication) -> Result<(), VersionError> {
 fn somebody(by: &str) -> Result<Name, VersionError> {
     if by.trim().is_empty() {
         return Err(VersionError::Nobody);
+    }
+    if by.contains('\n') {
+        return Err(VersionError::Text { what: "who does it" });
     }
     text("who does it", by).map(|()| by.into())
 }

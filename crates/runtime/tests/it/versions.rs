@@ -131,21 +131,23 @@ async fn a_name_is_moved_back_and_on_and_only_to_what_there_is() {
     assert_eq!(moved(None).await, (2, 1, 3));
     let first = versions.rollback("triage", None, "bob", Timestamp(5)).await;
     assert!(matches!(first, Err(VersionError::First(_))), "{first:?}");
-    assert_eq!(moved(Some(3)).await, (1, 3, 3));
-    for wrong in [0, 4] {
+    new(&versions, "four").await;
+    assert_eq!(moved(None).await, (4, 1, 4), "what it meant before, and none that was taken back");
+    assert_eq!(moved(Some(3)).await, (1, 3, 4));
+    for wrong in [0, 5] {
         let none = versions.rollback("triage", Some(wrong), "bob", Timestamp(5)).await;
-        assert!(matches!(none, Err(VersionError::NoVersion { latest: 3, .. })), "{none:?}");
+        assert!(matches!(none, Err(VersionError::NoVersion { latest: 4, .. })), "{none:?}");
     }
-    assert_eq!(moved(Some(2)).await, (3, 2, 3));
+    assert_eq!(moved(Some(2)).await, (3, 2, 4));
     let same = versions.publish(publication("two")).await.expect("nothing to do");
     assert!(matches!(&same, Published::Same(version) if version.number == 2), "{same:?}");
-    assert_eq!(new(&versions, "three").await, 4, "what the name does not mean is published");
+    assert_eq!(new(&versions, "three").await, 5, "what the name does not mean is published");
     let find = async |number| {
         let found = versions.find(&Reference { name: "triage".into(), number }).await;
         found.map(|version| version.number).map_err(|error| error.to_string())
     };
-    assert_eq!((find(None).await, find(Some(1)).await), (Ok(4), Ok(1)));
-    assert_eq!(find(Some(5)).await, Err("`triage` has no version 5: the highest is 4".into()));
+    assert_eq!((find(None).await, find(Some(1)).await), (Ok(5), Ok(1)));
+    assert_eq!(find(Some(6)).await, Err("`triage` has no version 6: the highest is 5".into()));
 }
 
 #[tokio::test]
@@ -200,6 +202,8 @@ async fn sources_that_were_changed_in_the_store_are_not_given() {
     assert!(matches!(versions.sources(&first).await, Err(VersionError::Damaged(_))));
     let back = versions.rollback("triage", None, "ann", Timestamp(5)).await;
     assert!(matches!(back, Err(VersionError::Damaged(_))), "a name never points at what cannot be run: {back:?}");
+    versions.publish(publication("one")).await.expect("published");
+    versions.sources(&first).await.expect("whoever publishes them again mends them");
 }
 
 #[tokio::test(start_paused = true)]

@@ -265,6 +265,11 @@ pub static CONVERSATION: Section = Section {
              by default.",
         ),
         ours(
+            "max_tokens",
+            Shape::Count,
+            "Tokens that count in place of `context_tokens` where they are fewer, or where the model catalog does not say those.",
+        ),
+        ours(
             "saving_percent",
             Shape::Count,
             "The same share while a budget, or a ceiling of cost or tokens, is nearly used up: a smaller one keeps what is \

@@ -44,6 +44,12 @@ pub(crate) fn ceilings(settings: Option<&Arc<Node>>, sink: &mut Sink) -> Ceiling
         let advice = "leave it out for the default of 1000 steps";
         sink.error(Rule::WrongValue, entry.value.span, "`max_steps` of 0 lets no run begin", advice);
     }
+    if let Some(entry) = settings.and_then(|s| s.entry("timeout"))
+        && entry.value.as_f64().is_some_and(|seconds| seconds <= 0.0)
+    {
+        let advice = "leave it out where there is no deadline";
+        sink.error(Rule::WrongValue, entry.value.span, "`timeout` is a number of seconds above 0", advice);
+    }
     Ceilings {
         steps: count("max_steps"),
         launches: count("max_launches"),
@@ -178,6 +184,12 @@ pub(crate) fn conversation(
     let Some(node) = settings.and_then(|s| s.get("conversation")) else { return conversation };
     conversation.near_percent = percent(Some(node), "near_percent", sink).unwrap_or(NEAR_PERCENT);
     conversation.saving_percent = percent(Some(node), "saving_percent", sink);
+    if let Some(most) = node.get("max_tokens") {
+        conversation.tokens_max = most.as_u64().filter(|most| *most > 0);
+        if conversation.tokens_max.is_none() {
+            sink.error(Rule::WrongValue, most.span, "`max_tokens` is a number from 1", ());
+        }
+    }
     let named = node.get("on_near").and_then(|n| n.as_str().map(|name| (name.clone(), n.span)));
     if let Some((name, span)) = named {
         if !states.contains_key(&name) {

@@ -100,6 +100,8 @@ fn the_shape_of_a_machine_is_checked() {
         ("settings: {conversation: {on_near: b}}\nstates: {a: {type: final}}", Rule::UnknownState),
         ("settings: {conversation: {near_percent: 0}}\nstates: {a: {type: final}}", Rule::WrongValue),
         ("settings: {conversation: {saving_percent: 101}}\nstates: {a: {type: final}}", Rule::WrongValue),
+        ("settings: {timeout: 0}\nstates: {a: {type: final}}", Rule::WrongValue),
+        ("settings: {conversation: {max_tokens: 0}}\nstates: {a: {type: final}}", Rule::WrongValue),
         ("settings: {near_percent: 0}\nstates: {a: {type: final}}", Rule::WrongValue),
         ("settings: {conversation: {nearly: 80}}\nstates: {a: {type: final}}", Rule::UnknownKey),
         ("settings: {pool: a b}\nstates: {a: {type: final}}", Rule::WrongValue),

@@ -44,8 +44,13 @@ static WRITE: Sql = Sql {
 
 /// Begins a transaction that does not wait long for accounts that somebody else holds.
 const TOGETHER: &str = "BEGIN; SET LOCAL lock_timeout = '500ms'";
-/// Connections that draws use at a time which cannot be answered together, and as many for those that wait for an account.
-const APART_MAX: usize = 4;
+/// Connections that draws use at a time which cannot be answered together, for half a second at most.
+const APART_MAX: usize = 2;
+/// Those of draws that wait for an account which somebody holds: others need connections of the same pool, of which there
+/// are four where nothing else is said.
+const PATIENT_MAX: usize = 1;
+/// Begins a transaction that waits for an account, and gives its connection to others between two tries.
+const PATIENT: &str = "BEGIN; SET LOCAL lock_timeout = '2s'";
 /// Draws in one transaction: enough to share a sync widely, few enough to answer soon.
 const TOGETHER_MAX: usize = 128;
 
@@ -62,7 +67,7 @@ pub(super) struct Draws {
 
 impl Default for Draws {
     fn default() -> Self {
-        let (apart, patient) = (Semaphore::new(APART_MAX), Semaphore::new(APART_MAX));
+        let (apart, patient) = (Semaphore::new(APART_MAX), Semaphore::new(PATIENT_MAX));
         Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default(), apart, patient }
     }
 }
@@ -164,7 +169,7 @@ fn unknown() -> Told {
 async fn settle(pool: &Pool, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
     let mut tries = 0;
     loop {
-        match settle_once(pool, draws, "BEGIN").await {
+        match settle_once(pool, draws, PATIENT).await {
             Err(Trouble::Again(_)) if tries < TRIES_MAX => {
                 tries += 1;
                 pause(tries).await;

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Problem};
 
 /// Writes the file of the store anew.
 pub(crate) async fn compact(app: &App, _: args::StoreCompact) -> Result<Exit, Problem> {
+    app.store_to_read().await?.ok_or_else(|| app.no_store())?;
     let compacted = windlass_stores::compact(app.store_url(), app.options()?).await?;
     let Compacted { before, after, remains } = compacted;
     let value = json!({ "store": app.shown_store(), "before": before, "after": after, "remains": remains });
@@ -18,6 +19,6 @@ pub(crate) async fn compact(app: &App, _: args::StoreCompact) -> Result<Exit, Pr
         return Ok(Exit::Ok);
     };
     app.output.sentence(&value, &format!("the file or its log may still hold what was removed: {remains}"));
-    app.output.note("stop what uses the store, and run it again");
+    app.output.note("stop what uses the store, or make room on the disk, and run it again");
     Ok(Exit::Rejected)
 }

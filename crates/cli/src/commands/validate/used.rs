@@ -1,10 +1,12 @@
 //! What is wrong with the models that documents use, by the catalog and the prices of this configuration: gone or soon to be
-//! gone, and without a price where the cost of runs has a ceiling.
+//! gone, without a price where the cost of runs has a ceiling, and of unknown length where conversations are kept short.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass::wire::Wiring;
+use windlass_core::input::Traits;
 use windlass_core::machine::{Machine, ModelSettings};
+use windlass_core::near::Conversation;
 use windlass_core::redact;
 use windlass_models::Models;
 use windlass_ports::model::Model;
@@ -32,6 +34,7 @@ pub(super) fn models(app: &App, wiring: &Wiring, loaded: &Loaded, strict: bool) 
         for agent in machine.agents.values() {
             let settings = &agent.model;
             let about = retired(&models, settings).into_iter().chain(unpriced(&models, machine, settings, of_runs));
+            let about = about.chain(unmeasured(&models, machine, settings));
             for finding in about {
                 if said.insert(finding.clone()) {
                     found.push(placed(loaded, &settings.model, severity, finding));
@@ -55,13 +58,7 @@ fn unpriced(models: &Models, machine: &Machine, settings: &ModelSettings, of_run
         (None, Some(_)) => "`cost_micros` under `[limits]`",
         (None, None) => return Vec::new(),
     };
-    let chain = models.chain(settings);
-    let links = chain.iter().flat_map(|chain| &chain.links);
-    let mut called: Vec<_> = links.map(|link| (&link.settings, link.quote.is_some(), link.traits)).collect();
-    if chain.is_none() {
-        called.push((settings, models.quote(settings).is_some(), models.traits(settings)));
-    }
-    let unknown = called.into_iter().filter(|(_, is_priced, traits)| !is_priced && !traits.is_free);
+    let unknown = called(models, settings).into_iter().filter(|(_, is_priced, traits)| !is_priced && !traits.is_free);
     unknown
         .map(|(settings, ..)| {
             let (model, provider) = (&settings.model, &settings.provider);
@@ -69,6 +66,33 @@ fn unpriced(models: &Models, machine: &Machine, settings: &ModelSettings, of_run
             let advice = "add its `rates` to the model catalog or the price book; `unpriced = \"refuse\"` under `[limits]` \
                           refuses such calls";
             (Rule::UnpricedModel, message, advice)
+        })
+        .collect()
+}
+
+/// The models that an agent may call, with whether each has a price.
+fn called(models: &Models, settings: &ModelSettings) -> Vec<(ModelSettings, bool, Traits)> {
+    match models.chain(settings) {
+        Some(chain) => {
+            chain.links.iter().map(|link| (link.settings.clone(), link.quote.is_some(), link.traits)).collect()
+        }
+        None => vec![(settings.clone(), models.quote(settings).is_some(), models.traits(settings))],
+    }
+}
+
+/// The models of an agent of which nobody knows what they take, where conversations are to be kept shorter than that.
+fn unmeasured(models: &Models, machine: &Machine, settings: &ModelSettings) -> Vec<Finding> {
+    let conversation = &machine.conversation;
+    if *conversation == Conversation::default() || conversation.tokens_max.is_some() {
+        return Vec::new();
+    }
+    let unknown = called(models, settings).into_iter().filter(|(.., traits)| traits.context_tokens.is_none());
+    unknown
+        .map(|(settings, ..)| {
+            let (model, provider) = (&settings.model, &settings.provider);
+            let message = format!("how long a conversation `{model}` of `{provider}` takes is not known, so `conversation` has no effect on it");
+            let advice = "add its `context_tokens` to the model catalog, or `max_tokens` to `conversation`";
+            (Rule::UnmeasuredModel, message, advice)
         })
         .collect()
 }
