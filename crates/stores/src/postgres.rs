@@ -10,6 +10,7 @@ mod encryption;
 mod escrow;
 mod flight;
 mod fsck;
+mod held;
 mod hints;
 mod lanes;
 mod list;
@@ -160,7 +161,7 @@ impl PostgresStore {
             untold: Mutex::default(),
             primers: Mutex::default(),
             turns: tokio::sync::Mutex::default(),
-            draws: Draws::default(),
+            draws: Draws::new(settings.readers),
             poll: settings.poll,
             schema,
         })
@@ -211,7 +212,7 @@ impl PostgresStore {
             untold: Mutex::default(),
             primers: Mutex::default(),
             turns: tokio::sync::Mutex::default(),
-            draws: Draws::default(),
+            draws: Draws::new(settings.readers),
             poll: settings.poll,
             schema: found,
         }))

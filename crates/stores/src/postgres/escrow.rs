@@ -1,19 +1,23 @@
 //! Draws on budgets: one transaction for all that wait, which locks the accounts in the order of their names.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot::error::TryRecvError;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use windlass_core::escrow::{Draw, Drawn};
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
 use windlass_ports::store::StoreError;
 use windlass_ports::store::escrow::{ACCOUNT, ALLOTMENT, RETURNED, Sheet, forfeited};
 
 use super::connect::{Link, Sql, Trouble, Value};
+use super::held::Held;
 use super::lanes::copy;
-use super::pool::{Pool, TRIES_MAX, pause};
+use super::pool::{Pool, pause};
 use super::read::unread;
 use super::schema::run;
 use super::text::{indexed, unshield};
@@ -42,34 +46,41 @@ static WRITE: Sql = Sql {
     types: &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY],
 };
 
+/// The accounts of these that somebody holds.
+static LOOK: Sql = Sql {
+    text: "WITH free AS MATERIALIZED (SELECT key FROM objects WHERE kind = $1 AND key = ANY($2) \
+         FOR NO KEY UPDATE SKIP LOCKED) SELECT key FROM objects WHERE kind = $1 AND key = ANY($2) \
+         AND key NOT IN (SELECT key FROM free)",
+    types: &[Type::TEXT, Type::TEXT_ARRAY],
+};
+
 /// Begins a transaction that does not wait long for accounts that somebody else holds.
-const TOGETHER: &str = "BEGIN; SET LOCAL lock_timeout = '500ms'";
-/// Connections that draws use at a time which cannot be answered together, for half a second at most.
-const APART_MAX: usize = 2;
-/// Those of draws that wait for an account which somebody holds: others need connections of the same pool, of which there
-/// are four where nothing else is said.
-const PATIENT_MAX: usize = 1;
-/// Begins a transaction that waits for an account, and gives its connection to others between two tries.
-const PATIENT: &str = "BEGIN; SET LOCAL lock_timeout = '2s'";
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '500ms'";
+/// Connections that draws use at a time, where the pool has so many that one is left: of those that are answered together,
+/// of one that is answered by itself, and of whoever waits for accounts that somebody holds.
+const LINKS_MAX: usize = 3;
+/// How long a draw waits for accounts that somebody holds.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Draws in one transaction: enough to share a sync widely, few enough to answer soon.
 const TOGETHER_MAX: usize = 128;
 
 /// Draws of one handle, which share transactions: draws on one budget come one after another, and each by itself would
 /// hold its account for as long as a synced write takes.
+///
+/// Those on an account that somebody else holds for long wait aside until it is let go, so that they keep back no others.
 #[derive(Debug)]
 pub(super) struct Draws {
     waiting: Mutex<Vec<Waiting>>,
     /// Held by whoever draws for all that wait.
     turn: tokio::sync::Mutex<()>,
-    apart: Semaphore,
-    patient: Semaphore,
-}
-
-impl Default for Draws {
-    fn default() -> Self {
-        let (apart, patient) = (Semaphore::new(APART_MAX), Semaphore::new(PATIENT_MAX));
-        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default(), apart, patient }
-    }
+    /// Held by whoever draws by itself.
+    alone: tokio::sync::Mutex<()>,
+    held: Held,
+    /// Held by whoever waits for the accounts that are held.
+    watch: tokio::sync::Mutex<()>,
+    /// Tells that an account was let go.
+    let_go: Notify,
+    links: Semaphore,
 }
 
 #[derive(Debug)]
@@ -82,11 +93,26 @@ struct Waiting {
 #[derive(Debug)]
 enum Told {
     Answer(Result<Drawn, StoreError>),
+    /// Not answered: somebody holds an account of one of them.
+    Held,
     /// Not answered with the others.
-    Apart(Draw),
+    Alone,
 }
 
 impl Draws {
+    /// Draws of a handle whose pool has so many connections.
+    pub(super) fn new(size: usize) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            alone: tokio::sync::Mutex::default(),
+            held: Held::default(),
+            watch: tokio::sync::Mutex::default(),
+            let_go: Notify::new(),
+            links: Semaphore::new(size.saturating_sub(1).clamp(1, LINKS_MAX)),
+        }
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,15 +120,31 @@ impl Draws {
     /// Draws, with all others that wait. Where whoever draws for all goes away, what became of the draws of others is
     /// not known: the same draw again gets the same answer.
     pub(super) async fn draw(&self, pool: &Pool, draw: Draw) -> Result<Drawn, StoreError> {
-        match self.together(pool, draw).await {
-            Told::Answer(answer) => answer,
-            Told::Apart(draw) => self.apart(pool, &[draw]).await.map_err(Trouble::error),
+        let (deadline, mut tries, mut is_alone) = (Instant::now() + WAIT_MAX, 0, false);
+        while Instant::now() < deadline {
+            if !self.is_free(pool, &draw, deadline).await? {
+                break;
+            }
+            match if is_alone { self.alone(pool, &draw).await } else { self.together(pool, &draw).await } {
+                Told::Answer(answer) => return answer,
+                Told::Held => {}
+                Told::Alone => {
+                    if is_alone {
+                        tries += 1;
+                        pause(tries).await;
+                    }
+                    is_alone = true;
+                }
+            }
         }
+        let seconds = WAIT_MAX.as_secs();
+        let text = format!("others held a budget that run `{}` draws on for {seconds} s; draw again", draw.run);
+        Err(StoreError::Unavailable(text))
     }
 
-    async fn together(&self, pool: &Pool, draw: Draw) -> Told {
+    async fn together(&self, pool: &Pool, draw: &Draw) -> Told {
         let (told, mut hears) = oneshot::channel();
-        self.waiting().push(Waiting { draw, told });
+        self.waiting().push(Waiting { draw: draw.clone(), told });
         loop {
             let turn = tokio::select! {
                 biased;
@@ -114,46 +156,111 @@ impl Draws {
                 Err(TryRecvError::Closed) => return unknown(),
                 Err(TryRecvError::Empty) => {}
             }
-            let together: Vec<Waiting> = {
+            let next: Vec<Waiting> = {
                 let mut waiting = self.waiting();
                 let count = waiting.len().min(TOGETHER_MAX);
                 waiting.drain(..count).collect()
             };
+            // What is held may have become known after they came.
+            let (held, together): (Vec<_>, Vec<_>) =
+                next.into_iter().partition(|one| self.held.any_of(&one.draw, Instant::now()));
+            held.into_iter().for_each(|one| drop(one.told.send(Told::Held)));
+            if together.is_empty() {
+                continue;
+            }
             let draws: Vec<Draw> = together.iter().map(|one| one.draw.clone()).collect();
-            let settled = settle_once(pool, &draws, TOGETHER).await;
+            let settled = self.settle(pool, &draws).await;
             drop(turn);
             tell(together, settled);
         }
     }
 
-    /// Answers a draw by itself. Those whose accounts nobody else holds do not queue behind those that wait for one, so that
-    /// an account that is held for long keeps back its own draws only.
-    async fn apart(&self, pool: &Pool, draw: &[Draw; 1]) -> Result<Drawn, Trouble> {
-        let settled = {
-            let _one = self.apart.acquire().await;
-            settle_once(pool, draw, TOGETHER).await
-        };
-        let mut answers = match settled {
-            Err(Trouble::Again(_)) => {
-                let _one = self.patient.acquire().await;
-                settle(pool, draw).await?
+    /// Answers a draw by itself.
+    async fn alone(&self, pool: &Pool, draw: &Draw) -> Told {
+        let _turn = self.alone.lock().await;
+        match self.settle(pool, std::slice::from_ref(draw)).await {
+            Settled::Held => Told::Held,
+            Settled::Once(Err(Trouble::Again(_))) => Told::Alone,
+            Settled::Once(Err(trouble)) => Told::Answer(Err(trouble.error())),
+            Settled::Once(Ok(mut answers)) => answers.pop().map_or_else(unknown, |answer| Told::Answer(Ok(answer))),
+        }
+    }
+
+    /// Answers draws in one transaction, or finds out whose accounts somebody else holds.
+    async fn settle(&self, pool: &Pool, draws: &[Draw]) -> Settled {
+        let _link = self.links.acquire().await;
+        let settled = settle_once(pool, draws).await;
+        if matches!(settled, Err(Trouble::Again(_))) {
+            // Where that cannot be told, whoever draws again is told why.
+            let held = look(pool, draws).await.unwrap_or_default();
+            let is_held = !held.is_empty();
+            held.into_iter().for_each(|scope| self.held.remember(scope, Instant::now()));
+            if is_held {
+                return Settled::Held;
             }
-            settled => settled?,
-        };
-        answers.pop().ok_or_else(|| Trouble::Passing(StoreError::Unavailable("no answer to a draw; draw again".into())))
+        }
+        Settled::Once(settled)
+    }
+
+    /// Waits until no account of a draw is known to be held; false when that takes too long.
+    async fn is_free(&self, pool: &Pool, draw: &Draw, deadline: Instant) -> Result<bool, StoreError> {
+        while self.held.any_of(draw, Instant::now()) {
+            let let_go = self.let_go.notified();
+            tokio::pin!(let_go);
+            // Before it is looked at again, so that nothing is missed in between.
+            let_go.as_mut().enable();
+            if !self.held.any_of(draw, Instant::now()) {
+                return Ok(true);
+            }
+            tokio::select! {
+                biased;
+                () = let_go => {}
+                () = tokio::time::sleep_until(deadline) => return Ok(false),
+                _watch = self.watch.lock() => self.watch(pool, draw).await?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits once for each account that is held, for one after another, as long as one of them is the draw's: each is locked
+    /// as others lock it, in its turn, and let go at once.
+    async fn watch(&self, pool: &Pool, draw: &Draw) -> Result<(), StoreError> {
+        for scope in self.held.all(Instant::now()) {
+            if !self.held.any_of(draw, Instant::now()) {
+                break;
+            }
+            let _link = self.links.acquire().await;
+            match until_let_go(pool, &scope).await {
+                Ok(()) => {
+                    self.held.forget(&scope, Instant::now());
+                    self.let_go.notify_waiters();
+                }
+                Err(Trouble::Again(_)) => self.held.remember(scope, Instant::now()),
+                Err(trouble) => return Err(trouble.error()),
+            }
+        }
+        Ok(())
     }
 }
 
-fn tell(together: Vec<Waiting>, settled: Result<Vec<Drawn>, Trouble>) {
+/// What became of draws in one transaction.
+enum Settled {
+    /// Somebody holds accounts of theirs, which are remembered.
+    Held,
+    Once(Result<Vec<Drawn>, Trouble>),
+}
+
+fn tell(together: Vec<Waiting>, settled: Settled) {
     let one_of_many = together.len() > 1;
-    let apart = |one: Waiting| drop(one.told.send(Told::Apart(one.draw)));
+    let tell_all = |told: fn() -> Told, all: Vec<Waiting>| all.into_iter().for_each(|one| drop(one.told.send(told())));
     match settled {
-        Ok(answers) => {
+        Settled::Held => tell_all(|| Told::Held, together),
+        Settled::Once(Ok(answers)) => {
             together.into_iter().zip(answers).for_each(|(one, answer)| drop(one.told.send(Told::Answer(Ok(answer)))));
         }
-        Err(Trouble::Again(_)) => together.into_iter().for_each(apart),
-        Err(Trouble::Refused(_)) if one_of_many => together.into_iter().for_each(apart),
-        Err(trouble) => {
+        Settled::Once(Err(Trouble::Again(_))) => tell_all(|| Told::Alone, together),
+        Settled::Once(Err(Trouble::Refused(_))) if one_of_many => tell_all(|| Told::Alone, together),
+        Settled::Once(Err(trouble)) => {
             let error = trouble.error();
             together.into_iter().for_each(|one| drop(one.told.send(Told::Answer(Err(copy(&error))))));
         }
@@ -165,28 +272,44 @@ fn unknown() -> Told {
     Told::Answer(Err(StoreError::Unavailable(text.into())))
 }
 
-/// Answers draws in one transaction, tried again when that may help.
-async fn settle(pool: &Pool, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
-    let mut tries = 0;
-    loop {
-        match settle_once(pool, draws, PATIENT).await {
-            Err(Trouble::Again(_)) if tries < TRIES_MAX => {
-                tries += 1;
-                pause(tries).await;
-            }
-            settled => return settled,
-        }
-    }
-}
-
-async fn settle_once(pool: &Pool, draws: &[Draw], begin: &str) -> Result<Vec<Drawn>, Trouble> {
+async fn settle_once(pool: &Pool, draws: &[Draw]) -> Result<Vec<Drawn>, Trouble> {
     let mut link = pool.lend().await.map_err(Trouble::Passing)?;
-    run(&link, begin).await.map_err(Trouble::Passing)?;
+    run(&link, BEGIN).await.map_err(Trouble::Passing)?;
     // The connection ends with a transaction that fails.
     let answers = settle_within(&mut link, &pool.cipher, draws).await?;
     run(&link, "COMMIT").await.map_err(Trouble::Passing)?;
     link.put_back();
     Ok(answers)
+}
+
+fn key_of(scope: &Name) -> Result<String, StoreError> {
+    indexed("the scope of a budget", scope)
+}
+
+/// The accounts of draws that somebody holds.
+async fn look(pool: &Pool, draws: &[Draw]) -> Result<Vec<Name>, StoreError> {
+    let scopes: BTreeSet<&Name> = draws.iter().flat_map(|draw| &draw.lines).map(|line| &line.scope).collect();
+    let keys = scopes.into_iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
+    let rows = pool.rows(&LOOK, || vec![Box::new(ACCOUNT.to_owned()), Box::new(keys.clone())]).await?;
+    rows.iter().map(|row| Ok(unshield(row.try_get(0).map_err(unread)?))).collect()
+}
+
+/// Waits for an account that somebody holds, and holds nothing else meanwhile.
+async fn until_let_go(pool: &Pool, scope: &Name) -> Result<(), Trouble> {
+    let key = key_of(scope).map_err(Trouble::Refused)?;
+    let mut link = pool.lend().await.map_err(Trouble::Passing)?;
+    run(&link, BEGIN).await.map_err(Trouble::Passing)?;
+    let locked = lock(&mut link, &pool.cipher, vec![key]).await;
+    run(&link, "ROLLBACK").await.map_err(Trouble::Passing)?;
+    link.put_back();
+    locked.map(|_| ())
+}
+
+/// Locks accounts in the order of their keys, after making those that are not there.
+async fn lock(link: &mut Link, cipher: &Cipher, keys: Vec<String>) -> Result<Vec<Row>, Trouble> {
+    let nothing = |key: &String| cipher.pack(Place::Object { kind: ACCOUNT, key }, b"{}");
+    let nothing = keys.iter().map(nothing).collect::<Result<Vec<_>, _>>().map_err(Trouble::Refused)?;
+    link.query(&LOCK, vec![Box::new(ACCOUNT.to_owned()), Box::new(keys), Box::new(nothing)]).await
 }
 
 fn add(sheet: &mut Sheet, cipher: &Cipher, row: &Row) -> Result<(), StoreError> {
@@ -200,7 +323,7 @@ async fn settle_within(link: &mut Link, cipher: &Cipher, draws: &[Draw]) -> Resu
     let mut sheet = Sheet::default();
     let (mut accounts, mut kinds, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     for (kind, key) in sheet.unread(draws) {
-        let key = indexed("the scope of a budget", &key).map_err(refused)?;
+        let key = key_of(&key).map_err(refused)?;
         if kind == ACCOUNT {
             accounts.push(key);
         } else {
@@ -208,10 +331,7 @@ async fn settle_within(link: &mut Link, cipher: &Cipher, draws: &[Draw]) -> Resu
             keys.push(key);
         }
     }
-    let nothing = |key: &String| cipher.pack(Place::Object { kind: ACCOUNT, key }, b"{}");
-    let nothing = accounts.iter().map(nothing).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-    let locked: Vec<Value> = vec![Box::new(ACCOUNT.to_owned()), Box::new(accounts), Box::new(nothing)];
-    for row in &link.query(&LOCK, locked).await? {
+    for row in &lock(link, cipher, accounts).await? {
         add(&mut sheet, cipher, row).map_err(refused)?;
     }
     // Only now, so that what is read is what the last holder of the locks wrote.
@@ -222,7 +342,7 @@ async fn settle_within(link: &mut Link, cipher: &Cipher, draws: &[Draw]) -> Resu
     let (mut kinds, mut keys, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
     let (mut gone_kinds, mut gone_keys) = (Vec::new(), Vec::new());
     for write in sheet.writes().map_err(refused)? {
-        let key = indexed("the scope of a budget", &write.key).map_err(refused)?;
+        let key = key_of(&write.key).map_err(refused)?;
         match write.bytes {
             Some(new) => {
                 bytes.push(cipher.pack(Place::Object { kind: write.kind, key: &key }, &new).map_err(refused)?);
