@@ -1,5 +1,7 @@
 //! What a run asks of the world. Everything here is committed with the entries that asked for it, before it is done.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{Escalation, Question};
@@ -293,6 +295,24 @@ pub enum Outcome {
     Returned(Value),
     /// It failed.
     Failed(Failure),
+}
+
+impl Outcome {
+    /// What it gave, as audit rows hash it; none where it failed.
+    #[must_use]
+    pub fn answer(&self) -> Option<Cow<'_, Value>> {
+        match self {
+            Self::Replied(reply) => {
+                let mut parts = vec![Value::Str(reply.content.clone())];
+                for call in &reply.tool_calls {
+                    parts.extend([Value::Str(call.id.clone()), Value::Str(call.name.clone()), call.arguments.clone()]);
+                }
+                Some(Cow::Owned(Value::list(parts)))
+            }
+            Self::Returned(value) => Some(Cow::Borrowed(value)),
+            Self::Failed(_) => None,
+        }
+    }
 }
 
 /// What an attempt cost.

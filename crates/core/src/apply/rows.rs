@@ -9,7 +9,6 @@ use crate::effect::{Call, Doubt, OpenCall, Outcome};
 use crate::ids::{Digest, EffectId, Name};
 use crate::policy::{Denial, Question, Ruled};
 use crate::run::Run;
-use crate::value::Value;
 
 /// Whether the rows of a run say by which rule and by whom, and what was denied, doubted and overridden.
 pub(super) fn says_more(run: &Run) -> bool {
@@ -74,21 +73,13 @@ pub(super) fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> Row 
 
 /// A call ended.
 pub(super) fn settled(run: &mut Run, effect: EffectId, call: &OpenCall, outcome: &Outcome) -> Row {
+    let hash = outcome.answer().map(|answer| answer.digest().to_string().into());
     let (stage, result) = match outcome {
-        Outcome::Replied(reply) => ("settled", reply_hash(reply)),
-        Outcome::Returned(value) => ("settled", value.digest().to_string().into()),
-        Outcome::Failed(failure) if says_more(run) => ("settled", failure.code.as_str().into()),
-        Outcome::Failed(failure) => ("failed", failure.code.as_str().into()),
+        Outcome::Replied(_) | Outcome::Returned(_) => ("settled", hash),
+        Outcome::Failed(failure) if says_more(run) => ("settled", Some(failure.code.as_str().into())),
+        Outcome::Failed(failure) => ("failed", Some(failure.code.as_str().into())),
     };
-    row(run, effect, call, stage, Some(result))
-}
-
-fn reply_hash(reply: &crate::transcript::Reply) -> Name {
-    let mut parts = vec![Value::Str(reply.content.clone())];
-    for call in &reply.tool_calls {
-        parts.extend([Value::Str(call.id.clone()), Value::Str(call.name.clone()), call.arguments.clone()]);
-    }
-    Value::list(parts).digest().to_string().into()
+    row(run, effect, call, stage, result)
 }
 
 /// A person is asked about a call.

@@ -6,6 +6,7 @@
 pub(super) use load::look;
 use perform::{during, settled};
 
+mod late;
 mod load;
 mod perform;
 mod rescue;
@@ -126,16 +127,19 @@ pub(super) async fn drive(
     mut claimed: Claimed,
     permit: Option<OwnedSemaphorePermit>,
 ) -> (RunId, Parting, Option<Rejected>) {
-    let mut rejected = None;
+    let (mut rejected, mut ready) = (None, VecDeque::new());
     let lost = claimed.member.lost.clone();
     let parting = tokio::select! {
         biased;
         () = lost.cancelled() => Parting::Lost,
-        parting = rescue::guarded(&claimed, permit, &mut rejected) => parting,
+        parting = rescue::guarded(&claimed, permit, &mut ready, &mut rejected) => parting,
     };
     // A store that stayed away says nothing about the run: its lease is taken up again by the next claim.
     claimed.parted = !matches!(parting, Parting::Stranded(EngineError::Store(_)));
-    (claimed.lease.run.clone(), parting, rejected)
+    let (core, run) = (Arc::clone(&claimed.core), claimed.lease.run.clone());
+    drop(claimed);
+    late::record(&core, &run, late::left(&run, &ready)).await;
+    (run, parting, rejected)
 }
 
 /// What keeps a worker from going on with a run.
@@ -183,7 +187,8 @@ struct Work<'a> {
     timers: Timers,
     /// Losses of calls, decided on before anything else.
     recovering: VecDeque<Input>,
-    ready: VecDeque<Ready>,
+    /// What came and is not decided on. It outlives the work: what is left of it is late.
+    ready: &'a mut VecDeque<Ready>,
     /// Inbox rows that were rejected and leave with the next commit.
     dropped: Vec<u64>,
     inbox_seen: u64,
@@ -201,6 +206,8 @@ struct Work<'a> {
     rescuing: bool,
     /// The inbox row that is being decided on.
     deciding: Option<u64>,
+    /// The call whose result is being decided on.
+    settling: Option<EffectId>,
     /// It parked and may be claimed again soon.
     warm: bool,
     /// The switches are compared with the commit that is being made, whatever it begins.
@@ -298,11 +305,13 @@ impl Work<'_> {
         let strikes = if matches!(input, Input::Lost { .. }) { self.strikes } else { 0 };
         let timer = if let Input::TimerFired { timer } = &input { Some(*timer) } else { None };
         let core = Arc::clone(&self.claimed.core);
-        let budgets = during(&mut self.calls, &mut self.ready, budgets::known(&core)).await?;
+        let budgets = during(&mut self.calls, self.ready, budgets::known(&core)).await?;
         let facts = self.facts(&input, budgets);
         let (policy, loaded) = (&*core.parts.policy, &self.loaded);
         let judged = |facts, run: &Run, input: &Input, with: &[_]| loaded.judged(policy, facts, (run, input), with);
         self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
+        self.settling = if let Input::Settled { effect, .. } = input { Some(effect) } else { None };
+        let late = late::unawaited(&self.run, &input);
         match decide_asking(&loaded.machine, &*core.evaluator, &mut self.run, input, facts, judged) {
             Ok(decision) => {
                 self.strikes = strikes;
@@ -317,6 +326,9 @@ impl Work<'_> {
                 }
                 if let Some(timer) = timer {
                     self.timers.refuse(timer);
+                }
+                if late.is_some() {
+                    during(&mut self.calls, self.ready, late::record(&core, self.run.id(), late)).await;
                 }
                 self.clear(about);
                 self.rejected = Some(rejected);
@@ -392,11 +404,13 @@ impl Work<'_> {
         core.pass(Point::BeforeCommit);
         let began = Instant::now();
         let sending = send(&*core.parts.store, &commit);
-        let standing = during(&mut self.calls, &mut self.ready, sending).await?;
+        let standing = during(&mut self.calls, self.ready, sending).await?;
         core.pass(Point::AfterCommit);
         if standing == Standing::Lost {
             tracing::warn!(run_id = %self.run.id(), epoch = self.claimed.lease.epoch, "fenced: someone else holds the run");
             core.count(Tally::Fenced, 1);
+            let late = self.settling.and_then(|effect| late::undone(self.run.id(), effect, &entries));
+            during(&mut self.calls, self.ready, late::record(&core, self.run.id(), late)).await;
             return Ok(Some(Parting::Lost));
         }
         self.pool = commit.head.pool.clone().or(self.pool.take());
@@ -493,7 +507,7 @@ impl Work<'_> {
         self.inbox_flag = false;
         let core = Arc::clone(&self.claimed.core);
         let asking = patiently(&core, || core.parts.store.inbox(self.claimed.lease.run.clone()));
-        let items = during(&mut self.calls, &mut self.ready, asking).await?;
+        let items = during(&mut self.calls, self.ready, asking).await?;
         let seen = self.inbox_seen;
         for item in items.into_iter().filter(|item| item.number > seen) {
             self.inbox_seen = item.number;
@@ -509,7 +523,7 @@ impl Work<'_> {
         }
         let slots = Arc::clone(&self.claimed.core.claim_slots);
         // The semaphore is never closed.
-        self.permit = during(&mut self.calls, &mut self.ready, slots.acquire_owned()).await.ok();
+        self.permit = during(&mut self.calls, self.ready, slots.acquire_owned()).await.ok();
     }
 
     /// Waits for whatever comes first, without a claim slot.

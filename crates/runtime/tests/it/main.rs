@@ -9,6 +9,7 @@ mod children;
 mod faults;
 mod fleet;
 mod keys;
+mod late;
 mod notices;
 mod points;
 mod pruning;

@@ -12,6 +12,7 @@ use windlass_ports::store::{Registration, Store, WorkerId};
 use windlass_runtime::{Driven, Scope, Stop};
 
 use crate::kit::{Kit, acting, answer, contract, done, output, report, tree};
+use crate::late;
 
 /// A kit whose `main` calls a tool that takes ten seconds, then one that takes none.
 pub(crate) struct Slow {
@@ -247,6 +248,7 @@ async fn a_worker_whose_lease_is_gone_changes_nothing() {
     assert_eq!(driven, Driven::Ended);
     let stats = slow.kit.store.stats().await.expect("stats");
     assert_eq!(stats.stale, 1, "the first worker's result came too late");
+    assert_eq!(late::acts(&slow.kit, "default").await, [late::said()]);
     output(&second, &run).await;
     slow.kit.fsck().await;
 }

@@ -149,7 +149,7 @@ impl Heard {
     fn record_late(&self, asked: &Arc<Asked>, answer: &Result<&str, i64>) {
         let Asked { tenant, run, key, attempt, tool } = &**asked;
         let what = match answer {
-            Ok(text) => format!("result {}", Digest::of(text.as_bytes())),
+            Ok(text) => format!("result {}, {} bytes", Digest::of(text.as_bytes()), text.len()),
             Err(code) => format!("error {code}"),
         };
         let detail = format!("{key} attempt {attempt}, tool {tool} of {}: {what}, after it was given up", self.server);

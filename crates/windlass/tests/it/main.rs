@@ -3,6 +3,7 @@
 mod adversary;
 mod blast;
 mod labelled;
+mod late;
 mod chains;
 mod crew;
 mod files;

@@ -35,7 +35,11 @@ const PAGE: usize = 500;
 
 impl<'a> Work<'a> {
     /// The run of a claim, with nothing begun.
-    pub(super) async fn load(claimed: &'a Claimed, permit: Option<OwnedSemaphorePermit>) -> Result<Self, Fault> {
+    pub(super) async fn load(
+        claimed: &'a Claimed,
+        permit: Option<OwnedSemaphorePermit>,
+        ready: &'a mut VecDeque<Ready>,
+    ) -> Result<Self, Fault> {
         let core = &claimed.core;
         let mut inbox_flag = true;
         let (folded, pool, loaded) = match core.warm(&claimed.lease) {
@@ -73,7 +77,7 @@ impl<'a> Work<'a> {
             calls: Calls::default(),
             timers: Timers::default(),
             recovering: VecDeque::new(),
-            ready: VecDeque::new(),
+            ready,
             dropped: Vec::new(),
             inbox_seen: 0,
             inbox_left: 0,
@@ -83,6 +87,7 @@ impl<'a> Work<'a> {
             grace_ends: None,
             rescuing: false,
             deciding: None,
+            settling: None,
             warm: false,
             comparing: false,
             rejected: None,

@@ -115,7 +115,7 @@ impl Work<'_> {
         if effects.iter().any(|effect| matches!(effect, Effect::GiveBack(_))) {
             let draw = self.run.escrow.draw(self.run.id(), self.now());
             let core = Arc::clone(&self.claimed.core);
-            during(&mut self.calls, &mut self.ready, budgets::give_back(&*core.parts.store, draw)).await;
+            during(&mut self.calls, self.ready, budgets::give_back(&*core.parts.store, draw)).await;
         }
         for effect in effects {
             if let Effect::OpenWait(wait) = effect
@@ -123,7 +123,7 @@ impl Work<'_> {
             {
                 // Whoever raised it before the wait was stored found nobody who waits.
                 let looking = budgets::look_again(&self.claimed.core, self.run.id(), *wait, refusal);
-                during(&mut self.calls, &mut self.ready, looking).await;
+                during(&mut self.calls, self.ready, looking).await;
             }
         }
     }

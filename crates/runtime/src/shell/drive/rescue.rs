@@ -1,6 +1,6 @@
 //! Keeps a fault of one run from reaching others: catches panics, and puts the run on hold until a person decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 
 use futures::future::FutureExt;
@@ -11,7 +11,7 @@ use windlass_core::ids::{Digest, EffectId};
 use windlass_core::input::{Input, Sent};
 use windlass_ports::store::{Keep, StoreError};
 
-use super::{Claimed, Fault, Parting, Work, release};
+use super::{Claimed, Fault, Parting, Ready, Work, release};
 use crate::recover;
 use crate::shell::engine::EngineError;
 use crate::shell::execute::panic_text;
@@ -22,11 +22,12 @@ use crate::shell::send::patiently;
 pub(super) async fn guarded(
     claimed: &Claimed,
     permit: Option<OwnedSemaphorePermit>,
+    ready: &mut VecDeque<Ready>,
     rejected: &mut Option<Rejected>,
 ) -> Parting {
     let mut work: Option<Work<'_>> = None;
     let driving = async {
-        let work = work.insert(Work::load(claimed, permit).await?);
+        let work = work.insert(Work::load(claimed, permit, ready).await?);
         work.open().await?;
         work.go().await
     };
@@ -101,7 +102,8 @@ async fn hold(
     poison: Option<u64>,
     message: &str,
 ) -> Result<Parting, Fault> {
-    let mut work = Work::load(claimed, None).await?;
+    let mut ready = VecDeque::new();
+    let mut work = Work::load(claimed, None, &mut ready).await?;
     work.leaving = true;
     work.rescuing = true;
     let lost: Vec<Input> = recover::unsent(&work.run)

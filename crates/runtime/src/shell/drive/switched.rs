@@ -42,7 +42,7 @@ impl Work<'_> {
         if let (Standing::Held { switched: true, .. }, Some(_)) = (standing, begins) {
             let core = Arc::clone(&self.claimed.core);
             let looking = patiently(&core, || core.look_at_switches());
-            super::during(&mut self.calls, &mut self.ready, looking).await?;
+            super::during(&mut self.calls, self.ready, looking).await?;
         }
         Ok(())
     }
