@@ -80,7 +80,7 @@ pub(crate) use store::{
     Store, StoreBackup, StoreCompact, StoreFence, StoreMigrate, StoreRekey, StoreRestore, StoreStatus,
 };
 pub(crate) use tokens::{Revocable, Tokens, TokensIssue, TokensRestore, TokensRevoke, TokensShow};
-pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsShow};
+pub(crate) use tools::{Tools, ToolsAccept, ToolsBlocked, ToolsDiff, ToolsList, ToolsRelease, ToolsResume, ToolsShow};
 pub(crate) use trust::{SeverityWord, Trust, TrustAuto, TrustExplain, TrustIncident, TrustSet, TrustShow};
 pub(crate) use versions::{Versions, VersionsDiff, VersionsList, VersionsPublish, VersionsRollback, VersionsShow};
 

@@ -55,6 +55,7 @@ fn facts() -> Facts {
         allow_unasked: true,
         reads_arguments: false,
         budgets: Arc::default(),
+        stopped_ramps: Arc::default(),
     }
 }
 

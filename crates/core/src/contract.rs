@@ -8,6 +8,9 @@ use crate::ids::{Digest, Name, RunId};
 use crate::time::Timestamp;
 use crate::value::Value;
 
+/// Attempts at most of which a ramp remembers how they ended.
+pub const OF_CALLS_MAX: u32 = 1_000;
+
 /// What an effect does to the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,13 +120,34 @@ pub struct Shadow {
     pub ramp_percent: u32,
     /// What the others read.
     pub answer: Value,
+    /// What the calls that are made may use up, all runs together; then none is made until a person resumes them. Where there
+    /// is none, they go on whatever becomes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<RampBudget>,
+}
+
+/// What the calls of a ramp may use up, all runs together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RampBudget {
+    /// The most attempts that leave; none for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+    /// The most of the latest `of_calls` that may fail; none for any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_calls: Option<u32>,
+    /// The latest attempts that are looked at, 1 to [`OF_CALLS_MAX`].
+    pub of_calls: u32,
 }
 
 impl Shadow {
     /// What a run reads in place of the answer of this tool; none when it makes the call. The same for every call of the
-    /// tool in that run, and what is made at one percentage is made at every higher one.
+    /// tool in that run, and what is made at one percentage is made at every higher one; no run makes it while the ramp
+    /// `is_stopped`.
     #[must_use]
-    pub fn stub(&self, run: &RunId, tool: &str) -> Option<&Value> {
+    pub fn stub(&self, run: &RunId, tool: &str, is_stopped: bool) -> Option<&Value> {
+        if is_stopped && self.budget.is_some() {
+            return Some(&self.answer);
+        }
         let of = Value::list(vec![Value::str("windlass.ramp.v1"), Value::str(run.as_str()), Value::str(tool)]);
         let [a, b, c, d, e, f, g, h, ..] = of.digest().0;
         let share = u64::from_be_bytes([a, b, c, d, e, f, g, h]) % 100;
@@ -303,16 +327,20 @@ mod tests {
 
     #[test]
     fn a_ramp_takes_its_share_of_the_runs_and_keeps_what_it_took() {
-        let at = |ramp_percent| Shadow { ramp_percent, answer: Value::Null };
+        let at = |ramp_percent| Shadow { ramp_percent, answer: Value::Null, budget: None };
         let runs: Vec<RunId> = (0..2_000).map(|n| RunId::stored(&format!("run-{n}"))).collect();
         let real = |percent: u32| -> Vec<&RunId> {
-            runs.iter().filter(|run| at(percent).stub(run, "pay").is_none()).collect()
+            runs.iter().filter(|run| at(percent).stub(run, "pay", false).is_none()).collect()
         };
         assert_eq!((real(0).len(), real(100).len()), (0, runs.len()));
         let (few, many) = (real(10), real(40));
         assert!((140..260).contains(&few.len()) && (700..900).contains(&many.len()), "{} {}", few.len(), many.len());
         assert!(few.iter().all(|run| many.contains(run)), "a higher percentage keeps the runs of a lower one");
-        let other = runs.iter().filter(|run| at(40).stub(run, "refund").is_none()).collect::<Vec<_>>();
+        let other = runs.iter().filter(|run| at(40).stub(run, "refund", false).is_none()).collect::<Vec<_>>();
         assert_ne!(many, other, "each tool has a share of its own");
+        // One without a budget is not concerned.
+        assert!(at(100).stub(&runs[0], "pay", true).is_none());
+        let budget = Some(RampBudget { calls: Some(1), failed_calls: None, of_calls: 1 });
+        assert!(Shadow { budget, ..at(100) }.stub(&runs[0], "pay", true).is_some());
     }
 }

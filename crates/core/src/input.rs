@@ -1,6 +1,6 @@
 //! Everything that can happen to a run, and the facts that come with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -223,6 +223,8 @@ pub struct Facts {
     pub routes: Arc<BTreeMap<Name, Chain>>,
     /// The budgets that bind the run and others, as they were last read.
     pub budgets: Arc<Budgets>,
+    /// Tools whose ramp has stopped, as it was last read.
+    pub stopped_ramps: Arc<BTreeSet<Name>>,
     /// Answers to the questions of [`crate::standing`], the same for many decisions.
     pub standing: Arc<[Verdict]>,
     /// Answers to the questions of [`crate::plan`].

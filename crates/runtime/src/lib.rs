@@ -17,6 +17,7 @@ pub mod schedule;
 pub mod versions;
 pub mod keys;
 pub mod switch;
+pub mod ramp;
 pub mod rates;
 pub mod quota;
 pub mod capture;
@@ -37,4 +38,5 @@ pub use shell::{
 pub use shell::{KeyError, Keyed, LATE_MS, Numbers, Plan, ScheduleError, SchedulePage, Schedules};
 pub use shell::{Publication, Published, VersionError, Versions, VersionsPage};
 pub use shell::{SharedQuotas, quotas};
+pub use shell::{ramps, resume_ramp};
 pub use shell::{switch as set_switch, switches, tell_held};

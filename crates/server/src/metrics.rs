@@ -53,6 +53,7 @@ const TALLIES: &[(Tally, &str, &str)] = &[
         "windlass_rate_shed_total",
         "Calls that were turned away, because permits would have come too late.",
     ),
+    (Tally::RampStopped, "windlass_ramps_stopped_total", "Ramps of tools that stopped, as this process wrote it down."),
     (Tally::Scheduled, "windlass_schedule_runs_total", "Runs that schedules started in this process."),
     (Tally::ScheduleFailed, "windlass_schedule_failures_total", "Times a schedule could not be dealt with."),
 ];

@@ -140,6 +140,10 @@ pub struct ToolConfig {
     /// Which of a hundred runs make the calls, 0 to 100, by a hash of run and tool; the others read `shadow_answer`.
     /// Default: all.
     pub ramp_percent: Option<u32>,
+    /// With `ramp_percent`: what the calls of all runs may use up together, for example
+    /// `{ calls = 1000, failed_calls = 5, of_calls = 50 }`. Then no run makes them until `windlass tools resume`. Default:
+    /// they go on whatever becomes of them.
+    pub ramp_budget: Option<RampBudgetConfig>,
     /// With `shadow` or `ramp_percent`: what is read in place of an answer. Default: `{"shadow": true}`.
     pub shadow_answer: Option<serde_json::Value>,
     /// The kinds of errors that it may answer with, in words of yours, for whoever reads the contract. Default: none.
@@ -255,6 +259,18 @@ pub enum PlanConfig {
     Tool(String),
     /// The same tool with this argument set to true.
     Argument(String),
+}
+
+/// What the calls of a ramp may use up, all runs together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RampBudgetConfig {
+    /// The most calls, each attempt for itself. Default: any number.
+    pub calls: Option<u64>,
+    /// The most of the latest `of_calls` that may fail. Default: any number.
+    pub failed_calls: Option<u32>,
+    /// The latest calls that are looked at, 1 to 1000. Default: 100.
+    pub of_calls: Option<u32>,
 }
 
 /// What to do about a call whose outcome is unknown.
@@ -414,6 +430,7 @@ impl ToolConfig {
             plan_expires_ms: _,
             shadow: _,
             ramp_percent: _,
+            ramp_budget: _,
             shadow_answer: _,
             errors: _,
             idempotency: _,

@@ -3,12 +3,14 @@
 //! Owns their checks and what a contract gets of them. Which tables there are, and what they call, is read elsewhere.
 
 use windlass_core::approval::{ESCALATIONS_MAX, EXPIRES_MS_DEFAULT, EXPIRES_MS_MAX, Escalation, Terms};
-use windlass_core::contract::{Class, Idempotency, PLAN_ID, PLAN_MS_DEFAULT, PLAN_MS_MAX, PlanStep, Planning, Shadow};
+use windlass_core::contract::{
+    Class, Idempotency, OF_CALLS_MAX, PLAN_ID, PLAN_MS_DEFAULT, PLAN_MS_MAX, PlanStep, Planning, RampBudget, Shadow,
+};
 use windlass_core::ids::Name;
 use windlass_core::value::Value;
 
 use crate::build::{Site, paths};
-use crate::config::{ApprovalConfig, PlanConfig, ToolConfig};
+use crate::config::{ApprovalConfig, PlanConfig, RampBudgetConfig, ToolConfig};
 use crate::mcp::ContractConfig;
 use crate::role::Role;
 use crate::touched;
@@ -17,6 +19,8 @@ use crate::touched;
 const ERRORS_MAX: usize = 64;
 /// Bytes of such a name.
 const ERROR_BYTES_MAX: usize = 128;
+/// The latest calls of which a ramp lets some fail, where nobody says otherwise.
+const OF_CALLS_DEFAULT: u32 = 100;
 
 /// What a table says of the calls of its tool.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,7 @@ pub(crate) struct Said<'a> {
     shadow: Option<bool>,
     shadow_answer: Option<&'a serde_json::Value>,
     ramp_percent: Option<u32>,
+    ramp_budget: Option<&'a RampBudgetConfig>,
     errors: Option<&'a [String]>,
     resources: Option<&'a [String]>,
 }
@@ -53,6 +58,7 @@ macro_rules! said {
             shadow: $table.shadow,
             shadow_answer: $table.shadow_answer.as_ref(),
             ramp_percent: $table.ramp_percent,
+            ramp_budget: $table.ramp_budget.as_ref(),
             errors: $table.errors.as_deref(),
             resources: $table.resources.as_deref(),
         }
@@ -208,6 +214,29 @@ impl<'a> Said<'a> {
         if self.shadow_answer.is_some() && !is_shadow && self.ramp_percent.is_none() {
             site.wrong("shadow_answer", "needs `shadow = true` or `ramp_percent`", None);
         }
+        self.check_ramp_budget(site);
+    }
+
+    /// A budget bounds something, of calls that are made.
+    fn check_ramp_budget(&self, site: &mut Site<'_>) {
+        let Some(RampBudgetConfig { calls, failed_calls, of_calls }) = self.ramp_budget else { return };
+        let mut wrong = |message: String| site.wrong("ramp_budget", message, None);
+        if self.ramp_percent.is_none_or(|percent| percent == 0) {
+            wrong("needs `ramp_percent` of at least 1".to_owned());
+        }
+        if calls.is_none() && failed_calls.is_none() {
+            wrong("needs `calls`, `failed_calls` or both".to_owned());
+        }
+        if *calls == Some(0) {
+            wrong("`calls` must be at least 1; `shadow = true` lets none be made".to_owned());
+        }
+        if of_calls.is_some_and(|of| failed_calls.is_none() || of == 0 || of > OF_CALLS_MAX) {
+            wrong(format!("`of_calls` must be from 1 to {OF_CALLS_MAX}, beside `failed_calls`"));
+        }
+        let of_calls = of_calls.unwrap_or(OF_CALLS_DEFAULT);
+        if failed_calls.is_some_and(|failed| failed >= of_calls) {
+            wrong(format!("`failed_calls` must be less than `of_calls`, which is {of_calls}"));
+        }
     }
 
     /// When a person has to agree, as a contract says it.
@@ -238,7 +267,12 @@ impl<'a> Said<'a> {
         let ramp_percent = if self.shadow == Some(true) { 0 } else { self.ramp_percent? };
         let stub = || Value::object([("shadow", Value::Bool(true))]);
         let answer = self.shadow_answer.map_or_else(stub, |answer| answer.clone().into());
-        Some(Box::new(Shadow { ramp_percent, answer }))
+        let budget = self.ramp_budget.map(|budget| RampBudget {
+            calls: budget.calls,
+            failed_calls: budget.failed_calls,
+            of_calls: budget.of_calls.unwrap_or(OF_CALLS_DEFAULT),
+        });
+        Some(Box::new(Shadow { ramp_percent, answer, budget }))
     }
 
     /// The errors that it names.

@@ -19,6 +19,10 @@ pub(crate) enum Tools {
     Blocked(ToolsBlocked),
     /// Let a blocked tool run again, as it was accepted
     Release(ToolsRelease),
+    /// Show what the ramps of tools have used of their budgets, and which have stopped
+    Ramps(ToolsRamps),
+    /// Let the calls of a tool be made again whose ramp has stopped
+    Resume(ToolsResume),
 }
 
 /// List the configured tools and actions.
@@ -119,6 +123,37 @@ pub(crate) struct ToolsRelease {
     #[arg(value_name = "SERVER")]
     pub server: String,
     /// The tool, by its name on the server
+    #[arg(value_name = "TOOL")]
+    pub tool: String,
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true, value_parser = super::named)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Show what ramps have used of their budgets.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools ramps
+  windlass tools ramps --json | jq '.ramps[] | select(.stopped) | .tool'
+
+A tool with `ramp_percent` and `ramp_budget` is listed, and every other one whose ramp has
+stopped. Counts are of all processes of the store, since the ramp began or was resumed.
+Connects to nothing. Exits with 3 when a ramp has stopped.")]
+pub(crate) struct ToolsRamps {}
+
+/// Let the calls of a tool be made again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass tools ramps
+  windlass tools resume refund --reason 'their outage is over'
+
+What was used of the budget begins at nothing again. Every process of the store follows
+within a second: the runs that `ramp_percent` lets in make the calls.")]
+pub(crate) struct ToolsResume {
+    /// Its name, as machines use it
     #[arg(value_name = "TOOL")]
     pub tool: String,
     /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]

@@ -222,7 +222,10 @@ impl Doing {
                 let subject = format!("{}/{}", args.server, args.tool);
                 Self::named("tools.release", &subject, &args.reason).map(|doing| doing.by(&args.by))
             }
-            Tools::List(_) | Tools::Show(_) | Tools::Diff(_) | Tools::Blocked(_) => None,
+            Tools::Resume(args) => {
+                Self::named("tools.resume", &args.tool, &args.reason).map(|doing| doing.by(&args.by))
+            }
+            Tools::List(_) | Tools::Show(_) | Tools::Diff(_) | Tools::Blocked(_) | Tools::Ramps(_) => None,
         }
     }
 

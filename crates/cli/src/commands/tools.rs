@@ -3,13 +3,14 @@
 //! Owns what is shown and which definitions go into the file of pins. Connecting and comparing is not here.
 
 mod blocked;
+mod ramps;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 use windlass::wire::Wiring;
-use windlass_core::contract::{Contract, OnUnknown, PlanStep, Planning};
+use windlass_core::contract::{Contract, OnUnknown, PlanStep, Planning, RampBudget};
 use windlass_core::ids::Digest;
 use windlass_tools::mcp::quarantine::Blocked;
 use windlass_tools::mcp::{Change, Pins, Server, Standing};
@@ -35,6 +36,8 @@ pub(crate) async fn perform(app: &App, command: args::Tools) -> Result<Exit, Pro
         args::Tools::Accept(args) => accept(app, args).await,
         args::Tools::Blocked(args) => blocked::show(app, args).await,
         args::Tools::Release(args) => blocked::release(app, args).await,
+        args::Tools::Ramps(_) => ramps::show(app).await,
+        args::Tools::Resume(args) => ramps::resume(app, args).await,
     }
 }
 
@@ -89,6 +92,13 @@ fn calls(contract: &Contract) -> String {
     }
 }
 
+/// What a budget of a ramp allows.
+fn allowed(budget: &RampBudget) -> String {
+    let calls = budget.calls.map(|calls| format!("{calls} calls"));
+    let failed = budget.failed_calls.map(|failed| format!("{failed} failures of the last {} calls", budget.of_calls));
+    calls.into_iter().chain(failed).collect::<Vec<_>>().join(", ")
+}
+
 /// Shows the contract of one tool or action.
 ///
 /// # Errors
@@ -124,6 +134,7 @@ fn lines(contract: &Contract) -> String {
     line("calls", calls(contract));
     if let Some(shadow) = &contract.shadow {
         line("stub", shadow.answer.to_json());
+        line("budget", shadow.budget.as_ref().map(allowed).unwrap_or_default());
     }
     line("plan", contract.plan.as_ref().map_or_else(|| "none".to_owned(), planned));
     line("approval", if contract.approval.always { "always" } else { "where a rule asks" }.to_owned());

@@ -259,6 +259,67 @@ fn a_ramp_lets_a_share_of_the_runs_through_and_always_the_same() {
 }
 
 #[test]
+fn a_ramp_whose_budget_is_used_up_is_taken_back_until_somebody_resumes_it() {
+    let place =
+        acting("ramp_percent = 100\nramp_budget = { calls = 2 }\nshadow_answer = { context = { output = 'stub' } }");
+    let sum = |run: &str| {
+        let run = place.windlass(&["run", "adds.yml", "--run-id", run]);
+        assert_eq!(run.code(), 0, "{}", run.shown());
+        run.json()["sum"].clone()
+    };
+    assert_eq!((sum("r1"), sum("r2")), (json!(1), json!(1)));
+    // Another process knows it, and so does every later one.
+    assert_eq!((sum("r3"), sum("r4"), done(&place)), (json!("stub"), json!("stub"), 2));
+    let audit = place.windlass(&["audit", "list", "--run", "r3"]);
+    assert!(audit.stdout().contains("\"shadowed\""), "{}", audit.shown());
+
+    let shown = place.windlass(&["tools", "ramps"]);
+    assert_eq!(shown.code(), 3, "{}", shown.shown());
+    let ramp = &shown.json()["ramps"][0];
+    assert_eq!((&ramp["tool"], &ramp["calls"]), (&json!("act"), &json!(2)), "{}", shown.shown());
+    assert_eq!(ramp["stopped"]["why"], "its 2 calls are used up");
+    let acts = place.windlass(&["audit", "acts", "--action", "tools.ramp_stop"]);
+    assert!(acts.stdout().contains("its 2 calls are used up"), "{}", acts.shown());
+
+    let resumed = place.windlass(&["tools", "resume", "act", "--by", "ann", "--reason", "looked at it"]);
+    assert_eq!(resumed.code(), 0, "{}", resumed.shown());
+    assert_eq!((sum("r5"), done(&place)), (json!(1), 3));
+    let ramps = place.windlass(&["tools", "ramps"]);
+    assert_eq!((ramps.code(), &ramps.json()["ramps"][0]["resumed"]["by"]), (0, &json!("ann")), "{}", ramps.shown());
+    let acts = place.windlass(&["audit", "acts", "--action", "tools.resume"]);
+    assert!(acts.stdout().contains("looked at it"), "{}", acts.shown());
+    let again = place.windlass(&["tools", "resume", "act", "--reason", "twice"]);
+    assert_eq!(again.code(), 4, "{}", again.shown());
+    assert!(again.shown().contains("windlass tools ramps"), "{}", again.shown());
+    assert_eq!(place.windlass(&["audit", "verify"]).code(), 0);
+}
+
+#[test]
+fn a_ramp_stops_when_too_many_of_its_latest_calls_fail() {
+    let place = acting("ramp_percent = 100\nramp_budget = { failed_calls = 1, of_calls = 3 }");
+    place.write(
+        "windlass.toml",
+        &std::fs::read_to_string(place.path("windlass.toml"))
+            .expect("read")
+            .replace("echo done >> done.txt;", "echo done >> done.txt; test ! -e broken || exit 1;"),
+    );
+    let run = |id: &str| place.windlass(&["run", "adds.yml", "--run-id", id]).code();
+    place.write("broken", "");
+    assert_ne!(run("r1"), 0, "one may fail");
+    std::fs::remove_file(place.path("broken")).expect("removed");
+    assert_eq!((run("r2"), run("r3"), run("r4")), (0, 0, 0));
+    place.write("broken", "");
+    assert_ne!(run("r5"), 0, "the one before is too long ago");
+    assert_ne!(run("r6"), 0);
+    let made = done(&place);
+    assert_eq!(made, 6);
+    let shown = place.windlass(&["tools", "ramps", "--plain"]);
+    assert!(shown.stdout().contains("2 of its last 3 calls failed, and 1 may"), "{}", shown.shown());
+    place.windlass(&["run", "adds.yml", "--run-id", "r7"]);
+    assert_eq!(done(&place), made, "no more are made");
+}
+
+#[test]
 fn production_takes_no_danger_without_a_plan_or_a_person() {
     let place = Place::new();
     place.write("adds.yml", &MACHINE.replace("stub__add", "act"));

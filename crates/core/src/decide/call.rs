@@ -140,7 +140,8 @@ impl Turn<'_> {
         match call {
             Call::Tool { hook: None, .. } | Call::Action { .. } | Call::Verify { .. } => {
                 let shadow = contract.shadow.as_ref()?;
-                shadow.stub(self.run.id(), call.target()).cloned()
+                let tool = call.target();
+                shadow.stub(self.run.id(), tool, self.facts.stopped_ramps.contains(tool)).cloned()
             }
             Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => None,
         }

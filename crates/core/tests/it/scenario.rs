@@ -1,7 +1,7 @@
 //! One scenario: documents, inputs, and the journal they lead to. Parses the inputs, decides them, prints what was
 //! recorded, and checks after every decision that folding the stored bytes gives the same run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -54,6 +54,8 @@ pub(crate) struct Bench {
     parent: Option<Parent>,
     /// What a store would keep of budgets.
     books: Books,
+    /// Tools whose ramp has stopped.
+    stopped_ramps: BTreeSet<Arc<str>>,
     terms: Terms,
     /// What the next attempt that ends is said to have used; by how it ends without this.
     spent: Option<Spent>,
@@ -103,6 +105,7 @@ impl Bench {
             by: None,
             parent: None,
             books: Books::default(),
+            stopped_ramps: BTreeSet::new(),
             terms: Terms::default(),
             spent: None,
             unpriced: false,
@@ -134,6 +137,10 @@ impl Bench {
         }
         if verb == "budgets" {
             self.books.budgets = serde_json::from_str(rest).expect("budgets by scope");
+            return out;
+        }
+        if verb == "stopped" {
+            self.stopped_ramps = rest.split_whitespace().map(Into::into).collect();
             return out;
         }
         if verb == "others" {
@@ -190,6 +197,7 @@ impl Bench {
             traits: Arc::new(self.traits()),
             routes: Arc::new(routes),
             budgets: Arc::new(self.budgets()),
+            stopped_ramps: Arc::new(self.stopped_ramps.clone()),
             standing: self.verdicts(standing(&machine)).into(),
             verdicts: self.verdicts(questions),
             allow_unasked: self.policy.is_none(),

@@ -7,6 +7,7 @@ pub(super) use load::look;
 use perform::{during, settled};
 
 mod late;
+mod facts;
 mod load;
 mod perform;
 mod rescue;
@@ -22,15 +23,13 @@ use futures::future::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use windlass_core::effect::Effect;
-use windlass_core::escrow::Budgets;
 use windlass_core::ids::{EffectId, Name, RunId};
-use windlass_core::input::{Facts, Input};
+use windlass_core::input::Input;
 use windlass_core::run::Run;
 use windlass_core::time::Timestamp;
 use windlass_core::{Decision, Rejected, decide_asking};
 use windlass_ports::store::{Keep, Lease, StoreError, WorkerId};
 
-use super::budgets;
 use super::engine::{Core, EngineError, Warm};
 use super::execute::Calls;
 use super::member::Member;
@@ -305,8 +304,7 @@ impl Work<'_> {
         let strikes = if matches!(input, Input::Lost { .. }) { self.strikes } else { 0 };
         let timer = if let Input::TimerFired { timer } = &input { Some(*timer) } else { None };
         let core = Arc::clone(&self.claimed.core);
-        let budgets = during(&mut self.calls, self.ready, budgets::known(&core)).await?;
-        let facts = self.facts(&input, budgets);
+        let facts = self.facts(&core, &input).await?;
         let (policy, loaded) = (&*core.parts.policy, &self.loaded);
         let judged = |facts, run: &Run, input: &Input, with: &[_]| loaded.judged(policy, facts, (run, input), with);
         self.deciding = if let Source::Inbox(number) = source { Some(number) } else { None };
@@ -345,28 +343,6 @@ impl Work<'_> {
             self.claimed.core.pass(Point::BeforeSettle(open.call.kind()));
         }
         recover::is_marked(open).then_some((*effect, open.attempt))
-    }
-
-    fn facts(&self, input: &Input, budgets: Arc<Budgets>) -> Facts {
-        let parts = &self.claimed.core.parts;
-        let facts = Facts {
-            now: self.now(),
-            seed: parts.clock.seed(),
-            worker: Some(self.claimed.worker.0.clone()),
-            basis: parts.basis(),
-            quotes: Arc::clone(&self.loaded.quotes),
-            traits: Arc::clone(&self.loaded.traits),
-            routes: Arc::new(self.routes(input)),
-            budgets,
-            standing: Arc::default(),
-            verdicts: Vec::new(),
-            allow_unasked: parts.policy.allow_unasked(),
-            reads_arguments: false,
-        };
-        match facts.allow_unasked {
-            true => facts,
-            false => self.loaded.judged(&*parts.policy, facts, (&self.run, input), &[]),
-        }
     }
 
     /// Makes a decision durable and performs its effects.

@@ -3,6 +3,7 @@
 //! Knows nothing of what follows from a result.
 
 mod about;
+mod ramped;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use futures::future::{AbortHandle, Abortable, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use tracing::Instrument;
-use windlass_core::contract::Class;
+use windlass_core::contract::{Class, RampBudget};
 use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::escrow::{Draw, Drawn};
 use windlass_core::failure::{Code, Failure, Retry};
@@ -26,19 +27,18 @@ use windlass_core::limits::VALUE_BYTES_MAX;
 use windlass_core::machine::{HookKind, Machine, Priority};
 use windlass_core::request::{self, ModelRequest};
 use windlass_core::run::Run;
-use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
 use windlass_ports::tool::{Hook, HookEvent, Invocation, Permit, Tool};
 
-use about::{About, Unshown};
+use about::{About, Flight};
 use waiting::Waiting;
 
 use super::budgets;
 use super::departure::Departure;
 use super::engine::Core;
 use super::member::Member;
-use super::observe::{Called, Leaving, Meter, Point, span};
+use super::observe::{Leaving, Point, span};
 use super::rates::{self, unsent};
 use super::switches::Switches;
 use crate::recover::is_marked;
@@ -134,6 +134,7 @@ impl Calls {
             sent: Arc::clone(&sent),
             about: core.parts.settings.meter.is_some().then(|| About::of(machine, run, effect, open)),
             asks: rates::asks(core, machine, (run, class), open).map(|asks| Box::new((asks, open.call.clone()))),
+            ramp: ramped::budget(machine, open),
         };
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));
@@ -332,6 +333,8 @@ struct Attempt {
     about: Option<About>,
     /// The permits of rates that it waits for.
     asks: Option<Box<(crate::rates::desk::Call, Call)>>,
+    /// The tool whose ramp has a budget, and that.
+    ramp: Option<(Name, RampBudget)>,
 }
 
 impl Attempt {
@@ -392,7 +395,7 @@ impl Attempt {
                 Err(failure) => return unsent(failure),
             },
         };
-        let ended = self.send_in_turn(job).await;
+        let ended = self.send_ramped(job).await;
         if let Some(ticket) = ticket {
             ticket.ended(&ended.1);
         }
@@ -556,36 +559,6 @@ fn may_have_left(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Failed(failure) => failure.retry == Retry::Unknown,
         Outcome::Replied(_) | Outcome::Returned(_) => true,
-    }
-}
-
-/// A call that is out.
-struct Flight<'a> {
-    meter: &'a dyn Meter,
-    leaving: &'a Leaving<'a>,
-    unshown: &'a Unshown,
-    began: Timestamp,
-    since: Instant,
-    told: bool,
-    asked: Option<Value>,
-}
-
-impl Flight<'_> {
-    fn tell(&mut self, outcome: &Outcome, spent: &Spent) {
-        self.told = true;
-        let took = self.since.elapsed();
-        let (call, began, asked) = (self.leaving, self.began, self.asked.as_ref());
-        let hidden = asked.map(|_| self.unshown.with(outcome));
-        self.meter.called(&Called { call, began, took, outcome, spent, asked, hidden: hidden.as_ref() });
-    }
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        if !self.told {
-            let failure = Failure::new(Code::RunAttemptLost, "the call was given up");
-            self.tell(&Outcome::Failed(failure), &Spent::Unknown);
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use windlass_core::ids::Name;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Put, Store, StoreError};
+use windlass_ports::store::{Object, Put, Store, StoreError};
 
 use super::engine::Core;
 
@@ -13,6 +13,9 @@ use super::engine::Core;
 const FRESH_MS: u64 = 10_000;
 /// How often a change is tried that others come before.
 pub(super) const TRIES_MAX: u32 = 100;
+
+/// Objects that are read at a time.
+const PAGE: usize = 500;
 
 /// A record as it was read.
 #[derive(Debug)]
@@ -46,6 +49,23 @@ pub(super) async fn read<T: DeserializeOwned>(
     key: &Name,
 ) -> Result<Record<T>, StoreError> {
     bytes(core, kind, key).await?.try_map(|bytes| decode(kind, key, bytes))
+}
+
+/// Every object of a kind, in the order of their keys.
+///
+/// # Errors
+/// A store that fails.
+pub(super) async fn every(store: &dyn Store, kind: &'static str) -> Result<Vec<Object>, StoreError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.objects(kind.into(), after.take(), PAGE).await?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|object| object.key.clone());
+        found.extend(page);
+        if is_last {
+            return Ok(found);
+        }
+    }
 }
 
 /// A record from its bytes.

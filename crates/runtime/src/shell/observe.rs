@@ -67,6 +67,8 @@ pub enum Tally {
     RateWaited,
     /// A call was turned away, because permits of a rate would have come too late.
     RateShed,
+    /// The ramp of a tool has stopped.
+    RampStopped,
     /// A schedule started a run.
     Scheduled,
     /// A schedule could not be dealt with.

@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_core::contract::Contract;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::input::{Facts, Input, Quote, Traits};
 use windlass_core::machine::{Machine, Program};
@@ -36,6 +37,8 @@ pub(super) struct Loaded {
     pub(super) traits: Arc<BTreeMap<Name, Traits>>,
     /// Whether an agent of it is called by the links of a chain.
     pub(super) is_chained: bool,
+    /// Whether the ramp of a tool of it has a budget.
+    pub(super) is_ramped: bool,
     /// The first thing that it needs and this process does not have.
     pub(super) lacks: Option<Name>,
     /// Answers of the policy to its standing questions.
@@ -209,6 +212,8 @@ impl Programs {
         let traits = agents.map(|(name, agent)| (name.clone(), parts.model.traits(&agent.model))).collect();
         let lacks = unfit::missing(&machine, &parts.catalog);
         let is_chained = machine.agents.values().any(|agent| parts.model.chain(&agent.model).is_some());
+        let has_budget = |tool: &Arc<Contract>| tool.shadow.as_ref().is_some_and(|shadow| shadow.budget.is_some());
+        let is_ramped = machine.tools.values().any(has_budget);
         let program = Arc::clone(&cached.program);
         let mut loaded = Loaded {
             program,
@@ -216,6 +221,7 @@ impl Programs {
             quotes: Arc::new(quotes),
             traits: Arc::new(traits),
             is_chained,
+            is_ramped,
             lacks,
             standing: Arc::default(),
         };

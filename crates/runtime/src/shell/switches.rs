@@ -19,7 +19,7 @@ use super::member::Member;
 use super::objects::{self, TRIES_MAX};
 use crate::switch::{Change, Switch};
 
-/// Switches and runs that are read at a time.
+/// Runs that are read at a time.
 const PAGE: usize = 500;
 /// What the keys of tenants begin with.
 const OF_TENANT: &str = "tenant:";
@@ -89,19 +89,11 @@ pub(super) struct Known(BTreeMap<Option<Name>, (u64, Switch)>);
 
 async fn known(store: &dyn Store) -> Result<Known, StoreError> {
     let mut all = Known::default();
-    let mut after = None;
-    loop {
-        let page = store.objects(SWITCHES.into(), after.take(), PAGE).await?;
-        let is_last = page.len() < PAGE;
-        after = page.last().map(|object| object.key.clone());
-        for object in page {
-            let switch = objects::decode("read-only switch", &object.key, &object.bytes)?;
-            all.0.insert(object.key.strip_prefix(OF_TENANT).map(Into::into), (object.revision, switch));
-        }
-        if is_last {
-            return Ok(all);
-        }
+    for object in objects::every(store, SWITCHES).await? {
+        let switch = objects::decode("read-only switch", &object.key, &object.bytes)?;
+        all.0.insert(object.key.strip_prefix(OF_TENANT).map(Into::into), (object.revision, switch));
     }
+    Ok(all)
 }
 
 /// What this process knows of the switches.

@@ -13,6 +13,7 @@ mod late;
 mod notices;
 mod points;
 mod pruning;
+mod ramps;
 mod rates;
 mod rules;
 mod schedules;

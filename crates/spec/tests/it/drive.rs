@@ -111,6 +111,7 @@ impl<'a> Driver<'a> {
             allow_unasked: true,
             reads_arguments: false,
             budgets: Arc::default(),
+            stopped_ramps: Arc::default(),
         };
         let decision = decide(self.machine, &self.evaluator, &mut self.run, input, &facts)
             .map_err(|rejected| rejected.to_string())?;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windlass_core::contract::{Class, Idempotency};
 
-use crate::config::{ApprovalConfig, OnUnknownConfig, PlanConfig, RedactConfig, SecretRef};
+use crate::config::{ApprovalConfig, OnUnknownConfig, PlanConfig, RampBudgetConfig, RedactConfig, SecretRef};
 use crate::limits::LimitsConfig;
 use crate::mcp::elicitation::ElicitationConfig;
 use crate::mcp::oauth::OauthConfig;
@@ -129,6 +129,10 @@ pub struct ContractConfig {
     /// Which of a hundred runs make the calls, 0 to 100, by a hash of run and tool; the others read `shadow_answer`.
     /// Default: all.
     pub ramp_percent: Option<u32>,
+    /// With `ramp_percent`: what the calls of all runs may use up together, for example
+    /// `{ calls = 1000, failed_calls = 5, of_calls = 50 }`. Then no run makes them until `windlass tools resume`. Default:
+    /// they go on whatever becomes of them.
+    pub ramp_budget: Option<RampBudgetConfig>,
     /// With `shadow` or `ramp_percent`: what is read in place of an answer. Default: `{"shadow": true}`.
     pub shadow_answer: Option<serde_json::Value>,
     /// The kinds of errors that it may answer with, in words of yours, for whoever reads the contract. Default: none.

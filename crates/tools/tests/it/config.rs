@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use windlass_core::approval::Terms;
-use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown, Shadow};
+use windlass_core::contract::{Class, Contract, Flow, Idempotency, OnUnknown, RampBudget, Shadow};
 use windlass_core::value::Value;
 use windlass_tools::{ALL, CatalogConfig};
 
@@ -195,11 +195,11 @@ fn shadows_and_ramps_are_read_and_checked() {
     assert_eq!(shadow(""), None);
     assert_eq!(shadow("shadow = false"), None);
     let stub = json(r#"{"shadow":true}"#);
-    assert_eq!(shadow("shadow = true"), Some(Box::new(Shadow { ramp_percent: 0, answer: stub.clone() })));
-    assert_eq!(shadow("ramp_percent = 25"), Some(Box::new(Shadow { ramp_percent: 25, answer: stub })));
+    assert_eq!(shadow("shadow = true"), Some(Box::new(Shadow { ramp_percent: 0, answer: stub.clone(), budget: None })));
+    assert_eq!(shadow("ramp_percent = 25"), Some(Box::new(Shadow { ramp_percent: 25, answer: stub, budget: None })));
     let answer = json(r#"{"id":7}"#);
     let given = "ramp_percent = 5\nshadow_answer = { id = 7 }";
-    assert_eq!(shadow(given), Some(Box::new(Shadow { ramp_percent: 5, answer })));
+    assert_eq!(shadow(given), Some(Box::new(Shadow { ramp_percent: 5, answer, budget: None })));
     assert_eq!(
         problems(&table("shadow = true\nramp_percent = 101\nerrors = ['']"), false),
         [
@@ -212,6 +212,41 @@ fn shadows_and_ramps_are_read_and_checked() {
         problems(&table("shadow_answer = 1"), false),
         ["tools.t.shadow_answer: needs `shadow = true` or `ramp_percent`"]
     );
+}
+
+#[test]
+fn the_budget_of_a_ramp_is_read_and_bounds_something() {
+    let table = |more: &str| format!("[tools.t]\ntype = 'command'\ncommand = ['x']\n{more}");
+    let budget = |more: &str| {
+        let given = table(&format!("ramp_percent = 5\nramp_budget = {{ {more} }}"));
+        tool(&catalog(&given), "t").contract().shadow.as_ref().expect("a ramp").budget.clone()
+    };
+    let some = |calls, failed_calls, of_calls| Some(RampBudget { calls, failed_calls, of_calls });
+    assert_eq!(budget("calls = 7"), some(Some(7), None, 100));
+    assert_eq!(budget("failed_calls = 0, of_calls = 1"), some(None, Some(0), 1));
+    for (given, wrong) in [
+        ("ramp_budget = { calls = 1 }", "needs `ramp_percent` of at least 1"),
+        ("ramp_percent = 0\nramp_budget = { calls = 1 }", "needs `ramp_percent` of at least 1"),
+        ("ramp_percent = 5\nramp_budget = {}", "needs `calls`, `failed_calls` or both"),
+        (
+            "ramp_percent = 5\nramp_budget = { calls = 0 }",
+            "`calls` must be at least 1; `shadow = true` lets none be made",
+        ),
+        (
+            "ramp_percent = 5\nramp_budget = { calls = 1, of_calls = 5 }",
+            "`of_calls` must be from 1 to 1000, beside `failed_calls`",
+        ),
+        (
+            "ramp_percent = 5\nramp_budget = { failed_calls = 1, of_calls = 1001 }",
+            "`of_calls` must be from 1 to 1000, beside `failed_calls`",
+        ),
+        (
+            "ramp_percent = 5\nramp_budget = { failed_calls = 100 }",
+            "`failed_calls` must be less than `of_calls`, which is 100",
+        ),
+    ] {
+        assert_eq!(problems(&table(given), false), [format!("tools.t.ramp_budget: {wrong}")], "{given}");
+    }
 }
 
 #[test]

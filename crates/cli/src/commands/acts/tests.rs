@@ -129,6 +129,8 @@ const COMMANDS: &[(&str, Class)] = &[
     ("tools diff", Looks),
     ("tools accept s", Acts("tools.accept")),
     ("tools blocked", Looks),
+    ("tools ramps", Looks),
+    ("tools resume t --by ann --reason mended", Acts("tools.resume")),
     ("tools release s t --by ann --reason rolled-back", Acts("tools.release")),
     ("validate m.yml", Looks),
     ("preview m.yml", Looks),

@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use windlass_core::contract::Contract;
-use windlass_core::effect::{Call, OpenCall, Outcome};
+use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
+use windlass_core::failure::{Code, Failure};
 use windlass_core::hidden::Hidden;
 use windlass_core::ids::{Digest, EffectId, Name};
 use windlass_core::machine::Machine;
 use windlass_core::run::Run;
+use windlass_core::time::Timestamp;
 use windlass_core::trace::Incoming;
+use windlass_core::value::Value;
+
+use crate::shell::observe::{Called, Leaving, Meter};
 
 /// What meters are told of a call.
 pub(super) struct About {
@@ -52,6 +58,36 @@ impl About {
             target: open.call.target().clone(),
             arguments: open.arguments,
             unshown: Unshown { hidden: run.hidden.clone(), tools, call: open.call.clone() },
+        }
+    }
+}
+
+/// A call that is out.
+pub(super) struct Flight<'a> {
+    pub(super) meter: &'a dyn Meter,
+    pub(super) leaving: &'a Leaving<'a>,
+    pub(super) unshown: &'a Unshown,
+    pub(super) began: Timestamp,
+    pub(super) since: Instant,
+    pub(super) told: bool,
+    pub(super) asked: Option<Value>,
+}
+
+impl Flight<'_> {
+    pub(super) fn tell(&mut self, outcome: &Outcome, spent: &Spent) {
+        self.told = true;
+        let took = self.since.elapsed();
+        let (call, began, asked) = (self.leaving, self.began, self.asked.as_ref());
+        let hidden = asked.map(|_| self.unshown.with(outcome));
+        self.meter.called(&Called { call, began, took, outcome, spent, asked, hidden: hidden.as_ref() });
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            let failure = Failure::new(Code::RunAttemptLost, "the call was given up");
+            self.tell(&Outcome::Failed(failure), &Spent::Unknown);
         }
     }
 }

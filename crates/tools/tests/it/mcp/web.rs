@@ -488,7 +488,10 @@ async fn tools_of_servers_go_by_plans_ask_one_after_another_and_cast_shadows() {
     assert_eq!(contract.plan, Some(Planning { step, expires_ms: 1_000 }));
     let escalation = contract.approval.escalation.clone().expect("an escalation");
     assert_eq!((escalation.after_ms, escalation.to), (5_000, vec!["leads".into()]));
-    assert_eq!(contract.shadow, Some(Box::new(Shadow { ramp_percent: 10, answer: Value::str("not done") })));
+    assert_eq!(
+        contract.shadow,
+        Some(Box::new(Shadow { ramp_percent: 10, answer: Value::str("not done"), budget: None }))
+    );
     assert_eq!((&*contract.description, &*contract.errors), ("Drops it.", &["gone".into()][..]));
 
     // Where contracts are demanded, nothing of this may be missing.
