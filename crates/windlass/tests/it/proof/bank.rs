@@ -1,6 +1,6 @@
 //! The bank test: a thousand calls on a budget for a hundred of them, with workers killed in the middle, once all wanted at
-//! the same moment, once of a tool, once over a chain, once over every format of providers and over streams, and smaller ones
-//! for tokens and money.
+//! the same moment, once of a tool, once over a chain, once over every format of providers and over streams, and for tokens and
+//! money.
 //! What the counting server saw is what was charged, and at no commit is more than the cap drawn or spent: all journals are
 //! folded together in the order of their commits.
 
@@ -24,7 +24,7 @@ use windlass_runtime::{Scope, Stop};
 
 use super::cuts::block_on;
 use super::machine::table;
-use super::place::{Place, store_url};
+use super::place::{Place, Written};
 use super::wires;
 use super::worker::{self, BROKEN, End, FOLDER, GRANTS, RUN, WIDE, engine, store, wait};
 use super::world::World;
@@ -47,13 +47,13 @@ pub(super) const WHOLE: Size = Size { runs: 1_000, cap: CAP, meter: Meter::Model
 /// A branch, of which there is one for every format of providers. What differs between them is how one call is sent, so
 /// fewer kills show it, in a time that all of them together may take.
 pub(super) const BRANCH: Size = Size { kills: 3, ..WHOLE };
-/// A branch that is small for the same reason.
-const SMALL: Size = Size { runs: 150, cap: 30, ..BRANCH };
 /// A branch in which each run makes a call that fails and one that is to follow it. While less than two hundred are left, a run
 /// draws one at a time, so that nobody is refused for what another one holds and does not use.
 const CHAIN: Size = Size { cap: 200, ..BRANCH };
 /// A branch in which each run calls a tool.
 const TOOL: Size = Size { meter: Meter::ToolCalls, ..BRANCH };
+/// A branch that is small for the same reason.
+const SMALL: Size = Size { runs: 150, cap: 30, ..BRANCH };
 /// Banks of tokens and of money, in which a call is held at many times what it turns out to use.
 const AMOUNTS: [Size; 2] =
     [Size { cap: 2_500, meter: Meter::Tokens, ..SMALL }, Size { cap: 30_000, meter: Meter::CostMicros, ..SMALL }];
@@ -180,10 +180,12 @@ async fn left(store: &dyn Store) -> usize {
     store.list(Query { statuses, limit: 1, ..Query::default() }).await.expect("listed").heads.len()
 }
 
-/// Whether a call was answered so far. Until then a worker that is killed loses nothing but its start.
-async fn is_answered(store: &dyn Store) -> bool {
-    let query = Query { statuses: vec![Status::Completed], limit: 1, ..Query::default() };
-    !store.list(query).await.expect("listed").heads.is_empty()
+/// Whether so many calls were answered so far that a worker may be killed. Until then one that is loses nothing but its
+/// start, or all that there is of an amount.
+async fn is_answered(store: &dyn Store, size: Size) -> bool {
+    let limit = if size.counts_calls() { 1 } else { 5 };
+    let query = Query { statuses: vec![Status::Completed], limit, ..Query::default() };
+    store.list(query).await.expect("listed").heads.len() == limit
 }
 
 /// Drives all runs to their ends, with workers killed on the way.
@@ -202,7 +204,7 @@ fn drive(folder: &Path, size: Size, broken: bool) -> Result<usize, String> {
             workers.push((child, dies_at));
             if let Some((child, dies_at)) = workers.last_mut() {
                 let ended = child.try_wait().expect("a status").is_some();
-                if !ended && kills < size.kills && Instant::now() >= *dies_at && is_answered(&*store).await {
+                if !ended && kills < size.kills && Instant::now() >= *dies_at && is_answered(&*store, size).await {
                     child.kill().expect("killed");
                     child.wait().expect("gone");
                     kills += 1;
@@ -281,52 +283,43 @@ pub(super) async fn charged(store: &dyn Store, id: &RunId, meter: Meter) -> Char
     charged
 }
 
-/// All commits of a folder in the order in which they became durable: run and version. None on PostgreSQL, which keeps no such
-/// order.
-fn order(folder: &Path) -> Option<Vec<(RunId, u64)>> {
-    let path = windlass::wire::store_path(&store_url(folder))?;
-    let connection = rusqlite::Connection::open(path).expect("the file opens");
-    let sql = "SELECT runs.id, journal.version FROM journal JOIN runs ON runs.key = journal.run ORDER BY journal.key";
-    let mut rows = connection.prepare(sql).expect("prepared");
-    let row = |row: &rusqlite::Row<'_>| Ok((RunId::stored(&row.get::<_, String>(0)?), row.get::<_, i64>(1)? as u64));
-    Some(rows.query_map([], row).expect("asked").map(|row| row.expect("a row")).collect())
-}
-
 /// What a run holds of a budget, or has spent of it.
 fn had(run: &Run, scope: &str, meter: Meter) -> u64 {
     let had = |of: &Allotment| of.free.get(meter) + of.reserved.get(meter) + of.spent.get(meter);
     run.escrow.allotments.get(scope).map_or(0, had)
 }
 
-/// Folds the journals of all runs together: after no commit do they have more than the caps. Tells how many commits there were.
-async fn at_each_commit(folder: &Path, store: &dyn Store, size: Size) -> Result<usize, String> {
-    let Some(order) = order(folder) else { return Ok(0) };
+/// Folds the journals of all runs together: after no commit do they have more than the caps. Tells how many records there were.
+async fn at_each_commit(place: &Place, store: &dyn Store, size: Size) -> Result<usize, String> {
+    let written = place.written();
     let (mut runs, mut all) = (BTreeMap::new(), BTreeMap::<&str, u64>::new());
-    for (at, (id, version)) in order.iter().enumerate() {
-        if !runs.contains_key(id) {
-            let start = store.load(id.clone()).await.expect("read").expect("there").start;
-            let rows = store.journal(id.clone(), 0, 1_000).await.expect("read").into_iter();
-            runs.insert(id.clone(), (Run::blank(start), rows));
-        }
-        let (run, rows) = runs.get_mut(id).expect("it is there");
-        let row = rows.next().filter(|row| row.version == *version).expect("versions follow one another");
-        let before: Vec<u64> = size.scopes().map(|scope| had(run, scope, size.meter)).collect();
-        for entry in Record::decode(&row.bytes).expect("a record").entries {
-            apply(run, &entry);
-        }
-        for (scope, before) in size.scopes().zip(before) {
-            let sum = all.entry(scope).or_default();
-            *sum = *sum + had(run, scope, size.meter) - before;
-            if *sum > size.cap {
-                let cap = size.cap;
-                return Err(format!("beyond {cap}: {sum} of `{scope}` after commit {at}, of `{id}`"));
+    for commit in written.chunk_by(|one, next| one.transaction == next.transaction) {
+        for Written { run: id, version, .. } in commit {
+            if !runs.contains_key(id) {
+                let start = store.load(id.clone()).await.expect("read").expect("there").start;
+                let rows = store.journal(id.clone(), 0, 1_000).await.expect("read").into_iter();
+                runs.insert(id.clone(), (Run::blank(start), rows));
             }
+            let (run, rows) = runs.get_mut(id).expect("it is there");
+            let row = rows.next().filter(|row| row.version == *version).expect("versions follow one another");
+            let before: Vec<u64> = size.scopes().map(|scope| had(run, scope, size.meter)).collect();
+            for entry in Record::decode(&row.bytes).expect("a record").entries {
+                apply(run, &entry);
+            }
+            for (scope, before) in size.scopes().zip(before) {
+                let sum = all.entry(scope).or_default();
+                *sum = *sum + had(run, scope, size.meter) - before;
+            }
+        }
+        if let Some((scope, sum)) = all.iter().find(|(_, sum)| **sum > size.cap) {
+            let (cap, last) = (size.cap, commit.last().map(|last| &last.run));
+            return Err(format!("beyond {cap}: {sum} of `{scope}` after a commit of {last:?}"));
         }
     }
     if all.values().any(|sum| *sum == 0) {
         return Err(format!("nothing was ever held: {all:?}"));
     }
-    Ok(order.len())
+    Ok(written.len())
 }
 
 /// By what the server knows the call of a run.
@@ -342,11 +335,11 @@ async fn known_as(store: &dyn Store, n: u64, meter: Meter) -> String {
 }
 
 /// Compares journals, accounts and what the server saw.
-async fn audit(folder: &Path, world: &World, size: Size) -> Result<Charged, String> {
+async fn audit(place: &Place, world: &World, size: Size) -> Result<Charged, String> {
     let Size { runs, cap, meter, .. } = size;
-    let store = store(folder).await;
-    let commits = at_each_commit(folder, &*store, size).await?;
-    assert!(commits == 0 || commits as u64 > runs, "only {commits} commits");
+    let store = store(place.path()).await;
+    let records = at_each_commit(place, &*store, size).await?;
+    assert!(records as u64 > runs, "only {records} records");
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for deed in world.take() {
         *seen.entry(deed.key).or_default() += 1;
@@ -404,13 +397,13 @@ pub(super) fn bank(
 ) -> Result<(Charged, usize), String> {
     world.delay(DELAY_MS);
     world.spread(DELAY_MS);
-    let place = Place::new(world);
+    let place = Place::in_order(world);
     std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
     prepare(place.path());
     block_on(open(place.path(), size));
     let kills = drive(place.path(), size, broken)?;
     world.settle();
-    block_on(audit(place.path(), world, size)).map(|charged| (charged, kills))
+    block_on(audit(&place, world, size)).map(|charged| (charged, kills))
 }
 
 /// A bank whose provider speaks this format.
@@ -513,7 +506,7 @@ async fn failed(store: &dyn Store) -> usize {
 fn a_thousand_calls_wanted_at_the_same_moment_cost_a_hundred() {
     let world = World::start();
     world.shut(true);
-    let place = Place::new(&world);
+    let place = Place::in_order(&world);
     std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
     let refused = usize::try_from(WHOLE.runs - CAP).expect("a number");
     block_on(async {
@@ -530,7 +523,7 @@ fn a_thousand_calls_wanted_at_the_same_moment_cost_a_hundred() {
         worker.wait().expect("it ends by itself");
     });
     world.settle();
-    let charged = block_on(audit(place.path(), &world, WHOLE)).unwrap_or_else(|why| panic!("{why}"));
+    let charged = block_on(audit(&place, &world, WHOLE)).unwrap_or_else(|why| panic!("{why}"));
     assert_eq!((charged.known, charged.lost), (0, CAP), "every call that was out is charged in full");
 }
 
@@ -604,7 +597,24 @@ fn a_thousand_calls_on_a_budget_for_a_hundred_cost_a_hundred() {
 
 #[test]
 fn a_grant_that_is_not_checked_is_noticed_by_the_bank() {
+    for size in std::iter::once(WHOLE).chain(AMOUNTS) {
+        let world = World::start();
+        let why = bank(&world, size, true, |_| ()).expect_err("a store that grants whatever is asked passes");
+        assert!(why.contains("beyond"), "{size:?}: {why}");
+    }
+}
+
+/// The journals alone say so too, and nobody looks at the accounts on the way.
+#[test]
+fn a_grant_that_is_not_checked_is_noticed_in_the_journals() {
     let world = World::start();
-    let why = bank(&world, WHOLE, true, |_| ()).expect_err("a store that grants whatever is asked passes");
-    assert!(why.contains("beyond"), "{why}");
+    let place = Place::in_order(&world);
+    std::fs::write(place.path().join("machine.yml"), MACHINE).expect("a writable folder");
+    let why = block_on(async {
+        open(place.path(), WHOLE).await;
+        let ended = spawn(place.path(), true, true).wait().expect("it ends by itself");
+        assert!(ended.success(), "{ended}");
+        at_each_commit(&place, &*store(place.path()).await, WHOLE).await.expect_err("all of it was granted")
+    });
+    assert!(why.contains("after a commit"), "{why}");
 }
