@@ -52,11 +52,13 @@ pub(super) const BRANCH: Size = Size { kills: 3, ..WHOLE };
 const CHAIN: Size = Size { cap: 200, ..BRANCH };
 /// A branch in which each run calls a tool.
 const TOOL: Size = Size { meter: Meter::ToolCalls, ..BRANCH };
-/// A branch that is small for the same reason.
-const SMALL: Size = Size { runs: 150, cap: 30, ..BRANCH };
-/// Banks of tokens and of money, in which a call is held at many times what it turns out to use.
-const AMOUNTS: [Size; 2] =
-    [Size { cap: 2_500, meter: Meter::Tokens, ..SMALL }, Size { cap: 30_000, meter: Meter::CostMicros, ..SMALL }];
+/// Banks of tokens and of money, in which a call is held at many times what it turns out to use: a hundred fit as they are
+/// used, and of tokens as they are held too. A hundred held amounts of money would be enough for all thousand.
+const AMOUNTS: [Size; 3] = [
+    Size { cap: 1_700, meter: Meter::Tokens, ..BRANCH },
+    Size { cap: 12_400, meter: Meter::Tokens, ..BRANCH },
+    Size { cap: 12_500, meter: Meter::CostMicros, ..BRANCH },
+];
 /// Calls that the budget of the whole bank has room for.
 const CAP: u64 = 100;
 /// Workers at a time.
