@@ -133,6 +133,9 @@ fn call(entry: &Entry, audit: &[audit::Row]) -> Option<String> {
             };
             Some(format!("   {} {found}{by}", named(audit, *effect).1))
         }
+        Entry::CallAllowed { effect, ruled } => {
+            Some(format!("   {} is let go by rule {}", named(audit, *effect).1, ruled.rule))
+        }
         Entry::CallAbandoned { effect, .. } => {
             let (is_hook, name) = named(audit, *effect);
             (!is_hook).then(|| format!("   {name} abandoned"))

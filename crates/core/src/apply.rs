@@ -86,6 +86,7 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             let said = rows::Said { answer: *answer, by, reason };
             return approval_answered(run, *effect, said, arguments.as_ref().map(|new| (new, &**resources)));
         }
+        Entry::CallAllowed { effect, ruled } => return rows::allowed(run, *effect, ruled),
         Entry::RoomHeld { effect } => room_held(run, *effect),
         Entry::ApprovalEscalated { wait, level, to } => {
             if let Some(escalating) = run.escalating.get_mut(wait) {
@@ -154,7 +155,10 @@ pub fn apply(run: &mut Run, entry: &Entry) -> Option<audit::Row> {
             run.timers.remove(effect);
         }
         Entry::JoinStarted { join } => run.join = Some(join.clone()),
-        Entry::ChildStarted { child, slot } => child_started(run, child, *slot),
+        Entry::ChildStarted { child, slot } => {
+            child_started(run, child, *slot);
+            return rows::child_allowed(run, child);
+        }
         Entry::ChildSettled { child, ending, used } => child_settled(run, child, ending, used),
         Entry::ChildRaised { child, amounts } => raise::child(run, child, amounts),
         Entry::ChildCancelled { child, .. } => {

@@ -14,7 +14,7 @@ use crate::resource::Resource;
 use crate::time::Timestamp;
 
 /// Version of the rows of runs that this build starts. The rows of one run all have one version.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Rows of before a run had a first row of its own, and texts had their lengths in the hash.
 const FIRST_VERSION: u32 = 1;
 /// From here on rows say by which worker, and by which plan.
@@ -22,6 +22,8 @@ pub(crate) const WHERE_VERSION: u32 = 3;
 /// From here on rows say by which rule, who answered and why, and what is touched; a call that failed for good is `settled`,
 /// and what was denied, doubted and overridden has rows.
 pub(crate) const RULED_VERSION: u32 = 4;
+/// From here on children that rules let start have rows, and calls that waited and were let go by other rules than before.
+pub(crate) const ALLOWED_VERSION: u32 = 5;
 
 const fn first_version() -> u32 {
     FIRST_VERSION
@@ -76,22 +78,23 @@ pub struct Row {
     pub effect: EffectId,
     /// The attempt; 0 for what is about no call.
     pub attempt: u32,
-    /// `started`, `denied`, `intended`, `shadowed` for a call that is recorded and not made, `asked`, `escalated`, `approved`,
+    /// `started`, `denied`, `allowed` for a child that starts and for a call that waited and goes by other rules than its
+    /// `intended` row names, `intended`, `shadowed` for a call that is recorded and not made, `asked`, `escalated`, `approved`,
     /// `rejected`, `expired`, `doubted`, `resolved`, `failed` for an attempt that is followed by another, `settled`,
     /// `abandoned`, `overridden`. Before version 4 `failed` is also that of a call that failed for good.
     pub stage: Name,
-    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`, `machine` for a child that was denied;
+    /// `run` for `started`, else `model`, `tool`, `hook`, `action`, `verify`, `machine` for a child;
     /// `transition` for a decision about one; of `overridden` `model`, `ceilings`, `state`.
     pub kind: Name,
     /// Agent, tool, hook, action or machine; of a transition `FROM->TO`; of `overridden` what was changed.
     pub target: Name,
     /// `read`, `write`, `danger`; empty where none is known.
     pub class: Name,
-    /// Hash of the arguments; of the run's input for `started`.
+    /// Hash of the arguments; of the run's input for `started`, of a child's for `allowed`.
     pub arguments: Digest,
     /// Hash of the result, once settled; the failure's code when it failed or was denied; of `doubted` how it is resolved
     /// (`verify`, `ask`, `fail`), of `resolved` what was said (`happened`, `not_happened`, `unknown`); to whom it was
-    /// `escalated`. Before version 4 the rule that asked, or who answered.
+    /// `escalated`; the id of a child that is `allowed`. Before version 4 the rule that asked, or who answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Name>,
     /// The rule that decided: let it go, asked about it or denied it. None where no rule was asked.

@@ -83,6 +83,9 @@ pub struct ChildStart {
     /// Values of its input that are not shown.
     #[serde(default, skip_serializing_if = "Hidden::is_empty")]
     pub hidden: Hidden,
+    /// The rule that lets it start; none where none was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruled: Option<Box<Ruled>>,
 }
 
 /// A call out of the process.

@@ -227,6 +227,13 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         resources: Vec<Resource>,
     },
+    /// A call that waited is let go, by another rule or rule set than let it wait.
+    CallAllowed {
+        /// The call.
+        effect: EffectId,
+        /// The rule.
+        ruled: Box<Ruled>,
+    },
     /// The ceilings have enough for a call that waited for more of them: what it takes is held.
     RoomHeld {
         /// The call.

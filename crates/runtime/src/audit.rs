@@ -20,7 +20,7 @@ pub use cut::{Cut, Cuts, Gone};
 pub use reading::Reading;
 
 /// Version of the lines that this build writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Whose run a row is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +95,8 @@ pub struct CallLine {
     pub effect: u64,
     /// Its attempt.
     pub attempt: u32,
-    /// `started` for the first row of a run; else of a call: `denied`, `intended`, `shadowed` where it is recorded and not
+    /// `started` for the first row of a run; else of a call: `denied`, `allowed` where it waited and goes by another rule or
+    /// rule set than its `intended` row names, and of a child that starts, `intended`, `shadowed` where it is recorded and not
     /// made, `asked`, `escalated`, `approved`, `rejected`, `expired`, `doubted`, `resolved`, `failed` for an attempt that is
     /// followed by another, and one of `settled` and `abandoned` as the last; `overridden` for what a person put in the place
     /// of what was written. In rows of before version 4 `failed` is also that of a call that failed for good.
@@ -107,12 +108,12 @@ pub struct CallLine {
     pub target: Name,
     /// `read`, `write`, `danger`; empty where none is known.
     pub class: Name,
-    /// Hash of the arguments; of the input for `started`.
+    /// Hash of the arguments; of the input for `started`, of that of a child for `allowed`.
     #[schemars(with = "String")]
     pub arguments: Digest,
     /// Hash of the result, or code of the failure or denial; `verify`, `ask` or `fail` of `doubted`, `happened`,
-    /// `not_happened` or `unknown` of `resolved`; whom `escalated` asks; what `overridden` put in place. In rows of before
-    /// version 4 also the rule that asked. Absent before there is one.
+    /// `not_happened` or `unknown` of `resolved`; whom `escalated` asks; the id of a child that is `allowed`; what `overridden` put
+    /// in place. In rows of before version 4 also the rule that asked. Absent before there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Name>,
     /// The rule that let it go, asked about it or denied it; `contract`, `budget` or `ceiling` where one of these asked.
@@ -139,8 +140,10 @@ pub struct CallLine {
     /// Why, as whoever answered or overrode said it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Name>,
-    /// The idempotency key that the call is sent with.
-    pub idempotency_key: Name,
+    /// The idempotency key that the call is sent with; absent in rows that are about no call, such as `denied` before one was
+    /// committed. Exports of earlier builds have `RUN#0` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<Name>,
     /// The plan that the call applies, of a tool that goes by plans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Name>,
@@ -202,7 +205,7 @@ impl CallLine {
             agent: row.agent.clone(),
             resources: row.resources.iter().map(Touched::of).collect(),
             result: result.filter(|_| !answered),
-            idempotency_key: row.effect.key(&whose.run).into(),
+            idempotency_key: (row.effect != EffectId(0)).then(|| row.effect.key(&whose.run).into()),
             plan: row.plan.clone(),
             worker: row.worker.clone(),
             at_ms: row.at.0,

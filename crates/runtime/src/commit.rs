@@ -293,6 +293,7 @@ mod tests {
             terms: windlass_core::run::Terms::default(),
             labels: None,
             hidden: windlass_core::hidden::Hidden::default(),
+            ruled: None,
         };
         let told = Input::ChildEnded {
             child: run.id().clone(),

@@ -24,9 +24,10 @@ pub(crate) enum Audit {
 }
 
 /// What rows of runs and calls are about.
-const STAGES: [&str; 15] = [
+const STAGES: [&str; 16] = [
     "started",
     "denied",
+    "allowed",
     "intended",
     "shadowed",
     "asked",

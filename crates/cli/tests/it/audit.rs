@@ -156,7 +156,7 @@ fn every_call_has_two_rows_that_are_sealed() {
             shown,
             [("started", "run", "asks", 0), ("intended", "model", "writer", 1), ("settled", "model", "writer", 1)]
         );
-        assert_eq!((&*rows[1].idempotency_key, &*rows[1].class), ("a#1", "read"));
+        assert_eq!((rows[1].idempotency_key.as_deref(), &*rows[1].class), (Some("a#1"), "read"));
         assert!(rows[2].result.as_deref().is_some_and(|result| result.len() == 64), "the hash of the answer");
         assert_eq!(rows[2].previous, rows[1].hash);
         let verified = victim.ok(&["audit", "verify"]);

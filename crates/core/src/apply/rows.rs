@@ -5,7 +5,7 @@ use crate::approval::Answer;
 use crate::audit::{self, Row};
 use crate::budget::{Ceilings, Meter};
 use crate::contract::Class;
-use crate::effect::{Call, Doubt, OpenCall, Outcome};
+use crate::effect::{Call, ChildStart, Doubt, OpenCall, Outcome};
 use crate::ids::{Digest, EffectId, Name};
 use crate::policy::{Denial, Question, Ruled};
 use crate::run::Run;
@@ -69,6 +69,28 @@ pub(super) fn intended(run: &mut Run, effect: EffectId, call: &OpenCall) -> Row 
         ..of_call(effect, call, call.intention())
     };
     next(run, row)
+}
+
+/// A call that waited goes, by another rule than it was decided on.
+pub(super) fn allowed(run: &mut Run, effect: EffectId, ruled: &Ruled) -> Option<Row> {
+    let call = run.calls.get_mut(&effect)?;
+    call.ruled = Some(Box::new(ruled.clone()));
+    let row = Row { ruled: Some(ruled.clone()), ..of_call(effect, call, "allowed") };
+    Some(next(run, row))
+}
+
+/// A child starts that the rules were asked about.
+pub(super) fn child_allowed(run: &mut Run, child: &ChildStart) -> Option<Row> {
+    let ruled = child.ruled.as_deref().cloned()?;
+    let row = Row {
+        kind: "machine".into(),
+        target: child.machine.clone(),
+        arguments: child.input.digest(),
+        result: Some(child.id.as_str().into()),
+        ruled: Some(ruled),
+        ..Row::blank(EffectId(0), "allowed")
+    };
+    Some(next(run, row))
 }
 
 /// A call ended.

@@ -275,7 +275,10 @@ impl Turn<'_> {
                 self.ask_approval(effect, why, &contract.approval);
             }
             Permit::Granted(_) | Permit::Asks(_) if self.run.hold.is_some() => {}
-            Permit::Granted(_) | Permit::Asks(_) => self.leave(effect),
+            Permit::Granted(_) | Permit::Asks(_) => {
+                self.note_allowed(effect);
+                self.leave(effect);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Turn;
 use super::approval::{labels_now, question_of};
 use super::permit::{About, Terms};
+use crate::audit::RULED_VERSION;
 use crate::budget::{Amounts, Meter};
 use crate::contract::{Class, Contract, Idempotency, OnUnknown};
 use crate::effect::{Call, Doubt, Effect, OpenCall, OpenWait, Outcome, Said, Spent, TimerPurpose, WaitKind};
@@ -315,7 +316,7 @@ impl Turn<'_> {
     }
 
     /// The rule that lets a call go once more, where that is another one than before.
-    fn ruled_anew(&self, open: &OpenCall) -> Option<Box<Ruled>> {
+    pub(super) fn ruled_anew(&self, open: &OpenCall) -> Option<Box<Ruled>> {
         let ruled = match &open.call {
             Call::Model { agent, .. } => self.model_ruled(self.machine.agents.get(agent)?, open.route.as_deref())?,
             call => {
@@ -338,7 +339,10 @@ impl Turn<'_> {
         }
         if !maybe_sent {
             return match self.still_permitted(effect, &open) {
-                Ok(()) => self.ask(Effect::Call(effect)),
+                Ok(()) => {
+                    self.note_allowed(effect);
+                    self.ask(Effect::Call(effect));
+                }
                 Err(failure) => self.settle_refused(effect, &open, failure),
             };
         }
@@ -450,12 +454,17 @@ impl Turn<'_> {
         }
     }
 
+    /// Records what was said of a doubt. A run that an older build began goes on without.
     fn found(&mut self, effect: EffectId, found: &str, by: Option<Name>) {
-        self.emit(Entry::DoubtResolved { effect, found: found.into(), by });
+        if self.run.start.audit >= RULED_VERSION {
+            self.emit(Entry::DoubtResolved { effect, found: found.into(), by });
+        }
     }
 
     fn settle_unknown(&mut self, effect: EffectId, by: &str, why: &str) {
-        self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Failing });
+        if self.run.start.audit >= RULED_VERSION {
+            self.emit(Entry::DoubtRaised { effect, doubt: Doubt::Failing });
+        }
         self.found(effect, "unknown", Some(by.into()));
         let Some(open) = self.run.calls.get(&effect) else { return };
         let (attempt, used) = (open.attempt, open.reserved);

@@ -159,8 +159,14 @@ impl Turn<'_> {
         }
         let permit = self.question_now(&open.call).map(|question| self.permit(&question, About::Call(effect)));
         match permit {
-            None | Some(Ok(Permit::Granted(_))) => return true,
-            Some(Ok(Permit::Asks(why))) if open.agreed.as_ref() == Some(&why.rule) => return true,
+            None | Some(Ok(Permit::Granted(_))) => {
+                self.note_allowed(effect);
+                return true;
+            }
+            Some(Ok(Permit::Asks(why))) if open.agreed.as_ref() == Some(&why.rule) => {
+                self.note_allowed(effect);
+                return true;
+            }
             Some(Ok(Permit::Asks(why))) => {
                 let contract = self.contract_of(&open.call);
                 self.ask_approval(effect, why, &contract.approval);

@@ -188,7 +188,7 @@ impl Turn<'_> {
             }
             let (bounds, allotment) = ledger.carve(count, &bounds.tighter(&below));
             let input = if has_envelope { handoff::with_limits(&input, &bounds, &terms) } else { input };
-            let hidden = self.run.hidden.within(&input);
+            let (hidden, ruled) = (self.run.hidden.within(&input), self.child_ruled(&machine));
             let child = ChildStart {
                 id: self.run.id().child(self.run.step, self.run.ordinal),
                 machine,
@@ -201,6 +201,7 @@ impl Turn<'_> {
                 terms,
                 labels: self.run.labels.kept.then_some(marks),
                 hidden,
+                ruled,
             };
             let slot = awaited.then_some(slot as u32);
             self.emit(Entry::ChildStarted { child: Box::new(child.clone()), slot });

@@ -3,12 +3,12 @@
 
 use super::Turn;
 use super::approval::Asked;
-use crate::audit::RULED_VERSION;
+use crate::audit::{ALLOWED_VERSION, RULED_VERSION};
 use crate::contract::Contract;
 use crate::effect::Call;
 use crate::failure::{Code, Failure};
 use crate::hidden::Hidden;
-use crate::ids::EffectId;
+use crate::ids::{EffectId, Name};
 use crate::journal::Entry;
 use crate::label::{Label, LabelSet};
 use crate::machine::Agent;
@@ -116,6 +116,22 @@ impl<'a> Turn<'a> {
             None => self.model_question(agent),
         };
         self.facts.verdict(&question).map(Verdict::ruled)
+    }
+
+    /// The rule that lets a child start, once nothing denied it. A run that an older build began goes on without.
+    pub(super) fn child_ruled(&self, machine: &Name) -> Option<Box<Ruled>> {
+        let question = Question::StartMachine { machine: machine.clone() };
+        let verdict = self.facts.verdict(&question).filter(|_| self.run.start.audit >= ALLOWED_VERSION)?;
+        Some(Box::new(verdict.ruled()))
+    }
+
+    /// Records by which rule a call goes that was decided on before, where that is another one than then. A run that an older
+    /// build began goes on without.
+    pub(super) fn note_allowed(&mut self, effect: EffectId) {
+        let open = self.run.calls.get(&effect).filter(|_| self.run.start.audit >= ALLOWED_VERSION);
+        if let Some(ruled) = open.and_then(|open| self.ruled_anew(open)) {
+            self.emit(Entry::CallAllowed { effect, ruled });
+        }
     }
 
     /// Records that something is not let happen. A run that an older build began goes on without.

@@ -28,6 +28,7 @@ impl Entry {
             Self::PlanMade { .. } => "plan_made",
             Self::PlanApplied { .. } => "plan_applied",
             Self::ApprovalAnswered { .. } => "approval_answered",
+            Self::CallAllowed { .. } => "call_allowed",
             Self::RoomHeld { .. } => "room_held",
             Self::DrawAwaited { .. } => "draw_awaited",
             Self::DrawAsked { .. } => "draw_asked",

@@ -283,6 +283,102 @@ fn what_rules_deny_by_the_time_a_call_is_approved_is_a_row_of_that_call() {
     );
 }
 
+/// A run whose rule set becomes another one before the last line, which lets a call go that waited.
+fn renewed(lines: &[&str]) -> Bench {
+    let (last, before) = lines.split_last().expect("a line");
+    let mut bench = played(before);
+    bench.rules = "2";
+    bench.line(last);
+    bench
+}
+
+/// The kinds of all entries.
+fn kinds(bench: &Bench) -> Vec<&'static str> {
+    let records = bench.records.iter().map(|bytes| Record::decode(bytes).expect("a record"));
+    records.flat_map(|record| record.entries).map(|entry| entry.kind()).collect()
+}
+
+#[test]
+fn a_call_that_waited_and_goes_by_a_newer_rule_set_has_a_row_that_says_so() {
+    let ask = format!("reply #1 tools {PAY}");
+    let approved = renewed(&[r#"policy {"pay":"ask"}"#, "start {}", &ask, "approve #3 ann"]);
+    assert_eq!(
+        told_of_tools(&rows(&approved))[2..],
+        ["2.1 approved pay rule r1/1 by ann (because)", "2.1 allowed pay rule r1/2"]
+    );
+    let paused = ["policy {\"pay\":\"ask\"}", "start {}", &ask, "pause lunch", "approve #3 ann", "unpause"];
+    assert_eq!(
+        told_of_tools(&rows(&renewed(&paused)))[2..],
+        ["2.1 approved pay rule r1/1 by ann (because)", "2.1 allowed pay rule r1/2"],
+        "what was agreed to goes when the hold is lifted"
+    );
+    let lost = renewed(&[r#"policy {"nothing":"deny"}"#, "start {}", &ask, "lost #2 no"]);
+    assert_eq!(told_of_tools(&rows(&lost))[1..], ["2.1 allowed pay rule r1/2"], "it had not left");
+    let budget = r#"budgets {"tool:default/pay":{"caps":{"tool_calls":9},"near_percent":80}}"#;
+    let drawn = renewed(&[r#"policy {"nothing":"deny"}"#, budget, "start {}", &ask, "drawn"]);
+    assert_eq!(told_of_tools(&rows(&drawn))[1..], ["2.1 allowed pay rule r1/2"], "it waited for a share");
+    let model = r#"budgets {"tenant:default":{"caps":{"model_calls":9},"near_percent":80}}"#;
+    let model = renewed(&[r#"policy {"nothing":"deny"}"#, model, "start {}", "drawn"]);
+    let rows = rows(&model);
+    assert_eq!(rows[1..].iter().map(told).collect::<Vec<_>>(), ["1.1 intended a rule r1/1", "1.1 allowed a rule r1/2"]);
+}
+
+#[test]
+fn runs_of_older_builds_get_no_entries_that_those_do_not_know() {
+    let ask = format!("reply #1 tools {PAY}");
+    let mut bench = played(&[r#"policy {"pay":"ask"}"#, "start {}", &ask]);
+    bench.began_with(4);
+    bench.rules = "2";
+    bench.line("approve #3 ann");
+    assert!(!kinds(&bench).contains(&"call_allowed"), "{:?}", kinds(&bench));
+    let wipe = r#"reply #1 tools [{"id":"c1","name":"wipe","arguments":{}}]"#;
+    for (ask, more) in [(&*ask, vec!["lost #2 maybe", r#"signal #3 {"happened":true}"#]), (wipe, vec!["lost #2 maybe"])]
+    {
+        let mut bench = played(&["start {}", ask]);
+        bench.began_with(3);
+        more.iter().for_each(|line| drop(bench.line(line)));
+        let (kinds, text) = (kinds(&bench), bench.records.concat());
+        assert!(kinds.contains(&"call_settled") && !kinds.contains(&"doubt_resolved"), "{kinds:?}");
+        assert!(!String::from_utf8_lossy(&text).contains("failing"), "nor a doubt that nobody resolves");
+    }
+}
+
+/// Starts two children, and launches one.
+const STARTS: &str = r#"
+spec: flatmachine
+spec_version: 4.2.1
+data:
+  name: m
+  machines:
+    c: {spec: flatmachine, spec_version: 4.2.1, data: {name: c, states: {s: {type: final}}}}
+    d: {spec: flatmachine, spec_version: 4.2.1, data: {name: d, states: {s: {type: final}}}}
+  states:
+    start: {type: initial, machine: [c, d], launch: c, transitions: [{to: end}]}
+    end: {type: final}
+"#;
+
+#[test]
+fn a_child_that_rules_let_start_has_a_row_with_its_id_and_the_rule() {
+    let starts = |lines: &[&str]| {
+        let mut bench = bench_with(STARTS, "[]");
+        lines.iter().for_each(|line| drop(bench.line(line)));
+        bench
+    };
+    let bench = starts(&[r#"policy {"nothing":"deny"}"#, "start {}"]);
+    let rows = rows(&bench);
+    let children: Vec<_> = bench.run.children.keys().map(|child| child.as_str().to_owned()).collect();
+    let allowed: Vec<_> = rows.iter().filter(|row| &*row.stage == "allowed").collect();
+    assert_eq!(allowed.len(), 3, "{rows:?}");
+    for row in allowed {
+        let ruled = row.ruled.as_ref().expect("a rule");
+        assert_eq!((row.effect.0, &*row.kind, &*ruled.rule, &*ruled.version), (0, "machine", "r1", "1"));
+        assert!(children.iter().any(|child| Some(child.as_str()) == row.result.as_deref()), "{row:?} {children:?}");
+        assert_ne!(row.arguments, Digest::ZERO);
+    }
+    let unasked = starts(&["start {}"]);
+    assert!(self::rows(&unasked).iter().all(|row| &*row.stage == "started"), "no rule was asked");
+}
+
 #[test]
 fn what_people_put_in_the_place_of_what_was_written_has_rows() {
     let bench = played(&[

@@ -65,6 +65,8 @@ pub(crate) struct Bench {
     context_tokens: Option<u64>,
     /// Who decides.
     pub(crate) worker: Option<Arc<str>>,
+    /// The version of the rule set.
+    pub(crate) rules: &'static str,
 }
 
 impl Bench {
@@ -111,7 +113,13 @@ impl Bench {
             unpriced: false,
             context_tokens: None,
             worker: None,
+            rules: "1",
         }
+    }
+
+    /// From here on the run is one that began when this was the newest version of audit rows.
+    pub(crate) fn began_with(&mut self, version: u32) {
+        self.replays.iter_mut().chain([&mut self.run]).for_each(|run| run.start.audit = version);
     }
 
     fn machine(&self) -> Arc<Machine> {
@@ -283,7 +291,7 @@ impl Bench {
             question,
             rule: "r1".into(),
             reason: "money".into(),
-            version: "1".into(),
+            version: self.rules.into(),
             origins: Vec::new(),
             asking: None,
             trust: None,

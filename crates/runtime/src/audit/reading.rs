@@ -1,6 +1,7 @@
 //! The lines of an export, checked one after another.
 
-use windlass_core::ids::{Digest, Name, RunId};
+use windlass_core::audit::Row;
+use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::seal::ACTS;
 use windlass_core::time::Timestamp;
 
@@ -72,6 +73,14 @@ impl Reading {
     }
 }
 
+/// Whether a line has the key of its call. One about no call has none; older builds wrote one all the same.
+fn has_its_key(run: &RunId, row: &Row, key: Option<&str>) -> bool {
+    match key {
+        Some(key) => *row.effect.key(run) == *key,
+        None => row.effect == EffectId(0),
+    }
+}
+
 fn take_call(checker: &mut Checker, call: &CallLine) {
     let run = RunId::stored(&call.run);
     if !checker.wants(&run) {
@@ -83,7 +92,7 @@ fn take_call(checker: &mut Checker, call: &CallLine) {
     checker.row(&whose, &row);
     let wrong = if row.hash() != call.hash {
         "it does not have its hash"
-    } else if *row.effect.key(&whose.run) != *call.idempotency_key {
+    } else if !has_its_key(&whose.run, &row, call.idempotency_key.as_deref()) {
         "it does not have the idempotency key of its call"
     } else if checker.tenant() != &*call.tenant {
         "it is of another tenant"

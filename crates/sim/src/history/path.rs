@@ -129,6 +129,7 @@ impl Path<'_> {
                     &format!("attempt {attempt} of {effect} ended, {} is out", open.attempt),
                 )
             }
+            Entry::CallAllowed { effect, .. } => self.open(*effect, "allowed").map(|_| ()),
             Entry::CallAbandoned { effect, .. } => self.open(*effect, "abandoned").map(|_| ()),
             Entry::DoubtRaised { effect, .. } => self.open(*effect, "doubted").map(|_| ()),
             Entry::DoubtResolved { effect, .. } => {

@@ -13,6 +13,8 @@ spec_version: "4.2.1"
 data:
   name: decided
   settings: {tools: [pay, look, wipe]}
+  machines:
+    below: {spec: flatmachine, spec_version: "4.2.1", data: {name: below, states: {only: {type: final}}}}
   states:
     pay:
       type: initial
@@ -27,7 +29,8 @@ data:
     wipe:
       action: wipe
       arguments: {}
-      transitions: [{to: done}]
+      transitions: [{to: below}]
+    below: {machine: below, transitions: [{to: done}]}
     done: {type: final}
 "#;
 
@@ -87,6 +90,7 @@ fn what_is_denied_doubted_and_resolved_has_rows_and_every_call_ends_once_also_af
             (&*denied.target, &*denied.class, denied.result.as_deref()),
             ("pay", "danger", Some("policy.denied"))
         );
+        assert_eq!((denied.effect, denied.idempotency_key.as_deref()), (0, None), "it was never committed");
         assert_eq!(
             (denied.rule.as_deref(), ids(denied)),
             (Some("no-pay"), vec!["customer_id=cus-7".into(), "iban=[redacted]".into()])
@@ -115,6 +119,16 @@ fn what_is_denied_doubted_and_resolved_has_rows_and_every_call_ends_once_also_af
         let rows = victim.rows("d");
         let resolved = rows.iter().find(|line| &*line.stage == "resolved").expect("a row");
         assert_eq!((resolved.actor.as_deref(), resolved.result.as_deref()), (Some("olga"), Some("happened")));
+        let below = &victim.listed(&["--stage", "allowed"])[0];
+        let child = below.result.as_deref().expect("a child");
+        assert_eq!((&*below.kind, below.rule.as_deref(), below.effect), ("machine", Some("all"), 0));
+        assert_eq!(
+            (&below.rule_set, victim.rows(child).len()),
+            (&denied.rule_set, 1),
+            "its own rows begin with the same"
+        );
+        let why = victim.ok(&["policy", "why", "d"]).to_string();
+        assert!(why.contains(r#""from":"wipe","to":"below""#), "the journal says by which rule: {why}");
         let mut ends: BTreeMap<u64, u32> = BTreeMap::new();
         for line in rows.iter().filter(|line| line.effect > 0) {
             *ends.entry(line.effect).or_default() += u32::from(matches!(&*line.stage, "settled" | "abandoned"));
@@ -127,7 +141,8 @@ fn what_is_denied_doubted_and_resolved_has_rows_and_every_call_ends_once_also_af
         let checked = victim.ok(&["audit", "verify", &file]);
         assert_eq!(
             (&checked["tenants"][0]["findings"], &checked["tenants"][0]["rows"]),
-            (&json!([]), &json!(rows.len()))
+            (&json!([]), &json!(rows.len() + 1)),
+            "with the one of the child"
         );
     }
 }

@@ -237,10 +237,27 @@ fn an_export_that_names_somebody_else_is_found() {
     assert!(wrong(&|line| line.user = Some("eve".into())));
     assert!(wrong(&|line| line.machine = Some("n".into())));
     assert!(wrong(&|line| line.tenant = "u".into()));
-    assert!(wrong(&|line| line.idempotency_key = "x".into()));
+    assert!(wrong(&|line| line.idempotency_key = Some("x".into())));
+    assert!(wrong(&|line| line.idempotency_key = None));
     assert!(wrong(&|line| if line.number == 2 {
         line.user = None
     }));
+}
+
+#[test]
+fn what_is_about_no_call_has_no_key_and_one_of_an_older_build_is_no_finding() {
+    let mut line = CallLine::of(&whose(), &Row { effect: EffectId(0), ..rows(1)[0].clone() });
+    assert_eq!(line.idempotency_key, None);
+    assert!(!serde_json::to_string(&line).expect("JSON").contains("idempotency_key"));
+    for key in [None, Some("r#0")] {
+        line.idempotency_key = key.map(Into::into);
+        let mut reading = Reading::default();
+        reading.line(Line::Export { v: 1, tenant: "t".into(), run: None, at_ms: NOW.0 }).expect("a line");
+        reading.line(Line::Call(Box::new(line.clone()))).expect("a line");
+        reading.next_part();
+        let findings = reading.finish(Vec::new()).expect("a verdict").findings;
+        assert!(!findings.iter().any(|found| found.message.contains("key")), "{findings:?}");
+    }
 }
 
 #[test]
