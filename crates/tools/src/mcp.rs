@@ -12,6 +12,7 @@ mod canonical;
 mod client;
 mod diff;
 mod elicitation;
+mod excluded;
 mod exchange;
 mod heard;
 mod http;

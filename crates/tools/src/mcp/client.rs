@@ -189,9 +189,7 @@ impl Client {
             let page = self.request("tools/list", params, asking).await.map_err(McpError)?;
             cursor = listing.add(&page).map_err(|why| McpError(Trouble::Malformed(why)))?;
             if cursor.is_none() {
-                for refused in &listing.refused {
-                    self.local.heard.excluded(&refused.name, &refused.why).await;
-                }
+                self.local.heard.excluded(&listing.refused).await;
                 return Ok(listing);
             }
         }

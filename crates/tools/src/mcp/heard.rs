@@ -11,14 +11,14 @@ use windlass_core::ids::{Digest, Name, RunId};
 use windlass_ports::store::StoreError;
 use windlass_ports::tool::Invocation;
 
+use crate::mcp::definition::Refused;
+use crate::mcp::excluded::Left;
 use crate::mcp::quarantine::Quarantine;
 
 /// Requests that are over and remembered, of each kind.
 const PAST_MAX: usize = 1_024;
 /// Tools that are left out and remembered.
 const EXCLUDED_MAX: usize = 1_000;
-/// Characters of why a tool is left out that are recorded.
-const WHY_CHARS_MAX: usize = 300;
 /// How often what was answered to nobody is recorded, in milliseconds.
 const WINDOW_MS: u64 = 60_000;
 
@@ -71,7 +71,10 @@ struct Past {
     answered: VecDeque<u64>,
     /// Answers that are not recorded yet, while somebody will.
     unheard: BTreeMap<Kind, u64>,
-    excluded: BTreeSet<(String, String)>,
+    /// Tools that are left out and were recorded.
+    excluded: BTreeSet<Left>,
+    /// No act told of some of them yet.
+    owes: bool,
 }
 
 fn keep<T>(queue: &mut VecDeque<T>, one: T) {
@@ -179,22 +182,31 @@ impl Heard {
         });
     }
 
-    /// A tool of the server is left out. Recorded once for each reason, however often it is shown and by how many processes
-    /// it is looked at.
-    pub(crate) async fn excluded(&self, tool: &str, why: &str) {
-        tracing::warn!(server = &*self.server, tool, why, "a tool of an MCP server is left out");
-        let why: String = why.chars().take(WHY_CHARS_MAX).collect();
+    /// Tools of the server are left out. Each is recorded once for each reason, however often it is shown and by how many
+    /// processes it is looked at, as far as what is remembered of the server goes.
+    pub(crate) async fn excluded(&self, refused: &[Refused]) {
+        let mut left: Vec<Left> = refused.iter().map(|refused| Left::new(&refused.name, &refused.why)).collect();
         {
-            let mut past = self.past();
-            let is_known = past.excluded.len() >= EXCLUDED_MAX || !past.excluded.insert((tool.into(), why.clone()));
-            if is_known {
+            let past = self.past();
+            left.retain(|one| !past.excluded.contains(one));
+            if left.is_empty() && !past.owes {
                 return;
             }
         }
-        let subject: Name = format!("{}/{tool}", self.server).into();
-        if let Err(error) = self.trail.exclude(&subject, &why).await {
-            self.past().excluded.remove(&(tool.to_owned(), why));
-            told(&error);
+        for refused in refused {
+            let (tool, why) = (&refused.name, &refused.why);
+            tracing::warn!(server = &*self.server, tool, why, "a tool of an MCP server is left out");
+        }
+        match self.trail.exclude(&self.server, &left).await {
+            Ok(owes) => {
+                let mut past = self.past();
+                if past.excluded.len() + left.len() > EXCLUDED_MAX {
+                    past.excluded.clear();
+                }
+                past.excluded.extend(left);
+                past.owes = owes;
+            }
+            Err(error) => told(&error),
         }
     }
 }

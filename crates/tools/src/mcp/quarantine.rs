@@ -23,14 +23,12 @@ use crate::mcp::diff::Change;
 const BLOCKED: &str = "mcp_blocked";
 /// The kind of the objects that say who accepted and released a definition.
 const DECIDED: &str = "mcp_accepted";
-/// The kind of the objects that say why tools are left out.
-const EXCLUDED: &str = "mcp_excluded";
 /// How long what was read counts for calls, in milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// Objects read at a time.
 const PAGE: usize = 200;
 /// Tries of a change that others get ahead of.
-const TRIES_MAX: u32 = 64;
+pub(super) const TRIES_MAX: u32 = 64;
 /// Places of a difference that are kept.
 pub(crate) const CHANGES_MAX: usize = 20;
 /// Decisions about one definition that are kept; the oldest ones are forgotten.
@@ -238,6 +236,11 @@ impl Quarantine {
         let _first = self.0.behind.set((store, clock));
     }
 
+    /// The store and the clock, where there are some.
+    pub(super) fn behind(&self) -> Option<(&dyn Store, &dyn Clock)> {
+        self.0.behind.get().map(|(store, clock)| (&**store, &**clock))
+    }
+
     /// Why a definition is blocked; none when it is not. The store is read before the first answer, and at most once a
     /// second from then on, unless what was read before will not do.
     ///
@@ -279,22 +282,6 @@ impl Quarantine {
         let (at, actor, action) = (clock.now(), "windlass".into(), action.into());
         let deed = Deed { at, actor, action, subject, detail: Some(detail.into()) };
         store.trail().note(tenant, deed).await.map(|_| ())
-    }
-
-    /// Adds an act that a tool is left out, where the last one about it does not give the same reason.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) async fn exclude(&self, subject: &Name, why: &str) -> Result<(), StoreError> {
-        let Some((store, _)) = self.0.behind.get() else { return Ok(()) };
-        let found = store.object(EXCLUDED.into(), subject.clone()).await?;
-        if found.as_ref().is_some_and(|object| object.bytes == why.as_bytes()) {
-            return Ok(());
-        }
-        self.note(&"default".into(), "mcp.exclude", subject.clone(), why.to_owned()).await?;
-        let expected = found.map_or(0, |object| object.revision);
-        // Whoever was faster has written it down as well.
-        put(&**store, EXCLUDED, subject, expected, Some(why.as_bytes().to_vec())).await.map(|_| ())
     }
 
     /// Blocks a definition, in the store before anything else is done. Where the store cannot be written, this process
@@ -345,7 +332,7 @@ async fn all<T: DeserializeOwned>(store: &dyn Store, kind: &'static str) -> Resu
     }
 }
 
-async fn put(
+pub(super) async fn put(
     store: &dyn Store,
     kind: &'static str,
     key: &Name,
@@ -355,17 +342,17 @@ async fn put(
     store.put_object(Put { kind: kind.into(), key: key.clone(), expected, bytes }).await
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError::Invalid(error.to_string()))
 }
 
-fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(object: &Object) -> Result<T, StoreError> {
     serde_json::from_slice(&object.bytes).map_err(|error| {
         StoreError::Corrupt(format!("what is known of the tool `{}` cannot be read: {error}", object.key))
     })
 }
 
-fn crowded(key: &str) -> StoreError {
+pub(super) fn crowded(key: &str) -> StoreError {
     StoreError::Unavailable(format!("what is known of the tool `{key}` is changed by others all the time"))
 }
 

@@ -284,8 +284,12 @@ async fn answers_that_come_twice_late_or_unasked_are_dropped() {
 
 /// The tool of a process that has this store.
 fn recorded(folder: &Path, toml: &str, store: &Arc<MemoryStore>) -> Arc<dyn Tool> {
+    recorded_at(folder, toml, store, Timestamp(7))
+}
+
+fn recorded_at(folder: &Path, toml: &str, store: &Arc<MemoryStore>, now: Timestamp) -> Arc<dyn Tool> {
     let quarantine = Quarantine::default();
-    quarantine.bind(Arc::clone(store) as _, Arc::new(ManualClock::new(Timestamp(7), 0)));
+    quarantine.bind(Arc::clone(store) as _, Arc::new(ManualClock::new(now, 0)));
     let config: CatalogConfig = toml::from_str(toml).expect("a configuration");
     let catalog = with_surroundings(folder, false, |surroundings| {
         build_catalog(&config, &Surroundings { quarantine: &quarantine, ..*surroundings })
@@ -358,9 +362,11 @@ async fn a_tool_that_is_left_out_is_recorded_once_for_each_reason() {
     }
     let said = acts(&store, "default", 1).await;
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].starts_with("windlass mcp.exclude stub/bad its `inputSchema` "), "{said:?}");
+    assert!(said[0].starts_with("windlass mcp.exclude stub `bad`: its `inputSchema` "), "{said:?}");
     show(folder.path(), &format!(r#"{SUBJECT},{{"name":"bad"}}"#));
     ask(&recorded(folder.path(), &toml, &store)).await.expect("an answer");
+    assert_eq!(acts(&store, "default", 1).await.len(), 1, "another reason, told of once an hour at most");
+    ask(&recorded_at(folder.path(), &toml, &store, Timestamp(3_600_007))).await.expect("an answer");
     assert_eq!(acts(&store, "default", 2).await.len(), 2, "another reason");
 }
 
