@@ -6,7 +6,6 @@
 pub mod effects;
 mod fleet;
 mod judge;
-pub mod layer;
 pub mod machine;
 mod member;
 pub mod plan;

@@ -8,14 +8,12 @@ use std::sync::Arc;
 
 use nix::time::{ClockId, clock_gettime};
 use windlass_core::ids::{Digest, Name, RunId};
-use windlass_core::run::Status;
+use windlass_core::run::{Start, Status};
 use windlass_ports::store::{
-    Claim, Commit, Committed, Created, Delivered, Lease, Message, NewRun, Object, Put, Signal, Signalled, Store,
-    StoreError, Stored, WorkerId,
+    Answer, Claim, Commit, Committed, Created, Delivered, Layer, Lease, Message, NewRun, Object, Put, Signal,
+    Signalled, Store, StoreError, Stored, WorkerId,
 };
 use windlass_sim::history::{Granted, Op, Record, Result as Ended};
-
-use crate::layer::{Answer, Layer, Layered};
 
 /// Milliseconds on a clock that all processes of a host share, that never goes back, and that goes on while a process
 /// or the host sleeps.
@@ -80,8 +78,8 @@ fn granted(lease: &Lease) -> Granted {
 impl Recorded {
     /// Writes down what is asked of a store.
     #[must_use]
-    pub fn over(inner: Arc<dyn Store>, to: Journalist) -> Layered<Self> {
-        Layered(Self { inner, to })
+    pub fn over(inner: Arc<dyn Store>, to: Journalist) -> Self {
+        Self { inner, to }
     }
 
     async fn claim_noted(&self, claim: Claim) -> Result<Vec<Lease>, StoreError> {
@@ -197,6 +195,11 @@ impl Layer for Recorded {
 
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
         Box::pin(self.load_noted(run))
+    }
+
+    /// A newborn run is loaded like any other, so that what was read of it is on record.
+    fn newborn(&self, _: &Lease) -> Option<Start> {
+        None
     }
 
     fn commit(&self, commit: Commit) -> Answer<'_, Committed> {

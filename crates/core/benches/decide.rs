@@ -10,7 +10,7 @@ use windlass_core::effect::{Outcome, Spent};
 use windlass_core::input::{Facts, Input};
 use windlass_core::journal::{FORMAT, Record};
 use windlass_core::machine::Program;
-use windlass_core::run::{Run, Start, TenantScope};
+use windlass_core::run::{Run, Start};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_core::{decide, snapshot};
@@ -64,25 +64,14 @@ fn started(program: &Program, engine: &Engine) -> Run {
     let machine = &program.machines[&program.entry];
     let id = windlass_core::ids::RunId::stored("bench");
     let start = Start {
-        id: id.clone(),
-        bundle: program.bundle,
-        machine: program.entry.clone(),
-        machine_name: machine.name.clone(),
-        input: Value::object([("text", Value::str("x".repeat(1_000)))]),
-        parent: None,
-        root: id,
-        depth: 0,
-        scope: TenantScope::default(),
         ceilings: Ceilings { model_calls: Some(1_000), ..Ceilings::default() },
-        deadline: None,
-        origin: None,
-        terms: windlass_core::run::Terms::default(),
-        watched: false,
-        labels: None,
-        hidden: windlass_core::hidden::Hidden::default(),
-        audit: 0,
-        caller: windlass_core::run::Caller::default(),
-        model: None,
+        ..Start::new(
+            id,
+            program.bundle,
+            program.entry.clone(),
+            machine.name.clone(),
+            Value::object([("text", Value::str("x".repeat(1_000)))]),
+        )
     };
     let mut run = Run::blank(start.clone());
     decide(machine, engine, &mut run, Input::Started(Box::new(start)), &facts()).expect("started");

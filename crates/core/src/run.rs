@@ -90,6 +90,32 @@ pub struct Start {
 }
 
 impl Start {
+    /// A run that a caller starts: nobody's child, of the default tenant, without bounds of its own.
+    #[must_use]
+    pub fn new(id: RunId, bundle: Digest, machine: Name, machine_name: Name, input: Value) -> Self {
+        Self {
+            root: id.clone(),
+            id,
+            bundle,
+            machine,
+            machine_name,
+            input,
+            parent: None,
+            depth: 0,
+            scope: TenantScope::default(),
+            ceilings: Ceilings::default(),
+            deadline: None,
+            origin: None,
+            terms: Terms::default(),
+            watched: false,
+            labels: None,
+            hidden: Hidden::default(),
+            audit: 0,
+            caller: Caller::default(),
+            model: None,
+        }
+    }
+
     /// What is not shown of its input, and of the context that a fork begins with.
     #[must_use]
     pub fn first_hidden(&self) -> Hidden {

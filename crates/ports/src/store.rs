@@ -5,6 +5,7 @@
 
 pub mod escrow;
 mod fleet;
+mod layer;
 mod query;
 pub mod rates;
 mod trail;
@@ -31,6 +32,7 @@ pub use fleet::{
     Beat, Claim, FENCED, Lease, Load, Object, POOL_DEFAULT, Put, Queueing, Reaped, Registration, STRIKES_MAX,
     STRIKES_SUSPECT, SWITCHES, WorkerRow, lost_too_often, strikes_after, switch_epoch, switch_key,
 };
+pub use layer::{Answer, Layer};
 pub use query::{Page, Query};
 pub use trail::{Deed, Grown, Kept, Mark, Pruning, Removed, Sealing, Trail, Unread, Unsealed};
 pub use upkeep::{Depth, Finding, Pruned, Retention, Stats};

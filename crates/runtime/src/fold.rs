@@ -134,10 +134,10 @@ pub fn read(row: &JournalRow, blobs: &BTreeMap<Digest, Vec<u8>>) -> Result<Recor
 
 #[cfg(test)]
 mod tests {
-    use windlass_core::budget::Ceilings;
+
     use windlass_core::ids::RunId;
     use windlass_core::journal::{self, Entry};
-    use windlass_core::run::TenantScope;
+
     use windlass_core::time::Timestamp;
     use windlass_core::value::Value;
 
@@ -145,27 +145,7 @@ mod tests {
 
     fn start() -> Start {
         let id = RunId::stored("r");
-        Start {
-            id: id.clone(),
-            bundle: Digest::ZERO,
-            machine: "m".into(),
-            machine_name: "m".into(),
-            input: Value::Null,
-            parent: None,
-            root: id,
-            depth: 0,
-            scope: TenantScope::default(),
-            ceilings: Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: windlass_core::run::Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: windlass_core::hidden::Hidden::default(),
-            audit: 0,
-            caller: windlass_core::run::Caller::default(),
-            model: None,
-        }
+        Start::new(id, Digest::ZERO, "m".into(), "m".into(), Value::Null)
     }
 
     fn row(version: u64, entries: Vec<Entry>) -> (JournalRow, Vec<(Digest, Vec<u8>)>) {

@@ -204,36 +204,16 @@ impl Debounced {
 
 #[cfg(test)]
 mod tests {
-    use windlass_core::budget::Ceilings;
+
     use windlass_core::ids::Digest;
-    use windlass_core::run::TenantScope;
+
     use windlass_core::value::Value;
 
     use super::*;
 
     fn wanted(id: &str, input: i64) -> Wanted {
         let id = RunId::stored(id);
-        let start = Start {
-            id: id.clone(),
-            bundle: Digest::ZERO,
-            machine: "m".into(),
-            machine_name: "m".into(),
-            input: Value::Int(input),
-            parent: None,
-            root: id,
-            depth: 0,
-            scope: TenantScope::default(),
-            ceilings: Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: windlass_core::run::Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: windlass_core::hidden::Hidden::default(),
-            audit: 0,
-            caller: windlass_core::run::Caller::default(),
-            model: None,
-        };
+        let start = Start::new(id, Digest::ZERO, "m".into(), "m".into(), Value::Int(input));
         Wanted::new(NewRun { start, at: Timestamp(0), queueing: Queueing::default() }, Bundle::default())
     }
 

@@ -78,38 +78,18 @@ fn record(run: &mut Run, now: Timestamp, input: &str, more: Vec<Entry>) -> Decis
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use windlass_core::budget::{Amounts, Ceilings};
+    use windlass_core::budget::Amounts;
     use windlass_core::contract::{Class, Idempotency};
     use windlass_core::ids::Digest;
     use windlass_core::input::Ending;
-    use windlass_core::run::{OpenChild, Start, Status, TenantScope};
+    use windlass_core::run::{OpenChild, Start, Status};
     use windlass_core::value::Value;
 
     use super::*;
 
     pub(crate) fn run() -> Run {
         let id = RunId::stored("r");
-        Run::blank(Start {
-            id: id.clone(),
-            bundle: Digest::ZERO,
-            machine: "m".into(),
-            machine_name: "m".into(),
-            input: Value::Null,
-            parent: None,
-            root: id,
-            depth: 0,
-            scope: TenantScope::default(),
-            ceilings: Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: windlass_core::run::Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: windlass_core::hidden::Hidden::default(),
-            audit: 0,
-            caller: windlass_core::run::Caller::default(),
-            model: None,
-        })
+        Run::blank(Start::new(id, Digest::ZERO, "m".into(), "m".into(), Value::Null))
     }
 
     pub(crate) fn call(call: Call, class: Class, idempotency: Idempotency) -> OpenCall {

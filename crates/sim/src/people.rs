@@ -6,14 +6,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use windlass_core::approval::Reply;
-use windlass_core::budget::{Amounts, Ceilings};
+use windlass_core::budget::Amounts;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
-use windlass_core::run::TenantScope;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
-use windlass_ports::store::{Head, Message, Put, Query, Queueing, Signal, Store, StoreError, WaitRow};
+use windlass_ports::store::{Head, Message, Put, Query, Signal, Store, StoreError, WaitRow};
 use windlass_runtime::{Submission, SubmitError};
 
 use crate::clock::BEGIN_MS;
@@ -47,15 +46,8 @@ where
 /// A submission that no store could take.
 pub(crate) async fn submit(stage: &Arc<Stage>, id: &str) -> Result<(), SubmitError> {
     let submission = Submission {
-        bundle: stage.setup.bundle().clone(),
-        program: Arc::clone(stage.setup.program()),
-        input: stage.setup.input().clone(),
         run_id: Some(RunId::stored(id)),
-        ceilings: Ceilings::default(),
-        scope: TenantScope::default(),
-        origin: None,
-        caller: windlass_core::run::Caller::default(),
-        queueing: Queueing::default(),
+        ..Submission::new(stage.setup.bundle().clone(), Arc::clone(stage.setup.program()), stage.setup.input().clone())
     };
     let ask = |process| {
         let (engine, submission) = (stage.engine(process), submission.clone());

@@ -6,6 +6,7 @@ mod cipher;
 mod encryption;
 pub mod floor;
 mod floors;
+mod fsck;
 mod keys;
 mod pack;
 pub mod postgres;

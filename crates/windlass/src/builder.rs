@@ -9,12 +9,11 @@ use windlass_core::contract::Contract;
 use windlass_core::failure::Failure;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::input::Ending;
-use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
 use windlass_policy::{CandidateConfig, TrustConfig};
 use windlass_ports::model::Model;
-use windlass_ports::store::{Queueing, Signal, Signalled, StoreError};
+use windlass_ports::store::{Signal, Signalled, StoreError};
 use windlass_ports::tool::{Catalog, Hook, Tool};
 use windlass_runtime::{
     Driven, Engine, EngineError, Observer, Parts, Scope, Settings, Silent, Stop, Submission, SubmitError, SystemClock,
@@ -396,17 +395,8 @@ impl Windlass {
             skills: self.skills.clone(),
         };
         let loaded = load(files, entry, &options).map_err(Error::Document)?;
-        let submission = Submission {
-            bundle: loaded.bundle,
-            program: loaded.program,
-            input,
-            run_id,
-            ceilings: self.ceilings,
-            scope: TenantScope::default(),
-            origin: None,
-            queueing: Queueing::default(),
-            caller: windlass_core::run::Caller::default(),
-        };
+        let submission =
+            Submission { run_id, ceilings: self.ceilings, ..Submission::new(loaded.bundle, loaded.program, input) };
         Ok(self.engine.submit(submission).await?.run_id)
     }
 

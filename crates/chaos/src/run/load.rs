@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use windlass_core::budget::Ceilings;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{EffectId, RunId};
-use windlass_core::run::{Status, TenantScope};
+use windlass_core::run::Status;
 use windlass_core::time::Timestamp;
-use windlass_ports::store::{Head, Query, Queueing, Signal, StoreError};
+use windlass_ports::store::{Head, Query, Signal, StoreError};
 use windlass_runtime::{Submission, SubmitError};
 use windlass_sim::history::{Op, Result as Ended};
 
@@ -43,15 +42,12 @@ pub(super) async fn submit(stage: Arc<Stage>) -> Result<Submitted, ChaosError> {
 pub(super) async fn one(stage: &Stage, id: &str, input: usize) -> Result<RunId, ChaosError> {
     loop {
         let submission = Submission {
-            bundle: stage.cast.bundle.clone(),
-            program: Arc::clone(&stage.cast.program),
-            input: stage.cast.inputs[input].clone(),
             run_id: Some(RunId::stored(id)),
-            ceilings: Ceilings::default(),
-            scope: TenantScope::default(),
-            origin: None,
-            caller: windlass_core::run::Caller::default(),
-            queueing: Queueing::default(),
+            ..Submission::new(
+                stage.cast.bundle.clone(),
+                Arc::clone(&stage.cast.program),
+                stage.cast.inputs[input].clone(),
+            )
         };
         match stage.engine.submit(submission).await {
             Ok(submitted) => return Ok(submitted.run_id),

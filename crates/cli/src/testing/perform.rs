@@ -16,7 +16,7 @@ use windlass_core::ids::{EffectId, Name, RunId};
 use windlass_core::input::{Ending, Input};
 use windlass_core::journal::Entry;
 use windlass_core::machine::{HookKind, Program};
-use windlass_core::run::{Run, Status, TenantScope};
+use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_models::scripted::{Script, Scripts};
@@ -24,7 +24,7 @@ use windlass_ports::BoxFuture;
 use windlass_ports::clock::Clock;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::policy::AllowAll;
-use windlass_ports::store::{Message, Queueing, Signal, Store};
+use windlass_ports::store::{Message, Signal, Store};
 use windlass_ports::tool::{Catalog, Hook, HookEvent, Invocation, Tool};
 use windlass_runtime::{Engine, Observer, Parts, Report, Scope, Settings, Stop, Submission, Waiting};
 use windlass_spec::Loaded;
@@ -95,15 +95,13 @@ async fn run(loaded: &Loaded, file: &TestFile, case: &Case, folder: &Path, serve
         store.signal(signal).await?;
     }
     let submission = Submission {
-        bundle: loaded.bundle.clone(),
-        program: Arc::clone(&loaded.program),
-        input: if case.input.is_null() { Value::empty_map() } else { Value::from(case.input.clone()) },
         run_id: Some(RunId::stored("case")),
         ceilings: windlass_core::budget::Ceilings { steps: case.max_steps, ..Default::default() },
-        scope: TenantScope::default(),
-        origin: None,
-        caller: windlass_core::run::Caller::default(),
-        queueing: Queueing::default(),
+        ..Submission::new(
+            loaded.bundle.clone(),
+            Arc::clone(&loaded.program),
+            if case.input.is_null() { Value::empty_map() } else { Value::from(case.input.clone()) },
+        )
     };
     let run = engine.submit(submission).await.map_err(outcome::submit_problem)?.run_id;
     engine.drive(Scope::Tree(run.clone()), Stop::new()).await.map_err(outcome::engine_problem)?;

@@ -19,7 +19,7 @@ use windlass_core::overrides::Listed;
 use windlass_core::policy::{Answer, Question, Verdict};
 use windlass_core::route::table::Rules;
 use windlass_core::route::{Chain, Link};
-use windlass_core::run::{Parent, Run, Start, TenantScope, Terms};
+use windlass_core::run::{Parent, Run, Start, Terms};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{self, Finish, ToolRequest, Usage};
 use windlass_core::value::Value;
@@ -545,25 +545,8 @@ fn chains(text: &str) -> BTreeMap<Arc<str>, Chain> {
 fn start_of(program: &Program, input: Value, ceilings: Ceilings) -> Start {
     let machine = &program.machines[&program.entry];
     Start {
-        id: RunId::stored("r"),
-        bundle: program.bundle,
-        machine: program.entry.clone(),
-        machine_name: machine.name.clone(),
-        input,
-        parent: None,
-        root: RunId::stored("r"),
-        depth: 0,
-        scope: TenantScope::default(),
         ceilings,
-        deadline: None,
-        origin: None,
-        terms: Terms::default(),
-        watched: false,
-        labels: None,
-        hidden: windlass_core::hidden::Hidden::default(),
-        audit: 0,
-        caller: windlass_core::run::Caller::default(),
-        model: None,
+        ..Start::new(RunId::stored("r"), program.bundle, program.entry.clone(), machine.name.clone(), input)
     }
 }
 

@@ -37,27 +37,13 @@ fn enforced() -> CandidateConfig {
 }
 
 fn run(id: &str) -> Run {
-    Run::blank(windlass_core::run::Start {
-        id: RunId::stored(id),
-        bundle: Digest::ZERO,
-        machine: "machine.yml".into(),
-        machine_name: "shop".into(),
-        input: windlass_core::value::Value::Null,
-        parent: None,
-        root: RunId::stored(id),
-        depth: 0,
-        scope: TenantScope::default(),
-        ceilings: windlass_core::budget::Ceilings::default(),
-        deadline: None,
-        origin: None,
-        terms: windlass_core::run::Terms::default(),
-        watched: false,
-        labels: None,
-        hidden: windlass_core::hidden::Hidden::default(),
-        audit: 0,
-        caller: windlass_core::run::Caller::default(),
-        model: None,
-    })
+    Run::blank(windlass_core::run::Start::new(
+        RunId::stored(id),
+        Digest::ZERO,
+        "machine.yml".into(),
+        "shop".into(),
+        windlass_core::value::Value::Null,
+    ))
 }
 
 /// Who judged, what it said, and what the other says.

@@ -43,6 +43,24 @@ pub struct Submission {
     pub caller: Caller,
 }
 
+impl Submission {
+    /// A run of the default tenant whose id is made, with no bounds but those of its machine.
+    #[must_use]
+    pub fn new(bundle: Bundle, program: Arc<Program>, input: Value) -> Self {
+        Self {
+            bundle,
+            program,
+            input,
+            run_id: None,
+            ceilings: Ceilings::default(),
+            scope: TenantScope::default(),
+            origin: None,
+            queueing: Queueing::default(),
+            caller: Caller::default(),
+        }
+    }
+}
+
 /// A run that was submitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Submitted {

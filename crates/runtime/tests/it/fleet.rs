@@ -188,15 +188,9 @@ async fn a_pool_that_the_caller_names_is_for_machines_that_name_none() {
 
 fn submission(kit: &Kit, id: &str, queueing: Queueing) -> Submission {
     Submission {
-        bundle: Bundle::default(),
-        program: kit.program(),
-        input: Value::Null,
         run_id: Some(RunId::stored(id)),
-        ceilings: windlass_core::budget::Ceilings::default(),
-        scope: TenantScope::default(),
-        origin: None,
-        caller: windlass_core::run::Caller::default(),
         queueing,
+        ..Submission::new(Bundle::default(), kit.program(), Value::Null)
     }
 }
 

@@ -19,7 +19,7 @@ use windlass_core::machine::{
 };
 use windlass_core::policy::{self, Question, Verdict};
 use windlass_core::request::ModelRequest;
-use windlass_core::run::{Run, Status, TenantScope};
+use windlass_core::run::{Run, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::BoxFuture;
@@ -28,7 +28,7 @@ use windlass_ports::compile::{Bundle, CompileError, Compiler};
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::model::{Model, ModelResult};
 use windlass_ports::policy::{AllowAll, Asker, Policy};
-use windlass_ports::store::{Delivered, Message, Queueing, Signal, Signalled, Store};
+use windlass_ports::store::{Delivered, Message, Signal, Signalled, Store};
 use windlass_ports::tool::{Catalog, Invocation, Tool};
 use windlass_runtime::{Driven, Engine, Observer, Parts, Report, Scope, Settings, Stop, Submission, events};
 
@@ -368,17 +368,7 @@ impl Kit {
     }
 
     pub(crate) fn submission(&self, id: &str, input: Value) -> Submission {
-        Submission {
-            bundle: Bundle::default(),
-            program: self.program(),
-            input,
-            run_id: Some(RunId::stored(id)),
-            ceilings: Ceilings::default(),
-            scope: TenantScope::default(),
-            origin: None,
-            caller: windlass_core::run::Caller::default(),
-            queueing: Queueing::default(),
-        }
+        Submission { run_id: Some(RunId::stored(id)), ..Submission::new(Bundle::default(), self.program(), input) }
     }
 
     pub(crate) async fn signal(&self, channel: &str, data: Value) -> Signalled {

@@ -44,15 +44,8 @@ async fn the_same_id_and_input_is_the_same_run() {
     let run = kit.submit(&engine, "r").await;
     tree(&engine, &run).await;
     let submission = |input| Submission {
-        bundle: windlass_ports::compile::Bundle::default(),
-        program: kit.program(),
-        input,
         run_id: Some(RunId::stored("r")),
-        ceilings: windlass_core::budget::Ceilings::default(),
-        scope: windlass_core::run::TenantScope::default(),
-        origin: None,
-        caller: windlass_core::run::Caller::default(),
-        queueing: windlass_ports::store::Queueing::default(),
+        ..Submission::new(windlass_ports::compile::Bundle::default(), kit.program(), input)
     };
     let again = engine.submit(submission(Value::Null)).await.expect("the same");
     assert_eq!(again.existing.map(|head| head.status), Some(Status::Completed));

@@ -1,24 +1,18 @@
 //! A store that counts what it is asked, and loses requests or answers when told to.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use windlass_core::audit;
-use windlass_core::escrow::{Draw, Drawn};
-use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::input::Sent;
-use windlass_core::run::Status;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::seal::Segment;
-use windlass_core::time::Timestamp;
 use windlass_ports::BoxFuture;
 use windlass_ports::fake::MemoryStore;
 use windlass_ports::store::rates::{BucketRow, Rates, Take, Taken};
 use windlass_ports::store::{
-    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Kept, Lease, Load,
-    Message, NewRun, Object, OpId, Page, Pruned, Pruning, Put, Query, Reaped, Registration, Removed, Retention,
-    Sealing, Signal, Signalled, Stats, Store, StoreError, Stored, Trail, Unsealed, WaitRow, WorkerId, WorkerRow,
+    Answer, Beat, Claim, Commit, Committed, Kept, Layer, Lease, Load, OpId, Pruning, Removed, Sealing, Store,
+    StoreError, Stored, Trail, Unsealed, WorkerId,
 };
 
 /// What happens to the next commit.
@@ -136,8 +130,6 @@ fn unavailable<'a, T: Send + 'a>() -> BoxFuture<'a, Result<T, StoreError>> {
     Box::pin(async { Err(StoreError::Unavailable("on purpose".into())) })
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
-
 impl Rates for Unreliable {
     fn take(&self, take: Take) -> Answer<'_, Taken> {
         let breaks = self.broken_trips.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
@@ -150,17 +142,17 @@ impl Rates for Unreliable {
     }
 }
 
-impl Store for Unreliable {
+impl Layer for Unreliable {
+    fn below(&self) -> &dyn Store {
+        self.asked()
+    }
+
     fn rates(&self) -> &dyn Rates {
         self
     }
 
     fn trail(&self) -> &dyn Trail {
         self
-    }
-
-    fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
-        self.asked().join(registration)
     }
 
     fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
@@ -170,60 +162,8 @@ impl Store for Unreliable {
         if self.lapsed.load(Ordering::SeqCst) { unavailable() } else { self.asked().beat(worker, load) }
     }
 
-    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
-        self.asked().leases(worker)
-    }
-
     fn is_current(&self, worker: &WorkerId) -> bool {
         !self.lapsed.load(Ordering::SeqCst) && self.inner.is_current(worker)
-    }
-
-    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
-        self.asked().leave(worker)
-    }
-
-    fn reap(&self) -> Answer<'_, Reaped> {
-        self.asked().reap()
-    }
-
-    fn workers(&self) -> Answer<'_, Vec<WorkerRow>> {
-        self.asked().workers()
-    }
-
-    fn requeue(&self, run: RunId) -> Answer<'_, bool> {
-        self.asked().requeue(run)
-    }
-
-    fn fence(&self, reason: Name) -> Answer<'_, u64> {
-        self.asked().fence(reason)
-    }
-
-    fn object(&self, kind: Name, key: Name) -> Answer<'_, Option<Object>> {
-        self.asked().object(kind, key)
-    }
-
-    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Answer<'_, Vec<Object>> {
-        self.asked().objects(kind, after, limit)
-    }
-
-    fn put_object(&self, put: Put) -> Answer<'_, bool> {
-        self.asked().put_object(put)
-    }
-
-    fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
-        self.asked().draw(draw)
-    }
-
-    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
-        self.asked().put_bundle(digest, bytes)
-    }
-
-    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
-        self.asked().blob(digest)
-    }
-
-    fn create(&self, run: NewRun) -> Answer<'_, Created> {
-        self.asked().create(run)
     }
 
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Lease>> {
@@ -242,10 +182,6 @@ impl Store for Unreliable {
             self.unheard.store(loses - 1, Ordering::SeqCst);
             Err(StoreError::Unavailable("the answer is lost on purpose".into()))
         })
-    }
-
-    fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Answer<'_, Option<Lease>> {
-        self.asked().take_over(run, worker, expected)
     }
 
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
@@ -274,76 +210,8 @@ impl Store for Unreliable {
         self.asked().was_committed(run, op)
     }
 
-    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> Answer<'_, ()> {
-        self.asked().release(lease, worker, keep)
-    }
-
-    fn inbox(&self, run: RunId) -> Answer<'_, Vec<InboxItem>> {
-        self.asked().inbox(run)
-    }
-
-    fn deliver(&self, message: Message) -> Answer<'_, Delivered> {
-        self.asked().deliver(message)
-    }
-
-    fn signal(&self, signal: Signal) -> Answer<'_, Signalled> {
-        self.asked().signal(signal)
-    }
-
-    fn next_due(&self, within: Option<RunId>) -> Answer<'_, Option<Timestamp>> {
-        self.asked().next_due(within)
-    }
-
     fn changed(&self) -> BoxFuture<'_, ()> {
         self.inner.changed()
-    }
-
-    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
-        self.asked().mark_sent(run, effect, attempt)
-    }
-
-    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32) {
-        self.asked().clear_sent(run, effect, attempt);
-    }
-
-    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
-        self.asked().was_sent(worker, run, effect, attempt)
-    }
-
-    fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {
-        self.asked().journal(run, after, limit)
-    }
-
-    fn audit(&self, run: RunId) -> Answer<'_, Vec<audit::Row>> {
-        self.asked().audit(run)
-    }
-
-    fn waits(&self, run: RunId, tree: bool) -> Answer<'_, Vec<(RunId, WaitRow)>> {
-        self.asked().waits(run, tree)
-    }
-
-    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
-        self.asked().ids(after, limit)
-    }
-
-    fn list(&self, query: Query) -> Answer<'_, Page> {
-        self.asked().list(query)
-    }
-
-    fn prune(&self, retention: Retention) -> Answer<'_, Pruned> {
-        self.asked().prune(retention)
-    }
-
-    fn fsck(&self) -> Answer<'_, Vec<Finding>> {
-        self.asked().fsck()
-    }
-
-    fn stats(&self) -> Answer<'_, Stats> {
-        self.asked().stats()
-    }
-
-    fn backup(&self, to: &Path) -> Answer<'_, ()> {
-        self.asked().backup(to)
     }
 }
 

@@ -111,35 +111,20 @@ fn usd(micros: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use prometheus::{Encoder, TextEncoder};
-    use windlass_core::budget::{Amounts, Ceilings, Meter};
-    use windlass_core::hidden::Hidden;
+    use windlass_core::budget::{Amounts, Meter};
+
     use windlass_core::ids::{Digest, RunId};
-    use windlass_core::run::{Caller, Parent, Start, TenantScope, Terms};
+    use windlass_core::run::{Parent, Start, TenantScope};
     use windlass_core::value::Value;
 
     use super::*;
 
     fn run(machine: &str, tenant: &str, cost_micros: u64, is_child: bool) -> Run {
         let mut run = Run::blank(Start {
-            id: RunId::stored("r"),
-            bundle: Digest::ZERO,
-            machine: machine.into(),
-            machine_name: machine.into(),
-            input: Value::empty_map(),
             parent: is_child.then(|| Parent { run: RunId::stored("p"), awaited: true }),
             root: RunId::stored("p"),
-            depth: 0,
             scope: TenantScope { tenant: tenant.into(), user: None },
-            ceilings: Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: Hidden::default(),
-            audit: 0,
-            caller: Caller::default(),
-            model: None,
+            ..Start::new(RunId::stored("r"), Digest::ZERO, machine.into(), machine.into(), Value::empty_map())
         });
         run.ledger.settled = Amounts::ZERO.with(Meter::CostMicros, cost_micros);
         run

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use windlass_core::budget::{Amounts, Ceilings};
+use windlass_core::budget::Amounts;
 use windlass_core::decide;
 use windlass_core::effect::{Call, Effect, Outcome, Spent, WaitKind};
 use windlass_core::failure::{Code, Failure, Retry};
@@ -14,7 +14,7 @@ use windlass_core::input::{Ending, Facts, Input};
 use windlass_core::journal::Entry;
 use windlass_core::machine::{Machine, Program};
 use windlass_core::request;
-use windlass_core::run::{Run, Start, TenantScope};
+use windlass_core::run::{Run, Start};
 use windlass_core::time::Timestamp;
 use windlass_core::transcript::{Finish, Reply, ToolRequest, Usage};
 use windlass_core::value::Value;
@@ -60,27 +60,13 @@ struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     fn new(program: &Program, machine: &'a Machine, manner: Manner) -> Self {
-        let start = Start {
-            id: RunId::stored("r"),
-            bundle: program.bundle,
-            machine: machine.key.clone(),
-            machine_name: machine.name.clone(),
-            input: Value::from_json(r#"{"q":"what"}"#).expect("json"),
-            parent: None,
-            root: RunId::stored("r"),
-            depth: 0,
-            scope: TenantScope::default(),
-            ceilings: Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: windlass_core::run::Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: windlass_core::hidden::Hidden::default(),
-            audit: 0,
-            caller: windlass_core::run::Caller::default(),
-            model: None,
-        };
+        let start = Start::new(
+            RunId::stored("r"),
+            program.bundle,
+            machine.key.clone(),
+            machine.name.clone(),
+            Value::from_json(r#"{"q":"what"}"#).expect("json"),
+        );
         Self { machine, evaluator: Engine::default(), run: Run::blank(start), manner, now: 1_000 }
     }
 

@@ -6,7 +6,6 @@ use std::pin::pin;
 use futures::TryStreamExt;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use windlass_core::audit::Chain;
 use windlass_core::ids::{Digest, RunId};
 use windlass_ports::store::{Finding, StoreError};
 
@@ -17,6 +16,7 @@ use super::schema::run;
 use super::text::unshield;
 use crate::cipher::{Cipher, Place};
 use crate::encryption::{Rows, VALUES, Values};
+use crate::fsck::Seen;
 use crate::pack::{is_primed, unpack, unpack_primed};
 
 /// Rules that are one query each: rows of (run, message) that should not be.
@@ -158,15 +158,6 @@ async fn each(link: &Link, text: &str, mut read: impl FnMut(&Row) -> Result<(), 
     Ok(())
 }
 
-/// What has been seen of one journal.
-#[derive(Default)]
-struct Seen {
-    version: i64,
-    chain: Chain,
-    broken: bool,
-    gap: bool,
-}
-
 /// Every version is there once and in order, every record is what was written, and audit rows are a chain.
 async fn journals(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     let mut current = (String::new(), Seen::default());
@@ -177,11 +168,8 @@ async fn journals(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> 
         }
         let seen = &mut current.1;
         let version: i64 = row.try_get(1).map_err(unread)?;
-        if version != seen.version + 1 && !seen.gap {
-            seen.gap = true;
-            findings.push(finding(Some(id), "journal_gap", format!("version {} is missing", seen.version + 1)));
-        }
-        seen.version = version;
+        let gap = seen.version(version);
+        findings.extend(gap.map(|message| finding(Some(id), "journal_gap", message)));
         let (record, start): (&[u8], Option<&[u8]>) =
             (row.try_get(2).map_err(unread)?, row.try_get(5).map_err(unread)?);
         let read = cipher.decrypt(Place::Record { run: id, version }, record);
@@ -195,7 +183,8 @@ async fn journals(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> 
             findings.push(finding(Some(id), "integrity", format!("record {version}: {error}")));
         }
         if let Some(packed) = row.try_get::<_, Option<&[u8]>>(3).map_err(unread)? {
-            audit(cipher, id, packed, seen, findings);
+            let wrong = seen.audit(cipher, id, packed);
+            findings.extend(wrong.map(|message| finding(Some(id), "audit", message)));
         }
         if let Err(error) = hashes(row.try_get(4).map_err(unread)?) {
             findings.push(finding(Some(id), "blob", format!("the hashes of record {version}: {error}")));
@@ -203,25 +192,6 @@ async fn journals(link: &Link, cipher: &Cipher, findings: &mut Vec<Finding>) -> 
         Ok(())
     })
     .await
-}
-
-fn audit(cipher: &Cipher, id: &str, stored: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
-    let rows = match crate::trail::rows_of(cipher, Place::Audit { run: id, version: seen.version }, stored) {
-        Ok(rows) => rows,
-        Err(error) => {
-            findings.push(finding(Some(id), "audit", format!("audit rows of version {}: {error}", seen.version)));
-            return;
-        }
-    };
-    for row in rows {
-        let follows = row.number == seen.chain.rows + 1 && row.previous == seen.chain.head;
-        if !follows && !seen.broken {
-            seen.broken = true;
-            let message = format!("audit row {} does not follow row {}", row.number, seen.chain.rows);
-            findings.push(finding(Some(id), "audit", message));
-        }
-        seen.chain = Chain { rows: row.number, head: row.hash() };
-    }
 }
 
 /// Everything beside journals is what was written.

@@ -2,7 +2,6 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
-use windlass_core::audit::Chain;
 use windlass_core::ids::{Digest, RunId};
 use windlass_core::run::Status;
 use windlass_ports::store::{Finding, StoreError};
@@ -11,8 +10,9 @@ use super::failed;
 use super::read::{self, start_bytes};
 use super::readers::View;
 use super::tx::{FINAL, status_code};
-use crate::cipher::{Cipher, Place};
+use crate::cipher::Place;
 use crate::encryption::{Rows, VALUES, Values};
+use crate::fsck::Seen;
 use crate::pack::{is_primed, unpack, unpack_primed};
 
 /// Findings of SQLite itself that are told.
@@ -216,15 +216,6 @@ fn ask(connection: &Connection, rule: &str, sql: &str, findings: &mut Vec<Findin
     Ok(())
 }
 
-/// What has been seen of one journal.
-#[derive(Default)]
-struct Seen {
-    version: i64,
-    chain: Chain,
-    broken: bool,
-    gap: bool,
-}
-
 /// Every version is there once and in order, every record is what was written, and audit rows are a chain.
 fn journals(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
     let sql = "SELECT runs.id, runs.key, journal.version, journal.record, journal.audit, journal.blobs FROM journal \
@@ -248,11 +239,8 @@ fn journals(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreErr
             continue;
         };
         let seen = &mut current.1;
-        if version != seen.version + 1 && !seen.gap {
-            seen.gap = true;
-            findings.push(finding(Some(&id), "journal_gap", format!("version {} is missing", seen.version + 1)));
-        }
-        seen.version = version;
+        let gap = seen.version(version);
+        findings.extend(gap.map(|message| finding(Some(&id), "journal_gap", message)));
         let place = Place::Record { run: &id, version };
         let read = bytes(row, 3).and_then(|stored| view.cipher.decrypt(place, stored));
         let read = read.and_then(|packed| match is_primed(&packed) {
@@ -264,7 +252,10 @@ fn journals(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreErr
         }
         match optional_bytes(row, 4) {
             Ok(None) => {}
-            Ok(Some(stored)) => audit(view.cipher, &id, stored, seen, findings),
+            Ok(Some(stored)) => {
+                let wrong = seen.audit(view.cipher, &id, stored);
+                findings.extend(wrong.map(|message| finding(Some(&id), "audit", message)));
+            }
             Err(error) => {
                 findings.push(finding(Some(&id), "audit", format!("audit rows of version {version}: {error}")))
             }
@@ -276,25 +267,6 @@ fn journals(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), StoreErr
         }
     }
     Ok(())
-}
-
-fn audit(cipher: &Cipher, id: &str, stored: &[u8], seen: &mut Seen, findings: &mut Vec<Finding>) {
-    let rows = match crate::trail::rows_of(cipher, Place::Audit { run: id, version: seen.version }, stored) {
-        Ok(rows) => rows,
-        Err(error) => {
-            findings.push(finding(Some(id), "audit", format!("audit rows of version {}: {error}", seen.version)));
-            return;
-        }
-    };
-    for row in rows {
-        let follows = row.number == seen.chain.rows + 1 && row.previous == seen.chain.head;
-        if !follows && !seen.broken {
-            seen.broken = true;
-            let message = format!("audit row {} does not follow row {}", row.number, seen.chain.rows);
-            findings.push(finding(Some(id), "audit", message));
-        }
-        seen.chain = Chain { rows: row.number, head: row.hash() };
-    }
 }
 
 /// Every blob that a record names is there, and kept for this run.

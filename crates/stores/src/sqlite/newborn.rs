@@ -61,36 +61,16 @@ impl Claimed {
 
 #[cfg(test)]
 mod tests {
-    use windlass_core::budget::Ceilings;
+
     use windlass_core::ids::Digest;
-    use windlass_core::run::TenantScope;
+
     use windlass_core::value::Value;
 
     use super::*;
 
     fn newborn(bytes: usize) -> Newborn {
         let id = RunId::stored("r");
-        let start = Start {
-            id: id.clone(),
-            bundle: Digest::ZERO,
-            machine: "m".into(),
-            machine_name: "m".into(),
-            input: Value::Null,
-            parent: None,
-            root: id,
-            depth: 0,
-            scope: TenantScope::default(),
-            ceilings: Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: windlass_core::run::Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: windlass_core::hidden::Hidden::default(),
-            audit: 0,
-            caller: windlass_core::run::Caller::default(),
-            model: None,
-        };
+        let start = Start::new(id, Digest::ZERO, "m".into(), "m".into(), Value::Null);
         Newborn { start: Arc::new(start), text: vec![b'x'; bytes].into() }
     }
 

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use windlass_core::audit;
-use windlass_core::budget::Ceilings;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::run::{Parent, Start, Status, TenantScope};
+use windlass_core::run::{Parent, Start, Status};
 use windlass_core::seal::{Last, Leaf, Segment};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
@@ -55,27 +54,7 @@ fn play() {
 }
 
 pub(crate) fn start(id: &str) -> Start {
-    Start {
-        id: RunId::stored(id),
-        bundle: Digest::of(b"bundle"),
-        machine: "main".into(),
-        machine_name: "machine".into(),
-        input: Value::str("an input"),
-        parent: None,
-        root: RunId::stored(id),
-        depth: 0,
-        scope: TenantScope::default(),
-        ceilings: Ceilings::default(),
-        deadline: None,
-        origin: None,
-        terms: windlass_core::run::Terms::default(),
-        watched: false,
-        labels: None,
-        hidden: windlass_core::hidden::Hidden::default(),
-        audit: 0,
-        caller: windlass_core::run::Caller::default(),
-        model: None,
-    }
+    Start::new(RunId::stored(id), Digest::of(b"bundle"), "main".into(), "machine".into(), Value::str("an input"))
 }
 
 /// A decision that changes the version and keeps the lease.

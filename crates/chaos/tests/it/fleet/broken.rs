@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use windlass_chaos::layer::{Answer, Layer, Layered};
 use windlass_core::ids::{EffectId, RunId};
 use windlass_core::input::Sent;
 use windlass_core::journal::Record;
-use windlass_ports::store::{Commit, Committed, OpId, Registration, Store, StoreError, WorkerId};
+use windlass_ports::store::{Answer, Commit, Committed, Layer, OpId, Registration, Store, StoreError, WorkerId};
 
 /// The promise that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +36,8 @@ pub(super) struct Broken {
 }
 
 impl Broken {
-    pub(super) fn over(inner: Arc<dyn Store>, breach: Breach) -> Layered<Self> {
-        Layered(Self { inner, breach })
+    pub(super) fn over(inner: Arc<dyn Store>, breach: Breach) -> Self {
+        Self { inner, breach }
     }
 
     /// Writes a decision whoever holds the run, after whatever was written last.

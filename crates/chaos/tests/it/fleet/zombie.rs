@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use windlass_chaos::layer::{Answer, Layer, Layered};
-use windlass_ports::store::{Beat, Commit, Committed, Keep, Load, Store, WorkerId};
+use windlass_ports::store::{Answer, Beat, Commit, Committed, Keep, Layer, Load, Store, WorkerId};
 
 /// Between looks whether someone else has the run.
 const LOOK: Duration = Duration::from_millis(10);
@@ -23,8 +22,8 @@ pub(super) struct Zombie {
 }
 
 impl Zombie {
-    pub(super) fn over(inner: Arc<dyn Store>) -> Layered<Self> {
-        Layered(Self { inner, has_slept: AtomicBool::new(false), sleeps: watch::Sender::new(false) })
+    pub(super) fn over(inner: Arc<dyn Store>) -> Self {
+        Self { inner, has_slept: AtomicBool::new(false), sleeps: watch::Sender::new(false) }
     }
 
     /// The first decision of a run that goes on, once nobody watches how undisturbed runs go.

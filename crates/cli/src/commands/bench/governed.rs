@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use windlass_chaos::layer::{Answer, Layer, Layered};
 use windlass_core::budget::Meter;
 use windlass_core::effect::Spent;
 use windlass_core::escrow::{Beyond, Budget, Draw, Drawn, NEAR_PERCENT_DEFAULT, Period};
@@ -20,7 +19,7 @@ use windlass_policy::LivePolicy;
 use windlass_ports::BoxFuture;
 use windlass_ports::model::{Model, ModelResult};
 use windlass_ports::policy::{AllowAll, Policy};
-use windlass_ports::store::{Commit, Committed, Store, escrow};
+use windlass_ports::store::{Answer, Commit, Committed, Layer, Store, escrow};
 use windlass_runtime::{Engine, Scope, Silent, Stop};
 use windlass_spec::Loaded;
 
@@ -53,7 +52,7 @@ struct Kind {
 impl Kind {
     fn new(store: Arc<dyn Store>, scope: TenantScope, policy: Arc<dyn Policy>, calls: u32) -> Self {
         let (asker, draws) = (Arc::new(Asker::new(calls)), Arc::<AtomicU64>::default());
-        let store: Arc<dyn Store> = Arc::new(Layered(Drawing { below: store, draws: Arc::clone(&draws) }));
+        let store: Arc<dyn Store> = Arc::new(Drawing { below: store, draws: Arc::clone(&draws) });
         Self { engine: engine(Arc::clone(&store), &asker, policy), store, draws, asker, scope }
     }
 
@@ -100,7 +99,7 @@ pub(crate) async fn governed(field: &Field, args: &BenchGoverned) -> Result<Meas
         let plain = Kind::new(field.open().await?, of("acme", "ada"), Arc::clone(&policy), args.calls);
         (plain, Kind::new(Arc::clone(&store), of("brim", "bob"), policy, args.calls))
     } else {
-        let bare: Arc<dyn Store> = Arc::new(Layered(Unaudited(field.open().await?)));
+        let bare: Arc<dyn Store> = Arc::new(Unaudited(field.open().await?));
         // No budget applies to runs of nobody.
         let plain = Kind::new(bare, TenantScope::default(), Arc::new(AllowAll), args.calls);
         (plain, Kind::new(Arc::clone(&store), of("acme", "ada"), policy, args.calls))

@@ -7,11 +7,10 @@ use windlass::wire;
 use windlass_core::budget::Ceilings;
 use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::ids::RunId;
-use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
 use windlass_ports::model::Model;
 use windlass_ports::policy::{AllowAll, Policy};
-use windlass_ports::store::{Queueing, Store};
+use windlass_ports::store::Store;
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, Observer, Parts, Settings, Submission, SystemClock};
 use windlass_spec::source::MemoryFiles;
@@ -156,9 +155,6 @@ pub(crate) fn engine(store: Arc<dyn Store>, observer: Arc<dyn Observer>, shape: 
 #[must_use]
 pub(crate) fn submission(loaded: &Loaded, data: &Value, run_id: Option<RunId>) -> Submission {
     Submission {
-        bundle: loaded.bundle.clone(),
-        program: Arc::clone(&loaded.program),
-        input: Value::object([("data", data.clone())]),
         run_id,
         ceilings: Ceilings {
             steps: Some(1_000),
@@ -169,10 +165,7 @@ pub(crate) fn submission(loaded: &Loaded, data: &Value, run_id: Option<RunId>) -
             cost_micros: Some(1_000_000),
             ..Ceilings::default()
         },
-        scope: TenantScope::default(),
-        origin: None,
-        caller: windlass_core::run::Caller::default(),
-        queueing: Queueing::default(),
+        ..Submission::new(loaded.bundle.clone(), Arc::clone(&loaded.program), Value::object([("data", data.clone())]))
     }
 }
 

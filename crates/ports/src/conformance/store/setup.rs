@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use windlass_core::audit;
-use windlass_core::budget::Ceilings;
 use windlass_core::effect::WaitKind;
 use windlass_core::ids::{Digest, EffectId, Name, RunId};
 use windlass_core::input::Input;
-use windlass_core::run::{Parent, Start, Status, TenantScope};
+use windlass_core::run::{Parent, Start, Status};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 
@@ -28,27 +27,13 @@ pub(super) fn id(text: &str) -> RunId {
 }
 
 pub(super) fn start(text: &str) -> Start {
-    Start {
-        id: id(text),
-        bundle: Digest::of(BUNDLE),
-        machine: "main".into(),
-        machine_name: "machine".into(),
-        input: Value::object([("text", Value::str(text))]),
-        parent: None,
-        root: id(text),
-        depth: 0,
-        scope: TenantScope::default(),
-        ceilings: Ceilings::default(),
-        deadline: None,
-        origin: None,
-        terms: windlass_core::run::Terms::default(),
-        watched: false,
-        labels: None,
-        hidden: windlass_core::hidden::Hidden::default(),
-        audit: 0,
-        caller: windlass_core::run::Caller::default(),
-        model: None,
-    }
+    Start::new(
+        id(text),
+        Digest::of(BUNDLE),
+        "main".into(),
+        "machine".into(),
+        Value::object([("text", Value::str(text))]),
+    )
 }
 
 pub(super) fn run(text: &str) -> NewRun {

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass::wire::{ProviderConfig, Wiring};
 use windlass_core::budget::Ceilings;
 use windlass_core::ids::RunId;
-use windlass_core::run::TenantScope;
 use windlass_core::value::Value;
-use windlass_ports::store::{Queueing, Store};
+use windlass_ports::store::Store;
 use windlass_runtime::{Engine, Failpoint, Parts, Point, Scope, Settings, Silent, Stop, Submission, SystemClock};
 use windlass_spec::compile::{LoadOptions, SpecCompiler, load};
 use windlass_spec::source::DirFiles;
@@ -152,15 +151,9 @@ pub(super) async fn engine(folder: &Path, failpoint: Option<Failpoint>) -> (Engi
         },
     };
     let submission = Submission {
-        bundle: loaded.bundle,
-        program: loaded.program,
-        input: Value::object([("order", Value::Int(7))]),
         run_id: Some(RunId::new(RUN).expect("an id")),
         ceilings: Ceilings { tokens: Some(1_000_000), model_calls: Some(1_000), ..Ceilings::default() },
-        scope: TenantScope::default(),
-        origin: None,
-        caller: windlass_core::run::Caller::default(),
-        queueing: Queueing::default(),
+        ..Submission::new(loaded.bundle, loaded.program, Value::object([("order", Value::Int(7))]))
     };
     (Engine::new(parts), submission)
 }

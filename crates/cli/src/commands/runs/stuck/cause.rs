@@ -381,27 +381,13 @@ mod tests {
     #[test]
     fn a_time_that_has_passed_is_told_from_one_that_has_not() {
         let fleet = Fleet::new(vec![worker(0, false)], BTreeMap::new());
-        let start = windlass_core::run::Start {
-            id: RunId::stored("r"),
-            bundle: Digest::ZERO,
-            machine: "m".into(),
-            machine_name: "m".into(),
-            input: windlass_core::value::Value::Null,
-            parent: None,
-            root: RunId::stored("r"),
-            depth: 0,
-            scope: windlass_core::run::TenantScope::default(),
-            ceilings: windlass_core::budget::Ceilings::default(),
-            deadline: None,
-            origin: None,
-            terms: windlass_core::run::Terms::default(),
-            watched: false,
-            labels: None,
-            hidden: windlass_core::hidden::Hidden::default(),
-            audit: 0,
-            caller: windlass_core::run::Caller::default(),
-            model: None,
-        };
+        let start = windlass_core::run::Start::new(
+            RunId::stored("r"),
+            Digest::ZERO,
+            "m".into(),
+            "m".into(),
+            windlass_core::value::Value::Null,
+        );
         let mut run = Run::blank(start);
         let timer = windlass_core::effect::OpenTimer {
             due: Timestamp(10_000),

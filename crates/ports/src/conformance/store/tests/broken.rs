@@ -1,23 +1,14 @@
 //! A store with one fault, around a right one.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use windlass_core::audit;
 use windlass_core::escrow::{Draw, Drawn};
-use windlass_core::ids::{Digest, EffectId, Name, RunId};
-use windlass_core::input::Sent;
-use windlass_core::run::Status;
-use windlass_core::time::Timestamp;
+use windlass_core::ids::RunId;
 
-use crate::BoxFuture;
-use crate::store::rates::Rates;
 use crate::store::{
-    Beat, Claim, Commit, Committed, Created, Delivered, Finding, InboxItem, JournalRow, Keep, Lease, Load, Message,
-    NewRun, Object, OpId, Page, Pruned, Put, Query, Reaped, Registration, Retention, Signal, Signalled, Stats, Store,
-    StoreError, Stored, Trail, WaitRow, WorkerId, WorkerRow,
+    Answer, Claim, Commit, Committed, Delivered, Keep, Layer, Lease, Message, Put, Store, StoreError, Stored,
 };
 
 /// What is wrong with it.
@@ -56,8 +47,6 @@ pub(super) struct Broken {
     calls: AtomicU64,
     strikes: Mutex<BTreeMap<RunId, u32>>,
 }
-
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 impl Broken {
     pub(super) fn new(inner: Arc<dyn Store>, fault: Fault) -> Self {
@@ -106,48 +95,11 @@ impl Broken {
     }
 }
 
-impl Store for Broken {
-    fn rates(&self) -> &dyn Rates {
-        self.inner.rates()
+impl Layer for Broken {
+    fn below(&self) -> &dyn Store {
+        &*self.inner
     }
 
-    fn trail(&self) -> &dyn Trail {
-        self.inner.trail()
-    }
-
-    fn join(&self, registration: Registration) -> Answer<'_, WorkerId> {
-        self.inner.join(registration)
-    }
-    fn beat(&self, worker: WorkerId, load: Load) -> Answer<'_, Beat> {
-        self.inner.beat(worker, load)
-    }
-    fn leases(&self, worker: WorkerId) -> Answer<'_, Vec<Lease>> {
-        self.inner.leases(worker)
-    }
-    fn is_current(&self, worker: &WorkerId) -> bool {
-        self.inner.is_current(worker)
-    }
-    fn leave(&self, worker: WorkerId) -> Answer<'_, ()> {
-        self.inner.leave(worker)
-    }
-    fn reap(&self) -> Answer<'_, Reaped> {
-        self.inner.reap()
-    }
-    fn workers(&self) -> Answer<'_, Vec<WorkerRow>> {
-        self.inner.workers()
-    }
-    fn requeue(&self, run: RunId) -> Answer<'_, bool> {
-        self.inner.requeue(run)
-    }
-    fn fence(&self, reason: Name) -> Answer<'_, u64> {
-        self.inner.fence(reason)
-    }
-    fn object(&self, kind: Name, key: Name) -> Answer<'_, Option<Object>> {
-        self.inner.object(kind, key)
-    }
-    fn objects(&self, kind: Name, after: Option<Name>, limit: usize) -> Answer<'_, Vec<Object>> {
-        self.inner.objects(kind, after, limit)
-    }
     fn put_object(&self, put: Put) -> Answer<'_, bool> {
         if self.fault != Fault::BlindPut {
             return self.inner.put_object(put);
@@ -157,6 +109,7 @@ impl Store for Broken {
             self.inner.put_object(Put { expected: there.map_or(0, |object| object.revision), ..put }).await
         })
     }
+
     fn draw(&self, draw: Draw) -> Answer<'_, Drawn> {
         let needs = draw.lines.iter().map(|line| (line.scope.clone(), line.need)).collect();
         Box::pin(async move {
@@ -166,15 +119,7 @@ impl Store for Broken {
             })
         })
     }
-    fn put_bundle(&self, digest: Digest, bytes: Vec<u8>) -> Answer<'_, ()> {
-        self.inner.put_bundle(digest, bytes)
-    }
-    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
-        self.inner.blob(digest)
-    }
-    fn create(&self, run: NewRun) -> Answer<'_, Created> {
-        self.inner.create(run)
-    }
+
     fn claim(&self, claim: Claim) -> Answer<'_, Vec<Lease>> {
         match self.fault {
             Fault::StrikesKept => Box::pin(async { Ok(self.with_all_strikes(self.inner.claim(claim).await?)) }),
@@ -182,9 +127,7 @@ impl Store for Broken {
             _ => self.inner.claim(claim),
         }
     }
-    fn take_over(&self, run: RunId, worker: WorkerId, expected: Option<Status>) -> Answer<'_, Option<Lease>> {
-        self.inner.take_over(run, worker, expected)
-    }
+
     fn load(&self, run: RunId) -> Answer<'_, Option<Stored>> {
         Box::pin(async move {
             let stored = self.inner.load(run).await?;
@@ -192,6 +135,7 @@ impl Store for Broken {
             Ok(stored.map(|stored| Stored { inbox: stored.inbox && !forgets, ..stored }))
         })
     }
+
     fn commit(&self, commit: Commit) -> Answer<'_, Committed> {
         Box::pin(async move {
             match self.fault {
@@ -216,64 +160,11 @@ impl Store for Broken {
             }
         })
     }
-    fn was_committed(&self, run: RunId, op: OpId) -> Answer<'_, bool> {
-        self.inner.was_committed(run, op)
-    }
-    fn release(&self, lease: Lease, worker: WorkerId, keep: Keep) -> Answer<'_, ()> {
-        self.inner.release(lease, worker, keep)
-    }
-    fn inbox(&self, run: RunId) -> Answer<'_, Vec<InboxItem>> {
-        self.inner.inbox(run)
-    }
+
     fn deliver(&self, message: Message) -> Answer<'_, Delivered> {
         if self.fault == Fault::LostInboxRow && self.every_fifth() {
             return Box::pin(std::future::ready(Ok(Delivered::Accepted)));
         }
         self.inner.deliver(message)
-    }
-    fn signal(&self, signal: Signal) -> Answer<'_, Signalled> {
-        self.inner.signal(signal)
-    }
-    fn next_due(&self, within: Option<RunId>) -> Answer<'_, Option<Timestamp>> {
-        self.inner.next_due(within)
-    }
-    fn changed(&self) -> BoxFuture<'_, ()> {
-        self.inner.changed()
-    }
-    fn mark_sent(&self, run: &RunId, effect: EffectId, attempt: u32) -> Result<(), StoreError> {
-        self.inner.mark_sent(run, effect, attempt)
-    }
-    fn clear_sent(&self, run: &RunId, effect: EffectId, attempt: u32) {
-        self.inner.clear_sent(run, effect, attempt);
-    }
-    fn was_sent(&self, worker: &WorkerId, run: &RunId, effect: EffectId, attempt: u32) -> Sent {
-        self.inner.was_sent(worker, run, effect, attempt)
-    }
-    fn journal(&self, run: RunId, after: u64, limit: usize) -> Answer<'_, Vec<JournalRow>> {
-        self.inner.journal(run, after, limit)
-    }
-    fn audit(&self, run: RunId) -> Answer<'_, Vec<audit::Row>> {
-        self.inner.audit(run)
-    }
-    fn waits(&self, run: RunId, tree: bool) -> Answer<'_, Vec<(RunId, WaitRow)>> {
-        self.inner.waits(run, tree)
-    }
-    fn ids(&self, after: Option<RunId>, limit: usize) -> Answer<'_, Vec<RunId>> {
-        self.inner.ids(after, limit)
-    }
-    fn list(&self, query: Query) -> Answer<'_, Page> {
-        self.inner.list(query)
-    }
-    fn prune(&self, retention: Retention) -> Answer<'_, Pruned> {
-        self.inner.prune(retention)
-    }
-    fn fsck(&self) -> Answer<'_, Vec<Finding>> {
-        self.inner.fsck()
-    }
-    fn stats(&self) -> Answer<'_, Stats> {
-        self.inner.stats()
-    }
-    fn backup(&self, to: &Path) -> Answer<'_, ()> {
-        self.inner.backup(to)
     }
 }
