@@ -91,7 +91,9 @@ pub(super) enum Rest {
 #[derive(Debug)]
 pub(super) struct Resting {
     scope: Scope,
-    since: Option<Timestamp>,
+    /// Since when nothing was decided, and what stood there then: run and version. A run that is looked at, because a
+    /// switch holds it, and waits on as it was is no reason for more patience.
+    since: Option<(Timestamp, Vec<(RunId, u64)>)>,
 }
 
 impl Resting {
@@ -101,11 +103,6 @@ impl Resting {
 
     pub(super) fn scope(&self) -> &Scope {
         &self.scope
-    }
-
-    /// There is work again.
-    pub(super) fn disturbed(&mut self) {
-        self.since = None;
     }
 
     pub(super) async fn rest(
@@ -126,7 +123,7 @@ impl Resting {
         if left.iter().any(|head| matches!(head.status, Status::Queued | Status::Running)) {
             return Ok(Rest::Until { then: Some(now.plus_ms(OTHERS_MS)), looks: true });
         }
-        let since = *self.since.get_or_insert(now);
+        let since = self.quiet_since(now, &left);
         let settings = &core.parts.settings;
         if let Some(due) = due.filter(|due| *due <= since.plus_ms(settings.wait_ms)) {
             return Ok(Rest::Until { then: Some(due), looks: true });
@@ -137,6 +134,14 @@ impl Resting {
         }
         let rows = patiently(core, || core.parts.store.waits(root.clone(), true)).await?;
         Ok(Rest::Done(Driven::Parked { waits: waits(core, &left, rows).await? }))
+    }
+
+    fn quiet_since(&mut self, now: Timestamp, left: &[Head]) -> Timestamp {
+        let stands: Vec<_> = left.iter().map(|head| (head.id.clone(), head.version)).collect();
+        match &self.since {
+            Some((since, before)) if *before == stands => *since,
+            _ => self.since.insert((now, stands)).0,
+        }
     }
 }
 

@@ -412,9 +412,6 @@ impl Worker {
             // It comes with nothing else, whatever the queue has.
             self.claims.hinted();
         }
-        if !leases.is_empty() {
-            self.resting.disturbed();
-        }
         self.core.count(Tally::Claimed, leases.len() as u64);
         for lease in leases {
             let permit = permits.as_mut().and_then(|permits| permits.split(1));

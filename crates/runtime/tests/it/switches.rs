@@ -13,7 +13,7 @@ use windlass_ports::store::Store;
 use windlass_runtime::switch::Change;
 use windlass_runtime::{Driven, Engine, Scope, Stop, Submission, set_switch, switches, tell_held};
 
-use crate::kit::{Kit, acting, answer, contract, done, report};
+use crate::kit::{Kit, acting, answer, contract, done, report, tree};
 
 type Arrivals = Arc<Mutex<Vec<(String, tokio::time::Instant)>>>;
 
@@ -63,6 +63,19 @@ pub(crate) async fn until(kit: &Kit, run: &RunId, status: Status) {
 
 fn of(arrivals: &Arrivals, tool: &str) -> Vec<(String, tokio::time::Instant)> {
     arrivals.lock().expect("lock").iter().filter(|(key, _)| key.starts_with(tool)).cloned().collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_run_that_a_switch_holds_waits_no_longer_than_was_said() {
+    let (mut kit, arrivals) = kit();
+    kit.machine("main", vec![acting("a", "pay", "done"), done()]);
+    set_switch(&*kit.store, None, change(true)).await.expect("switched");
+    let engine = kit.engine();
+    let run = kit.submit(&engine, "r").await;
+    let patience = Duration::from_millis(2 * kit.settings.wait_ms);
+    let driven = tokio::time::timeout(patience, tree(&engine, &run)).await.expect("it gives up");
+    assert!(matches!(driven, Driven::Parked { .. }), "{driven:?}");
+    assert_eq!((of(&arrivals, "pay").len(), report(&engine, &run).await.head.status), (0, Status::Paused));
 }
 
 #[tokio::test(start_paused = true)]
