@@ -51,8 +51,13 @@ fn parse(text: &[u8], from: &str) -> Result<Value, Problem> {
         Unread::Malformed(error) if error.is_data() => {
             Problem::invalid(format!("{from}: {error}")).hint("name each key once, and write numbers that are finite")
         }
-        Unread::Malformed(error) => Problem::invalid(format!("{from} is not valid JSON: {error}"))
-            .hint("quote the JSON for your shell, or put it into a file and write `@FILE`"),
+        Unread::Malformed(error) => {
+            let hint = match from.starts_with("`--") {
+                true => "quote the JSON for your shell, or put it into a file and write `@FILE`",
+                false => "it has to be one JSON document; `jq . FILE` shows where it is none",
+            };
+            Problem::invalid(format!("{from} is not valid JSON: {error}")).hint(hint)
+        }
         Unread::Inexact { .. } => Problem::invalid(format!("{from}: {error}")).hint(error.hint().unwrap_or_default()),
     })?;
     let depth = value.depth();

@@ -429,14 +429,24 @@ pub(crate) async fn interrupts(stop: Stop) {
     else {
         return;
     };
+    // Of a process that is to outlive its terminal, it stays ignored.
+    let mut hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup()).ok()).flatten();
     for token in [stop.graceful, stop.immediate] {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            Some(_) = async { hangup.as_mut()?.recv().await } => {}
         }
         token.cancel();
         tracing::info!("stopping; calls that are out may finish, a second signal drops them");
     }
+}
+
+/// Whether this process was started to go on when its terminal is closed, as by `nohup`.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 /// An engine that only looks at runs.

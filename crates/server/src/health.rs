@@ -23,6 +23,8 @@ use crate::writes::Writes;
 
 /// How long the store may take to answer a question about its health.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a commit that was not answered says something about the store: longer than until it is sent again.
+const UNANSWERED_MS: u64 = 15_000;
 /// Bytes of a request's body: no route reads one.
 const BODY_BYTES_MAX: usize = 1_024;
 
@@ -72,6 +74,13 @@ async fn health() -> &'static str {
     "ok\n"
 }
 
+/// Whether decisions of this process wait for a store that does not take them. The probe alone would not tell: on a full disk
+/// a small write still finds room where something was before.
+fn leaves_commits(engine: &Engine) -> bool {
+    let now = engine.parts().clock.now();
+    engine.vitals().unanswered.is_some_and(|at| now.since_ms(at) < UNANSWERED_MS)
+}
+
 /// How the store is: `ok`, or what is wrong with it in one word.
 async fn store_of(watched: &Watched) -> &'static str {
     let store = &watched.probe.engine.parts().store;
@@ -82,6 +91,9 @@ async fn store_of(watched: &Watched) -> &'static str {
             return "unreachable";
         }
         Err(_) => return "slow",
+    }
+    if leaves_commits(&watched.probe.engine) {
+        return "no_writes";
     }
     match tokio::time::timeout(STORE_PATIENCE, watched.writes.check(&**store)).await {
         Ok(Ok(())) => "ok",
@@ -127,7 +139,8 @@ async fn metrics(State(Watched { probe, writes }): State<Watched>) -> Response {
         if let Err(error) = &writable {
             tracing::warn!(%error, "the store takes no writes");
         }
-        Ok::<_, StoreError>(Stored { stats, backup, is_writable: writable.is_ok(), budgets })
+        let is_writable = writable.is_ok() && !leaves_commits(&probe.engine);
+        Ok::<_, StoreError>(Stored { stats, backup, is_writable, budgets })
     };
     let stored = match tokio::time::timeout(STORE_PATIENCE, asking).await {
         Ok(Ok(stored)) => Some(stored),

@@ -398,7 +398,7 @@ mod tests {
 
     fn vitals() -> Vitals {
         let load = Load { held: 3, calls: 2, draining: false };
-        Vitals { worker: None, is_current: false, load, backlog: 4, limited: 2 }
+        Vitals { worker: None, is_current: false, load, backlog: 4, limited: 2, unanswered: None }
     }
 
     fn depth(pool: &str, runs: u64) -> Depth {

@@ -10,6 +10,9 @@ use windlass_core::value::{Map, Value};
 use crate::answer;
 use crate::build::Site;
 
+/// Bytes of an address: the HTTP library takes no longer one.
+const ADDRESS_BYTES_MAX: usize = 65_534;
+
 /// Everything but the characters that RFC 3986 calls unreserved.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -190,6 +193,18 @@ pub(crate) fn append_query<'a>(
     }
     if !pairs.is_empty() {
         url.query_pairs_mut().extend_pairs(pairs);
+    }
+    Ok(())
+}
+
+/// Whether an address can be sent: servers take less still, and say so themselves.
+///
+/// # Errors
+/// `tool.bad_arguments` for one of more bytes than any request has.
+pub(crate) fn fits(url: &Url) -> Result<(), Failure> {
+    let bytes = url.as_str().len();
+    if bytes > ADDRESS_BYTES_MAX {
+        return Err(bad(format!("the arguments make an address of {bytes} bytes; {ADDRESS_BYTES_MAX} are the most")));
     }
     Ok(())
 }

@@ -144,6 +144,7 @@ impl HttpTool {
                 Some(rest(arguments, &used).to_json().into_bytes())
             }
         };
+        address::fits(&url)?;
         Ok(Message {
             method: self.method.clone(),
             url,

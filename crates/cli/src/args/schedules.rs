@@ -32,7 +32,7 @@ pub(crate) enum Schedules {
 #[command(after_help = "Examples:
   windlass schedules add nightly report.yml --cron '0 2 * * *' --zone Europe/Berlin
   windlass schedules add poll poll.yml --every 5m --overlap queue --jitter 10s
-  windlass schedules add close close.yml --cron '0 18 L * *' --input '{\"ledger\": \"main\"}' --tag team=finance
+  windlass schedules add close close.yml --cron '0 18 L * *' --input @ledger.json --tag team=finance
   windlass schedules add nightly report.yml --cron '0 3 * * *' --replace
   windlass schedules add sweep triage@ --cron '@hourly'
 
@@ -185,7 +185,7 @@ pub(crate) struct SchedulesRunNow {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   windlass schedules next nightly
-  windlass schedules next --cron '30 2 * * *' --zone Europe/Berlin --from 2027-03-27T00:00:00Z --count 3
+  windlass schedules next --cron '30 2 * * *' --zone Europe/Berlin --count 3
 
 Without a schedule it needs no store: it says what an expression means.")]
 pub(crate) struct SchedulesNext {

@@ -56,8 +56,9 @@ impl Role {
   windlass serve --role server --listen 127.0.0.1:8377
   windlass serve --store sqlite:/var/lib/windlass/windlass.db --pool gpu
 
-Drives every run of the store until it is told to stop. The first SIGTERM lets calls finish
-within `worker.grace`, gives the runs back and exits with 0; the second exits at once.
+Drives every run of the store until it is told to stop. The first SIGTERM, SIGINT
+or SIGHUP lets calls finish within `worker.grace`, gives the runs back and exits with 0; the
+second exits at once.
 `/healthz`, `/readyz` and `/metrics` answer on the address that is printed, and so do calls of
 tools below `/v1` where `[auth.issuers]` says whose tokens are taken (docs/calls.md).")]
 pub(crate) struct Serve {

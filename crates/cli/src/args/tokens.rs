@@ -51,7 +51,7 @@ pub(crate) struct TokensIssue {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   pbpaste | windlass tokens show
-  windlass tokens show --file token.txt --json | jq .claims
+  windlass tokens show --file token.txt --json | jq -r .token_id
 
 Exits with 5 when the token would not be taken. The token is never an argument: those are seen by
 other processes.")]

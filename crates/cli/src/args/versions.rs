@@ -87,7 +87,7 @@ pub(crate) struct VersionsShow {
 #[command(after_help = "Examples:
   windlass versions diff triage 3 4
   windlass versions diff triage 3
-  windlass versions diff triage 3 4 --json | jq -r '.agents[] | select(.change == \"changed\") | .agent'
+  windlass versions diff triage 3 4 --json | jq -r '.agents[] | [.agent, .change] | @tsv'
 
 Prints which agents, documents and skills changed, and the changed lines of each text.")]
 pub(crate) struct VersionsDiff {

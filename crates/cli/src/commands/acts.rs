@@ -445,7 +445,13 @@ async fn note_in(app: &App, store: &dyn Store, doing: Doing) -> Result<(), Probl
     }
     let standard = TenantScope::default().tenant;
     let (tenant, subject): (Name, String) = match subject {
-        Subject::Named(tenant, name) => (tenant.map_or(standard, |tenant| tenant.as_str().into()), name),
+        Subject::Named(Some(tenant), name) => {
+            let tenant: Name = tenant.into();
+            // Of a tenant that there is not, nothing is taken out or removed: it gets no trail by that.
+            let begins = ![".export", ".remove"].iter().any(|end| action.ends_with(end));
+            (if begins || trail::has_tenant(store, &tenant).await? { tenant } else { standard }, name)
+        }
+        Subject::Named(None, name) => (standard, name),
         Subject::Run(run) => match store.load(RunId::stored(&run)).await? {
             Some(stored) => (stored.head.tenant, run),
             // Whoever carries the command out says that there is none.

@@ -14,6 +14,7 @@ use windlass_runtime::audit::CallLine;
 use windlass_runtime::beside::{Beside, Owned, What, beside, forget};
 use windlass_runtime::trail::{self, Deed};
 
+use super::run::owner;
 use super::runs;
 use crate::app::App;
 use crate::args;
@@ -33,6 +34,15 @@ struct Whose {
     tenant: Option<Name>,
     user: Option<String>,
     run: Option<String>,
+}
+
+impl Whose {
+    /// As it was said; a name that nobody has is none.
+    fn read(tenant: Option<String>, user: Option<String>, run: Option<String>) -> Result<Self, Problem> {
+        let tenant = tenant.map(|name| owner("--tenant", &name)).transpose()?;
+        let user = user.map(|name| owner("--user", &name)).transpose()?;
+        Ok(Self { tenant, user: user.map(|name| name.to_string()), run })
+    }
 }
 
 /// The trees of somebody's runs.
@@ -123,12 +133,16 @@ fn number_of(others: &[Beside], what: &[What]) -> usize {
 
 /// Removes the data of a tenant, a user or a run.
 pub(crate) async fn erase(app: &App, args: args::Erase) -> Result<Exit, Problem> {
+    let whose = Whose::read(args.tenant, args.user, args.run)?;
     let store = app.store_to_change().await?.ok_or_else(|| app.no_store())?;
-    let whose = Whose { tenant: args.tenant.as_deref().map(Into::into), user: args.user, run: args.run };
     let mut trees = Trees::find(&*store, &whose).await?;
     let others = beside_of(&*store, &whose, &trees).await?;
     refuse(&trees, &others)?;
-    if args.yes {
+    let is_nothing = trees.runs.is_empty() && others.is_empty();
+    if is_nothing {
+        app.output.note(&nothing_of(&whose));
+    }
+    if args.yes && !is_nothing {
         note(app, &*store, &whose, &trees).await?;
         for one in &others {
             if !forget(&*store, one).await? {
@@ -145,6 +159,13 @@ pub(crate) async fn erase(app: &App, args: args::Erase) -> Result<Exit, Problem>
     let removed = remove(&*store, &trees, !args.yes).await?;
     tell_removed(app, &removed, &others, !args.yes);
     Ok(Exit::Ok)
+}
+
+/// Whoever mistypes a name must not believe that data is gone.
+fn nothing_of(whose: &Whose) -> String {
+    let tenant = whose.tenant.as_deref().unwrap_or("default");
+    let of = whose.user.as_ref().map(|user| format!("user `{user}` of ")).unwrap_or_default();
+    format!("there is nothing of {of}tenant `{tenant}` here: look whether the name is right")
 }
 
 /// Removes trees once all of their audit rows are sealed.
@@ -231,8 +252,8 @@ async fn note(app: &App, store: &dyn Store, whose: &Whose, trees: &Trees) -> Res
 
 /// Writes the data of a tenant, a user or a run to a file.
 pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Problem> {
+    let whose = Whose::read(args.tenant, args.user, args.run)?;
     let store = app.readable_store().await?.ok_or_else(|| app.no_store())?;
-    let whose = Whose { tenant: args.tenant.as_deref().map(Into::into), user: args.user, run: args.run };
     let trees = Trees::find(&*store, &whose).await?;
     let unwritten = |error: std::io::Error| {
         Problem::new(Exit::Unreachable, "cli.io", format!("cannot write `{}`: {error}", args.out.display()))
@@ -245,6 +266,9 @@ pub(crate) async fn export(app: &App, args: args::Export) -> Result<Exit, Proble
         writeln!(file, "{line}").map_err(unwritten)
     };
     let others = beside_of(&*store, &whose, &trees).await?;
+    if trees.runs.is_empty() && others.is_empty() {
+        app.output.note(&nothing_of(&whose));
+    }
     let mut written = Ok(());
     for one in others {
         let mut value = one.value;

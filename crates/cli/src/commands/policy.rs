@@ -269,7 +269,9 @@ async fn why_run(app: &App, run: &str, step: Option<u64>, named: Option<&Path>) 
     let rows: Vec<(Json, String)> =
         decisions.filter(|decided| decided.was_asked).map(|decided| row(decided, &sets, veil)).collect();
     let mut lines: Vec<String> = rows.iter().map(|(_, line)| line.clone()).collect();
-    if lines.is_empty() {
+    if let (true, Some(step)) = (lines.is_empty(), step) {
+        lines.push(format!("nothing was asked at step {step}: without `--step` all of the run is shown"));
+    } else if lines.is_empty() {
         lines.push("nothing was asked: no rules were configured where this run was driven, or none was needed".into());
     }
     let rows: Vec<Json> = rows.into_iter().map(|(row, _)| row).collect();

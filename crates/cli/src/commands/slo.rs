@@ -116,8 +116,10 @@ pub(crate) async fn report(app: &App, args: args::SloReport) -> Result<Exit, Pro
     machines.values().for_each(|tally| all.join(tally));
     print(app, &args, from, &machines, &all);
     if all.share(args.min_runs).is_none() {
-        return Err(Problem::rejected(format!("{} runs are too few for a rate; at least {}", all.runs, args.min_runs))
-            .hint("a longer `--since` counts more runs; `--min-runs` changes what is enough"));
+        // What there is was told: an error beside it would be a second document.
+        app.output.note(&format!("{} runs are too few for a rate; at least {}", all.runs, args.min_runs));
+        app.output.note("a longer `--since` counts more runs; `--min-runs` changes what is enough");
+        return Ok(Exit::Rejected);
     }
     Ok(if all.reaches(args.target.0) { Exit::Ok } else { Exit::Failed })
 }

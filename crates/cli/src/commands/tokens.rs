@@ -89,8 +89,12 @@ async fn issue(app: &App, args: TokensIssue) -> Result<Exit, Problem> {
         let most = issuer.lifetime_max;
         return Err(Problem::invalid(format!("`--lifetime` is from a second to {most}, as `lifetime_max` says")));
     }
-    if let Some(tool) = args.tool.iter().find(|tool| tool.is_empty() || tool.contains(char::is_whitespace)) {
-        return Err(Problem::invalid(format!("`--tool`: {tool:?} cannot name a tool")));
+    let names_one = |tool: &str| {
+        !tool.is_empty() && !tool.contains(char::is_whitespace) && !tool.strip_suffix('*').unwrap_or(tool).contains('*')
+    };
+    if let Some(tool) = args.tool.iter().find(|tool| !names_one(tool)) {
+        return Err(Problem::invalid(format!("`--tool`: {tool:?} cannot name a tool"))
+            .hint("a name, the beginning of names and `*`, or `*` for all"));
     }
     let wiring = session::wiring(app, &app.loaded.folder);
     let key = wiring.secret(&signing.key).ok_or_else(|| wrong("auth.signing.key", crate::config::MISSING))?;

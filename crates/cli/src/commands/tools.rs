@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use windlass::wire::Wiring;
 use windlass_core::contract::{Contract, OnUnknown, PlanStep, Planning, RampBudget};
 use windlass_core::ids::Digest;
+use windlass_spec::eval::check_schema;
 use windlass_tools::mcp::quarantine::Blocked;
 use windlass_tools::mcp::{Change, Pins, Server, Standing};
 
@@ -305,10 +306,22 @@ fn unknown(name: &str, servers: &Servers) -> Problem {
 async fn standings(server: &Server, pins: &Pins, timeout_ms: u64) -> Result<BTreeMap<String, Standing>, Problem> {
     let standings = server.standings(pins, timeout_ms).await;
     server.client.end().await;
-    standings.map_err(|error| {
+    let standings = standings.map_err(|error| {
         Problem::new(Exit::Unreachable, "tool.unreachable", format!("the MCP server `{}`: {error}", server.name))
             .hint("`--log debug` shows what the server writes to its standard error")
-    })
+    })?;
+    Ok(standings.into_iter().map(|(name, standing)| (name, usable(standing))).collect())
+}
+
+/// A tool whose arguments or answers no call could be compared with is none that can be accepted.
+fn usable(standing: Standing) -> Standing {
+    let (Standing::New(definition) | Standing::Changed(definition, _)) = &standing else { return standing };
+    let schemas = [("inputSchema", definition.input_schema()), ("outputSchema", definition.output_schema())];
+    let wrong = schemas.into_iter().filter(|(_, schema)| !schema.is_null()).find_map(|(key, schema)| {
+        let failure = check_schema(&schema.clone().into()).err()?;
+        Some(format!("its `{key}`: {}", failure.message))
+    });
+    wrong.map_or(standing, Standing::Refused)
 }
 
 fn document(name: &str, standing: &Standing) -> Json {

@@ -262,6 +262,12 @@ fn the_runs_of_a_killed_worker_go_on_with_the_other() {
 
 #[test]
 fn a_worker_that_is_told_to_stop_lets_its_calls_end_and_gives_its_runs_back() {
+    for word in [Signal::SIGTERM, Signal::SIGHUP] {
+        gives_back(word);
+    }
+}
+
+fn gives_back(word: Signal) {
     let fleet = Fleet::new();
     let two = ACTS.replace("transitions: [{to: done}]", "transitions: [{to: again}]").replace(
         "    done:",
@@ -272,7 +278,7 @@ fn a_worker_that_is_told_to_stop_lets_its_calls_end_and_gives_its_runs_back() {
     let worker = fleet.start(&["serve", "--listen", "127.0.0.1:0"]);
     fleet.submit("acts.yml", "held", &[]);
     fleet.until_all("the call is out", || fleet.place.path("begun").exists().then_some(()));
-    worker.signal(Signal::SIGTERM);
+    worker.signal(word);
     fleet.until_all("it is not ready", || (worker.get("/readyz").0 == 503).then_some(()));
     fleet.write("go", "");
     assert_eq!(worker.ended().code(), Some(0));

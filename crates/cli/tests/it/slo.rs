@@ -64,6 +64,8 @@ fn help_of_every_kind_is_seen_and_a_signal_that_a_machine_waits_for_is_none() {
 
     let missed = place.windlass(&["slo", "report", "--min-runs", "10", "--target", "40.01%"]);
     assert_eq!((missed.code(), &missed.json()["met"]), (3, &json!(false)), "{}", missed.shown());
+    let few = place.windlass(&["slo", "report"]);
+    assert_eq!((few.code(), &few.json()["rate"]), (4, &json!(null)), "one document: {}", few.shown());
     let few = place.windlass(&["slo", "report", "--plain"]);
     assert_eq!(few.code(), 4, "{}", few.shown());
     assert!(few.stderr().contains("10 runs are too few for a rate; at least 20"), "{}", few.shown());

@@ -105,6 +105,31 @@ fn a_tool_runs_once_it_was_accepted_and_no_longer_when_it_changes() {
 }
 
 #[test]
+fn a_schema_that_no_call_can_be_compared_with_is_refused_where_it_is_written_and_where_it_is_shown() {
+    let place = serving("Adds.");
+    let schemas = ["{\"type\": \"strng\"}", "{\"$ref\": \"http://127.0.0.1:9/x.json\"}", "{\"properties\": 5}"];
+    for schema in schemas {
+        place.write(
+            "server.py",
+            &SERVER.replace("\"inputSchema\": {\"type\": \"object\"}", &format!("\"inputSchema\": {schema}")),
+        );
+        let diff = place.windlass(&["tools", "diff"]);
+        assert_eq!(diff.json()["servers"][0]["tools"][0]["standing"], "refused", "{schema}: {}", diff.shown());
+        let accept = place.windlass(&["tools", "accept", "stub", "add"]);
+        assert!(accept.code() == 4 && accept.stderr().contains("inputSchema"), "{schema}: {}", accept.shown());
+    }
+    for schema in ["{ type = 'strng' }", "{ '$ref' = 'http://127.0.0.1:9/x.json' }", "{ properties = 5 }"] {
+        for key in ["input_schema", "output_schema"] {
+            let table =
+                format!("[tools.r]\ntype = 'http'\nurl = 'http://127.0.0.1:9/'\nclass = 'read'\n{key} = {schema}\n");
+            place.write("windlass.toml", &table);
+            let refused = place.windlass(&["validate", "adds.yml"]);
+            assert!(refused.code() == 2 && refused.stderr().contains(&format!("tools.r.{key}")), "{}", refused.shown());
+        }
+    }
+}
+
+#[test]
 fn a_run_that_waits_for_a_changed_tool_can_be_cancelled() {
     let place = serving("Adds.");
     assert_eq!(place.windlass(&["tools", "accept", "stub"]).code(), 0);

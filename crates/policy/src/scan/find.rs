@@ -40,7 +40,9 @@ static CONNECTION: LazyLock<Finder> = LazyLock::new(|| {
 static JWT: LazyLock<Finder> =
     LazyLock::new(|| finder(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*", 0, any));
 static AWS: LazyLock<Finder> = LazyLock::new(|| {
-    finder(r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b", 0, |_, captures| !group(captures, 0).ends_with("EXAMPLE"))
+    finder(r"(?:\b|_)((?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16})\b", 1, |_, captures| {
+        !group(captures, 1).ends_with("EXAMPLE")
+    })
 });
 static GITHUB: LazyLock<Finder> = LazyLock::new(|| {
     finder(

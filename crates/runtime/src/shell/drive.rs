@@ -379,7 +379,7 @@ impl Work<'_> {
             commit::draft(under, &self.loaded.program, &self.run, decision, taken, keep, &mut self.tail);
         core.pass(Point::BeforeCommit);
         let began = Instant::now();
-        let sending = send(&*core.parts.store, &commit);
+        let sending = send(&core, &commit);
         let standing = during(&mut self.calls, self.ready, sending).await?;
         core.pass(Point::AfterCommit);
         if standing == Standing::Lost {

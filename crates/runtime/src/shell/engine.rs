@@ -11,6 +11,7 @@ use windlass_core::eval::Evaluator;
 use windlass_core::ids::{Name, RunId};
 use windlass_core::machine::Priority;
 use windlass_core::run::Run;
+use windlass_core::time::Timestamp;
 use windlass_ports::clock::Clock;
 use windlass_ports::compile::Compiler;
 use windlass_ports::model::Model;
@@ -225,6 +226,8 @@ pub struct Vitals {
     pub backlog: usize,
     /// Calls that wait for permits of rates.
     pub limited: usize,
+    /// When the store last left a commit unanswered, when none was answered since.
+    pub unanswered: Option<Timestamp>,
 }
 
 /// Submits runs and drives them. Clones share everything.
@@ -280,6 +283,7 @@ impl Engine {
             load: self.core.load(),
             backlog: self.core.backlog.load(Ordering::Relaxed),
             limited: self.core.gate.waiting(),
+            unanswered: Some(Timestamp(self.core.unanswered.load(Ordering::Relaxed))).filter(|at| at.0 > 0),
         }
     }
 
@@ -300,6 +304,8 @@ pub(super) struct Core {
     pub(super) call_slots: Semaphore,
     /// Calls that wait for a slot.
     pub(super) backlog: AtomicUsize,
+    /// When a commit was last left unanswered, in milliseconds; 0 when one was answered since.
+    pub(super) unanswered: AtomicU64,
     /// A worker found no free claim slot although the queue may have something.
     pub(super) hungry: AtomicBool,
     /// The clock of `parts`, to be told the store's time.
@@ -367,6 +373,7 @@ impl Core {
             claim_slots: Arc::new(Semaphore::new(settings.claim_slots.max(1))),
             call_slots: Semaphore::new(settings.call_slots.max(1)),
             backlog: AtomicUsize::new(0),
+            unanswered: AtomicU64::new(0),
             hungry: AtomicBool::new(false),
             clock,
             membership: Membership::default(),

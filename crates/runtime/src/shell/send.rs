@@ -1,9 +1,10 @@
 //! Sends one commit, and finds out what became of it when no answer came.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use windlass_ports::store::{Commit, Committed, Store, StoreError};
+use windlass_ports::store::{Commit, Committed, StoreError};
 
 use super::engine::Core;
 use crate::lease::{Backoff, Next, Settling, Standing};
@@ -12,7 +13,8 @@ use crate::lease::{Backoff, Next, Settling, Standing};
 ///
 /// # Errors
 /// What the store says other than that it is unavailable. Nothing was written then.
-pub(super) async fn send(store: &dyn Store, commit: &Commit) -> Result<Standing, StoreError> {
+pub(super) async fn send(core: &Core, commit: &Commit) -> Result<Standing, StoreError> {
+    let store = &core.parts.store;
     let mut settling = Settling::new(commit.keep);
     let mut stale = false;
     let mut next = Next::Send;
@@ -21,11 +23,13 @@ pub(super) async fn send(store: &dyn Store, commit: &Commit) -> Result<Standing,
             Next::Done(standing) => return Ok(standing),
             Next::Send => match store.commit(commit.clone()).await {
                 Ok(answer) => {
+                    core.unanswered.store(0, Ordering::Relaxed);
                     stale = answer == Committed::Stale;
                     settling.answered(answer)
                 }
                 Err(StoreError::Unavailable(why)) => {
                     tracing::warn!(run_id = %commit.lease.run, why, "a commit was not answered");
+                    core.unanswered.store(core.parts.clock.now().0, Ordering::Relaxed);
                     stale = false;
                     settling.unanswered()
                 }

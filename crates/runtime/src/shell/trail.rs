@@ -31,6 +31,18 @@ pub async fn note(store: &dyn Store, tenant: &Name, deed: Deed) -> Result<Act, S
     store.trail().note(tenant, deed).await
 }
 
+/// Whether there is anything of a tenant: runs, or a trail.
+///
+/// # Errors
+/// The store fails.
+pub async fn has_tenant(store: &dyn Store, tenant: &Name) -> Result<bool, StoreError> {
+    if store.trail().tenants().await?.contains(tenant) {
+        return Ok(true);
+    }
+    let query = Query { tenant: Some(tenant.clone()), limit: 1, ..Query::default() };
+    Ok(!store.list(query).await?.heads.is_empty())
+}
+
 /// Seals everything that there is.
 ///
 /// # Errors

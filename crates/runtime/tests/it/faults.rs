@@ -61,6 +61,24 @@ async fn a_commit_without_an_answer_is_settled_by_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_engine_says_while_the_store_takes_no_commit() {
+    let (kit, _) = counting();
+    let store = Arc::new(Unreliable::new(kit.store.another()));
+    let engine = kit.engine_on(Arc::clone(&store) as Arc<dyn Store>);
+    let run = kit.submit(&engine, "r").await;
+    assert_eq!(engine.vitals().unanswered, None);
+    store.plan(&[Lose::Request; 5]);
+    let driving = tree(&engine, &run);
+    let seen = async {
+        while engine.vitals().unanswered.is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let (driven, ()) = tokio::join!(driving, seen);
+    assert_eq!((driven, engine.vitals().unanswered), (Driven::Ended, None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_parking_commit_without_an_answer_is_not_left_behind() {
     let mut kit = Kit::new();
     kit.machine("main", vec![crate::signals::waiting("w", "c", None, "done"), done()]);

@@ -88,8 +88,13 @@ pub(crate) fn tools(settings: Option<&Arc<Node>>, known: &BTreeMap<Name, Arc<Con
             continue;
         }
         if !known.contains_key(&name) {
-            let advice = suggest(&name, known.keys().map(|k| &**k))
-                .unwrap_or_else(|| "configure it in `windlass.toml` under `[tools]`".to_owned());
+            let advice = suggest(&name, known.keys().map(|k| &**k)).unwrap_or_else(|| match name.split_once("__") {
+                Some((server, _)) => format!(
+                    "configure it in `windlass.toml` under `[tools]`; a tool of an MCP server `{server}` is accepted \
+                         with `windlass tools accept {server}`"
+                ),
+                None => "configure it in `windlass.toml` under `[tools]`".to_owned(),
+            });
             sink.error(Rule::UnknownTool, span, format!("the tool `{name}` is not configured"), advice);
         }
         tools.offered.push(name);

@@ -143,6 +143,11 @@ async fn arguments_that_have_no_place_never_leave() {
         let failure = send(&server, "class = 'read'\nurl = 'BASE/a/{id}'", arguments).await.unwrap_err();
         assert_eq!((failure.code, failure.retry), (Code::ToolBadArguments, Retry::Never), "{arguments}");
     }
+    let long = format!("{{\"id\":\"{}\"}}", "a".repeat(70_000));
+    for table in ["url = 'BASE/a/{id}'", "url = 'BASE/a'"] {
+        let failure = send(&server, &format!("class = 'read'\n{table}"), &long).await.unwrap_err();
+        assert_eq!((failure.code, failure.retry), (Code::ToolBadArguments, Retry::Never), "{table}");
+    }
     assert!(server.seen().is_empty());
 }
 

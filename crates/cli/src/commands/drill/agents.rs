@@ -120,6 +120,12 @@ fn of_chain(then: &Chain, now: &Chain, served: &Served) -> (Fate, String) {
             let why = format!("{}; the next link is asked after `{}`", none(), Code::ProviderInvalidRequest);
             (Fate::GoesOn, why)
         }
+        Some(first) if !now.links.iter().all(is_gone) => {
+            let code = Code::ProviderInvalidRequest;
+            let why =
+                format!("{}; `on` of `{}` has no `{code}`, so that the next link is not asked", none(), first.name);
+            (Fate::Lost, why)
+        }
         Some(_) | None => (Fate::Lost, none()),
     }
 }

@@ -50,6 +50,15 @@ fn what_is_erased_is_gone_and_the_trail_still_verifies() {
             assert!(!victim.holds("canary-"), "something is left in the file");
         }
         assert_eq!(victim.windlass(&["erase", "--tenant", "acme", "--user", "nobody", "--yes"]).code(), 0);
+        for args in
+            [&["erase", "--tenant", "acmee", "--yes"][..], &["export", "--tenant", "acmee", "--out", "none.jsonl"]]
+        {
+            let told = victim.windlass(args);
+            assert_eq!(told.code(), 0, "{}", told.shown());
+            assert!(told.stderr().contains("there is nothing of tenant `acmee`"), "{}", told.shown());
+        }
+        assert!(!victim.windlass(&["audit", "verify"]).shown().contains("acmee"), "a mistyped name has no trail");
+        assert_eq!(victim.windlass(&["erase", "--tenant", "", "--yes"]).code(), 2);
     }
 }
 
