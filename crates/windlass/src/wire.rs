@@ -39,7 +39,6 @@ use windlass_ports::policy::Policy;
 use windlass_ports::tool::Catalog;
 use windlass_runtime::{Engine, SharedQuotas, SystemClock};
 use windlass_spec::ModelNames;
-use windlass_spec::eval::check_schema;
 use windlass_tools::mcp::{Quarantine, Server};
 use windlass_tools::{
     CatalogConfig, ConfigError, NotifyConfig, Surroundings, WorkPools, build_agents, build_catalog, build_servers,
@@ -356,19 +355,6 @@ impl Wiring {
             let hint = "only its owner may read and write a file of secrets: mode 600";
             WireError::new("secrets.file", error).hint(hint)
         })
-    }
-
-    /// That arguments and answers can be compared with the schemas of their tools.
-    fn checked_schemas(&self) -> Result<(), WireError> {
-        for (kind, tables) in [("tools", &self.catalog.tools), ("actions", &self.catalog.actions)] {
-            for (name, table) in tables {
-                for (key, schema) in [("input_schema", &table.input_schema), ("output_schema", &table.output_schema)] {
-                    let checked = schema.clone().map_or(Ok(()), |schema| check_schema(&schema.into()));
-                    checked.map_err(|failure| WireError::new(format!("{kind}.{name}.{key}"), failure.message))?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The configured MCP servers, whether or not a tool of theirs was accepted.

@@ -6,10 +6,24 @@ use windlass_core::ids::Digest;
 use windlass_models::catalog::{Catalog as ModelCatalog, ChainEntry};
 use windlass_models::prices::BUILTIN;
 use windlass_models::scripted::Scripts;
+use windlass_spec::eval::check_schema;
 
 use super::{WireError, Wiring};
 
 impl Wiring {
+    /// That arguments and answers can be compared with the schemas of their tools.
+    pub(super) fn checked_schemas(&self) -> Result<(), WireError> {
+        for (kind, tables) in [("tools", &self.catalog.tools), ("actions", &self.catalog.actions)] {
+            for (name, table) in tables {
+                for (key, schema) in [("input_schema", &table.input_schema), ("output_schema", &table.output_schema)] {
+                    let checked = schema.clone().map_or(Ok(()), |schema| check_schema(&schema.into()));
+                    checked.map_err(|failure| WireError::new(format!("{kind}.{name}.{key}"), failure.message))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The model catalog; an empty one where none is configured.
     ///
     /// # Errors
