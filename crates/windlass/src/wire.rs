@@ -348,15 +348,6 @@ impl Wiring {
         Ok((self.scanned_tools(redacted_catalog(catalog, &self.redactor(&secrets))), follows))
     }
 
-    /// That the operator's own secrets can be used.
-    fn checked_secrets(&self) -> Result<(), WireError> {
-        let Some(file) = &self.secrets else { return Ok(()) };
-        file.check().map_err(|error| {
-            let hint = "only its owner may read and write a file of secrets: mode 600";
-            WireError::new("secrets.file", error).hint(hint)
-        })
-    }
-
     /// The configured MCP servers, whether or not a tool of theirs was accepted.
     ///
     /// # Errors

@@ -11,6 +11,15 @@ use windlass_spec::eval::check_schema;
 use super::{WireError, Wiring};
 
 impl Wiring {
+    /// That the operator's own secrets can be used.
+    pub(super) fn checked_secrets(&self) -> Result<(), WireError> {
+        let Some(file) = &self.secrets else { return Ok(()) };
+        file.check().map_err(|error| {
+            let hint = "only its owner may read and write a file of secrets: mode 600";
+            WireError::new("secrets.file", error).hint(hint)
+        })
+    }
+
     /// That arguments and answers can be compared with the schemas of their tools.
     pub(super) fn checked_schemas(&self) -> Result<(), WireError> {
         for (kind, tables) in [("tools", &self.catalog.tools), ("actions", &self.catalog.actions)] {
