@@ -9,7 +9,7 @@ use futures::future::{Either, join_all, select};
 use tokio_postgres::{Client, NoTls};
 use windlass_core::budget::{Amounts, Meter};
 use windlass_core::escrow::{Beyond, Budget, Draw, Drawn, Line, Period};
-use windlass_core::ids::RunId;
+use windlass_core::ids::{Name, RunId};
 use windlass_core::time::Timestamp;
 use windlass_ports::store::{Store, StoreError, escrow};
 use windlass_stores::PostgresStore;
@@ -25,16 +25,24 @@ const ROUNDS: usize = 12;
 /// Accounts that are held one after another.
 const TENANTS: usize = 6;
 
-fn draw(run: &str, scope: &str) -> Draw {
+/// What everybody draws on.
+const ALL: &str = "environment";
+
+fn scope_of(tenant: &str) -> Name {
+    format!("tenant:{tenant}").as_str().into()
+}
+
+/// A draw on the account of a tenant, and on that of all of them.
+fn draw(run: &str, tenant: &str) -> Draw {
     let need = Amounts::ZERO.with(Meter::ModelCalls, 1);
-    let line = Line { scope: scope.into(), spent: Amounts::ZERO, reserved: Amounts::ZERO, need };
-    Draw { run: RunId::stored(run), number: 1, at: Timestamp(1), lines: vec![line] }
+    let line = |scope: Name| Line { scope, spent: Amounts::ZERO, reserved: Amounts::ZERO, need };
+    let lines = vec![line(ALL.into()), line(scope_of(tenant))];
+    Draw { run: RunId::stored(run), number: 1, at: Timestamp(1), lines }
 }
 
 /// Draws of as many runs on the account of a tenant.
 async fn ask(store: Arc<PostgresStore>, tenant: String, round: usize) -> Vec<Result<Drawn, StoreError>> {
-    let draws: Vec<Draw> =
-        (0..DRAWS).map(|n| draw(&format!("{tenant}-{round}-{n}"), &format!("tenant:{tenant}"))).collect();
+    let draws: Vec<Draw> = (0..DRAWS).map(|n| draw(&format!("{tenant}-{round}-{n}"), &tenant)).collect();
     join_all(draws.into_iter().map(|draw| store.draw(draw))).await
 }
 
@@ -46,12 +54,13 @@ fn all_granted(drawn: Vec<Result<Drawn, StoreError>>) {
 
 /// Budgets with accounts.
 async fn open_accounts(store: &PostgresStore, tenants: &[String]) {
-    for tenant in tenants {
+    for scope in std::iter::once(ALL.into()).chain(tenants.iter().map(|tenant| scope_of(tenant))) {
         let caps = [(Meter::ModelCalls, 10_000)].into();
         let budget = Budget { caps, period: Period::None, near_percent: 80, beyond: Beyond::Fail };
-        let scope = format!("tenant:{tenant}").as_str().into();
         assert!(escrow::put_budget(store, &scope, 0, Some(&budget)).await.expect("put"));
-        store.draw(draw(&format!("first-{tenant}"), &scope)).await.expect("drawn, so that there is an account");
+    }
+    for tenant in tenants {
+        store.draw(draw(&format!("first-{tenant}"), tenant)).await.expect("drawn, so that there is an account");
     }
 }
 
