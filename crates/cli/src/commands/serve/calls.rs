@@ -17,7 +17,7 @@ use windlass_spec::diagnostics::render_all;
 use windlass_spec::source::MemoryFiles;
 use windlass_spec::{LoadOptions, load};
 
-use super::issuers::Issuers;
+use super::issuers::{Issuers, LOOK_EVERY};
 use crate::app::App;
 use crate::exit::{Exit, Problem};
 
@@ -132,7 +132,10 @@ impl Serving {
             let api = Arc::clone(&api);
             async move { api.keep_records().await }
         });
-        let following = tokio::spawn(issuers.follow(Arc::clone(&api)));
+        let following = tokio::spawn({
+            let api = Arc::clone(&api);
+            issuers.follow(LOOK_EVERY, move |authority| api.trust(authority))
+        });
         Self { api: Some(api), keeping: Some(keeping), following: Some(following) }
     }
 
