@@ -266,6 +266,77 @@ impl Declared {
     }
 }
 
+/// An argument, or a part of one, that a tool never takes as what it is declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Clash {
+    /// The names that lead to it.
+    pub(crate) place: String,
+    pub(crate) declared: &'static str,
+    /// What the tool takes there.
+    pub(crate) takes: String,
+}
+
+impl Declared {
+    /// What can never be as it is declared by the schema of a tool's arguments, by the name of the argument. Where the schema
+    /// leaves room for it, or refers to what is elsewhere, nothing is said.
+    pub(crate) fn clashes(&self, schema: &Json) -> BTreeMap<&str, Clash> {
+        let clash = |(name, kind): (&'_ String, &Type)| kind.clash(&schema["properties"][name], name);
+        self.fields.iter().filter_map(|field| Some((field.0.as_str(), clash(field)?))).collect()
+    }
+}
+
+impl Type {
+    /// Its name, and the types of JSON Schema that it may be seen from.
+    fn words(&self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Long => ("Long", &["integer", "number"]),
+            Self::Decimal => ("decimal", &["integer", "number", "string"]),
+            Self::Text => ("String", &["string"]),
+            Self::Bool => ("Bool", &["boolean"]),
+            Self::Set(_) => ("Set", &["array"]),
+            Self::Record(_) => ("record", &["object"]),
+        }
+    }
+
+    fn clash(&self, schema: &Json, place: &str) -> Option<Clash> {
+        let (declared, fitting) = self.words();
+        let clash = |takes: String| Some(Clash { place: place.to_owned(), declared, takes });
+        for key in ["anyOf", "oneOf"] {
+            let ways = schema[key].as_array().into_iter().flatten().filter(|way| way["type"] != "null");
+            let clashes: Vec<_> = ways.map(|way| self.clash(way, place)).collect();
+            if !clashes.is_empty() && clashes.iter().all(Option::is_some) {
+                return clashes.into_iter().next().flatten();
+            }
+        }
+        let all = schema["allOf"].as_array().into_iter().flatten();
+        if let Some(found) = all.filter_map(|part| self.clash(part, place)).next() {
+            return Some(found);
+        }
+        let values = schema["enum"].as_array().into_iter().flatten().chain(schema.get("const"));
+        let mut values = values.filter(|value| !value.is_null()).peekable();
+        if let Some(first) = values.peek().map(|first| first.to_string())
+            && !values.any(|value| self.shown(&value.clone().into()).is_some())
+        {
+            return clash(first);
+        }
+        let kinds = match &schema["type"] {
+            Json::Array(kinds) => kinds.iter().filter_map(Json::as_str).collect(),
+            kind => kind.as_str().into_iter().collect::<Vec<_>>(),
+        };
+        let kinds: Vec<&str> = kinds.into_iter().filter(|kind| *kind != "null").collect();
+        if !kinds.is_empty() && !kinds.iter().any(|kind| fitting.contains(kind)) {
+            return clash(kinds.join(" or "));
+        }
+        match self {
+            Self::Set(kind) => kind.clash(&schema["items"], &format!("{place}[]")),
+            Self::Record(fields) => fields
+                .iter()
+                .find_map(|(name, kind)| kind.clash(&schema["properties"][name], &format!("{place}.{name}"))),
+            Self::Long | Self::Decimal | Self::Text | Self::Bool => None,
+        }
+    }
+}
+
 /// The fields of a record in its JSON form, each of which a call may leave out.
 fn fields(json: &Json, place: &str) -> Result<Fields, String> {
     let mut fields = Fields::new();
@@ -437,6 +508,39 @@ mod tests {
         ] {
             assert_eq!(shown(kind, json), fits, "{kind:?} {json}");
         }
+    }
+
+    #[test]
+    fn what_a_schema_never_takes_as_it_is_declared_is_found() {
+        let declared =
+            read("type Arguments = { n?: Long, rate?: decimal, to?: Set<String>, who?: { age?: Long }, on?: Bool };");
+        let declared = declared.expect("good");
+        let said = |properties: Json| {
+            let clashes = declared.clashes(&json!({ "type": "object", "properties": properties }));
+            clashes
+                .into_values()
+                .map(|clash| format!("{} {} {}", clash.place, clash.declared, clash.takes))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(json!({
+                "n": { "type": ["string", "null"] }, "rate": { "type": "boolean" },
+                "to": { "type": "array", "items": { "type": "integer" } },
+                "who": { "type": "object", "properties": { "age": { "anyOf": [{ "type": "string" }, { "type": "null" }] } } },
+                "on": { "enum": ["yes", "no", null] },
+            })),
+            ["n Long string", "on Bool \"yes\"", "rate decimal boolean", "to[] String integer", "who.age Long string"]
+        );
+        // Where there is room for it, or nobody can tell, nothing is said.
+        assert_eq!(
+            said(json!({
+                "n": { "type": "number" }, "rate": { "type": "string" }, "to": { "$ref": "#/$defs/names" },
+                "who": { "oneOf": [{ "type": "string" }, { "type": "object" }] }, "on": { "enum": ["ask", true] },
+            })),
+            [""; 0]
+        );
+        assert!(declared.clashes(&Json::Null).is_empty());
+        assert_eq!(said(json!({ "n": { "allOf": [{ "minimum": 1 }, { "type": "string" }] } })), ["n Long string"]);
     }
 
     #[test]

@@ -278,7 +278,7 @@ fn span_ms(text: &str) -> Result<u64, (String, &'static str)> {
 }
 
 /// The actions that a rule is about.
-fn actions(policy: &Policy) -> Vec<&'static str> {
+pub(crate) fn actions(policy: &Policy) -> Vec<&'static str> {
     let named: Vec<String> = match policy.action_constraint() {
         ActionConstraint::Any => return ACTIONS.to_vec(),
         ActionConstraint::Eq(action) => vec![action.id().unescaped().to_owned()],

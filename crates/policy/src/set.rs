@@ -8,18 +8,20 @@ use std::path::{Path, PathBuf};
 
 use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    EvaluationError, Request, RestrictedExpression, Schema,
+    EvaluationError, PolicyId, Request, ResourceConstraint, RestrictedExpression, Schema,
 };
 use serde::Serialize;
+use serde_json::Value as Json;
 use windlass_core::approval::Asking;
+use windlass_core::contract::Contract;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::policy::Answer;
 
-use crate::arguments::Declared;
+use crate::arguments::{Clash, Declared};
 use crate::diagnostic::{Finding, Findings, Severity};
 use crate::entities::{Registry, Uid, entity_json};
 use crate::question::{ARGS, Asked, Attributes, Subject};
-use crate::rules::{Rules, Weight};
+use crate::rules::{Rule, Rules, Weight, actions};
 use crate::schema::schema_with;
 use crate::source::{Kind, Sources};
 use crate::trust::Scores;
@@ -182,6 +184,50 @@ impl RuleSet {
     #[must_use]
     pub fn reads_arguments(&self) -> bool {
         self.rules.rules.iter().any(|rule| rule.reads.is_some())
+    }
+
+    /// Where a rule looks at an argument that one of these tools never takes as it is declared: the rule denies every call with it.
+    #[must_use]
+    pub fn clashes<'c>(&self, tools: impl IntoIterator<Item = &'c Contract>) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for tool in tools {
+            for (name, Clash { place, declared, takes }) in self.declared.clashes(&Json::from(&tool.input_schema)) {
+                let reads = |rule: &&Rule| rule.reads.as_ref().is_some_and(|reads| reads.has(name));
+                let mut rules = self.rules.rules.iter().filter(reads);
+                let Some(rule) = rules.find(|rule| self.is_about(rule, &tool.name)) else { continue };
+                let (rule_id, tool) = (&rule.id, &tool.name);
+                let finding = Finding::warning(
+                    &rule.file,
+                    format_args!(
+                        "`{place}` is declared as `{declared}`, and the tool `{tool}` takes {takes}: rule `{rule_id}` denies \
+                         every call of it that has `{name}`"
+                    ),
+                );
+                let hint = "declare it as what the tool takes; where the rule is not about this tool, name its tools in its head";
+                found.push(finding.at_line(rule.line, 1).hint(hint));
+            }
+        }
+        found
+    }
+
+    /// Whether a rule that looks at arguments is about calls of a tool, by anybody.
+    fn is_about(&self, rule: &Rule, tool: &Name) -> bool {
+        let Some(scope) = self.rules.scopes.policy(&PolicyId::new(&*rule.id)) else { return false };
+        let tool = Uid::new("Tool", &**tool);
+        let is_tool =
+            |named: &EntityUid| named.type_name().to_string() == tool.kind && named.id().unescaped() == tool.id;
+        let is_within = |group: &EntityUid| {
+            let above = self.registry.get(&tool).map(|record| self.registry.ancestors(record)).unwrap_or_default();
+            let is = |uid: &Uid| group.type_name().to_string() == uid.kind && group.id().unescaped() == uid.id;
+            is_tool(group) || above.iter().any(|(uid, _)| is(uid))
+        };
+        actions(scope).contains(&"CallTool")
+            && match scope.resource_constraint() {
+                ResourceConstraint::Any => true,
+                ResourceConstraint::Is(kind) => kind.to_string() == tool.kind,
+                ResourceConstraint::Eq(named) => is_tool(&named),
+                ResourceConstraint::In(group) | ResourceConstraint::IsIn(_, group) => is_within(&group),
+            }
     }
 
     /// Answers a question.

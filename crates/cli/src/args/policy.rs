@@ -29,7 +29,8 @@ pub(crate) enum Policy {
   windlass policy check policies/ --json | jq .findings
 
 Reads every `.cedar` and `.json` file of the folder, and `arguments.cedarschema`, and checks
-each against the schema.
+each against the schema, and the declared arguments against the JSON Schemas of the
+configured tools.
 Exits with 2 when the set cannot be used; warnings alone exit with 0.")]
 pub(crate) struct PolicyCheck {
     /// The folder; without it that of `[policy] path`, and that of `[policy.candidate]`

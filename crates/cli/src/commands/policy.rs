@@ -6,7 +6,8 @@ mod recorded;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use windlass_core::contract::{Class, Idempotency};
+use windlass::wire::Wiring;
+use windlass_core::contract::{Class, Contract, Idempotency};
 use windlass_core::hidden::Veil;
 use windlass_core::label::{Label, Mark};
 use windlass_core::policy::{Answer, Question};
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::args;
 use crate::exit::{Exit, Problem};
 use crate::input;
+use crate::session;
 use crate::story::counted;
 pub(crate) use candidate::candidate;
 use recorded::{Decided, Newest, Recorded};
@@ -57,10 +59,11 @@ fn mapping(text: &str) -> Result<Value, Problem> {
 
 /// Checks a rule set.
 pub(crate) fn check(app: &App, args: &args::PolicyCheck) -> Result<Exit, Problem> {
-    let (mut document, mut lines, mut exit) = checked(&folder(app, args.path.as_deref())?);
+    let tools = contracts(app);
+    let (mut document, mut lines, mut exit) = checked(&folder(app, args.path.as_deref())?, &tools);
     // Both are used together.
     if let Some(config) = app.loaded.config.policy.candidate.as_ref().filter(|_| args.path.is_none()) {
-        let (candidate, said, came) = checked(&app.loaded.folder.join(&config.path));
+        let (candidate, said, came) = checked(&app.loaded.folder.join(&config.path), &tools);
         document["candidate"] = candidate;
         lines.extend(said.into_iter().map(|line| format!("candidate: {line}")));
         exit = if exit == Exit::Ok { came } else { exit };
@@ -69,16 +72,28 @@ pub(crate) fn check(app: &App, args: &args::PolicyCheck) -> Result<Exit, Problem
     Ok(exit)
 }
 
+/// The tools and actions of the configuration, whose arguments rules may look at.
+fn contracts(app: &App) -> Vec<Contract> {
+    match (Wiring { needs_secrets: false, ..session::wiring(app, Path::new("")) }).catalog() {
+        Ok(catalog) => windlass::wire::contracts(&catalog),
+        Err(error) => {
+            app.output.note(&format!("rules are not compared with tools, for the configuration is not valid: {error}"));
+            Vec::new()
+        }
+    }
+}
+
 /// What is to be said of a rule set, as a document and in lines, and how a command about it ends.
-fn checked(folder: &Path) -> (Json, Vec<String>, Exit) {
+fn checked(folder: &Path, tools: &[Contract]) -> (Json, Vec<String>, Exit) {
     let (document, findings, exit) = match RuleSet::load(folder) {
         Ok(set) => {
             let (rules, entities) = set.counts();
+            let warnings = [set.warnings(), &set.clashes(tools)].concat();
             let document = json!({
                 "ok": true, "path": folder, "version": set.version(), "rules": rules, "entities": entities,
-                "findings": set.warnings(),
+                "findings": warnings,
             });
-            (document, set.warnings().to_vec(), Exit::Ok)
+            (document, warnings, Exit::Ok)
         }
         Err(findings) => (json!({ "ok": false, "path": folder, "findings": findings.0 }), findings.0, Exit::Invalid),
     };

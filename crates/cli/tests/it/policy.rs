@@ -429,3 +429,39 @@ fn rules_about_arguments_are_tried_on_what_was_recorded() {
     let plain = place.windlass(&["policy", "test", "--candidate", "low", "--last", "1", "--plain"]);
     assert!(plain.stdout().contains("1 decision could not be compared"), "{}", plain.shown());
 }
+
+#[test]
+fn declared_arguments_that_a_tool_never_takes_so_are_warned_of() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("policies")).expect("a folder");
+    let rules = "permit (principal, action, resource);\n\
+                 @id(\"large\") forbid (principal, action == Action::\"CallTool\", resource == Tool::\"refund\")\n\
+                 when { context.args has amount && context.args.amount > 1000 };\n";
+    place.write("policies/rules.cedar", rules);
+    place.write("policies/arguments.cedarschema", "type Arguments = { amount?: Long };\n");
+    let tools = |kind: &str| {
+        let tool = |name: &str, kind: &str| {
+            format!(
+                "[tools.{name}]\ntype = 'command'\ncommand = ['/bin/true']\n\
+                 input_schema = {{ type = 'object', properties = {{ amount = {{ type = '{kind}' }} }} }}\n"
+            )
+        };
+        // No rule is about `measure`, so it may take what it likes.
+        let text = format!("[policy]\npath = 'policies'\n{}{}", tool("refund", kind), tool("measure", "string"));
+        place.write("windlass.toml", &text);
+        let checked = place.windlass(&["policy", "check"]);
+        assert_eq!(checked.code(), 0, "{}", checked.shown());
+        checked.json()["findings"].clone()
+    };
+    assert_eq!(tools("integer"), json!([]));
+    let found = tools("string");
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!((&found[0]["severity"], &found[0]["line"]), (&json!("warning"), &json!(2)), "{found}");
+    let message = found[0]["message"].as_str().expect("a message");
+    assert!(
+        message.contains("`amount` is declared as `Long`, and the tool `refund` takes string: rule `large`"),
+        "{message}"
+    );
+    place.write("policies/rules.cedar", &rules.replace("resource == Tool::\"refund\"", "resource"));
+    assert_eq!(tools("integer").as_array().map(Vec::len), Some(1), "a rule without a tool in its head is about all");
+}
