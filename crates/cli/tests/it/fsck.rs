@@ -288,3 +288,20 @@ fn a_child_that_is_gone_is_missed() {
         assert!(findings.iter().any(is), "{findings:?}");
     }
 }
+
+#[test]
+fn the_sources_of_published_versions_are_checked_on_both_stores() {
+    for victim in [Victim::sqlite(), Victim::postgres()] {
+        let publish = || assert_eq!(victim.windlass(&["versions", "publish", "asks", "asks.yml"]).code(), 0);
+        publish();
+        victim.assert_sound("published");
+        victim.execute("DELETE FROM objects WHERE kind = 'machine_sources'");
+        let findings = victim.findings("sources are gone");
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        let message = findings[0]["message"].as_str().unwrap_or_default();
+        assert_eq!(findings[0]["rule"], "version");
+        assert!(message.contains("the sources of `asks@1`"), "{message}");
+        publish();
+        victim.assert_sound("published again");
+    }
+}

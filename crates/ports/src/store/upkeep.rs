@@ -51,7 +51,7 @@ pub struct Finding {
     /// The run concerned.
     pub run: Option<RunId>,
     /// The rule broken: `liveness`, `lease_and_queue`, `journal_gap`, `orphan`, `integrity`, `audit`, `blob`,
-    /// `derived`, `budget`.
+    /// `derived`, `budget`, `version`.
     pub rule: Name,
     /// What is wrong.
     pub message: String,

@@ -8,6 +8,8 @@
 //!
 //! Nothing here is ever removed, so what a name points at, or pointed at, is there.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use windlass_core::journal::{Entry, Record};
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::store::{Put, Store};
-use windlass_runtime::versions::{NOTE_BYTES_MAX, Reference, SOURCES_BYTES_MAX, Sources};
+use windlass_runtime::versions::{NOTE_BYTES_MAX, Pointer, Reference, SOURCES_BYTES_MAX, Sources};
 use windlass_runtime::{Parts, Publication, Published, Settings, VersionError, Versions};
 
 use crate::interleaved::Interleaved;
@@ -204,6 +204,54 @@ async fn sources_that_were_changed_in_the_store_are_not_given() {
     assert!(matches!(back, Err(VersionError::Damaged(_))), "a name never points at what cannot be run: {back:?}");
     versions.publish(publication("one")).await.expect("published");
     versions.sources(&first).await.expect("whoever publishes them again mends them");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_versions_is_found() {
+    let kit = Kit::new();
+    let versions = versions(&kit);
+    assert_eq!(versions.check().await.expect("checked"), []);
+    for text in ["one", "two", "three"] {
+        new(&versions, text).await;
+    }
+    assert_eq!(versions.check().await.expect("checked"), []);
+    let found = || async {
+        let findings = versions.check().await.expect("checked");
+        assert!(findings.iter().all(|finding| &*finding.rule == "version" && finding.run.is_none()), "{findings:?}");
+        findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    // Puts something else in the place of an object, or nothing, and gives back what was there.
+    let exchange = |kind: &'static str, key: String, bytes: Option<Vec<u8>>| {
+        let store = kit.store.another();
+        async move {
+            let object = store.object(kind.into(), key.as_str().into()).await.expect("read").expect("there");
+            let put = Put { kind: kind.into(), key: key.as_str().into(), expected: object.revision, bytes };
+            assert!(store.put_object(put).await.expect("changed"));
+            object.bytes
+        }
+    };
+    let first = versions.find(&Reference { name: "triage".into(), number: Some(1) }).await.expect("found");
+    exchange("machine_sources", first.sources.to_string(), Some(b"other".to_vec())).await;
+    let damaged = found().await;
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert!(damaged[0].contains("the sources of `triage@1`") && damaged[0].contains(&first.sources.to_string()));
+    exchange("machine_sources", first.sources.to_string(), None).await;
+    assert_eq!(found().await, damaged, "one that is gone is as bad");
+    versions.publish(Publication { name: "copy".into(), ..publication("one") }).await.expect("published");
+    assert_eq!(found().await, [""; 0], "it is put back under another name too");
+
+    let second = exchange("machine_version", "triage@0000000002".into(), Some(b"{".to_vec())).await;
+    let unread = found().await;
+    assert!(unread[0].contains("`triage@0000000002` cannot be read"), "{unread:?}");
+    assert_eq!(unread[1..], ["version 2 of `triage` is gone, and it has 3"]);
+    exchange("machine_version", "triage@0000000002".into(), Some(second.clone())).await;
+    exchange("machine_version", "triage@0000000003".into(), Some(second)).await;
+    let moved = found().await;
+    assert!(moved[0].contains("`triage@0000000003` says that it is `triage@2`"), "{moved:?}");
+    let pointer = versions.pointer("copy").await.expect("found");
+    let beyond = serde_json::to_vec(&Pointer { current: 7, ..pointer }).expect("JSON");
+    exchange("machine_name", "copy".into(), Some(beyond)).await;
+    assert!(found().await.contains(&"`copy` points at version 7, and it has 1".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use serde_json::json;
 use windlass_core::ids::RunId;
 use windlass_ports::store::{Finding, Head, Query, Store, StoreError, WaitRow, escrow};
+use windlass_runtime::Versions;
 use windlass_runtime::derived::{self, Difference, Folding};
 
 use super::accounts;
@@ -28,6 +29,8 @@ const TRIES_MAX: u32 = 5;
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Findings kept and told; a store with more of them is beyond repair run by run.
 const FINDINGS_MAX: usize = 10_000;
+/// The rule of what is wrong with published versions.
+const VERSION: &str = "version";
 /// The rule of what differs from the journal.
 const DERIVED: &str = "derived";
 
@@ -42,13 +45,14 @@ pub(crate) async fn fsck(app: &App, _: args::Fsck) -> Result<Exit, Problem> {
         StoreError::Corrupt(_) => Problem::from(error).hint(RESTORE),
         other => other.into(),
     })?;
-    match accounts::compare(&*store).await {
-        Ok(found) => findings.extend(found),
-        // What cannot be read has been told of by the store itself, unless it is only no account.
-        Err(StoreError::Corrupt(message)) => {
-            findings.push(Finding { run: None, rule: accounts::BUDGET.into(), message })
+    let versions = Versions::new(Arc::clone(&store));
+    for (rule, found) in [(accounts::BUDGET, accounts::compare(&*store).await), (VERSION, versions.check().await)] {
+        match found {
+            Ok(found) => findings.extend(found),
+            // What cannot be read has been told of by the store itself, unless it is only no account and no version.
+            Err(StoreError::Corrupt(message)) => findings.push(Finding { run: None, rule: rule.into(), message }),
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
     }
     compare_all(app, &store, &mut findings).await?;
     let more = findings.len().saturating_sub(FINDINGS_MAX);
