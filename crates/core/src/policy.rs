@@ -11,6 +11,9 @@ use crate::ids::{Digest, EffectId, Name};
 use crate::label::{LabelSet, Mark};
 use crate::resource::Resource;
 
+/// The id of the rule that denies a call while a rule looks at its arguments and they are not known.
+pub const ARGUMENTS_UNKNOWN: &str = "windlass.arguments_unknown";
+
 /// What a run wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]

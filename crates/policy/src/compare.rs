@@ -1,10 +1,10 @@
 //! What a candidate set would have said to recorded decisions.
 
 use serde::Serialize;
-use windlass_core::policy::{Answer, Verdict};
+use windlass_core::policy::{ARGUMENTS_UNKNOWN, Answer, Verdict};
 
 use crate::question::{Asked, Subject};
-use crate::set::{ARGUMENTS_UNKNOWN, RuleSet};
+use crate::set::RuleSet;
 
 /// A decision that would be another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -60,6 +60,8 @@ pub(crate) struct Rules {
     pub(crate) firm: PolicySet,
     /// The rules that a person can lift.
     pub(crate) liftable: PolicySet,
+    /// Of the firm ones those that look at no argument.
+    pub(crate) blind: PolicySet,
     /// Of each rule that looks at arguments a `permit` with its scope alone: for whom, which action, on what.
     pub(crate) scopes: PolicySet,
     places: BTreeMap<Name, usize>,
@@ -160,6 +162,9 @@ impl Rules {
         set.add(policy.new_id(PolicyId::new(&id))).map_err(|error| wrong(error.to_string()))?;
         let json = policy.to_json().map_err(|error| wrong(error.to_string()))?;
         let reads = Reads::of(&json);
+        if reads.is_none() && weight != Weight::Ask {
+            self.blind.add(policy.new_id(PolicyId::new(&id))).map_err(|error| wrong(error.to_string()))?;
+        }
         if let Some(name) = reads.as_ref().and_then(|reads| reads.undeclared(declared)) {
             let finding =
                 wrong(format!("looks at the argument `{name}`, which is not declared, so it would never hold"));

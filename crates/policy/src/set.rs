@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use windlass_core::approval::Asking;
 use windlass_core::contract::Contract;
 use windlass_core::ids::{Digest, Name};
-use windlass_core::policy::Answer;
+use windlass_core::policy::{ARGUMENTS_UNKNOWN, Answer};
 
 use crate::arguments::{Clash, Declared};
 use crate::diagnostic::{Finding, Findings, Severity};
@@ -34,8 +34,6 @@ const DEFAULT_DENY: &str = "windlass.default_deny";
 const UNKNOWN_TOOL: &str = "windlass.unknown_tool";
 /// A rule looks at an argument that is not what the set declares.
 const ARGUMENT_UNFIT: &str = "windlass.argument_unfit";
-/// A rule looks at arguments that nobody knows any more.
-pub(crate) const ARGUMENTS_UNKNOWN: &str = "windlass.arguments_unknown";
 /// A rule could not be evaluated.
 const CANNOT_EVALUATE: &str = "windlass.cannot_evaluate";
 
@@ -302,20 +300,20 @@ impl RuleSet {
 
     /// The denial of a call with an argument that is not shown to a rule which would look at it: left out, it would be a way
     /// around that rule.
-    fn blind(
-        &self,
-        asked: &Asked,
-        unfit: &BTreeSet<String>,
-        (request, entities): &(Request, Entities),
-    ) -> Option<Ruling> {
+    fn blind(&self, asked: &Asked, unfit: &BTreeSet<String>, request: &(Request, Entities)) -> Option<Ruling> {
         if unfit.is_empty() {
             return None;
         }
         let Asked::CallTool { arguments, .. } = asked else { return None };
-        let response = Authorizer::new().is_authorized(request, &self.rules.scopes, entities);
+        let response = Authorizer::new().is_authorized(&request.0, &self.rules.scopes, &request.1);
         let scoped = response.diagnostics().reason().filter_map(|id| self.rules.index(AsRef::<str>::as_ref(id)));
         let mut scoped: Vec<usize> = scoped.collect();
         scoped.sort_unstable();
+        if !arguments.is_known()
+            && let Some(denied) = self.denied_anyway(&scoped, request)
+        {
+            return Some(denied);
+        }
         let (rule, name) = scoped.into_iter().filter_map(|index| self.rules.rules.get(index)).find_map(|rule| {
             let name = unfit.iter().find(|name| rule.reads.as_ref().is_some_and(|reads| reads.has(name)))?;
             Some((&rule.id, name))
@@ -328,6 +326,22 @@ impl RuleSet {
             let why = format!("rule `{rule}` looks at the arguments, and they are not known any more");
             denied(ARGUMENTS_UNKNOWN, &why)
         })
+    }
+
+    /// The denial of a call whatever its arguments are: a rule that looks at none forbids it, or none can permit it. `scoped`
+    /// are the rules that look at some and are about it.
+    fn denied_anyway(&self, scoped: &[usize], request: &(Request, Entities)) -> Option<Ruling> {
+        let (decision, rules) = match self.evaluate(&self.rules.blind, request) {
+            Ok(found) => found,
+            Err(why) => return Some(denied(CANNOT_EVALUATE, &why)),
+        };
+        let permits = |index: &usize| self.rules.rules.get(*index).is_some_and(|rule| rule.weight == Weight::Permit);
+        match (decision, rules.first()) {
+            (Decision::Allow, _) => None,
+            (Decision::Deny, Some(first)) => Some(self.ruled(Answer::Deny, *first)),
+            (Decision::Deny, None) if scoped.iter().any(permits) => None,
+            (Decision::Deny, None) => Some(denied(DEFAULT_DENY, "no rule permits it")),
+        }
     }
 
     /// The decision of a set and the rules behind it, in their order.

@@ -118,7 +118,12 @@ impl Api {
         let name = tool.contract.name.clone();
         let given = arguments.filter(|_| policy.reads_arguments()).map(|value| (value.digest(), value.clone()));
         let given: BTreeMap<Digest, Value> = given.into_iter().collect();
-        let arguments = given.keys().next().copied().unwrap_or(Digest::ZERO);
+        let arguments = match given.keys().next() {
+            Some(hash) => *hash,
+            // Any that a caller may send: a hash that nobody knows the arguments of.
+            None if policy.reads_arguments() => Digest::of(b"windlass.arguments.any"),
+            None => Digest::ZERO,
+        };
         let question = Question::CallTool { tool: name, arguments, agent: None, labels };
         let scope = scope(caller);
         let asker = Asker { root: run, scope: &scope, machine, kept: None, arguments: &given };

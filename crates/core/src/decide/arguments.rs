@@ -28,6 +28,7 @@ pub fn arguments(machine: &Machine, run: &Run, input: Option<&Input>) -> BTreeMa
             // What leaves is without the plan that it names.
             if let Some(contract) = machine.tools.get(&request.name).filter(|contract| contract.plan.is_some()) {
                 add(&plan::plain(contract, request));
+                plan::showing(contract, request).iter().for_each(&mut *add);
             }
         }
     };

@@ -55,9 +55,19 @@ pub(super) fn planner<'a>(contract: &'a Contract, request: &ToolRequest) -> Opti
     }
 }
 
+/// What a tool is sent to show what a call would do, when it shows that itself and the call asks for it.
+pub(super) fn showing(contract: &Contract, request: &ToolRequest) -> Option<Value> {
+    let PlanStep::Argument(argument) = &contract.plan.as_ref()?.step else { return None };
+    named(contract, request).is_none().then(|| {
+        let mut with = plain(contract, request).as_map().cloned().unwrap_or_default();
+        with.insert(argument.clone(), Value::Bool(true));
+        Value::map(with)
+    })
+}
+
 /// The question that showing puts to the policy.
-pub(super) fn question(agent: &Name, tool: &Name, request: &ToolRequest, labels: LabelSet) -> Question {
-    let (tool, arguments) = (tool.clone(), request.arguments.digest());
+pub(super) fn question(agent: &Name, tool: &Name, arguments: &Value, labels: LabelSet) -> Question {
+    let (tool, arguments) = (tool.clone(), arguments.digest());
     Question::CallTool { tool, arguments, agent: Some(agent.clone()), labels }
 }
 
@@ -145,11 +155,17 @@ impl Turn<'_> {
     ) -> Result<(), Failure> {
         let Some(contract) = self.machine.tools.get(&request.name).cloned() else { return Ok(()) };
         let Some(planning) = &contract.plan else { return Ok(()) };
-        let arguments = plain(&contract, request);
+        let have = labels::arguments(self.run, true);
         let (contract, tool, arguments, terms) = match &planning.step {
-            PlanStep::Argument(argument) => {
-                let mut with = arguments.as_map().cloned().unwrap_or_default();
-                with.insert(argument.clone(), Value::Bool(true));
+            PlanStep::Argument(_) => {
+                let with = showing(&contract, request).unwrap_or_default();
+                let mut ruled = ruled;
+                if self.facts.reads_arguments {
+                    // What is sent is not what was asked about. A rule that asks asks when the plan is applied.
+                    let question = question(agent, &request.name, &with, have);
+                    let permit = self.permit(&question, About::Arguments(&with))?;
+                    ruled = permit.terms(&Contract::undeclared(&request.name)).ruled;
+                }
                 let shows = Contract {
                     class: Class::Read,
                     idempotency: Idempotency::Natural,
@@ -157,7 +173,7 @@ impl Turn<'_> {
                     plan: None,
                     ..Contract::clone(&contract)
                 };
-                (shows, request.name.clone(), Value::map(with), Terms { ruled, asked: None })
+                (shows, request.name.clone(), with, Terms { ruled, asked: None })
             }
             PlanStep::Tool(tool) => {
                 let Some(shows) = self.machine.tools.get(tool).filter(|shows| shows.class == Class::Read).cloned()
@@ -165,7 +181,8 @@ impl Turn<'_> {
                     let message = format!("there is no tool `{tool}` of class `read` that shows what it would do");
                     return Err(Failure::new(Code::PolicyDenied, message));
                 };
-                let question = question(agent, tool, request, labels::arguments(self.run, true));
+                let arguments = plain(&contract, request);
+                let question = question(agent, tool, &request.arguments, have);
                 let terms = self.permit(&question, About::Arguments(&arguments))?.terms(&shows);
                 (Contract::clone(&shows), tool.clone(), arguments, terms)
             }

@@ -33,10 +33,13 @@ pub(super) fn questions<'a>(
     calls: impl IntoIterator<Item = &'a ToolRequest>,
 ) -> impl Iterator<Item = Question> {
     calls.into_iter().flat_map(move |call| {
-        let planner = machine.tools.get(&call.name).and_then(|contract| plan::planner(contract, call));
+        let contract = machine.tools.get(&call.name);
+        let planner = contract.and_then(|contract| plan::planner(contract, call));
+        let showing = contract.and_then(|contract| plan::showing(contract, call));
         labels::reachable(have).flat_map(move |labels| {
-            let shows = planner.map(|tool| plan::question(agent, tool, call, labels));
-            [question(agent, call, labels)].into_iter().chain(shows)
+            let by_other = planner.map(|tool| plan::question(agent, tool, &call.arguments, labels));
+            let by_itself = showing.as_ref().map(|with| plan::question(agent, &call.name, with, labels));
+            [question(agent, call, labels)].into_iter().chain(by_other).chain(by_itself)
         })
     })
 }

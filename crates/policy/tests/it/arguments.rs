@@ -204,3 +204,25 @@ fn a_call_without_arguments_of_its_own_has_none_and_they_are_known() {
     let given = Asked::CallTool { tool: "pay".into(), contract, agent: None, labels, arguments };
     assert_eq!(&*set.explain(&Subject::default(), &given, &Scores::default()).rule, "large");
 }
+
+#[test]
+fn what_is_denied_whatever_the_arguments_are_is_denied_by_that_rule_where_they_are_not_known() {
+    let unknown = |rules: &str| {
+        let folder = folder(&[("rules.cedar", rules), ("arguments.cedarschema", DECLARED)]);
+        let policy = LivePolicy::open(folder.path()).expect("rules");
+        let found = verdict(&policy, "pay", json!({"amount": 1}), false);
+        (found.answer, found.rule.to_string())
+    };
+    let deny = |rule: &str| (Answer::Deny, rule.to_owned());
+    let reads = "@id(\"large\") forbid (principal, action, resource == Tool::\"pay\")\n\
+                 when { context has args && context.args has amount && context.args.amount > 100 };\n";
+    let open = "@id(\"open\") permit (principal, action, resource);\n";
+    assert_eq!(unknown(&format!("{open}{reads}")), deny("windlass.arguments_unknown"));
+    let never = "@id(\"never\") forbid (principal, action == Action::\"CallTool\", resource == Tool::\"pay\");\n";
+    assert_eq!(unknown(&format!("{open}{reads}{never}")), deny("never"));
+    let flow = "permit (principal, action == Action::\"CallModel\", resource);\n";
+    assert_eq!(unknown(&format!("{flow}{reads}")), deny("windlass.default_deny"));
+    let some = "@id(\"some\") permit (principal, action == Action::\"CallTool\", resource)\n\
+                when { context.args has amount && context.args.amount < 5 };\n";
+    assert_eq!(unknown(&format!("{flow}{some}")), deny("windlass.arguments_unknown"), "some may be permitted");
+}

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use windlass_core::contract::Class;
 use windlass_core::failure::Code;
 use windlass_core::ids::{Digest, Name, RunId};
-use windlass_core::policy::Answer;
+use windlass_core::policy::{ARGUMENTS_UNKNOWN, Answer};
 use windlass_core::run::{self, Status};
 use windlass_core::trace::Incoming;
 use windlass_core::value::Value;
@@ -140,8 +140,9 @@ impl Api {
         let mut next = Json::Null;
         for (name, tool) in rest.filter(|(name, tool)| caller.scopes.allow(name) && tool.contract.plan.is_none()) {
             let verdict = self.verdict(caller, tool, &none, None);
+            let by_arguments = verdict.as_ref().is_some_and(|verdict| &*verdict.rule == ARGUMENTS_UNKNOWN);
             let answer = verdict.map_or(Answer::Allow, |verdict| verdict.answer);
-            if answer == Answer::Deny {
+            if answer == Answer::Deny && !by_arguments {
                 continue;
             }
             if shown.len() == PAGE {
@@ -157,6 +158,7 @@ impl Api {
                 "input_schema": Json::from(&contract.input_schema),
                 "output_schema": Json::from(&contract.output_schema),
                 "asks": contract.approval.always || answer == Answer::Ask,
+                "by_arguments": by_arguments,
             }));
         }
         Ok(answer::document(StatusCode::OK, &json!({ "tools": shown, "next": next })))

@@ -70,6 +70,13 @@ class = "danger"
 idempotency = "none"
 approval = "always"
 
+[tools.mail]
+type = "command"
+command = ["sh", "-c", "echo x >> mailed; echo '{\"sent\": true}'"]
+description = "sends mail"
+class = "write"
+idempotency = "key"
+
 [tools.planned]
 type = "command"
 command = ["true"]
@@ -100,6 +107,13 @@ permit (principal, action == Action::"CallTool", resource);
 
 @id("never.secretive") @reason("not from anywhere")
 forbid (principal, action == Action::"CallTool", resource == Tool::"secretive");
+
+@id("some.secretive")
+forbid (principal, action == Action::"CallTool", resource == Tool::"secretive") when { context.args has to };
+
+@id("mail.known") @reason("mail goes to people of the house")
+forbid (principal, action == Action::"CallTool", resource == Tool::"mail")
+unless { context.args has to && context.args.to == "ann" };
 "#;
 /// A server and the keys of its issuers.
 struct World {
@@ -123,6 +137,7 @@ impl World {
         keys.write(&place);
         std::fs::create_dir(place.path("policies")).expect("a folder");
         place.write("policies/rules.cedar", RULES);
+        place.write("policies/arguments.cedarschema", "type Arguments = { to?: String };\n");
         place.write("windlass.toml", &format!("{more}{TOOLS}"));
         let log = std::fs::File::create(place.path("log")).expect("a file");
         let fleet = Fleet::on(place, postgres);

@@ -67,7 +67,7 @@ fn who_may_do_what_is_decided_by_token_tenant_tool_and_rule() {
         let tools = served.gets(&keys.token(By::Ed, scope), "/v1/tools").body["tools"].as_array().cloned();
         tools.unwrap_or_default().iter().map(|tool| tool["name"].as_str().unwrap_or_default().to_owned()).collect()
     };
-    assert_eq!(listed("tools:*"), ["pay", "search", "wipe"], "what may not be called is not shown");
+    assert_eq!(listed("tools:*"), ["mail", "pay", "search", "wipe"], "what may not be called is not shown");
     assert_eq!(listed("tools:search"), ["search"]);
     assert!(listed("openid").is_empty());
     for (name, least) in [
@@ -79,6 +79,16 @@ fn who_may_do_what_is_decided_by_token_tenant_tool_and_rule() {
     ] {
         assert!(served.number(name) >= least, "{name}");
     }
+}
+
+#[test]
+fn a_tool_that_some_arguments_are_allowed_for_is_listed_and_each_call_is_decided() {
+    let world = World::new(false);
+    let (token, served) = (world.keys.token(By::Ed, "tools:*"), &world.served);
+    let tools = served.gets(&token, "/v1/tools").body["tools"].clone();
+    assert_eq!((&tools[0]["by_arguments"], &tools[1]["by_arguments"]), (&json!(true), &json!(false)), "{tools}");
+    let mails = |to: &str| served.calls(&token, "mail", to, &json!({ "to": to })).status;
+    assert_eq!((mails("ann"), mails("eve")), (200, 403), "each call is decided by its arguments");
 }
 
 #[test]
