@@ -345,6 +345,28 @@ fn a_ramp_stops_when_too_many_of_its_latest_calls_fail() {
 }
 
 #[test]
+fn an_agent_that_is_called_like_a_tool_uses_nothing_of_its_ramp() {
+    let place = acting("ramp_percent = 100\nramp_budget = { calls = 1 }\n[providers.scripted]\nscript = 'script.yml'");
+    place.write("script.yml", "rules:\n  - {agent: act, reply: {content: hello}}\n");
+    let machine = r#"spec: flatmachine
+spec_version: "4.2.1"
+data:
+  name: namesakes
+  agents:
+    act: {spec: flatagent, spec_version: "4.2.1", data: {model: {provider: scripted, name: small, max_tokens: 10}, user: q}}
+  states:
+    ask: {type: initial, agent: act, transitions: [{to: do}]}
+    do: {action: act, transitions: [{to: done}]}
+    done: {type: final, output: {ok: true}}
+"#;
+    place.write("namesakes.yml", machine);
+    let run = place.windlass(&["run", "namesakes.yml", "--run-id", "r1"]);
+    assert_eq!((run.code(), done(&place)), (0, 1), "{}", run.shown());
+    let ramps = place.windlass(&["tools", "ramps"]);
+    assert_eq!(ramps.json()["ramps"][0]["calls"], 1, "{}", ramps.shown());
+}
+
+#[test]
 fn production_takes_no_danger_without_a_plan_or_a_person() {
     let place = Place::new();
     place.write("adds.yml", &MACHINE.replace("stub__add", "act"));

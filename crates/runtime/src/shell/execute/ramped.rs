@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use windlass_core::contract::RampBudget;
-use windlass_core::effect::{OpenCall, Outcome, Spent};
+use windlass_core::effect::{Call, OpenCall, Outcome, Spent};
 use windlass_core::ids::Name;
 use windlass_core::machine::Machine;
 
@@ -12,7 +12,12 @@ use crate::shell::ramps;
 
 /// The tool and the budget of its ramp, when the call is one that is taken from it.
 pub(super) fn budget(machine: &Machine, open: &OpenCall) -> Option<(Name, RampBudget)> {
-    let (tool, contract) = machine.tools.get_key_value(open.call.target()).filter(|_| open.shadow.is_none())?;
+    let tool = match &open.call {
+        Call::Tool { tool, hook: None, .. } | Call::Action { action: tool } | Call::Verify { tool, .. } => tool,
+        // Agents and hooks may be called like a tool.
+        Call::Tool { .. } | Call::Model { .. } | Call::Hook { .. } => return None,
+    };
+    let contract = machine.tools.get(tool).filter(|_| open.shadow.is_none())?;
     Some((tool.clone(), contract.shadow.as_ref()?.budget.clone()?))
 }
 
