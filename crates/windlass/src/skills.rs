@@ -54,6 +54,25 @@ pub struct Entry {
     pub removed_by: Option<Name>,
 }
 
+impl Entry {
+    /// That of a pack which somebody registers.
+    #[must_use]
+    pub fn of(pack: &Pack, by: &str, at: Timestamp) -> Self {
+        Self {
+            name: pack.name.clone(),
+            version: pack.version.to_string().into(),
+            digest: pack.digest,
+            description: pack.description.clone(),
+            keywords: pack.keywords.clone(),
+            tools: pack.tools.clone(),
+            machine: pack.machine.is_some(),
+            by: by.into(),
+            at,
+            removed_by: None,
+        }
+    }
+}
+
 /// Why the registry did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -115,19 +134,7 @@ impl Registry {
         let stored = self.store.object(PACKS.into(), key.clone()).await?;
         let expected = stored.map_or(0, |object| object.revision);
         self.put(PACKS, &key, expected, Some(&pack.files())).await?;
-        let entry = Entry {
-            name: pack.name.clone(),
-            version: pack.version.to_string().into(),
-            digest: pack.digest,
-            description: pack.description.clone(),
-            keywords: pack.keywords.clone(),
-            tools: pack.tools.clone(),
-            machine: pack.machine.is_some(),
-            by: by.into(),
-            at,
-            removed_by: None,
-        };
-        if !self.put(ENTRIES, &key, revision, Some(&entry)).await? {
+        if !self.put(ENTRIES, &key, revision, Some(&Entry::of(pack, by, at))).await? {
             return Err(StoreError::Invalid(format!("somebody else changed `{key}` meanwhile; try again")).into());
         }
         Ok(true)

@@ -84,6 +84,23 @@ impl Revocable {
     }
 }
 
+/// What is revoked or taken back, by whom and why.
+#[derive(Debug, Args)]
+pub(crate) struct Revocation {
+    /// What it is
+    #[arg(value_name = "WHAT")]
+    pub what: Revocable,
+    /// Its id or name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Your name, as it is remembered [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
+    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
 /// Revoke something.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -93,18 +110,9 @@ impl Revocable {
 
 Every process of the store refuses it from its next request on.")]
 pub(crate) struct TokensRevoke {
-    /// What it is
-    #[arg(value_name = "WHAT")]
-    pub what: Revocable,
-    /// Its id or name
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Who revokes it [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
-    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
-    pub by: String,
-    /// Why
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
+    /// What it is, who does it and why
+    #[command(flatten)]
+    pub about: Revocation,
     /// For how long; without this for good, and a token for a day, after which none is of use
     #[arg(long = "for", value_name = "TIME")]
     pub span: Option<Span>,
@@ -115,16 +123,7 @@ pub(crate) struct TokensRevoke {
 #[command(after_help = "Examples:
   windlass tokens restore user ann --by ops --reason 'is back'")]
 pub(crate) struct TokensRestore {
-    /// What it is
-    #[arg(value_name = "WHAT")]
-    pub what: Revocable,
-    /// Its id or name
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// Who takes it back [default: the variable `WINDLASS_ACTOR`, else the user of the operating system]
-    #[arg(long, value_name = "NAME", default_value_t = super::actor(), hide_default_value = true)]
-    pub by: String,
-    /// Why
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
+    /// What it is, who does it and why
+    #[command(flatten)]
+    pub about: Revocation,
 }

@@ -231,13 +231,14 @@ impl Doing {
 
     fn of_tokens(tokens: &args::Tokens) -> Option<Self> {
         use args::Tokens;
-        let (action, what, name, by, reason) = match tokens {
-            Tokens::Revoke(args) => ("token.revoke", args.what, &args.name, &args.by, &args.reason),
-            Tokens::Restore(args) => ("token.restore", args.what, &args.name, &args.by, &args.reason),
+        let (action, about) = match tokens {
+            Tokens::Revoke(args) => ("token.revoke", &args.about),
+            Tokens::Restore(args) => ("token.restore", &args.about),
             // Making one says itself for whom it is.
             Tokens::Issue(_) | Tokens::Show(_) | Tokens::Revoked => return None,
         };
-        Self::named(action, name, &format!("{}: {reason}", what.as_str())).map(|doing| doing.by(by))
+        let detail = format!("{}: {}", about.what.as_str(), about.reason);
+        Self::named(action, &about.name, &detail).map(|doing| doing.by(&about.by))
     }
 
     fn of_debug(debug: &args::Debug) -> Option<Self> {

@@ -9,6 +9,7 @@ use windlass::skills::{Entry, Registry, RegistryError, in_folder};
 use windlass::wire::Wiring;
 use windlass_core::failure::Code;
 use windlass_core::select;
+use windlass_core::time::Timestamp;
 use windlass_ports::store::Store;
 use windlass_spec::check_skill;
 use windlass_spec::diagnostics::{Diagnostic, Severity, render_all};
@@ -134,18 +135,8 @@ struct Listed {
 
 impl Listed {
     fn of_folder(place: String, pack: Pack) -> Self {
-        let entry = Entry {
-            name: pack.name.clone(),
-            version: pack.version.to_string().into(),
-            digest: pack.digest,
-            description: pack.description.clone(),
-            keywords: pack.keywords.clone(),
-            tools: pack.tools.clone(),
-            machine: pack.machine.is_some(),
-            by: "".into(),
-            at: windlass_core::time::Timestamp::default(),
-            removed_by: None,
-        };
+        // Nobody registered it, and no time is shown.
+        let entry = Entry::of(&pack, "", Timestamp::default());
         Self { place, entry, pack: Some(pack) }
     }
 

@@ -215,40 +215,40 @@ fn said(by: &str, reason: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn revoke(app: &App, args: TokensRevoke) -> Result<Exit, Problem> {
-    said(&args.by, &args.reason)?;
-    if args.name.is_empty() || args.name.len() > NAME_BYTES_MAX {
+async fn revoke(app: &App, TokensRevoke { about, span }: TokensRevoke) -> Result<Exit, Problem> {
+    said(&about.by, &about.reason)?;
+    if about.name.is_empty() || about.name.len() > NAME_BYTES_MAX {
         return Err(Problem::invalid(format!("a name has 1 to {NAME_BYTES_MAX} bytes")));
     }
-    let (what, now) = (what(args.what), app.now());
-    let span = args.span.map(|span| span.0).or_else(|| (what == RevokedWhat::Token).then_some(TOKEN_MS_MAX));
+    let (what, now) = (what(about.what), app.now());
+    let span = span.map(|span| span.0).or_else(|| (what == RevokedWhat::Token).then_some(TOKEN_MS_MAX));
     let revocation = Revocation {
         what,
-        name: args.name.clone(),
+        name: about.name.clone(),
         at: now,
         until: span.map(|span| now.plus_ms(span)),
-        by: args.by,
-        reason: args.reason,
+        by: about.by,
+        reason: about.reason,
     };
     let document = described(&revocation);
     if !auth::revoke(&*app.store().await?, revocation).await? {
         return Err(Problem::rejected("no more can be revoked: restore what is not needed, or replace the key")
             .hint("`windlass tokens revoked` lists what is revoked"));
     }
-    app.output.sentence(&document, &printable(&format!("the {} `{}` is revoked", what.as_str(), args.name)));
+    app.output.sentence(&document, &printable(&format!("the {} `{}` is revoked", what.as_str(), about.name)));
     Ok(Exit::Ok)
 }
 
-async fn restore(app: &App, args: TokensRestore) -> Result<Exit, Problem> {
-    said(&args.by, &args.reason)?;
-    let what = what(args.what);
-    let missing = || Problem::rejected(format!("the {} `{}` is not revoked", what.as_str(), args.name));
+async fn restore(app: &App, TokensRestore { about }: TokensRestore) -> Result<Exit, Problem> {
+    said(&about.by, &about.reason)?;
+    let what = what(about.what);
+    let missing = || Problem::rejected(format!("the {} `{}` is not revoked", what.as_str(), about.name));
     let store = app.store_to_change().await?.ok_or_else(missing)?;
-    if !auth::unrevoke(&*store, what, &args.name).await? {
+    if !auth::unrevoke(&*store, what, &about.name).await? {
         return Err(missing());
     }
-    let document = json!({ "what": what.as_str(), "name": args.name, "revoked": false });
-    app.output.sentence(&document, &printable(&format!("the {} `{}` is no longer revoked", what.as_str(), args.name)));
+    let document = json!({ "what": what.as_str(), "name": about.name, "revoked": false });
+    app.output.sentence(&document, &printable(&format!("the {} `{}` is no longer revoked", what.as_str(), about.name)));
     Ok(Exit::Ok)
 }
 
