@@ -128,6 +128,11 @@ impl Keys {
         known.cloned().or_else(|| self.looked.up(reference))
     }
 
+    /// By which reference the key of a provider is looked up, where it is.
+    pub(crate) fn reference(&self, provider: &str) -> Option<&str> {
+        self.references.get(provider).map(String::as_str)
+    }
+
     /// The key of a provider: what is configured, else what the environment says. Empty values count as absent.
     #[must_use]
     pub fn own(&self, provider: &str) -> Option<SecretString> {

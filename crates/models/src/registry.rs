@@ -338,9 +338,16 @@ impl Models {
                 }
                 (false, _) => "",
             };
-            return Err(Fault::NoKey(format!(
-                "no key for `{provider}`; set `{variable}`, or the key of the provider in the configuration{only}"
-            )));
+            let model = &request.model;
+            let way = match (request.key.as_deref(), self.keys.reference(provider)) {
+                (Some(named), _) => format!("the document names `{named}`, which is not set"),
+                (None, Some(kept)) => {
+                    let name = kept.strip_prefix("secret:").unwrap_or(kept);
+                    format!("the secret `{name}` is not there: `windlass secrets set {name}` sets it")
+                }
+                (None, None) => format!("set `{variable}`, or the key of the provider in the configuration{only}"),
+            };
+            return Err(Fault::NoKey(format!("no key for `{provider}`, which serves the model `{model}`; {way}")));
         }
         Ok(key)
     }

@@ -500,7 +500,8 @@ impl<'a> Site<'a> {
     pub(crate) fn secret(&mut self, key: &str, reference: &SecretRef) -> Option<SecretString> {
         let secret = (self.surroundings.secret)(reference.as_str());
         if secret.is_none() {
-            self.wrong(key, format!("the secret `{}` is not there", reference.as_str()), None);
+            let (message, hint) = (format!("the secret `{}` is not there", reference.as_str()), to_set(reference));
+            self.wrong(key, message, Some(&hint));
         }
         secret
     }
@@ -563,5 +564,15 @@ pub(crate) fn hook_events(table: &HookConfig) -> Vec<windlass_core::machine::Hoo
     match &table.events {
         Some(named) => all.into_iter().filter(|kind| named.contains(kind)).collect(),
         None => all.to_vec(),
+    }
+}
+
+/// How a secret is set that a reference names.
+fn to_set(reference: &SecretRef) -> String {
+    match reference.as_str().split_once(':') {
+        Some(("secret", name)) => format!("`windlass secrets set {name}` sets it"),
+        Some(("env", name)) => format!("set the environment variable `{name}` of this process"),
+        Some(("file", path)) => format!("write it to the file `{path}`, which this process has to be able to read"),
+        _ => "write `secret:NAME`, `env:NAME` or `file:PATH`".to_owned(),
     }
 }

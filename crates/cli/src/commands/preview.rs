@@ -5,6 +5,7 @@ mod price;
 mod purse;
 pub(super) mod reach;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map as JsonMap, Value as Json, json};
@@ -50,7 +51,12 @@ pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, 
     let uses = Reach::of(program, &price).uses();
     let reached = Reach::of(program, &price).machines();
     let ceilings = machine.ceilings.tighter(&app.loaded.config.limits.ceilings());
-    let told: Vec<Told> = Measure::ALL.into_iter().map(|measure| Told::of(measure, &runs, actual.as_ref())).collect();
+    let mut told: Vec<Told> =
+        Measure::ALL.into_iter().map(|measure| Told::of(measure, &runs, actual.as_ref())).collect();
+    let unpriced = unpriced(&models, &reached);
+    if !unpriced.is_empty() {
+        told.iter_mut().for_each(Told::forget_nothing);
+    }
     let bounds = bounds(&uses, &ceilings);
     let purse = Purse {
         tenant: whose(app, &args, actual.as_ref()),
@@ -74,6 +80,7 @@ pub(crate) async fn preview(app: &mut App, args: args::Preview) -> Result<Exit, 
         "bounds": bounds,
         "budgets": budgets,
         "models": asked(&models, &reached),
+        "unpriced": unpriced,
         "tools": tools(&reached),
         "approvals": approvals(&reached),
         "signals": reach::channels(&reached),
@@ -164,6 +171,13 @@ impl Told {
         }
     }
 
+    /// A cost of nothing of a model without a price says nothing about the cost.
+    fn forget_nothing(&mut self) {
+        if self.measure == Measure::CostMicros && self.expected.is_some_and(|expected| expected.high == 0) {
+            (self.expected, self.missed) = (None, None);
+        }
+    }
+
     fn off(&self) -> Option<u64> {
         Some(past::percent_off(self.expected?.middle, self.actual?))
     }
@@ -219,6 +233,19 @@ fn asked(models: &dyn Model, reached: &[&Machine]) -> Vec<Json> {
         .collect()
 }
 
+/// The models that cost something, and nobody knows how much.
+fn unpriced(models: &dyn Model, reached: &[&Machine]) -> BTreeSet<Name> {
+    let agents = reached.iter().flat_map(|machine| machine.agents.values());
+    let asked = agents.flat_map(|agent| match models.chain(&agent.model) {
+        Some(chain) => {
+            chain.links.iter().map(|link| (link.settings.clone(), link.quote.clone(), link.traits)).collect::<Vec<_>>()
+        }
+        None => vec![(agent.model.clone(), models.quote(&agent.model), models.traits(&agent.model))],
+    });
+    let without = asked.filter(|(_, quote, traits)| quote.is_none() && !traits.is_free);
+    without.map(|(settings, ..)| settings.model).collect()
+}
+
 fn tools(reached: &[&Machine]) -> Vec<Json> {
     reach::tools(reached).iter().map(|(name, contract)| tool(name, *contract)).collect()
 }
@@ -258,6 +285,10 @@ fn text(document: &Json, told: &[Told], runs: usize) -> String {
             line.push_str(&format!("; used {}, {off} % off", one.shown(actual)));
         }
         lines.push(line);
+    }
+    let unpriced: Vec<&str> = document["unpriced"].as_array().into_iter().flatten().map(word).collect();
+    if !unpriced.is_empty() {
+        lines.push(format!("  {:<12} no price of {}", Measure::CostMicros.as_str(), unpriced.join(", ")));
     }
     if let Some(bounds) = document["bounds"].as_object() {
         for (name, bound) in bounds.iter().filter(|(_, bound)| !(bound["max"].is_null() && bound["min"] == 0)) {

@@ -10,7 +10,7 @@ use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
 use windlass_ports::store::{Head, Queueing};
 use windlass_runtime::Submission;
-use windlass_runtime::versions::{TAG, Version};
+use windlass_runtime::{schedule, versions};
 
 use crate::app::App;
 use crate::args;
@@ -64,7 +64,7 @@ pub(crate) async fn run(app: &App, args: args::Run) -> Result<Exit, Problem> {
         ceilings,
         scope,
         origin: None,
-        queueing: of_version(queueing(app, &args.queueing)?, version.as_ref())?,
+        queueing: queueing(app, &args.queueing)?,
         caller: Caller { version: version.map(|it| it.id().into()), ..caller::caller(args.traceparent.as_deref())? },
     };
     let config = app.loaded.file.as_deref().map(places::absolute);
@@ -147,25 +147,19 @@ pub(crate) fn queueing(app: &App, given: &args::Queued) -> Result<Queueing, Prob
     Ok(Queueing { pool, priority, not_before, tags, queued_max: None })
 }
 
-/// How a run waits that may be of a published version: runs of one are found by its tag.
-///
-/// # Errors
-/// A tag that says which version it is.
-pub(crate) fn of_version(queueing: Queueing, version: Option<&Version>) -> Result<Queueing, Problem> {
-    match version {
-        Some(version) if queueing.tags.contains_key(TAG) => {
-            Err(Problem::invalid(format!("`--tag`: runs of a published version have the tag `{TAG}={}`", version.id()))
-                .hint("give yours another key"))
-        }
-        _ => Ok(queueing),
-    }
-}
-
 /// Bytes of a tag's key and of its value.
 const TAG_BYTES_MAX: usize = 256;
+/// Tags that say what a run is, by which runs of versions, of schedules and of calls over HTTP are found, and how such keys
+/// begin that nobody else gives.
+const OWN_TAGS: [&str; 2] = [versions::TAG, schedule::TAG];
+const OWN_TAGS_START: &str = "windlass.";
 
 fn tag(text: &str) -> Result<(Name, Name), Problem> {
     match text.split_once('=') {
+        Some((key, _)) if OWN_TAGS.contains(&key) || key.starts_with(OWN_TAGS_START) => {
+            Err(Problem::invalid(format!("`--tag`: `{key}` is given by windlass alone, so that it says what a run is"))
+                .hint("give your tag another key"))
+        }
         Some((key, value)) if !key.is_empty() && key.len() <= TAG_BYTES_MAX && value.len() <= TAG_BYTES_MAX => {
             Ok((key.into(), value.into()))
         }

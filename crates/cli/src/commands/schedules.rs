@@ -70,7 +70,6 @@ fn plan(app: &App, args: &args::SchedulesAdd) -> Result<Plan, Problem> {
     let folder = documents::folder(app, &args.machine);
     let catalog = session::wiring(app, &folder).catalog().map_err(session::setting)?;
     let Meant { loaded, version } = documents::meant_to_run(app, &args.machine, &catalog)?;
-    let queueing = super::run::of_version(queueing, version.as_ref())?;
     // A name without a number is looked up again at each tick.
     let follows = documents::reference(&args.machine).filter(|reference| reference.number.is_none());
     let pinned: Option<Name> = version.filter(|_| follows.is_none()).map(|version| version.id().into());

@@ -10,7 +10,7 @@ use windlass_core::failure::Code;
 use windlass_core::ids::{Digest, Name};
 use windlass_core::machine::Program;
 use windlass_ports::store::Store;
-use windlass_runtime::versions::{Pointer, Reference, Sources, Version};
+use windlass_runtime::versions::{NAME_BYTES_MAX, Pointer, Reference, Sources, Version, is_name};
 use windlass_runtime::{Publication, Published, VersionError, Versions};
 use windlass_spec::LoadOptions;
 use windlass_spec::diagnostics::render_all;
@@ -22,6 +22,25 @@ use crate::documents;
 use crate::exit::{Exit, Problem};
 use crate::output::{Form, note, printable, time};
 use crate::session;
+
+/// A name as it is given to a command about names, where a version or a path is no name.
+///
+/// # Errors
+/// What cannot be the name of versions, with what to write instead.
+fn name(text: &str) -> Result<&str, Problem> {
+    if is_name(text) {
+        return Ok(text);
+    }
+    let problem = problem(VersionError::Name(text.chars().take(NAME_BYTES_MAX).collect()));
+    Err(match Reference::parse(text) {
+        Some(Reference { name, number: None }) => problem.hint(format!("write the name alone: `{name}`")),
+        Some(Reference { name, number: Some(number) }) => problem.hint(format!(
+            "write the name alone, `{name}`: `windlass versions show {name}@{number}` shows this version, `windlass versions \
+             rollback {name} --to {number}` moves the name to it"
+        )),
+        None => problem.hint("`windlass versions list` shows the names in this store"),
+    })
+}
 
 /// Carries one of them out.
 pub(crate) async fn perform(app: &App, command: args::Versions) -> Result<Exit, Problem> {
@@ -78,7 +97,8 @@ pub(crate) fn problem(error: VersionError) -> Problem {
     let text = error.to_string();
     match error {
         VersionError::Store(error) => error.into(),
-        VersionError::Name(_) | VersionError::Text { .. } => Problem::invalid(text),
+        VersionError::Name(_) => Problem::invalid(text).hint("for example `triage`, `billing.refunds` or `desk-2`"),
+        VersionError::Text { .. } => Problem::invalid(text),
         VersionError::Nobody => Problem::invalid(text).hint("`--by NAME` says who"),
         VersionError::TooLarge { .. } => Problem::new(Exit::Invalid, Code::RunTooLarge.as_str(), text)
             .hint("move large texts out of the documents, or publish parts of it as skills"),
@@ -162,7 +182,7 @@ async fn list(app: &App, args: args::VersionsList) -> Result<Exit, Problem> {
     let store = app.store_to_list().await?;
     if let Some(name) = &args.name {
         let below = args.cursor.as_deref().map(number).transpose()?;
-        return list_of(app, store, (name, below), limit).await;
+        return list_of(app, store, (self::name(name)?, below), limit).await;
     }
     let (mut names, mut next) = (Vec::new(), None);
     if let Some(store) = store {
@@ -301,10 +321,10 @@ fn reference(text: &str) -> Result<Reference, Problem> {
 
 /// Moves a name.
 async fn rollback(app: &App, args: &args::VersionsRollback) -> Result<Exit, Problem> {
-    let store =
-        app.store_to_change().await?.ok_or_else(|| problem(VersionError::Unknown(args.name.as_str().into())))?;
+    let name = name(&args.name)?;
+    let store = app.store_to_change().await?.ok_or_else(|| problem(VersionError::Unknown(name.into())))?;
     let versions = Versions::new(store);
-    let (from, pointer) = versions.rollback(&args.name, args.to, &args.by, app.now()).await.map_err(problem)?;
+    let (from, pointer) = versions.rollback(name, args.to, &args.by, app.now()).await.map_err(problem)?;
     let mut document = pointer_of(&pointer);
     document["from"] = from.into();
     document["moved"] = (from != pointer.current).into();

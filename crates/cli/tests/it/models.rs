@@ -156,3 +156,21 @@ fn a_preview_bounds_the_cost_of_a_chain_by_its_dearest_link() {
     assert_eq!(told(&place("chain", "half", "{}", ""))["cost_micros"], json!({ "min": 0, "max": null }), "no price");
     assert_eq!(told(&place("chain", "half", "{max_cost: 1}", ""))["cost_micros"]["max"], json!(1_000_000));
 }
+
+#[test]
+fn a_preview_says_that_a_model_has_no_price_and_no_cost_of_nothing() {
+    let told = |place: &Place| place.windlass(&["preview", "asks.yml", "--json"]).json();
+    assert_eq!(told(&place("chain", "answers", "{}", ""))["unpriced"], json!([]));
+    let half = place("chain", "half", "{}", "");
+    assert_eq!(told(&half)["unpriced"], json!(["free-of-price"]));
+    let plain = half.windlass(&["preview", "asks.yml", "--plain"]);
+    assert!(plain.stdout().contains("cost_micros  no price of free-of-price"), "{}", plain.shown());
+    // Runs that ended have cost nothing that anybody knows of.
+    let unpriced = place("catalog", "unpriced", "{}", "");
+    for number in 0..5 {
+        unpriced.windlass(&["run", "asks.yml", "--run-id", &format!("r{number}")]);
+    }
+    let document = told(&unpriced);
+    assert_eq!((&document["runs"], &document["expected"]["cost_micros"]), (&json!(5), &Json::Null), "{document}");
+    assert!(document["expected"]["steps"].is_object(), "{document}");
+}

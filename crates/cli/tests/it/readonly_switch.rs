@@ -41,6 +41,7 @@ fn a_run_waits_while_the_switch_is_on_and_goes_on_when_it_is_off() {
     assert_eq!((again.code(), &again.json()["changed"]), (0, &json!(false)), "{}", again.shown());
     let status = place.windlass(&["readonly", "status"]);
     assert_eq!(status.code(), 3, "{}", status.shown());
+    assert_eq!(status.json()["switches"][0]["changes"].as_array().map(Vec::len), Some(1), "{}", status.shown());
     assert_eq!(status.json()["switches"][0]["changes"][0]["by"], "ann");
     let parked = place.windlass(&["run", "payer.yml", "--run-id", "one", "--wait", "0"]);
     assert_eq!((parked.code(), paid(&place)), (7, 0), "{}", parked.shown());
@@ -75,4 +76,22 @@ fn the_switch_of_a_tenant_holds_nobody_else() {
     assert_eq!((others.code(), paid(&place)), (0, 1), "{}", others.shown());
     let nobody = place.windlass(&["readonly", "off", "--tenant", "acme", "--by", " "]);
     assert_eq!(nobody.code(), 2, "{}", nobody.shown());
+}
+
+#[test]
+fn a_second_reason_is_kept_beside_the_first() {
+    let place = place();
+    for (reason, changed) in [("a leak", true), ("a leak", false), ("and prices are wrong", true)] {
+        let on = place.windlass(&["readonly", "on", "--by", "ann", "--reason", reason]);
+        assert_eq!((on.code(), &on.json()["changed"]), (0, &json!(changed)), "{reason}: {}", on.shown());
+    }
+    let changes = place.windlass(&["readonly", "status"]).json()["switches"][0]["changes"].clone();
+    let reasons: Vec<_> = changes.as_array().expect("changes").iter().map(|change| change["reason"].clone()).collect();
+    assert_eq!(reasons, ["a leak", "and prices are wrong"]);
+    let parked = place.windlass(&["run", "payer.yml", "--run-id", "one", "--wait", "0"]);
+    assert_eq!((parked.code(), paid(&place)), (7, 0), "{}", parked.shown());
+    let shown = place.windlass(&["--plain", "runs", "show", "one"]);
+    assert!(shown.stdout().contains("and prices are wrong"), "{}", shown.shown());
+    let off = place.windlass(&["readonly", "off", "--by", "ann"]);
+    assert_eq!((off.code(), &off.json()["changed"]), (0, &json!(true)), "{}", off.shown());
 }

@@ -107,8 +107,6 @@ fn a_rollback_is_for_runs_that_start_then_and_touches_none_in_flight() {
     }
     let of_two = ok(&place, &["runs", "list", "--tag", "version=desk@2"]);
     assert_eq!(of_two["runs"].as_array().map(Vec::len), Some(1), "{of_two}");
-    let (_, why) = refused(&place, &["run", "desk@", "--tag", "version=mine"], 2);
-    assert!(why.contains("version=desk@1"), "{why}");
 
     let acts = ok(&place, &["audit", "acts"]);
     let text = |act: &Json, key: &str| act[key].as_str().unwrap_or_default().to_owned();
@@ -123,6 +121,29 @@ fn a_rollback_is_for_runs_that_start_then_and_touches_none_in_flight() {
         "version.rollback | desk | bob | to the one before; before: 2",
     ] {
         assert!(told.iter().any(|it| it == act), "{told:?}");
+    }
+}
+
+#[test]
+fn tags_that_windlass_gives_and_what_is_no_name_are_refused_with_what_to_write() {
+    let place = place();
+    publish(&place, "Be kind.");
+    // Runs of a file neither: who looks for the runs of a version finds those alone.
+    for (machine, tag) in [("desk@", "version=mine"), ("desk.yml", "version=desk@2"), ("desk.yml", "schedule=x")] {
+        let (_, why) = refused(&place, &["run", machine, "--tag", tag], 2);
+        assert!(why.contains("is given by windlass alone"), "{why}");
+    }
+    let (_, why) = refused(&place, &["run", "desk.yml", "--tag", "windlass.call=pay"], 2);
+    assert!(why.contains("`windlass.call` is given by windlass alone"), "{why}");
+    for (args, hint) in [
+        (vec!["versions", "list", "desk@"], "write the name alone: `desk`"),
+        (vec!["versions", "diff", "desk@1", "2"], "windlass versions rollback desk --to 1"),
+        (vec!["versions", "rollback", "desk@1", "--by", "ann"], "windlass versions rollback desk --to 1"),
+        (vec!["versions", "list", "./desk.yml"], "`windlass versions list` shows the names"),
+    ] {
+        let ran = windlass(&place, &args);
+        assert_eq!(ran.code(), 2, "{args:?}: {}", ran.shown());
+        assert!(ran.shown().contains(hint), "{args:?}: {}", ran.shown());
     }
 }
 

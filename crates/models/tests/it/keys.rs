@@ -110,6 +110,21 @@ async fn a_public_provider_without_a_key_is_not_called() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_missing_is_told_with_who_wants_it_and_how_it_is_set() {
+    let said = async |keys: Keys, named: Option<&str>| {
+        let mut call = request("openai", "");
+        (call.base_url, call.key) = (None, named.map(Into::into));
+        Models::builder().keys(keys).build().call(call).await.outcome.expect_err("no key").message
+    };
+    let kept = || Keys::default().provider_reference("openai", "secret:model-key");
+    let told = said(kept(), None).await;
+    assert!(told.contains("no key for `openai`, which serves the model `"), "{told}");
+    assert!(told.contains("the secret `model-key` is not there: `windlass secrets set model-key` sets it"), "{told}");
+    let told = said(kept(), Some("env:OTHER")).await;
+    assert!(told.contains("the document names `env:OTHER`, which is not set"), "{told}");
+}
+
+#[tokio::test]
 async fn a_key_that_no_header_takes_is_refused_without_being_shown() {
     let server = Server::always(openai_text("x", "stop", true, false));
     let here = ProviderSettings { base_url: Some(server.url.clone()), ..ProviderSettings::default() };

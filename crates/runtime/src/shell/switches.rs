@@ -25,8 +25,8 @@ const PAGE: usize = 500;
 const OF_TENANT: &str = "tenant:";
 
 /// Changes the switch of a tenant, or of the environment. A decision that is durable after this returned and begins a call
-/// which changes something has seen it. Gives back the switch, and whether it was changed: turning it on again while it is
-/// on changes nothing.
+/// which changes something has seen it. Gives back the switch, and whether it was changed: turning it on again for another
+/// reason while it is on writes that down, without one it changes nothing.
 ///
 /// # Errors
 /// The store fails, or others change it all the time.
@@ -38,7 +38,8 @@ pub async fn switch(store: &dyn Store, tenant: Option<&Name>, change: Change) ->
             Some(object) => (object.revision, objects::decode::<Switch>("read-only switch", &key, &object.bytes)?),
             None => (0, Switch::default()),
         };
-        if switch.on().is_some() == change.on {
+        let is_news = |on: &Change| !change.reason.is_empty() && on.reason != change.reason;
+        if switch.on().is_some() == change.on && !(change.on && switch.on().is_some_and(is_news)) {
             return Ok((switch, false));
         }
         switch.change(change.clone());

@@ -203,7 +203,21 @@ pub(crate) fn conversation(
         }
         conversation.on_near = Some(name);
     }
+    check_saving(&conversation, node, sink);
     conversation
+}
+
+/// A share while something is nearly used up shortens a conversation sooner, by the state that does so.
+fn check_saving(conversation: &Conversation, node: &Node, sink: &mut Sink) {
+    let (Some(saving), Some(given)) = (conversation.saving_percent, node.get("saving_percent")) else { return };
+    let near = conversation.near_percent;
+    if saving >= near {
+        let message = format!("`saving_percent` is not below `near_percent`, which is {near}: it never comes first");
+        sink.warn(Rule::NoEffect, given.span, message, "make it smaller, or remove it");
+    } else if conversation.on_near.is_none() {
+        let message = "`saving_percent` shortens nothing without `on_near`: that the conversation is near is only told";
+        sink.warn(Rule::NoEffect, given.span, message, "name the state that shortens it with `on_near`, or remove it");
+    }
 }
 
 /// The paths that JSON Pointers name.

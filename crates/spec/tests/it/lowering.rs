@@ -407,3 +407,24 @@ fn json_documents_and_merge_keys_work() {
     );
     assert!(merged.states["a"].is_final && merged.states["a"].output.is_some());
 }
+
+#[test]
+fn a_share_for_saving_that_never_does_anything_is_warned_of() {
+    let codes = |conversation: &str| {
+        let text = machine(&format!(
+            "settings: {{conversation: {conversation}}}\nstates: {{a: {{type: initial, transitions: [{{to: b}}]}}, s: \
+             {{transitions: [{{to: a}}]}}, b: {{type: final}}}}"
+        ));
+        let found = findings(&text, &[], &bare());
+        found.iter().filter(|one| one.code == Rule::NoEffect).map(|one| one.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(codes("{near_percent: 80, saving_percent: 40, on_near: s}"), [""; 0]);
+    for (conversation, said) in [
+        ("{near_percent: 40, saving_percent: 60, on_near: s}", "is not below `near_percent`, which is 40"),
+        ("{saving_percent: 80, on_near: s}", "is not below `near_percent`, which is 80"),
+        ("{saving_percent: 40}", "shortens nothing without `on_near`"),
+    ] {
+        let found = codes(conversation);
+        assert!(found.len() == 1 && found[0].contains(said), "{conversation}: {found:?}");
+    }
+}

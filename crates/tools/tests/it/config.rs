@@ -144,6 +144,22 @@ type = 'webhook'
 }
 
 #[test]
+fn a_secret_that_is_missing_is_told_with_how_it_is_set() {
+    let hint = |reference: &str| {
+        let toml = format!("[tools.t]\ntype = 'command'\ncommand = ['x']\nsecret_env = {{ K = '{reference}' }}");
+        let problem = build(Path::new("/"), &toml, false).expect_err("no secret").problems.remove(0);
+        assert_eq!(
+            (&*problem.key, problem.message),
+            ("tools.t.secret_env.K", format!("the secret `{reference}` is not there"))
+        );
+        problem.hint.expect("a hint")
+    };
+    assert_eq!(hint("secret:crm"), "`windlass secrets set crm` sets it");
+    assert_eq!(hint("env:ABSENT"), "set the environment variable `ABSENT` of this process");
+    assert_eq!(hint("file:/no/where"), "write it to the file `/no/where`, which this process has to be able to read");
+}
+
+#[test]
 fn a_strict_configuration_takes_no_tool_without_a_contract() {
     let toml = "[tools.t]\ntype = 'command'\ncommand = ['x']\nclass = 'write'";
     assert!(catalog_in(Path::new("/"), toml).is_ok());

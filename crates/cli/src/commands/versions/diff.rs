@@ -51,7 +51,7 @@ fn changes<'a, T: PartialEq>(
 
 /// Compares two versions of a name.
 pub(super) async fn diff(app: &App, args: &args::VersionsDiff) -> Result<Exit, Problem> {
-    let name: Name = args.name.as_str().into();
+    let name: Name = super::name(&args.name)?.into();
     let store = app.store_to_read().await?.ok_or_else(|| problem(VersionError::Unknown(name.clone())))?;
     let versions = Versions::new(store);
     let (mut found, mut sources) = (Vec::new(), Vec::new());
