@@ -169,6 +169,9 @@ impl From<StoreError> for Problem {
             StoreError::Corrupt(_) => {
                 "`windlass fsck` lists what is damaged; restore a copy made by `windlass store backup`"
             }
+            StoreError::Invalid(why) if why.contains("is not a cursor") => {
+                "`--cursor` takes what the page before printed; without it a list begins"
+            }
             StoreError::Invalid(_) => "`--store sqlite:PATH` names a store",
             StoreError::Key(_) => {
                 "`[encryption]` in the configuration has the keys; nothing was changed. See docs/encryption.md"

@@ -288,9 +288,12 @@ pub fn refusal(run: &Run, reply: &Reply, now: Timestamp) -> Option<String> {
     None
 }
 
-/// Whether two names stand for one person: neither case nor blanks around a name tell people apart.
+/// Whether two names stand for one person: neither case nor blanks around a name tell people apart, nor who vouches for it,
+/// which stands behind it in parentheses wherever a caller over HTTP is named.
 fn is_same(one: &str, other: &str) -> bool {
-    let plain = |name: &str| name.trim().to_lowercase();
+    let alone =
+        |name: &str| name.strip_suffix(')').and_then(|name| name.rsplit_once(" (")).map(|(name, _)| name.to_owned());
+    let plain = |name: &str| alone(name.trim()).unwrap_or_else(|| name.to_owned()).trim().to_lowercase();
     plain(one) == plain(other)
 }
 
@@ -360,5 +363,22 @@ impl Reply {
         parts.extend(CALL_METERS.into_iter().map(|meter| self.raise.get(meter)).filter(|n| *n > 0).map(Value::count));
         let digest = Value::list(parts).digest();
         format!("approval:{}:{digest}", self.wait.0).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_the_same_whoever_vouches_for_the_name() {
+        for (one, other) in
+            [("ann", " Ann "), ("ann", "ann (here)"), ("ann (here)", "ANN"), ("ann (here)", "ann (there)")]
+        {
+            assert!(is_same(one, other), "{one} and {other}");
+        }
+        for (one, other) in [("ann", "bob (here)"), ("ann", "ann (a) b"), ("ann", "(ann)"), ("", "ann (x)")] {
+            assert!(!is_same(one, other), "{one} and {other}");
+        }
     }
 }
