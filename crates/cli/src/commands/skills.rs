@@ -195,8 +195,14 @@ async fn list(app: &App, args: &args::SkillsList) -> Result<Exit, Problem> {
         let place = place.ok_or_else(|| Problem::not_found(format!("there is no skill `{after}`")))?;
         listed.drain(..=place);
     }
-    let limit = args.limit.clamp(1, LISTED_MAX);
-    let more = listed.len().saturating_sub(limit);
+    let mut limit = args.limit.clamp(1, LISTED_MAX).min(listed.len());
+    // One that is in a folder and registered stands on one page: `--after` names both.
+    limit += listed
+        .iter()
+        .skip(limit)
+        .take_while(|one| listed.get(limit - 1).is_some_and(|last| last.id() == one.id()))
+        .count();
+    let more = listed.len() - limit;
     listed.truncate(limit);
     let next = (more > 0).then(|| listed.last().map(Listed::id)).flatten();
     let value = json!({"skills": listed.iter().map(Listed::json).collect::<Vec<_>>(), "next": next});

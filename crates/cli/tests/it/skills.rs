@@ -131,6 +131,24 @@ fn a_skill_is_registered_once_found_shown_and_removed() {
 }
 
 #[test]
+fn pages_leave_out_no_skill_that_is_in_a_folder_and_registered() {
+    let place = place();
+    place.write("windlass.toml", "[skills]\npaths = [\"packs\"]\n[providers.scripted]\nscript = \"script.yml\"\n");
+    add_all(&place);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let mut args = vec!["skills", "list", "--limit", "1"];
+        args.extend(after.as_deref().into_iter().flat_map(|after| ["--after", after]));
+        let page = ok(&place, &args);
+        let rows = page["skills"].as_array().expect("a list").iter();
+        seen.extend(rows.map(|row| (row["name"].to_string(), row["place"].to_string())));
+        let Some(next) = page["next"].as_str() else { break };
+        after = Some(next.to_owned());
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+#[test]
 fn a_run_stays_with_the_skills_that_it_began_with_and_says_which() {
     let place = place();
     add_all(&place);
