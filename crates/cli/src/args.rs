@@ -65,7 +65,7 @@ pub(crate) use readonly::{Readonly, ReadonlyOff, ReadonlyOn, ReadonlyStatus, Swi
 pub(crate) use run_key::RunKey;
 pub(crate) use runs::{
     Runs, RunsCancel, RunsFork, RunsJournal, RunsList, RunsModel, RunsPause, RunsPrune, RunsRaise, RunsRequeue,
-    RunsRetry, RunsShow, RunsSignal, RunsSkip, RunsStuck, RunsUnpause, RunsWatch,
+    RunsRetry, RunsShow, RunsSignal, RunsSkip, RunsStuck, RunsTree, RunsUnpause, RunsWatch,
 };
 pub(crate) use schedules::{
     Schedules, SchedulesAdd, SchedulesList, SchedulesNext, SchedulesPause, SchedulesRemove, SchedulesResume,

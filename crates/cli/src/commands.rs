@@ -189,6 +189,7 @@ async fn run_command(app: &mut App, command: args::Runs) -> Result<Exit, Problem
         Runs::List(args) => runs::list(app, args).await,
         Runs::Stuck(args) => runs::stuck(app, args).await,
         Runs::Show(args) => runs::show(app, args).await,
+        Runs::Tree(args) => runs::tree(app, args).await,
         Runs::Choices(args) => runs::choices(app, *args).await,
         Runs::Journal(args) => runs::journal(app, args).await,
         Runs::Watch(args) => runs::watch(app, args).await,

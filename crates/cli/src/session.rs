@@ -437,6 +437,8 @@ pub(crate) async fn interrupts(stop: Stop) {
             _ = terminate.recv() => {}
             Some(_) = async { hangup.as_mut()?.recv().await } => {}
         }
+        // A terminal that is closed says so more than once, and means no more by it.
+        hangup = None;
         token.cancel();
         tracing::info!("stopping; calls that are out may finish, a second signal drops them");
     }

@@ -63,6 +63,13 @@ impl Ramp {
         may_leave
     }
 
+    /// Gives back an attempt that did not leave. One that stopped it by being the last stays used.
+    pub fn give_back(&mut self) {
+        if self.stopped.is_none() {
+            self.calls = self.calls.saturating_sub(1);
+        }
+    }
+
     /// Notes how an attempt ended that had left. One failure too many stops the ramp.
     pub fn end(&mut self, budget: &RampBudget, failed: bool, now: Timestamp) {
         self.ended.push(if failed { FAILED } else { DONE });
@@ -109,6 +116,8 @@ mod tests {
         assert_eq!((ramp.calls, why(&ramp)), (3, Some("its 3 calls are used up")));
         ramp.resume(Resumed { at: NOW, by: "ann".into(), reason: "mended".into() });
         assert!(ramp.take(&budget, NOW) && ramp.stopped.is_none());
+        ramp.give_back();
+        assert_eq!((ramp.calls, ramp.take(&budget, NOW), ramp.calls), (0, true, 1));
         // One that was lowered below what is used takes nothing more.
         let lowered = RampBudget { calls: Some(1), ..budget };
         assert!(!ramp.take(&lowered, NOW));

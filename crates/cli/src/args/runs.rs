@@ -17,6 +17,8 @@ pub(crate) enum Runs {
     List(RunsList),
     /// Show one run: status, state, context, waits, cost
     Show(RunsShow),
+    /// Show a run and everything below it, with what each used
+    Tree(RunsTree),
     /// Print which models were called, why, and what came of it
     Choices(Box<RunsChoices>),
     /// List runs that do not go on, with the cause and the next step
@@ -229,6 +231,22 @@ pub(crate) struct RunsJournal {
     /// Records at most [default: all]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+}
+
+/// A run and everything below it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  windlass runs tree order-4711
+  windlass runs tree order-4711 --json | jq -r '.runs[] | [.id, .cost_micros] | @tsv'
+
+Tokens and cost of a run are its own and those of the runs below it that have finished.")]
+pub(crate) struct RunsTree {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Runs below it at most
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
 }
 
 /// Follow a run.

@@ -300,9 +300,13 @@ impl Doing {
                     [older, keep, machine].into_iter().flatten().chain(args.wanted.clone()).collect();
                 Self::named("runs.prune", "finished runs", &parts.join(" "))
             }
-            Runs::List(_) | Runs::Show(_) | Runs::Choices(_) | Runs::Stuck(_) | Runs::Journal(_) | Runs::Watch(_) => {
-                None
-            }
+            Runs::List(_)
+            | Runs::Show(_)
+            | Runs::Tree(_)
+            | Runs::Choices(_)
+            | Runs::Stuck(_)
+            | Runs::Journal(_)
+            | Runs::Watch(_) => None,
         }
     }
 

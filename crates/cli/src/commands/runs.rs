@@ -9,6 +9,7 @@ mod model;
 mod steer;
 mod show;
 mod stuck;
+mod tree;
 mod watch;
 
 pub(crate) use choices::choices;
@@ -19,4 +20,5 @@ pub(crate) use show::{journal, replayed, show};
 pub(super) use steer::pass_on;
 pub(crate) use steer::{cancel, pause, raise, requeue, retry, signal, skip, unpause};
 pub(crate) use stuck::stuck;
+pub(crate) use tree::tree;
 pub(crate) use watch::watch;

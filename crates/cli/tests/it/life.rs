@@ -352,6 +352,16 @@ data:
     };
     assert_eq!(statuses("cancel"), vec![json!("cancelled"); 4]);
     assert_eq!(statuses("pause"), vec![json!("paused"); 4]);
+    let tree = |args: &[&str]| place.windlass(&[&["runs", "tree", "cancel"], args].concat());
+    let all = tree(&[]).json();
+    let of =
+        |key: &str| -> Vec<_> { all["runs"].as_array().expect("runs").iter().map(|run| run[key].clone()).collect() };
+    assert_eq!(of("id"), ["cancel", "cancel~1.0", "cancel~1.1", "cancel~1.2"].map(|id| json!(id)), "{all}");
+    assert_eq!((of("below"), &all["more"]), ([0, 1, 1, 1].map(|below| json!(below)).to_vec(), &json!(false)));
+    let some = tree(&["--limit", "2"]).json();
+    assert_eq!((some["runs"].as_array().map(Vec::len), &some["more"]), (Some(3), &json!(true)), "{some}");
+    assert!(tree(&["--plain"]).stdout().contains("\n  cancel~1.1 "), "{}", tree(&["--plain"]).shown());
+    assert_eq!(place.windlass(&["runs", "tree", "nobody"]).code(), 4);
     let resumed = place.windlass(&["resume", "pause"]);
     assert_eq!((resumed.code(), place.path("done").exists()), (7, false), "{}", resumed.shown());
     let child = place.windlass(&["runs", "unpause", "pause~1.0"]);

@@ -134,7 +134,7 @@ impl Calls {
             sent: Arc::clone(&sent),
             about: core.parts.settings.meter.is_some().then(|| About::of(machine, run, effect, open)),
             asks: rates::asks(core, machine, (run, class), open).map(|asks| Box::new((asks, open.call.clone()))),
-            ramp: ramped::budget(machine, open),
+            ramp: ramped::budget(&core.parts.catalog, machine, open),
         };
         let (abort, registration) = AbortHandle::new_pair();
         let future = attempt.make(job).instrument(span(&open.call, run.id().as_str()));

@@ -65,23 +65,32 @@ pub(super) async fn stopped(core: &Core) -> Result<Arc<BTreeSet<Name>>, StoreErr
     if known.0.is_some_and(|at| at.elapsed() < FRESH) {
         return Ok(Arc::clone(&known.1));
     }
-    let mut all = patiently(core, || ramps(&*core.parts.store)).await?;
-    all.retain(|_, ramp| ramp.stopped.is_some());
-    let now = core.parts.clock.now();
-    for (tool, ramp) in &all {
-        let untold = ramp.stopped.as_ref().filter(|stopped| !stopped.told && now.since_ms(stopped.at) > TELL_MS);
-        if let Some(stopped) = untold {
-            tell(core, tool, stopped).await;
+    let objects = patiently(core, || objects::every(&*core.parts.store, RAMP)).await?;
+    let (mut all, now) = (BTreeSet::new(), core.parts.clock.now());
+    for object in objects {
+        let tool = object.key;
+        let stopped = match decode(&tool, &object.bytes) {
+            Ok(ramp) => ramp.stopped,
+            Err(error) => {
+                tracing::error!(%tool, %error, "a ramp cannot be read: its tool is not called");
+                all.insert(tool);
+                continue;
+            }
+        };
+        let Some(stopped) = stopped else { continue };
+        if !stopped.told && now.since_ms(stopped.at) > TELL_MS {
+            tell(core, &tool, &stopped).await;
         }
+        all.insert(tool);
     }
-    *known = (Some(Instant::now()), Arc::new(all.into_keys().collect()));
+    *known = (Some(Instant::now()), Arc::new(all));
     Ok(Arc::clone(&known.1))
 }
 
 /// Takes an attempt from the budget of its tool's ramp.
 ///
 /// # Errors
-/// The ramp has stopped: it must not leave.
+/// The ramp has stopped or cannot be read: it must not leave.
 pub(super) async fn enter(core: &Core, tool: &Name, budget: &RampBudget) -> Result<(), Failure> {
     let mut backoff = Backoff::default();
     loop {
@@ -94,6 +103,12 @@ pub(super) async fn enter(core: &Core, tool: &Name, budget: &RampBudget) -> Resu
                     "the ramp of `{tool}` has stopped: {why}; `windlass tools resume {tool}` lets its calls be made again"
                 );
                 return Err(Failure::new(Code::BudgetExceeded, message));
+            }
+            Err(error) if !matches!(error, StoreError::Unavailable(_)) => {
+                return Err(Failure::new(
+                    Code::BudgetExceeded,
+                    format!("the ramp of `{tool}` cannot be read: {error}"),
+                ));
             }
             Err(error) => {
                 tracing::warn!(%tool, %error, "a call waits, since the budget of its ramp cannot be looked at");
@@ -111,6 +126,13 @@ pub(super) async fn ended(core: &Core, tool: &Name, budget: &RampBudget, failed:
     let now = core.parts.clock.now();
     if let Err(error) = used(core, tool, |ramp| ramp.end(budget, failed, now)).await {
         tracing::warn!(%tool, failed, %error, "how a call ended is not counted for the budget of its ramp");
+    }
+}
+
+/// Gives an attempt back that did not leave.
+pub(super) async fn left_out(core: &Core, tool: &Name) {
+    if let Err(error) = used(core, tool, Ramp::give_back).await {
+        tracing::warn!(%tool, %error, "a call that did not leave stays used up of the budget of its ramp");
     }
 }
 
@@ -153,7 +175,11 @@ async fn tell(core: &Core, tool: &Name, stopped: &Stopped) {
 
 /// Changes the ramp of a tool, by whoever read it last.
 async fn change<T>(store: &dyn Store, tool: &Name, with: impl Fn(&mut Ramp) -> T) -> Result<T, StoreError> {
-    for _ in 0..TRIES_MAX {
+    for attempt in 0..TRIES_MAX {
+        if attempt > 0 {
+            // Who comes again later lets the others through first.
+            tokio::time::sleep(Duration::from_millis(attempt as u64)).await;
+        }
         let found = store.object(RAMP.into(), tool.clone()).await?;
         let (expected, before) = match &found {
             Some(object) => (object.revision, decode(tool, &object.bytes)?),

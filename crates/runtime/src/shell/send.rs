@@ -38,7 +38,12 @@ pub(super) async fn send(core: &Core, commit: &Commit) -> Result<Standing, Store
             Next::Ask { after_ms } => {
                 tokio::time::sleep(Duration::from_millis(after_ms)).await;
                 match store.was_committed(commit.lease.run.clone(), commit.op).await {
-                    Ok(durable) => settling.told(durable, stale),
+                    Ok(durable) => {
+                        if durable {
+                            core.unanswered.store(0, Ordering::Relaxed);
+                        }
+                        settling.told(durable, stale)
+                    }
                     Err(StoreError::Unavailable(_)) => settling.unanswered(),
                     Err(error) => return Err(error),
                 }

@@ -10,9 +10,11 @@ use windlass_core::ids::RunId;
 use windlass_core::input::Ending;
 use windlass_core::time::Timestamp;
 use windlass_core::value::Value;
+use windlass_ports::store::Store;
 use windlass_runtime::ramp::Resumed;
 use windlass_runtime::{Engine, ramps, resume_ramp};
 
+use crate::interleaved::Interleaved;
 use crate::kit::{Kit, acting, answer, contract, done, report, tree};
 use crate::switches::serve;
 
@@ -50,7 +52,8 @@ async fn ended(engine: &Engine, run: &RunId) -> Result<(), Code> {
 #[tokio::test(start_paused = true)]
 async fn no_more_calls_leave_than_a_ramp_has_whichever_workers_make_them() {
     let (kit, pays) = paying();
-    let engines = [kit.engine(), kit.another(), kit.another()];
+    let slow = |seed| Arc::new(Interleaved::new(kit.store.another(), seed)) as Arc<dyn Store>;
+    let engines = [1, 2, 3].map(|seed| kit.engine_on(slow(seed)));
     let mut runs = Vec::new();
     for number in 0..RUNS {
         runs.push(kit.submit(&engines[0], &format!("r{number}")).await);

@@ -216,17 +216,19 @@ impl Draws {
                 biased;
                 () = let_go => {}
                 () = tokio::time::sleep_until(deadline) => return Ok(false),
-                _watch = self.watch.lock() => self.watch(pool, draw).await?,
+                _watch = self.watch.lock() => self.watch(pool, draw, deadline).await?,
             }
         }
         Ok(true)
     }
 
-    /// Waits once for each account that is held, for one after another, as long as one of them is the draw's: each is locked
-    /// as others lock it, in its turn, and let go at once.
-    async fn watch(&self, pool: &Pool, draw: &Draw) -> Result<(), StoreError> {
-        for scope in self.held.all(Instant::now()) {
-            if !self.held.any_of(draw, Instant::now()) {
+    /// Waits once for each account that is held, for one after another and for the draw's own first, as long as one of them is
+    /// the draw's: each is locked as others lock it, in its turn, and let go at once.
+    async fn watch(&self, pool: &Pool, draw: &Draw, deadline: Instant) -> Result<(), StoreError> {
+        let mut held = self.held.all(Instant::now());
+        held.sort_by_key(|scope| draw.lines.iter().all(|line| line.scope != *scope));
+        for scope in held {
+            if Instant::now() >= deadline || !self.held.any_of(draw, Instant::now()) {
                 break;
             }
             let _link = self.links.acquire().await;

@@ -30,6 +30,7 @@ const COMMANDS: &[(&str, Class)] = &[
     ("signal go --run r", Acts("run.signal")),
     ("runs list", Looks),
     ("runs show r", Looks),
+    ("runs tree r", Looks),
     ("runs stuck", Looks),
     ("runs journal r", Looks),
     ("runs watch r", Looks),

@@ -4,6 +4,7 @@
 //! made durable, or the run is another worker's by now. What comes of a call later than that, who made it hears, or nobody.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use windlass_core::effect::{Outcome, Spent};
 use windlass_core::ids::{EffectId, Name, RunId};
@@ -15,6 +16,9 @@ use windlass_ports::store::Deed;
 use super::Ready;
 use crate::shell::engine::Core;
 use crate::shell::send::patiently;
+
+/// How long acts about late results may take together: the end of a run's task waits for them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an act says of a result: the call, and what it gave by its hash.
 fn detail(run: &RunId, effect: EffectId, attempt: u32, outcome: &Outcome) -> Name {
@@ -62,8 +66,14 @@ pub(super) fn undone(run: &RunId, call: EffectId, entries: &[Entry]) -> Option<N
     })
 }
 
-/// Adds late results of a run to the trail of its tenant.
+/// Adds late results of a run to the trail of its tenant. A store that stays away keeps nobody waiting for it.
 pub(super) async fn record(core: &Core, run: &RunId, late: impl IntoIterator<Item = Name>) {
+    if tokio::time::timeout(PATIENCE, note_all(core, run, late)).await.is_err() {
+        tracing::error!(run_id = %run, "results that came late could not be written to the audit trail: the store is away");
+    }
+}
+
+async fn note_all(core: &Core, run: &RunId, late: impl IntoIterator<Item = Name>) {
     let store = &core.parts.store;
     for detail in late {
         tracing::warn!(run_id = %run, detail = &*detail, "a result came that nobody waits for; it changes nothing");
@@ -76,6 +86,7 @@ pub(super) async fn record(core: &Core, run: &RunId, late: impl IntoIterator<Ite
         });
         if let Err(error) = noted.await {
             tracing::error!(run_id = %run, %error, "that a result came late could not be written to the audit trail");
+            return;
         }
     }
 }
